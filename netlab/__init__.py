@@ -1,0 +1,60 @@
+"""netlab: what is connected, what failed, through which NAT, along which path.
+
+Names are imported when first used (PEP 562), so that `import netlab` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from netlab import lab as lab
+    from netlab.errors import (
+        BadInput as BadInput,
+        BundleError as BundleError,
+        CapabilityError as CapabilityError,
+        CaptureError as CaptureError,
+        DecodeError as DecodeError,
+        KernelError as KernelError,
+        LabError as LabError,
+        NetlabError as NetlabError,
+        ProbeError as ProbeError,
+        ProgramError as ProgramError,
+    )
+    from netlab.frames import coverage as coverage
+
+_HOME = {
+    "coverage": "netlab.frames",
+    **dict.fromkeys(
+        (
+            "BadInput",
+            "BundleError",
+            "CapabilityError",
+            "CaptureError",
+            "DecodeError",
+            "KernelError",
+            "LabError",
+            "NetlabError",
+            "ProbeError",
+            "ProgramError",
+        ),
+        "netlab.errors",
+    ),
+}
+_PARTS = {"lab"}
+
+__version__ = "0.1.0"
+__all__ = sorted([*_HOME, *_PARTS])  # noqa: PLE0605 - the table above is the one list of names
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PARTS:
+        return importlib.import_module(f"netlab.{name}")
+    if name in _HOME:
+        return getattr(importlib.import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'netlab' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

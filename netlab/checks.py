@@ -1,0 +1,67 @@
+"""Checks on what callers give: each refuses with what was wrong and how to fix it."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import inspect
+from collections.abc import Callable, Iterable
+from typing import ParamSpec, TypeVar
+
+from netlab.errors import BadInput
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Return the sentence that names the good spelling nearest to *word*."""
+    names = sorted(known)
+    close = difflib.get_close_matches(word, names, n=1)
+    return f"Did you mean {close[0]!r}?" if close else f"Known: {', '.join(names)}"
+
+
+def options(function: Callable[P, R]) -> Callable[P, R]:
+    """Refuse an unknown keyword of *function* with the nearest good name."""
+    known = [
+        name for name, p in inspect.signature(function).parameters.items() if p.kind is not p.VAR_KEYWORD
+    ]
+
+    @functools.wraps(function)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+        for name in kwargs:
+            if name not in known:
+                raise BadInput(f"{function.__name__}() has no option {name!r}", fix=nearest(name, known))
+        return function(*args, **kwargs)
+
+    return checked
+
+
+def choice(name: str, value: object, known: Iterable[str]) -> str:
+    """Return *value* if it is one of *known*."""
+    names = list(known)
+    if isinstance(value, str) and value in names:
+        return value
+    raise BadInput(f"{name} {value!r} is not known", fix=nearest(str(value), names))
+
+
+def whole(name: str, value: object, low: int, high: int) -> int:
+    """Return *value* if it is a whole number from *low* to *high*."""
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise BadInput(
+            f"{name} {value!r} is not a whole number from {low} to {high}", fix=f"Give {name} in that range"
+        )
+    return value
+
+
+def port(value: object, name: str = "port") -> int:
+    """Return *value* if it is a TCP or UDP port."""
+    return whole(name, value, 1, 65535)
+
+
+def positive(name: str, value: object, *, unit: str, most: float = float("inf")) -> float:
+    """Return *value* as a float if it is a number above 0 and at most *most*, in *unit*."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= most:
+        limit = "above 0" if most == float("inf") else f"above 0 and at most {most:g}"
+        raise BadInput(f"{name} {value!r} is not a number of {unit} {limit}", fix=f"Give {name} in {unit}")
+    return float(value)

@@ -1,0 +1,163 @@
+"""Typed frames: schemas as data, and the account of what a frame is missing.
+
+Every frame netlab returns is a plain DataFrame built here. Its schema fixes the columns, their order,
+dtype and unit; `attrs["coverage"]` lists what the frame does not contain and why. Missing values are
+`pd.NA` (`NaT` for times), never 0 or an empty string.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from netlab.checks import nearest
+from netlab.errors import BadInput
+
+
+class Kind(StrEnum):
+    """What a column holds; the value is its pandas dtype."""
+
+    TEXT = "string"
+    CATEGORY = "category"
+    INTEGER = "Int64"
+    REAL = "Float64"
+    FLAG = "boolean"
+    TIME = "datetime64[ns, UTC]"
+
+
+class Gap(StrEnum):
+    """Why something is not in a frame."""
+
+    LOST = "lost"  # it was seen and thrown away: a full buffer or map; counted
+    UNSEEN = "unseen"  # it happened where or when nobody looked
+    UNAVAILABLE = "unavailable"  # this host, kernel or process cannot provide it
+    APPROXIMATE = "approximate"  # a value is a bound or an estimate
+    INCOMPLETE = "incomplete"  # work was cut short: cancelled, timed out, limited
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """One thing a frame lacks: *what*, the *kind* of gap, *count* (None when unknown) and the reason."""
+
+    what: str
+    kind: Gap
+    count: int | None
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column: its name, what kind of values it holds, what they mean and in which unit."""
+
+    name: str
+    kind: Kind
+    meaning: str
+    unit: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """The columns of one kind of frame, in order."""
+
+    name: str
+    columns: tuple[Column, ...]
+
+    @property
+    def names(self) -> list[str]:
+        """The column names, in order."""
+        return [column.name for column in self.columns]
+
+    def frame(self, data: Mapping[str, Any], missing: Iterable[Missing] = ()) -> pd.DataFrame:
+        """Build the typed frame from arrays, one per column; columns not given are all NA.
+
+        A numpy masked array marks single values as missing.
+        """
+        unknown = set(data) - set(self.names)
+        if unknown:
+            name = sorted(unknown)[0]
+            raise BadInput(f"{self.name} frames have no column {name!r}", fix=nearest(name, self.names))
+        rows = max((len(values) for values in data.values()), default=0)
+        arrays = {
+            column.name: _typed(column.kind, data[column.name])
+            if column.name in data
+            else _all_missing(column.kind, rows)
+            for column in self.columns
+        }
+        frame = pd.DataFrame(arrays, index=pd.RangeIndex(rows), copy=False)
+        frame.attrs["schema"] = self.name
+        frame.attrs["coverage"] = [asdict(item) for item in missing]
+        return frame
+
+    def empty(self, missing: Iterable[Missing] = ()) -> pd.DataFrame:
+        """Return the frame with every column and no row."""
+        return self.frame({}, missing)
+
+    def describe(self) -> pd.DataFrame:
+        """Return the schema itself as a frame: column, dtype, unit, meaning."""
+        rows = [(c.name, c.kind.value, c.unit, c.meaning) for c in self.columns]
+        return pd.DataFrame(rows, columns=["column", "dtype", "unit", "meaning"])
+
+
+def _all_missing(kind: Kind, rows: int) -> pd.Series:
+    return pd.Series(pd.NaT if kind is Kind.TIME else pd.NA, index=range(rows), dtype=kind.value)
+
+
+def _typed(kind: Kind, values: Any) -> Any:
+    """Turn *values* into the pandas array of *kind* without touching single rows where numpy can."""
+    if isinstance(values, pd.Series | pd.api.extensions.ExtensionArray | list | tuple):
+        return pd.array(values, dtype=kind.value)  # type: ignore[call-overload]
+    data, mask = np.ma.getdata(values), np.ma.getmaskarray(values)
+    match kind:
+        case Kind.INTEGER:
+            return pd.arrays.IntegerArray(data.astype(np.int64), mask)
+        case Kind.REAL:
+            return pd.arrays.FloatingArray(data.astype(np.float64), mask)
+        case Kind.FLAG:
+            return pd.arrays.BooleanArray(data.astype(np.bool_), mask)
+        case Kind.TIME:
+            nanoseconds = np.where(mask, np.iinfo(np.int64).min, data.astype(np.int64))  # the minimum is NaT
+            return pd.DatetimeIndex(nanoseconds.view("M8[ns]")).tz_localize("UTC")
+        case _:
+            series = pd.Series(data, dtype=kind.value)
+            return series.mask(mask) if mask.any() else series
+
+
+_COVERAGE = {"what": "string", "kind": "category", "count": "Int64", "detail": "string"}
+
+
+def coverage(frame: pd.DataFrame) -> pd.DataFrame:
+    """Say what *frame* does not contain, and why.
+
+    Parameters
+    ----------
+    frame
+        Any frame that netlab returned.
+
+    Returns
+    -------
+    DataFrame
+        One row per gap: `what` is missing, the `kind` of gap (lost, unseen, unavailable, approximate,
+        incomplete), the `count` where it is known, and the `detail`. No row means nothing is missing.
+
+    Raises
+    ------
+    BadInput
+        If the frame carries no coverage, for example because an operation made a new one without `attrs`.
+
+    Examples
+    --------
+    >>> import netlab
+    >>> netlab.coverage(netlab.connections()).columns.tolist()
+    ['what', 'kind', 'count', 'detail']
+    """
+    if not isinstance(frame, pd.DataFrame) or "coverage" not in frame.attrs:
+        raise BadInput(
+            "this frame carries no coverage",
+            fix="Pass a frame as netlab returned it; merge() and new DataFrames drop attrs",
+        )
+    return pd.DataFrame(frame.attrs["coverage"], columns=list(_COVERAGE)).astype(_COVERAGE)

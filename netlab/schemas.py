@@ -1,0 +1,126 @@
+"""The schemas of netlab's frames: every column, its dtype, unit and meaning. Data only."""
+
+from __future__ import annotations
+
+from netlab.frames import Column, Kind, Schema
+
+_TEXT, _CATEGORY, _INTEGER = Kind.TEXT, Kind.CATEGORY, Kind.INTEGER
+_REAL, _FLAG, _TIME = Kind.REAL, Kind.FLAG, Kind.TIME
+
+CONNECTIONS = Schema(
+    "connections",
+    (
+        Column("protocol", _CATEGORY, "tcp or udp"),
+        Column("family", _INTEGER, "address family of the socket: 4 or 6 (an IPv4-mapped address keeps 6)"),
+        Column("state", _CATEGORY, "TCP state as in RFC 9293; closed when it ended"),
+        Column("direction", _CATEGORY, "outgoing, incoming, or unknown"),
+        Column("local_address", _TEXT, "this end's address as the socket sees it"),
+        Column("local_port", _INTEGER, "this end's port"),
+        Column("remote_address", _TEXT, "the peer's address as the socket sees it"),
+        Column("remote_port", _INTEGER, "the peer's port"),
+        Column("remote_name", _TEXT, "the name the peer's address was looked up under"),
+        Column("pid", _INTEGER, "owning process, as numbered in the root pid namespace"),
+        Column("process", _TEXT, "the owner's command name"),
+        Column("cmdline", _TEXT, "the owner's command line"),
+        Column("uid", _INTEGER, "the owner's user id"),
+        Column("netns", _INTEGER, "inode of the network namespace"),
+        Column("container", _TEXT, "container id of the owner"),
+        Column("opened_at", _TIME, "when the attempt began"),
+        Column("closed_at", _TIME, "when it ended; missing while it is open"),
+        Column("duration_s", _REAL, "closed_at - opened_at, or the age so far", "s"),
+        Column("connect_ms", _REAL, "from the first SYN to the established state", "ms"),
+        Column("bytes_sent", _INTEGER, "payload sent, each byte once", "bytes"),
+        Column("bytes_received", _INTEGER, "payload received in order, each byte once", "bytes"),
+        Column("packets_sent", _INTEGER, "segments sent, handshake and retransmissions included", "packets"),
+        Column("packets_received", _INTEGER, "segments received", "packets"),
+        Column("retransmits", _INTEGER, "segments sent again, SYNs included", "packets"),
+        Column("syn_retransmits", _INTEGER, "SYNs sent again before the handshake ended", "packets"),
+        Column("rtt_ms", _REAL, "smoothed round-trip time (RFC 6298 SRTT)", "ms"),
+        Column("rtt_var_ms", _REAL, "round-trip time variation (RFC 6298 RTTVAR)", "ms"),
+        Column("min_rtt_ms", _REAL, "smallest round-trip time in the kernel's window", "ms"),
+        Column("cwnd", _INTEGER, "congestion window", "packets"),
+        Column("error", _CATEGORY, "errno name of the failure, such as ECONNREFUSED"),
+        Column("reason", _TEXT, "the failure in words"),
+        Column("nat_local_address", _TEXT, "this end's address after translation"),
+        Column("nat_local_port", _INTEGER, "this end's port after translation"),
+        Column("nat_remote_address", _TEXT, "the peer's address after translation"),
+        Column("nat_remote_port", _INTEGER, "the peer's port after translation"),
+        Column("via_gateway", _TEXT, "next hop's address"),
+        Column("via_mac", _TEXT, "next hop's link-layer address"),
+        Column("via_interface", _TEXT, "interface the packets leave by"),
+        Column("via_subnet", _TEXT, "subnet of the interface"),
+        Column("seen", _CATEGORY, "live (its start was traced), backfill (open before), poll (a snapshot)"),
+        Column(
+            "pid_source", _CATEGORY, "how the owner is known: connect, close, socket (holds the descriptor)"
+        ),
+        Column("cookie", _INTEGER, "the kernel's socket cookie, as sock_diag reports it"),
+        Column("inode", _INTEGER, "inode of the socket, as in /proc/PID/fd"),
+    ),
+)
+
+CONNTRACK = Schema(
+    "conntrack",
+    (
+        Column("protocol", _CATEGORY, "tcp, udp, icmp …; the number where it has no name"),
+        Column("family", _INTEGER, "4 or 6"),
+        Column("src", _TEXT, "source of the original direction"),
+        Column("sport", _INTEGER, "source port (ICMP: identifier)"),
+        Column("dst", _TEXT, "destination of the original direction"),
+        Column("dport", _INTEGER, "destination port"),
+        Column("reply_src", _TEXT, "source of the expected reply"),
+        Column("reply_sport", _INTEGER, "source port of the reply"),
+        Column("reply_dst", _TEXT, "destination of the reply"),
+        Column("reply_dport", _INTEGER, "destination port of the reply"),
+        Column("state", _CATEGORY, "TCP state as conntrack names it"),
+        Column("status", _CATEGORY, "status flags by name, joined by |"),
+        Column("timeout_s", _INTEGER, "time until the entry expires without traffic", "s"),
+        Column("packets", _INTEGER, "original direction; missing when accounting is off", "packets"),
+        Column("bytes", _INTEGER, "original direction, headers included", "bytes"),
+        Column("reply_packets", _INTEGER, "reply direction", "packets"),
+        Column("reply_bytes", _INTEGER, "reply direction", "bytes"),
+        Column("mark", _INTEGER, "connection mark"),
+        Column("zone", _INTEGER, "conntrack zone; 0 is the default zone"),
+        Column("id", _INTEGER, "the kernel's id of the entry"),
+        Column("icmp_type", _INTEGER, "ICMP type of the original direction"),
+        Column("icmp_code", _INTEGER, "ICMP code of the original direction"),
+        Column("netns", _INTEGER, "inode of the network namespace"),
+        Column("nat", _CATEGORY, "snat, dnat, both; missing when the flow is not translated"),
+    ),
+)
+
+HOPS = Schema(
+    "hops",
+    (
+        Column("target", _TEXT, "what was asked for"),
+        Column("target_address", _TEXT, "the address that was probed"),
+        Column("run", _INTEGER, "repetition of the whole trace, from 0"),
+        Column("flow", _INTEGER, "flow id: probes of one flow share addresses, ports and flow label"),
+        Column("ttl", _INTEGER, "TTL (hop limit) the probe left with"),
+        Column("attempt", _INTEGER, "repetition of this TTL within the run, from 0"),
+        Column("address", _TEXT, "who answered; missing when nobody did"),
+        Column("name", _TEXT, "the answering address's name, when looked up"),
+        Column("rtt_ms", _REAL, "from sending the probe to receiving the answer", "ms"),
+        Column("reply", _CATEGORY, "time-exceeded, port-unreachable, syn-ack, rst …; missing = no answer"),
+        Column("reached", _FLAG, "the answer came from the destination itself, judged by its type"),
+        Column("sent_at", _TIME, "when the probe was sent"),
+        Column("protocol", _CATEGORY, "udp or tcp"),
+        Column("family", _INTEGER, "4 or 6"),
+        Column("source_port", _INTEGER, "source port of the probe"),
+        Column("port", _INTEGER, "destination port of the probe"),
+        Column("method", _CATEGORY, "how it was probed: raw"),
+        Column("reply_ttl", _INTEGER, "TTL of the answer when it arrived"),
+        Column("clock", _CATEGORY, "which clock timed the answer: kernel or user"),
+    ),
+)
+
+DOCTOR = Schema(
+    "doctor",
+    (
+        Column("capability", _TEXT, "what netlab can do"),
+        Column("state", _CATEGORY, "yes, no or unknown"),
+        Column("why", _TEXT, "what was found"),
+        Column("fix", _TEXT, "the command that changes it; missing when nothing needs fixing"),
+    ),
+)
+
+ALL = {schema.name: schema for schema in (CONNECTIONS, CONNTRACK, HOPS, DOCTOR)}
