@@ -51,7 +51,7 @@ def text(family: int, addresses: Bytes) -> pa.Array:
 def column(parts: list[pa.Array]) -> pd.api.extensions.ExtensionArray:
     """Join Arrow text arrays into one pandas string column with `pd.NA` for missing values."""
     joined = pa.chunked_array(parts, type=pa.large_string()).combine_chunks()
-    return pd.arrays.ArrowStringArray(joined)  # type: ignore[attr-defined, no-any-return]
+    return pd.arrays.ArrowStringArray(joined)
 
 
 def canonical(address: str) -> str:

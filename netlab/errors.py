@@ -47,7 +47,7 @@ class BadInput(NetlabError, ValueError):  # noqa: N818 - the name says what the 
 
 
 class CapabilityError(NetlabError, PermissionError):
-    """This process, kernel or host lacks something that the call needs."""
+    """The process, the kernel or the host lacks something that the call needs."""
 
 
 class KernelError(NetlabError):

@@ -79,7 +79,7 @@ class Schema:
         """
         unknown = set(data) - set(self.names)
         if unknown:
-            name = sorted(unknown)[0]
+            name = min(unknown)
             raise BadInput(f"{self.name} frames have no column {name!r}", fix=nearest(name, self.names))
         rows = max((len(values) for values in data.values()), default=0)
         arrays = {

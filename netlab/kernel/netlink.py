@@ -1,0 +1,228 @@
+"""Netlink dumps read in blocks: bytes to numpy columns without a Python step per message.
+
+A dump is received into one growing buffer. The messages in it are found by their sequence number, which
+is random for each request, and the chain of their lengths proves that none was missed or invented. Messages
+with the same layout (same length, same attributes at the same places) then form a group, and each
+attribute of a group is one gather from the buffer.
+
+The message format is that of include/uapi/linux/netlink.h: a 16-byte header, a body fixed by the message
+type, then attributes, each a 4-byte header (length, type) and a payload padded to 4 bytes.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import socket
+import struct
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from netlab.errors import CapabilityError, KernelError
+
+Words = npt.NDArray[np.uint32]
+Rows = npt.NDArray[np.intp]
+Path = tuple[int, ...]
+
+_HEADER = struct.Struct("=IHHII")  # length, type, flags, sequence, port
+_CLOSING = struct.Struct("=IHHIIi")  # a header and the errno that DONE and ERROR carry
+_HALVES, _WORD = struct.Struct("=HH"), struct.Struct("=I")
+_HEADER_WORDS = 4
+_ERROR, _DONE = 2, 3
+_REQUEST, _DUMP = 0x001, 0x300
+_DUMP_INTERRUPTED = 0x10
+_NESTED, _TYPE_MASK = 0x8000, 0x3FFF  # NLA_F_NESTED; the rest without NLA_F_NET_BYTEORDER
+_LARGEST_BLOCK = 32 * 1024  # the kernel never fills more of one dump block (net/netlink/af_netlink.c)
+_SILENCE_S = 10.0  # a dump that stalls this long will not go on
+
+
+@dataclass(frozen=True, slots=True)
+class Dump:
+    """The messages of one dump: the raw words and where each message starts in them."""
+
+    words: Words
+    starts: Rows
+    interrupted: bool  # the kernel's table changed under the dump: entries may be missing or doubled
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def body(self, dtype: np.dtype[np.void]) -> npt.NDArray[np.void]:
+        """Return the fixed body of every message as records of *dtype*."""
+        return _gather(self.words, self.starts + _HEADER_WORDS, dtype.itemsize).view(dtype).ravel()
+
+    def groups(self, body_size: int) -> Iterator[Group]:
+        """Split the messages by the layout of their attributes, which follow *body_size* bytes of body."""
+        lengths = self.words[self.starts]
+        for length in np.unique(lengths):
+            rest = np.flatnonzero(lengths == length)
+            while len(rest):
+                layout = _layout(self.words, int(self.starts[rest[0]]), _HEADER_WORDS + _words(body_size))
+                same = np.ones(len(rest), bool)
+                starts = self.starts[rest]
+                for offset, header in layout.headers:
+                    same &= self.words[starts + offset] == header
+                yield Group(self.words, starts[same], rest[same], layout.payloads)
+                rest = rest[~same]
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Messages that have one layout; *rows* are their places in the dump."""
+
+    words: Words
+    starts: Rows
+    rows: Rows
+    payloads: dict[Path, tuple[int, int]]  # attribute path -> (offset in words, length in bytes)
+
+    def get(self, path: Path, dtype: str) -> npt.NDArray[np.generic] | None:
+        """Return one attribute of every message as an array of *dtype*, or None where the layout has none.
+
+        An attribute shorter than *dtype* (an older kernel's struct) is also None.
+        """
+        offset, length = self.payloads.get(path, (0, -1))
+        size = np.dtype(dtype).itemsize
+        if length < size:
+            return None
+        return _gather(self.words, self.starts + offset, size).view(dtype).ravel()
+
+    def prefix(self, path: Path, dtype: np.dtype[np.void]) -> npt.NDArray[np.void] | None:
+        """Return a struct attribute as records of *dtype*, zero-filled past what this kernel gives."""
+        offset, length = self.payloads.get(path, (0, -1))
+        if length < 0:
+            return None
+        records = np.zeros((len(self.starts), dtype.itemsize), np.uint8)
+        known = min(length, dtype.itemsize)
+        records[:, :known] = _gather(self.words, self.starts + offset, known)
+        return records.view(dtype).ravel()
+
+    def length(self, path: Path) -> int:
+        """Return the payload length of an attribute in bytes, -1 where the layout has none."""
+        return self.payloads.get(path, (0, -1))[1]
+
+
+def dump(protocol: int, message_type: int, body: bytes, *, doing: str) -> Dump:
+    """Request a dump and read it whole, in the network namespace of the calling thread.
+
+    Parameters
+    ----------
+    protocol
+        Netlink family, such as `socket.NETLINK_NETFILTER` (12).
+    message_type
+        The request's type; the answers' type is the kernel's affair.
+    body
+        What follows the netlink header.
+    doing
+        What the caller is about to do, for error messages: "list TCP sockets".
+    """
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol) as kernel:
+        kernel.settimeout(_SILENCE_S)
+        kernel.bind((0, 0))
+        sequence = secrets.randbits(32) | 1
+        header = _HEADER.pack(_HEADER.size + len(body), message_type, _REQUEST | _DUMP, sequence, 0)
+        kernel.send(header + body)
+        return _messages(_receive(kernel, sequence, doing), sequence)
+
+
+def _receive(kernel: socket.socket, sequence: int, doing: str) -> Words:
+    """Receive blocks up to and including the one that closes the dump."""
+    buffer = np.empty(1 << 20, np.uint8)
+    used = 0
+    while True:
+        if len(buffer) - used < _LARGEST_BLOCK:
+            buffer = np.concatenate([buffer[:used], np.empty(3 * len(buffer), np.uint8)])
+        try:
+            got = kernel.recv_into(buffer[used:].data)
+        except TimeoutError as error:
+            raise KernelError(f"the kernel stopped answering while netlab tried to {doing}") from error
+        block = buffer[used : used + got].data
+        used += _words(got) * 4
+        if _closes(block, 0, sequence, doing) or _closes(block, got - _CLOSING.size, sequence, doing):
+            return buffer[:used].view(np.uint32)
+
+
+def _closes(block: memoryview, at: int, sequence: int, doing: str) -> bool:
+    """Tell whether the message at *at* ends the dump; raise the error it carries."""
+    length, kind, _, answered, _, code = _CLOSING.unpack_from(block, at)
+    if answered != sequence or kind not in {_ERROR, _DONE} or length < _CLOSING.size:
+        return False
+    if code < 0:
+        raise refusal(-code, doing)
+    return True
+
+
+def refusal(code: int, doing: str) -> KernelError | CapabilityError:
+    """Return the error for a netlink request that the kernel refused with errno *code*."""
+    reason = f"the kernel refused to {doing}: {errno.errorcode.get(code, code)} ({os.strerror(code)})"
+    if code in {errno.EPERM, errno.EACCES}:
+        return CapabilityError(reason, fix="Run as root, or grant CAP_NET_ADMIN in this network namespace")
+    return KernelError(reason, fix="netlab.doctor() tells what works on this kernel")
+
+
+def _messages(words: Words, sequence: int) -> Dump:
+    """Find the messages, and prove by their lengths that they follow each other without a hole."""
+    starts = np.flatnonzero(words[2:] == sequence)
+    after = starts + _words(words[starts])
+    if not (len(starts) and starts[0] == 0 and after[-1] == len(words) and (after[:-1] == starts[1:]).all()):
+        starts = _walk(words)  # the sequence number also stands in a payload
+    header = words[starts + 1]
+    kinds, flags = header & 0xFFFF, header >> 16
+    if sys.byteorder == "big":
+        kinds, flags = flags, kinds
+    return Dump(words, starts[kinds != _DONE], bool((flags & _DUMP_INTERRUPTED).any()))
+
+
+def _walk(words: Words) -> Rows:
+    starts, at = [], 0
+    while at < len(words):
+        length = int(words[at])
+        if length < _HEADER.size or at + _words(length) > len(words):
+            raise KernelError("a netlink dump has a message that does not fit into it")
+        starts.append(at)
+        at += _words(length)
+    return np.array(starts, np.intp)
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    headers: list[tuple[int, int]]  # (offset in words, attribute header word)
+    payloads: dict[Path, tuple[int, int]]
+
+
+def _layout(words: Words, start: int, first: int) -> _Layout:
+    """Read where the attributes of the message at *start* are, from *first* (in words) on."""
+    layout = _Layout([], {})
+    nests: list[tuple[Path, int, int]] = [((), first, _words(int(words[start])))]
+    while nests:
+        parent, at, end = nests.pop()
+        while at < end:
+            header = int(words[start + at])
+            length, kind = _HALVES.unpack(_WORD.pack(header))
+            after = at + _words(length)
+            if length < _WORD.size or after > end:
+                raise KernelError("a netlink message has an attribute that does not fit into it")
+            path = (*parent, kind & _TYPE_MASK)
+            layout.headers.append((at, header))
+            layout.payloads[path] = (at + 1, length - _WORD.size)
+            if kind & _NESTED:
+                nests.append((path, at + 1, after))
+            at = after
+    return layout
+
+
+def _gather(words: Words, starts: Rows, size: int) -> npt.NDArray[np.uint8]:
+    """Return the *size* bytes at each word offset as a contiguous (n, size) array."""
+    count = _words(size)
+    block = words[starts[:, None] + np.arange(count)]
+    return np.ascontiguousarray(block.view(np.uint8)[:, :size])
+
+
+def _words(size: Any) -> Any:
+    """Return how many 4-byte words hold *size* bytes, for a number or an array."""
+    return (size + 3) // 4

@@ -1,0 +1,16 @@
+"""What all tests share: privileged tests are skipped by name and reason, for ordinary users only."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if os.geteuid() == 0:
+        return
+    skip = pytest.mark.skip(reason="privileged: run the tests as root to include it")
+    for item in items:
+        if item.get_closest_marker("privileged"):
+            item.add_marker(skip)
