@@ -1,0 +1,298 @@
+"""eBPF programs: the real BCC found from any Python, our C compiled, attached by descriptors.
+
+Everything is held by file descriptors of this process and nothing is pinned, so a process that dies, by
+SIGKILL too, leaves no program attached. Record layouts are numpy dtypes; the compiler itself checks each
+against its C struct.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import importlib.machinery
+import importlib.resources
+import importlib.util
+import os
+import platform
+import resource
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from enum import IntEnum
+from itertools import pairwise
+from pathlib import Path
+from types import ModuleType, TracebackType
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from netlab.errors import CapabilityError, KernelError, ProgramError
+from netlab.kernel import btf
+from netlab.kernel.ringbuf import RingBuffer
+
+_BCC_HOMES = ("/usr/lib/python3/dist-packages", "/usr/local/lib/python3/dist-packages")
+_SYS_BPF = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "s390x": 351, "ppc64le": 361}
+_BPF_LINK_CREATE = 28
+# BTF headers warn by the thousand; a call to what is not declared would only fail later, in the verifier.
+_FLAGS = ("-Wno-everything", "-Werror=implicit-function-declaration")
+
+
+class CgroupHook(IntEnum):
+    """Where on a cgroup a program runs: the attach types of include/uapi/linux/bpf.h."""
+
+    SOCK_CREATE = 2
+    SOCK_OPS = 3
+
+
+def load_bcc() -> ModuleType:
+    """Return BCC's Python module, from the system's Python when this one has none.
+
+    `pip install bcc` is an unrelated package, so a module without `BPF` does not count.
+    """
+    loaded = sys.modules.get("bcc")
+    if loaded is not None and hasattr(loaded, "BPF"):
+        return loaded
+    for home in [*sys.path, *_BCC_HOMES, *_system_packages()]:
+        spec = importlib.machinery.PathFinder.find_spec("bcc", [home])
+        if spec is None or spec.loader is None or not (Path(home) / "bcc" / "libbcc.py").exists():
+            continue
+        module = importlib.util.module_from_spec(spec)
+        sys.modules["bcc"] = module
+        try:
+            spec.loader.exec_module(module)
+        except Exception as error:
+            del sys.modules["bcc"]
+            raise CapabilityError(f"BCC at {home} cannot be imported: {error}", fix=_INSTALL) from error
+        return module
+    raise CapabilityError("BCC is not installed", fix=_INSTALL)
+
+
+_INSTALL = "Run: apt-get install python3-bpfcc (not pip: PyPI's bcc is another package)"
+
+
+def _system_packages() -> list[str]:
+    """Return where distributions without a python3/dist-packages keep the system Python's packages."""
+    return [str(path) for path in sorted(Path("/usr/lib").glob("python3.*/site-packages"), reverse=True)]
+
+
+def layout_check(struct: str, layout: np.dtype[np.void]) -> str:
+    """Return C that fails to compile unless `struct NAME` has exactly the size and offsets of *layout*."""
+    fields = layout.fields or {}
+    checks = [
+        f'_Static_assert(__builtin_offsetof(struct {struct}, {name}) == {offset}, "{name} has moved");'
+        for name, (_, offset, *_) in fields.items()
+    ]
+    return "\n".join(
+        [*checks, f'_Static_assert(sizeof(struct {struct}) == {layout.itemsize}, "{struct} has grown");']
+    )
+
+
+class Program:
+    """One compiled file of `bpf/` with its maps, attached functions and descriptors.
+
+    Parameters
+    ----------
+    name
+        File name in `bpf/`, without the suffix.
+    settings
+        Macros put in front of the source. Values come from validated numbers only, never from text as given.
+    layouts
+        C struct name to the dtype netlab reads it with.
+    """
+
+    def __init__(
+        self, name: str, *, settings: Mapping[str, str], layouts: Mapping[str, np.dtype[np.void]]
+    ) -> None:
+        bcc = load_bcc()
+        _raise_memlock()
+        macros = "".join(f"#define {macro} {value}\n" for macro, value in settings.items())
+        checks = "\n".join(layout_check(struct, layout) for struct, layout in layouts.items())
+        os.environ["BCC_KERNEL_SOURCE"] = str(btf.header_tree())
+        self.name = name
+        self._links: list[int] = []
+        self._rings: list[RingBuffer] = []
+        with _explained(f"bpf/{name}.c did not compile on this kernel"):
+            self._bpf = bcc.BPF(text=macros + _source(name) + checks, cflags=list(_FLAGS))
+        self._lib = bcc.lib
+
+    def attach_raw_tracepoint(self, function: str, event: str) -> None:
+        """Run *function* at the kernel's raw tracepoint *event* until this program is closed."""
+        loaded = self._load(function, self._bpf.RAW_TRACEPOINT)
+        link = self._lib.bpf_attach_raw_tracepoint(loaded, event.encode())
+        if link < 0:
+            raise ProgramError(
+                f"{function} could not be attached to the raw tracepoint {event}: {_last_error()}",
+                fix="netlab.doctor() tells what this kernel allows",
+            )
+        self._links.append(link)
+
+    def attach_cgroup(self, function: str, cgroup: Path, hook: CgroupHook) -> None:
+        """Run *function* on *hook* for every process in *cgroup* until this program is closed.
+
+        Attached by link, which goes with the descriptor as BPF_PROG_ATTACH does not (cgroup_bpf_link_attach, kernel/bpf/cgroup.c).
+        """
+        kind = self._bpf.SOCK_OPS if hook is CgroupHook.SOCK_OPS else self._bpf.CGROUP_SOCK
+        loaded = self._load(function, kind)
+        directory = os.open(cgroup, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            attributes = (ctypes.c_uint32 * 4)(loaded, directory, hook, 0)
+            link = _bpf_syscall(_BPF_LINK_CREATE, attributes)
+        finally:
+            os.close(directory)
+        if link < 0:
+            raise ProgramError(f"{function} could not be attached to the cgroup {cgroup}: {_last_error()}")
+        self._links.append(link)
+
+    def map(self, name: str, key: str | np.dtype[np.void], value: str | np.dtype[np.void]) -> Map:
+        """Return one of the program's maps."""
+        descriptor, entries = self._table(name)
+        return Map(self._lib, descriptor, entries, np.dtype(key), np.dtype(value))
+
+    def ring(self, name: str, record: np.dtype[np.void]) -> RingBuffer:
+        """Return a reader of one of the program's ring buffers; it is closed with the program."""
+        descriptor, size = self._table(name)
+        self._rings.append(RingBuffer(descriptor, size, record))
+        return self._rings[-1]
+
+    def close(self) -> None:
+        """Detach and unload everything; safe to call again."""
+        while self._rings:
+            self._rings.pop().close()
+        while self._links:
+            os.close(self._links.pop())
+        self._bpf.cleanup()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _load(self, function: str, kind: int) -> int:
+        with _explained(f"the kernel did not accept {function} of bpf/{self.name}.c"):
+            return int(self._bpf.load_func(function, kind).fd)
+
+    def _table(self, name: str) -> tuple[int, int]:
+        module = self._bpf.module
+        return (
+            self._lib.bpf_table_fd(module, name.encode()),
+            self._lib.bpf_table_max_entries_id(module, self._lib.bpf_table_id(module, name.encode())),
+        )
+
+
+class Map:
+    """A BPF hash or array map, read and written in blocks."""
+
+    def __init__(
+        self, lib: Any, descriptor: int, entries: int, key: np.dtype[Any], value: np.dtype[Any]
+    ) -> None:
+        self._lib, self._descriptor = lib, descriptor
+        self.entries, self._key, self._value = entries, key, value
+
+    def items(self) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+        """Return all keys and values by BPF_MAP_LOOKUP_BATCH, which takes no snapshot: a busy map moves."""
+        keys, values = [np.empty(0, self._key)], [np.empty(0, self._value)]
+        position, chunk = ctypes.create_string_buffer(max(self._key.itemsize, 8)), min(self.entries, _CHUNK)
+        started = False
+        while True:
+            some_keys, some_values = np.empty(chunk, self._key), np.empty(chunk, self._value)
+            count = ctypes.c_uint32(chunk)
+            following = ctypes.create_string_buffer(len(position))
+            ctypes.set_errno(0)
+            failed = self._lib.bpf_lookup_batch(
+                self._descriptor,
+                ctypes.cast(position, _U32_POINTER) if started else None,
+                ctypes.cast(following, _U32_POINTER),
+                some_keys.ctypes.data,
+                some_values.ctypes.data,
+                ctypes.byref(count),
+            )
+            code = ctypes.get_errno() if failed else 0
+            if code == errno.ENOSPC and chunk < self.entries:  # one hash bucket holds more than the chunk
+                chunk = min(self.entries, chunk * 4)
+                continue
+            if code not in {0, errno.ENOENT}:
+                raise KernelError(f"a BPF map could not be read: {os.strerror(code)}")
+            keys.append(some_keys[: count.value])
+            values.append(some_values[: count.value])
+            if code == errno.ENOENT:
+                return np.concatenate(keys), np.concatenate(values)
+            position, started = following, True
+
+    def set(self, key: int, value: int) -> None:
+        """Write one entry."""
+        keys, values = np.array([key], self._key), np.array([value], self._value)
+        if self._lib.bpf_update_elem(self._descriptor, keys.ctypes.data, values.ctypes.data, 0):
+            raise KernelError(f"a BPF map could not be written: {_last_error()}")
+
+
+_CHUNK = 8192
+_U32_POINTER = ctypes.POINTER(ctypes.c_uint32)
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _bpf_syscall(command: int, attributes: ctypes.Array[ctypes.c_uint32]) -> int:
+    number = _SYS_BPF.get(platform.machine())
+    if number is None:
+        raise CapabilityError(f"netlab does not know the bpf system call of {platform.machine()}")
+    return int(_libc.syscall(number, command, ctypes.byref(attributes), ctypes.sizeof(attributes)))
+
+
+def _last_error() -> str:
+    return os.strerror(ctypes.get_errno())
+
+
+def _sources() -> Path:
+    """Return the directory of the C files: in the wheel beside the package, in a checkout at the top."""
+    package = Path(str(importlib.resources.files("netlab")))
+    shipped = package / "_bpf"
+    return shipped if shipped.is_dir() else package.parent / "bpf"
+
+
+def _source(name: str) -> str:
+    """Return one C file with the shared header in its place: BCC rewrites map methods only in one file."""
+    parts = {part: (_sources() / part).read_text(encoding="utf-8") for part in ("netlab.h", f"{name}.c")}
+    header, source = (f'#line 1 "bpf/{part}"\n{text}' for part, text in parts.items())
+    return header + source.replace('#include "netlab.h"\n', "\n")
+
+
+def _raise_memlock() -> None:
+    """Lift the locked-memory limit, which kernels before 5.11 charge maps to; others do not mind it."""
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+
+
+@contextmanager
+def _explained(problem: str) -> Iterator[None]:
+    """Turn a failure of BCC into one short error; what clang or the verifier wrote becomes its log."""
+    with tempfile.TemporaryFile() as log:
+        sys.stderr.flush()
+        stderr = os.dup(2)
+        os.dup2(log.fileno(), 2)
+        failure: Exception | None = None
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - BCC raises bare Exception
+            failure = error
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+        if failure is not None:
+            log.seek(0)
+            words = log.read().decode(errors="replace")
+            cause = _cause(words) or str(failure)
+            raise ProgramError(
+                f"{problem}: {cause[:200]}", fix="The error's `log` has every line", log=words
+            ) from failure
+
+
+def _cause(words: str) -> str:
+    """Return the line that says why: clang marks it, the verifier puts it before its closing statistics."""
+    lines = [line.strip() for line in words.splitlines() if line.strip()]
+    marked = [line for line in lines if "error:" in line]
+    before_statistics = [line for line, after in pairwise(lines) if after.startswith("processed ")]
+    return next(iter(marked + before_statistics), "")

@@ -1,0 +1,116 @@
+"""A kernel header tree made from the running kernel's BTF, for BCC on hosts without kernel headers.
+
+BCC wants a header tree to compile against and takes the place of one from BCC_KERNEL_SOURCE. The tree made
+here holds one real header, `vmlinux.h`, with every type of the running kernel; the files that BCC includes by
+name are empty. Offsets are therefore right by construction, which foreign headers cannot promise.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from netlab.errors import CapabilityError, KernelError
+
+VMLINUX = Path("/sys/kernel/btf/vmlinux")
+_TREE_VERSION = 1  # raise it when the files below change, so that old caches are not used
+
+_EMPTY = (
+    *(
+        f"include/uapi/linux/{name}.h"
+        for name in ("bpf", "if_packet", "if_ether", "if_vlan", "ptrace", "types")
+    ),
+    *(f"include/linux/{name}.h" for name in ("version", "log2", "types", "bpf", "bpf_common")),
+    *(f"arch/{arch}/include/asm/page.h" for arch in ("x86", "arm64", "s390", "powerpc", "riscv")),
+)
+
+# What BCC 0.26 to 0.35 call by number though an older kernel's BTF lacks it (include/uapi/linux/bpf.h).
+_HELPERS = {"cgrp_storage_get": 210, "cgrp_storage_delete": 211}
+
+_KCONFIG = """\
+/* Made by netlab from the running kernel's BTF; BCC includes this file first. */
+#define _UAPI__LINUX_BPF_H__
+#define _UAPI__LINUX_BPF_COMMON_H__
+#define BPF_NO_PRESERVE_ACCESS_INDEX
+#define CONFIG_BPF_SYSCALL 1
+#define PAGE_SIZE {page_size}
+#include "vmlinux.h"
+#define KERNEL_VERSION(a, b, c) (((a) << 16) + ((b) << 8) + ((c) > 255 ? 255 : (c)))
+#define LINUX_VERSION_CODE {version_code}
+{helpers}
+"""
+
+
+def header_tree() -> Path:
+    """Return the header tree for the running kernel, made once per build and kept in the user's cache."""
+    tree = _cache() / f"headers-{platform.release()}-{_build()}"
+    if not tree.is_dir():
+        tree.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=tree.parent) as scratch:
+            _write_tree(Path(scratch) / "tree")
+            _publish(Path(scratch) / "tree", tree)
+    return tree
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "netlab"
+
+
+def _build() -> str:
+    """Return a short name for this very build: releases repeat across builds, version strings do not."""
+    return hashlib.sha256(f"{_TREE_VERSION} {platform.version()} {platform.machine()}".encode()).hexdigest()[
+        :12
+    ]
+
+
+def _write_tree(tree: Path) -> None:
+    types = _bpftool("btf", "dump", "file", str(VMLINUX), "format", "c")
+    known = [
+        f"#define BPF_FUNC_{name} {number}"
+        for name, number in _HELPERS.items()
+        if f"BPF_FUNC_{name} =" not in types
+    ]
+    major, minor, patch = (int(part) for part in platform.release().split("-")[0].split(".")[:3])
+    kconfig = _KCONFIG.format(
+        page_size=os.sysconf("SC_PAGESIZE"),
+        version_code=(major << 16) + (minor << 8) + min(patch, 255),
+        helpers="\n".join(known),
+    )
+    for name in _EMPTY:
+        _write(tree / name, "")
+    _write(tree / "include/vmlinux.h", types)
+    _write(tree / "include/linux/kconfig.h", kconfig)
+
+
+def _write(file: Path, text: str) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text, encoding="utf-8")
+
+
+def _publish(made: Path, tree: Path) -> None:
+    """Move the finished tree to its place; another process that was faster has made the same one."""
+    try:
+        made.rename(tree)
+    except OSError:
+        if not tree.is_dir():
+            raise
+
+
+def _bpftool(*arguments: str) -> str:
+    tool = shutil.which("bpftool", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
+    if tool is None:
+        raise CapabilityError("bpftool is not installed", fix="Run: apt-get install bpftool")
+    if not VMLINUX.exists():
+        raise CapabilityError(
+            f"this kernel has no type information at {VMLINUX}",
+            fix="Boot a kernel built with CONFIG_DEBUG_INFO_BTF=y (Debian 11+, Ubuntu 20.10+, RHEL 8.2+)",
+        )
+    run = subprocess.run([tool, *arguments], capture_output=True, text=True, check=False, timeout=60)
+    if run.returncode:
+        raise KernelError(f"bpftool {' '.join(arguments)} failed: {run.stderr.strip()[:200]}")
+    return run.stdout

@@ -1,0 +1,88 @@
+"""The BPF ring buffer read in blocks: the whole unread stretch as one numpy array.
+
+The kernel maps three parts behind the map's descriptor (kernel/bpf/ringbuf.c): a page with the consumer's
+position, a page with the producer's, and the data twice in a row, so that a stretch across the end is
+contiguous. Each record is an 8-byte header (length with two flag bits, page offset) and its payload, padded
+to 8 bytes.
+"""
+
+from __future__ import annotations
+
+import mmap
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+_BUSY, _DISCARDED = 1 << 31, 1 << 30  # BPF_RINGBUF_BUSY_BIT, BPF_RINGBUF_DISCARD_BIT
+_HEADER = 8
+
+
+class RingBuffer:
+    """Reads a ring buffer in which every record has one layout.
+
+    Parameters
+    ----------
+    descriptor
+        The map's file descriptor; stays the caller's.
+    size
+        Size of the data in bytes: pages times a power of two.
+    record
+        Layout of one record.
+    """
+
+    def __init__(self, descriptor: int, size: int, record: np.dtype[np.void]) -> None:
+        page = mmap.PAGESIZE
+        self._size = size
+        padded = -(-record.itemsize // 8) * 8
+        self._slot = np.dtype(
+            {
+                "names": ["length", "record"],
+                "formats": ["u4", record],
+                "offsets": [0, _HEADER],
+                "itemsize": _HEADER + padded,
+            }
+        )
+        self._record_size = record.itemsize
+        self._consumer = mmap.mmap(descriptor, page)
+        self._rest = mmap.mmap(descriptor, page + 2 * self._size, prot=mmap.PROT_READ, offset=page)
+        self._position = np.frombuffer(self._consumer, np.uint64, 1)
+        self._produced = np.frombuffer(self._rest, np.uint64, 1)
+        self._data = np.frombuffer(self._rest, np.uint8, 2 * self._size, page)
+
+    def read(self) -> npt.NDArray[np.void]:
+        """Return every finished record since the last call, oldest first, and free its place."""
+        start, end = int(self._position[0]), int(self._produced[0])
+        offset, slots = start % self._size, (end - start) // self._slot.itemsize
+        view = np.frombuffer(self._data[offset:].data, self._slot, slots)
+        lengths = view["length"]
+        busy = np.flatnonzero(lengths & _BUSY)
+        if len(
+            busy
+        ):  # reserved by another CPU and not yet written: it and what follows waits for the next call
+            view, lengths = view[: busy[0]], lengths[: busy[0]]
+        records = view["record"][(lengths & _DISCARDED) == 0].copy()
+        self._position[0] = start + len(view) * self._slot.itemsize
+        return records
+
+    @property
+    def unread_bytes(self) -> int:
+        """How much of the buffer is filled now."""
+        return int(self._produced[0]) - int(self._position[0])
+
+    def close(self) -> None:
+        """Unmap the buffer; what was not read is left to the kernel."""
+        if self._consumer.closed:
+            return
+        del self._position, self._produced, self._data
+        self._consumer.close()
+        self._rest.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

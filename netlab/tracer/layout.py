@@ -1,0 +1,66 @@
+"""The records that bpf/tcp.c writes, as numpy dtypes; the compiler checks them against the C structs."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+import numpy as np
+
+ATTEMPT = np.dtype(
+    [
+        ("local_address", "u1", 16),
+        ("remote_address", "u1", 16),
+        ("process", "S16"),
+        ("socket", "u8"),
+        ("cookie", "u8"),
+        ("opened_ns", "u8"),
+        ("established_ns", "u8"),
+        ("closed_ns", "u8"),
+        ("bytes_sent", "u8"),
+        ("bytes_received", "u8"),
+        ("cgroup", "u8"),
+        ("pid", "u4"),
+        ("uid", "u4"),
+        ("netns", "u4"),
+        ("packets_sent", "u4"),
+        ("packets_received", "u4"),
+        ("retransmits", "u4"),
+        ("syn_retransmits", "u4"),
+        ("srtt_us", "u4"),
+        ("rtt_var_us", "u4"),
+        ("min_rtt_us", "u4"),
+        ("cwnd", "u4"),
+        ("error", "i4"),
+        ("local_port", "u2"),
+        ("remote_port", "u2"),
+        ("family", "u2"),
+        ("last_state", "u1"),
+        ("direction", "u1"),
+        ("pid_source", "u1"),
+        ("padding", "u1", 7),
+    ]
+)
+
+
+class Direction(IntEnum):
+    """Who began the connection."""
+
+    UNKNOWN = 0
+    OUTGOING = 1
+    INCOMING = 2
+
+
+class PidSource(IntEnum):
+    """How the owner of an attempt is known."""
+
+    NONE = 0
+    CONNECT = 1
+    CLOSE = 2
+
+
+class Counter(IntEnum):
+    """What the programs count when something is lost."""
+
+    RING_FULL = 0
+    MAP_FULL = 1
+    WHILE_PAUSED = 2
