@@ -1,0 +1,1 @@
+"""Bytes of the wire to values and back: no sockets, no clock."""
