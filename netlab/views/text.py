@@ -1,0 +1,61 @@
+"""Foreign text made fit to be drawn: bounded, on one line, and nothing but text."""
+
+from __future__ import annotations
+
+import unicodedata
+from typing import Any
+
+import pandas as pd
+
+DASH = "\N{EN DASH}"  # between two ends, and where there is no value
+_DRAWABLE = 0x530  # Latin, Greek and Cyrillic end here: what matplotlib's own font has glyphs for
+
+
+def legible(text: object, most: int) -> str:
+    """Return *text* in at most *most* characters, whatever cannot be drawn as a visible escape.
+
+    Escaped are control and format characters (a process may be named with newlines or right-to-left
+    overrides), combining marks (they stack), and letters that matplotlib's own font lacks.
+    """
+    shown = "".join(
+        c if _plain(c) else c.encode("ascii", "backslashreplace").decode() for c in _start(text, most)
+    )
+    return shown if len(shown) <= most else shown[: most - 1] + "…"
+
+
+def milliseconds(value: Any) -> str:
+    """Return a time in ms with three significant digits, such as ``0.12 ms`` or ``184 ms``."""
+    return DASH if pd.isna(value) else f"{significant(value)} ms"
+
+
+def significant(value: float) -> str:
+    """Return *value* with three significant digits and no exponent."""
+    size = abs(value)
+    digits = 0 if size >= 99.95 else 1 if size >= 9.995 else 2
+    return f"{value:.{digits}f}"
+
+
+def seconds(value: Any) -> str:
+    """Return a duration given in seconds in the unit it is read best in."""
+    if pd.isna(value):
+        return DASH
+    for limit, size, unit in ((1, 1e-3, "ms"), (120, 1, "s"), (7200, 60, "min"), (172_800, 3600, "h")):
+        if abs(value) < limit:
+            return f"{significant(value / size)} {unit}"
+    return f"{significant(value / 86_400)} d"
+
+
+def share(part: int, whole: int) -> str:
+    """Return *part* of *whole* as a percentage that says 0 and 100 only when it is exactly that."""
+    if not whole:
+        return DASH
+    percent = min(max(round(100 * part / whole), part > 0), 100 - (part < whole))
+    return f"{percent:d} %"
+
+
+def _plain(character: str) -> bool:
+    return character.isprintable() and ord(character) < _DRAWABLE and not unicodedata.combining(character)
+
+
+def _start(text: object, most: int) -> str:
+    return str(text)[: most + 1]  # the rest cannot be seen, however long it is
