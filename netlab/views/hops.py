@@ -27,7 +27,7 @@ from netlab.views.picture import (
     plain_text,
     text_width_in,
 )
-from netlab.views.text import DASH, legible, milliseconds, share
+from netlab.views.text import DASH, counted, legible, milliseconds, share
 from netlab.views.theme import Theme, theme_named
 
 COLUMNS = (
@@ -36,7 +36,7 @@ COLUMNS = (
 )  # fmt: skip
 _KEY = "round-trip time (ms{scale}): a dot per probe, a bar from the least to the most, a line at the median"
 _PLOT_IN, _MEDIAN_IN, _LOSS_IN, _TTL_IN, _GUTTER_IN = 4.6, 0.85, 1.15, 0.5, 0.12
-_AXIS_IN = 0.62  # tick labels and the key under the rows
+_AXIS_IN = 0.55  # tick labels and the key under the rows
 _MOST_TRACES, _MOST_ROWS = 4, 64
 _SILENT_RUN = 3  # so many silent TTLs in a row become one line
 _LOG_FROM = 100.0  # largest over smallest time from which a linear axis hides the small ones
@@ -163,9 +163,9 @@ def _counts(probes: pd.DataFrame, useful: pd.DataFrame) -> str:
     reached = useful.loc[useful["reached"].fillna(False), "ttl"]  # noqa: FBT003
     ttls = DASH.join(map(str, sorted({reached.min(), reached.max()}))) if len(reached) else ""
     parts = [
-        f"{len(useful)} probes",
-        f"{runs} runs" if (runs := probes["run"].nunique()) > 1 else "",
-        f"{flows} flows" if (flows := probes["flow"].nunique()) > 1 else "",
+        counted(len(useful), "probe"),
+        counted(probes["run"].nunique(), "run"),
+        counted(probes["flow"].nunique(), "flow"),
         f"{lost} without answer ({share(lost, len(useful))})",
         f"◆ destination reached at TTL {ttls}" if ttls else "destination not reached",
     ]
@@ -256,7 +256,7 @@ def _draw_trace(picture: Picture, trace: _Trace, top: float, left: float, width:
     axes.set_yticks([])
     median_x = left + width + _MEDIAN_IN
     loss_x = median_x + _LOSS_IN
-    heading = {"fontsize": SMALL_PT, "color": theme.muted}
+    heading: dict[str, Any] = {"fontsize": SMALL_PT, "color": theme.muted}
     picture.write(MARGIN_IN, first - LINE_IN / 2, "TTL", **heading)
     picture.write(left - _GUTTER_IN, first - LINE_IN / 2, "address", ha="right", **heading)
     picture.write(median_x, first - LINE_IN / 2, "median", ha="right", **heading)

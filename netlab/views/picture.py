@@ -21,6 +21,7 @@ from matplotlib.text import Text
 
 from netlab.errors import BadInput
 from netlab.frames import Schema
+from netlab.views.text import counted
 from netlab.views.theme import Theme
 
 MARGIN_IN = 0.15
@@ -107,7 +108,7 @@ def nothing(theme: Theme, title: str, why: str) -> Picture:
 def gaps(attrs: Mapping[Any, Any]) -> str:
     """Return the footnote on what data with these *attrs* misses; empty when nothing does."""
     count = len(attrs.get("coverage") or ())
-    return f"{count} {'gap' if count == 1 else 'gaps'} in this data: see netlab.coverage()" if count else ""
+    return f"{counted(count, 'gap')} in this data: see netlab.coverage()" if count else ""
 
 
 def needed(

@@ -17,9 +17,8 @@ def legible(text: object, most: int) -> str:
     Escaped are control and format characters (a process may be named with newlines or right-to-left
     overrides), combining marks (they stack), and letters that matplotlib's own font lacks.
     """
-    shown = "".join(
-        c if _plain(c) else c.encode("ascii", "backslashreplace").decode() for c in _start(text, most)
-    )
+    start = str(text)[: most + 1]  # the rest cannot be seen, however long it is
+    shown = "".join(c if _plain(c) else c.encode("unicode_escape").decode() for c in start)
     return shown if len(shown) <= most else shown[: most - 1] + "…"
 
 
@@ -29,10 +28,15 @@ def milliseconds(value: Any) -> str:
 
 
 def significant(value: float) -> str:
-    """Return *value* with three significant digits and no exponent."""
+    """Return *value* with two or three significant digits and no exponent, to 0.001 at least."""
     size = abs(value)
-    digits = 0 if size >= 99.95 else 1 if size >= 9.995 else 2
+    digits = 0 if size >= 99.95 else 1 if size >= 9.995 else 2 if size >= 0.0995 else 3
     return f"{value:.{digits}f}"
+
+
+def counted(count: int, what: str) -> str:
+    """Return *count* with its noun, in the plural unless it is one."""
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def seconds(value: Any) -> str:
@@ -55,7 +59,3 @@ def share(part: int, whole: int) -> str:
 
 def _plain(character: str) -> bool:
     return character.isprintable() and ord(character) < _DRAWABLE and not unicodedata.combining(character)
-
-
-def _start(text: object, most: int) -> str:
-    return str(text)[: most + 1]  # the rest cannot be seen, however long it is
