@@ -1,0 +1,205 @@
+"""What this process, this kernel and this host can do: facts read from where they are kept.
+
+Nothing here changes anything. What can only be known by trying is tried and undone at once, such as opening
+a raw socket.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import resource
+import shlex
+import shutil
+import socket
+import sys
+from collections.abc import Iterable
+from contextlib import suppress
+from enum import IntEnum
+from pathlib import Path
+
+from netlab.checks import nearest
+from netlab.errors import BadInput, CapabilityError
+from netlab.kernel import btf
+
+
+class Capability(IntEnum):
+    """The capabilities that looking at networks takes, with their bits in include/uapi/linux/capability.h."""
+
+    CAP_DAC_OVERRIDE = 1
+    CAP_DAC_READ_SEARCH = 2
+    CAP_KILL = 5
+    CAP_NET_BIND_SERVICE = 10
+    CAP_NET_ADMIN = 12
+    CAP_NET_RAW = 13
+    CAP_IPC_LOCK = 14
+    CAP_SYS_PTRACE = 19
+    CAP_SYS_ADMIN = 21
+    CAP_SYS_RESOURCE = 24
+    CAP_PERFMON = 38
+    CAP_BPF = 39
+
+
+_STATUS = Path("/proc/thread-self/status")
+_MOUNTS = Path("/proc/thread-self/mounts")
+_KPROBE_PMU = Path(
+    "/sys/bus/event_source/devices/kprobe"
+)  # perf_event_open(2) makes kprobes by it since 4.17
+_LOCKDOWN = Path("/sys/kernel/security/lockdown")
+_UNPRIVILEGED_BPF = Path("/proc/sys/kernel/unprivileged_bpf_disabled")
+_SYSTEM_PATH = "/usr/sbin:/sbin"  # where nft, ip and bpftool are, and an ordinary user's PATH does not look
+
+
+def effective(status: str | None = None) -> frozenset[str]:
+    """Return which of `Capability` the calling thread has in effect (capabilities(7))."""
+    text = _STATUS.read_text(encoding="ascii", errors="replace") if status is None else status
+    found = re.search(r"^CapEff:\s*([0-9a-f]+)$", text, re.MULTILINE)
+    bits = int(found[1], 16) if found else 0
+    return frozenset(capability.name for capability in Capability if bits >> capability & 1)
+
+
+def require(*capabilities: str, doing: str, fix: str = "") -> None:
+    """Refuse to go on without *capabilities*.
+
+    Parameters
+    ----------
+    capabilities
+        Names as in capabilities(7): "CAP_NET_ADMIN".
+    doing
+        What they are needed for, as the end of "cannot …".
+    fix
+        What the reader can do, where the usual commands would not help.
+
+    Raises
+    ------
+    CapabilityError
+        Naming those that are missing, and the commands that grant them.
+    BadInput
+        If a capability has another name.
+
+    Examples
+    --------
+    >>> require(doing="look around")
+    """
+    for name in capabilities:
+        if name not in Capability.__members__:
+            raise BadInput(f"netlab knows no capability {name!r}", fix=nearest(name, Capability.__members__))
+    missing = sorted(set(capabilities) - effective())
+    if missing:
+        raise CapabilityError(f"cannot {doing} without {', '.join(missing)}", fix=fix or grant(missing))
+
+
+def grant(capabilities: Iterable[str]) -> str:
+    """Return the sentence with the commands that give this interpreter *capabilities*."""
+    interpreter = shlex.quote(os.path.realpath(sys.executable))
+    wanted = ",".join(name.lower() for name in capabilities)
+    as_root = f"sudo -E {shlex.quote(sys.executable)} …"
+    return f"Run as root ({as_root}), or once: sudo setcap {wanted}+ep {interpreter}"
+
+
+def bpf_capabilities() -> tuple[str, ...]:
+    """Return what loading and attaching netlab's programs takes: CAP_BPF and CAP_PERFMON are new in 5.8."""
+    if kernel_version() >= (5, 8):
+        return ("CAP_BPF", "CAP_NET_ADMIN", "CAP_PERFMON")
+    return ("CAP_NET_ADMIN", "CAP_SYS_ADMIN")
+
+
+def kernel_version() -> tuple[int, int]:
+    """Return the running kernel's version, (6, 1) for 6.1.0-25-amd64."""
+    major, minor = re.findall(r"\d+", platform.release())[:2]
+    return int(major), int(minor)
+
+
+def has_btf() -> bool:
+    """Say whether the kernel describes its own types."""
+    return btf.VMLINUX.exists()
+
+
+def tool(name: str) -> str | None:
+    """Return the path of a system tool, also from where an ordinary user's PATH does not look."""
+    return shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}:{_SYSTEM_PATH}")
+
+
+def bcc_home() -> Path | None:
+    """Return the directory that BCC's Python package would be imported from, without importing it.
+
+    `pip install bcc` is an unrelated package; the real one defines `BPF` and wraps libbcc.
+    """
+    system = (
+        Path("/usr/lib/python3/dist-packages"),
+        *sorted(Path("/usr/lib").glob("python3.*/site-packages")),
+    )
+    for home in (*(Path(entry) for entry in sys.path if entry), *system):
+        with suppress(OSError):
+            package = home / "bcc" / "__init__.py"
+            if "class BPF(" in package.read_text(encoding="utf-8", errors="replace"):
+                return home
+    return None
+
+
+def cgroup2_mount(mounts: str | None = None) -> Path | None:
+    """Return where the cgroup v2 hierarchy is mounted, the shortest path when there are several."""
+    text = _MOUNTS.read_text(encoding="utf-8", errors="surrogateescape") if mounts is None else mounts
+    fields = [line.split(" ") for line in text.splitlines()]
+    places = [_unescaped(field[1]) for field in fields if len(field) > 2 and field[2] == "cgroup2"]
+    return Path(min(places, key=len)) if places else None
+
+
+def _unescaped(place: str) -> str:
+    """Undo the octal escapes of blanks and backslashes in a mount table (seq_path, fs/seq_file.c)."""
+    return re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), place)
+
+
+def has_kprobes() -> bool:
+    """Say whether this kernel has kprobes; netlab does not need them."""
+    return _KPROBE_PMU.exists()
+
+
+def lockdown() -> str | None:
+    """Return the kernel's lockdown mode (none, integrity, confidentiality), None when it cannot be seen."""
+    with suppress(OSError):
+        chosen = re.search(r"\[(\w+)\]", _LOCKDOWN.read_text(encoding="ascii"))
+        return chosen[1] if chosen else None
+    return None
+
+
+def unprivileged_bpf_disabled() -> int | None:
+    """Return the sysctl of that name: 0 allowed, 1 or 2 refused; None where there is no such switch."""
+    with suppress(OSError):
+        return int(_UNPRIVILEGED_BPF.read_text(encoding="ascii"))
+    return None
+
+
+def memlock_bytes() -> int | None:
+    """Return the locked-memory limit that kernels before 5.11 charge BPF maps to; None is unlimited."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+    return None if soft == resource.RLIM_INFINITY else soft
+
+
+def raw_socket() -> OSError | None:
+    """Try to open a raw ICMP socket and close it again; return what the kernel said against it."""
+    return _opens(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
+
+
+def packet_socket() -> OSError | None:
+    """Try to open a packet socket and close it again; return what the kernel said against it."""
+    return _opens(socket.AF_PACKET, socket.SOCK_RAW, 0)
+
+
+def error_queue_socket() -> OSError | None:
+    """Try to have ICMP errors queued on a UDP socket, as an unprivileged trace needs (IP_RECVERR, ip(7))."""
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+            udp.setsockopt(socket.IPPROTO_IP, 11, 1)  # IP_RECVERR
+    except OSError as error:
+        return error
+    return None
+
+
+def _opens(family: int, kind: int, protocol: int) -> OSError | None:
+    try:
+        socket.socket(family, kind, protocol).close()
+    except OSError as error:
+        return error
+    return None
