@@ -57,6 +57,6 @@ def encode_marked(source: bytes, destination: bytes, ports: tuple[int, int], mar
     return _HEADER.pack(*ports, length, mark) + payload
 
 
-def mark(payload: bytes) -> int | None:
-    """Return the mark at the start of *payload*, or None if it is cut off."""
-    return int.from_bytes(payload[:2], "big") if len(payload) >= 2 else None
+def mark(payload: bytes) -> tuple[int, ...]:
+    """Return the mark at the start of *payload*, or nothing if it is cut off."""
+    return _MARK.unpack_from(payload)[:1] if len(payload) >= _MARK.size else ()

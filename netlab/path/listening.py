@@ -1,0 +1,115 @@
+"""A receiving socket that also says when, from how far away, and how much was missed."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import socket
+import struct
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from netlab.wire import ip
+
+# From asm-generic/socket.h and linux/in.h; Python's socket module lacks them. Another number on parisc and
+# sparc: there the option is refused or unknown, and what it would tell is missing.
+_SO_ATTACH_FILTER = 26
+_SO_RXQ_OVFL = 40
+_SO_TIMESTAMPNS_NEW = 64  # the answer is two 64-bit numbers on every architecture
+_IP_RECVTTL = 12
+
+_TIMESPEC = struct.Struct("=qq")
+_UNSIGNED = struct.Struct("=I")
+_INT = struct.Struct("=i")
+_LARGEST = 65535
+_ANCILLARY = 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heard:
+    """A received packet without its IP header.
+
+    `stamp_ns` is the kernel's receive time (wall clock), `received_ns` the monotonic time after reading it.
+    """
+
+    data: bytes
+    address: str
+    port: int
+    ttl: int | None
+    stamp_ns: int | None
+    received_ns: int
+
+
+class Ear:
+    """Reads *sock* without blocking; `dropped` counts what the kernel threw away because the buffer was full.
+
+    Parameters
+    ----------
+    sock
+        A UDP or raw socket; it stays the caller's to close.
+    program
+        A classic BPF program that says which packets to receive.
+    """
+
+    def __init__(self, sock: socket.socket, program: bytes = b"") -> None:
+        self.dropped = 0
+        self._sock = sock
+        self._with_header = sock.family == socket.AF_INET and sock.type == socket.SOCK_RAW
+        sock.settimeout(0)
+        if program:
+            _attach(sock, program)
+        hop_limit = (
+            (socket.IPPROTO_IP, _IP_RECVTTL)
+            if sock.family == socket.AF_INET
+            else (socket.IPPROTO_IPV6, socket.IPV6_RECVHOPLIMIT)
+        )
+        for level, option in (
+            (socket.SOL_SOCKET, _SO_TIMESTAMPNS_NEW),
+            (socket.SOL_SOCKET, _SO_RXQ_OVFL),
+            hop_limit,
+        ):
+            with contextlib.suppress(OSError):  # an old kernel: the value is missing, the packet is not
+                sock.setsockopt(level, option, 1)
+
+    def fileno(self) -> int:
+        """Return the socket's descriptor, for a selector."""
+        return self._sock.fileno()
+
+    def heard(self) -> Iterator[Heard]:
+        """Yield what has arrived; raises DecodeError at a raw packet whose IP header is damaged."""
+        while True:
+            try:
+                data, extras, _, sender = self._sock.recvmsg(_LARGEST, _ANCILLARY)
+            except BlockingIOError:
+                return
+            yield self._packet(data, extras, sender)
+
+    def _packet(self, data: bytes, extras: list[tuple[int, int, bytes]], sender: tuple[str, int]) -> Heard:
+        received_ns = time.monotonic_ns()
+        ttl = stamp_ns = None
+        for level, kind, value in extras:
+            match level, kind:
+                case socket.SOL_SOCKET, 64:  # _SO_TIMESTAMPNS_NEW
+                    seconds, nanoseconds = _TIMESPEC.unpack(value)
+                    stamp_ns = seconds * 10**9 + nanoseconds
+                case socket.SOL_SOCKET, 40:  # _SO_RXQ_OVFL: a running total
+                    self.dropped = _UNSIGNED.unpack(value)[0]
+                case (socket.IPPROTO_IP, socket.IP_TTL) | (socket.IPPROTO_IPV6, socket.IPV6_HOPLIMIT):
+                    ttl = _INT.unpack(value)[0]
+        if self._with_header:
+            header, data = ip.decode(data)
+            ttl = header.ttl
+        return Heard(
+            data=data, address=sender[0], port=sender[1], ttl=ttl, stamp_ns=stamp_ns, received_ns=received_ns
+        )
+
+
+class _Program(ctypes.Structure):
+    """struct sock_fprog (linux/filter.h)."""
+
+    _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_char_p))
+
+
+def _attach(sock: socket.socket, program: bytes) -> None:
+    sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, bytes(_Program(len(program) // 8, program)))

@@ -1,0 +1,109 @@
+"""What one run of a trace has sent and heard."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from netlab.wire import icmp
+
+UDP_REPLY, SYN_ACK, RST = "udp-reply", "syn-ack", "rst"
+
+# Answers that only the destination gives. RFC 792: protocol and port unreachable are "received from a host",
+# the other codes from a gateway. Comparing addresses instead fails under NAT, anycast and multi-homing.
+DESTINATION = frozenset(
+    {
+        icmp.Error.PORT_UNREACHABLE.value,
+        icmp.Error.PROTOCOL_UNREACHABLE.value,
+        UDP_REPLY,
+        SYN_ACK,
+        RST,
+    }
+)
+
+
+class Clock(StrEnum):
+    """Which clock timed an answer."""
+
+    KERNEL = "kernel"  # the kernel's receive timestamp against the wall clock just before the send
+    USER = "user"  # this process's monotonic clock, from before the send to after the receive
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    """A packet that was sent: `mark` is the number it carries, `wall_ns` and `sent_ns` when it left."""
+
+    mark: int
+    ttl: int
+    attempt: int
+    wall_ns: int
+    sent_ns: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """An answer, and the marks it may carry, the most trustworthy first.
+
+    `ttl` is what the answer arrived with, `stamp_ns` the kernel's receive time (wall clock) and
+    `received_ns` the monotonic time after reading it.
+    """
+
+    marks: tuple[int, ...]
+    address: str
+    reply: str
+    ttl: int | None
+    stamp_ns: int | None
+    received_ns: int
+
+    @property
+    def ends_path(self) -> bool:
+        """Whether probes with a larger TTL go no further than the one answered."""
+        return self.reply != icmp.Error.TIME_EXCEEDED.value
+
+
+@dataclass(slots=True)
+class Run:
+    """The probes of one run by their marks, and the first answer to each.
+
+    `end_ttl` is the lowest TTL whose answer ends the path, `given_up_early` how many silent probes got less
+    than the full timeout because later hops had answered, `unplaced` how many UDP answers of the target did
+    not say which probe they are for.
+    """
+
+    number: int
+    probes: dict[int, Probe] = field(default_factory=dict)
+    answers: dict[int, Answer] = field(default_factory=dict)
+    end_ttl: int | None = None
+    given_up_early: int = 0
+    unplaced: int = 0
+
+    def take(self, answer: Answer) -> Probe | None:
+        """Keep *answer*; return the probe it answers, or None for a duplicate or a stranger."""
+        probe = next((self.probes[mark] for mark in answer.marks if mark in self.probes), None)
+        if probe is None:
+            self.unplaced += answer.reply == UDP_REPLY
+            return None
+        if probe.mark in self.answers:
+            return None
+        self.answers[probe.mark] = answer
+        if answer.ends_path:
+            self.end_ttl = min(probe.ttl, self.end_ttl or probe.ttl)
+        return probe
+
+    def reported(self) -> list[tuple[Probe, Answer | None]]:
+        """Return the probes up to the end of the path, by TTL and attempt, each with its answer."""
+        probes = sorted(self.probes.values(), key=lambda probe: (probe.ttl, probe.attempt))
+        last = self.end_ttl or 255
+        return [(probe, self.answers.get(probe.mark)) for probe in probes if probe.ttl <= last]
+
+
+def timing(probe: Probe, answer: Answer) -> tuple[int, Clock]:
+    """Return the round-trip time in nanoseconds, and the clock it comes from.
+
+    The monotonic interval encloses the true one. A kernel timestamp that claims more than that, or less
+    than nothing, means the wall clock was set in between, and is not used.
+    """
+    enclosing = answer.received_ns - probe.sent_ns
+    if answer.stamp_ns is not None and 0 < answer.stamp_ns - probe.wall_ns <= enclosing:
+        return answer.stamp_ns - probe.wall_ns, Clock.KERNEL
+    return enclosing, Clock.USER
