@@ -23,8 +23,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from numpy.lib.stride_tricks import sliding_window_view
 
 from netlab.errors import CapabilityError, KernelError
+from netlab.frames import Gap, Missing
 
 Words = npt.NDArray[np.uint32]
 Rows = npt.NDArray[np.intp]
@@ -39,7 +41,17 @@ _REQUEST, _DUMP = 0x001, 0x300
 _DUMP_INTERRUPTED = 0x10
 _NESTED, _TYPE_MASK = 0x8000, 0x3FFF  # NLA_F_NESTED; the rest without NLA_F_NET_BYTEORDER
 _LARGEST_BLOCK = 32 * 1024  # the kernel never fills more of one dump block (net/netlink/af_netlink.c)
+_FIRST_BUFFER = 1 << 20
 _SILENCE_S = 10.0  # a dump that stalls this long will not go on
+# No such netlink family; no such subsystem in nfnetlink; no such handler in sock_diag.
+_NOBODY_ANSWERS = {errno.EPROTONOSUPPORT, errno.EINVAL, errno.ENOENT, errno.EOPNOTSUPP}
+
+INTERRUPTED = Missing(
+    "entries",
+    Gap.APPROXIMATE,
+    None,
+    "the kernel's table changed while it was read: some entries may be missing or listed twice",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +67,7 @@ class Dump:
 
     def body(self, dtype: np.dtype[np.void]) -> npt.NDArray[np.void]:
         """Return the fixed body of every message as records of *dtype*."""
-        return _gather(self.words, self.starts + _HEADER_WORDS, dtype.itemsize).view(dtype).ravel()
+        return _gather(self.words, self.starts, _HEADER_WORDS, dtype.itemsize).view(dtype).ravel()
 
     def groups(self, body_size: int) -> Iterator[Group]:
         """Split the messages by the layout of their attributes, which follow *body_size* bytes of body."""
@@ -67,7 +79,7 @@ class Dump:
                 same = np.ones(len(rest), bool)
                 starts = self.starts[rest]
                 for offset, header in layout.headers:
-                    same &= self.words[starts + offset] == header
+                    same &= self.words[offset:][starts] == header
                 yield Group(self.words, starts[same], rest[same], layout.payloads)
                 rest = rest[~same]
 
@@ -90,7 +102,14 @@ class Group:
         size = np.dtype(dtype).itemsize
         if length < size:
             return None
-        return _gather(self.words, self.starts + offset, size).view(dtype).ravel()
+        return _gather(self.words, self.starts, offset, size).view(dtype).ravel()
+
+    def octets(self, path: Path) -> npt.NDArray[np.uint8]:
+        """Return an attribute that every message must have, as (n, length) bytes."""
+        offset, length = self.payloads.get(path, (0, -1))
+        if length < 0:
+            raise KernelError(f"a netlink message lacks attribute {'.'.join(map(str, path))}")
+        return _gather(self.words, self.starts, offset, length)
 
     def prefix(self, path: Path, dtype: np.dtype[np.void]) -> npt.NDArray[np.void] | None:
         """Return a struct attribute as records of *dtype*, zero-filled past what this kernel gives."""
@@ -99,7 +118,7 @@ class Group:
             return None
         records = np.zeros((len(self.starts), dtype.itemsize), np.uint8)
         known = min(length, dtype.itemsize)
-        records[:, :known] = _gather(self.words, self.starts + offset, known)
+        records[:, :known] = _gather(self.words, self.starts, offset, known)
         return records.view(dtype).ravel()
 
     def length(self, path: Path) -> int:
@@ -107,7 +126,7 @@ class Group:
         return self.payloads.get(path, (0, -1))[1]
 
 
-def dump(protocol: int, message_type: int, body: bytes, *, doing: str) -> Dump:
+def dump(protocol: int, message_type: int, body: bytes, *, doing: str, module: str = "") -> Dump:
     """Request a dump and read it whole, in the network namespace of the calling thread.
 
     Parameters
@@ -120,48 +139,67 @@ def dump(protocol: int, message_type: int, body: bytes, *, doing: str) -> Dump:
         What follows the netlink header.
     doing
         What the caller is about to do, for error messages: "list TCP sockets".
+    module
+        The kernel module that answers, for the advice when none does.
+
+    Raises
+    ------
+    CapabilityError
+        If the kernel refuses this process.
+    KernelError
+        If the kernel refuses for another reason, stops answering, or answers what is no netlink message.
     """
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol) as kernel:
-        kernel.settimeout(_SILENCE_S)
-        kernel.bind((0, 0))
-        sequence = secrets.randbits(32) | 1
-        header = _HEADER.pack(_HEADER.size + len(body), message_type, _REQUEST | _DUMP, sequence, 0)
-        kernel.send(header + body)
-        return _messages(_receive(kernel, sequence, doing), sequence)
+    sequence = secrets.randbits(32) | 1  # 0 stands in too many payloads
+    header = _HEADER.pack(_HEADER.size + len(body), message_type, _REQUEST | _DUMP, sequence, 0)
+    try:
+        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol) as kernel:
+            kernel.settimeout(_SILENCE_S)
+            kernel.bind((0, 0))
+            kernel.send(header + body)
+            words = _receive(kernel, sequence)
+    except TimeoutError as error:
+        raise KernelError(f"the kernel stopped answering while netlab tried to {doing}") from error
+    except OSError as error:
+        raise refusal(error.errno, doing, module=module) from error
+    return _messages(words, sequence)
 
 
-def _receive(kernel: socket.socket, sequence: int, doing: str) -> Words:
+def _receive(kernel: socket.socket, sequence: int) -> Words:
     """Receive blocks up to and including the one that closes the dump."""
-    buffer = np.empty(1 << 20, np.uint8)
+    buffer = np.empty(_FIRST_BUFFER, np.uint8)
     used = 0
     while True:
         if len(buffer) - used < _LARGEST_BLOCK:
             buffer = np.concatenate([buffer[:used], np.empty(3 * len(buffer), np.uint8)])
-        try:
-            got = kernel.recv_into(buffer[used:].data)
-        except TimeoutError as error:
-            raise KernelError(f"the kernel stopped answering while netlab tried to {doing}") from error
-        block = buffer[used : used + got].data
+        free = buffer[used:].data
+        got = kernel.recv_into(free, 0, socket.MSG_TRUNC)  # MSG_TRUNC: the length that was sent
+        if got > len(free):
+            raise KernelError(f"a netlink block of {got} bytes is larger than the kernel's own limit")
         used += _words(got) * 4
-        if _closes(block, 0, sequence, doing) or _closes(block, got - _CLOSING.size, sequence, doing):
+        if _closes(free[:got], 0, sequence) or _closes(free[:got], got - _CLOSING.size, sequence):
             return buffer[:used].view(np.uint32)
 
 
-def _closes(block: memoryview, at: int, sequence: int, doing: str) -> bool:
+def _closes(block: memoryview, at: int, sequence: int) -> bool:
     """Tell whether the message at *at* ends the dump; raise the error it carries."""
+    if not 0 <= at <= len(block) - _CLOSING.size:
+        return False
     length, kind, _, answered, _, code = _CLOSING.unpack_from(block, at)
     if answered != sequence or kind not in {_ERROR, _DONE} or length < _CLOSING.size:
         return False
     if code < 0:
-        raise refusal(-code, doing)
+        raise OSError(-code, os.strerror(-code))
     return True
 
 
-def refusal(code: int, doing: str) -> KernelError | CapabilityError:
+def refusal(code: int | None, doing: str, *, module: str = "") -> KernelError | CapabilityError:
     """Return the error for a netlink request that the kernel refused with errno *code*."""
+    code = code or 0
     reason = f"the kernel refused to {doing}: {errno.errorcode.get(code, code)} ({os.strerror(code)})"
     if code in {errno.EPERM, errno.EACCES}:
         return CapabilityError(reason, fix="Run as root, or grant CAP_NET_ADMIN in this network namespace")
+    if module and code in _NOBODY_ANSWERS:
+        return KernelError(reason, fix=f"Load the kernel's part for it: `modprobe {module}`")
     return KernelError(reason, fix="netlab.doctor() tells what works on this kernel")
 
 
@@ -216,10 +254,11 @@ def _layout(words: Words, start: int, first: int) -> _Layout:
     return layout
 
 
-def _gather(words: Words, starts: Rows, size: int) -> npt.NDArray[np.uint8]:
-    """Return the *size* bytes at each word offset as a contiguous (n, size) array."""
-    count = _words(size)
-    block = words[starts[:, None] + np.arange(count)]
+def _gather(words: Words, starts: Rows, offset: int, size: int) -> npt.NDArray[np.uint8]:
+    """Return the *size* bytes *offset* words after each start as a contiguous (n, size) array."""
+    if not len(starts):
+        return np.empty((0, size), np.uint8)
+    block = sliding_window_view(words[offset:], _words(size))[starts]  # copies whole runs of words
     return np.ascontiguousarray(block.view(np.uint8)[:, :size])
 
 

@@ -1,0 +1,152 @@
+"""Processes as /proc shows them: who holds which socket, and who they are.
+
+Process ids are those of this process's own /proc. Processes come and go while they are read; one that is
+gone is left out. Source: proc(5), cgroups(7).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+_PROC = "/proc"
+_SOCKET = "socket:["
+_LONGEST_TEXT = 1024  # bytes of a command line that are kept
+_UID = re.compile(rb"^Uid:\t\d+\t(\d+)", re.MULTILINE)  # the effective one; the files' owner may be root
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")  # and text direction
+
+# Container runtimes end a cgroup's name in the container's id: 64 hex digits (docker, containerd, CRI-O,
+# podman), 32 and a number (ECS on Fargate), or a Garden handle of five groups.
+_CONTAINER = re.compile(
+    r"(?<![0-9a-f])([0-9a-f]{64}|[0-9a-f]{32}-[0-9]+|[0-9a-f]{8}(?:-[0-9a-f]{4}){4})(?:\.scope)?$"
+)
+_MONITOR = "conmon"  # podman's and CRI-O's supervisor runs beside the container, not in it
+
+
+@dataclass(frozen=True, slots=True)
+class Owners:
+    """Which process holds each socket; the lowest pid where several do."""
+
+    inodes: npt.NDArray[np.int64]  # ascending
+    pids: npt.NDArray[np.int64]
+    unreadable: int  # processes whose descriptors this process may not look at
+
+    def of(self, inodes: npt.NDArray[Any]) -> np.ma.MaskedArray[Any, Any]:
+        """Return the pid for each socket inode, masked where none is known."""
+        if not len(self.inodes):
+            return np.ma.array(np.zeros(len(inodes), np.int64), mask=True)
+        at = np.searchsorted(self.inodes, inodes).clip(max=len(self.inodes) - 1)
+        return np.ma.array(self.pids[at], mask=self.inodes[at] != inodes)
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """One process; None is what could not be read."""
+
+    pid: int
+    name: str
+    cmdline: str | None  # None for kernel threads too
+    uid: int
+    netns: int | None  # inode
+    container: str | None  # id
+
+
+def owners() -> Owners:
+    """Walk /proc/PID/fd once, and return who holds the sockets."""
+    found: dict[int, int] = {}
+    unreadable = 0
+    for pid in sorted(_pids()):
+        try:
+            for inode in _sockets(pid):
+                found.setdefault(inode, pid)
+        except PermissionError:
+            unreadable += 1
+        except OSError:
+            continue  # it is gone
+    inodes = np.fromiter(found.keys(), np.int64, len(found))
+    pids = np.fromiter(found.values(), np.int64, len(found))
+    order = inodes.argsort()
+    return Owners(inodes[order], pids[order], unreadable)
+
+
+def describe(pids: Iterable[int]) -> dict[int, Process]:
+    """Return what /proc says about each of *pids* that still runs."""
+    found = ((pid, _described(pid)) for pid in pids)
+    return {pid: process for pid, process in found if process is not None}
+
+
+def _pids() -> Iterator[int]:
+    return (int(name) for name in os.listdir(_PROC) if name.isdecimal())  # noqa: PTH208 - as below
+
+
+def _sockets(pid: int) -> Iterator[int]:
+    folder = os.open(f"{_PROC}/{pid}/fd", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for name in os.listdir(folder):  # noqa: PTH208 - by descriptor, and without a Path for each name
+            try:
+                target = os.readlink(name, dir_fd=folder)
+            except (FileNotFoundError, ProcessLookupError):
+                continue  # closed since it was listed
+            if target.startswith(_SOCKET):
+                yield int(target[len(_SOCKET) : -1])
+    finally:
+        os.close(folder)
+
+
+def _described(pid: int) -> Process | None:
+    home = Path(_PROC, str(pid))
+    name, status = _read(home / "comm"), _read(home / "status")
+    uid = _UID.search(status or b"")
+    if name is None or uid is None:
+        return None
+    return Process(
+        pid=pid,
+        name=printable(name.removesuffix(b"\n")),
+        cmdline=printable((_read(home / "cmdline") or b"").rstrip(b"\0").replace(b"\0", b" ")) or None,
+        uid=int(uid[1]),
+        netns=_netns(home),
+        container=container((_read(home / "cgroup") or b"").decode(errors="replace")),
+    )
+
+
+def _read(file: Path) -> bytes | None:
+    try:
+        return file.read_bytes()
+    except OSError:
+        return None  # gone, or not ours to read
+
+
+def _netns(home: Path) -> int | None:
+    try:
+        return (home / "ns/net").stat().st_ino
+    except OSError:
+        return None
+
+
+def container(cgroups: str) -> str | None:
+    r"""Return the container id in the text of /proc/PID/cgroup (version 1 or 2), or None.
+
+    Examples
+    --------
+    >>> print(container("0::/system.slice/docker-" + 64 * "a" + ".scope\n")[:12])
+    aaaaaaaaaaaa
+    """
+    for line in cgroups.splitlines():
+        for part in reversed(line.split("/")):
+            found = _CONTAINER.search(part)
+            if found and _MONITOR not in part:
+                return found[1]
+    return None
+
+
+def printable(raw: bytes) -> str:
+    """Return what a process says of itself as text: bounded, and what could act on a terminal escaped."""
+    text = raw[:_LONGEST_TEXT].decode(errors="backslashreplace")
+    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
