@@ -25,7 +25,19 @@ if TYPE_CHECKING:
     from netlab.frames import coverage as coverage
 
 _HOME = {
+    "capture": "netlab.tracer.capture",
+    "connections": "netlab.tracer.sockets",
+    "conntrack": "netlab.kernel.conntrack",
     "coverage": "netlab.frames",
+    "doctor": "netlab.doctor",
+    "load": "netlab.bundle",
+    "nat": "netlab.kernel.conntrack",
+    "path_graph": "netlab.path.graph",
+    "plot_hops": "netlab.views",
+    "plot_path": "netlab.views",
+    "plot_timeline": "netlab.views",
+    "save": "netlab.bundle",
+    "traceroute": "netlab.path.trace",
     **dict.fromkeys(
         (
             "BadInput",

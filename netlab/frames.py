@@ -7,12 +7,13 @@ dtype and unit; `attrs["coverage"]` lists what the frame does not contain and wh
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from netlab.checks import nearest
@@ -161,3 +162,10 @@ def coverage(frame: pd.DataFrame) -> pd.DataFrame:
             fix="Pass a frame as netlab returned it; merge() and new DataFrames drop attrs",
         )
     return pd.DataFrame(frame.attrs["coverage"], columns=list(_COVERAGE)).astype(_COVERAGE)
+
+
+def categories(codes: npt.NDArray[np.integer[Any]], names: Sequence[str | None]) -> pd.Categorical[str]:
+    """Return a category column from codes into *names*; a code whose name is None is missing."""
+    known = [name for name in names if name is not None]
+    places = np.array([-1 if name is None else known.index(name) for name in names], np.int16)
+    return pd.Categorical.from_codes(places[codes], pd.Index(known))

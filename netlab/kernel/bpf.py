@@ -79,7 +79,7 @@ def _system_packages() -> list[str]:
 
 def layout_check(struct: str, layout: np.dtype[np.void]) -> str:
     """Return C that fails to compile unless `struct NAME` has exactly the size and offsets of *layout*."""
-    fields = layout.fields or {}
+    fields: Mapping[str, tuple[Any, ...]] = layout.fields or {}
     checks = [
         f'_Static_assert(__builtin_offsetof(struct {struct}, {name}) == {offset}, "{name} has moved");'
         for name, (_, offset, *_) in fields.items()
@@ -131,7 +131,7 @@ class Program:
     def attach_cgroup(self, function: str, cgroup: Path, hook: CgroupHook) -> None:
         """Run *function* on *hook* for every process in *cgroup* until this program is closed.
 
-        Attached by link, which goes with the descriptor as BPF_PROG_ATTACH does not (cgroup_bpf_link_attach, kernel/bpf/cgroup.c).
+        The link goes with its descriptor, as BPF_PROG_ATTACH does not (kernel/bpf/cgroup.c).
         """
         kind = self._bpf.SOCK_OPS if hook is CgroupHook.SOCK_OPS else self._bpf.CGROUP_SOCK
         loaded = self._load(function, kind)
@@ -156,12 +156,16 @@ class Program:
         self._rings.append(RingBuffer(descriptor, size, record))
         return self._rings[-1]
 
-    def close(self) -> None:
-        """Detach and unload everything; safe to call again."""
-        while self._rings:
-            self._rings.pop().close()
+    def detach(self) -> None:
+        """Stop every function from running; maps and rings can still be read."""
         while self._links:
             os.close(self._links.pop())
+
+    def close(self) -> None:
+        """Detach and unload everything; safe to call again."""
+        self.detach()
+        while self._rings:
+            self._rings.pop().close()
         self._bpf.cleanup()
 
     def __enter__(self) -> Self:

@@ -10,7 +10,7 @@ import ctypes
 import errno
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeAlias
 
@@ -140,3 +140,16 @@ def _refused(problem: str, error: OSError) -> BadInput | CapabilityError | Kerne
         # EINVAL: a plain file, such as `ip netns` leaves behind when its mount is gone.
         return BadInput(reason, fix=_known())
     return KernelError(reason)
+
+
+def everywhere() -> dict[int, Path]:
+    """Return every network namespace that has a process or a name here: inode to a file that stands for it.
+
+    The own one comes first. Namespaces held only by a socket or a descriptor have no file to find them by.
+    """
+    files = [_OWN, *(_NAMED / name for name in names()), *Path("/proc").glob("[0-9]*/ns/net")]
+    found: dict[int, Path] = {}
+    for file in files:
+        with suppress(OSError):  # the process is gone, or not ours to look at
+            found.setdefault(file.stat().st_ino, file)
+    return found

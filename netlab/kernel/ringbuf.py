@@ -62,7 +62,7 @@ class RingBuffer:
             busy
         ):  # reserved by another CPU and not yet written: it and what follows waits for the next call
             view, lengths = view[: busy[0]], lengths[: busy[0]]
-        records = view["record"][(lengths & _DISCARDED) == 0].copy()
+        records: npt.NDArray[np.void] = view["record"][(lengths & _DISCARDED) == 0].copy()
         self._position[0] = start + len(view) * self._slot.itemsize
         return records
 

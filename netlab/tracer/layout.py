@@ -56,6 +56,7 @@ class PidSource(IntEnum):
     NONE = 0
     CONNECT = 1
     CLOSE = 2
+    SOCKET = 3  # never in the kernel: found by who holds the descriptor
 
 
 class Counter(IntEnum):

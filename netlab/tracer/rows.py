@@ -1,0 +1,139 @@
+"""Attempt records to the `connections` frame."""
+
+from __future__ import annotations
+
+from collections import ChainMap
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from netlab import addresses
+from netlab.frames import Missing, categories
+from netlab.kernel.processes import printable
+from netlab.kernel.sockdiag import State
+from netlab.schemas import CONNECTIONS
+from netlab.tracer.layout import Direction, PidSource
+from netlab.tracer.merge import Attempts, Table
+from netlab.tracer.reasons import explain
+
+_AF_INET6 = 10
+_NO_RTT = 0xFFFFFFFF  # the kernel's windowed minimum before the first sample
+
+# RFC 9293 section 3.3.2, spelt as ss(8) does; code 0 is not known.
+_STATES = [None, *("closed" if s is State.CLOSE else s.name.lower().replace("_", "-") for s in State)]
+_DIRECTIONS = [direction.name.lower() for direction in Direction]
+_MOMENTS = ("opened_ns", "established_ns", "closed_ns")
+_COUNTERS = ("bytes_sent", "bytes_received", "packets_sent", "packets_received", "retransmits")
+_PID_SOURCES = [None, *(source.name.lower() for source in PidSource if source)]
+
+
+def connections(
+    table: Table, *, to_utc_ns: int, now_ns: int, command_lines: Mapping[int, str], missing: Iterable[Missing]
+) -> pd.DataFrame:
+    """Build the frame, oldest attempt first, those with an unknown start before all.
+
+    Parameters
+    ----------
+    table
+        The merged attempts.
+    to_utc_ns
+        What to add to a kernel time (CLOCK_MONOTONIC, nanoseconds) to get UTC.
+    now_ns
+        The present kernel time, where the age of open attempts ends.
+    command_lines
+        Command lines by process id.
+    missing
+        What the frame lacks.
+    """
+    order = np.argsort(table.attempts["opened_ns"], kind="stable")
+    attempts, states = table.attempts[order], table.states[order]
+    data = {
+        "protocol": categories(np.zeros(len(attempts), np.int8), ["tcp"]),
+        "family": np.where(attempts["family"] == _AF_INET6, 6, 4),
+        "state": categories(states, _STATES),
+        "direction": categories(attempts["direction"], _DIRECTIONS),
+        "local_address": _address(attempts, "local_address"),
+        "local_port": _unless_zero(attempts["local_port"]),
+        "remote_address": _address(attempts, "remote_address"),
+        "remote_port": _unless_zero(attempts["remote_port"]),
+        "netns": _unless_zero(attempts["netns"]),
+        "seen": categories(table.backfilled[order].astype(np.int8), ["live", "backfill"]),
+        "cookie": _unless_zero(attempts["cookie"]),
+        "inode": _unless_zero(table.inodes[order]),
+    }
+    parts = (
+        _owner(attempts, command_lines),
+        _times(attempts, to_utc_ns, now_ns),
+        _counters(attempts, states),
+        _outcome(attempts),
+    )
+    return CONNECTIONS.frame(data | dict(ChainMap(*parts)), missing)
+
+
+def _owner(attempts: Attempts, command_lines: Mapping[int, str]) -> dict[str, Any]:
+    unknown = attempts["pid_source"] == PidSource.NONE
+    distinct, places = np.unique(attempts["process"], return_inverse=True)
+    names = pd.array([printable(name) for name in distinct.tolist()], dtype="string")
+    lines = pd.Series(attempts["pid"]).map(command_lines).astype("string")
+    return {
+        "pid": np.ma.array(attempts["pid"], mask=unknown),
+        "process": pd.Series(names.take(places)).mask(unknown),
+        "cmdline": lines.mask(unknown),
+        "uid": np.ma.array(attempts["uid"], mask=unknown),
+        "pid_source": categories(attempts["pid_source"], _PID_SOURCES),
+    }
+
+
+def _times(attempts: Attempts, to_utc_ns: int, now_ns: int) -> dict[str, Any]:
+    opened, established, closed = (attempts[name].astype(np.int64) for name in _MOMENTS)
+    ended = np.where(closed == 0, now_ns, closed)
+    shook_hands = (opened != 0) & (established != 0) & (attempts["direction"] == Direction.OUTGOING)
+    return {
+        "opened_at": np.ma.array(opened + to_utc_ns, mask=opened == 0),
+        "closed_at": np.ma.array(closed + to_utc_ns, mask=closed == 0),
+        "duration_s": np.ma.array((ended - opened) / 1e9, mask=opened == 0),
+        "connect_ms": np.ma.array((established - opened) / 1e6, mask=~shook_hands),
+    }
+
+
+def _counters(attempts: Attempts, states: npt.NDArray[np.uint8]) -> dict[str, Any]:
+    """Return the kernel's counters; an open attempt that sock_diag did not list has none to show."""
+    unmeasured = states == 0
+    columns = {name: np.ma.array(attempts[name], mask=unmeasured) for name in _COUNTERS}
+    unsampled = unmeasured | (attempts["srtt_us"] == 0)
+    untimed = attempts["min_rtt_us"] == _NO_RTT
+    return columns | {
+        "cwnd": np.ma.array(attempts["cwnd"], mask=unmeasured | (attempts["cwnd"] == 0)),
+        "syn_retransmits": _syn_retransmits(attempts, unmeasured),
+        "rtt_ms": np.ma.array(attempts["srtt_us"] / 1e3, mask=unsampled),
+        "rtt_var_ms": np.ma.array(attempts["rtt_var_us"] / 1e3, mask=unsampled),
+        "min_rtt_ms": np.ma.array(attempts["min_rtt_us"] / 1e3, mask=unsampled | untimed),
+    }
+
+
+def _syn_retransmits(attempts: Attempts, unmeasured: npt.NDArray[np.bool_]) -> Any:
+    """Before the handshake ends every retransmission is a SYN; of a start nobody saw nothing is known."""
+    connecting = (attempts["closed_ns"] == 0) & (attempts["established_ns"] == 0)
+    count = np.where(connecting, attempts["retransmits"], attempts["syn_retransmits"])
+    return np.ma.array(count, mask=(attempts["opened_ns"] == 0) | (connecting & unmeasured))
+
+
+def _outcome(attempts: Attempts) -> dict[str, Any]:
+    error, reason = explain(attempts["error"], attempts["last_state"], attempts["syn_retransmits"])
+    return {"error": error, "reason": reason}
+
+
+def _address(attempts: Attempts, name: str) -> Any:
+    """Return one address column; rows of both families keep their order."""
+    four = attempts["family"] != _AF_INET6
+    parts = [addresses.ipv4_text(attempts[name][four, :4]), addresses.ipv6_text(attempts[name][~four])]
+    back = np.argsort(np.concatenate([np.flatnonzero(four), np.flatnonzero(~four)]))
+    text = addresses.column(parts).take(back)
+    return pd.Series(text).mask(~attempts[name].any(axis=1) & (attempts["remote_port"] == 0))
+
+
+def _unless_zero(values: npt.NDArray[Any]) -> Any:
+    return np.ma.array(values, mask=values == 0)

@@ -1,0 +1,121 @@
+"""The open TCP sockets of every network namespace, listed by sock_diag, as attempt records with owners."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from netlab.errors import NetlabError
+from netlab.frames import Gap, Missing
+from netlab.kernel import netns as namespaces, processes, sockdiag
+from netlab.kernel.sockdiag import Sockets, State
+from netlab.tracer.layout import ATTEMPT, Direction, PidSource
+
+# Listening is no connection; the others are not sockets any more, or not yet (struct inet_timewait_sock and
+# struct request_sock).
+_NO_CONNECTION = (State.LISTEN, State.TIME_WAIT, State.SYN_RECV)
+
+_COUNTERS = {
+    "packets_sent": "segs_out",
+    "packets_received": "segs_in",
+    "retransmits": "total_retrans",
+    "cwnd": "snd_cwnd",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Sockets listed at one moment: attempt records, TCP states, inodes, and the owners' command lines."""
+
+    attempts: npt.NDArray[np.void]
+    states: npt.NDArray[np.uint8]
+    inodes: npt.NDArray[np.uint64]
+    command_lines: dict[int, str]
+    missing: list[Missing]
+
+    @classmethod
+    def empty(cls) -> Snapshot:
+        """Return a snapshot without sockets."""
+        return cls(np.empty(0, ATTEMPT), np.empty(0, np.uint8), np.empty(0, np.uint64), {}, [])
+
+
+def take(only: Collection[int] | None = None) -> Snapshot:
+    """List the TCP sockets of every namespace, or of those whose inodes are in *only*."""
+    files = namespaces.everywhere()
+    wanted = {inode: file for inode, file in files.items() if only is None or inode in only}
+    listed: list[tuple[npt.NDArray[np.void], Sockets]] = []
+    refusals: list[NetlabError] = []
+    interrupted = False
+    own = namespaces.inode()
+    for inode, file in wanted.items():
+        try:
+            with namespaces.entered(None if inode == own else file):
+                sockets = sockdiag.tcp_sockets()
+        except NetlabError as error:
+            refusals.append(error)
+            continue
+        interrupted |= sockets.interrupted
+        connected = sockets.where(~np.isin(sockets.records["state"], _NO_CONNECTION))
+        listed.append((_attempts(connected, _listening(sockets), inode), connected))
+    return _with_owners(listed, _gaps(refusals, interrupted=interrupted))
+
+
+def _listening(sockets: Sockets) -> npt.NDArray[np.uint16]:
+    ports: npt.NDArray[np.uint16] = sockets.records["local_port"][sockets.records["state"] == State.LISTEN]
+    return ports
+
+
+def _attempts(sockets: Sockets, listening: npt.NDArray[np.uint16], inode: int) -> npt.NDArray[np.void]:
+    attempts = np.zeros(len(sockets), ATTEMPT)
+    for name in ("family", "local_port", "remote_port", "local_address", "remote_address"):
+        attempts[name] = sockets.records[name]
+    attempts["netns"], attempts["cookie"] = inode, sockets.cookie
+    incoming = np.isin(sockets.records["local_port"], listening)
+    attempts["direction"] = np.where(incoming, Direction.INCOMING, Direction.OUTGOING)
+    attempts["bytes_sent"] = sockets.bytes_sent.filled(0)
+    attempts["bytes_received"] = sockets.bytes_received.filled(0)
+    attempts["srtt_us"] = sockets.rtt_us.filled(0)
+    attempts["rtt_var_us"] = sockets.rtt_var_us.filled(0)
+    attempts["min_rtt_us"] = sockets.info("min_rtt").filled(0)
+    for ours, theirs in _COUNTERS.items():
+        attempts[ours] = sockets.info(theirs).filled(0)
+    return attempts
+
+
+def _with_owners(listed: list[tuple[npt.NDArray[np.void], Sockets]], missing: list[Missing]) -> Snapshot:
+    attempts = np.concatenate([np.empty(0, ATTEMPT), *(part for part, _ in listed)])
+    records = np.concatenate([np.empty(0, sockdiag.MESSAGE), *(sockets.records for _, sockets in listed)])
+    owners = processes.owners()
+    pids = owners.of(records["inode"])
+    owned = ~np.ma.getmaskarray(pids)
+    running = processes.describe(set(pids.compressed().tolist()))
+    names = {pid: process.name.encode()[:15] for pid, process in running.items()}
+    attempts["pid"] = pids.filled(0)
+    attempts["uid"] = records["uid"]
+    attempts["process"] = [names.get(pid, b"") for pid in attempts["pid"].tolist()]
+    attempts["pid_source"] = np.where(owned, PidSource.SOCKET, PidSource.NONE)
+    if owners.unreadable:
+        detail = "processes of other users hold sockets netlab may not look at; run as root to see who"
+        missing = [*missing, Missing("pid", Gap.UNAVAILABLE, owners.unreadable, detail)]
+    first = np.unique(attempts["cookie"], return_index=True)[
+        1
+    ]  # a dump that was interrupted can list one twice
+    lines = {pid: process.cmdline for pid, process in running.items() if process.cmdline}
+    return Snapshot(
+        attempts[first], records["state"][first], records["inode"][first].astype(np.uint64), lines, missing
+    )
+
+
+def _gaps(refusals: list[NetlabError], *, interrupted: bool) -> list[Missing]:
+    gaps = []
+    if refusals:
+        detail = f"network namespaces whose open sockets could not be listed: {refusals[0].problem}"
+        gaps.append(Missing("connections", Gap.UNSEEN, len(refusals), detail))
+    if interrupted:
+        gaps.append(
+            Missing("connections", Gap.INCOMPLETE, None, "sockets changed while the kernel listed them")
+        )
+    return gaps

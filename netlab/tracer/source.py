@@ -1,0 +1,173 @@
+"""The live source of attempts: bpf/tcp.c attached, its ring drained by a thread, its counters read."""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from netlab.errors import CapabilityError, KernelError
+from netlab.frames import Gap, Missing
+from netlab.kernel.bpf import CgroupHook, Program
+from netlab.tracer.filters import Filter
+from netlab.tracer.layout import ATTEMPT, Counter
+
+Attempts = npt.NDArray[np.void]
+
+_DRAIN_EVERY_S = 0.05
+_RING_PAGES = 4096  # 16 MiB hold some 64,000 closed attempts: a second of what two cores can open and close
+_COOKIE_HOOKS = {
+    "netlab_socket_created": CgroupHook.SOCK_CREATE,
+    "netlab_socket_accepted": CgroupHook.SOCK_OPS,
+}
+
+
+class TcpSource:
+    """Follows TCP attempts from construction to `close()`.
+
+    Parameters
+    ----------
+    wanted
+        Which attempts to follow.
+    max_open
+        How many attempts can be open at a time.
+    max_closed
+        How many closed attempts are kept; the oldest go first, counted.
+    """
+
+    def __init__(self, wanted: Filter, *, max_open: int, max_closed: int) -> None:
+        sizes = {"NETLAB_OPEN_MAX": str(max_open), "NETLAB_RING_PAGES": str(_RING_PAGES)}
+        self.missing: list[Missing] = []
+        self._max_open, self._max_closed = max_open, max_closed
+        self._blocks: list[Attempts] = []
+        self._kept = self._dropped = 0
+        self._lock = threading.Lock()
+        self._ended = threading.Event()
+        self._program = Program("tcp", settings=wanted.macros() | sizes, layouts={"netlab_attempt": ATTEMPT})
+        try:
+            self._attach()
+        except BaseException:
+            self._program.close()
+            raise
+        self._reader = threading.Thread(target=self._drain_until_closed, name="netlab-tcp", daemon=True)
+        self._reader.start()
+
+    def _attach(self) -> None:
+        self._ring = self._program.ring("netlab_closed", ATTEMPT)
+        self._open = self._program.map("netlab_open", "u8", ATTEMPT)
+        self._counters = self._program.map("netlab_counters", "u4", "u8")
+        self._paused = self._program.map("netlab_paused", "u4", "u4")
+        self._attach_cookie_hooks()
+        self._program.attach_raw_tracepoint("netlab_state_changed", "inet_sock_set_state")
+
+    def _attach_cookie_hooks(self) -> None:
+        """Make every socket carry its cookie; without that, joins fall back to addresses and ports."""
+        try:
+            root = cgroup_root()
+            for function, hook in _COOKIE_HOOKS.items():
+                self._program.attach_cgroup(function, root, hook)
+        except (KernelError, CapabilityError) as error:
+            detail = f"{error}; connections are joined by address and port instead of by socket cookie"
+            self.missing.append(Missing("cookie", Gap.UNAVAILABLE, None, detail))
+
+    def _drain_until_closed(self) -> None:
+        while not self._ended.wait(_DRAIN_EVERY_S):
+            self._drain()
+
+    def _drain(self) -> None:
+        with self._lock:
+            block = self._ring.read()
+            if not len(block):
+                return
+            self._blocks.append(block)
+            self._kept += len(block)
+            while self._kept - len(self._blocks[0]) >= self._max_closed:
+                gone = self._blocks.pop(0)
+                self._kept -= len(gone)
+                self._dropped += len(gone)
+
+    def pause(self, *, paused: bool) -> None:
+        """Begin or stop following new attempts; those already followed go on."""
+        self._paused.set(0, int(paused))
+
+    def closed(self) -> Attempts:
+        """Return every attempt that ended, oldest first."""
+        if not self._ended.is_set():
+            self._drain()
+        with self._lock:
+            self._blocks = [np.concatenate([np.empty(0, ATTEMPT), *self._blocks])]
+            return self._blocks[0]
+
+    def open(self) -> Attempts:
+        """Return the attempts that are open now, in no order; none after `close()`."""
+        if self._ended.is_set():
+            return self._last_open
+        return self._open.items()[1]
+
+    def losses(self) -> list[Missing]:
+        """Say what this source could not keep."""
+        counts = self._last_counters if self._ended.is_set() else self._read_counters()
+        told = [
+            (
+                counts[Counter.RING_FULL],
+                "connections",
+                Gap.LOST,
+                "closed attempts did not fit into the ring buffer",
+            ),
+            (
+                counts[Counter.MAP_FULL],
+                "opened_at",
+                Gap.LOST,
+                f"more than {self._max_open} attempts were open at a time",
+            ),
+            (
+                counts[Counter.WHILE_PAUSED],
+                "connections",
+                Gap.UNSEEN,
+                "attempts began while the capture was paused",
+            ),
+            (
+                self._dropped,
+                "connections",
+                Gap.LOST,
+                f"only the newest {self._max_closed} closed attempts are kept",
+            ),
+        ]
+        counted = [Missing(what, kind, count, detail) for count, what, kind, detail in told if count]
+        return [*self.missing, *counted]
+
+    def _read_counters(self) -> dict[int, int]:
+        keys, values = self._counters.items()
+        return dict(zip(keys.tolist(), values.tolist(), strict=True))
+
+    def close(self) -> None:
+        """Detach everything and keep what was seen; safe to call again."""
+        if self._ended.is_set():
+            return
+        self._ended.set()
+        self._reader.join()
+        self._program.detach()
+        self._drain()
+        self._last_open, self._last_counters = self._open.items()[1], self._read_counters()
+        self._program.close()
+
+
+def cgroup_root() -> Path:
+    """Return where the cgroup v2 tree is mounted: /sys/fs/cgroup, or below it on hosts that still have v1."""
+    with suppress(OSError):
+        for line in Path("/proc/self/mounts").read_text(encoding="utf-8").splitlines():
+            _, where, kind, *_ = line.split(" ")
+            if kind == "cgroup2":
+                return Path(where)
+    raise CapabilityError("no cgroup v2 tree is mounted", fix="Run: mount -t cgroup2 none /sys/fs/cgroup")
+
+
+def monotonic_to_utc_ns() -> int:
+    """Return what to add to CLOCK_MONOTONIC nanoseconds to get UTC."""
+    before = time.monotonic_ns()
+    now = time.time_ns()
+    return now - (before + time.monotonic_ns()) // 2
