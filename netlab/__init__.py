@@ -29,7 +29,7 @@ _HOME = {
     "connections": "netlab.tracer.sockets",
     "conntrack": "netlab.kernel.conntrack",
     "coverage": "netlab.frames",
-    "doctor": "netlab.doctor",
+    "doctor": "netlab.checkup",
     "load": "netlab.bundle",
     "nat": "netlab.kernel.conntrack",
     "path_graph": "netlab.path.graph",

@@ -6,6 +6,8 @@ a raw socket.
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import os
 import platform
 import re
@@ -13,6 +15,7 @@ import resource
 import shlex
 import shutil
 import socket
+import struct
 import sys
 from collections.abc import Iterable
 from contextlib import suppress
@@ -40,6 +43,18 @@ class Capability(IntEnum):
     CAP_PERFMON = 38
     CAP_BPF = 39
 
+
+class ProgramKind(IntEnum):
+    """The kinds of eBPF program that netlab loads: enum bpf_prog_type, include/uapi/linux/bpf.h."""
+
+    CGROUP_SOCK = 9
+    RAW_TRACEPOINT = 17
+
+
+_SYS_BPF = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "s390x": 351, "ppc64le": 361}
+_BPF_PROG_LOAD = 5
+_RETURN_1 = struct.pack("=BBhi", 0xB7, 0, 0, 1) + struct.pack("=BBhi", 0x95, 0, 0, 0)  # r0 = 1; exit
+_libc = ctypes.CDLL(None, use_errno=True)
 
 _STATUS = Path("/proc/thread-self/status")
 _MOUNTS = Path("/proc/thread-self/mounts")
@@ -85,9 +100,14 @@ def require(*capabilities: str, doing: str, fix: str = "") -> None:
     for name in capabilities:
         if name not in Capability.__members__:
             raise BadInput(f"netlab knows no capability {name!r}", fix=nearest(name, Capability.__members__))
-    missing = sorted(set(capabilities) - effective())
+    missing = sorted(set(capabilities) - _with_implied(effective()))
     if missing:
         raise CapabilityError(f"cannot {doing} without {', '.join(missing)}", fix=fix or grant(missing))
+
+
+def _with_implied(held: frozenset[str]) -> frozenset[str]:
+    """Add what CAP_SYS_ADMIN includes: bpf_capable() and perfmon_capable(), include/linux/capability.h."""
+    return held | {"CAP_BPF", "CAP_PERFMON"} if "CAP_SYS_ADMIN" in held else held
 
 
 def grant(capabilities: Iterable[str]) -> str:
@@ -96,13 +116,6 @@ def grant(capabilities: Iterable[str]) -> str:
     wanted = ",".join(name.lower() for name in capabilities)
     as_root = f"sudo -E {shlex.quote(sys.executable)} …"
     return f"Run as root ({as_root}), or once: sudo setcap {wanted}+ep {interpreter}"
-
-
-def bpf_capabilities() -> tuple[str, ...]:
-    """Return what loading and attaching netlab's programs takes: CAP_BPF and CAP_PERFMON are new in 5.8."""
-    if kernel_version() >= (5, 8):
-        return ("CAP_BPF", "CAP_NET_ADMIN", "CAP_PERFMON")
-    return ("CAP_NET_ADMIN", "CAP_SYS_ADMIN")
 
 
 def kernel_version() -> tuple[int, int]:
@@ -177,29 +190,28 @@ def memlock_bytes() -> int | None:
     return None if soft == resource.RLIM_INFINITY else soft
 
 
-def raw_socket() -> OSError | None:
+def raw_socket(family: socket.AddressFamily) -> OSError | None:
     """Try to open a raw ICMP socket and close it again; return what the kernel said against it."""
-    return _opens(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
-
-
-def packet_socket() -> OSError | None:
-    """Try to open a packet socket and close it again; return what the kernel said against it."""
-    return _opens(socket.AF_PACKET, socket.SOCK_RAW, 0)
-
-
-def error_queue_socket() -> OSError | None:
-    """Try to have ICMP errors queued on a UDP socket, as an unprivileged trace needs (IP_RECVERR, ip(7))."""
+    protocol = socket.IPPROTO_ICMP if family == socket.AF_INET else socket.IPPROTO_ICMPV6
     try:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
-            udp.setsockopt(socket.IPPROTO_IP, 11, 1)  # IP_RECVERR
+        socket.socket(family, socket.SOCK_RAW, protocol).close()
     except OSError as error:
         return error
     return None
 
 
-def _opens(family: int, kind: int, protocol: int) -> OSError | None:
-    try:
-        socket.socket(family, kind, protocol).close()
-    except OSError as error:
-        return error
+def bpf_program(kind: ProgramKind) -> OSError | None:
+    """Try to load an eBPF program and unload it again; return what the kernel said against it."""
+    number = _SYS_BPF.get(platform.machine())
+    if number is None:
+        return OSError(errno.ENOSYS, f"netlab does not know the bpf system call of {platform.machine()}")
+    instructions = ctypes.create_string_buffer(_RETURN_1, len(_RETURN_1))
+    license_text = ctypes.create_string_buffer(b"GPL")
+    attributes = struct.pack(
+        "=IIQQ", kind, len(_RETURN_1) // 8, ctypes.addressof(instructions), ctypes.addressof(license_text)
+    )
+    loaded = _libc.syscall(number, _BPF_PROG_LOAD, ctypes.c_char_p(attributes), len(attributes))
+    if loaded < 0:
+        return OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    os.close(loaded)
     return None

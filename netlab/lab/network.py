@@ -251,8 +251,9 @@ _DOCTOR = "netlab.doctor() tells what this host allows"
 def _await_ready(server: subprocess.Popen[bytes]) -> None:
     """Wait for the line that the server prints when it listens, or for its last words."""
     output = cast("IO[bytes]", server.stdout)
-    readable, _, _ = select.select([output], [], [], _READY_S)
-    if not readable:
+    speaking = select.poll()
+    speaking.register(output, select.POLLIN)
+    if not speaking.poll(_READY_S * 1000):
         raise TimeoutError(f"nothing heard from it for {_READY_S:g} s")
     if output.readline() != b"ready\n":
         server.kill()

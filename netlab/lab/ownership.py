@@ -165,10 +165,17 @@ def _end(pid: int, namespaces: set[Identity]) -> list[str]:
             return []
         description = f"process {pid} ({_command(pid)})"
         signal.pidfd_send_signal(descriptor, signal.SIGKILL)
-        select.select([descriptor], [], [], _EXIT_S)  # readable when it has ended (pidfd_open(2))
+        _await_exit(descriptor)
         return [description]
     finally:
         os.close(descriptor)
+
+
+def _await_exit(descriptor: int) -> None:
+    """Wait until the process behind a pidfd has ended: the descriptor is then readable (pidfd_open(2))."""
+    ending = select.poll()
+    ending.register(descriptor, select.POLLIN)
+    ending.poll(_EXIT_S * 1000)
 
 
 def _processes_in(namespaces: set[Identity], pids: Iterable[int] | None = None) -> list[int]:
