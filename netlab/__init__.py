@@ -9,7 +9,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from netlab import lab as lab
+    from netlab import lab as lab, schemas as schemas
+    from netlab.bundle import load as load, save as save
+    from netlab.checkup import doctor as doctor
     from netlab.errors import (
         BadInput as BadInput,
         BundleError as BundleError,
@@ -22,22 +24,32 @@ if TYPE_CHECKING:
         ProbeError as ProbeError,
         ProgramError as ProgramError,
     )
-    from netlab.frames import coverage as coverage
+    from netlab.frames import concat as concat, coverage as coverage
+    from netlab.kernel.conntrack import conntrack as conntrack, nat as nat
+    from netlab.kernel.ctevents import conntrack_events as conntrack_events
+    from netlab.path.graph import path_graph as path_graph
+    from netlab.path.trace import traceroute as traceroute
+    from netlab.tracer.capture import capture as capture
+    from netlab.tracer.nat import with_nat as with_nat
+    from netlab.tracer.sockets import connections as connections
 
 _HOME = {
     "capture": "netlab.tracer.capture",
     "connections": "netlab.tracer.sockets",
     "conntrack": "netlab.kernel.conntrack",
+    "concat": "netlab.frames",
+    "conntrack_events": "netlab.kernel.ctevents",
     "coverage": "netlab.frames",
     "doctor": "netlab.checkup",
     "load": "netlab.bundle",
     "nat": "netlab.kernel.conntrack",
     "path_graph": "netlab.path.graph",
-    "plot_hops": "netlab.views",
-    "plot_path": "netlab.views",
-    "plot_timeline": "netlab.views",
+    "plot_hops": "netlab.views.hops",
+    "plot_path": "netlab.views.path",
+    "plot_timeline": "netlab.views.timeline",
     "save": "netlab.bundle",
     "traceroute": "netlab.path.trace",
+    "with_nat": "netlab.tracer.nat",
     **dict.fromkeys(
         (
             "BadInput",
@@ -54,7 +66,7 @@ _HOME = {
         "netlab.errors",
     ),
 }
-_PARTS = {"lab"}
+_PARTS = {"lab", "schemas"}
 
 __version__ = "0.1.0"
 __all__ = sorted([*_HOME, *_PARTS])  # noqa: PLE0605 - the table above is the one list of names

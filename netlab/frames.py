@@ -128,6 +128,49 @@ def _typed(kind: Kind, values: Any) -> Any:
             return series.mask(mask) if mask.any() else series
 
 
+def concat(frames: Iterable[pd.DataFrame]) -> pd.DataFrame:
+    """Put frames of one kind under each other; the result's coverage names what any of them lacks.
+
+    Parameters
+    ----------
+    frames
+        Frames that netlab returned, all of the same schema.
+
+    Returns
+    -------
+    DataFrame
+        The rows of all, in order, with the same columns. (`pandas.concat` would drop the coverage.)
+
+    Raises
+    ------
+    BadInput
+        If there is none, or if they are of different kinds.
+
+    Examples
+    --------
+    >>> import netlab
+    >>> both = netlab.concat([netlab.connections(), netlab.connections()])
+    >>> both.attrs["schema"]
+    'connections'
+    """
+    parts = list(frames)
+    kinds = {part.attrs.get("schema") for part in parts}
+    if len(kinds) != 1 or None in kinds:
+        raise BadInput(
+            "only frames of one kind can be joined", fix="Pass at least one, as netlab returned them"
+        )
+    joined = pd.concat(parts, ignore_index=True)
+    for name, dtype in parts[0].dtypes.items():  # categories that differ would become plain objects
+        if joined[name].dtype != dtype:
+            joined[name] = joined[name].astype("category" if dtype == "category" else dtype)
+    gaps = [gap for part in parts for gap in part.attrs["coverage"]]
+    joined.attrs = {
+        **parts[0].attrs,
+        "coverage": [gap for place, gap in enumerate(gaps) if gap not in gaps[:place]],
+    }
+    return joined
+
+
 _COVERAGE = {"what": "string", "kind": "category", "count": "Int64", "detail": "string"}
 
 

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from netlab import addresses, checks
 from netlab.errors import BadInput
@@ -218,7 +219,7 @@ def _wanted(
     if family not in {None, 4, 6}:
         raise BadInput(f"family {family!r} is not an address family", fix="Give 4 or 6")
     packed = None if address is None else _packed(address)
-    its_family = packed and _family(packed)
+    its_family = packed and _family(len(packed))
     if packed and family not in {None, its_family}:
         raise BadInput(f"address {address!r} is not of family {family}", fix="Leave one of the two out")
     return _Wanted(
@@ -232,15 +233,15 @@ def _wanted(
 
 def _packed(address: str) -> bytes:
     try:
-        return ipaddress.ip_address(str(address)).packed
+        return ipaddress.ip_address(addresses.canonical(str(address))).packed
     except ValueError as error:
         raise BadInput(
             f"address {address!r} is not an IP address", fix="Give one like '192.0.2.1'"
         ) from error
 
 
-def _family(packed: bytes) -> int:
-    return 4 if len(packed) == 4 else 6
+def _family(octets: int) -> int:
+    return 4 if octets == 4 else 6
 
 
 def _protocol_number(protocol: str | int) -> int:
@@ -260,8 +261,14 @@ def _listed(netns: namespaces.NetNs, wanted: _Wanted) -> pd.DataFrame:
     return _framed([part for part in parts if len(part)], inode, interrupted=dump.interrupted)
 
 
+def frame_of(dump: netlink.Dump, inode: int) -> pd.DataFrame:
+    """Return conntrack messages of the namespace *inode* as a frame."""
+    parts = [_decoded(group) for group in dump.groups(_BODY)]
+    return _framed([part for part in parts if len(part)], inode, interrupted=dump.interrupted)
+
+
 def _decoded(group: netlink.Group) -> _Entries:
-    family = 4 if group.length((_ORIGINAL, 1, 1)) == 4 else 6
+    family = _family(group.length((_ORIGINAL, 1, 1)))
     places, numbers = _tuple(group, _ORIGINAL, family, "")
     reply_places, reply_numbers = _tuple(group, _REPLY, family, "reply_")
     places |= reply_places
@@ -325,7 +332,7 @@ def _translation(places: dict[str, Array], numbers: dict[str, Array | None]) -> 
 
 
 def _differ(one: Array, other: Array) -> Flags:
-    differs: Flags = (one != other).any(axis=1)
+    differs: Flags = (one.view(np.uint32) != other.view(np.uint32)).any(axis=1)
     return differs
 
 
@@ -356,7 +363,8 @@ def _framed(parts: list[_Entries], inode: int, *, interrupted: bool) -> pd.DataF
     if not parts:
         return CONNTRACK.empty(_interruption(interrupted=interrupted))
     data: dict[str, Any] = {name: _joined(parts, name) for name in parts[0].numbers}
-    data |= {name: addresses.column([_text(part.places[name]) for part in parts]) for name in parts[0].places}
+    texts = [_texts(part.places) for part in parts]
+    data |= {name: addresses.column([text[name] for text in texts]) for name in parts[0].places}
     state, nat_kind = data["state"], np.ma.masked_equal(data["nat"], 0)
     data |= {
         "protocol": _category(data["protocol"], _protocol_name),
@@ -387,8 +395,24 @@ def _category(values: np.ma.MaskedArray[Any, Any], name: Callable[[int], str]) -
     return pd.Categorical.from_codes(codes, pd.Index([name(int(number)) for number in distinct], dtype="str"))
 
 
+def _texts(places: dict[str, Array]) -> dict[str, pa.Array]:
+    source, target = _text(places["src"]), _text(places["dst"])
+    return {
+        "src": source,
+        "dst": target,
+        "reply_src": _text_like(target, places["dst"], places["reply_src"]),
+        "reply_dst": _text_like(source, places["src"], places["reply_dst"]),
+    }
+
+
 def _text(places: Array) -> pa.Array:
-    return addresses.text(4 if places.shape[1] == 4 else 6, places)
+    return addresses.text(_family(places.shape[1]), places)
+
+
+def _text_like(text: pa.Array, its_places: Array, places: Array) -> pa.Array:
+    """Return the text of *places*, made anew only where they are not *its_places*: at translated flows."""
+    differs = _differ(its_places, places)
+    return pc.replace_with_mask(text, differs, _text(places[differs])) if differs.any() else text
 
 
 def _protocol_name(number: int) -> str:

@@ -37,6 +37,7 @@ _CLOSING = struct.Struct("=IHHIIi")  # a header and the errno that DONE and ERRO
 _HALVES, _WORD = struct.Struct("=HH"), struct.Struct("=I")
 _HEADER_WORDS = 4
 _ERROR, _DONE = 2, 3
+_FIRST_TYPE = 0x10  # NLMSG_MIN_TYPE: below it are control messages
 _REQUEST, _DUMP = 0x001, 0x300
 _DUMP_INTERRUPTED = 0x10
 _NESTED, _TYPE_MASK = 0x8000, 0x3FFF  # NLA_F_NESTED; the rest without NLA_F_NET_BYTEORDER
@@ -62,11 +63,18 @@ class Dump:
     starts: Rows
     interrupted: bool  # the kernel's table changed under the dump: entries may be missing or doubled
 
+    @classmethod
+    def of(cls, words: Words) -> Dump:
+        """Find the messages in what was received without a request, such as events."""
+        return cls(words, _walk(words), interrupted=False)
+
     def __len__(self) -> int:
         return len(self.starts)
 
     def body(self, dtype: np.dtype[np.void]) -> npt.NDArray[np.void]:
         """Return the fixed body of every message as records of *dtype*."""
+        if (self.words[self.starts] < _HEADER.size + dtype.itemsize).any():
+            raise KernelError("a netlink message is shorter than its body")
         return _gather(self.words, self.starts, _HEADER_WORDS, dtype.itemsize).view(dtype).ravel()
 
     def groups(self, body_size: int) -> Iterator[Group]:
@@ -213,7 +221,7 @@ def _messages(words: Words, sequence: int) -> Dump:
     kinds, flags = header & 0xFFFF, header >> 16
     if sys.byteorder == "big":
         kinds, flags = flags, kinds
-    return Dump(words, starts[kinds != _DONE], bool((flags & _DUMP_INTERRUPTED).any()))
+    return Dump(words, starts[kinds >= _FIRST_TYPE], bool((flags & _DUMP_INTERRUPTED).any()))
 
 
 def _walk(words: Words) -> Rows:
@@ -256,8 +264,8 @@ def _layout(words: Words, start: int, first: int) -> _Layout:
 
 def _gather(words: Words, starts: Rows, offset: int, size: int) -> npt.NDArray[np.uint8]:
     """Return the *size* bytes *offset* words after each start as a contiguous (n, size) array."""
-    if not len(starts):
-        return np.empty((0, size), np.uint8)
+    if not len(starts) or not size:
+        return np.empty((len(starts), size), np.uint8)
     block = sliding_window_view(words[offset:], _words(size))[starts]  # copies whole runs of words
     return np.ascontiguousarray(block.view(np.uint8)[:, :size])
 

@@ -53,7 +53,7 @@ _SERVICES = {
         f"http:{plan.PORTS.slow_http}:{plan.PORTS.slow_answer_s}",
         f"udp-echo:{plan.PORTS.udp_echo}",
     ),
-    "db": (f"tcp-echo:{plan.PORTS.tcp_echo}",),
+    "db": (f"http:{plan.PORTS.http}", f"tcp-echo:{plan.PORTS.tcp_echo}"),
 }
 
 

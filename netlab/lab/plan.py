@@ -69,7 +69,8 @@ LINKS = (INSIDE, *OUTSIDE)
 class Ports:
     """The ports of the practice network.
 
-    On web: `http` and `slow_http` (which thinks for `slow_answer_s` first), `udp_echo`. On db: `tcp_echo`.
+    On web: `http` and `slow_http` (which thinks for `slow_answer_s` first), `udp_echo`. On db: `http` and
+    `tcp_echo`.
     On both: nothing listens on `refuses`, and the firewall drops what comes to `drops`. The gateway forwards
     its own `forwarded` to web's `http` (DNAT).
     """
@@ -85,7 +86,7 @@ class Ports:
 
 
 PORTS = Ports()
-LISTENING = (("web", PORTS.http), ("web", PORTS.slow_http), ("db", PORTS.tcp_echo))
+LISTENING = (("web", PORTS.http), ("web", PORTS.slow_http), ("db", PORTS.http), ("db", PORTS.tcp_echo))
 
 
 def links_of(host: str) -> list[Link]:

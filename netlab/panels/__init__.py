@@ -1,0 +1,1 @@
+"""Live panels of ipywidgets."""

@@ -13,11 +13,13 @@ from tqdm.auto import tqdm
 
 from netlab import checks
 from netlab.errors import CaptureError
+from netlab.frames import Gap, Missing
 from netlab.kernel import capabilities
 from netlab.kernel.bpf import load_bcc
 from netlab.tracer import rows, snapshot
 from netlab.tracer.filters import Filter, Names, Pids, Ports
-from netlab.tracer.merge import merge
+from netlab.tracer.layout import PidSource
+from netlab.tracer.merge import Attempts, merge
 from netlab.tracer.snapshot import Snapshot
 from netlab.tracer.source import TcpSource, monotonic_to_utc_ns
 
@@ -221,7 +223,14 @@ class Capture:
                 to_utc_ns=self._to_utc_ns,
                 now_ns=self._stopped_ns or time.monotonic_ns(),
                 command_lines=self._before.command_lines | now.command_lines,
-                missing=dict.fromkeys([*self._source.losses(), *self._before.missing, *now.missing]),
+                missing=dict.fromkeys(
+                    [
+                        *self._source.losses(),
+                        *self._before.missing,
+                        *now.missing,
+                        *_ownerless(wanted.attempts),
+                    ]
+                ),
             )
 
     def failures(self) -> pd.DataFrame:
@@ -251,3 +260,13 @@ class Capture:
                 self.wait()
         finally:
             self.stop()
+
+
+def _ownerless(attempts: Attempts) -> list[Missing]:
+    count = int((attempts["pid_source"] == PidSource.NONE).sum())
+    return [Missing("pid, process", Gap.UNAVAILABLE, count, _OWNERLESS)] if count else []
+
+
+_OWNERLESS = (
+    "accepted by the kernel outside any process, and nobody held or closed the socket while netlab looked"
+)

@@ -97,9 +97,6 @@ def _with_owners(listed: list[tuple[npt.NDArray[np.void], Sockets]], missing: li
     attempts["uid"] = records["uid"]
     attempts["process"] = [names.get(pid, b"") for pid in attempts["pid"].tolist()]
     attempts["pid_source"] = np.where(owned, PidSource.SOCKET, PidSource.NONE)
-    if owners.unreadable:
-        detail = "processes of other users hold sockets netlab may not look at; run as root to see who"
-        missing = [*missing, Missing("pid", Gap.UNAVAILABLE, owners.unreadable, detail)]
     first = np.unique(attempts["cookie"], return_index=True)[
         1
     ]  # a dump that was interrupted can list one twice

@@ -1,0 +1,58 @@
+# netlab: `make demo` runs the main job, `make test` every test, `make check` the linters, `make bench` the ratios.
+# Each installs by itself what is missing: Debian packages as root (else it prints the command), the rest in .venv.
+
+PYTHON ?= python3
+PACKAGES := python3-venv python3-bpfcc bpftool nftables conntrack iproute2 curl libcap2-bin
+BENCH_PACKAGES := libbpf-tools
+BIN := .venv/bin
+LINTED := netlab tests bench
+
+.PHONY: demo test check bench clean system
+
+demo: .venv/ready system
+	$(BIN)/netlab demo
+
+# As root the notebooks run live on the practice network; the second run reads the recording, as on Binder.
+test: .venv/ready system check
+	$(BIN)/pytest
+	$(BIN)/pytest --nbval --nbval-current-env --nbval-sanitize-with notebooks/sanitize.cfg notebooks
+	NETLAB_RECORDED=1 $(BIN)/pytest --nbval --nbval-current-env --nbval-sanitize-with notebooks/sanitize.cfg notebooks
+
+check: .venv/ready
+	$(BIN)/ruff check $(LINTED)
+	$(BIN)/ruff format --check $(LINTED)
+	$(BIN)/mypy
+	$(BIN)/pytest -q tests/test_layers.py
+
+bench: .venv/ready system
+	@$(call install,$(BENCH_PACKAGES))
+	$(BIN)/python -m bench
+
+clean:
+	rm -rf build dist .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+.venv/ready: pyproject.toml
+	@$(call install,python3-venv)
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(BIN)/pip install --quiet --editable ".[all]" --group dev
+	touch $@
+
+system:
+	@$(call install,$(PACKAGES))
+
+# Installs what dpkg does not have. Other distributions: the names differ, `netlab doctor` tells what is missing.
+define install
+command -v dpkg-query >/dev/null || { echo "No dpkg here: install the like of: $(1)"; exit 0; }; \
+missing=""; \
+for package in $(1); do \
+	dpkg-query -W -f '$${db:Status-Status}' $$package 2>/dev/null | grep -qx installed || missing="$$missing $$package"; \
+done; \
+test -z "$$missing" && exit 0; \
+if [ "$$(id -u)" = 0 ]; then \
+	apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing; \
+else \
+	echo "Some of netlab will not work here until you run: sudo apt-get install$$missing"; \
+fi
+endef

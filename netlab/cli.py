@@ -1,0 +1,98 @@
+"""The command line: parse, call, print."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from netlab.errors import NetlabError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run `netlab`; return 0 if it was done, 1 if it did not hold, 2 if it failed, 130 if interrupted."""
+    options = _parser().parse_args(arguments)
+    run: Callable[[argparse.Namespace], int] = options.run
+    try:
+        return run(options)
+    except NetlabError as error:
+        print(f"netlab: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("netlab: interrupted; nothing was left behind", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="netlab", description="What is connected, what failed, which way it goes."
+    )
+    commands = parser.add_subparsers(required=True, metavar="command")
+
+    doctor = commands.add_parser("doctor", help="say what works on this host, and how to fix the rest")
+    doctor.set_defaults(run=_doctor)
+
+    demo = commands.add_parser("demo", help="the main job, on a practice network made for it")
+    demo.add_argument("--here", action="store_true", help="on this host instead of the practice network")
+    demo.add_argument("--duration-s", type=float, default=10.0, help="with --here: seconds to capture (10)")
+    demo.add_argument("--target", action="append", help="with --here: what to trace (the peers seen most)")
+    demo.add_argument("--output", type=Path, default=Path("build/demo"), help="where to write (build/demo)")
+    demo.set_defaults(run=_demo)
+
+    trace = commands.add_parser("traceroute", help="trace the path to a host")
+    trace.add_argument("target")
+    trace.add_argument("--protocol", default="udp", help="udp or tcp (udp)")
+    trace.add_argument("--port", type=int, help="destination port (udp 33434, tcp 80)")
+    trace.add_argument("--family", type=int, help="4 or 6")
+    trace.add_argument("--max-ttl", type=int, default=30, help="the last TTL to probe (30)")
+    trace.set_defaults(run=_traceroute)
+
+    lab = commands.add_parser("lab", help="the practice network")
+    lab.add_argument("action", choices=["clean"], help="remove what a killed process left behind")
+    lab.set_defaults(run=_lab)
+    return parser
+
+
+def _doctor(_: argparse.Namespace) -> int:
+    from netlab.checkup import doctor
+    from netlab.console import as_text
+
+    print(as_text(doctor()))
+    return 0
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from netlab import demo
+
+    if options.here:
+        evidence = demo.on_this_host(duration_s=options.duration_s, targets=options.target or [])
+    else:
+        evidence = demo.on_practice_network()
+    print(demo.report(evidence))
+    for written in demo.write(evidence, options.output, notebook=not options.here):
+        print(f"wrote {written}")
+    return 0 if all(evidence.claims.values()) else 1
+
+
+def _traceroute(options: argparse.Namespace) -> int:
+    from netlab.console import as_text
+    from netlab.path.trace import traceroute
+
+    hops = traceroute(
+        options.target,
+        protocol=options.protocol,
+        port=options.port,
+        family=options.family,
+        max_ttl=options.max_ttl,
+    )
+    print(as_text(hops[["ttl", "attempt", "address", "rtt_ms", "reply", "reached"]]))
+    return 0
+
+
+def _lab(_: argparse.Namespace) -> int:
+    from netlab.lab import clean
+
+    removed = clean()
+    print("\n".join(f"removed {name}" for name in removed) or "nothing was left behind")
+    return 0

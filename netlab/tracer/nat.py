@@ -1,0 +1,89 @@
+"""Which address a connection really has: its conntrack entry, joined on."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from netlab.errors import BadInput
+
+# One entry serves both ends. The one that opened the connection sees the original tuple, and the world beyond
+# the translation sees the reply's; the one that accepted it sees the reply tuple.
+_OPENED = {
+    "local_address": "src",
+    "local_port": "sport",
+    "remote_address": "dst",
+    "remote_port": "dport",
+    "nat_local_address": "reply_dst",
+    "nat_local_port": "reply_dport",
+    "nat_remote_address": "reply_src",
+    "nat_remote_port": "reply_sport",
+}
+_ACCEPTED = {
+    "local_address": "reply_src",
+    "local_port": "reply_sport",
+    "remote_address": "reply_dst",
+    "remote_port": "reply_dport",
+    "nat_local_address": "dst",
+    "nat_local_port": "dport",
+    "nat_remote_address": "src",
+    "nat_remote_port": "sport",
+}
+_KEY = ["protocol", "local_address", "local_port", "remote_address", "remote_port"]
+_FILLED = ["nat_local_address", "nat_local_port", "nat_remote_address", "nat_remote_port"]
+
+
+def with_nat(connections: pd.DataFrame, entries: pd.DataFrame) -> pd.DataFrame:
+    """Fill the `nat_*` columns of connections from conntrack entries.
+
+    Parameters
+    ----------
+    connections
+        What `Capture.connections()` or `netlab.connections()` returned.
+    entries
+        What `netlab.conntrack()` or `netlab.nat()` returned, of the namespace that translates: this host's,
+        or a gateway's.
+
+    Returns
+    -------
+    DataFrame
+        The same rows in the same order. A connection without an entry keeps what it had: missing.
+
+    Raises
+    ------
+    BadInput
+        If one of the frames is of another kind.
+
+    Notes
+    -----
+    A tuple that is used again while its old entry lives finds the newest entry, the one with the longest
+    time left.
+
+    Examples
+    --------
+    >>> import netlab
+    >>> now = netlab.connections()
+    >>> translated = netlab.with_nat(now, netlab.schemas.CONNTRACK.empty())
+    >>> len(translated) == len(now)
+    True
+    """
+    for frame, needed, maker in (
+        (connections, [*_KEY, *_FILLED], "Capture.connections() or netlab.connections()"),
+        (entries, ["protocol", *_OPENED.values()], "netlab.conntrack() or netlab.nat()"),
+    ):
+        lacking = sorted(set(needed) - set(frame.columns))
+        if lacking:
+            raise BadInput(f"this frame has no column {lacking[0]!r}", fix=f"Pass what {maker} returned")
+    found = pd.concat([_sides(entries, _OPENED), _sides(entries, _ACCEPTED)])
+    newest = found.sort_values("timeout_s", ascending=False).drop_duplicates(_KEY)
+    keys = connections[_KEY].astype({"protocol": "string"})
+    joined = keys.merge(newest.astype({"protocol": "string"}), on=_KEY, how="left", validate="many_to_one")
+    filled = connections.copy()
+    for name in _FILLED:
+        values = joined[name].set_axis(connections.index)
+        filled[name] = values.fillna(connections[name]).astype(connections[name].dtype)
+    return filled
+
+
+def _sides(entries: pd.DataFrame, names: dict[str, str]) -> pd.DataFrame:
+    columns = {ours: entries[theirs] for ours, theirs in names.items()}
+    return pd.DataFrame({"protocol": entries["protocol"], "timeout_s": entries["timeout_s"], **columns})

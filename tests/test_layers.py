@@ -1,0 +1,106 @@
+"""The house of docs/architecture.md: a room imports only from rooms below it, and the door is light."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import netlab
+
+PACKAGE = Path(netlab.__file__).parent
+LAYERS = [  # from the ground up; rooms in one row do not know each other
+    {"netlab.errors", "netlab.__version__"},
+    {"netlab.checks"},
+    {"netlab.frames", "netlab.addresses", "netlab.console"},
+    {"netlab.schemas"},
+    {"netlab.wire"},
+    {"netlab.kernel"},
+    {"netlab.path", "netlab.tracer"},
+    {"netlab.bundle"},
+    {"netlab.lab", "netlab.checkup"},
+    {"netlab.views"},
+    {"netlab.panels"},
+    {"netlab.demo"},
+    {"netlab.cli"},
+]
+HEIGHT = {room: height for height, rooms in enumerate(LAYERS) for room in rooms}
+MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+
+
+def room_of(module: str) -> str:
+    return ".".join(module.split(".")[:2])
+
+
+def name_of(path: Path) -> str:
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imported_rooms(path: Path) -> set[str]:
+    rooms = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module == "netlab":
+            rooms |= {f"netlab.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("netlab."):
+            rooms.add(room_of(node.module))
+        elif isinstance(node, ast.Import):
+            rooms |= {room_of(alias.name) for alias in node.names if alias.name.startswith("netlab.")}
+    return rooms
+
+
+def loaded_after(statement: str) -> set[str]:
+    code = f"import sys; {statement}; print(*sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(run.stdout.split())
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_a_room_imports_only_from_rooms_below_it(path: Path) -> None:
+    room = room_of(name_of(path))
+
+    higher = {
+        other
+        for other in imported_rooms(path) - {room}
+        if HEIGHT[other] >= HEIGHT[room] and room != "netlab.cli"
+    }
+
+    assert higher == set()
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_only_views_draw_and_only_panels_have_widgets(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    room = room_of(name_of(path))
+
+    assert "scapy" not in text
+    assert room == "netlab.views" or "import matplotlib" not in text
+    assert room == "netlab.panels" or "import ipywidgets" not in text
+
+
+def test_importing_netlab_loads_none_of_its_rooms() -> None:
+    heavy = {"pandas", "numpy", "networkx", "matplotlib", "ipywidgets", "scapy", "pyroute2", "bcc"}
+
+    loaded = loaded_after("import netlab")
+
+    assert not loaded & heavy
+    assert not {name for name in loaded if name.startswith("netlab.")}
+
+
+def test_capturing_and_tracing_load_no_picture_or_widget_library() -> None:
+    loaded = loaded_after("import netlab; netlab.capture, netlab.traceroute, netlab.nat, netlab.load")
+
+    assert not loaded & {"matplotlib", "ipywidgets", "scapy"}
+
+
+def test_every_public_name_can_be_imported() -> None:
+    assert [name for name in netlab.__all__ if getattr(netlab, name, None) is None] == []
+
+
+def test_no_module_hides_a_public_function_of_its_name() -> None:
+    functions = set(netlab.__all__) - {"lab", "schemas"}
+
+    assert functions & {path.stem for path in PACKAGE.glob("*.py")} == set()
