@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+import os
+import re
+import socket
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, strategies as st
+
+from netlab.kernel import processes
+
+CASES = tomllib.loads((Path(__file__).parents[1] / "data/kernel/cgroups.toml").read_text())
+ID = "3d5f0a1b" * 8
+
+HOLD_A_SOCKET = "import socket, sys; s = socket.socket(); print(s.fileno(), flush=True); sys.stdin.read()"
+
+
+def inode(sock: socket.socket) -> int:
+    return os.fstat(sock.fileno()).st_ino
+
+
+def test_the_owner_of_a_socket_is_the_process_that_holds_it() -> None:
+    with socket.socket() as sock, socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as other:
+        owners = processes.owners()
+        found = owners.of(np.array([inode(sock), inode(other)]))
+
+    assert found.tolist() == [os.getpid()] * 2
+
+
+def test_a_socket_that_nobody_holds_has_no_owner() -> None:
+    with socket.socket() as sock:
+        closed = inode(sock)
+    with socket.socket() as held:
+        owners = processes.owners()
+
+        assert owners.of(np.array([closed, 0, inode(held)])).tolist() == [None, None, os.getpid()]
+
+
+def test_no_socket_has_an_owner_when_none_was_found() -> None:
+    nobody = processes.Owners(np.zeros(0, np.int64), np.zeros(0, np.int64), unreadable=0)
+
+    assert nobody.of(np.array([1, 2])).tolist() == [None, None]
+
+
+def test_a_shared_socket_belongs_to_the_lowest_process() -> None:
+    with (
+        socket.socket() as sock,
+        subprocess.Popen(["cat"], stdin=subprocess.PIPE, pass_fds=[sock.fileno()]) as child,
+    ):
+        found = processes.owners().of(np.array([inode(sock)]))
+
+        assert found.tolist() == [min(os.getpid(), child.pid)]
+
+
+def test_the_owners_are_those_that_ss_names() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()):
+        listed = subprocess.check_output(["ss", "-H", "-tanpe"], text=True).splitlines()
+        owners = processes.owners()
+        named = {}
+        for line in listed:
+            ino, pids = re.search(r"\bino:(\d+)", line), re.findall(r"pid=(\d+)", line)
+            if ino and pids:
+                named[int(ino[1])] = min(map(int, pids))
+        found = owners.of(np.array(list(named)))
+
+    assert len(named) >= 2
+    assert dict(zip(named, found.tolist(), strict=True)) == named
+
+
+@pytest.mark.privileged
+def test_processes_of_other_users_are_counted_as_unreadable() -> None:
+    code = "from netlab.kernel import processes; print(processes.owners().unreadable)"
+    as_nobody = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "--inh-caps=-all"]
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE):
+        unreadable = int(subprocess.check_output([*as_nobody, sys.executable, "-c", code], text=True))
+
+    assert unreadable >= 2  # this process and cat, which are root's
+
+
+def test_a_process_is_described_as_proc_shows_it() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD_A_SOCKET, "an argument", ""],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        found = processes.describe([child.pid])[child.pid]
+
+    assert found.pid == child.pid
+    assert found.name == Path(sys.executable).name[:15]
+    assert found.cmdline is not None
+    assert found.cmdline.startswith(f"{sys.executable} -c import socket")
+    assert found.cmdline.endswith(" an argument")
+    assert found.uid == os.geteuid()
+    assert found.netns == Path("/proc/self/ns/net").stat().st_ino
+    assert found.container is None or len(found.container) >= 32
+
+
+@pytest.mark.privileged
+def test_the_user_is_the_effective_one_also_where_proc_belongs_to_root() -> None:
+    # A process that changed its user is not dumpable, and its files in /proc belong to root.
+    as_nobody = ["setpriv", "--reuid", "65534", "--clear-groups", "cat"]
+    with subprocess.Popen(as_nobody, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        child.stdin.write(b"up\n")
+        child.stdin.flush()
+        child.stdout.readline()
+
+        assert processes.describe([child.pid])[child.pid].uid == 65534
+
+
+def test_a_process_that_has_ended_is_left_out() -> None:
+    with subprocess.Popen(["true"]) as child:
+        child.wait()
+
+    assert list(processes.describe([child.pid, os.getpid()])) == [os.getpid()]
+
+
+def test_a_process_without_a_command_line_has_none() -> None:
+    with subprocess.Popen(["true"]) as child:
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # ended, not yet reaped
+        found = processes.describe([child.pid])[child.pid]
+
+    assert (found.name, found.cmdline) == ("true", None)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_container_is_read_from_the_cgroup(case: str) -> None:
+    cgroup, expected = (CASES[case][key].replace("ID", ID) for key in ("cgroup", "container"))
+
+    assert (processes.container(cgroup) or "") == expected
+
+
+@given(st.binary(max_size=3000))
+def test_what_a_process_calls_itself_is_bounded_text_without_control_characters(raw: bytes) -> None:
+    text = processes.printable(raw)
+
+    assert all(character.isprintable() or character.isspace() for character in text if character < "\x80")
+    assert not any(character in text for character in "\n\r\t\x1b\x07\u202e\x9b")
+    assert len(text) <= 4 * processes._LONGEST_TEXT
+
+
+def test_plain_and_accented_names_stay_as_they_are() -> None:
+    assert processes.printable("nginx: worker é".encode()) == "nginx: worker é"
+
+
+def test_an_escape_sequence_is_shown_not_acted_upon() -> None:
+    assert processes.printable(b"x\x1b[2J\ny\xff") == "x\\x1b[2J\\ny\\xff"
