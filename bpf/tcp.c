@@ -95,6 +95,7 @@ static __always_inline void netlab_read_identity(struct netlab_attempt *attempt,
 	struct net *net = NULL;
 
 	attempt->socket = (u64)sk;
+	NETLAB_READ(attempt->cookie, sk->__sk_common.skc_cookie);
 	NETLAB_READ(attempt->family, sk->__sk_common.skc_family);
 	NETLAB_READ(net, sk->__sk_common.skc_net.net);
 	NETLAB_READ(attempt->netns, net->ns.inum);
@@ -183,7 +184,6 @@ static __always_inline void netlab_established(struct sock *sk, int before)
 	attempt.direction = NETLAB_INCOMING;
 	attempt.opened_ns = now;
 	attempt.established_ns = now;
-	NETLAB_READ(attempt.cookie, sk->__sk_common.skc_cookie);
 	if (netlab_open.update(&key, &attempt))
 		netlab_count(NETLAB_MAP_FULL);
 }

@@ -114,7 +114,7 @@ class Program:
         self._links: list[int] = []
         self._rings: list[RingBuffer] = []
         with _explained(f"bpf/{name}.c did not compile on this kernel"):
-            self._bpf = bcc.BPF(text=macros + _source(name) + checks, cflags=list(_FLAGS))
+            self._bpf = bcc.BPF(text=(macros + _source(name) + checks).encode(), cflags=list(_FLAGS))
         self._lib = bcc.lib
 
     def attach_raw_tracepoint(self, function: str, event: str) -> None:
@@ -178,7 +178,7 @@ class Program:
 
     def _load(self, function: str, kind: int) -> int:
         with _explained(f"the kernel did not accept {function} of bpf/{self.name}.c"):
-            return int(self._bpf.load_func(function, kind).fd)
+            return int(self._bpf.load_func(function.encode(), kind).fd)
 
     def _table(self, name: str) -> tuple[int, int]:
         module = self._bpf.module

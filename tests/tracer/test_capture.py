@@ -1,0 +1,248 @@
+"""netlab.capture() against what real clients and servers counted themselves."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from loopback import LOOPBACK, Echo, cookie, finish
+
+import netlab
+
+pytestmark = pytest.mark.privileged
+FAMILIES = pytest.mark.parametrize("family", [4, 6])
+
+
+def ends(frame: pd.DataFrame, port: int, direction: str) -> pd.DataFrame:
+    side = "remote_port" if direction == "outgoing" else "local_port"
+    return frame[(frame[side] == port) & (frame["direction"] == direction)]
+
+
+def only(frame: pd.DataFrame) -> pd.Series:
+    assert len(frame) == 1
+    return frame.iloc[0]
+
+
+@FAMILIES
+def test_a_connection_is_one_row_at_each_end_with_the_bytes_both_counted(echo: Echo, family: int) -> None:
+    with netlab.capture(port=echo.port) as capture:
+        answered, number = echo.talk(family, 123_456)
+
+    frame = capture.connections()
+    client, server = only(ends(frame, echo.port, "outgoing")), only(ends(frame, echo.port, "incoming"))
+    assert (client["bytes_sent"], client["bytes_received"]) == (123_456, answered)
+    assert (server["bytes_received"], server["bytes_sent"]) == (echo.received[0], 123_456)
+    assert client["cookie"] == number
+    assert client["remote_address"] == LOOPBACK[family]
+    assert client["seen"] == "live"
+    assert client["state"] == "closed"
+
+
+@FAMILIES
+def test_a_connection_names_the_process_that_made_it(echo: Echo, family: int) -> None:
+    with netlab.capture(port=echo.port) as capture:
+        echo.talk(family, 1)
+
+    client = only(ends(capture.connections(), echo.port, "outgoing"))
+    assert client["pid"] == os.getpid()
+    assert client["pid_source"] == "connect"
+    assert client["uid"] == os.getuid()
+
+
+@FAMILIES
+def test_a_refused_attempt_is_a_row_with_its_errno(closed_port: int, family: int) -> None:
+    with netlab.capture(port=closed_port) as capture, pytest.raises(ConnectionRefusedError):
+        socket.create_connection((LOOPBACK[family], closed_port))
+
+    failure = only(capture.failures())
+    assert failure["error"] == "ECONNREFUSED"
+    assert "refused" in failure["reason"]
+    assert pd.isna(failure["rtt_ms"])
+    assert pd.isna(failure["connect_ms"])
+
+
+def test_an_attempt_given_up_by_its_own_process_is_cancelled() -> None:
+    with netlab.lab.practice() as net, netlab.capture(port=net.ports.drops) as capture:
+        with net.client.entered():
+            client = socket.socket()
+        client.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            client.connect((net.web.address4, net.ports.drops))
+        connecting = only(ends(capture.connections(), net.ports.drops, "outgoing"))
+        client.close()
+
+    failure = only(capture.failures())
+    assert connecting["state"] == "syn-sent"
+    assert connecting["local_port"] > 0
+    assert failure["error"] == "ECANCELED"
+
+
+def test_a_reset_by_the_peer_is_a_failure_of_an_established_connection() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        with netlab.capture(port=port) as capture:
+            client = socket.create_connection(("127.0.0.1", port))
+            server, _ = listener.accept()
+            server.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # close by reset
+            server.close()
+            with pytest.raises(ConnectionResetError):
+                client.recv(1)
+            client.close()
+
+    failure = only(ends(capture.failures(), port, "outgoing"))
+    assert failure["error"] == "ECONNRESET"
+    assert failure["connect_ms"] >= 0
+
+
+def test_connections_open_before_the_capture_are_in_it_once(echo: Echo) -> None:
+    with echo.connect(4) as old, echo.connect(6) as older:
+        old.sendall(b"before")
+        with netlab.capture(port=echo.port) as capture:
+            finish(old)
+            frame = capture.connections()
+
+        closed = frame[frame["cookie"] == cookie(old)]
+        still_open = frame[frame["cookie"] == cookie(older)]
+        assert only(closed)["seen"] == "backfill"
+        assert only(closed)["bytes_sent"] == 6
+        assert only(closed)["pid"] == os.getpid()
+        assert pd.isna(only(closed)["opened_at"])
+        assert only(still_open)["state"] == "established"
+
+
+def test_an_open_connection_shows_its_counters_as_they_are_now(echo: Echo) -> None:
+    with netlab.capture(port=echo.port) as capture, echo.connect(4) as client:
+        client.sendall(bytes(1000))
+        client.recv(1000, socket.MSG_WAITALL)
+
+        row = only(ends(capture.connections(), echo.port, "outgoing"))
+
+    assert row["state"] == "established"
+    assert (row["bytes_sent"], row["bytes_received"]) == (1000, 1000)
+    assert pd.isna(row["closed_at"])
+
+
+def test_a_port_filter_leaves_other_connections_out(echo: Echo, closed_port: int) -> None:
+    with netlab.capture(port=closed_port) as capture:
+        echo.talk(4, 1)
+
+    assert len(capture.connections()) == 0
+
+
+@pytest.mark.parametrize("option", [{"pid": os.getpid()}, {"process": "curl"}])
+def test_an_owner_filter_keeps_the_connections_of_that_owner(echo: Echo, option: dict[str, object]) -> None:
+    with netlab.capture(port=echo.port, **option) as capture:  # type: ignore[arg-type]
+        echo.talk(4, 1)
+        command = ["curl", "-s", "-m", "1", f"http://127.0.0.1:{echo.port}/"]
+        subprocess.run(command, check=False, capture_output=True, timeout=10)
+
+    outgoing = ends(capture.connections(), echo.port, "outgoing")
+    assert only(outgoing)["process"] == ("curl" if "process" in option else only(outgoing)["process"])
+    assert (only(outgoing)["pid"] == os.getpid()) == ("pid" in option)
+
+
+def test_attempts_while_paused_are_left_out_and_counted(echo: Echo) -> None:
+    with netlab.capture(port=echo.port) as capture:
+        capture.pause()
+        echo.talk(4, 1)
+        capture.resume()
+        echo.talk(4, 2)
+
+    frame = capture.connections()
+    gaps = netlab.coverage(frame)
+    assert ends(frame, echo.port, "outgoing")["bytes_sent"].tolist() == [2]
+    assert gaps[gaps["kind"] == "unseen"]["count"].sum() == 2  # both ends of the first
+
+
+def test_a_full_map_is_counted_and_the_attempts_are_still_rows(echo: Echo) -> None:
+    with netlab.capture(port=echo.port, max_open=4) as capture:
+        clients = [echo.connect(4) for _ in range(50)]
+        for client in clients:
+            finish(client)
+            client.close()
+
+    frame = capture.connections()
+    gaps = netlab.coverage(frame)
+    assert len(frame) == 100
+    assert gaps[gaps["kind"] == "lost"]["count"].sum() >= 90
+
+
+def test_ten_thousand_connections_are_as_many_rows_or_counted(echo: Echo) -> None:
+    with netlab.capture(port=echo.port) as capture:
+        for _ in range(10_000):
+            echo.talk(4, 10)
+
+    frame = capture.connections()
+    gaps = netlab.coverage(frame)
+    lost = gaps[(gaps["kind"] == "lost") & (gaps["what"] == "connections")]["count"].sum()
+    closed = ends(frame, echo.port, "outgoing")["closed_at"].notna().sum()
+    assert closed + lost >= 10_000
+    assert closed <= 10_000
+    assert len(frame) + lost == 20_000
+
+
+def test_a_capture_with_a_duration_ends_by_itself(echo: Echo) -> None:
+    with netlab.capture(port=echo.port, duration_s=0.5) as capture:
+        echo.talk(4, 1)
+
+    assert capture.state == "stopped"
+    assert len(capture.connections()) == 2
+
+
+def test_stop_can_be_called_again_and_what_was_seen_stays(echo: Echo) -> None:
+    capture = netlab.capture(port=echo.port).start()
+    echo.talk(4, 1)
+    capture.stop()
+    capture.stop()
+
+    assert len(capture.connections()) == 2
+    with pytest.raises(netlab.CaptureError, match="stopped"):
+        capture.start()
+
+
+def test_a_capture_leaves_no_descriptor_and_no_thread_behind(echo: Echo) -> None:
+    def held() -> set[str]:
+        links = [link for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
+        return {str(link.readlink()) for link in links if link.is_symlink() and "bpf" in str(link.readlink())}
+
+    before = held()
+    with netlab.capture(port=echo.port):
+        assert held() - before
+
+    assert held() == before
+
+
+def programs() -> set[str]:
+    run = subprocess.run(["bpftool", "-j", "prog", "list"], capture_output=True, text=True, check=True)
+    return {
+        program["name"] for program in json.loads(run.stdout) if program.get("name", "").startswith("netlab")
+    }
+
+
+def test_sigkill_in_mid_capture_leaves_no_program_attached() -> None:
+    script = textwrap.dedent("""
+        import netlab, time
+        netlab.capture().start()
+        print("ready", flush=True)
+        time.sleep(60)
+    """)
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        assert programs()
+        process.send_signal(signal.SIGKILL)
+
+    deadline = time.monotonic() + 10  # the kernel frees programs after a grace period
+    while programs() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert programs() == set()

@@ -1,0 +1,44 @@
+"""What captures refuse, before anything is attached."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import netlab
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"port": 70_000}, "port 70000"),
+        ({"port": 0}, "port 0"),
+        ({"port": []}, "empty filter"),
+        ({"process": ""}, "not a process name"),
+        ({"pid": -1}, "pid -1"),
+        ({"duration_s": 0}, "duration_s 0"),
+        ({"duration_s": "long"}, "duration_s 'long'"),
+        ({"max_open": 0}, "max_open 0"),
+        ({"prot": 443}, "Did you mean 'port'"),
+    ],
+)
+def test_an_option_that_cannot_be_right_is_refused(options: dict[str, object], words: str) -> None:
+    with pytest.raises(netlab.BadInput, match=words):
+        netlab.capture(**options)  # type: ignore[arg-type]
+
+
+@pytest.mark.privileged
+def test_without_privileges_a_capture_fails_at_once_with_the_reason_and_the_fix() -> None:
+    script = (
+        "import netlab\ntry:\n    netlab.capture()\nexcept netlab.CapabilityError as error:\n    print(error)"
+    )
+    drop = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"]
+
+    run = subprocess.run(
+        [*drop, sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
+    )
+
+    assert "CAP_BPF" in run.stdout
+    assert "sudo" in run.stdout
