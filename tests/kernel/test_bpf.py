@@ -1,0 +1,116 @@
+"""Compiling, checking, attaching and reading eBPF programs."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from netlab.errors import ProgramError
+from netlab.kernel import bpf, btf
+from netlab.tracer.filters import Filter
+from netlab.tracer.layout import ATTEMPT
+
+SETTINGS = {**Filter().macros(), "NETLAB_OPEN_MAX": "1024", "NETLAB_RING_PAGES": "64"}
+
+
+def program(layout: np.dtype[np.void] = ATTEMPT, **settings: str) -> bpf.Program:
+    return bpf.Program("tcp", settings=SETTINGS | settings, layouts={"netlab_attempt": layout})
+
+
+@pytest.mark.privileged
+def test_bcc_is_found_from_a_virtual_environment() -> None:
+    assert hasattr(bpf.load_bcc(), "BPF")
+
+
+@pytest.mark.privileged
+def test_a_layout_that_differs_from_the_c_struct_does_not_compile() -> None:
+    names = list(ATTEMPT.names or ())
+    swapped = [*names[:5], names[6], names[5], *names[7:]]
+    moved = np.dtype([(name, ATTEMPT[name]) for name in swapped])
+
+    with pytest.raises(ProgramError, match="has moved"):
+        program(moved)
+
+
+@pytest.mark.privileged
+def test_a_compile_error_is_one_short_line_and_the_log_has_the_rest() -> None:
+    with pytest.raises(ProgramError) as caught:
+        program(NETLAB_OPEN_MAX="no_such_name")
+
+    assert "bpf/tcp.c" in str(caught.value)
+    assert len(str(caught.value)) < 400
+    assert "no_such_name" in caught.value.log
+
+
+@pytest.mark.privileged
+def test_an_unknown_tracepoint_is_refused_with_its_name() -> None:
+    with program() as tcp, pytest.raises(ProgramError, match="no_such_event"):
+        tcp.attach_raw_tracepoint("netlab_state_changed", "no_such_event")
+
+
+@pytest.mark.privileged
+def test_a_ring_gives_every_record_once_also_across_its_end() -> None:
+    wanted = 3 * (64 * 4096) // 240  # three times round
+    seen = []
+    with program() as tcp, socket.create_server(("127.0.0.1", 0), backlog=64) as listener:
+        ring = tcp.ring("netlab_closed", ATTEMPT)
+        tcp.attach_raw_tracepoint("netlab_state_changed", "inet_sock_set_state")
+        port = listener.getsockname()[1]
+        while sum(map(len, seen)) < wanted:
+            with socket.create_connection(("127.0.0.1", port)):
+                listener.accept()[0].close()
+            records = ring.read()
+            seen.append(records[(records["remote_port"] == port) | (records["local_port"] == port)])
+
+    opened = np.concatenate(seen)["opened_ns"]
+    assert len(opened) >= wanted
+    assert len(np.unique(opened)) == len(opened)
+
+
+@pytest.mark.privileged
+def test_closing_twice_is_fine() -> None:
+    tcp = program()
+    tcp.close()
+    tcp.close()
+
+
+@pytest.mark.privileged
+def test_a_map_larger_than_one_batch_is_read_whole() -> None:
+    with program(NETLAB_OPEN_MAX="65536") as tcp:
+        numbers = tcp.map("netlab_open", "u8", ATTEMPT)
+        for key in range(20_000):
+            numbers.set(key, 0)
+
+        keys, values = numbers.items()
+
+    assert sorted(keys.tolist()) == list(range(20_000))
+    assert len(values) == 20_000
+
+
+@pytest.mark.privileged
+def test_the_header_tree_is_made_once_and_compiles_nothing_foreign() -> None:
+    tree = btf.header_tree()
+
+    assert btf.header_tree() == tree
+    assert "struct tcp_sock {" in (tree / "include/vmlinux.h").read_text(encoding="utf-8")
+
+
+@pytest.mark.privileged
+def test_a_header_tree_can_be_made_in_an_empty_home(tmp_path: object) -> None:
+    script = "from netlab.kernel import btf; print(btf.header_tree())"
+    environment = {"PATH": "/usr/bin:/usr/sbin", "HOME": str(tmp_path)}
+
+    run = subprocess.run(
+        [sys.executable, "-c", script],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+
+    assert run.stdout.startswith(f"{tmp_path}/.cache/netlab/headers-")

@@ -1,0 +1,103 @@
+"""Joining closed attempts, open attempts and listed sockets: each socket is one row."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given, strategies as st
+
+from netlab.tracer.layout import ATTEMPT, Direction, PidSource
+from netlab.tracer.merge import merge
+from netlab.tracer.snapshot import Snapshot
+
+ESTABLISHED, CLOSED = 1, 7
+
+
+def attempts(*rows: dict[str, object]) -> np.ndarray:
+    records = np.zeros(len(rows), ATTEMPT)
+    for record, row in zip(records, rows, strict=True):
+        for name, value in row.items():
+            record[name] = value
+    return records
+
+
+def listed(*rows: dict[str, object]) -> Snapshot:
+    records = attempts(*rows)
+    inodes = np.arange(100, 100 + len(rows), dtype=np.uint64)
+    return Snapshot(records, np.full(len(rows), ESTABLISHED, np.uint8), inodes, {}, [])
+
+
+def test_a_socket_that_closed_while_it_was_read_counts_once() -> None:
+    both = attempts({"socket": 1, "cookie": 5, "opened_ns": 10})
+
+    table = merge(both, both, Snapshot.empty(), Snapshot.empty())
+
+    assert table.states.tolist() == [CLOSED]
+
+
+def test_a_socket_used_again_is_two_attempts() -> None:
+    first = attempts({"socket": 1, "cookie": 5, "opened_ns": 10})
+    second = attempts({"socket": 1, "cookie": 5, "opened_ns": 20})
+
+    table = merge(first, second, Snapshot.empty(), Snapshot.empty())
+
+    assert table.attempts["opened_ns"].tolist() == [10, 20]
+
+
+def test_a_socket_listed_before_that_closed_takes_its_owner_from_the_list() -> None:
+    closed = attempts({"socket": 1, "cookie": 5, "bytes_sent": 9})
+    before = listed({"cookie": 5, "pid": 42, "pid_source": PidSource.SOCKET, "direction": Direction.INCOMING})
+
+    table = merge(closed, attempts(), before, Snapshot.empty())
+
+    assert table.attempts["pid"].tolist() == [42]
+    assert table.attempts["direction"].tolist() == [Direction.INCOMING]
+    assert table.attempts["bytes_sent"].tolist() == [9]
+    assert table.backfilled.tolist() == [True]
+
+
+def test_a_socket_listed_and_seen_opening_is_live() -> None:
+    opened = attempts({"socket": 1, "cookie": 5, "opened_ns": 10})
+
+    table = merge(attempts(), opened, listed({"cookie": 5}), Snapshot.empty())
+
+    assert table.backfilled.tolist() == [False]
+
+
+def test_an_open_socket_without_a_cookie_is_found_by_its_tuple() -> None:
+    tuple_ = {"netns": 7, "local_port": 1000, "remote_port": 80, "local_address": 1, "remote_address": 2}
+    opened = attempts({"socket": 1, "opened_ns": 10, **tuple_})
+
+    table = merge(attempts(), opened, Snapshot.empty(), listed({"cookie": 5, "bytes_sent": 3, **tuple_}))
+
+    assert table.attempts["bytes_sent"].tolist() == [3]
+    assert table.inodes.tolist() == [100]
+
+
+def test_an_open_socket_that_is_not_listed_has_no_known_state() -> None:
+    opened = attempts({"socket": 1, "cookie": 5, "opened_ns": 10})
+
+    table = merge(attempts(), opened, Snapshot.empty(), Snapshot.empty())
+
+    assert table.states.tolist() == [0]
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans(), st.booleans()), max_size=20))
+def test_every_socket_is_exactly_one_row(places: list[tuple[bool, bool, bool]]) -> None:
+    rows = [
+        {"socket": n, "cookie": n, "opened_ns": 0 if was else n} for n, (_, _, was) in enumerate(places, 1)
+    ]
+    closed = attempts(*(row for row, (shut, _, _) in zip(rows, places, strict=True) if shut))
+    opened = attempts(
+        *(
+            row
+            for row, (shut, racing, was) in zip(rows, places, strict=True)
+            if not was and (not shut or racing)
+        )
+    )
+    before = listed(
+        *({"cookie": row["cookie"]} for row, (_, _, was) in zip(rows, places, strict=True) if was)
+    )
+
+    table = merge(closed, opened, before, Snapshot.empty())
+
+    assert sorted(table.attempts["cookie"].tolist()) == [row["cookie"] for row in rows]
