@@ -124,3 +124,20 @@ DOCTOR = Schema(
 )
 
 ALL = {schema.name: schema for schema in (CONNECTIONS, CONNTRACK, HOPS, DOCTOR)}
+
+
+def as_markdown() -> str:
+    """Return every schema as a Markdown document: `docs/schemas.md`."""
+    parts = ["# Columns\n", "Made by `python -m netlab.schemas`. Missing values are `NA` in every column."]
+    for schema in ALL.values():
+        parts += [f"\n## {schema.name}\n", "| column | dtype | unit | meaning |", "|---|---|---|---|"]
+        for column in schema.columns:
+            meaning = column.meaning.replace("|", "\\|")
+            parts.append(f"| `{column.name}` | {column.kind.value} | {column.unit} | {meaning} |")
+    return "\n".join(parts) + "\n"
+
+
+if __name__ == "__main__":
+    import sys
+
+    sys.stdout.write(as_markdown())
