@@ -1,0 +1,409 @@
+from __future__ import annotations
+
+import os
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from netlab.errors import BadInput
+from netlab.frames import coverage
+from netlab.kernel import conntrack as module, netns
+from netlab.kernel.conntrack import conntrack, nat
+
+CLIENT, ROUTER, SERVER = (f"netlab-ct{os.getpid()}{role}" for role in "crs")
+
+WIRING = f"""
+link add c netns {ROUTER} type veth peer name r netns {CLIENT}
+link add s netns {ROUTER} type veth peer name r netns {SERVER}
+"""
+ADDRESSES = {
+    (CLIENT, "r"): ("10.77.1.2/24", "fd77:1::2/64"),
+    (ROUTER, "c"): ("10.77.1.1/24", "fd77:1::1/64"),
+    (ROUTER, "s"): ("10.77.2.1/24", "fd77:2::1/64"),
+    (SERVER, "r"): ("10.77.2.2/24", "fd77:2::2/64"),
+}
+GATEWAYS = {CLIENT: ("10.77.1.1", "fd77:1::1"), SERVER: ("10.77.2.1", "fd77:2::1")}
+RULES = """
+table inet netlab_ct {
+    chain zones {
+        type filter hook prerouting priority raw
+        udp dport 5007 ct zone set 7
+        udp sport 5007 ct zone set 7
+    }
+    chain marks {
+        type filter hook prerouting priority mangle
+        udp dport 5004 ct mark set 42
+    }
+    chain targets {
+        type nat hook prerouting priority dstnat
+        ip daddr 10.77.1.1 tcp dport 8080 dnat ip to 10.77.2.2:8000
+        ip daddr 10.77.1.1 tcp dport 8081 dnat ip to 10.77.2.2:8001
+        ip6 daddr fd77:1::1 tcp dport 8080 dnat ip6 to [fd77:2::2]:8000
+    }
+    chain sources {
+        type nat hook postrouting priority srcnat
+        tcp dport 8001 masquerade
+        ip daddr 10.77.2.2 udp dport 5001 masquerade
+        icmp type echo-request masquerade
+    }
+}
+"""
+LOSE = """
+table inet netlab_ct {
+    chain in {
+        type filter hook input priority 0
+        tcp dport 8009 drop
+    }
+}
+"""
+SETTINGS = (
+    "net.ipv4.ip_forward=1",
+    "net.ipv6.conf.all.forwarding=1",
+    "net.netfilter.nf_conntrack_acct=1",
+    *(f"net.netfilter.nf_conntrack_{kind}_timeout=3600" for kind in ("udp", "icmp", "icmpv6", "generic")),
+)  # the timeouts outlive the tests
+V4, V6 = "10.77.2.2", "fd77:2::2"
+ECHO_REQUEST = {socket.IPPROTO_ICMP: 8, socket.IPPROTO_ICMPV6: 128}
+
+
+def run(*command: str, text: str | None = None) -> str:
+    return subprocess.run(command, input=text, text=True, check=True, capture_output=True).stdout
+
+
+def inside(space: str, *command: str, text: str | None = None) -> str:
+    return run("ip", "netns", "exec", space, *command, text=text)
+
+
+def wire() -> None:
+    for space in (CLIENT, ROUTER, SERVER):
+        run("ip", "netns", "add", space)
+        inside(space, "sysctl", "-qw", "net.ipv4.ping_group_range=0 0")
+    run("ip", "-b", "-", text=WIRING)
+    for (space, device), (v4, v6) in ADDRESSES.items():
+        run("ip", "-n", space, "addr", "add", v4, "dev", device)
+        run("ip", "-n", space, "addr", "add", v6, "dev", device, "nodad")
+        run("ip", "-n", space, "link", "set", device, "up")
+    for space, gateways in GATEWAYS.items():
+        for gateway in gateways:
+            run("ip", "-n", space, "route", "add", "default", "via", gateway)
+    inside(ROUTER, "sysctl", "-qw", *SETTINGS)
+    inside(ROUTER, "nft", "-f", "-", text=RULES)
+    inside(SERVER, "nft", "-f", "-", text=LOSE)
+
+
+def talk(held: ExitStack) -> None:
+    """Send one flow of every kind through the router; the sockets stay open until *held* closes."""
+    with netns.entered(SERVER):
+        for port in (8000, 8001, 8002):
+            server = socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True)
+            held.enter_context(server)
+        echo = held.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        echo.bind(("0.0.0.0", 5001))
+    with netns.entered(CLIENT):
+        for address, port in ((V4, 8000), (V4, 8001), ("10.77.1.1", 8080), ("10.77.1.1", 8081)):
+            held.enter_context(socket.create_connection((address, port), timeout=10)).sendall(b"hello")
+        for address, port in ((V6, 8000), (V6, 8001), ("fd77:1::1", 8080)):
+            held.enter_context(socket.create_connection((address, port), timeout=10))
+        finished = held.enter_context(socket.create_connection((V4, 8002), timeout=10))
+        finished.shutdown(socket.SHUT_WR)
+        lost = held.enter_context(socket.socket())
+        lost.setblocking(False)
+        lost.connect_ex((V4, 8009))
+        asking = held.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        asking.settimeout(10)
+        for port in (5001, 5004, 5007):
+            asking.sendto(b"hello?", (V4, port))
+        _, peer = echo.recvfrom(10)
+        echo.sendto(b"hello!", peer)
+        asking.recv(10)
+        for family, protocol, address in (
+            (socket.AF_INET, socket.IPPROTO_ICMP, V4),
+            (socket.AF_INET6, socket.IPPROTO_ICMPV6, V6),
+        ):
+            ping = held.enter_context(socket.socket(family, socket.SOCK_DGRAM, protocol))
+            ping.settimeout(10)
+            ping.sendto(bytes([ECHO_REQUEST[protocol], 0, 0, 0, 0, 0, 0, 1]), (address, 0))
+            ping.recv(100)
+        unusual = held.enter_context(socket.socket(socket.AF_INET, socket.SOCK_RAW, 99))
+        unusual.sendto(b"x", (V4, 0))
+        inside(ROUTER, "sysctl", "-qw", "net.netfilter.nf_conntrack_acct=0")
+        asking.sendto(b"uncounted", (V4, 5009))
+
+
+@pytest.fixture(scope="module")
+def router() -> Iterator[str]:
+    with ExitStack() as held:
+        for space in (CLIENT, ROUTER, SERVER):
+            held.callback(subprocess.run, ["ip", "netns", "del", space], check=False, capture_output=True)
+        wire()
+        talk(held)
+        yield ROUTER
+
+
+LINE = re.compile(
+    r"(?P<layer>ipv\d) +\d+ (?P<name>\w+) +(?P<number>\d+) (?P<timeout>\d+) (?P<state>[A-Z]\w+ )?(?P<rest>.*)"
+)
+
+
+def listed(space: str) -> dict[int, dict[str, Any]]:
+    """Return what conntrack(8) says, by id; a key it prints twice is of the reply the second time."""
+    entries = {}
+    for line in inside(space, "conntrack", "-L", "-o", "extended,id").splitlines():
+        found = LINE.match(line)
+        assert found, line
+        entry: dict[str, Any] = {
+            "family": int(found["layer"][-1]),
+            "number": int(found["number"]),
+            "protocol": found["name"],
+            "timeout_s": int(found["timeout"]),
+            "state": (found["state"] or "").strip() or None,
+            "marks": set(re.findall(r"\[(\w+)\]", found["rest"])),
+        }
+        for key, value in re.findall(r"(\w+)=(\S+)", found["rest"]):
+            entry[f"reply_{key}" if key in entry else key] = value
+        # ICMP identifiers are printed like the entry's own id, which is the last.
+        ids = [int(number) for number in re.findall(r"\bid=(\d+)", found["rest"])]
+        entries[ids[-1]] = entry | {"icmp_ids": ids[:2]}
+    return entries
+
+
+@pytest.mark.privileged
+def test_the_entries_are_those_of_conntrack(router: str) -> None:
+    frame, truth = conntrack(netns=router), listed(router)
+
+    assert len(truth) >= 15
+    assert set(frame.id) == set(truth)
+
+
+@pytest.mark.privileged
+@pytest.mark.parametrize("column", ["src", "dst", "reply_src", "reply_dst"])
+def test_addresses_are_those_of_conntrack(router: str, column: str) -> None:
+    frame, truth = conntrack(netns=router), listed(router)
+
+    assert dict(zip(frame.id, frame[column], strict=True)) == {key: row[column] for key, row in truth.items()}
+
+
+@pytest.mark.privileged
+@pytest.mark.parametrize(
+    "column",
+    [
+        "family",
+        "sport",
+        "dport",
+        "reply_sport",
+        "reply_dport",
+        "packets",
+        "bytes",
+        "reply_packets",
+        "reply_bytes",
+    ],
+)
+def test_numbers_are_those_of_conntrack(router: str, column: str) -> None:
+    frame, truth = conntrack(netns=router), listed(router)
+    frame = frame[~frame.protocol.isin(["icmp", "icmpv6"])] if "sport" in column else frame
+
+    for key, value in zip(frame.id, frame[column], strict=True):
+        assert (None if pd.isna(value) else int(value)) == optional(truth[key].get(column)), truth[key]
+
+
+def optional(number: str | None) -> int | None:
+    return None if number is None else int(number)
+
+
+@pytest.mark.privileged
+def test_marks_zones_states_and_protocols_are_those_of_conntrack(router: str) -> None:
+    frame, truth = conntrack(netns=router), listed(router)
+
+    for row in frame.itertuples():
+        entry = truth[row.id]
+        assert row.mark == int(entry.get("mark", 0))
+        assert row.zone == int(entry.get("zone", 0))
+        assert (None if pd.isna(row.state) else row.state) == entry["state"]
+        assert row.protocol == (entry["protocol"] if entry["protocol"] != "unknown" else str(entry["number"]))
+        assert abs(row.timeout_s - entry["timeout_s"]) <= 30
+    assert {42, 0} == set(frame.mark)
+    assert {7, 0} == set(frame.zone)
+    assert {"ESTABLISHED", "SYN_SENT", "CLOSE_WAIT", "FIN_WAIT"} & set(frame.state.dropna()) >= {
+        "ESTABLISHED"
+    }
+    assert {"tcp", "udp", "icmp", "icmpv6", "99"} == set(frame.protocol)
+
+
+@pytest.mark.privileged
+def test_status_has_the_flags_that_conntrack_shows(router: str) -> None:
+    frame, truth = conntrack(netns=router), listed(router)
+
+    for key, status in zip(frame.id, frame.status, strict=True):
+        flags = set(status.split("|"))
+        assert ("assured" in flags) == ("ASSURED" in truth[key]["marks"])
+        assert ("seen-reply" not in flags) == ("UNREPLIED" in truth[key]["marks"])
+        assert "confirmed" in flags
+    assert frame.status.str.contains("assured").any()
+    assert not frame.status.str.contains("seen-reply").all()
+
+
+@pytest.mark.privileged
+def test_an_echo_has_its_type_code_and_identifier(router: str) -> None:
+    frame, truth = conntrack(netns=router), listed(router)
+
+    for protocol, kind in (("icmp", 8), ("icmpv6", 128)):
+        (row,) = frame[(frame.protocol == protocol) & (frame.icmp_type == kind)].itertuples()
+        entry = truth[row.id]
+        assert (row.icmp_type, row.icmp_code) == (int(entry["type"]), int(entry["code"]))
+        assert [row.sport, row.reply_sport] == entry["icmp_ids"]
+        assert pd.isna(row.dport)
+    assert frame[~frame.protocol.isin(["icmp", "icmpv6"])].icmp_type.isna().all()
+
+
+@pytest.mark.privileged
+@pytest.mark.parametrize(
+    ("flow", "kind"),
+    [
+        (("tcp", V4, 8000), None),
+        (("tcp", V4, 8001), "snat"),
+        (("tcp", "10.77.1.1", 8080), "dnat"),
+        (("tcp", "10.77.1.1", 8081), "both"),
+        (("tcp", V6, 8000), None),
+        (("tcp", V6, 8001), "snat"),
+        (("tcp", "fd77:1::1", 8080), "dnat"),
+        (("udp", V4, 5001), "snat"),
+        (("udp", V4, 5004), None),
+        (("icmp", V4, None), "snat"),
+        (("icmpv6", V6, None), None),
+        (("99", V4, None), None),
+    ],
+)
+def test_the_kind_of_translation_is_what_the_rules_did(
+    router: str, flow: tuple[str, str, int | None], kind: str | None
+) -> None:
+    protocol, dst, dport = flow
+    frame = conntrack(netns=router, address=dst)
+    ports = frame.dport.isna() if dport is None else (frame.dport == dport).fillna(value=False)
+    echo = frame.icmp_type.isin([8, 128]) | frame.icmp_type.isna()  # not neighbour discovery
+    (found,) = frame[(frame.protocol == protocol) & (frame.dst == dst) & ports & echo].nat
+
+    assert (None if pd.isna(found) else found) == kind
+
+
+@pytest.mark.privileged
+def test_a_changed_port_alone_is_a_translation(router: str) -> None:
+    (row,) = nat(netns=router, port=8081).itertuples()
+
+    assert (row.dport, row.reply_sport, row.nat) == (8081, 8001, "both")
+
+
+@pytest.mark.privileged
+def test_nat_lists_exactly_the_translated_flows(router: str) -> None:
+    everything, translated = conntrack(netns=router), nat(netns=router)
+
+    assert set(translated.id) == set(everything[everything.nat.notna()].id)
+    assert len(translated) == 7
+    changed = everything.status.str.split("|").map(lambda names: bool({"src-nat", "dst-nat"} & set(names)))
+    assert set(everything[changed].id) == set(translated.id)
+
+
+@pytest.mark.privileged
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"family": 6},
+        {"protocol": "udp"},
+        {"protocol": 99},
+        {"port": 8001},
+        {"port": 5007},
+        {"address": "10.77.2.1"},
+        {"address": "fd77:1:0::2"},
+        {"address": "::ffff:10.77.2.1"},
+        {"address": V4, "protocol": "tcp", "port": 8000, "family": 4},
+    ],
+)
+def test_a_filter_keeps_the_entries_that_have_it_and_no_other(router: str, options: dict[str, Any]) -> None:
+    everything, found = conntrack(netns=router), conntrack(netns=router, **options)
+    address = options.get("address", "").replace("::ffff:", "").replace(":0::", "::")
+    tests = {
+        "family": everything.family == options.get("family"),
+        "protocol": everything.protocol == str(options.get("protocol")),
+        "port": everything.filter(like="port").eq(options.get("port", 0)).any(axis=1),
+        "address": everything[["src", "dst", "reply_src", "reply_dst"]].eq(address).any(axis=1),
+    }
+    keep = pd.concat([tests[name] for name in options], axis=1).all(axis=1)
+
+    assert 0 < len(found) < len(everything)
+    assert set(found.id) == set(everything[keep].id)
+
+
+@pytest.mark.privileged
+def test_entries_without_counters_are_missing_them_and_coverage_says_why(router: str) -> None:
+    frame = conntrack(netns=router)
+    (gap,) = coverage(frame).itertuples()
+
+    assert frame.packets.isna().sum() == gap.count == 1
+    assert frame[frame.packets.isna()].dport.tolist() == [5009]
+    assert "sysctl -w net.netfilter.nf_conntrack_acct=1" in gap.detail
+    assert coverage(conntrack(netns=router, port=5001)).empty
+
+
+@pytest.mark.privileged
+def test_a_namespace_without_entries_gives_an_empty_frame_of_the_same_types(router: str) -> None:
+    full, empty = conntrack(netns=router), conntrack(netns=router, port=1)
+
+    assert len(empty) == 0
+    assert list(empty.columns) == list(full.columns)
+    assert all(str(one) == str(other) for one, other in zip(full.dtypes, empty.dtypes, strict=True))
+
+
+@pytest.mark.privileged
+def test_the_namespace_is_the_one_asked_for(router: str) -> None:
+    with netns.entered(router):
+        here = conntrack()
+
+    assert set(conntrack(netns=router).netns) == set(here.netns) == {netns.inode(router)}
+
+
+@pytest.mark.privileged
+def test_without_the_privilege_it_is_refused_with_what_to_do() -> None:
+    code = (
+        "import netlab\n"
+        "from netlab.kernel.conntrack import conntrack\n"
+        "try: conntrack()\n"
+        "except netlab.CapabilityError as error: print(error)"
+    )
+    as_nobody = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]
+    said = run(*as_nobody, sys.executable, "-c", code)
+
+    assert "refused to list conntrack entries: EPERM" in said
+    assert "CAP_NET_ADMIN" in said
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"family": 5}, "family 5"),
+        ({"family": 4, "address": "::1"}, "not of family 4"),
+        ({"protocol": "tpc"}, "Did you mean 'tcp'"),
+        ({"protocol": 256}, "from 0 to 255"),
+        ({"protocol": True}, "from 0 to 255"),
+        ({"port": 70_000}, "port 70000"),
+        ({"port": "80"}, "port '80'"),
+        ({"address": "10.0.0"}, "not an IP address"),
+        ({"address": 10}, "not an IP address"),
+        ({"netns": "no-such-namespace"}, "no network namespace 'no-such-namespace'"),
+    ],
+)
+@pytest.mark.parametrize("listing", [conntrack, nat])
+def test_bad_input_is_refused_before_the_kernel_is_asked(
+    listing: Any, options: dict[str, Any], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+    monkeypatch.setattr(module.netlink, "dump", lambda *_, **options: asked.append(options))
+
+    with pytest.raises(BadInput, match=re.escape(said)):
+        listing(**options)
+    assert not asked
