@@ -124,11 +124,10 @@ def _shown(shown: int, of: int, what: str) -> str:
 
 
 def _trace(probes: pd.DataFrame) -> _Trace:
-    useful = _up_to_destination(probes)
-    every = list(_rows(useful))
+    every = list(_rows(probes))
     rows = every[:_MOST_ROWS]
     first = probes.iloc[0]
-    notes = [_counts(probes, useful), _how(probes)]
+    notes = [_counts(probes), _how(probes)]
     if len(rows) < len(every):
         notes.append(_shown(len(rows), len(every), "rows"))
     return _Trace(
@@ -137,13 +136,6 @@ def _trace(probes: pd.DataFrame) -> _Trace:
         rows,
         0.4 if any(row.name for row in rows) else 0.27,
     )
-
-
-def _up_to_destination(probes: pd.DataFrame) -> pd.DataFrame:
-    """Return the probes without those that a flow sent beyond the TTL that reached the destination."""
-    reaching = probes["ttl"].where(probes["reached"].fillna(False))  # noqa: FBT003 - the value to fill in
-    nearest = reaching.groupby([probes["run"], probes["flow"]], dropna=False).transform("min")
-    return probes[(probes["ttl"] <= nearest).fillna(True)]  # noqa: FBT003
 
 
 def destination(target: Any, address: Any) -> str:
@@ -158,15 +150,15 @@ def destination(target: Any, address: Any) -> str:
             return "an unnamed target"
 
 
-def _counts(probes: pd.DataFrame, useful: pd.DataFrame) -> str:
-    lost = int(useful["address"].isna().sum())
-    reached = useful.loc[useful["reached"].fillna(False), "ttl"]  # noqa: FBT003
+def _counts(probes: pd.DataFrame) -> str:
+    lost = int(probes["address"].isna().sum())
+    reached = probes.loc[probes["reached"].fillna(False), "ttl"]  # noqa: FBT003
     ttls = DASH.join(map(str, sorted({reached.min(), reached.max()}))) if len(reached) else ""
     parts = [
-        counted(len(useful), "probe"),
+        counted(len(probes), "probe"),
         counted(probes["run"].nunique(), "run"),
         counted(probes["flow"].nunique(), "flow"),
-        f"{lost} without answer ({share(lost, len(useful))})",
+        f"{lost} without answer ({share(lost, len(probes))})",
         f"◆ destination reached at TTL {ttls}" if ttls else "destination not reached",
     ]
     return " · ".join(filter(None, parts))
