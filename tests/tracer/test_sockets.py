@@ -116,6 +116,9 @@ def test_the_rows_are_those_of_ss(held: ExitStack) -> None:
     held.enter_context(bound := socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)).bind(("::1", 5353))
     held.enter_context(sock := socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)).connect(("::1", 5353))
 
+    while "fin-wait-1" in set(connections().state):  # until the FIN is acknowledged
+        pass
+
     frame = connections(listening=True)
 
     listed = subprocess.check_output(["ss", "-H", "-tuan"], text=True).splitlines()
