@@ -6,19 +6,22 @@ they are older than the capture, are joined by namespace and tuple.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from netlab.kernel.sockdiag import State
-from netlab.tracer.layout import Direction, PidSource
+from netlab.tracer.layout import ATTEMPT, Direction, PidSource
 from netlab.tracer.snapshot import Snapshot
 
 Attempts = npt.NDArray[np.void]
 Places = npt.NDArray[np.intp]
 
+_RAW = np.dtype(("V", ATTEMPT.itemsize))
 _TUPLE = ["netns", "local_address", "remote_address", "local_port", "remote_port"]
 _OWNER = ["pid", "uid", "process", "pid_source"]
 _MEASURED = [
@@ -43,9 +46,14 @@ class Table:
     inodes: npt.NDArray[np.uint64]
     backfilled: npt.NDArray[np.bool_]  # open before the capture and listed at its start
 
-    def where(self, keep: npt.NDArray[np.bool_]) -> Table:
-        """Return the rows that *keep* selects."""
-        return Table(self.attempts[keep], self.states[keep], self.inodes[keep], self.backfilled[keep])
+    def where(self, keep: npt.NDArray[Any]) -> Table:
+        """Return the rows that *keep* selects: flags or places."""
+        return Table(
+            self.attempts.view(_RAW)[keep].view(ATTEMPT),
+            self.states[keep],
+            self.inodes[keep],
+            self.backfilled[keep],
+        )
 
 
 def merge(closed: Attempts, opened: Attempts, before: Snapshot, now: Snapshot) -> Table:
@@ -54,9 +62,10 @@ def merge(closed: Attempts, opened: Attempts, before: Snapshot, now: Snapshot) -
     *opened* has to be read before *closed*: an attempt that ends in between is then in both, and only its
     closed record counts.
     """
-    opened = opened[~_ended(opened, closed)]
-    seen = np.concatenate([closed, opened])
-    attempts = np.concatenate([seen, before.attempts[~_listed(before.attempts, seen)]])
+    opened = _without(opened, _ended(opened, closed))
+    older = before.attempts
+    older = _without(older, _listed(older, closed) | _listed(older, opened))
+    attempts = joined([closed, opened, older])
     _fill_owner(attempts, before)
 
     states = np.full(len(attempts), State.CLOSE, np.uint8)
@@ -66,6 +75,16 @@ def merge(closed: Attempts, opened: Attempts, before: Snapshot, now: Snapshot) -
     states[running], inodes[running] = _measure(attempts[running], now)
     backfilled = (attempts["opened_ns"] == 0) & (_places(attempts, before.attempts) >= 0)
     return Table(attempts, states, inodes, backfilled)
+
+
+def joined(parts: Iterable[Attempts]) -> Attempts:
+    """Put records under each other: as plain bytes, because numpy copies structs field by field."""
+    raw = [part.view(_RAW) for part in parts if len(part)]
+    return (np.concatenate(raw) if raw else np.empty(0, _RAW)).view(ATTEMPT)
+
+
+def _without(attempts: Attempts, left_out: npt.NDArray[np.bool_]) -> Attempts:
+    return attempts.view(_RAW)[~left_out].view(ATTEMPT) if left_out.any() else attempts
 
 
 def _ended(opened: Attempts, closed: Attempts) -> npt.NDArray[np.bool_]:
@@ -85,6 +104,8 @@ def _listed(listed: Attempts, seen: Attempts) -> npt.NDArray[np.bool_]:
 
 def _places(attempts: Attempts, listed: Attempts) -> Places:
     """Return where each attempt's socket is in *listed*, -1 where it is not."""
+    if not len(listed):
+        return np.full(len(attempts), -1)
     places: Places = pd.Index(listed["cookie"]).get_indexer(pd.Index(attempts["cookie"]))
     unnumbered = np.flatnonzero(attempts["cookie"] == 0)
     if len(unnumbered):

@@ -10,7 +10,8 @@ import pandas as pd
 
 from netlab.kernel.sockdiag import State
 
-_SENTENCES = {
+_SENTENCES: dict[str | None, str] = {
+    "ETIMEDOUT": "the peer stopped acknowledging",
     "ECONNREFUSED": "refused: the peer answered the SYN with a reset",
     "ECONNRESET": "reset by the peer",
     "EPIPE": "reset by the peer after it had closed its side",
@@ -32,16 +33,18 @@ def explain(
     """
     codes = errors.astype(np.int64)
     codes[(codes == 0) & (last_states == State.SYN_SENT)] = errno.ECANCELED
-    names = pd.Categorical(pd.Series(codes).map(_name), categories=None)
-    reasons = pd.Series(names.astype("string")).map(_SENTENCES).astype("string")
-    timed_out = codes == errno.ETIMEDOUT
-    unanswered = timed_out & (last_states == State.SYN_SENT)
-    reasons[unanswered] = (
-        "no answer to " + pd.Series(syn_retransmits[unanswered] + 1).astype("string").to_numpy() + " SYNs"
-    )
-    reasons[timed_out & ~unanswered] = "the peer stopped acknowledging"
-    return names, reasons
+    unanswered = (codes == errno.ETIMEDOUT) & (last_states == State.SYN_SENT)
+    syns = np.where(unanswered, syn_retransmits.astype(np.int64) + 1, 0)
+    places, distinct = pd.factorize(codes << 32 | syns)
+    cases = [(int(case) >> 32, int(case) & 0xFFFFFFFF) for case in distinct]
+    names = np.array([_name(code) for code, _ in cases], object)
+    sentences = pd.array([_sentence(*case) for case in cases], dtype="string")
+    return pd.Categorical(names[places]), pd.Series(sentences.take(places))
 
 
 def _name(code: int) -> str | None:
     return errno.errorcode.get(code, f"errno {code}") if code else None
+
+
+def _sentence(code: int, syns: int) -> str | None:
+    return f"no answer to {syns} SYN{'s' * (syns > 1)}" if syns else _SENTENCES.get(_name(code))

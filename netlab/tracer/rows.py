@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import pyarrow as pa
 
 from netlab import addresses
 from netlab.frames import Missing, categories
@@ -48,8 +49,10 @@ def connections(
     missing
         What the frame lacks.
     """
-    order = np.argsort(table.attempts["opened_ns"], kind="stable")
-    attempts, states = table.attempts[order], table.states[order]
+    opened = table.attempts["opened_ns"]
+    if (opened[1:] < opened[:-1]).any():
+        table = table.where(np.argsort(opened, kind="stable"))
+    attempts, states = table.attempts, table.states
     data = {
         "protocol": categories(np.zeros(len(attempts), np.int8), ["tcp"]),
         "family": np.where(attempts["family"] == _AF_INET6, 6, 4),
@@ -60,9 +63,9 @@ def connections(
         "remote_address": _address(attempts, "remote_address"),
         "remote_port": _unless_zero(attempts["remote_port"]),
         "netns": _unless_zero(attempts["netns"]),
-        "seen": categories(table.backfilled[order].astype(np.int8), ["live", "backfill"]),
+        "seen": categories(table.backfilled.astype(np.int8), ["live", "backfill"]),
         "cookie": _unless_zero(attempts["cookie"]),
-        "inode": _unless_zero(table.inodes[order]),
+        "inode": _unless_zero(table.inodes),
     }
     parts = (
         _owner(attempts, command_lines),
@@ -75,13 +78,17 @@ def connections(
 
 def _owner(attempts: Attempts, command_lines: Mapping[int, str]) -> dict[str, Any]:
     unknown = attempts["pid_source"] == PidSource.NONE
-    distinct, places = np.unique(attempts["process"], return_inverse=True)
-    names = pd.array([printable(name) for name in distinct.tolist()], dtype="string")
-    lines = pd.Series(attempts["pid"]).map(command_lines).astype("string")
+    raw = np.ascontiguousarray(attempts["process"])
+    column = pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), len(raw), [None, pa.py_buffer(raw)])
+    distinct = column.dictionary_encode()
+    names = [printable(name.rstrip(b"\0")) for name in distinct.dictionary.to_pylist()]
+    process = addresses.column([pa.array(names, pa.large_string()).take(distinct.indices)])
+    owners, pids = pd.factorize(attempts["pid"])
+    lines = pd.array([command_lines.get(pid) for pid in pids.tolist()], dtype="string")
     return {
         "pid": np.ma.array(attempts["pid"], mask=unknown),
-        "process": pd.Series(names.take(places)).mask(unknown),
-        "cmdline": lines.mask(unknown),
+        "process": pd.Series(process).mask(unknown),
+        "cmdline": pd.Series(lines.take(owners)).mask(unknown),
         "uid": np.ma.array(attempts["uid"], mask=unknown),
         "pid_source": categories(attempts["pid_source"], _PID_SOURCES),
     }

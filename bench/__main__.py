@@ -1,0 +1,25 @@
+"""Every measurement, as a table of ratios: `python -m bench [name …]`.
+
+Each ratio is of two things measured in turn in this very run; absolute times on a shared machine mean little.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+NAMES = ("conntrack", "sockets", "maps", "tracer")
+
+
+def main() -> None:
+    chosen = sys.argv[1:] or NAMES
+    for name in chosen:
+        if name not in NAMES:
+            sys.exit(f"there is no measurement {name!r}: {', '.join(NAMES)}")
+    print(f"{'what':<78} {'ratio':>8}  detail")
+    for name in chosen:
+        for what, ratio, detail in importlib.import_module(f"bench.{name}").measure():
+            print(f"{what:<78} {ratio:>8.3g}  {detail}", flush=True)
+
+
+main()

@@ -1,0 +1,66 @@
+"""A million open attempts: from the BPF map to the DataFrame."""
+
+from __future__ import annotations
+
+import ctypes
+import statistics
+import time
+
+import numpy as np
+
+from netlab.kernel.bpf import Program
+from netlab.tracer import rows
+from netlab.tracer.filters import Filter
+from netlab.tracer.layout import ATTEMPT
+from netlab.tracer.merge import merge
+from netlab.tracer.snapshot import Snapshot
+
+ENTRIES = 1_000_000
+ROUNDS = 3
+
+
+def measure() -> list[tuple[str, float, str]]:
+    sizes = {"NETLAB_OPEN_MAX": str(ENTRIES + ENTRIES // 8), "NETLAB_RING_PAGES": "16"}
+    with Program("tcp", settings=Filter().macros() | sizes, layouts={"netlab_attempt": ATTEMPT}) as tcp:
+        table = tcp.map("netlab_open", "u8", ATTEMPT)
+        _fill(table)
+        read, built = [], []
+        for _ in range(ROUNDS):
+            start = time.perf_counter()
+            records = table.items()[1]
+            middle = time.perf_counter()
+            merged = merge(np.empty(0, ATTEMPT), records, Snapshot.empty(), Snapshot.empty())
+            frame = rows.connections(merged, to_utc_ns=0, now_ns=0, command_lines={}, missing=[])
+            end = time.perf_counter()
+            assert len(frame) == ENTRIES
+            read.append(middle - start)
+            built.append(end - middle)
+    reading, building = statistics.median(read), statistics.median(built)
+    detail = (
+        f"read {reading:.2f} s, {ATTEMPT.itemsize} bytes each; frame {building:.2f} s; target 0.6 s in all"
+    )
+    return [("1 M map entries: map and frame / reading the map", (reading + building) / reading, detail)]
+
+
+def _fill(table: object) -> None:
+    values = np.zeros(ENTRIES, ATTEMPT)
+    numbers = np.arange(1, ENTRIES + 1)
+    values["socket"] = values["cookie"] = values["opened_ns"] = numbers
+    values["family"], values["direction"], values["pid"], values["pid_source"] = 2, 1, numbers % 500, 1
+    values["process"] = b"bench"
+    values["local_address"][:, :4] = [10, 0, 0, 1]
+    values["remote_address"][:, :4] = numbers.astype(">u4").view(np.uint8).reshape(-1, 4)
+    values["local_port"], values["remote_port"] = numbers % 60_000, 443
+    keys = numbers.astype("u8")
+    count = ctypes.c_uint32(ENTRIES)
+    failed = table._lib.bpf_update_batch(  # type: ignore[attr-defined]  # noqa: SLF001 - only a bench fills maps
+        table._descriptor,  # type: ignore[attr-defined]  # noqa: SLF001
+        keys.ctypes.data,
+        values.ctypes.data,
+        ctypes.byref(count),
+    )
+    assert not failed
+
+
+if __name__ == "__main__":
+    print(*measure(), sep="\n")

@@ -1,0 +1,141 @@
+"""What a capture costs those it watches, and what it misses, with tcplife beside it."""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import netlab
+
+CONNECTIONS, STREAM_BYTES, ROUNDS = 4_000, 1 << 30, 7
+HELD_OPEN = 8_000
+
+
+@contextlib.contextmanager
+def server() -> Iterator[int]:
+    """Accept and close on loopback, reading whatever comes."""
+    with socket.create_server(("127.0.0.1", 0), backlog=4096) as listener:
+        threading.Thread(target=_accept, args=(listener,), daemon=True).start()
+        yield listener.getsockname()[1]
+        listener.shutdown(socket.SHUT_RDWR)
+
+
+def _accept(listener: socket.socket) -> None:
+    space = bytearray(1 << 20)
+    while True:
+        try:
+            connection, _ = listener.accept()
+        except OSError:
+            return
+        with connection, contextlib.suppress(ConnectionError):
+            while connection.recv_into(space):
+                pass
+
+
+def connect_and_close(port: int) -> float:
+    start = time.perf_counter()
+    for _ in range(CONNECTIONS):
+        socket.create_connection(("127.0.0.1", port)).close()
+    return time.perf_counter() - start
+
+
+def stream(port: int) -> float:
+    block = bytes(1 << 20)
+    start = time.perf_counter()
+    with socket.create_connection(("127.0.0.1", port)) as client:
+        for _ in range(STREAM_BYTES // len(block)):
+            client.sendall(block)
+        client.shutdown(socket.SHUT_WR)
+        client.recv(1)
+    return time.perf_counter() - start
+
+
+def _compared(work: Callable[[int], float], watched: contextlib.AbstractContextManager[object]) -> float:
+    """Return the median of time watched / time alone, taken in turn."""
+    with server() as port:
+        work(port)
+        alone = [work(port) for _ in range(ROUNDS)]
+        with watched:
+            seen = [work(port) for _ in range(ROUNDS)]
+        alone += [work(port) for _ in range(ROUNDS)]
+    return statistics.median(seen) / statistics.median(alone)
+
+
+@contextlib.contextmanager
+def tcplife(output: Path = Path("/dev/null")) -> Iterator[None]:
+    """Run tcplife of libbpf-tools, which prints a line for each closed connection."""
+    tool = shutil.which("tcplife", path="/usr/sbin:/usr/bin")
+    assert tool, "run: apt-get install libbpf-tools"
+    with output.open("w", encoding="utf-8") as lines:
+        process = subprocess.Popen([tool], stdout=lines, stderr=subprocess.DEVNULL)
+        time.sleep(1.5)
+        try:
+            yield
+        finally:
+            time.sleep(0.5)
+            process.send_signal(signal.SIGINT)
+            process.wait(10)
+
+
+def _missed() -> list[tuple[str, float, str]]:
+    """Hold many connections open at once, close them all, and return the share each tool has as rows."""
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        socket.create_server(("127.0.0.1", 0), backlog=4096) as listener,
+    ):
+        port, lines = listener.getsockname()[1], Path(directory) / "tcplife"
+        with netlab.capture(port=port) as capture, tcplife(lines), contextlib.ExitStack() as opened:
+            for _ in range(HELD_OPEN):
+                opened.enter_context(socket.create_connection(("127.0.0.1", port)))
+                opened.enter_context(listener.accept()[0])
+        ours = capture.connections()
+        theirs = sum(str(port) in line for line in lines.read_text(encoding="utf-8").splitlines())
+    counted = netlab.coverage(ours)["count"].sum()
+    return [
+        (
+            "rows of netlab.capture() / sockets opened and closed",
+            len(ours) / (2 * HELD_OPEN),
+            f"{counted} counted as lost",
+        ),
+        (
+            "rows of tcplife / sockets opened and closed",
+            theirs / (2 * HELD_OPEN),
+            f"{2 * HELD_OPEN} sockets open at once",
+        ),
+    ]
+
+
+def measure() -> list[tuple[str, float, str]]:
+    detail = f"target 1.05; {CONNECTIONS} connections by a Python client, both ends watched, {ROUNDS} rounds"
+    stream_detail = f"target 1.01; {STREAM_BYTES >> 30} GiB over loopback"
+    return [
+        (
+            "connect and close: with netlab.capture() / alone",
+            _compared(connect_and_close, netlab.capture()),
+            detail,
+        ),
+        (
+            "connect and close: with tcplife / alone",
+            _compared(connect_and_close, tcplife()),
+            "for comparison",
+        ),
+        ("bulk stream: with netlab.capture() / alone", _compared(stream, netlab.capture()), stream_detail),
+        ("bulk stream: with tcplife / alone", _compared(stream, tcplife()), "for comparison"),
+        *_missed(),
+    ]
+
+
+if __name__ == "__main__":
+    print(*measure(), sep="\n")
