@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from netlab import addresses, checks
 from netlab.errors import BadInput
-from netlab.frames import Gap, Missing
+from netlab.frames import Gap, Missing, categories
 from netlab.kernel import netlink, netns as namespaces, processes, sockdiag
 from netlab.kernel.sockdiag import Sockets, State
 from netlab.schemas import CONNECTIONS
@@ -23,14 +23,13 @@ Flags: TypeAlias = npt.NDArray[np.bool_]
 Masked: TypeAlias = np.ma.MaskedArray[Any, Any]
 
 _TABLES = {"tcp": sockdiag.tcp_sockets, "udp": sockdiag.udp_sockets}
-_PROTOCOLS = {socket.IPPROTO_TCP: "tcp", socket.IPPROTO_UDP: "udp"}
 _UNCONNECTED = "unconnected"  # a UDP socket in CLOSE, which RFC 9293 has no word for; ss says UNCONN
 _STATES = [
     _UNCONNECTED if state is State.CLOSE else state.name.lower().replace("_", "-") for state in State
 ]  # State counts from 1
 _WITHOUT_PEER = {"listen", _UNCONNECTED}
-_DIRECTIONS = ["incoming", "outgoing", "unknown"]
-_INCOMING, _OUTGOING, _UNKNOWN, _NO_PEER = 0, 1, 2, -1
+_DIRECTIONS = ["incoming", "outgoing", "unknown", None]
+_INCOMING, _OUTGOING, _UNKNOWN, _NO_PEER = range(4)
 _NOBODY = 0  # no process has this id
 _HIGHEST_PID = 1 << 22  # PID_MAX_LIMIT, include/linux/threads.h
 
@@ -40,7 +39,7 @@ class Snapshot:
     """The sockets of one namespace at one moment; the arrays are as long as the table."""
 
     sockets: Sockets
-    direction: npt.NDArray[np.int8]  # places in _DIRECTIONS, -1 where there is no peer
+    direction: npt.NDArray[np.int8]  # places in _DIRECTIONS
     pid: Masked
     netns: int  # inode
     unreadable: int  # processes whose descriptors could not be looked at
@@ -118,7 +117,7 @@ def connections(
         keep &= np.isin(found.pid.filled(_NOBODY), _owned_by(found.where(keep), process))
     found = found.where(keep)
     data = columns(found)
-    data["seen"] = _constant("poll", len(found.sockets))
+    data["seen"] = categories(np.zeros(len(found.sockets), np.int8), ["poll"])
     return CONNECTIONS.frame(data, _missing(found))
 
 
@@ -146,10 +145,10 @@ def columns(found: Snapshot) -> dict[str, Any]:
     sockets, records = found.sockets, found.sockets.records
     family, peerless = sockets.family, found.direction == _NO_PEER
     return {
-        "protocol": _category(sockets.protocol == socket.IPPROTO_UDP, ["tcp", "udp"]),
+        "protocol": categories(np.where(sockets.protocol == socket.IPPROTO_UDP, 1, 0), ["tcp", "udp"]),
         "family": family,
-        "state": _category(sockets.state - 1, _STATES),
-        "direction": _category(found.direction, _DIRECTIONS),
+        "state": categories(sockets.state, [None, *_STATES]),
+        "direction": categories(found.direction, _DIRECTIONS),
         "local_address": addresses.column([_text(family, records["local_address"])]),
         "local_port": records["local_port"],
         "remote_address": addresses.column([_text(family, records["remote_address"], peerless)]),
@@ -158,7 +157,7 @@ def columns(found: Snapshot) -> dict[str, Any]:
         "uid": np.ma.array(records["uid"], mask=~sockets.owned),  # else the kernel says 0, which is root
         "netns": np.full(len(sockets), found.netns),
         **_traffic(sockets),
-        "pid_source": _category(np.where(np.ma.getmaskarray(found.pid), -1, 0), ["socket"]),
+        "pid_source": categories(np.where(np.ma.getmaskarray(found.pid), 1, 0), ["socket", None]),
         "cookie": sockets.cookie,
         "inode": np.ma.array(records["inode"], mask=~sockets.owned),
     }
@@ -241,14 +240,6 @@ def _text(
     places = np.empty(len(family), np.int64)
     places[np.concatenate([np.flatnonzero(four), np.flatnonzero(~four)])] = np.arange(len(family))
     return pa.concat_arrays(parts).take(pa.array(places, mask=missing))
-
-
-def _category(codes: npt.NDArray[Any], names: list[str]) -> pd.Categorical[str]:
-    return pd.Categorical.from_codes(codes.astype(np.int8), pd.Index(names))
-
-
-def _constant(value: str, rows: int) -> pd.Categorical[str]:
-    return _category(np.zeros(rows), [value])
 
 
 def _check(
