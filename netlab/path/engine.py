@@ -3,7 +3,8 @@
 A run has two parts. Discovery sends one probe to each TTL, a window of them ahead of what answered, until
 the end of the path is known. Repetition sends the other queries to the TTLs of the path only, all at once
 except those to the end of the path: they go one after the other, because a second SYN of the same flow is
-answered only after the first one's connection was reset (RFC 9293 section 3.10.7.4).
+answered only after the first one's connection was reset (RFC 9293 section 3.10.7.4). When the end answers
+only after repetition had begun, what was sent there meanwhile is void and sent again.
 
 Times are integers in nanoseconds, so that waiting until a moment really reaches it.
 """
@@ -24,7 +25,7 @@ MILLISECOND = 10**6
 # round-trip time covers a detour on the way back; the floor covers routers that make ICMP errors in
 # software, and this process not being scheduled.
 PATIENCE_FACTOR = 3
-PATIENCE_FLOOR_NS = 15 * MILLISECOND
+PATIENCE_FLOOR_NS = 10 * MILLISECOND
 # How long a silent probe keeps its place in the window while nothing at all has answered.
 BLIND_HOLD_NS = 100 * MILLISECOND
 
@@ -100,13 +101,23 @@ class _Prober:
         self._run.probes[mark] = self._pending[mark] = probe
 
     def _take(self, answer: Answer) -> None:
+        end_before = self._run.end_ttl
         probe = self._run.take(answer)
         if probe is None:
             return
-        del self._pending[probe.mark]
+        self._pending.pop(probe.mark, None)
+        if self._run.end_ttl != end_before:
+            self._void_later_than(probe)
         round_trip, _ = timing(probe, answer)
         for ttl in range(probe.ttl + 1):
             self._slowest[ttl] = max(self._slowest[ttl], round_trip)
+
+    def _void_later_than(self, first: Probe) -> None:
+        overlapping = [p for p in self._pending.values() if p.ttl == first.ttl and p.sent_ns >= first.sent_ns]
+        for probe in overlapping:
+            del self._pending[probe.mark]
+            self._run.void.add(probe.mark)
+            self._sent[probe.ttl] -= 1
 
     def _next_ttl(self, now: int) -> int | None:
         """Return the TTL to probe now, or None if that must wait or all is sent."""

@@ -170,7 +170,8 @@ def _add_nodes(graph: nx.DiGraph[str], traces: list[_Trace]) -> None:
             name=None,
             silent=node.startswith(_SILENT),
         )
-    graph.add_node(SOURCE, probes=0, answers=0, loss=None, rtt_ms=None)
+    if SOURCE in graph:
+        graph.nodes[SOURCE].update(answers=0, rtt_ms=None)  # it was nobody's target
 
 
 def _add_edges(graph: nx.DiGraph[str], traces: list[_Trace]) -> None:

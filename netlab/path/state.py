@@ -67,7 +67,7 @@ class Run:
 
     `end_ttl` is the lowest TTL whose answer ends the path, `given_up_early` how many silent probes got less
     than the full timeout because later hops had answered, `unplaced` how many UDP answers of the target did
-    not say which probe they are for.
+    not say which probe they are for. `void` are marks of probes that count for nothing.
     """
 
     number: int
@@ -76,6 +76,7 @@ class Run:
     end_ttl: int | None = None
     given_up_early: int = 0
     unplaced: int = 0
+    void: set[int] = field(default_factory=set)
 
     def take(self, answer: Answer) -> Probe | None:
         """Keep *answer*; return the probe it answers, or None for a duplicate or a stranger."""
@@ -92,9 +93,10 @@ class Run:
 
     def reported(self) -> list[tuple[Probe, Answer | None]]:
         """Return the probes up to the end of the path, by TTL and attempt, each with its answer."""
-        probes = sorted(self.probes.values(), key=lambda probe: (probe.ttl, probe.attempt))
         last = self.end_ttl or 255
-        return [(probe, self.answers.get(probe.mark)) for probe in probes if probe.ttl <= last]
+        counted = [p for p in self.probes.values() if p.ttl <= last and p.mark not in self.void]
+        counted.sort(key=lambda probe: (probe.ttl, probe.attempt))
+        return [(probe, self.answers.get(probe.mark)) for probe in counted]
 
 
 def timing(probe: Probe, answer: Answer) -> tuple[int, Clock]:

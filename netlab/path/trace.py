@@ -63,7 +63,7 @@ def traceroute(
         How many probes each TTL gets, 1 to 100.
     timeout_s
         How long the last silent probes are waited for, in seconds. A silent hop before one that answered
-        gets less: three times that hop's round-trip time, at least 15 ms.
+        gets less: three times that hop's round-trip time, at least 10 ms.
     runs
         How often to repeat the whole trace, with the same flow.
     source_port
@@ -131,7 +131,7 @@ def traceroute(
 def _counted(runs: int, target: str, *, progress: bool) -> Iterable[int]:
     if not progress:
         return range(runs)
-    from tqdm.auto import tqdm  # noqa: PLC0415 - it looks for a notebook when imported
+    from tqdm.auto import tqdm
 
     return tqdm(range(runs), desc=f"traceroute {target}", unit="run")  # type: ignore[no-any-return]
 

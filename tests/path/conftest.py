@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import os
 import socket
@@ -78,7 +79,7 @@ class Network:
         self.links.append((near, far, number))
 
     def warm(self) -> None:
-        """Wait until all neighbours know each other: the first IPv6 packets of a new link may wait a second."""
+        """Make all neighbours know each other: the first IPv6 packets of a link may wait a second."""
         ways = [(near, f"10.99.{n}.2") for near, _, n in self.links]
         ways += [(near, f"fd99:{n}::2") for near, _, n in self.links]
         ways += [(far, f"fd99:{n}::1") for _, far, n in self.links]
@@ -87,11 +88,8 @@ class Network:
 
     def _meet(self, way: tuple[str, str]) -> None:
         node, address = way
-        with (
-            self._socket(node, address, socket.SOCK_STREAM) as sock,
-            contextlib.suppress(ConnectionRefusedError),
-        ):
-            sock.connect((address, 9))
+        with self._socket(node, address, socket.SOCK_STREAM) as sock:
+            assert sock.connect_ex((address, 9)) == errno.ECONNREFUSED
 
     @contextlib.contextmanager
     def rules(self, node: str, chain: str) -> Iterator[None]:

@@ -163,7 +163,7 @@ def test_one_flow_never_shows_a_false_link(diamond: Network, family: int, protoc
     target = "10.99.2.2" if family == 4 else "fd99:2::2"
     wired = diamond_links(family)
 
-    hops = [traceroute(target, protocol=protocol, netns=diamond.netns("client")) for _ in range(25)]
+    hops = [traceroute(target, protocol=protocol, netns=diamond.netns("client")) for _ in range(100)]
 
     seen = {edge for trace in hops for edge in path_graph(trace).edges}
     assert seen <= wired
@@ -293,6 +293,12 @@ def test_names_are_looked_up_only_when_asked(chain: Chain, monkeypatch: pytest.M
 
     assert (named["name"] == "name-of-" + named["address"]).all()
     assert plain["name"].isna().all()
+
+
+def test_progress_counts_the_runs(chain: Chain, capsys: pytest.CaptureFixture[str]) -> None:
+    traceroute(chain.target(4), netns=chain.client, runs=3, progress=True)
+
+    assert "3/3" in capsys.readouterr().err
 
 
 @pytest.fixture

@@ -43,7 +43,8 @@ def resealed(packet: bytes) -> bytes:
     """Return *packet* with every checksum as scapy computes it."""
     layers = parsed(packet)
     for layer in layers.layers():
-        layers[layer].fields.pop("chksum", None)
+        if "chksum" in layers[layer].fields:
+            del layers[layer].chksum  # also forgets the bytes that scapy would otherwise send again
     return bytes(layers)
 
 

@@ -1,0 +1,173 @@
+"""The strategy on simulated paths: a clock that only jumps makes every wait exact."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from netlab.path import engine, pace
+from netlab.path.simulated import SimulatedChannel, SimulatedHop
+from netlab.path.state import Run
+
+MS = engine.MILLISECOND
+
+
+def routers(*rtts_ms: float) -> list[SimulatedHop]:
+    return [SimulatedHop(address=f"10.0.0.{n}", rtt_ms=rtt) for n, rtt in enumerate(rtts_ms, 1)]
+
+
+def destination(rtt_ms: float, reply: str = "port-unreachable") -> SimulatedHop:
+    return SimulatedHop(address="10.0.0.99", rtt_ms=rtt_ms, reply=reply)
+
+
+SILENT = SimulatedHop(address="", rtt_ms=0, reply="")
+
+
+def traced(
+    channel: SimulatedChannel,
+    *,
+    first_ttl: int = 1,
+    max_ttl: int = 30,
+    queries: int = 3,
+    timeout_ms: int = 1000,
+) -> Run:
+    plan = engine.Plan(first_ttl=first_ttl, max_ttl=max_ttl, queries=queries, timeout_ns=timeout_ms * MS)
+    return engine.probe_path(plan, channel, number=0, pace=pace.Pace(), marks=itertools.count(1))
+
+
+def heard(run: Run) -> dict[int, list[str]]:
+    """Return who answered, by TTL, with "" for a silent probe."""
+    rows: dict[int, list[str]] = {}
+    for probe, answer in run.reported():
+        rows.setdefault(probe.ttl, []).append(answer.address if answer else "")
+    return rows
+
+
+def test_every_hop_answers_every_query_and_nothing_is_reported_past_the_destination() -> None:
+    run = traced(SimulatedChannel([*routers(1, 2, 3), destination(4)]))
+
+    assert heard(run) == {n: [f"10.0.0.{n}"] * 3 for n in (1, 2, 3)} | {4: ["10.0.0.99"] * 3}
+
+
+def test_repetitions_are_sent_to_the_path_only() -> None:
+    channel = SimulatedChannel([*routers(1, 2, 3), destination(4)])
+    traced(channel, queries=5)
+    past_the_end = [ttl for _, ttl in channel.sent if ttl > 4]
+
+    assert len(past_the_end) == len(set(past_the_end)) <= engine.WINDOW
+
+
+def test_a_trace_takes_one_round_trip_per_query_to_the_destination() -> None:
+    channel = SimulatedChannel([*routers(1, 2, 3), destination(40)])
+    traced(channel, max_ttl=10)
+
+    assert channel.now_ns() == 3 * 40 * MS
+
+
+def test_probes_to_the_destination_go_one_after_the_other() -> None:
+    channel = SimulatedChannel([*routers(1, 2, 3), destination(40)])
+    run = traced(channel, max_ttl=10)
+    times = [probe.sent_ns for probe, _ in run.reported() if probe.ttl == 4]
+
+    assert [later - earlier for earlier, later in itertools.pairwise(times)] == [40 * MS, 40 * MS]
+
+
+@pytest.mark.parametrize("silent", [1, 2, 5])
+def test_silent_hops_are_waited_for_together(silent: int) -> None:
+    channel = SimulatedChannel([*routers(10), *[SILENT] * silent, *routers(20), destination(30)])
+    run = traced(channel)
+
+    # the destination is known after 30 ms; the repeated silent probes then get three times that
+    assert channel.now_ns() == (30 + engine.PATIENCE_FACTOR * 30) * MS
+    assert run.given_up_early == 3 * silent
+
+
+def test_a_near_destination_still_leaves_silent_hops_the_floor() -> None:
+    channel = SimulatedChannel([SILENT, destination(0.5)])
+    traced(channel)
+
+    assert channel.now_ns() == round(0.5 * MS) + engine.PATIENCE_FLOOR_NS
+
+
+def test_a_dead_target_costs_the_timeout_once() -> None:
+    channel = SimulatedChannel([*routers(1, 2, 3), SILENT])
+    run = traced(channel)
+    last_sent = max(at for at, _ in channel.sent)
+
+    assert channel.now_ns() == last_sent + 1000 * MS
+    assert last_sent < 100 * MS
+    assert heard(run)[30] == ["", "", ""]
+    assert run.given_up_early == 0
+
+
+def test_a_network_that_never_answers_costs_the_timeout_and_the_blind_holds() -> None:
+    channel = SimulatedChannel([SILENT])
+    traced(channel)
+
+    # two windows cover 30 TTLs, and one more hold ends the discovery
+    assert channel.now_ns() <= 1000 * MS + 3 * engine.BLIND_HOLD_NS
+    assert len(channel.sent) == 90
+
+
+def test_a_slow_answer_that_comes_before_the_run_ends_still_counts() -> None:
+    slow = SimulatedHop(address="10.0.0.2", rtt_ms=50)
+    run = traced(SimulatedChannel([*routers(1), slow, destination(30)]))
+
+    assert heard(run)[2] == ["10.0.0.2"] * 3
+
+
+@pytest.mark.parametrize("lost", range(12))
+def test_one_lost_probe_is_one_silent_row(lost: int) -> None:
+    channel = SimulatedChannel([*routers(1, 2, 3), destination(4)], lost=frozenset({lost}))
+    rows = heard(traced(channel))
+    silent = sum(address == "" for addresses in rows.values() for address in addresses)
+
+    # a probe past the destination is no row; one lost at the destination moves the end of discovery only
+    assert silent == (0 if channel.sent[lost][1] > 4 else 1)
+    assert {ttl: set(addresses) - {""} for ttl, addresses in rows.items()} == {
+        1: {"10.0.0.1"},
+        2: {"10.0.0.2"},
+        3: {"10.0.0.3"},
+        4: {"10.0.0.99"},
+    }
+
+
+def test_a_router_that_refuses_ends_the_path() -> None:
+    refusing = SimulatedHop(address="10.0.0.3", rtt_ms=3, reply="admin-prohibited")
+    run = traced(SimulatedChannel([*routers(1, 2), refusing]))
+
+    assert max(heard(run)) == run.end_ttl == 3
+
+
+def test_a_window_of_probes_is_ahead_of_the_answers() -> None:
+    channel = SimulatedChannel([*routers(*range(10, 310, 10))])
+    traced(channel, max_ttl=30, queries=1)
+    at_once = [ttl for at, ttl in channel.sent if at == 0]
+
+    assert at_once == list(range(1, engine.WINDOW + 1))
+
+
+def test_never_more_than_the_stated_packets_in_any_second() -> None:
+    channel = SimulatedChannel([*routers(*[0.01] * 200), destination(0.01)])
+    plan = engine.Plan(first_ttl=1, max_ttl=255, queries=30, timeout_ns=1000 * MS)
+    engine.probe_path(plan, channel, number=0, pace=pace.Pace(), marks=itertools.count(1))
+    times = [at for at, _ in channel.sent]
+
+    assert len(times) > 5000
+    assert all(times[i + pace.PER_SECOND] - times[i] >= 10**9 for i in range(len(times) - pace.PER_SECOND))
+
+
+def test_duplicates_and_strangers_change_nothing() -> None:
+    channel = SimulatedChannel([*routers(1), destination(2)])
+    run = traced(channel)
+    before = run.reported()
+    answer = next(answer for _, answer in before if answer)
+
+    assert run.take(answer) is None
+    assert run.take(type(answer)(**{**fields(answer), "marks": (60_000,)})) is None
+    assert run.reported() == before
+
+
+def fields(answer: object) -> dict[str, object]:
+    return {name: getattr(answer, name) for name in type(answer).__slots__}  # type: ignore[attr-defined]

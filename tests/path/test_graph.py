@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import networkx as nx
+import pandas as pd
+import pytest
+
+from netlab.errors import BadInput
+from netlab.frames import Gap, Missing
+from netlab.path.graph import path_graph
+from netlab.schemas import HOPS
+
+
+def hops(text: str, *, target: str = "t", flow: int = 0, run: int = 0, first_ttl: int = 1) -> pd.DataFrame:
+    """Return the frame of one trace: TTLs separated by spaces, answers by commas, `*` for silence.
+
+    An answer is an address and its round trip: `a:1.5`; `d!9` is the destination.
+    """
+    rows = []
+    for ttl, answers in enumerate(text.split(), first_ttl):
+        for attempt, answer in enumerate(answers.split(",")):
+            address, _, rtt_ms = answer.replace("!", ":").partition(":")
+            known = address != "*"
+            rows.append(
+                {
+                    "target": target,
+                    "run": run,
+                    "flow": flow,
+                    "ttl": ttl,
+                    "attempt": attempt,
+                    "address": address if known else None,
+                    "rtt_ms": float(rtt_ms) if known else None,
+                    "reached": "!" in answer if known else None,
+                }
+            )
+    columns = {name: [row[name] for row in rows] for name in rows[0]}
+    return HOPS.frame(columns, missing=[Missing("late answers", Gap.INCOMPLETE, 1, "why")])
+
+
+def joined(*frames: pd.DataFrame) -> nx.DiGraph[str]:
+    return path_graph(pd.concat(frames, ignore_index=True))
+
+
+def test_a_trace_is_a_chain_from_the_source_to_the_destination() -> None:
+    graph = path_graph(hops("a:1,a:3,a:2 b:5,b:4,b:6 d!9,d!8,d!7"))
+
+    assert list(graph.edges) == [("source", "a"), ("a", "b"), ("b", "d")]
+    assert graph.nodes["b"] == {
+        "ttl": 2,
+        "probes": 3,
+        "answers": 3,
+        "loss": 0,
+        "rtt_ms": 5,
+        "reached": False,
+        "name": None,
+        "silent": False,
+    }
+    assert graph.nodes["d"]["reached"]
+    assert (graph.nodes["source"]["answers"], graph.nodes["source"]["rtt_ms"]) == (0, None)
+    assert graph.edges["a", "b"] == {"probes": 3, "answers": 3, "rtt_increase_ms": 3, "certain": True}
+
+
+def test_a_silent_ttl_is_a_node_and_no_link_passes_it() -> None:
+    graph = path_graph(hops("a:1 *,* d!3"))
+
+    assert list(graph.edges) == [("source", "a"), ("a", "* ttl 2"), ("* ttl 2", "d")]
+    assert graph.nodes["* ttl 2"]["silent"]
+    assert graph.nodes["* ttl 2"]["loss"] == 1
+    assert graph.edges["a", "* ttl 2"]["rtt_increase_ms"] is None
+
+
+def test_silent_ttls_after_the_last_answer_are_left_out() -> None:
+    assert list(path_graph(hops("a:1 * *")).nodes) == ["source", "a"]
+
+
+def test_a_trace_without_any_answer_is_the_source_alone() -> None:
+    assert list(path_graph(hops("* * *")).nodes) == ["source"]
+
+
+def test_lost_probes_are_loss_of_the_node_and_its_edge() -> None:
+    graph = path_graph(hops("a:1,*,* d!2,d!2,*"))
+
+    assert graph.nodes["a"]["loss"] == pytest.approx(2 / 3)
+    assert (graph.edges["a", "d"]["probes"], graph.edges["a", "d"]["answers"]) == (3, 2)
+
+
+def test_flows_that_take_different_ways_are_not_crossed() -> None:
+    graph = joined(hops("r:1 a:2 x:3 d!4", flow=0), hops("r:1 b:2 y:3 d!4", flow=1))
+
+    assert set(graph.edges) == {
+        ("source", "r"),
+        ("r", "a"),
+        ("a", "x"),
+        ("x", "d"),
+        ("r", "b"),
+        ("b", "y"),
+        ("y", "d"),
+    }
+    assert graph.edges["source", "r"]["probes"] == 2
+
+
+def test_runs_of_a_flow_are_not_crossed_either() -> None:
+    graph = joined(hops("a:1 x:2 d!3", run=0), hops("b:1 y:2 d!3", run=1))
+
+    assert ("a", "y") not in graph.edges
+    assert ("b", "x") not in graph.edges
+
+
+def test_silence_between_different_neighbours_is_different_nodes() -> None:
+    graph = joined(hops("a:1 * x:3", flow=0), hops("b:1 * y:3", flow=1), hops("a:1 * x:3", flow=2))
+
+    assert not nx.has_path(graph, "a", "y")
+    assert {node for node, silent in graph.nodes(data="silent") if silent} == {"* ttl 2", "* ttl 2 #2"}
+
+
+def test_links_that_may_not_exist_are_marked() -> None:
+    graph = path_graph(hops("r:1,r:1 a:2,b:2 x:3,y:3 d!4,d!4"))
+
+    assert graph.edges["r", "a"]["certain"]
+    assert not graph.edges["a", "x"]["certain"]
+    assert graph.edges["x", "d"]["certain"]
+
+
+def test_no_link_is_claimed_over_ttls_that_were_not_probed() -> None:
+    assert list(path_graph(hops("c:3 d!4", first_ttl=3)).edges) == [("c", "d")]
+
+
+def test_the_graph_says_what_was_asked_and_what_is_missing() -> None:
+    graph = path_graph(hops("a:1", target="db.example"))
+
+    assert graph.graph["target"] == "db.example"
+    assert graph.graph["coverage"][0]["what"] == "late answers"
+
+
+def test_an_empty_frame_is_an_empty_graph() -> None:
+    assert list(path_graph(HOPS.empty()).nodes) == []
+
+
+@pytest.mark.parametrize("wrong", [pd.DataFrame({"ttl": [1]}), None, []])
+def test_what_is_no_trace_is_refused(wrong: object) -> None:
+    with pytest.raises(BadInput, match="needs the column"):
+        path_graph(wrong)  # type: ignore[arg-type]
