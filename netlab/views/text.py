@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 DASH = "\N{EN DASH}"  # between two ends, and where there is no value
+MINUS = "\N{MINUS SIGN}"
 _DRAWABLE = 0x530  # Latin, Greek and Cyrillic end here: what matplotlib's own font has glyphs for
 
 
@@ -34,9 +35,9 @@ def significant(value: float) -> str:
     return f"{value:.{digits}f}"
 
 
-def counted(count: int, what: str) -> str:
-    """Return *count* with its noun, in the plural unless it is one."""
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+def counted(count: int, one: str, many: str = "") -> str:
+    """Return *count* with its noun, in the plural (*many*, or with an s) unless it is one."""
+    return f"{count} {one}" if count == 1 else f"{count} {many or one + 's'}"
 
 
 def seconds(value: Any) -> str:

@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from netlab import parquet
+from netlab.errors import NetlabError
+from netlab.schemas import CONNTRACK
+
+ROWS = 40
+GOOD = parquet.write(
+    CONNTRACK.frame(
+        {
+            "protocol": ["tcp", "udp"] * (ROWS // 2),
+            "src": [f"192.0.2.{row}" for row in range(ROWS)],
+            "packets": np.ma.masked_less(np.arange(ROWS), 7),
+        }
+    ),
+    CONNTRACK,
+)
+
+
+def read(data: bytes, most_bytes: int = 1 << 20) -> object:
+    return parquet.read(data, CONNTRACK, rows=ROWS, missing=[], most_bytes=most_bytes, made_by="0")
+
+
+@given(st.lists(st.tuples(st.integers(0, len(GOOD) - 1), st.integers(0, 255)), min_size=1, max_size=6))
+@settings(max_examples=400, deadline=None)
+def test_damaged_bytes_are_refused_or_read_but_never_crash_later(damage: list[tuple[int, int]]) -> None:
+    data = bytearray(GOOD)
+    for place, byte in damage:
+        data[place] = byte
+
+    try:
+        frame = read(bytes(data))
+    except (ValueError, OSError, KeyError, pa.ArrowException) as error:
+        assert not isinstance(error, NetlabError)  # what the file is called is known one level up
+    else:
+        assert len(str(frame)) > 0
+
+
+def test_more_rows_than_memory_allows_are_refused() -> None:
+    with pytest.raises(ValueError, match="most_bytes"):
+        read(GOOD, most_bytes=ROWS * len(CONNTRACK.columns))
