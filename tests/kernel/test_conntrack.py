@@ -14,7 +14,7 @@ import pytest
 
 from netlab.errors import BadInput
 from netlab.frames import coverage
-from netlab.kernel import conntrack as module, netns
+from netlab.kernel import conntrack as module, netlink, netns
 from netlab.kernel.conntrack import conntrack, nat
 
 CLIENT, ROUTER, SERVER = (f"netlab-ct{os.getpid()}{role}" for role in "crs")
@@ -180,6 +180,18 @@ def test_the_entries_are_those_of_conntrack(router: str) -> None:
 
     assert len(truth) >= 15
     assert set(frame.id) == set(truth)
+
+
+@pytest.mark.privileged
+def test_messages_become_rows_in_the_order_they_came_in(router: str) -> None:
+    with netns.entered(router):
+        dump = netlink.dump(12, 0x101, bytes(4), doing="list conntrack entries")
+
+    frame = module.frame_of(dump, inode=1)
+
+    assert frame.id.tolist() == list(listed(router))  # conntrack(8) prints them as they come
+    assert frame.index.tolist() == list(range(len(dump)))
+    assert (coverage(frame)["count"] == 1).all()
 
 
 @pytest.mark.privileged
