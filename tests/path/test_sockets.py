@@ -35,9 +35,7 @@ def test_without_cap_net_raw_the_error_names_it_and_the_command() -> None:
 
 
 @pytest.mark.privileged
-@pytest.mark.parametrize(
-    ("ports", "passes"), [((50_000, 33_434), 1), ((50_001, 33_434), 0), ((50_000, 1), 0)]
-)
+@pytest.mark.parametrize(("ports", "kept"), [((50_000, 33_434), 1), ((50_001, 33_434), 0), ((50_000, 1), 0)])
 def test_the_filter_passes_errors_about_its_flow_only(ports: tuple[int, int], kept: int) -> None:
     flow = Flow(
         protocol=Protocol.UDP, source=LOOPBACK, target=LOOPBACK, source_port=50_000, port=33_434, salt=0
