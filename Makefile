@@ -7,7 +7,7 @@ BENCH_PACKAGES := libbpf-tools
 BIN := .venv/bin
 LINTED := netlab tests bench
 
-.PHONY: demo test check bench clean system
+.PHONY: demo test check notebooks bench clean system
 
 demo: .venv/ready system
 	$(BIN)/netlab demo
@@ -23,6 +23,12 @@ check: .venv/ready
 	$(BIN)/ruff format --check $(LINTED)
 	$(BIN)/mypy
 	$(BIN)/pytest -q tests/test_layers.py
+
+# After editing a notebook: run it live, keep a recording of such a run, store the outputs.
+notebooks: .venv/ready system
+	$(BIN)/netlab demo
+	cp build/demo/demo.netlab notebooks/recordings/first_look.netlab
+	$(BIN)/jupyter nbconvert --to notebook --execute --inplace notebooks/*.ipynb
 
 bench: .venv/ready system
 	@$(call install,$(BENCH_PACKAGES))

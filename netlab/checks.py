@@ -16,7 +16,7 @@ R = TypeVar("R")
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """Return the sentence that names the good spelling nearest to *word*."""
-    names = sorted(known)
+    names = sorted(map(str, known))  # an enum member as the word it stands for
     close = difflib.get_close_matches(word, names, n=1)
     return f"Did you mean {close[0]!r}?" if close else f"Known: {', '.join(names)}"
 

@@ -221,7 +221,11 @@ def _executed() -> str:
     book = nbformat.read(notebooks() / "01_first_look.ipynb", as_version=4)
     try:
         nbclient.NotebookClient(
-            book, timeout=120, kernel_name="python3", resources={"metadata": {"path": str(notebooks())}}
+            book,
+            timeout=120,
+            kernel_name="python3",
+            resources={"metadata": {"path": str(notebooks())}},
+            extra_arguments=["--IPKernelApp.log_level=ERROR"],
         ).execute()
     except nbclient.exceptions.CellExecutionError as error:
         raise NetlabError(f"the notebook failed: {error.ename}: {error.evalue}") from error
