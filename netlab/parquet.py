@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pandas as pd
@@ -27,6 +28,7 @@ _ARROW = {
 }
 _PANDAS = {pa.int64(): pd.Int64Dtype(), pa.float64(): pd.Float64Dtype(), pa.bool_(): pd.BooleanDtype()}
 _WORDS = {Kind.TEXT, Kind.CATEGORY}
+_CATEGORIES = b"netlab.categories"
 _CELL_BYTES = 9  # a number and its missing flag: the least a cell costs in memory
 
 
@@ -34,9 +36,12 @@ def write(frame: pd.DataFrame, schema: Schema) -> bytes:
     """Return *frame*, which has some or all columns of *schema* in its dtypes, as Parquet."""
     layout = pa.schema([(c.name, _ARROW[c.kind]) for c in schema.columns if c.name in frame.columns])
     table = pa.Table.from_pandas(frame, schema=layout, preserve_index=False)
-    attrs = {b"PANDAS_ATTRS": json.dumps(frame.attrs)}  # where pandas.read_parquet looks for them
+    notes = {
+        b"PANDAS_ATTRS": json.dumps(frame.attrs),  # where pandas.read_parquet looks for them
+        _CATEGORIES: json.dumps({name: list(values.cat.categories) for name, values in _categorical(frame)}),
+    }
     out = io.BytesIO()
-    pq.write_table(table.replace_schema_metadata(table.schema.metadata | attrs), out, compression="zstd")
+    pq.write_table(table.replace_schema_metadata(table.schema.metadata | notes), out, compression="zstd")
     return out.getvalue()
 
 
@@ -47,7 +52,8 @@ def read(
 
     Raises ValueError, which includes `pyarrow.ArrowInvalid`, if *data* is not *rows* rows of *schema*.
     """
-    held = pq.read_schema(pa.BufferReader(data)).names
+    layout = pq.read_schema(pa.BufferReader(data))
+    held = layout.names
     # Words are read as codes, so that a word repeated a million times is in memory once.
     words = [column.name for column in schema.columns if column.kind in _WORDS and column.name in held]
     file = pq.ParquetFile(pa.BufferReader(data), read_dictionary=words)
@@ -59,6 +65,8 @@ def read(
     columns = {
         c.name: _column(table.column(c.name), c.kind, most_bytes) for c in schema.columns if c.name in held
     }
+    if not rows:
+        columns |= _empty_categories(schema, layout)
     frame = schema.frame(columns, missing + _differences(schema, held, made_by))
     if len(frame) != rows:
         raise ValueError(f"it promises {rows} rows and has no column of {schema.name} frames")
@@ -66,15 +74,28 @@ def read(
 
 
 def _column(values: pa.ChunkedArray, kind: Kind, most_bytes: int) -> Any:
-    if values.null_count == len(values):  # other writers give such a column any type
-        return [None] * len(values)
+    if values.null_count == len(values) and not pa.types.is_dictionary(values.type):
+        return [None] * len(values)  # other writers give a column without values any type
     if kind not in _WORDS:
         return values.cast(_ARROW[kind]).to_pandas(types_mapper=_PANDAS.get).array
     coded = values.cast(_ARROW[Kind.CATEGORY]).unify_dictionaries().combine_chunks()
     if kind is Kind.CATEGORY:
-        return coded.to_pandas()
+        return coded.to_pandas() if len(coded.dictionary) else [None] * len(coded)
     _bound(pc.sum(pc.binary_length(coded.dictionary).take(coded.indices)).as_py() or 0, most_bytes)
     return pd.arrays.ArrowStringArray(coded.cast(_ARROW[Kind.TEXT]))
+
+
+def _categorical(frame: pd.DataFrame) -> Iterator[tuple[str, pd.Series]]:
+    return (
+        (str(name), values) for name, values in frame.items() if isinstance(values.dtype, pd.CategoricalDtype)
+    )
+
+
+def _empty_categories(schema: Schema, layout: pa.Schema) -> dict[str, pd.Categorical]:
+    """Return the category columns of a frame without rows; Parquet keeps categories with the rows."""
+    kept = json.loads((layout.metadata or {}).get(_CATEGORIES, b"{}"))
+    known = [column.name for column in schema.columns if column.kind is Kind.CATEGORY and column.name in kept]
+    return {name: pd.Categorical([], categories=[str(word) for word in kept[name]] or None) for name in known}
 
 
 def _bound(needed_bytes: int, most_bytes: int) -> None:

@@ -36,6 +36,7 @@ COLUMNS = (
     "opened_at", "closed_at", "duration_s", "connect_ms", "error",
 )  # fmt: skip
 _TITLE = "Connection attempts"
+_SEEN = "netlab.capture() sees when they open and close"
 _PLOT_IN, _ROW_IN, _AXIS_IN, _GUTTER_IN = 5.2, 0.23, 0.65, 0.12
 _ARROWS = {"outgoing": "→", "incoming": "←"}
 _FADE_STEPS = 10
@@ -68,10 +69,10 @@ class _Bars:
 def plot_timeline(connections: pd.DataFrame, *, rows: int = 60, theme: str | None = None) -> Figure:
     """Draw every connection attempt as a bar from its opening to its closing, in order of opening.
 
-    The handshake is drawn in a lighter or darker tone, failures in their own colour with the errno beside
-    them. A bar that fades out at the right was still open; one that fades in at the left was open before
-    anyone looked. ``curl → host:443`` was opened by curl, ``nginx ← host:50123`` by the other side; a dash
-    means that this is not known.
+    The handshake has a tone of its own. An attempt that never connected is drawn in the colour of failures,
+    one that broke later ends in it; the errno stands beside both. A bar that fades out at the right was
+    still open; one that fades in at the left was open before anyone looked. ``curl → host:443`` was opened
+    by curl, ``nginx ← host:50123`` by the other side; a dash means that this is not known.
 
     Parameters
     ----------
@@ -96,7 +97,9 @@ def plot_timeline(connections: pd.DataFrame, *, rows: int = 60, theme: str | Non
     Examples
     --------
     >>> import netlab
-    >>> netlab.plot_timeline(netlab.connections())
+    >>> with netlab.capture(duration_s=1) as cap:
+    ...     pass
+    >>> netlab.plot_timeline(cap.connections())
     <Picture size ...>
     """
     look = theme_named(theme)
@@ -107,7 +110,7 @@ def plot_timeline(connections: pd.DataFrame, *, rows: int = 60, theme: str | Non
     if table.empty:
         return nothing(look, _TITLE, "There are no connections in this frame")
     if table["opened_at"].isna().all() and table["closed_at"].isna().all():
-        return nothing(look, _TITLE, f"None of the {len(table)} connections in this frame has a known time")
+        return nothing(look, _TITLE, f"{counted(len(table), 'connection')}, none with a known time: {_SEEN}")
     footnote = gaps(connections.attrs)
     return _draw(look, _chosen(table, most), _notes(table, most), footnote)
 
@@ -215,16 +218,18 @@ def _draw_bars(axes: Axes, bars: _Bars, theme: Theme) -> None:
     before, after = np.isnan(bars.opened_s), np.isnan(bars.closed_s)
     start = np.where(before, 0.0, bars.opened_s)
     end = np.where(after, bars.last_s, bars.closed_s)
-    colours = np.where(bars.failed, theme.bad, theme.main)
+    connected = ~np.isnan(bars.connected_s)
+    colours = np.where(bars.failed & ~connected, theme.bad, theme.main)
     axes.barh(places, end - start, left=start, height=0.62, color=colours, edgecolor=colours, lw=0.8)
-    shaking = ~np.isnan(bars.connected_s) & ~bars.failed
     axes.barh(
-        places[shaking],
-        (bars.connected_s - start)[shaking],
-        left=start[shaking],
+        places[connected],
+        (bars.connected_s - start)[connected],
+        left=start[connected],
         height=0.62,
         color=theme.second,
     )
+    broken = places[bars.failed & connected]
+    axes.vlines(end[broken], broken - 0.4, broken + 0.4, color=theme.bad, lw=3)
     _fade(axes, places[before], 0.0, -bars.pad_s, colours[before])
     _fade(axes, places[after], bars.last_s, bars.pad_s, colours[after])
     axes.set_ylim(len(places) - 0.5, -0.5)
