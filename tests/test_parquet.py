@@ -1,4 +1,6 @@
-from __future__ import contextlib
+from __future__ import annotations
+
+import contextlib
 
 import numpy as np
 import pyarrow as pa
