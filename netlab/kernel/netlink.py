@@ -11,7 +11,9 @@ type, then attributes, each a 4-byte header (length, type) and a payload padded 
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import mmap
 import os
 import secrets
 import socket
@@ -42,7 +44,8 @@ _REQUEST, _DUMP = 0x001, 0x300
 _DUMP_INTERRUPTED = 0x10
 _NESTED, _TYPE_MASK = 0x8000, 0x3FFF  # NLA_F_NESTED; the rest without NLA_F_NET_BYTEORDER
 _LARGEST_BLOCK = 32 * 1024  # the kernel never fills more of one dump block (net/netlink/af_netlink.c)
-_FIRST_BUFFER = 1 << 20
+_FIRST_BUFFER = 1 << 21
+_CACHED = 4096  # messages that the processor's cache holds while every header of them is looked at
 _SILENCE_S = 10.0  # a dump that stalls this long will not go on
 # No such netlink family; no such subsystem in nfnetlink; no such handler in sock_diag.
 _NOBODY_ANSWERS = {errno.EPROTONOSUPPORT, errno.EINVAL, errno.ENOENT, errno.EOPNOTSUPP}
@@ -84,11 +87,8 @@ class Dump:
             rest = np.flatnonzero(lengths == length)
             while len(rest):
                 layout = _layout(self.words, int(self.starts[rest[0]]), _HEADER_WORDS + _words(body_size))
-                same = np.ones(len(rest), bool)
-                starts = self.starts[rest]
-                for offset, header in layout.headers:
-                    same &= self.words[offset:][starts] == header
-                yield Group(self.words, starts[same], rest[same], layout.payloads)
+                same = layout.fits(self.words, self.starts[rest])
+                yield Group(self.words, self.starts[rest[same]], rest[same], layout.payloads)
                 rest = rest[~same]
 
 
@@ -174,18 +174,25 @@ def dump(protocol: int, message_type: int, body: bytes, *, doing: str, module: s
 
 def _receive(kernel: socket.socket, sequence: int) -> Words:
     """Receive blocks up to and including the one that closes the dump."""
-    buffer = np.empty(_FIRST_BUFFER, np.uint8)
-    used = 0
+    buffer, used = _memory(), 0
     while True:
         if len(buffer) - used < _LARGEST_BLOCK:
-            buffer = np.concatenate([buffer[:used], np.empty(3 * len(buffer), np.uint8)])
-        free = buffer[used:].data
-        got = kernel.recv_into(free, 0, socket.MSG_TRUNC)  # MSG_TRUNC: the length that was sent
-        if got > len(free):
-            raise KernelError(f"a netlink block of {got} bytes is larger than the kernel's own limit")
-        used += _words(got) * 4
-        if _closes(free[:got], 0, sequence) or _closes(free[:got], got - _CLOSING.size, sequence):
-            return buffer[:used].view(np.uint32)
+            buffer.resize(2 * len(buffer))  # mremap(2): no byte is copied
+        with memoryview(buffer) as whole, whole[used:] as free:
+            got = kernel.recv_into(free, 0, socket.MSG_TRUNC)  # MSG_TRUNC: the length that was sent
+            if got > len(free):
+                raise KernelError(f"a netlink block of {got} bytes is larger than the kernel's own limit")
+            used += _words(got) * 4
+            if _closes(free, 0, sequence) or _closes(free, got - _CLOSING.size, sequence):
+                return np.frombuffer(buffer, np.uint32, used // 4)
+
+
+def _memory() -> mmap.mmap:
+    """Return memory that can grow in place, in huge pages where the host allows: a dump may be 100 MB."""
+    memory = mmap.mmap(-1, _FIRST_BUFFER, flags=mmap.MAP_PRIVATE)
+    with contextlib.suppress(OSError):  # a kernel without huge pages
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    return memory
 
 
 def _closes(block: memoryview, at: int, sequence: int) -> bool:
@@ -239,6 +246,15 @@ def _walk(words: Words) -> Rows:
 class _Layout:
     headers: list[tuple[int, int]]  # (offset in words, attribute header word)
     payloads: dict[Path, tuple[int, int]]
+
+    def fits(self, words: Words, starts: Rows) -> npt.NDArray[np.bool_]:
+        """Tell which of the messages, all of one length, have every attribute header in its place."""
+        same = np.ones(len(starts), bool)
+        for first in range(0, len(starts), _CACHED):
+            some = slice(first, first + _CACHED)
+            for offset, header in self.headers:
+                same[some] &= words[offset:][starts[some]] == header
+        return same
 
 
 def _layout(words: Words, start: int, first: int) -> _Layout:
