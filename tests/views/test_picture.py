@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import io
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import matplotlib as mpl
+import nbformat
+import pytest
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+from nbclient import NotebookClient
+from pictures import attempts, trace
+
+from netlab.views.hops import plot_hops
+from netlab.views.path import plot_path
+from netlab.views.timeline import plot_timeline
+
+HOSTILE = "$x^2_{$ \\input{/etc/passwd} <script>&amp;\n\u202e"
+DRAW: dict[str, Callable[[], Figure]] = {
+    "hops": lambda: plot_hops(
+        trace([["10.1.0.1"], ["192.0.2.7"]], target=HOSTILE, names={"10.1.0.1": HOSTILE})
+    ),
+    "path": lambda: plot_path(
+        trace([["10.1.0.1"], ["192.0.2.7"]], target=HOSTILE, names={"10.1.0.1": HOSTILE})
+    ),
+    "timeline": lambda: plot_timeline(
+        attempts([{"at_s": 0, "end_s": 1, "process": HOSTILE, "remote_name": HOSTILE, "error": HOSTILE}])
+    ),
+}
+EACH = pytest.mark.parametrize("draw", DRAW.values(), ids=DRAW)
+
+
+def rendered(picture: Figure, form: str) -> bytes:
+    out = io.BytesIO()
+    picture.savefig(out, format=form)
+    return out.getvalue()
+
+
+@EACH
+def test_pictures_can_be_written_as_png_and_svg(draw: Callable[[], Figure]) -> None:
+    assert rendered(draw(), "png").startswith(b"\x89PNG")
+    assert ET.fromstring(rendered(draw(), "svg")).tag.endswith("svg")  # noqa: S314 - our own
+
+
+@EACH
+def test_foreign_text_is_no_formula_whatever_the_user_set(draw: Callable[[], Figure]) -> None:
+    with mpl.rc_context({"text.usetex": True, "text.parse_math": True}):
+        picture = draw()
+        picture.canvas.draw()
+        foreign = [text for text in picture.findobj(mpl.text.Text) if text.get_text()]
+
+        assert any("$x" in text.get_text() for text in foreign)
+        assert not any(text.get_usetex() or text.get_parse_math() for text in foreign)
+
+
+@EACH
+def test_foreign_text_adds_no_element_to_an_svg(draw: Callable[[], Figure]) -> None:
+    with mpl.rc_context({"svg.fonttype": "none"}):  # text as text, as users who want to search it do
+        svg = ET.fromstring(rendered(draw(), "svg"))  # noqa: S314 - our own
+
+    assert not [element for element in svg.iter() if "script" in element.tag]
+
+
+@EACH
+def test_pyplot_keeps_no_picture(draw: Callable[[], Figure]) -> None:
+    before = plt.get_fignums()
+
+    draw()
+
+    assert plt.get_fignums() == before
+
+
+@EACH
+def test_the_image_for_notebooks_has_twice_the_dots_it_is_shown_with(draw: Callable[[], Any]) -> None:
+    png, size = draw()._repr_png_()
+
+    assert int.from_bytes(png[16:20]) == pytest.approx(2 * size["width"], abs=2)  # the IHDR chunk's width
+    assert int.from_bytes(png[20:24]) == pytest.approx(2 * size["height"], abs=2)
+
+
+SETUP = """
+import netlab
+from netlab.schemas import HOPS
+hops = HOPS.frame({"target": ["a"], "target_address": ["192.0.2.7"], "run": [0], "flow": [0], "ttl": [1],
+                   "address": ["192.0.2.7"], "rtt_ms": [1.0], "reached": [True]})
+from netlab.views.hops import plot_hops
+"""
+
+
+def images(*cells: str) -> list[list[str]]:
+    """Run *cells* in a real kernel and return the image types that each showed."""
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
+    return [
+        [kind for output in cell.outputs for kind in output.get("data", {}) if kind.startswith("image/")]
+        for cell in notebook.cells
+    ]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of jupyter_client and zmq
+def test_a_notebook_shows_a_picture_exactly_once_with_or_without_pyplot() -> None:
+    shown = images(
+        SETUP, "plot_hops(hops)", "picture = plot_hops(hops)", "import matplotlib.pyplot", "plot_hops(hops)"
+    )
+
+    assert shown == [[], ["image/png"], [], [], ["image/png"]]
+
+
+def test_without_matplotlib_the_error_says_how_to_get_it() -> None:
+    code = "import sys; sys.modules['matplotlib'] = None; import netlab.views.hops"
+
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+    assert re.search(r"CapabilityError: pictures need matplotlib\. pip install 'netlab\[plot\]'", run.stderr)
