@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -22,15 +23,14 @@ def netlab_command(*arguments: str, timeout: float = 120) -> subprocess.Complete
     return subprocess.run([*RUN, *arguments], capture_output=True, text=True, check=False, timeout=timeout)
 
 
-def namespaces() -> set[str]:
+def namespaces_of(process: subprocess.Popen[str]) -> list[str]:
     run = subprocess.run(["ip", "-j", "netns", "list"], capture_output=True, text=True, check=True)
-    return {entry["name"] for entry in json.loads(run.stdout or "[]")}
+    names = [entry["name"] for entry in json.loads(run.stdout or "[]")]
+    return [name for name in names if name.startswith(f"netlab-{process.pid}-")]
 
 
 @pytest.mark.privileged
 def test_the_demo_holds_its_claims_and_writes_its_files(tmp_path: Path) -> None:
-    before = namespaces()
-
     run = netlab_command("demo", "--output", str(tmp_path))
 
     assert run.returncode == 0, run.stderr
@@ -49,7 +49,6 @@ def test_the_demo_holds_its_claims_and_writes_its_files(tmp_path: Path) -> None:
     }
     assert len(pd.read_parquet(tmp_path / "connections.parquet")) == 14
     assert list(netlab.load(tmp_path / "demo.netlab")) == ["connections", "nat", "hops"]
-    assert namespaces() == before
 
 
 @pytest.mark.privileged
@@ -64,21 +63,32 @@ def test_the_demo_on_this_host_traces_what_it_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.privileged
-def test_an_interrupted_demo_leaves_nothing_behind(tmp_path: Path) -> None:
-    before = namespaces()
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_demo_ended_in_the_middle_leaves_nothing_behind(ending: signal.Signals, tmp_path: Path) -> None:
     with subprocess.Popen(
         [*RUN, "demo", "--output", str(tmp_path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as demo:
-        deadline = time.monotonic() + 30
-        while namespaces() == before and time.monotonic() < deadline:
-            time.sleep(0.05)
-        time.sleep(1.5)  # in the middle of the clients' requests
-        demo.send_signal(signal.SIGINT)
+        wait_until(lambda: netlab_programs() and namespaces_of(demo))
+        demo.send_signal(ending)
         _, errors = demo.communicate(timeout=60)
 
-    assert demo.returncode == 130
-    assert "interrupted" in errors
-    assert namespaces() == before
+    wait_until(lambda: not namespaces_of(demo) and not netlab_programs())
+    assert demo.returncode == (130 if ending == signal.SIGINT else -ending)
+    assert ("interrupted" in errors) == (ending == signal.SIGINT)
+
+
+def netlab_programs() -> list[str]:
+    run = subprocess.run(["bpftool", "-j", "prog", "list"], capture_output=True, text=True, check=True)
+    return [
+        name for program in json.loads(run.stdout) if (name := program.get("name", "")).startswith("netlab")
+    ]
+
+
+def wait_until(holds: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 30
+    while not holds():
+        assert time.monotonic() < deadline, "it never came true"
+        time.sleep(0.05)
 
 
 def test_the_doctor_prints_a_line_for_each_capability() -> None:

@@ -19,7 +19,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from netlab.errors import CapabilityError, LabError, NetlabError
 from netlab.kernel import capabilities
-from netlab.lab import ownership, plan, servers, wiring
+from netlab.lab import ownership, plan, servers, warden, wiring
 from netlab.lab.host import Host
 
 _COMMAND_S = 10.0
@@ -87,6 +87,7 @@ class PracticeNetwork:
             self.hosts[name] for name in (plan.CLIENT, plan.GATEWAY, *plan.SERVERS)
         )
         self.routers = tuple(self.hosts[name] for name in plan.ROUTERS)
+        self._warden = _watched(self.name)
         atexit.register(self.close)
         try:
             self._build()
@@ -126,6 +127,7 @@ class PracticeNetwork:
             server.communicate()
         self._claim.release()
         self._claim = None
+        self._warden.communicate(b"closed")
         atexit.unregister(self.close)
 
     def __enter__(self) -> Self:
@@ -196,7 +198,7 @@ def practice() -> PracticeNetwork:
     """Build a small internet in network namespaces: client, NAT gateway, three routers, two servers.
 
     It takes part in nothing outside itself, several can exist side by side, and it is removed whole when the
-    block ends. After a crash `netlab.lab.clean()` removes what is left.
+    block ends, or when this process is killed; should that fail, `netlab.lab.clean()` removes what is left.
 
     Returns
     -------
@@ -219,6 +221,17 @@ def practice() -> PracticeNetwork:
     True
     """
     return PracticeNetwork()
+
+
+def _watched(network: str) -> subprocess.Popen[bytes]:
+    """Start the process that removes *network* if this one is killed."""
+    return subprocess.Popen(
+        [sys.executable, "-P", warden.__file__, network],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,  # Ctrl-C goes to the whole group of processes
+    )
 
 
 def _refuse_if_impossible() -> None:
