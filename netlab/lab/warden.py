@@ -1,7 +1,7 @@
 """Outlives the owner of a practice network by a moment and removes what it left: `python warden.py NETWORK`.
 
 A process that is killed removes nothing itself, and namespaces with a name live on. Standard input is a pipe
-held by the owner: a byte says that the network was closed properly; its end without one, that the owner is dead.
+held by the owner: a byte in it says that the network was closed, its end without one that the owner died.
 """
 
 from __future__ import annotations
