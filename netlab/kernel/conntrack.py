@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from netlab import addresses, checks
 from netlab.errors import BadInput
 from netlab.frames import Gap, Missing
-from netlab.kernel import ctentries, netlink, netns as namespaces
+from netlab.kernel import ctentries, netlink, netns as namespaces, spaces
 from netlab.kernel.ctentries import Array, Entries
 from netlab.schemas import CONNTRACK
 
@@ -41,6 +41,12 @@ class _Wanted:
     translated: bool
 
 
+@dataclass(frozen=True, slots=True)
+class _Part:
+    inode: int  # of the network namespace
+    entries: Entries
+
+
 def conntrack(
     *,
     netns: namespaces.NetNs = None,
@@ -49,12 +55,12 @@ def conntrack(
     address: str | None = None,
     port: int | None = None,
 ) -> pd.DataFrame:
-    """List the connections that the kernel tracks in a network namespace, with both their tuples.
+    """List the connections that the kernel tracks in a network namespace, or in all, with both their tuples.
 
     Parameters
     ----------
     netns
-        A name under /run/netns, a path, a process id, or None for the calling thread's namespace.
+        A name under /run/netns, a path, a process id, "all", or None for the calling thread's namespace.
     family
         4 or 6; None lists both.
     protocol
@@ -153,19 +159,25 @@ def _protocol_number(protocol: str | int) -> int:
 
 def _listed(netns: namespaces.NetNs, wanted: _Wanted) -> pd.DataFrame:
     request = bytes([_AF[wanted.family], 0, 0, 0])
-    with namespaces.entered(netns):
-        inode = namespaces.inode()
-        dump = netlink.dump(
-            _NETFILTER, _GET, request, doing="list conntrack entries", module="nf_conntrack_netlink"
-        )
-    parts = [_selected(ctentries.decoded(group), wanted) for group in dump.groups(_BODY)]
-    return _framed([part for part in parts if len(part)], inode, interrupted=dump.interrupted)
+
+    def dump() -> netlink.Dump:
+        doing = "list conntrack entries"
+        return netlink.dump(_NETFILTER, _GET, request, doing=doing, module="nf_conntrack_netlink")
+
+    answers = spaces.ask(netns, dump)
+    parts = [
+        _Part(inode, _selected(ctentries.decoded(group), wanted))
+        for inode, found in answers.by_inode.items()
+        for group in found.groups(_BODY)
+    ]
+    interrupted = any(found.interrupted for found in answers.by_inode.values())
+    return _framed(parts, [*answers.missing, *([netlink.INTERRUPTED] if interrupted else [])])
 
 
 def frame_of(dump: netlink.Dump, inode: int) -> pd.DataFrame:
     """Return the conntrack messages of the namespace *inode* as a frame, in the order they came in."""
     groups = list(dump.groups(_BODY))
-    frame = _framed([ctentries.decoded(group) for group in groups], inode, interrupted=dump.interrupted)
+    frame = _framed([_Part(inode, ctentries.decoded(group)) for group in groups], [])
     order = np.argsort(np.concatenate([np.empty(0, np.intp), *(group.rows for group in groups)]))
     return frame.iloc[order].reset_index(drop=True)
 
@@ -186,21 +198,22 @@ def _selected(entries: Entries, wanted: _Wanted) -> Entries:
     return entries if keep.all() else entries.where(keep)
 
 
-def _framed(parts: list[Entries], inode: int, *, interrupted: bool) -> pd.DataFrame:
+def _framed(found: list[_Part], missing: list[Missing]) -> pd.DataFrame:
+    parts = [part for part in found if len(part.entries)]
     if not parts:
-        return CONNTRACK.empty(_interruption(interrupted=interrupted))
-    data: dict[str, Any] = {name: _joined(parts, name) for name in parts[0].numbers}
-    texts = [_texts(part.places) for part in parts]
-    data |= {name: addresses.column([text[name] for text in texts]) for name in parts[0].places}
-    state, nat_kind = data["state"], np.ma.masked_equal(data["nat"], 0)
+        return CONNTRACK.empty(missing)
+    entries = [part.entries for part in parts]
+    data: dict[str, Any] = {name: _joined(entries, name) for name in entries[0].numbers}
+    texts = [_texts(part.places) for part in entries]
+    data |= {name: addresses.column([text[name] for text in texts]) for name in entries[0].places}
     data |= {
         "protocol": _category(data["protocol"], ctentries.protocol_name),
-        "state": pd.Categorical.from_codes(state.filled(-1), pd.Index(ctentries.STATES)),
+        "state": pd.Categorical.from_codes(data["state"].filled(-1), pd.Index(ctentries.STATES)),
         "status": _category(data["status"], ctentries.flag_names),
-        "nat": _category(nat_kind, ctentries.NAT.__getitem__),
-        "netns": np.full(len(state), inode),
+        "nat": _category(np.ma.masked_equal(data["nat"], 0), ctentries.NAT.__getitem__),
+        "netns": np.repeat([part.inode for part in parts], [len(part.entries) for part in parts]),
     }
-    return CONNTRACK.frame(data, [*_interruption(interrupted=interrupted), *_uncounted(data["packets"])])
+    return CONNTRACK.frame(data, [*missing, *_uncounted(data["packets"])])
 
 
 def _joined(parts: list[Entries], name: str) -> np.ma.MaskedArray[Any, Any]:
@@ -240,10 +253,6 @@ def _text_like(text: pa.Array, its_places: Array, places: Array) -> pa.Array:
     """Return the text of *places*, made anew only where they are not *its_places*: at translated flows."""
     differs = ctentries.differ(its_places, places)
     return pc.replace_with_mask(text, differs, _text(places[differs])) if differs.any() else text
-
-
-def _interruption(*, interrupted: bool) -> list[Missing]:
-    return [netlink.INTERRUPTED] if interrupted else []
 
 
 def _uncounted(packets: np.ma.MaskedArray[Any, Any]) -> list[Missing]:

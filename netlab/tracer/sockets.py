@@ -15,7 +15,7 @@ import pyarrow as pa
 from netlab import addresses, checks
 from netlab.errors import BadInput
 from netlab.frames import Gap, Missing, categories
-from netlab.kernel import netlink, netns as namespaces, processes, sockdiag
+from netlab.kernel import netlink, netns as namespaces, processes, sockdiag, spaces
 from netlab.kernel.sockdiag import Sockets, State
 from netlab.schemas import CONNECTIONS
 
@@ -36,18 +36,22 @@ _HIGHEST_PID = 1 << 22  # PID_MAX_LIMIT, include/linux/threads.h
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The sockets of one namespace at one moment; the arrays are as long as the table."""
+    """The sockets at one moment; the arrays are as long as the table."""
 
     sockets: Sockets
     direction: npt.NDArray[np.int8]  # places in _DIRECTIONS
-    pid: Masked
-    netns: int  # inode
-    unreadable: int  # processes whose descriptors could not be looked at
+    pid: Masked  # masked where it is not known, or not yet
+    netns: npt.NDArray[np.int64]  # inodes
+    missing: list[Missing]
 
     def where(self, keep: Flags) -> Snapshot:
         """Return the snapshot with only the sockets that *keep* selects."""
         return replace(
-            self, sockets=self.sockets.where(keep), direction=self.direction[keep], pid=self.pid[keep]
+            self,
+            sockets=self.sockets.where(keep),
+            direction=self.direction[keep],
+            pid=self.pid[keep],
+            netns=self.netns[keep],
         )
 
 
@@ -76,7 +80,7 @@ def connections(
     listening
         Also the listening TCP sockets and unconnected UDP sockets; they have no remote end.
     netns
-        A name under /run/netns, a path, a process id, or None for the calling thread's namespace.
+        A name under /run/netns, a path, a process id, "all", or None for the calling thread's namespace.
 
     Returns
     -------
@@ -104,7 +108,7 @@ def connections(
     True
     """
     _check(protocol, port, pid, process, state, listening=listening)
-    found = snapshot(netns=netns, protocol=protocol)
+    found, unreadable = owned(snapshot(netns=netns, protocol=protocol))
     keep = np.ones(len(found.sockets), bool) if listening else found.direction != _NO_PEER
     if state is not None:
         keep &= found.sockets.state == _STATES.index(state) + 1
@@ -118,26 +122,41 @@ def connections(
     found = found.where(keep)
     data = columns(found)
     data["seen"] = categories(np.zeros(len(found.sockets), np.int8), ["poll"])
-    return CONNECTIONS.frame(data, _missing(found))
+    return CONNECTIONS.frame(data, _missing(found, unreadable))
 
 
 def snapshot(*, netns: namespaces.NetNs = None, protocol: str | None = None) -> Snapshot:
-    """Read the socket tables of a namespace, and who holds the sockets.
+    """Read the socket tables, without looking for who holds the sockets: that is `owned`.
 
     Parameters
     ----------
     netns
-        A name under /run/netns, a path, a process id, or None for the calling thread's namespace.
+        A name under /run/netns, a path, a process id, "all", or None for the calling thread's namespace.
     protocol
         "tcp" or "udp"; both by default.
     """
-    with namespaces.entered(netns):
-        inode = namespaces.inode()
+
+    def read() -> tuple[Sockets, npt.NDArray[np.int8]]:
         sockets = sockdiag.joined(read() for name, read in _TABLES.items() if protocol in {None, name})
-        ephemeral = _ephemeral_ports()
+        return sockets, _direction(sockets, _ephemeral_ports())
+
+    answers = spaces.ask(netns, read)
+    tables, directions = zip(*answers.by_inode.values(), strict=True)
+    sockets = sockdiag.joined(tables)
+    return Snapshot(
+        sockets,
+        np.concatenate(directions),
+        np.ma.array(np.zeros(len(sockets), np.int64), mask=True),
+        np.repeat(list(answers.by_inode), [len(table) for table in tables]),
+        answers.missing,
+    )
+
+
+def owned(found: Snapshot) -> tuple[Snapshot, int]:
+    """Return the snapshot with the owners' pids, and how many processes could not be looked at."""
     owners = processes.owners()
-    pid = np.ma.masked_where(~sockets.owned, owners.of(sockets.records["inode"].astype(np.int64)))
-    return Snapshot(sockets, _direction(sockets, ephemeral), pid, inode, owners.unreadable)
+    pid = owners.of(found.sockets.records["inode"].astype(np.int64))
+    return replace(found, pid=np.ma.masked_where(~found.sockets.owned, pid)), owners.unreadable
 
 
 def columns(found: Snapshot) -> dict[str, Any]:
@@ -155,7 +174,7 @@ def columns(found: Snapshot) -> dict[str, Any]:
         "remote_port": np.ma.array(records["remote_port"], mask=peerless),
         **_owners(found.pid),
         "uid": np.ma.array(records["uid"], mask=~sockets.owned),  # else the kernel says 0, which is root
-        "netns": np.full(len(sockets), found.netns),
+        "netns": found.netns,
         **_traffic(sockets),
         "pid_source": categories(np.where(np.ma.getmaskarray(found.pid), 1, 0), ["socket", None]),
         "cookie": sockets.cookie,
@@ -265,14 +284,14 @@ def _check(
         raise BadInput(f"state {state!r} is left out by default", fix="Add listening=True")
 
 
-def _missing(found: Snapshot) -> list[Missing]:
+def _missing(found: Snapshot, unreadable: int) -> list[Missing]:
     """Say what a snapshot cannot know, as far as the frame has rows that lack it."""
     sockets = found.sockets
     unheld = sockets.owned & np.ma.getmaskarray(found.pid)
-    gaps = [Missing(_COLUMNS, Gap.UNAVAILABLE, None, _COLUMNS_DETAIL), _CLOSED]
+    gaps = [*found.missing, Missing(_COLUMNS, Gap.UNAVAILABLE, None, _COLUMNS_DETAIL), _CLOSED]
     for what, kind, where, detail in (
         ("direction", Gap.APPROXIMATE, found.direction != _NO_PEER, _DIRECTION_DETAIL),
-        ("pid, process, cmdline, container", Gap.UNAVAILABLE, unheld, _owner_detail(found.unreadable)),
+        ("pid, process, cmdline, container", Gap.UNAVAILABLE, unheld, _owner_detail(unreadable)),
         ("pid, process, cmdline, container, uid, inode", Gap.UNAVAILABLE, ~sockets.owned, _UNOWNED_DETAIL),
         ("bytes, packets", Gap.UNAVAILABLE, sockets.protocol == socket.IPPROTO_UDP, _UDP_DETAIL),
     ):

@@ -380,6 +380,15 @@ def test_the_namespace_is_the_one_asked_for(router: str) -> None:
 
 
 @pytest.mark.privileged
+def test_all_namespaces_are_listed_in_one_frame(router: str) -> None:
+    frame = conntrack(netns="all", address=V4)
+
+    assert {netns.inode(router)} <= set(frame.netns)
+    here = frame[frame.netns == netns.inode(router)]
+    assert set(here.id) == set(conntrack(netns=router, address=V4).id)
+
+
+@pytest.mark.privileged
 def test_without_the_privilege_it_is_refused_with_what_to_do() -> None:
     code = (
         "import netlab\n"

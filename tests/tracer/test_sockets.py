@@ -37,14 +37,20 @@ SS_STATES = {
 
 
 @pytest.fixture
-def space() -> Iterator[str]:
-    """Put the test into a network namespace of its own."""
+def elsewhere() -> Iterator[str]:
+    """Make a network namespace that the test is not in."""
     name = f"netlab-ts{os.getpid()}"
     subprocess.run(["ip", "netns", "add", name], check=True)
     subprocess.run(["ip", "-n", name, "link", "set", "lo", "up"], check=True)
-    with netns.entered(name):
-        yield name
+    yield name
     subprocess.run(["ip", "netns", "del", name], check=True)
+
+
+@pytest.fixture
+def space(elsewhere: str) -> Iterator[str]:
+    """Put the test into a network namespace of its own."""
+    with netns.entered(elsewhere):
+        yield elsewhere
 
 
 @pytest.fixture
@@ -294,20 +300,31 @@ def test_the_port_filter_looks_at_both_ends(held: ExitStack) -> None:
 
 
 @pytest.mark.privileged
-def test_a_namespace_is_looked_into_from_outside(held: ExitStack) -> None:
-    name = f"netlab-ts{os.getpid()}"
-    subprocess.run(["ip", "netns", "add", name], check=True)
-    held.callback(subprocess.run, ["ip", "netns", "del", name], check=True)
-    subprocess.run(["ip", "-n", name, "link", "set", "lo", "up"], check=True)
-    with netns.entered(name):
+def test_a_namespace_is_looked_into_from_outside(held: ExitStack, elsewhere: str) -> None:
+    with netns.entered(elsewhere):
         client, server = pair(held)
 
-    frame = connections(netns=name)
+    frame = connections(netns=elsewhere)
 
     assert set(frame.cookie) == {row(frame, client).cookie, row(frame, server).cookie}
-    assert set(frame.netns) == {netns.inode(name)} != {netns.inode()}
+    assert set(frame.netns) == {netns.inode(elsewhere)} != {netns.inode()}
     assert set(frame.pid) == {os.getpid()}
     assert not set(frame.cookie) & set(connections().cookie)
+
+
+@pytest.mark.privileged
+def test_all_namespaces_are_listed_in_one_frame(held: ExitStack, elsewhere: str) -> None:
+    here = pair(held)
+    with netns.entered(elsewhere):
+        there = pair(held)
+
+    frame = connections(netns="all", pid=os.getpid())
+
+    for socks, inode in ((here, netns.inode()), (there, netns.inode(elsewhere))):
+        for sock in socks:
+            found = row(frame, sock)
+            assert (found.netns, found.local_port) == (inode, sock.getsockname()[1])
+            assert found.direction == ("outgoing" if sock is socks[0] else "incoming")
 
 
 @pytest.mark.privileged

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from netlab.errors import BadInput, CapabilityError, KernelError
+from netlab.frames import Gap
+from netlab.kernel import netns, spaces
+
+
+@pytest.fixture
+def space() -> Iterator[str]:
+    name = f"netlab-sp{os.getpid()}"
+    subprocess.run(["ip", "netns", "add", name], check=True)
+    yield name
+    subprocess.run(["ip", "netns", "del", name], check=True)
+
+
+def test_the_own_namespace_is_asked_by_default() -> None:
+    answers = spaces.ask(None, netns.inode)
+
+    assert answers.by_inode == {netns.inode(): netns.inode()}
+    assert answers.missing == []
+
+
+@pytest.mark.privileged
+def test_a_named_namespace_is_asked_alone(space: str) -> None:
+    assert spaces.ask(space, netns.inode).by_inode == {netns.inode(space): netns.inode(space)}
+
+
+@pytest.mark.privileged
+def test_all_namespaces_are_asked_each_from_inside(space: str) -> None:
+    answers = spaces.ask("all", netns.inode)
+
+    assert {netns.inode(), netns.inode(space)} <= set(answers.by_inode)
+    assert all(asked == inside for asked, inside in answers.by_inode.items())
+
+
+@pytest.mark.privileged
+def test_a_namespace_that_refuses_is_counted_and_the_others_answer(space: str) -> None:
+    refusing = netns.inode(space)
+
+    def question() -> str:
+        if netns.inode() == refusing:
+            raise CapabilityError("the kernel refused")
+        return "answer"
+
+    answers = spaces.ask("all", question)
+
+    assert answers.by_inode[netns.inode()] == "answer"
+    assert refusing not in answers.by_inode
+    (gap,) = answers.missing
+    assert (gap.what, gap.kind, gap.count) == ("network namespaces", Gap.UNAVAILABLE, 1)
+    assert "the kernel refused" in gap.detail
+
+
+def test_when_none_answers_the_first_refusal_is_raised() -> None:
+    def question() -> None:
+        raise KernelError("the kernel stopped answering")
+
+    for netns_asked in (None, "all"):
+        with pytest.raises(KernelError, match="stopped answering"):
+            spaces.ask(netns_asked, question)
+
+
+def test_an_unknown_namespace_is_refused_before_anything_is_asked() -> None:
+    asked: list[None] = []
+
+    with pytest.raises(BadInput):
+        spaces.ask("no-such-namespace", lambda: asked.append(None))
+    assert not asked
