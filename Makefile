@@ -3,6 +3,7 @@
 
 PYTHON ?= python3
 PACKAGES := python3-venv python3-bpfcc bpftool nftables conntrack iproute2 curl libcap2-bin
+TEST_PACKAGES := traceroute procps
 BENCH_PACKAGES := libbpf-tools
 BIN := .venv/bin
 LINTED := netlab tests bench
@@ -14,6 +15,7 @@ demo: .venv/ready system
 
 # As root the notebooks run live on the practice network; the second run reads the recording, as on Binder.
 test: .venv/ready system check
+	@$(call install,$(TEST_PACKAGES))
 	$(BIN)/pytest
 	$(BIN)/pytest --nbval --nbval-current-env --nbval-sanitize-with notebooks/sanitize.cfg notebooks
 	NETLAB_RECORDED=1 $(BIN)/pytest --nbval --nbval-current-env --nbval-sanitize-with notebooks/sanitize.cfg notebooks

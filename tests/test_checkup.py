@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 
@@ -64,14 +65,15 @@ def test_without_privileges_each_no_has_a_fix() -> None:
 
 @pytest.mark.privileged
 def test_connections_are_listed_without_privileges() -> None:
-    script = "import netlab; print(len(netlab.connections(listening=True)) >= 0, netlab.coverage(netlab.connections()).shape[1])"
+    script = "import netlab; print((netlab.connections(listening=True)['state'] == 'listen').any())"
 
-    run = subprocess.run(
-        ["setpriv", "--bounding-set=-all", "--inh-caps=-all", sys.executable, "-c", script],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=60,
-    )
+    with socket.create_server(("127.0.0.1", 0)):
+        run = subprocess.run(
+            ["setpriv", "--bounding-set=-all", "--inh-caps=-all", sys.executable, "-c", script],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=60,
+        )
 
-    assert run.stdout.split() == ["True", "4"]
+    assert run.stdout.strip() == "True"

@@ -141,10 +141,8 @@ def test_closing_twice_is_fine_and_a_closed_network_says_so() -> None:
 def test_no_process_is_left_inside() -> None:
     with netlab.lab.practice() as net:
         sleeper = net.client.popen(["sleep", "1000"])
-        inode = net.client.inode
 
     assert sleeper.wait(10) == -signal.SIGKILL
-    assert inode not in {os.stat(f"/proc/{pid}/ns/net").st_ino for pid in ("self", str(os.getppid()))}
 
 
 def test_clean_removes_what_a_killed_owner_and_its_warden_left_and_nothing_else() -> None:
@@ -177,18 +175,23 @@ def test_a_step_that_fails_names_itself_and_leaves_nothing(
     with open(broken, "w", encoding="utf-8") as tool:  # noqa: PTH123
         tool.write("#!/bin/sh\necho no such table >&2\nexit 1\n")
     os.chmod(broken, 0o755)  # noqa: PTH101, S103
+    before = set(named(f"netlab-{os.getpid()}-"))
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
 
     with pytest.raises(netlab.LabError, match=r"firewall of gateway.*no such table"):
         netlab.lab.practice()
 
-    assert named(f"netlab-{os.getpid()}-") == [] or all(
-        "-1-" in name for name in named(f"netlab-{os.getpid()}-")
-    )
+    assert set(named(f"netlab-{os.getpid()}-")) == before
 
 
 def test_without_privileges_it_is_refused_at_once_with_the_fix() -> None:
-    script = "import netlab\ntry:\n    netlab.lab.practice()\nexcept netlab.CapabilityError as error:\n    print(error)"
+    script = textwrap.dedent("""
+        import netlab
+        try:
+            netlab.lab.practice()
+        except netlab.CapabilityError as error:
+            print(error)
+    """)
 
     run = subprocess.run(
         ["setpriv", "--bounding-set=-all", "--inh-caps=-all", sys.executable, "-c", script],
