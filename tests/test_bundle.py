@@ -200,6 +200,16 @@ def test_overwrite_replaces_it(tmp_path: Path) -> None:
     assert len(bundle.load(path)["hops"]) == 2
 
 
+def test_whoever_reads_the_old_file_while_it_is_replaced_still_has_all_of_it(tmp_path: Path) -> None:
+    path = bundle.save(tmp_path / "a.netlab", hops(1))
+    before = path.read_bytes()
+
+    with path.open("rb") as reader:
+        bundle.save(path, hops(2), overwrite=True)
+
+        assert reader.read() == before
+
+
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.text import Text
-from matplotlib.transforms import Bbox
+from matplotlib.transforms import Bbox, BboxBase
 
 from netlab.frames import Missing
 from netlab.schemas import CONNECTIONS, HOPS
@@ -103,13 +103,19 @@ def place(text: Text) -> Bbox:
 
 
 def assert_legible(picture: Figure) -> None:
-    """Fail when two texts overlap or one leaves the picture."""
+    """Fail when two texts overlap, one leaves the picture, or one beside a plot runs into it."""
     found = [(text.get_text(), place(text)) for text in texts(picture)]
     for (one, here), (other, there) in itertools.combinations(found, 2):
-        wide = min(here.x1, there.x1) - max(here.x0, there.x0)
-        high = min(here.y1, there.y1) - max(here.y0, there.y0)
-        # Bounding boxes have room for ascenders and descenders: neighbouring lines may share a fifth of it.
-        assert wide <= 1 or high <= 0.2 * min(here.height, there.height), f"{one!r} overlaps {other!r}"
+        assert not _overlap(here, there), f"{one!r} overlaps {other!r}"
     for text, box in found:
         inside = box.x0 >= 0 and box.y0 >= 0 and box.x1 <= picture.bbox.x1 and box.y1 <= picture.bbox.y1
         assert inside, f"{text!r} leaves the picture"
+    for axes in picture.axes:
+        for label in picture.texts if axes.axison else []:
+            assert not _overlap(place(label), axes.bbox), f"{label.get_text()!r} runs into the plot"
+
+
+def _overlap(one: BboxBase, other: BboxBase) -> bool:
+    wide = min(one.x1, other.x1) - max(one.x0, other.x0)
+    high = min(one.y1, other.y1) - max(one.y0, other.y0)
+    return wide > 1 and high > 1  # of 144 dots per inch
