@@ -144,8 +144,8 @@ def save(
     Examples
     --------
     >>> import netlab
-    >>> netlab.save("incident.netlab", netlab.connections(), notes="db times out", overwrite=True)
-    PosixPath('incident.netlab')
+    >>> netlab.save("/tmp/incident.netlab", netlab.connections(), notes="db times out", overwrite=True)
+    PosixPath('/tmp/incident.netlab')
     """
     target = _path(path)
     try:
@@ -192,7 +192,8 @@ def load(path: str | os.PathLike[str], /, *, most_bytes: int = 4 << 30) -> Bundl
     Examples
     --------
     >>> import netlab
-    >>> netlab.load("incident.netlab")["connections"].attrs["schema"]
+    >>> path = netlab.save("/tmp/incident.netlab", netlab.connections(), overwrite=True)
+    >>> netlab.load(path)["connections"].attrs["schema"]
     'connections'
     """
     limit = whole("most_bytes", most_bytes, 1, 1 << 50)

@@ -74,10 +74,10 @@ def read(
 
 
 def _column(values: pa.ChunkedArray, kind: Kind, most_bytes: int) -> Any:
-    if values.null_count == len(values) and not pa.types.is_dictionary(values.type):
-        return [None] * len(values)  # other writers give a column without values any type
     if kind not in _WORDS:
         return values.cast(_ARROW[kind]).to_pandas(types_mapper=_PANDAS.get).array
+    if values.null_count == len(values) and not pa.types.is_dictionary(values.type):
+        return [None] * len(values)  # other writers give words that are all missing any type
     coded = values.cast(_ARROW[Kind.CATEGORY]).unify_dictionaries().combine_chunks()
     if kind is Kind.CATEGORY:
         return coded.to_pandas() if len(coded.dictionary) else [None] * len(coded)
