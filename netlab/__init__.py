@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from netlab.tracer.capture import capture as capture
     from netlab.tracer.nat import with_nat as with_nat
     from netlab.tracer.sockets import connections as connections
+    from netlab.views.hops import plot_hops as plot_hops
+    from netlab.views.path import plot_path as plot_path
+    from netlab.views.timeline import plot_timeline as plot_timeline
 
 _HOME = {
     "capture": "netlab.tracer.capture",
