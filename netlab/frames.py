@@ -163,12 +163,22 @@ def concat(frames: Iterable[pd.DataFrame]) -> pd.DataFrame:
     for name, dtype in parts[0].dtypes.items():  # categories that differ would become plain objects
         if joined[name].dtype != dtype:
             joined[name] = joined[name].astype("category" if dtype == "category" else dtype)
-    gaps = [gap for part in parts for gap in part.attrs["coverage"]]
     joined.attrs = {
         **parts[0].attrs,
-        "coverage": [gap for place, gap in enumerate(gaps) if gap not in gaps[:place]],
+        "coverage": _added(gap for part in parts for gap in part.attrs["coverage"]),
     }
     return joined
+
+
+def _added(gaps: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Put gaps of the same kind and cause into one, their counts added; an unknown count stays unknown."""
+    found: dict[tuple[str, ...], dict[str, Any]] = {}
+    for gap in gaps:
+        key = (gap["what"], gap["kind"], gap["detail"])
+        known = found.setdefault(key, {**gap, "count": 0})
+        counts = (known["count"], gap["count"])
+        known["count"] = None if None in counts else sum(counts)
+    return list(found.values())
 
 
 _COVERAGE = {"what": "string", "kind": "category", "count": "Int64", "detail": "string"}

@@ -31,7 +31,12 @@ CONNECTIONS = Schema(
         Column("connect_ms", _REAL, "from the first SYN to the established state", "ms"),
         Column("bytes_sent", _INTEGER, "payload sent, each byte once", "bytes"),
         Column("bytes_received", _INTEGER, "payload received in order, each byte once", "bytes"),
-        Column("packets_sent", _INTEGER, "segments sent, handshake and retransmissions included", "packets"),
+        Column(
+            "packets_sent",
+            _INTEGER,
+            "segments sent and sent again; the kernel leaves an acceptor's SYN-ACK out",
+            "packets",
+        ),
         Column("packets_received", _INTEGER, "segments received", "packets"),
         Column("retransmits", _INTEGER, "segments sent again, SYNs included", "packets"),
         Column("syn_retransmits", _INTEGER, "SYNs sent again before the handshake ended", "packets"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -23,7 +23,9 @@ class Answers(Generic[T]):
     missing: list[Missing]
 
 
-def ask(netns: namespaces.NetNs, question: Callable[[], T]) -> Answers[T]:
+def ask(
+    netns: namespaces.NetNs, question: Callable[[], T], *, only: Collection[int] | None = None
+) -> Answers[T]:
     """Call *question* with the calling thread inside *netns*, or inside every namespace in turn.
 
     Parameters
@@ -32,6 +34,8 @@ def ask(netns: namespaces.NetNs, question: Callable[[], T]) -> Answers[T]:
         As for `netlab.kernel.netns.entered`, or "all": those that have a process or a name here.
     question
         Called in each; may raise NetlabError, which counts that namespace as missing.
+    only
+        With "all": the inodes of those to ask. That none of them answers is then no error.
 
     Raises
     ------
@@ -45,12 +49,14 @@ def ask(netns: namespaces.NetNs, question: Callable[[], T]) -> Answers[T]:
     answers: dict[int, T] = {}
     refusals: list[NetlabError] = []
     for inode, file in namespaces.everywhere().items():
+        if only is not None and inode not in only:
+            continue
         try:
             with namespaces.entered(None if inode == own else file):  # the own one takes no privilege
                 answers[inode] = question()
         except NetlabError as error:
             refusals.append(error)
-    if not answers:
+    if refusals and not answers and only is None:
         raise refusals[0]
     return Answers(answers, _silent(refusals))
 

@@ -8,15 +8,20 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from netlab.errors import NetlabError
-from netlab.frames import Gap, Missing
-from netlab.kernel import netns as namespaces, processes, sockdiag
+from netlab.frames import Missing
+from netlab.kernel import netlink, processes, sockdiag, spaces
 from netlab.kernel.sockdiag import Sockets, State
 from netlab.tracer.layout import ATTEMPT, Direction, PidSource
+from netlab.tracer.sockets import directions, ephemeral_ports
 
 # Listening is no connection; the others are not sockets any more, or not yet (struct inet_timewait_sock and
 # struct request_sock).
 _NO_CONNECTION = (State.LISTEN, State.TIME_WAIT, State.SYN_RECV)
+
+# What directions() answers: incoming, outgoing, unknown, and sockets without a peer.
+_DIRECTIONS = np.array(
+    [Direction.INCOMING, Direction.OUTGOING, Direction.UNKNOWN, Direction.UNKNOWN], np.uint8
+)
 
 _COUNTERS = {
     "packets_sent": "segs_out",
@@ -44,37 +49,21 @@ class Snapshot:
 
 def take(only: Collection[int] | None = None) -> Snapshot:
     """List the TCP sockets of every namespace, or of those whose inodes are in *only*."""
-    files = namespaces.everywhere()
-    wanted = {inode: file for inode, file in files.items() if only is None or inode in only}
-    listed: list[tuple[npt.NDArray[np.void], Sockets]] = []
-    refusals: list[NetlabError] = []
-    interrupted = False
-    own = namespaces.inode()
-    for inode, file in wanted.items():
-        try:
-            with namespaces.entered(None if inode == own else file):
-                sockets = sockdiag.tcp_sockets()
-        except NetlabError as error:
-            refusals.append(error)
-            continue
-        interrupted |= sockets.interrupted
-        connected = sockets.where(~np.isin(sockets.records["state"], _NO_CONNECTION))
-        listed.append((_attempts(connected, _listening(sockets), inode), connected))
-    return _with_owners(listed, _gaps(refusals, interrupted=interrupted))
+    answers = spaces.ask(spaces.ALL, lambda: (sockdiag.tcp_sockets(), ephemeral_ports()), only=only)
+    listed = []
+    for inode, (sockets, ephemeral) in answers.by_inode.items():
+        connected = ~np.isin(sockets.records["state"], _NO_CONNECTION)
+        direction = _DIRECTIONS[directions(sockets, ephemeral)[connected]]
+        listed.append((_attempts(sockets.where(connected), direction, inode), sockets.where(connected)))
+    cut = [netlink.INTERRUPTED] if any(sockets.interrupted for _, sockets in listed) else []
+    return _with_owners(listed, [*answers.missing, *cut])
 
 
-def _listening(sockets: Sockets) -> npt.NDArray[np.uint16]:
-    ports: npt.NDArray[np.uint16] = sockets.records["local_port"][sockets.records["state"] == State.LISTEN]
-    return ports
-
-
-def _attempts(sockets: Sockets, listening: npt.NDArray[np.uint16], inode: int) -> npt.NDArray[np.void]:
+def _attempts(sockets: Sockets, direction: npt.NDArray[np.uint8], inode: int) -> npt.NDArray[np.void]:
     attempts = np.zeros(len(sockets), ATTEMPT)
     for name in ("family", "local_port", "remote_port", "local_address", "remote_address"):
         attempts[name] = sockets.records[name]
-    attempts["netns"], attempts["cookie"] = inode, sockets.cookie
-    incoming = np.isin(sockets.records["local_port"], listening)
-    attempts["direction"] = np.where(incoming, Direction.INCOMING, Direction.OUTGOING)
+    attempts["netns"], attempts["cookie"], attempts["direction"] = inode, sockets.cookie, direction
     attempts["bytes_sent"] = sockets.bytes_sent.filled(0)
     attempts["bytes_received"] = sockets.bytes_received.filled(0)
     attempts["srtt_us"] = sockets.rtt_us.filled(0)
@@ -104,15 +93,3 @@ def _with_owners(listed: list[tuple[npt.NDArray[np.void], Sockets]], missing: li
     return Snapshot(
         attempts[first], records["state"][first], records["inode"][first].astype(np.uint64), lines, missing
     )
-
-
-def _gaps(refusals: list[NetlabError], *, interrupted: bool) -> list[Missing]:
-    gaps = []
-    if refusals:
-        detail = f"network namespaces whose open sockets could not be listed: {refusals[0].problem}"
-        gaps.append(Missing("connections", Gap.UNSEEN, len(refusals), detail))
-    if interrupted:
-        gaps.append(
-            Missing("connections", Gap.INCOMPLETE, None, "sockets changed while the kernel listed them")
-        )
-    return gaps

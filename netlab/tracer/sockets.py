@@ -138,14 +138,14 @@ def snapshot(*, netns: namespaces.NetNs = None, protocol: str | None = None) -> 
 
     def read() -> tuple[Sockets, npt.NDArray[np.int8]]:
         sockets = sockdiag.joined(read() for name, read in _TABLES.items() if protocol in {None, name})
-        return sockets, _direction(sockets, _ephemeral_ports())
+        return sockets, directions(sockets, ephemeral_ports())
 
     answers = spaces.ask(netns, read)
-    tables, directions = zip(*answers.by_inode.values(), strict=True)
+    tables, ways = zip(*answers.by_inode.values(), strict=True)
     sockets = sockdiag.joined(tables)
     return Snapshot(
         sockets,
-        np.concatenate(directions),
+        np.concatenate(ways),
         np.ma.array(np.zeros(len(sockets), np.int64), mask=True),
         np.repeat(list(answers.by_inode), [len(table) for table in tables]),
         answers.missing,
@@ -224,7 +224,7 @@ def _owned_by(found: Snapshot, process: str) -> list[int]:
     return [pid for pid, owner in who.items() if owner.name == process]
 
 
-def _direction(sockets: Sockets, ephemeral: range) -> npt.NDArray[np.int8]:
+def directions(sockets: Sockets, ephemeral: range) -> npt.NDArray[np.int8]:
     """Tell who opened each connection from its local port.
 
     connect(2) never takes a port that a socket was bound to (__inet_hash_connect() in
@@ -242,7 +242,8 @@ def _direction(sockets: Sockets, ephemeral: range) -> npt.NDArray[np.int8]:
     return np.select(conditions, verdicts, np.int8(_UNKNOWN))
 
 
-def _ephemeral_ports() -> range:
+def ephemeral_ports() -> range:
+    """Return the ports that connect(2) takes from in the calling thread's namespace; none if not readable."""
     try:
         low, high = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
     except OSError:
