@@ -22,12 +22,13 @@ from contextlib import contextmanager, suppress
 from enum import IntEnum
 from itertools import pairwise
 from pathlib import Path
-from types import ModuleType, TracebackType
-from typing import Any, Self
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from netlab.closing import Closes
 from netlab.errors import CapabilityError, KernelError, ProgramError
 from netlab.kernel import btf
 from netlab.kernel.ringbuf import RingBuffer
@@ -89,7 +90,7 @@ def layout_check(struct: str, layout: np.dtype[np.void]) -> str:
     )
 
 
-class Program:
+class Program(Closes):
     """One compiled file of `bpf/` with its maps, attached functions and descriptors.
 
     Parameters
@@ -167,14 +168,6 @@ class Program:
         while self._rings:
             self._rings.pop().close()
         self._bpf.cleanup()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _load(self, function: str, kind: int) -> int:
         with _explained(f"the kernel did not accept {function} of bpf/{self.name}.c"):

@@ -58,9 +58,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 _STATUS = Path("/proc/thread-self/status")
 _MOUNTS = Path("/proc/thread-self/mounts")
-_KPROBE_PMU = Path(
-    "/sys/bus/event_source/devices/kprobe"
-)  # perf_event_open(2) makes kprobes by it since 4.17
+_KPROBE_PMU = Path("/sys/bus/event_source/devices/kprobe")  # perf_event_open(2) takes it, since 4.17
 _LOCKDOWN = Path("/sys/kernel/security/lockdown")
 _UNPRIVILEGED_BPF = Path("/proc/sys/kernel/unprivileged_bpf_disabled")
 _SYSTEM_PATH = "/usr/sbin:/sbin"  # where nft, ip and bpftool are, and an ordinary user's PATH does not look

@@ -10,12 +10,11 @@ from __future__ import annotations
 import errno
 import socket
 from dataclasses import asdict
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 import pandas as pd
 
+from netlab.closing import Closes
 from netlab.errors import CaptureError
 from netlab.frames import Gap, Missing
 from netlab.kernel import capabilities, conntrack, netlink, netns as namespaces
@@ -37,7 +36,7 @@ _OVERFLOW = Missing(
 )
 
 
-class ConntrackEvents:
+class ConntrackEvents(Closes):
     """Listens for new conntrack entries in one network namespace; made by `netlab.conntrack_events()`."""
 
     def __init__(self, netns: namespaces.NetNs) -> None:
@@ -90,14 +89,6 @@ class ConntrackEvents:
         """Stop listening and keep what was heard; safe to call again."""
         self._receive()
         self._kernel.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def conntrack_events(*, netns: namespaces.NetNs = None) -> ConntrackEvents:

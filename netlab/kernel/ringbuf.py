@@ -9,17 +9,17 @@ to 8 bytes.
 from __future__ import annotations
 
 import mmap
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 import numpy.typing as npt
+
+from netlab.closing import Closes
 
 _BUSY, _DISCARDED = 1 << 31, 1 << 30  # BPF_RINGBUF_BUSY_BIT, BPF_RINGBUF_DISCARD_BIT
 _HEADER = 8
 
 
-class RingBuffer:
+class RingBuffer(Closes):
     """Reads a ring buffer in which every record has one layout.
 
     Parameters
@@ -78,11 +78,3 @@ class RingBuffer:
         del self._position, self._produced, self._data
         self._consumer.close()
         self._rest.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

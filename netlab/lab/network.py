@@ -11,12 +11,12 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import TracebackType
-from typing import IO, Self, cast
+from typing import IO, cast
 
 import networkx as nx
 from pyroute2.netlink.exceptions import NetlinkError
 
+from netlab.closing import Closes
 from netlab.errors import CapabilityError, LabError, NetlabError
 from netlab.kernel import capabilities
 from netlab.lab import ownership, plan, servers, warden, wiring
@@ -57,7 +57,7 @@ _SERVICES = {
 }
 
 
-class PracticeNetwork:
+class PracticeNetwork(Closes):
     """A small internet inside this machine; see `netlab.lab.plan` for its map and addresses.
 
     Attributes
@@ -87,7 +87,7 @@ class PracticeNetwork:
             self.hosts[name] for name in (plan.CLIENT, plan.GATEWAY, *plan.SERVERS)
         )
         self.routers = tuple(self.hosts[name] for name in plan.ROUTERS)
-        self._warden = _watched(self.name)
+        self._warden: subprocess.Popen[bytes] | None = None
         atexit.register(self.close)
         try:
             self._build()
@@ -127,22 +127,17 @@ class PracticeNetwork:
             server.communicate()
         self._claim.release()
         self._claim = None
-        self._warden.communicate(b"closed")
+        if self._warden is not None:
+            self._warden.communicate(b"closed")
         atexit.unregister(self.close)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         state = "closed" if self._claim is None else "open"
         return f"<PracticeNetwork {self.name}, {state}: {' - '.join(self.hosts)}>"
 
     def _build(self) -> None:
+        with _step("the process that outlives this one could not be started"):
+            self._warden = _watched(self.name)
         for host in self.hosts.values():
             with _step(f"the namespace {host.netns} could not be made"):
                 wiring.make_namespace(host)
