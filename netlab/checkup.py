@@ -12,7 +12,8 @@ import shlex
 import socket
 import struct
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -89,13 +90,11 @@ def _open_sockets() -> Finding:
 
 
 def _owners() -> Finding:
-    try:
-        os.listdir("/proc/1/fd")  # noqa: PTH208 - the system call is the check
-    except PermissionError as error:
-        needed = ("CAP_DAC_READ_SEARCH", "CAP_SYS_PTRACE")
-        why = f"only your own processes can be looked into: /proc/1/fd: {error.strerror}"
-        return Finding(State.NO, why, capabilities.grant(needed))
-    return Finding(State.YES, "every process's descriptors can be read")
+    # To list another user's /proc/PID/fd, and to read its entries (ptrace(2), access mode checking).
+    capabilities.require("CAP_DAC_READ_SEARCH", "CAP_SYS_PTRACE", doing="look into other users' processes")
+    return Finding(
+        State.YES, "other users' processes may be looked into; any that refuse are in the coverage"
+    )
 
 
 def _attempts() -> Finding:
@@ -159,9 +158,10 @@ def _cookies() -> Finding:
 
 def _conntrack() -> Finding:
     # IPCTNL_MSG_CT_GET_STATS_CPU (4) of subsystem 1, asked with a struct nfgenmsg: a few lines of counters.
-    netlink.dump(
-        12, 1 << 8 | 4, bytes(4), doing="read connection tracking counters", module="nf_conntrack_netlink"
-    )
+    statistics = 1 << 8 | 4
+    with _granting("CAP_NET_ADMIN"):
+        doing = "read connection tracking counters"
+        netlink.dump(12, statistics, bytes(4), doing=doing, module="nf_conntrack_netlink")
     return Finding(State.YES, "the kernel answers connection tracking requests")
 
 
@@ -185,7 +185,7 @@ def _timestamps() -> Finding:
 
 
 def _namespaces() -> Finding:
-    with netns.entered("/proc/thread-self/ns/net"):
+    with _granting("CAP_SYS_ADMIN"), netns.entered("/proc/thread-self/ns/net"):
         named = len(netns.names())
     return Finding(State.YES, f"this process may enter namespaces; {named} have a name here")
 
@@ -235,6 +235,15 @@ def _kprobes() -> Finding:
     if capabilities.has_kprobes():
         return Finding(State.YES, "this kernel has them; netlab does not need them")
     return Finding(State.NO, "this kernel has none; netlab uses stable hooks only and does not need them")
+
+
+@contextmanager
+def _granting(*needed: str) -> Iterator[None]:
+    """Give a refusal the command that grants *needed* as its fix."""
+    try:
+        yield
+    except CapabilityError as error:
+        raise CapabilityError(error.problem, fix=_grant_or_leave(*needed)) from error
 
 
 def _grant_or_leave(*needed: str) -> str:

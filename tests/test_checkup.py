@@ -6,11 +6,14 @@ import json
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pandas as pd
 import pytest
 
 import netlab
+from netlab import checkup
+from netlab.errors import CapabilityError
 from netlab.schemas import DOCTOR
 
 
@@ -77,3 +80,73 @@ def test_connections_are_listed_without_privileges() -> None:
         )
 
     assert run.stdout.strip() == "True"
+
+
+@pytest.mark.privileged
+@pytest.mark.parametrize(
+    ("capability", "dropped"),
+    [
+        ("list tracked connections and NAT", "-net_admin"),
+        ("trace paths (raw sockets)", "-net_raw"),
+        ("look into other network namespaces", "-sys_admin"),
+        ("build a practice network", "-sys_admin"),
+        ("name the owner of every socket", "-sys_ptrace"),
+        ("follow connection attempts (eBPF)", "-bpf,-sys_admin"),
+    ],
+)
+def test_without_its_capability_a_row_says_no_and_with_it_yes(capability: str, dropped: str) -> None:
+    row = f"netlab.doctor().set_index('capability').loc[{capability!r}]"
+    script = f"import netlab; row = {row}; print(row['state'], row['fix'])"
+    command = ["setpriv", f"--bounding-set={dropped}", sys.executable, "-c", script]
+
+    state, fix = subprocess.check_output(command, text=True, timeout=60).split(maxsplit=1)
+
+    assert netlab.doctor().set_index("capability").loc[capability, "state"] == "yes"
+    assert state == "no"
+    assert "sudo" in fix
+
+
+@pytest.mark.privileged
+def test_conntrack_switches_are_those_of_the_namespace_it_runs_in() -> None:
+    switches = ["count bytes of tracked connections", "date tracked connections"]
+    with netlab.lab.practice() as net:
+        with net.gateway.entered():
+            translating = netlab.doctor().set_index("capability")
+        with net.client.entered():
+            plain = netlab.doctor().set_index("capability")
+
+    assert translating.loc[switches, "state"].tolist() == ["yes", "yes"]
+    assert plain.loc[switches, "fix"].str.startswith("sudo ").all()
+
+
+def test_nothing_is_left_open() -> None:
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    netlab.doctor()
+
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+@pytest.mark.parametrize(
+    ("error", "state", "why"),
+    [
+        (CapabilityError("no such thing here", fix="buy one"), "no", "no such thing here"),
+        (OSError("broken"), "unknown", "the check itself failed: OSError: broken"),
+    ],
+)
+def test_a_check_that_raises_makes_a_row(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, state: str, why: str
+) -> None:
+    def check() -> checkup.Finding:
+        raise error
+
+    monkeypatch.setattr(checkup, "_CHECKS", {"break": check})
+    row = netlab.doctor().iloc[0]
+
+    assert (row["capability"], row["state"], row["why"]) == ("break", state, why)
+
+
+def test_a_package_that_is_missing_is_a_no_with_the_command_that_installs_it() -> None:
+    found = checkup._importable("no_such_package", "plot")()
+
+    assert found.state is checkup.State.NO
+    assert found.fix == f"{sys.executable} -m pip install 'netlab[plot]'"
