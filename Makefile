@@ -50,12 +50,13 @@ clean:
 system:
 	@$(call install,$(PACKAGES))
 
-# Installs what dpkg does not have. Other distributions: the names differ, `netlab doctor` tells what is missing.
+# Installs what dpkg does not have (some distributions have a tool in a package of another name). Other distributions: the names differ, `netlab doctor` tells what is missing.
 define install
 command -v dpkg-query >/dev/null || { echo "No dpkg here: install the like of: $(1)"; exit 0; }; \
 missing=""; \
 for package in $(1); do \
-	dpkg-query -W -f '$${db:Status-Status}' $$package 2>/dev/null | grep -qx installed || missing="$$missing $$package"; \
+	dpkg-query -W -f '$${db:Status-Status}' $$package 2>/dev/null | grep -qx installed && continue; \
+	command -v $$package >/dev/null || missing="$$missing $$package"; \
 done; \
 test -z "$$missing" && exit 0; \
 if [ "$$(id -u)" = 0 ]; then \
