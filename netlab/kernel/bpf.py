@@ -13,8 +13,8 @@ import importlib.machinery
 import importlib.resources
 import importlib.util
 import os
-import platform
 import resource
+import struct
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -30,11 +30,9 @@ import numpy.typing as npt
 
 from netlab.closing import Closes
 from netlab.errors import CapabilityError, KernelError, ProgramError
-from netlab.kernel import btf
+from netlab.kernel import btf, capabilities, syscall
 from netlab.kernel.ringbuf import RingBuffer
 
-_BCC_HOMES = ("/usr/lib/python3/dist-packages", "/usr/local/lib/python3/dist-packages")
-_SYS_BPF = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "s390x": 351, "ppc64le": 361}
 _BPF_LINK_CREATE = 28
 # BTF headers warn by the thousand; a call to what is not declared would only fail later, in the verifier.
 _FLAGS = ("-Wno-everything", "-Werror=implicit-function-declaration")
@@ -55,39 +53,32 @@ def load_bcc() -> ModuleType:
     loaded = sys.modules.get("bcc")
     if loaded is not None and hasattr(loaded, "BPF"):
         return loaded
-    for home in [*sys.path, *_BCC_HOMES, *_system_packages()]:
-        spec = importlib.machinery.PathFinder.find_spec("bcc", [home])
-        if spec is None or spec.loader is None or not (Path(home) / "bcc" / "libbcc.py").exists():
-            continue
-        module = importlib.util.module_from_spec(spec)
-        sys.modules["bcc"] = module
-        try:
-            spec.loader.exec_module(module)
-        except Exception as error:
-            del sys.modules["bcc"]
-            raise CapabilityError(f"BCC at {home} cannot be imported: {error}", fix=_INSTALL) from error
-        return module
-    raise CapabilityError("BCC is not installed", fix=_INSTALL)
+    home = capabilities.bcc_home()
+    spec = home and importlib.machinery.PathFinder.find_spec("bcc", [str(home)])
+    if not spec or spec.loader is None:
+        raise CapabilityError("BCC is not installed", fix=_INSTALL)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["bcc"] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules["bcc"]
+        raise CapabilityError(f"BCC at {home} cannot be imported: {error}", fix=_INSTALL) from error
+    return module
 
 
 _INSTALL = "Run: apt-get install python3-bpfcc (not pip: PyPI's bcc is another package)"
 
 
-def _system_packages() -> list[str]:
-    """Return where distributions without a python3/dist-packages keep the system Python's packages."""
-    return [str(path) for path in sorted(Path("/usr/lib").glob("python3.*/site-packages"), reverse=True)]
-
-
-def layout_check(struct: str, layout: np.dtype[np.void]) -> str:
+def layout_check(name: str, layout: np.dtype[np.void]) -> str:
     """Return C that fails to compile unless `struct NAME` has exactly the size and offsets of *layout*."""
     fields: Mapping[str, tuple[Any, ...]] = layout.fields or {}
     checks = [
-        f'_Static_assert(__builtin_offsetof(struct {struct}, {name}) == {offset}, "{name} has moved");'
-        for name, (_, offset, *_) in fields.items()
+        f'_Static_assert(__builtin_offsetof(struct {name}, {field}) == {offset}, "{field} has moved");'
+        for field, (_, offset, *_) in fields.items()
     ]
-    return "\n".join(
-        [*checks, f'_Static_assert(sizeof(struct {struct}) == {layout.itemsize}, "{struct} has grown");']
-    )
+    size = f'_Static_assert(sizeof(struct {name}) == {layout.itemsize}, "{name} has grown");'
+    return "\n".join([*checks, size])
 
 
 class Program(Closes):
@@ -138,8 +129,7 @@ class Program(Closes):
         loaded = self._load(function, kind)
         directory = os.open(cgroup, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            attributes = (ctypes.c_uint32 * 4)(loaded, directory, hook, 0)
-            link = _bpf_syscall(_BPF_LINK_CREATE, attributes)
+            link = syscall.bpf(_BPF_LINK_CREATE, struct.pack("=IIII", loaded, directory, hook, 0))
         finally:
             os.close(directory)
         if link < 0:
@@ -229,14 +219,6 @@ class Map:
 
 _CHUNK = 8192
 _U32_POINTER = ctypes.POINTER(ctypes.c_uint32)
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
-def _bpf_syscall(command: int, attributes: ctypes.Array[ctypes.c_uint32]) -> int:
-    number = _SYS_BPF.get(platform.machine())
-    if number is None:
-        raise CapabilityError(f"netlab does not know the bpf system call of {platform.machine()}")
-    return int(_libc.syscall(number, command, ctypes.byref(attributes), ctypes.sizeof(attributes)))
 
 
 def _last_error() -> str:

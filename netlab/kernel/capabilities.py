@@ -7,7 +7,6 @@ a raw socket.
 from __future__ import annotations
 
 import ctypes
-import errno
 import os
 import platform
 import re
@@ -24,7 +23,7 @@ from pathlib import Path
 
 from netlab.checks import nearest
 from netlab.errors import BadInput, CapabilityError
-from netlab.kernel import btf
+from netlab.kernel import btf, syscall
 
 
 class Capability(IntEnum):
@@ -51,11 +50,8 @@ class ProgramKind(IntEnum):
     RAW_TRACEPOINT = 17
 
 
-_SYS_BPF = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "s390x": 351, "ppc64le": 361}
 _BPF_PROG_LOAD = 5
 _RETURN_1 = struct.pack("=BBhi", 0xB7, 0, 0, 1) + struct.pack("=BBhi", 0x95, 0, 0, 0)  # r0 = 1; exit
-_libc = ctypes.CDLL(None, use_errno=True)
-
 _STATUS = Path("/proc/thread-self/status")
 _MOUNTS = Path("/proc/thread-self/mounts")
 _KPROBE_PMU = Path("/sys/bus/event_source/devices/kprobe")  # perf_event_open(2) takes it, since 4.17
@@ -200,15 +196,12 @@ def raw_socket(family: socket.AddressFamily) -> OSError | None:
 
 def bpf_program(kind: ProgramKind) -> OSError | None:
     """Try to load an eBPF program and unload it again; return what the kernel said against it."""
-    number = _SYS_BPF.get(platform.machine())
-    if number is None:
-        return OSError(errno.ENOSYS, f"netlab does not know the bpf system call of {platform.machine()}")
     instructions = ctypes.create_string_buffer(_RETURN_1, len(_RETURN_1))
     license_text = ctypes.create_string_buffer(b"GPL")
     attributes = struct.pack(
         "=IIQQ", kind, len(_RETURN_1) // 8, ctypes.addressof(instructions), ctypes.addressof(license_text)
     )
-    loaded = _libc.syscall(number, _BPF_PROG_LOAD, ctypes.c_char_p(attributes), len(attributes))
+    loaded = syscall.bpf(_BPF_PROG_LOAD, attributes)
     if loaded < 0:
         return OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
     os.close(loaded)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
-from contextlib import suppress
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from netlab.errors import CapabilityError, KernelError
 from netlab.frames import Gap, Missing
+from netlab.kernel import capabilities
 from netlab.kernel.bpf import CgroupHook, Program
 from netlab.tracer.filters import Filter
 from netlab.tracer.layout import ATTEMPT, Counter
@@ -66,13 +65,19 @@ class TcpSource:
 
     def _attach_cookie_hooks(self) -> None:
         """Make every socket carry its cookie; without that, joins fall back to addresses and ports."""
+        root = capabilities.cgroup2_mount()
+        if root is None:
+            self._say_no_cookies("no cgroup v2 tree is mounted")
+            return
         try:
-            root = cgroup_root()
             for function, hook in _COOKIE_HOOKS.items():
                 self._program.attach_cgroup(function, root, hook)
         except (KernelError, CapabilityError) as error:
-            detail = f"{error}; connections are joined by address and port instead of by socket cookie"
-            self.missing.append(Missing("cookie", Gap.UNAVAILABLE, None, detail))
+            self._say_no_cookies(str(error))
+
+    def _say_no_cookies(self, why: str) -> None:
+        detail = f"{why}; connections are joined by address and port instead of by socket cookie"
+        self.missing.append(Missing("cookie", Gap.UNAVAILABLE, None, detail))
 
     def _drain_until_closed(self) -> None:
         while not self._ended.wait(_DRAIN_EVERY_S):
@@ -154,16 +159,6 @@ class TcpSource:
         self._drain()
         self._last_open, self._last_counters = self._open.items()[1], self._read_counters()
         self._program.close()
-
-
-def cgroup_root() -> Path:
-    """Return where the cgroup v2 tree is mounted: /sys/fs/cgroup, or below it on hosts that still have v1."""
-    with suppress(OSError):
-        for line in Path("/proc/self/mounts").read_text(encoding="utf-8").splitlines():
-            _, where, kind, *_ = line.split(" ")
-            if kind == "cgroup2":
-                return Path(where)
-    raise CapabilityError("no cgroup v2 tree is mounted", fix="Run: mount -t cgroup2 none /sys/fs/cgroup")
 
 
 def monotonic_to_utc_ns() -> int:

@@ -1,0 +1,19 @@
+"""The bpf(2) system call, which libc does not wrap."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import platform
+
+_NUMBERS = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "s390x": 351, "ppc64le": 361}
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def bpf(command: int, attributes: bytes) -> int:
+    """Return what bpf(2) returns, a descriptor or -1 with `ctypes.get_errno()` set."""
+    number = _NUMBERS.get(platform.machine())
+    if number is None:
+        ctypes.set_errno(errno.ENOSYS)
+        return -1
+    return int(_libc.syscall(number, command, ctypes.c_char_p(attributes), len(attributes)))
