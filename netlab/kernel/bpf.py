@@ -17,6 +17,7 @@ import resource
 import struct
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from enum import IntEnum
@@ -157,7 +158,8 @@ class Program(Closes):
         self.detach()
         while self._rings:
             self._rings.pop().close()
-        self._bpf.cleanup()
+        with _COMPILER:
+            self._bpf.cleanup()
 
     def _load(self, function: str, kind: int) -> int:
         with _explained(f"the kernel did not accept {function} of bpf/{self.name}.c"):
@@ -245,10 +247,14 @@ def _raise_memlock() -> None:
         resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 
 
+# LLVM inside libbcc crashes when two threads enter it, and descriptor 2 is there once for all of them.
+_COMPILER = threading.Lock()
+
+
 @contextmanager
 def _explained(problem: str) -> Iterator[None]:
     """Turn a failure of BCC into one short error; what clang or the verifier wrote becomes its log."""
-    with tempfile.TemporaryFile() as log:
+    with _COMPILER, tempfile.TemporaryFile() as log:
         sys.stderr.flush()
         stderr = os.dup(2)
         os.dup2(log.fileno(), 2)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import re
 import shutil
 import subprocess
 import tempfile
@@ -68,6 +69,14 @@ def _build() -> str:
     ]
 
 
+def version(release: str) -> tuple[int, int, int]:
+    """Return the numbers that a kernel release such as 6.12.41+deb13-amd64 begins with."""
+    found = re.match(r"(\d+)\.(\d+)(?:\.(\d+))?", release)
+    if found is None:
+        raise KernelError(f"the kernel release {release!r} does not begin with a version")
+    return int(found[1]), int(found[2]), int(found[3] or 0)
+
+
 def _write_tree(tree: Path) -> None:
     types = _bpftool("btf", "dump", "file", str(VMLINUX), "format", "c")
     known = [
@@ -75,7 +84,7 @@ def _write_tree(tree: Path) -> None:
         for name, number in _HELPERS.items()
         if f"BPF_FUNC_{name} =" not in types
     ]
-    major, minor, patch = (int(part) for part in platform.release().split("-")[0].split(".")[:3])
+    major, minor, patch = version(platform.release())
     kconfig = _KCONFIG.format(
         page_size=os.sysconf("SC_PAGESIZE"),
         version_code=(major << 16) + (minor << 8) + min(patch, 255),

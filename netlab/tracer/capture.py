@@ -171,9 +171,12 @@ class Capture:
         """Detach everything and keep what was seen; safe to call again."""
         with self._lock:
             if self._source is not None and self._state is not State.STOPPED:
-                self._now = self._snapshot_of_open(self._source)
-                self._source.close()
-                self._stopped_ns = time.monotonic_ns()
+                try:
+                    self._now = self._snapshot_of_open(self._source)
+                finally:  # an interrupt in the last look must not leave anything attached
+                    self._source.close()
+                    self._stopped_ns = time.monotonic_ns()
+                    self._state = State.STOPPED
             self._state = State.STOPPED
             self._ended.set()
 
@@ -185,6 +188,8 @@ class Capture:
         timeout_s
             Wait at most this many seconds.
         """
+        if self._state is State.NEW:
+            raise CaptureError("this capture has not been started", fix=_ADVICE[State.NEW])
         if self._duration_s is None and timeout_s is None:
             raise CaptureError(
                 "this capture has no duration to wait for", fix="Give duration_s= or timeout_s="

@@ -74,13 +74,19 @@ def with_nat(connections: pd.DataFrame, entries: pd.DataFrame) -> pd.DataFrame:
         if lacking:
             raise BadInput(f"this frame has no column {lacking[0]!r}", fix=f"Pass what {maker} returned")
     found = pd.concat([_sides(entries, _OPENED), _sides(entries, _ACCEPTED)])
-    newest = found.sort_values("timeout_s", ascending=False).drop_duplicates(_KEY)
+    newest = found[::-1].sort_values("timeout_s", ascending=False, kind="stable").drop_duplicates(_KEY)
     keys = connections[_KEY].astype({"protocol": "string"})
     joined = keys.merge(newest.astype({"protocol": "string"}), on=_KEY, how="left", validate="many_to_one")
     filled = connections.copy()
     for name in _FILLED:
         values = joined[name].set_axis(connections.index)
         filled[name] = values.fillna(connections[name]).astype(connections[name].dtype)
+    lost = [
+        gap | {"what": f"nat_*: {gap['what']}"}
+        for gap in entries.attrs.get("coverage", [])
+        if gap["kind"] == "lost"
+    ]
+    filled.attrs["coverage"] = [*connections.attrs.get("coverage", []), *lost]
     return filled
 
 

@@ -129,7 +129,7 @@ def _syn_retransmits(attempts: Attempts, unmeasured: npt.NDArray[np.bool_]) -> A
 
 
 def _outcome(attempts: Attempts) -> dict[str, Any]:
-    error, reason = explain(attempts["error"], attempts["last_state"], attempts["syn_retransmits"])
+    error, reason = explain(attempts)
     return {"error": error, "reason": reason}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -114,3 +115,30 @@ def test_a_header_tree_can_be_made_in_an_empty_home(tmp_path: object) -> None:
     )
 
     assert run.stdout.startswith(f"{tmp_path}/.cache/netlab/headers-")
+
+
+@pytest.mark.parametrize(
+    ("release", "numbers"),
+    [
+        ("6.12.41+deb13-amd64", (6, 12, 41)),
+        ("6.6.31+rpt-rpi-v8", (6, 6, 31)),
+        ("6.18.0+", (6, 18, 0)),
+        ("6.1-rc3", (6, 1, 0)),
+    ],
+)
+def test_a_kernel_release_of_any_distribution_has_a_version(
+    release: str, numbers: tuple[int, int, int]
+) -> None:
+    assert btf.version(release) == numbers
+
+
+@pytest.mark.privileged
+def test_programs_can_be_compiled_in_several_threads_at_once() -> None:
+    def compiled() -> str:
+        with program() as tcp:
+            return tcp.name
+
+    with ThreadPoolExecutor(3) as pool:
+        names = [future.result() for future in [pool.submit(compiled) for _ in range(3)]]
+
+    assert names == ["tcp"] * 3

@@ -84,3 +84,18 @@ def test_rows_keep_their_order_dtypes_and_coverage() -> None:
 def test_a_frame_of_another_kind_is_refused() -> None:
     with pytest.raises(netlab.BadInput, match="no column"):
         netlab.with_nat(entry(), entry())
+
+
+def test_of_two_entries_that_live_as_long_the_later_one_counts() -> None:
+    entries = netlab.concat([entry(reply_dport=1), entry(reply_dport=2)])
+
+    assert netlab.with_nat(connection(), entries).iloc[0]["nat_local_port"] == 2
+
+
+def test_entries_that_were_lost_are_said_to_be_missing() -> None:
+    entries = entry()
+    entries.attrs["coverage"] = [{"what": "entries", "kind": "lost", "count": 3, "detail": "too fast"}]
+
+    gaps = netlab.coverage(netlab.with_nat(connection(), entries))
+
+    assert gaps[["what", "kind", "count"]].values.tolist() == [["nat_*: entries", "lost", 3]]
