@@ -98,4 +98,4 @@ def test_entries_that_were_lost_are_said_to_be_missing() -> None:
 
     gaps = netlab.coverage(netlab.with_nat(connection(), entries))
 
-    assert gaps[["what", "kind", "count"]].values.tolist() == [["nat_*: entries", "lost", 3]]
+    assert gaps[["what", "kind", "count"]].to_numpy().tolist() == [["nat_*: entries", "lost", 3]]
