@@ -25,8 +25,9 @@
 
 /* Nothing is lost silently: each way to lose something has a slot here. Keep in step with tracer/layout.py. */
 enum netlab_counter {
-	NETLAB_RING_FULL,	/* a finished attempt did not fit into the ring buffer */
-	NETLAB_MAP_FULL,	/* an attempt could not be followed from its start */
+	NETLAB_ATTEMPT_LOST,	/* an attempt did not fit into the ring buffer */
+	NETLAB_END_LOST,	/* nor did the end of one that was not followed */
+	NETLAB_MAP_FULL,	/* an attempt's start went into the ring buffer, because the map was full */
 	NETLAB_WHILE_PAUSED,	/* an attempt began while the capture was paused */
 	NETLAB_COUNTERS,
 };

@@ -4,7 +4,7 @@
  *
  * Nothing runs per packet: byte and packet counts, round-trip times and retransmissions are the kernel's own,
  * read from struct tcp_sock when the state changes. An attempt lives in netlab_open, keyed by its socket's
- * kernel address, and leaves through netlab_closed when the socket reaches TCP_CLOSE.
+ * kernel address, and leaves through netlab_reports when the socket reaches TCP_CLOSE.
  *
  * Compile-time settings, put in front of this file by netlab/tracer/filters.py:
  *   NETLAB_WANTED_PORT(p)  true for ports to follow (either end)
@@ -14,7 +14,7 @@
 #include "netlab.h"
 
 enum netlab_direction { NETLAB_UNKNOWN, NETLAB_OUTGOING, NETLAB_INCOMING };
-enum netlab_pid_source { NETLAB_NO_PID, NETLAB_PID_CONNECT, NETLAB_PID_CLOSE };
+enum netlab_pid_source { NETLAB_NO_PID, NETLAB_PID_CONNECT, NETLAB_PID_CLOSE, NETLAB_PID_SOCKET, NETLAB_PID_RECEIVE };
 
 struct netlab_attempt {
 	u8 local_address[16];	/* IPv4 uses the first four bytes */
@@ -24,7 +24,7 @@ struct netlab_attempt {
 	u64 cookie;		/* 0 until something asked the kernel for it */
 	u64 opened_ns;		/* CLOCK_MONOTONIC; 0 when the start was not seen */
 	u64 established_ns;
-	u64 closed_ns;
+	u64 closed_ns;		/* 0 while it is open */
 	u64 bytes_sent;
 	u64 bytes_received;
 	u64 cgroup;
@@ -50,7 +50,8 @@ struct netlab_attempt {
 };
 
 BPF_HASH(netlab_open, u64, struct netlab_attempt, NETLAB_OPEN_MAX);
-BPF_RINGBUF_OUTPUT(netlab_closed, NETLAB_RING_PAGES);
+/* Attempts that ended; and, when netlab_open is full, attempts that began: those have no closed_ns. */
+BPF_RINGBUF_OUTPUT(netlab_reports, NETLAB_RING_PAGES);
 BPF_ARRAY(netlab_paused, u32, 1);
 /* A whole attempt does not fit on the 512-byte stack beside the rest: each CPU has one to fill. */
 BPF_PERCPU_ARRAY(netlab_scratch, struct netlab_attempt, 1);
@@ -135,14 +136,36 @@ static __always_inline void netlab_read_counters(struct netlab_attempt *attempt,
 	attempt->rtt_var_us = mdev >> 2;
 }
 
+static __always_inline bool netlab_has_wanted_port(struct netlab_attempt *attempt)
+{
+	return NETLAB_WANTED_PORT(attempt->local_port) || NETLAB_WANTED_PORT(attempt->remote_port);
+}
+
+/* The reader looks at the clock, not at wake-ups: a wake-up per connection is what costs. */
+static __always_inline void netlab_report(struct netlab_attempt *attempt, u32 if_lost)
+{
+	if (netlab_reports.ringbuf_output(attempt, sizeof(*attempt), BPF_RB_NO_WAKEUP))
+		netlab_count(if_lost);
+}
+
+static __always_inline void netlab_follow(u64 key, struct netlab_attempt *attempt)
+{
+	if (!netlab_open.update(&key, attempt))
+		return;
+	netlab_count(NETLAB_MAP_FULL);
+	netlab_report(attempt, NETLAB_ATTEMPT_LOST);
+}
+
 /* connect(): runs in the connecting process. */
 static __always_inline void netlab_connecting(struct sock *sk)
 {
 	struct netlab_attempt attempt = {};
-	u64 key = (u64)sk;
 
 	netlab_read_identity(&attempt, sk);
-	if (!NETLAB_WANTED_PORT(attempt.local_port) && !NETLAB_WANTED_PORT(attempt.remote_port))
+	/* inet_sport is stale in a socket that was connected before; bind() sets both. */
+	NETLAB_READ(attempt.local_port, sk->__sk_common.skc_num);
+	/* A port that is not chosen yet may become a wanted one. */
+	if (attempt.local_port && !netlab_has_wanted_port(&attempt))
 		return;
 	netlab_read_owner(&attempt, NETLAB_PID_CONNECT);
 	if (!NETLAB_WANTED_PROCESS(attempt.pid, ((u64 *)attempt.process)))
@@ -153,8 +176,7 @@ static __always_inline void netlab_connecting(struct sock *sk)
 	}
 	attempt.direction = NETLAB_OUTGOING;
 	attempt.opened_ns = bpf_ktime_get_ns();
-	if (netlab_open.update(&key, &attempt))
-		netlab_count(NETLAB_MAP_FULL);
+	netlab_follow((u64)sk, &attempt);
 }
 
 /* The handshake ended. An accepted socket appears here for the first time with its tuple, mostly in softirq. */
@@ -167,6 +189,10 @@ static __always_inline void netlab_established(struct sock *sk, int before)
 	known = netlab_open.lookup(&key);
 	if (known) {
 		netlab_read_tuple(known, sk);
+		if (!netlab_has_wanted_port(known)) {
+			netlab_open.delete(&key);
+			return;
+		}
 		known->established_ns = now;
 		NETLAB_READ(known->syn_retransmits, ((struct tcp_sock *)sk)->total_retrans);
 		NETLAB_READ(known->cookie, sk->__sk_common.skc_cookie);
@@ -175,7 +201,7 @@ static __always_inline void netlab_established(struct sock *sk, int before)
 	if (before != TCP_SYN_RECV)
 		return;
 	netlab_read_identity(&attempt, sk);
-	if (!NETLAB_WANTED_PORT(attempt.local_port) && !NETLAB_WANTED_PORT(attempt.remote_port))
+	if (!netlab_has_wanted_port(&attempt))
 		return;
 	if (netlab_is_paused()) {
 		netlab_count(NETLAB_WHILE_PAUSED);
@@ -184,18 +210,32 @@ static __always_inline void netlab_established(struct sock *sk, int before)
 	attempt.direction = NETLAB_INCOMING;
 	attempt.opened_ns = now;
 	attempt.established_ns = now;
-	if (netlab_open.update(&key, &attempt))
-		netlab_count(NETLAB_MAP_FULL);
+	netlab_follow(key, &attempt);
 }
 
-/* close() or shutdown(): always in the process that calls it, so an owner not known yet is known now. */
+/*
+ * Whoever has locked the socket is a process that uses it: softirq works only on sockets that nobody has locked.
+ * With an error the lock may be that of a tool that aborts other processes' connections.
+ */
+static __always_inline void netlab_find_owner(struct netlab_attempt *attempt, struct sock *sk, u8 source)
+{
+	int locked = 0, error = 0;
+
+	if (attempt->pid_source != NETLAB_NO_PID)
+		return;
+	NETLAB_READ(locked, sk->sk_lock.owned);
+	NETLAB_READ(error, sk->sk_err);
+	if (locked && !error)
+		netlab_read_owner(attempt, source);
+}
+
 static __always_inline void netlab_closing(struct sock *sk)
 {
 	u64 key = (u64)sk;
 	struct netlab_attempt *known = netlab_open.lookup(&key);
 
-	if (known && known->pid_source == NETLAB_NO_PID)
-		netlab_read_owner(known, NETLAB_PID_CLOSE);
+	if (known)
+		netlab_find_owner(known, sk, NETLAB_PID_CLOSE);
 }
 
 static __always_inline void netlab_closed_now(struct sock *sk, int before)
@@ -213,22 +253,21 @@ static __always_inline void netlab_closed_now(struct sock *sk, int before)
 		netlab_open.delete(&key);
 		netlab_read_tuple(attempt, sk);
 	} else {
-		/* Open before the capture, or its start was lost: the rest is joined by cookie in user space. */
+		/* Open before the capture, or not followed: user space tells which, by cookie and by start. */
 		__builtin_memset(attempt, 0, sizeof(*attempt));
 		netlab_read_identity(attempt, sk);
-		if (!NETLAB_WANTED_PORT(attempt->local_port) && !NETLAB_WANTED_PORT(attempt->remote_port))
-			return;
 	}
+	if (!netlab_has_wanted_port(attempt))
+		return;
 	netlab_read_counters(attempt, sk);
 	if (!attempt->established_ns)
 		attempt->syn_retransmits = attempt->retransmits;
+	netlab_find_owner(attempt, sk, NETLAB_PID_CLOSE);
 	NETLAB_READ(attempt->cookie, sk->__sk_common.skc_cookie);
 	NETLAB_READ(attempt->error, sk->sk_err);
 	attempt->closed_ns = bpf_ktime_get_ns();
 	attempt->last_state = before;
-	/* The reader looks at the clock, not at wake-ups: a wake-up per connection is what costs. */
-	if (netlab_closed.ringbuf_output(attempt, sizeof(*attempt), BPF_RB_NO_WAKEUP))
-		netlab_count(NETLAB_RING_FULL);
+	netlab_report(attempt, known ? NETLAB_ATTEMPT_LOST : NETLAB_END_LOST);
 }
 
 /* Raw tracepoint inet_sock_set_state(sk, oldstate, newstate), include/trace/events/sock.h. */
@@ -253,6 +292,18 @@ int netlab_state_changed(struct bpf_raw_tracepoint_args *ctx)
 	return 0;
 }
 
+/* Raw tracepoint tcp_rcv_space_adjust(sk): a process takes received data, so it has the socket. */
+int netlab_received(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct sock *sk = (struct sock *)ctx->args[0];
+	u64 key = (u64)sk;
+	struct netlab_attempt *known = netlab_open.lookup(&key);
+
+	if (known)
+		netlab_find_owner(known, sk, NETLAB_PID_RECEIVE);
+	return 0;
+}
+
 /*
  * A raw tracepoint may read a socket's cookie but not make one. These two make it early, so that every record carries
  * the number that sock_diag and SO_COOKIE report.
@@ -263,9 +314,23 @@ int netlab_socket_created(struct bpf_sock *ctx)
 	return 1;	/* allow */
 }
 
-int netlab_socket_accepted(struct bpf_sock_ops *ctx)
+/* At TCP_CONNECT_CB the SYN is about to leave: what TCP_SYN_SENT did not have yet, the local end, is chosen now. */
+int netlab_socket_used(struct bpf_sock_ops *ctx)
 {
-	if (ctx->op == BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB)
-		bpf_get_socket_cookie(ctx);
+	struct netlab_attempt *known;
+	u64 key = (u64)ctx->sk;
+
+	if (ctx->op != BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB && ctx->op != BPF_SOCK_OPS_TCP_CONNECT_CB)
+		return 1;
+	u64 cookie = bpf_get_socket_cookie(ctx);
+	if (ctx->op != BPF_SOCK_OPS_TCP_CONNECT_CB || !key)
+		return 1;
+	known = netlab_open.lookup(&key);
+	if (!known)
+		return 1;
+	known->cookie = cookie;
+	netlab_read_tuple(known, (struct sock *)known->socket);	/* the same, as a number: the verifier guards ctx->sk */
+	if (!netlab_has_wanted_port(known))
+		netlab_open.delete(&key);
 	return 1;
 }

@@ -170,7 +170,10 @@ def report(evidence: Evidence) -> str:
         f"\n{title} ({len(table)})\n{as_text(table) if len(table) else 'none'}"
         for title, table in tables.items()
     ]
-    gaps = netlab.coverage(netlab.concat([connections]))
+    frames = {"connections": connections, "nat": evidence.nat, "hops": evidence.hops}
+    gaps = pd.concat(
+        [netlab.coverage(netlab.concat([frame])).assign(table=name) for name, frame in frames.items()]
+    )[["table", "what", "kind", "count", "detail"]]
     parts.append(
         f"\nNot in these tables ({len(gaps)})\n{as_text(gaps) if len(gaps) else 'nothing is missing'}"
     )

@@ -56,7 +56,9 @@ CONNECTIONS = Schema(
         Column("via_subnet", _TEXT, "subnet of the interface"),
         Column("seen", _CATEGORY, "live (its start was traced), backfill (open before), poll (a snapshot)"),
         Column(
-            "pid_source", _CATEGORY, "how the owner is known: connect, close, socket (holds the descriptor)"
+            "pid_source",
+            _CATEGORY,
+            "how the owner is known: by connect, receive, close, or socket (holds the descriptor)",
         ),
         Column("cookie", _INTEGER, "the kernel's socket cookie, as sock_diag reports it"),
         Column("inode", _INTEGER, "inode of the socket, as in /proc/PID/fd"),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import socket
 from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -28,12 +29,27 @@ _LARGEST = 1 << 16
 _NO_COUNTERS = Missing(
     "packets, bytes, reply_packets, reply_bytes", Gap.UNAVAILABLE, None, "a new entry has counted nothing yet"
 )
+_EVENTS_SYSCTL = Path("/proc/sys/net/netfilter/nf_conntrack_events")
+_SILENT = Missing(
+    "entries",
+    Gap.UNAVAILABLE,
+    None,
+    "net.netfilter.nf_conntrack_events was 0: the kernel tells of no entry until it is 1",
+)
 _OVERFLOW = Missing(
     "entries",
     Gap.LOST,
     None,
     "they were made faster than the socket's buffer took them; how many is not known",
 )
+
+
+def _events_are_off() -> bool:
+    """Tell whether the calling thread's namespace keeps its conntrack events to itself."""
+    try:
+        return _EVENTS_SYSCTL.read_text().strip() == "0"
+    except OSError:  # the module is not loaded yet, or has no such setting: its default is to tell
+        return False
 
 
 class ConntrackEvents(Closes):
@@ -43,6 +59,7 @@ class ConntrackEvents(Closes):
         capabilities.require("CAP_NET_ADMIN", doing="listen for conntrack entries")
         with namespaces.entered(netns):
             self._inode = namespaces.inode()
+            self._silent = _events_are_off()
             self._kernel = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETFILTER)
         self._blocks: list[bytes] = []
         self._overflows = 0
@@ -70,6 +87,8 @@ class ConntrackEvents(Closes):
 
     def _gaps(self, entries: int) -> list[Missing]:
         gaps = [_NO_COUNTERS] if entries else []
+        if self._silent:
+            gaps.append(_SILENT)
         return [*gaps, _OVERFLOW] if self._overflows else gaps
 
     def _receive(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from enum import StrEnum
@@ -19,7 +20,7 @@ from netlab.kernel.bpf import load_bcc
 from netlab.tracer import rows, snapshot
 from netlab.tracer.filters import Filter, Names, Pids, Ports
 from netlab.tracer.layout import PidSource
-from netlab.tracer.merge import Attempts, merge
+from netlab.tracer.merge import Table, merge
 from netlab.tracer.snapshot import Snapshot
 from netlab.tracer.source import TcpSource, monotonic_to_utc_ns
 
@@ -121,6 +122,7 @@ class Capture:
         self._max_open, self._max_closed = max_open, max_closed
         self._state = State.NEW
         self._source: TcpSource | None = None
+        self._process = os.getpid()
         self._to_utc_ns = self._stopped_ns = 0
         self._before = self._now = Snapshot.empty()
         self._ended = threading.Event()
@@ -145,6 +147,7 @@ class Capture:
             self._to_utc_ns = monotonic_to_utc_ns()
             if self._backfill:
                 self._before = snapshot.take()
+            self._source.expect(self._before.attempts)
         except BaseException:
             self._source.close()
             raise
@@ -169,16 +172,21 @@ class Capture:
 
     def stop(self) -> None:
         """Detach everything and keep what was seen; safe to call again."""
+        if os.getpid() != self._process:
+            self._leave_to_parent()
+            return
         with self._lock:
-            if self._source is not None and self._state is not State.STOPPED:
-                try:
+            if self._state is State.STOPPED:
+                return
+            try:
+                if self._source is not None:
                     self._now = self._snapshot_of_open(self._source)
-                finally:  # an interrupt in the last look must not leave anything attached
+            finally:  # an interrupt in the last look must not leave anything attached
+                if self._source is not None:
                     self._source.close()
-                    self._stopped_ns = time.monotonic_ns()
-                    self._state = State.STOPPED
-            self._state = State.STOPPED
-            self._ended.set()
+                self._stopped_ns = time.monotonic_ns()
+                self._state = State.STOPPED
+                self._ended.set()
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Wait for the end of a capture with a duration; tell whether it has ended.
@@ -214,6 +222,11 @@ class Capture:
             Schema `netlab.schemas.CONNECTIONS`; counters of open connections are those of this moment, or of
             the end of the capture.
         """
+        if os.getpid() != self._process:
+            raise CaptureError(
+                f"this capture belongs to process {self._process}, which this one was forked from",
+                fix="Ask there, or start a capture of its own here",
+            )
         with self._lock:
             if self._source is None:
                 raise CaptureError(
@@ -233,7 +246,7 @@ class Capture:
                         *self._source.losses(),
                         *self._before.missing,
                         *now.missing,
-                        *_ownerless(wanted.attempts),
+                        *self._guesses(table, wanted),
                     ]
                 ),
             )
@@ -242,6 +255,25 @@ class Capture:
         """Return the attempts that failed: the rows of `connections()` that have an `error`."""
         frame = self.connections()
         return frame[frame["error"].notna()].reset_index(drop=True)
+
+    def _guesses(self, table: Table, wanted: Table) -> list[Missing]:
+        """Say of how many attempts something is not known, or guessed."""
+        possible = self._wanted.of_anyone().keeps(table.attempts)
+        ownerless = int((possible & (table.attempts["pid_source"] == PidSource.NONE)).sum())
+        guessed = int(wanted.backfilled.sum())
+        unknown = (
+            Missing("connections", Gap.UNSEEN, ownerless, _MAY_BELONG)
+            if self._wanted.by_owner
+            else Missing("pid, process", Gap.UNAVAILABLE, ownerless, _OWNERLESS)
+        )
+        direction = Missing("direction", Gap.APPROXIMATE, guessed, _FROM_PORTS)
+        return [gap for gap in (unknown, direction) if gap.count]
+
+    def _leave_to_parent(self) -> None:
+        """In a forked child, close its copies of the descriptors and nothing else."""
+        if self._source is not None and self._state is not State.STOPPED:
+            self._state = State.STOPPED
+            self._source.abandon()
 
     def _snapshot_of_open(self, source: TcpSource) -> Snapshot:
         """List the sockets of the namespaces that have open attempts."""
@@ -267,11 +299,8 @@ class Capture:
             self.stop()
 
 
-def _ownerless(attempts: Attempts) -> list[Missing]:
-    count = int((attempts["pid_source"] == PidSource.NONE).sum())
-    return [Missing("pid, process", Gap.UNAVAILABLE, count, _OWNERLESS)] if count else []
-
-
 _OWNERLESS = (
-    "accepted by the kernel outside any process, and nobody held or closed the socket while netlab looked"
+    "accepted by the kernel outside any process, and nobody was seen to hold, read or close the socket"
 )
+_MAY_BELONG = f"their owner is not known, so they may belong to the process asked for: {_OWNERLESS}"
+_FROM_PORTS = "of connections older than the capture, direction is told from the ports"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -41,6 +41,10 @@ class Filter:
     def by_owner(self) -> bool:
         """Whether the owner decides, which for accepted sockets is known only later."""
         return bool(self.pids or self.names)
+
+    def of_anyone(self) -> Filter:
+        """Return the filter without its owners."""
+        return replace(self, pids=(), names=())
 
     def macros(self) -> dict[str, str]:
         """Return the C conditions for bpf/tcp.c; only numbers get into them."""

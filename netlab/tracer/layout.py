@@ -57,11 +57,13 @@ class PidSource(IntEnum):
     CONNECT = 1
     CLOSE = 2
     SOCKET = 3  # never in the kernel: found by who holds the descriptor
+    RECEIVE = 4
 
 
 class Counter(IntEnum):
     """What the programs count when something is lost."""
 
-    RING_FULL = 0
-    MAP_FULL = 1
-    WHILE_PAUSED = 2
+    ATTEMPT_LOST = 0
+    END_LOST = 1
+    MAP_FULL = 2
+    WHILE_PAUSED = 3

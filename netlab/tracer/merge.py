@@ -6,7 +6,6 @@ they are older than the capture, are joined by namespace and tuple.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,13 +14,12 @@ import numpy.typing as npt
 import pandas as pd
 
 from netlab.kernel.sockdiag import State
-from netlab.tracer.layout import ATTEMPT, Direction, PidSource
+from netlab.tracer.layout import Direction, PidSource
+from netlab.tracer.records import Attempts, chosen, joined
 from netlab.tracer.snapshot import Snapshot
 
-Attempts = npt.NDArray[np.void]
 Places = npt.NDArray[np.intp]
 
-_RAW = np.dtype(("V", ATTEMPT.itemsize))
 _TUPLE = ["netns", "local_address", "remote_address", "local_port", "remote_port"]
 _OWNER = ["pid", "uid", "process", "pid_source"]
 _MEASURED = [
@@ -49,7 +47,7 @@ class Table:
     def where(self, keep: npt.NDArray[Any]) -> Table:
         """Return the rows that *keep* selects: flags or places."""
         return Table(
-            self.attempts.view(_RAW)[keep].view(ATTEMPT),
+            chosen(self.attempts, keep),
             self.states[keep],
             self.inodes[keep],
             self.backfilled[keep],
@@ -77,14 +75,8 @@ def merge(closed: Attempts, opened: Attempts, before: Snapshot, now: Snapshot) -
     return Table(attempts, states, inodes, backfilled)
 
 
-def joined(parts: Iterable[Attempts]) -> Attempts:
-    """Put records under each other: as plain bytes, because numpy copies structs field by field."""
-    raw = [part.view(_RAW) for part in parts if len(part)]
-    return (np.concatenate(raw) if raw else np.empty(0, _RAW)).view(ATTEMPT)
-
-
 def _without(attempts: Attempts, left_out: npt.NDArray[np.bool_]) -> Attempts:
-    return attempts.view(_RAW)[~left_out].view(ATTEMPT) if left_out.any() else attempts
+    return chosen(attempts, ~left_out) if left_out.any() else attempts
 
 
 def _ended(opened: Attempts, closed: Attempts) -> npt.NDArray[np.bool_]:
@@ -144,8 +136,7 @@ def _measure(attempts: Attempts, now: Snapshot) -> tuple[npt.NDArray[np.uint8], 
     found, known = now.attempts[places], places >= 0
     for name in _MEASURED:
         attempts[name] = np.where(known, found[name], attempts[name])
-    portless = known & (attempts["local_port"] == 0)  # connect() picked it after the first state change
-    for name in ("local_port", "local_address"):
-        choose = portless if attempts[name].ndim == 1 else portless[:, None]
+    for name in ("local_port", "local_address"):  # connect() picks them after the first state change
+        choose = known if attempts[name].ndim == 1 else known[:, None]
         attempts[name] = np.where(choose, found[name], attempts[name])
     return np.where(known, now.states[places], 0).astype(np.uint8), np.where(known, now.inodes[places], 0)

@@ -81,12 +81,12 @@ def with_nat(connections: pd.DataFrame, entries: pd.DataFrame) -> pd.DataFrame:
     for name in _FILLED:
         values = joined[name].set_axis(connections.index)
         filled[name] = values.fillna(connections[name]).astype(connections[name].dtype)
-    lost = [
+    untranslated = [
         gap | {"what": f"nat_*: {gap['what']}"}
         for gap in entries.attrs.get("coverage", [])
-        if gap["kind"] == "lost"
+        if not gap["what"].startswith("packets")  # which no nat_* column shows
     ]
-    filled.attrs["coverage"] = [*connections.attrs.get("coverage", []), *lost]
+    filled.attrs["coverage"] = [*connections.attrs.get("coverage", []), *untranslated]
     return filled
 
 

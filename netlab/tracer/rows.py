@@ -17,8 +17,9 @@ from netlab.kernel.processes import printable
 from netlab.kernel.sockdiag import State
 from netlab.schemas import CONNECTIONS
 from netlab.tracer.layout import Direction, PidSource
-from netlab.tracer.merge import Attempts, Table
+from netlab.tracer.merge import Table
 from netlab.tracer.reasons import explain
+from netlab.tracer.records import Attempts
 
 _AF_INET6 = 10
 _NO_RTT = 0xFFFFFFFF  # the kernel's windowed minimum before the first sample
@@ -114,18 +115,21 @@ def _counters(attempts: Attempts, states: npt.NDArray[np.uint8]) -> dict[str, An
     untimed = attempts["min_rtt_us"] == _NO_RTT
     return columns | {
         "cwnd": np.ma.array(attempts["cwnd"], mask=unmeasured | (attempts["cwnd"] == 0)),
-        "syn_retransmits": _syn_retransmits(attempts, unmeasured),
+        "syn_retransmits": _syn_retransmits(attempts, states),
         "rtt_ms": np.ma.array(attempts["srtt_us"] / 1e3, mask=unsampled),
         "rtt_var_ms": np.ma.array(attempts["rtt_var_us"] / 1e3, mask=unsampled),
         "min_rtt_ms": np.ma.array(attempts["min_rtt_us"] / 1e3, mask=unsampled | untimed),
     }
 
 
-def _syn_retransmits(attempts: Attempts, unmeasured: npt.NDArray[np.bool_]) -> Any:
+def _syn_retransmits(attempts: Attempts, states: npt.NDArray[np.uint8]) -> Any:
     """Before the handshake ends every retransmission is a SYN; of a start nobody saw nothing is known."""
-    connecting = (attempts["closed_ns"] == 0) & (attempts["established_ns"] == 0)
+    open_now, unshaken = attempts["closed_ns"] == 0, attempts["established_ns"] == 0
+    connecting = open_now & (states == State.SYN_SENT)
     count = np.where(connecting, attempts["retransmits"], attempts["syn_retransmits"])
-    return np.ma.array(count, mask=(attempts["opened_ns"] == 0) | (connecting & unmeasured))
+    failed = ~open_now & (attempts["last_state"] == State.SYN_SENT)
+    unseen = (attempts["opened_ns"] == 0) | (unshaken & ~connecting & ~failed)
+    return np.ma.array(count, mask=unseen)
 
 
 def _outcome(attempts: Attempts) -> dict[str, Any]:

@@ -13,15 +13,18 @@ from netlab.frames import Gap, Missing
 from netlab.kernel import capabilities
 from netlab.kernel.bpf import CgroupHook, Program
 from netlab.tracer.filters import Filter
-from netlab.tracer.layout import ATTEMPT, Counter
-
-Attempts = npt.NDArray[np.void]
+from netlab.tracer.layout import ATTEMPT, Counter, PidSource
+from netlab.tracer.records import Attempts, adopt, chosen, joined
 
 _DRAIN_EVERY_S = 0.05
 _RING_PAGES = 4096  # 16 MiB hold some 64,000 closed attempts: a second of what two cores can open and close
 _COOKIE_HOOKS = {
     "netlab_socket_created": CgroupHook.SOCK_CREATE,
-    "netlab_socket_accepted": CgroupHook.SOCK_OPS,
+    "netlab_socket_used": CgroupHook.SOCK_OPS,
+}
+_TRACEPOINTS = {
+    "netlab_received": "tcp_rcv_space_adjust",
+    "netlab_state_changed": "inet_sock_set_state",
 }
 
 
@@ -41,8 +44,10 @@ class TcpSource:
     def __init__(self, wanted: Filter, *, max_open: int, max_closed: int) -> None:
         sizes = {"NETLAB_OPEN_MAX": str(max_open), "NETLAB_RING_PAGES": str(_RING_PAGES)}
         self.missing: list[Missing] = []
-        self._max_open, self._max_closed = max_open, max_closed
+        self._wanted, self._max_open, self._max_closed = wanted, max_open, max_closed
         self._blocks: list[Attempts] = []
+        self._unfollowed = np.empty(0, ATTEMPT)  # attempts that began when the map was full
+        self._listed: npt.NDArray[np.uint64] | None = None
         self._kept = self._dropped = 0
         self._lock = threading.Lock()
         self._ended = threading.Event()
@@ -56,12 +61,13 @@ class TcpSource:
         self._reader.start()
 
     def _attach(self) -> None:
-        self._ring = self._program.ring("netlab_closed", ATTEMPT)
+        self._ring = self._program.ring("netlab_reports", ATTEMPT)
         self._open = self._program.map("netlab_open", "u8", ATTEMPT)
         self._counters = self._program.map("netlab_counters", "u4", "u8")
         self._paused = self._program.map("netlab_paused", "u4", "u4")
         self._attach_cookie_hooks()
-        self._program.attach_raw_tracepoint("netlab_state_changed", "inet_sock_set_state")
+        for function, event in _TRACEPOINTS.items():
+            self._program.attach_raw_tracepoint(function, event)
 
     def _attach_cookie_hooks(self) -> None:
         """Make every socket carry its cookie; without that, joins fall back to addresses and ports."""
@@ -85,15 +91,35 @@ class TcpSource:
 
     def _drain(self) -> None:
         with self._lock:
-            block = self._ring.read()
-            if not len(block):
+            reports = self._ring.read()
+            if not len(reports):
                 return
+            ended, self._unfollowed = adopt(self._unfollowed, reports)
+            block = chosen(ended, self._known(ended))
             self._blocks.append(block)
             self._kept += len(block)
             while self._kept - len(self._blocks[0]) >= self._max_closed:
                 gone = self._blocks.pop(0)
                 self._kept -= len(gone)
                 self._dropped += len(gone)
+
+    def _known(self, ended: Attempts) -> npt.NDArray[np.bool_]:
+        """Tell which ended attempts belong here; who owns those without an owner a snapshot may know."""
+        followed = ended["opened_ns"] != 0
+        if self._listed is not None:
+            followed |= np.isin(ended["cookie"], self._listed)
+        else:
+            followed[:] = True  # open when the capture began, and closed before it could list what is open
+        mine: npt.NDArray[np.bool_] = followed & (
+            self._wanted.keeps(ended) | (ended["pid_source"] == PidSource.NONE)
+        )
+        return mine
+
+    def expect(self, listed: Attempts) -> None:
+        """Take ends without a start for those of the *listed* attempts; any other began unfollowed."""
+        self._drain()
+        mine = self._wanted.keeps(listed) | (listed["pid_source"] == PidSource.NONE)
+        self._listed = listed["cookie"][mine]
 
     def pause(self, *, paused: bool) -> None:
         """Begin or stop following new attempts; those already followed go on."""
@@ -104,45 +130,43 @@ class TcpSource:
         if not self._ended.is_set():
             self._drain()
         with self._lock:
-            self._blocks = [np.concatenate([np.empty(0, ATTEMPT), *self._blocks])]
+            self._blocks = [joined(self._blocks)]
             return self._blocks[0]
 
     def open(self) -> Attempts:
         """Return the attempts that are open now, in no order; none after `close()`."""
         if self._ended.is_set():
             return self._last_open
-        return self._open.items()[1]
+        return self._followed()
+
+    def _followed(self) -> Attempts:
+        followed = self._open.items()[1]
+        self._drain()
+        with self._lock:
+            return joined([followed, self._unfollowed])
 
     def losses(self) -> list[Missing]:
         """Say what this source could not keep."""
         counts = self._last_counters if self._ended.is_set() else self._read_counters()
         told = [
+            (Counter.ATTEMPT_LOST, "connections", Gap.LOST, "attempts did not fit into the ring buffer"),
+            (Counter.END_LOST, "closed_at, error", Gap.LOST, "ends did not fit into the ring buffer"),
             (
-                counts[Counter.RING_FULL],
-                "connections",
-                Gap.LOST,
-                "closed attempts did not fit into the ring buffer",
-            ),
-            (
-                counts[Counter.MAP_FULL],
-                "opened_at",
+                Counter.MAP_FULL,
+                "connect_ms, syn_retransmits",
                 Gap.LOST,
                 f"more than {self._max_open} attempts were open at a time",
             ),
-            (
-                counts[Counter.WHILE_PAUSED],
-                "connections",
-                Gap.UNSEEN,
-                "attempts began while the capture was paused",
-            ),
-            (
-                self._dropped,
-                "connections",
-                Gap.LOST,
-                f"only the newest {self._max_closed} closed attempts are kept",
-            ),
+            (Counter.WHILE_PAUSED, "connections", Gap.UNSEEN, "attempts began while the capture was paused"),
         ]
-        counted = [Missing(what, kind, count, detail) for count, what, kind, detail in told if count]
+        counted = [
+            Missing(what, kind, counts[counter], detail)
+            for counter, what, kind, detail in told
+            if counts[counter]
+        ]
+        if self._dropped:
+            detail = f"only the newest {self._max_closed} closed attempts are kept"
+            counted.append(Missing("connections", Gap.LOST, self._dropped, detail))
         return [*self.missing, *counted]
 
     def _read_counters(self) -> dict[int, int]:
@@ -156,8 +180,11 @@ class TcpSource:
         self._ended.set()
         self._reader.join()
         self._program.detach()
-        self._drain()
-        self._last_open, self._last_counters = self._open.items()[1], self._read_counters()
+        self._last_open, self._last_counters = self._followed(), self._read_counters()
+        self._program.close()
+
+    def abandon(self) -> None:
+        """Let go of a forked child's copies without reading: what it took its parent would never see."""
         self._program.close()
 
 

@@ -58,7 +58,7 @@ def test_a_ring_gives_every_record_once_also_across_its_end() -> None:
     wanted = 3 * (64 * 4096) // 240  # three times round
     seen = []
     with program() as tcp, socket.create_server(("127.0.0.1", 0), backlog=64) as listener:
-        ring = tcp.ring("netlab_closed", ATTEMPT)
+        ring = tcp.ring("netlab_reports", ATTEMPT)
         tcp.attach_raw_tracepoint("netlab_state_changed", "inet_sock_set_state")
         port = listener.getsockname()[1]
         while sum(map(len, seen)) < wanted:

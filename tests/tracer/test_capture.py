@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pandas as pd
@@ -20,6 +22,8 @@ from loopback import LOOPBACK, Echo, cookie, finish
 import netlab
 
 pytestmark = pytest.mark.privileged
+FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
+LINGER_0 = b"\1\0\0\0\0\0\0\0"  # struct linger: close by reset
 FAMILIES = pytest.mark.parametrize("family", [4, 6])
 
 
@@ -93,7 +97,7 @@ def test_a_reset_by_the_peer_is_a_failure_of_an_established_connection() -> None
         with netlab.capture(port=port) as capture:
             client = socket.create_connection(("127.0.0.1", port))
             server, _ = listener.accept()
-            server.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # close by reset
+            server.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_0)
             server.close()
             with pytest.raises(ConnectionResetError):
                 client.recv(1)
@@ -164,17 +168,37 @@ def test_attempts_while_paused_are_left_out_and_counted(echo: Echo) -> None:
     assert gaps[gaps["kind"] == "unseen"]["count"].sum() == 2  # both ends of the first
 
 
-def test_a_full_map_is_counted_and_the_attempts_are_still_rows(echo: Echo) -> None:
+def test_an_attempt_begun_while_paused_is_no_row_when_it_ends_later(echo: Echo) -> None:
+    with netlab.capture(port=echo.port) as capture:
+        capture.pause()
+        client = echo.connect(4)
+        capture.resume()
+        finish(client)
+        client.close()
+
+    frame = capture.connections()
+    gaps = netlab.coverage(frame)
+    assert len(frame) == 0
+    assert gaps[gaps["kind"] == "unseen"]["count"].sum() == 2
+
+
+def test_a_full_map_is_counted_and_the_attempts_are_rows_from_their_start(echo: Echo) -> None:
     with netlab.capture(port=echo.port, max_open=4) as capture:
         clients = [echo.connect(4) for _ in range(50)]
+        while_open = capture.connections()
         for client in clients:
             finish(client)
             client.close()
 
     frame = capture.connections()
+    assert len(while_open) == len(frame) == 100
+    assert set(while_open["state"]) == {"established"}
+    assert set(frame["state"]) == {"closed"}
+    assert frame["opened_at"].notna().all()
+    assert frame["pid"].eq(os.getpid()).all()
     gaps = netlab.coverage(frame)
-    assert len(frame) == 100
-    assert gaps[gaps["kind"] == "lost"]["count"].sum() >= 90
+    lost = gaps[gaps["kind"] == "lost"]
+    assert (lost["what"].tolist(), lost["count"].tolist()) == (["connect_ms, syn_retransmits"], [96])
 
 
 def test_ten_thousand_connections_are_as_many_rows_or_counted(echo: Echo) -> None:
@@ -189,6 +213,160 @@ def test_ten_thousand_connections_are_as_many_rows_or_counted(echo: Echo) -> Non
     assert closed + lost >= 10_000
     assert closed <= 10_000
     assert len(frame) + lost == 20_000
+
+
+def reset_by_client(port: int, family: int, *, server_reads: bool) -> None:
+    """Connect to a server that holds the connection, and end it by a reset."""
+    with (
+        socket.create_server((LOOPBACK[family], port), family=FAMILY[family]) as listener,
+        socket.create_connection((LOOPBACK[family], port)) as client,
+    ):
+        server, _ = listener.accept()
+        with server:
+            client.sendall(b"x")
+            if server_reads:
+                server.recv(1)
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_0)
+            client.close()
+
+
+@FAMILIES
+def test_an_accepted_connection_belongs_to_the_process_that_reads_from_it(
+    closed_port: int, family: int
+) -> None:
+    with netlab.capture(port=closed_port, pid=os.getpid()) as capture:
+        reset_by_client(closed_port, family, server_reads=True)
+
+    server = only(ends(capture.connections(), closed_port, "incoming"))
+    assert (server["pid"], server["pid_source"]) == (os.getpid(), "receive")
+    assert server["error"] == "ECONNRESET"
+
+
+def test_an_owner_filter_says_how_many_connections_of_nobody_known_may_belong(closed_port: int) -> None:
+    with netlab.capture(port=closed_port, pid=os.getpid()) as capture:
+        reset_by_client(closed_port, 4, server_reads=False)
+
+    frame = capture.connections()
+    gaps = netlab.coverage(frame)
+    may_belong = gaps[gaps["detail"].str.contains("may belong")]
+    assert len(frame) == 1
+    assert (may_belong["kind"].tolist(), may_belong["count"].tolist()) == (["unseen"], [1])
+
+
+def test_a_connection_its_process_closes_by_reset_belongs_to_that_process(closed_port: int) -> None:
+    with (
+        netlab.capture(port=closed_port) as capture,
+        socket.create_server(("", closed_port)) as listener,
+        socket.create_connection(("127.0.0.1", closed_port)),
+    ):
+        server, _ = listener.accept()
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_0)
+        server.close()
+
+    row = only(ends(capture.connections(), closed_port, "incoming"))
+    assert (row["pid"], row["pid_source"]) == (os.getpid(), "close")
+
+
+def test_connections_of_other_processes_take_no_room_from_those_asked_for(echo: Echo) -> None:
+    others = (
+        f"import socket\nfor _ in range(300): socket.create_connection(('127.0.0.1', {echo.port})).close()"
+    )
+    with netlab.capture(process="curl", max_closed=5) as capture:
+        command = ["curl", "-s", "-m", "1", f"http://127.0.0.1:{echo.port}/"]
+        subprocess.run(command, check=False, capture_output=True, timeout=10)
+        subprocess.run([sys.executable, "-c", others], check=True, timeout=30)
+        time.sleep(0.2)  # several drains
+
+    frame = capture.connections()
+    assert only(frame)["process"] == "curl"
+    assert "lost" not in set(netlab.coverage(frame)["kind"])
+
+
+def test_a_port_filter_finds_the_local_port_that_connect_chooses() -> None:
+    with netlab.lab.practice() as net:
+        with net.client.entered():
+            Path("/proc/sys/net/ipv4/ip_local_port_range").write_text("40000 40000")
+            client, other = socket.socket(), socket.socket()
+        with netlab.capture(port=40_000) as capture, client, other:
+            other.bind(("", 40_001))
+            for attempt in (client, other):
+                attempt.setblocking(False)
+                with contextlib.suppress(BlockingIOError):
+                    attempt.connect((net.web.address4, net.ports.drops))
+            pending = only(capture.connections())
+
+        assert (pending["local_port"], pending["state"]) == (40_000, "syn-sent")
+        assert only(capture.failures())["local_port"] == 40_000
+
+
+def test_a_socket_used_again_shows_the_port_of_each_of_its_attempts() -> None:
+    with netlab.lab.practice() as net:
+        with net.client.entered():
+            again = socket.socket()
+        with netlab.capture(process=Path("/proc/self/comm").read_text().strip()) as capture, again:
+            again.connect((net.web.address4, net.ports.http))
+            first = again.getsockname()[1]
+            disconnect(again)
+            again.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                again.connect((net.web.address4, net.ports.drops))
+            frame = capture.connections()
+
+            outgoing = frame[frame["cookie"] == cookie(again)]
+            assert outgoing["local_port"].tolist() == [first, again.getsockname()[1]]
+            assert outgoing["state"].tolist() == ["closed", "syn-sent"]
+
+
+def disconnect(client: socket.socket) -> None:
+    """Dissolve the association: connect(2) with AF_UNSPEC, which Python's socket has no call for."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    unspecified = bytes(16)  # struct sockaddr with sa_family 0
+    assert libc.connect(client.fileno(), unspecified, len(unspecified)) == 0
+
+
+def test_a_forked_child_takes_nothing_from_the_capture_of_its_parent(echo: Echo) -> None:
+    with netlab.capture(port=echo.port) as capture:
+        for _ in range(20):
+            echo.talk(4, 1)
+        child = os.fork()
+        if child == 0:
+            with contextlib.suppress(BaseException):
+                try:
+                    capture.connections()
+                except netlab.CaptureError:
+                    capture.stop()
+                    os._exit(0)
+            os._exit(1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+    assert len(capture.connections()) == 40
+
+
+def test_captures_start_in_several_threads_at_once(echo: Echo) -> None:
+    with ThreadPoolExecutor(3) as threads:
+        captures = list(threads.map(lambda _: netlab.capture(port=echo.port).start(), range(3)))
+    echo.talk(4, 1)
+    for capture in captures:
+        capture.stop()
+
+    assert [len(capture.connections()) for capture in captures] == [2, 2, 2]
+
+
+def test_an_interrupt_in_the_last_look_still_detaches(echo: Echo, monkeypatch: pytest.MonkeyPatch) -> None:
+    capture = netlab.capture(port=echo.port).start()
+
+    def interrupted(_only: object) -> None:
+        raise KeyboardInterrupt
+
+    echo.talk(4, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr("netlab.tracer.snapshot.take", interrupted)
+        with echo.connect(4), pytest.raises(KeyboardInterrupt):
+            capture.stop()
+
+    assert capture.state == "stopped"
+    assert capture.wait(timeout_s=1)
+    assert len(capture.connections()) == 4
 
 
 def test_a_capture_with_a_duration_ends_by_itself(echo: Echo) -> None:

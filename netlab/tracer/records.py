@@ -1,0 +1,73 @@
+"""Blocks of attempt records: put together, chosen from, and starts joined to their ends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from netlab.tracer.layout import ATTEMPT
+
+Attempts: TypeAlias = npt.NDArray[np.void]
+
+_RAW = np.dtype(("V", ATTEMPT.itemsize))  # as plain bytes: numpy copies structs field by field
+_STARTED = [
+    "opened_ns",
+    "established_ns",
+    "cgroup",
+    "pid",
+    "uid",
+    "process",
+    "pid_source",
+    "direction",
+    "local_address",
+    "local_port",
+]
+
+
+def joined(parts: Iterable[Attempts]) -> Attempts:
+    """Put records under each other."""
+    raw = [part.view(_RAW) for part in parts if len(part)]
+    together: Attempts = (np.concatenate(raw) if raw else np.empty(0, _RAW)).view(ATTEMPT)
+    return together
+
+
+def chosen(attempts: Attempts, keep: npt.NDArray[Any]) -> Attempts:
+    """Return the records that *keep* selects: flags or places."""
+    selected: Attempts = attempts.view(_RAW)[keep].view(ATTEMPT)
+    return selected
+
+
+def adopt(starts: Attempts, reports: Attempts) -> tuple[Attempts, Attempts]:
+    """Join starts that were reported alone to their ends.
+
+    Parameters
+    ----------
+    starts
+        Starts from earlier blocks whose end was not reported yet.
+    reports
+        The next block, in the order of the kernel: ends, and starts (those have no `closed_ns`).
+
+    Returns
+    -------
+    tuple
+        The ends of the block, those of known starts completed; and the starts that still have no end.
+    """
+    alone = reports["closed_ns"] == 0
+    if not len(starts) and not alone.any():
+        return reports, starts
+    both = joined([starts, reports])
+    begins, follows = both["closed_ns"] == 0, both["opened_ns"] != 0
+    by_socket = np.argsort(both["socket"], kind="stable")  # within one socket they stay in order
+    before, after = by_socket[:-1], by_socket[1:]
+    pairs = (
+        (both["socket"][before] == both["socket"][after]) & begins[before] & ~begins[after] & ~follows[after]
+    )
+    begun, over = before[pairs], after[pairs]
+    for name in _STARTED:
+        both[name][over] = both[name][begun]
+    ended = np.zeros(len(both), bool)
+    ended[begun] = True
+    return chosen(both, ~begins), chosen(both, begins & ~ended)

@@ -1,0 +1,76 @@
+"""Conntrack entries heard as they are made, in the practice network's gateway."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import netlab
+from netlab.lab.network import PracticeNetwork
+
+pytestmark = pytest.mark.privileged
+
+
+@pytest.fixture(scope="module")
+def net() -> Iterator[PracticeNetwork]:
+    with netlab.lab.practice() as network:
+        yield network
+
+
+def connect(net: PracticeNetwork, family: int, port: int) -> int:
+    """Connect from the client through the gateway; return the local port."""
+    with net.client.entered():
+        client = socket.socket(socket.AF_INET if family == 4 else socket.AF_INET6)
+    with client:
+        client.bind(("", 0))
+        with contextlib.suppress(ConnectionRefusedError):
+            client.connect((net.web.address4 if family == 4 else net.web.address6, port))
+        return int(client.getsockname()[1])
+
+
+def heard(entries: pd.DataFrame, port: int) -> pd.DataFrame:
+    return entries[(entries["protocol"] == "tcp") & (entries["sport"] == port)]
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_a_refused_connection_is_heard_with_its_translation(net: PracticeNetwork, family: int) -> None:
+    with netlab.conntrack_events(netns=net.gateway.netns) as events:
+        port = connect(net, family, net.ports.refuses)
+
+    entry = heard(events.entries(), port)
+    assert entry["reply_dst"].tolist() == [net.nat_address4 if family == 4 else net.nat_address6]
+    assert entry["family"].tolist() == [family]
+    assert entry["bytes"].isna().all()
+
+
+def test_entries_made_before_the_start_and_after_the_end_are_not_heard(net: PracticeNetwork) -> None:
+    before = connect(net, 4, net.ports.http)
+    with netlab.conntrack_events(netns=net.gateway.netns) as events:
+        during = connect(net, 4, net.ports.http)
+    after = connect(net, 4, net.ports.http)
+
+    entries = events.entries()
+    assert [len(heard(entries, port)) for port in (before, during, after)] == [0, 1, 0]
+
+
+def test_a_namespace_that_tells_of_no_entry_is_said_to_be_silent(net: PracticeNetwork) -> None:
+    setting = Path("/proc/sys/net/netfilter/nf_conntrack_events")
+    with net.gateway.entered():
+        usual = setting.read_text()
+        setting.write_text("0")
+    try:
+        with netlab.conntrack_events(netns=net.gateway.netns) as events:
+            connect(net, 4, net.ports.http)
+    finally:
+        with net.gateway.entered():
+            setting.write_text(usual)
+
+    gaps = netlab.coverage(events.entries())
+    assert len(events.entries()) == 0
+    assert gaps["kind"].tolist() == ["unavailable"]
+    assert "nf_conntrack_events" in gaps["detail"].item()
