@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-NAMES = ("conntrack", "sockets", "maps", "tracer")
+NAMES = ("conntrack", "sockets", "maps", "tracer", "scale")
 
 
 def main() -> None:

@@ -69,7 +69,7 @@ struct netlab_attempt {
 	u8 pid_source;
 	u8 protocol;
 	u8 unsent;		/* connect() was called and no SYN has been sent */
-	u8 padding;
+	u8 complete;		/* the tuple and the cookie are final */
 };
 
 /* Nothing is lost silently: each way to lose something has a slot here. Keep in step with tracer/layout.py. */
@@ -79,6 +79,7 @@ enum netlab_counter {
 	NETLAB_MAP_FULL,	/* an attempt's start went into the ring buffer, because the map was full */
 	NETLAB_WHILE_PAUSED,	/* an attempt began while the capture was paused */
 	NETLAB_CHANGE_LOST,	/* a state change did not fit into its ring buffer */
+	NETLAB_NESTED_CHANGE,	/* a state change in the middle of another, taken care of */
 	NETLAB_COUNTERS,
 };
 

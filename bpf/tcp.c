@@ -24,14 +24,33 @@ BPF_RINGBUF_OUTPUT(netlab_reports, NETLAB_RING_PAGES);
  * connect() leaves goes with the socket, or with the thread's next one; a full map only costs the reason.
  */
 BPF_HASH(netlab_asking, u64, u64, 8192);
-/* What does not fit on the 512-byte stack beside the rest: each CPU has one to fill. */
-BPF_PERCPU_ARRAY(netlab_scratch, struct netlab_attempt, 1);
+/*
+ * What does not fit on the 512-byte stack beside the rest. Softirq can come in the middle of a state change and bring
+ * another one on the same CPU: there is a place for each depth.
+ */
+enum netlab_depth { NETLAB_OUTER, NETLAB_NESTED, NETLAB_DEPTHS };
+
+BPF_PERCPU_ARRAY(netlab_scratch, struct netlab_attempt, NETLAB_DEPTHS);
 
 struct netlab_tcp_copy {
 	u8 bytes[sizeof(struct tcp_sock)];
 };
 
-BPF_PERCPU_ARRAY(netlab_tcp_copies, struct netlab_tcp_copy, 1);
+BPF_PERCPU_ARRAY(netlab_tcp_copies, struct netlab_tcp_copy, NETLAB_DEPTHS);
+
+/* Which state change this CPU has taken last: socket and new state in one number, and when. */
+struct netlab_turn {
+	u64 taken;
+	u64 at_ns;
+};
+
+/*
+ * A turn is good for the same change only: a socket's memory is soon another socket, though not within this time. A
+ * change that was interrupted for longer is taken twice, which does no harm.
+ */
+#define NETLAB_TURN_NS 20000
+
+BPF_PERCPU_ARRAY(netlab_turns, struct netlab_turn, 1);
 
 struct netlab_change {
 	u64 at_ns;	/* CLOCK_MONOTONIC */
@@ -73,6 +92,13 @@ static __always_inline void netlab_read_tuple(struct netlab_attempt *attempt, st
 	}
 }
 
+/* Local address, local port and cookie: whatever there is of them by now. */
+static __always_inline void netlab_complete(struct netlab_attempt *attempt, struct sock *sk)
+{
+	netlab_read_tuple(attempt, sk);
+	NETLAB_READ(attempt->cookie, sk->__sk_common.skc_cookie);
+}
+
 static __always_inline void netlab_read_identity(struct netlab_attempt *attempt, struct sock *sk)
 {
 	struct net *net = NULL;
@@ -87,10 +113,10 @@ static __always_inline void netlab_read_identity(struct netlab_attempt *attempt,
 }
 
 /* One copy of the whole struct costs as much as a dozen single reads, and gives every field. */
-static __always_inline void netlab_read_counters(struct netlab_attempt *attempt, struct sock *sk)
+static __always_inline void netlab_read_counters(struct netlab_attempt *attempt, struct sock *sk, u32 depth)
 {
-	u32 zero = 0, limited;
-	struct netlab_tcp_copy *copy = netlab_tcp_copies.lookup(&zero);
+	u32 limited;
+	struct netlab_tcp_copy *copy = netlab_tcp_copies.lookup(&depth);
 	struct tcp_sock *tp = (struct tcp_sock *)copy;
 	struct sock *as_sock = (struct sock *)copy;
 
@@ -161,17 +187,18 @@ static __always_inline bool netlab_is_wanted(struct netlab_attempt *attempt)
 	return true;
 }
 
+/* The socket's memory is another socket's by now, and nothing has told of the end: last_state stays 0. */
+static __always_inline void netlab_end_unseen(struct netlab_attempt *known, u64 now)
+{
+	known->closed_ns = now;
+	netlab_report(known, NETLAB_ATTEMPT_LOST);
+}
+
 /* It failed before its first packet: no state change will tell. */
 static __always_inline void netlab_unsent(struct netlab_attempt *known)
 {
-	u32 zero = 0;
-	struct netlab_attempt *attempt = netlab_scratch.lookup(&zero);
-
-	if (!attempt)
-		return;
-	__builtin_memcpy(attempt, known, sizeof(*attempt));
-	attempt->closed_ns = bpf_ktime_get_ns();
-	netlab_report(attempt, NETLAB_ATTEMPT_LOST);
+	known->closed_ns = bpf_ktime_get_ns();
+	netlab_report(known, NETLAB_ATTEMPT_LOST);
 }
 
 /*
@@ -188,8 +215,11 @@ static __always_inline int netlab_asked(struct bpf_sock_addr *ctx, bool six)
 	bpf_probe_read_kernel(&number, sizeof(number), &key);	/* the verifier guards ctx->sk, not a number */
 	netlab_asking.update(&thread, &number);
 	known = netlab_open.lookup(&number);
-	if (known && known->unsent) {
-		netlab_unsent(known);
+	if (known) {
+		if (known->unsent)
+			netlab_unsent(known);
+		else
+			netlab_end_unseen(known, bpf_ktime_get_ns());
 		netlab_open.delete(&number);
 	}
 	netlab_begin(&attempt, (struct sock *)number, bpf_ktime_get_ns());
@@ -310,7 +340,6 @@ static __always_inline void netlab_connecting(struct sock *sk, u64 now)
 			known->unsent = 0;
 			known->error = 0;
 			known->opened_ns = now;
-			netlab_read_tuple(known, sk);
 			NETLAB_READ(known->local_port, sk->__sk_common.skc_num);
 		}
 		return;
@@ -327,15 +356,21 @@ static __always_inline void netlab_established(struct sock *sk, int before, u64 
 	u64 key = (u64)sk;
 
 	known = netlab_open.lookup(&key);
-	if (known) {
-		netlab_read_tuple(known, sk);
-		if (!netlab_has_wanted_port(known)) {
-			netlab_open.delete(&key);
-			return;
-		}
+	if (known && known->established_ns) {
+		u64 cookie = 0;
+
+		NETLAB_READ(cookie, sk->__sk_common.skc_cookie);
+		if (cookie == known->cookie)
+			return;		/* taken twice */
+		netlab_end_unseen(known, now);
+	} else if (known) {
 		known->established_ns = now;
 		NETLAB_READ(known->syn_retransmits, ((struct tcp_sock *)sk)->total_retrans);
-		NETLAB_READ(known->cookie, sk->__sk_common.skc_cookie);
+		if (known->complete)
+			return;
+		netlab_complete(known, sk);
+		if (!netlab_has_wanted_port(known))
+			netlab_open.delete(&key);
 		return;
 	}
 	if (before != TCP_SYN_RECV)
@@ -347,6 +382,7 @@ static __always_inline void netlab_established(struct sock *sk, int before, u64 
 		netlab_count(NETLAB_WHILE_PAUSED);
 		return;
 	}
+	attempt.complete = attempt.cookie != 0;
 	attempt.direction = NETLAB_INCOMING;
 	attempt.opened_ns = now;
 	attempt.established_ns = now;
@@ -378,20 +414,20 @@ static __always_inline void netlab_closing(struct sock *sk)
 		netlab_find_owner(known, sk, NETLAB_PID_CLOSE);
 }
 
-static __always_inline void netlab_closed_now(struct sock *sk, int before, u64 now)
+static __always_inline void netlab_closed_now(struct sock *sk, int before, u64 now, u32 depth)
 {
 	struct netlab_attempt *attempt, *known;
-	u32 zero = 0;
 	u64 key = (u64)sk;
 
 	known = netlab_open.lookup(&key);
-	attempt = netlab_scratch.lookup(&zero);
+	attempt = netlab_scratch.lookup(&depth);
 	if (!attempt)
 		return;
 	if (known) {
 		__builtin_memcpy(attempt, known, sizeof(*attempt));
 		netlab_open.delete(&key);
-		netlab_read_tuple(attempt, sk);
+		if (!attempt->complete)
+			netlab_complete(attempt, sk);
 	} else {
 		/* Open before the capture, or not followed: user space tells which, by cookie and by start. */
 		__builtin_memset(attempt, 0, sizeof(*attempt));
@@ -399,11 +435,10 @@ static __always_inline void netlab_closed_now(struct sock *sk, int before, u64 n
 	}
 	if (!netlab_has_wanted_port(attempt))
 		return;
-	netlab_read_counters(attempt, sk);
+	netlab_read_counters(attempt, sk, depth);
 	if (!attempt->established_ns)
 		attempt->syn_retransmits = attempt->retransmits;
 	netlab_find_owner(attempt, sk, NETLAB_PID_CLOSE);
-	NETLAB_READ(attempt->cookie, sk->__sk_common.skc_cookie);
 	attempt->closed_ns = now;
 	attempt->last_state = before;
 	netlab_report(attempt, known ? NETLAB_ATTEMPT_LOST : NETLAB_END_LOST);
@@ -424,18 +459,12 @@ static __always_inline void netlab_changed(struct sock *sk, int before, int afte
 		netlab_count(NETLAB_CHANGE_LOST);
 }
 
-/* Raw tracepoint inet_sock_set_state(sk, oldstate, newstate), include/trace/events/sock.h. */
-int netlab_state_changed(struct bpf_raw_tracepoint_args *ctx)
-{
-	struct sock *sk = (struct sock *)ctx->args[0];
-	int before = ctx->args[1];
-	int after = ctx->args[2];
-	u64 now = bpf_ktime_get_ns();
-	u16 protocol = 0;
+/* States that say nothing about an attempt that the next one does not. */
+#define NETLAB_NOTHING_NEW \
+	(1 << TCP_SYN_RECV | 1 << TCP_FIN_WAIT2 | 1 << TCP_CLOSE_WAIT | 1 << TCP_LISTEN | 1 << TCP_CLOSING)
 
-	NETLAB_READ(protocol, sk->sk_protocol);
-	if (protocol != IPPROTO_TCP)
-		return 0;
+static __always_inline void netlab_change_of(struct sock *sk, int before, int after, u64 now, u32 depth)
+{
 	if (NETLAB_CHANGES)
 		netlab_changed(sk, before, after, now);
 	if (after == TCP_SYN_SENT)
@@ -445,7 +474,62 @@ int netlab_state_changed(struct bpf_raw_tracepoint_args *ctx)
 	else if (after == TCP_FIN_WAIT1 || after == TCP_LAST_ACK)
 		netlab_closing(sk);
 	else if (after == TCP_CLOSE && before != TCP_LISTEN && before != TCP_CLOSE)
-		netlab_closed_now(sk, before, now);
+		netlab_closed_now(sk, before, now, depth);
+}
+
+static __always_inline bool netlab_is_news(struct sock *sk, int after)
+{
+	u16 protocol = 0;
+
+	if (!NETLAB_CHANGES && (NETLAB_NOTHING_NEW >> after) & 1)
+		return false;
+	NETLAB_READ(protocol, sk->sk_protocol);
+	return protocol == IPPROTO_TCP;
+}
+
+/*
+ * Raw tracepoint inet_sock_set_state(sk, oldstate, newstate), include/trace/events/sock.h.
+ *
+ * The kernel does not run a program that is running already on this CPU: when softirq interrupts it, the state changes
+ * of that softirq would be lost. A second program at the same tracepoint, which the kernel runs after the first, finds
+ * in netlab_turns whether the first one has taken the change, and takes it if not.
+ */
+int netlab_state_changed(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct sock *sk = (struct sock *)ctx->args[0];
+	int after = ctx->args[2];
+	u32 zero = 0;
+	struct netlab_turn *turn = netlab_turns.lookup(&zero);
+
+	if (!turn)
+		return 0;
+	turn->at_ns = bpf_ktime_get_ns();
+	turn->taken = (u64)sk ^ (u64)after << 56;
+	if (netlab_is_news(sk, after))
+		netlab_change_of(sk, ctx->args[1], after, turn->at_ns, NETLAB_OUTER);
+	return 0;
+}
+
+int netlab_state_nested(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct sock *sk = (struct sock *)ctx->args[0];
+	int after = ctx->args[2];
+	u32 zero = 0;
+	u64 now = bpf_ktime_get_ns();
+	struct netlab_turn *turn = netlab_turns.lookup(&zero);
+
+	if (!turn)
+		return 0;
+	if (turn->taken == ((u64)sk ^ (u64)after << 56)) {
+		u64 key = (u64)sk;
+
+		/* It may have been taken and interrupted for long; then what it began or ended is no more to be done. */
+		if (now - turn->at_ns < NETLAB_TURN_NS || !netlab_open.lookup(&key))
+			return 0;
+	}
+	netlab_count(NETLAB_NESTED_CHANGE);
+	if (after != TCP_SYN_SENT && netlab_is_news(sk, after))	/* nothing connects in softirq */
+		netlab_change_of(sk, ctx->args[1], after, now, NETLAB_NESTED);
 	return 0;
 }
 
@@ -475,16 +559,18 @@ int netlab_socket_created(struct bpf_sock *ctx)
 int netlab_socket_used(struct bpf_sock_ops *ctx)
 {
 	struct netlab_attempt *known;
-	u64 key = (u64)ctx->sk;
+	u64 key;
 
 	if (ctx->op != BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB && ctx->op != BPF_SOCK_OPS_TCP_CONNECT_CB)
 		return 1;
 	u64 cookie = bpf_get_socket_cookie(ctx);
+	key = (u64)ctx->sk;
 	if (ctx->op != BPF_SOCK_OPS_TCP_CONNECT_CB || !key)
 		return 1;
 	known = netlab_open.lookup(&key);
 	if (!known)
 		return 1;
+	known->complete = 1;
 	known->cookie = cookie;
 	netlab_read_tuple(known, (struct sock *)known->socket);	/* the same, as a number: the verifier guards ctx->sk */
 	if (!netlab_has_wanted_port(known))

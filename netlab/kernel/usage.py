@@ -22,6 +22,7 @@ class Usage:
     run_ns: int | None
     memory_bytes: int | None
     max_entries: int | None
+    misses: int | None  # runs that the kernel left out, because the program was running on that CPU
 
 
 def of(name: str, kind: str, descriptor: int) -> Usage:
@@ -33,7 +34,15 @@ def of(name: str, kind: str, descriptor: int) -> Usage:
         return int(said[key], 0) if key in said else None
 
     runs = number("run_cnt") or None  # 0 also when nobody has switched the statistics on
-    return Usage(name, kind, runs, runs and number("run_time_ns"), number("memlock"), number("max_entries"))
+    return Usage(
+        name,
+        kind,
+        runs,
+        runs and number("run_time_ns"),
+        number("memlock"),
+        number("max_entries"),
+        number("recursion_misses"),
+    )
 
 
 def count_runs() -> int | None:

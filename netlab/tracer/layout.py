@@ -42,7 +42,7 @@ ATTEMPT = np.dtype(
         ("pid_source", "u1"),
         ("protocol", "u1"),
         ("unsent", "u1"),
-        ("padding", "u1"),
+        ("complete", "u1"),
     ]
 )
 NOT_COUNTED = 0xFFFFFFFF  # in a counter that this kernel does not have
@@ -87,3 +87,4 @@ class Counter(IntEnum):
     MAP_FULL = 2
     WHILE_PAUSED = 3
     CHANGE_LOST = 4
+    NESTED_CHANGE = 5

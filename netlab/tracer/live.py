@@ -22,6 +22,7 @@ from netlab.tracer.tcp import TcpSource
 
 _DRAIN_EVERY_S = 0.05
 _CLOCK_MONOTONIC_COARSE = 6  # include/uapi/linux/time.h; its resolution is one jiffy
+_MISSED = "state changes came in the middle of another on the same CPU: so many connections at most"
 _LAYOUTS = {"netlab_attempt": ATTEMPT, "netlab_change": CHANGE}
 
 
@@ -67,6 +68,8 @@ class Live(Closes):
 
     def pause(self, *, paused: bool) -> None:
         """Begin or stop following new attempts; those already followed go on."""
+        if paused:
+            self.tcp.pause()
         self._paused.set(0, int(paused))
 
     def losses(self) -> list[Missing]:
@@ -89,7 +92,15 @@ class Live(Closes):
             for counter, what, kind, detail in lost
             if counts[counter]
         ]
+        missed = self._missed(counts)
+        if missed:
+            counted.append(Missing("connections", Gap.LOST, missed, _MISSED))
         return [*self.tcp.losses(), *counted]
+
+    def _missed(self, counts: dict[int, int]) -> int:
+        """Return how many state changes came in the middle of another and were not taken care of."""
+        misses = (one.misses or 0 for one in self.usage() if one.name == "netlab_state_changed")
+        return max(0, sum(misses) - counts[Counter.NESTED_CHANGE])
 
     def _counts(self) -> dict[int, int]:
         return self._last_counters if self._ended.is_set() else self._read_counters()

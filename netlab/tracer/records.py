@@ -80,3 +80,11 @@ def never_sent(attempts: Attempts) -> npt.NDArray[np.bool_]:
     waited = time.monotonic_ns() - attempts["opened_ns"].astype(np.int64) > _CONNECT_S * 1e9
     failed: npt.NDArray[np.bool_] = (attempts["unsent"] != 0) & (waited | (attempts["error"] != 0))
     return failed
+
+
+def end_unseen(attempts: Attempts) -> npt.NDArray[np.bool_]:
+    """Tell which attempts ended unseen: their socket's memory was another socket's by then."""
+    unseen: npt.NDArray[np.bool_] = (
+        (attempts["closed_ns"] != 0) & (attempts["last_state"] == 0) & (attempts["unsent"] == 0)
+    )
+    return unseen

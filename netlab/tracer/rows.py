@@ -20,7 +20,7 @@ from netlab.schemas import CONNECTIONS
 from netlab.tracer.layout import NOT_COUNTED, Direction, PidSource
 from netlab.tracer.merge import Table
 from netlab.tracer.reasons import explain
-from netlab.tracer.records import Attempts
+from netlab.tracer.records import Attempts, end_unseen
 
 _AF_INET6 = 10
 _NO_RTT = 0xFFFFFFFF  # the kernel's windowed minimum before the first sample
@@ -114,18 +114,19 @@ def _owner(attempts: Attempts, command_lines: Mapping[int, str]) -> dict[str, An
 def _times(attempts: Attempts, to_utc_ns: int, now_ns: int) -> dict[str, Any]:
     opened, established, closed = (attempts[name].astype(np.int64) for name in _MOMENTS)
     ended = np.where(closed == 0, now_ns, closed)
+    unseen = end_unseen(attempts)
     shook_hands = (opened != 0) & (established != 0) & (attempts["direction"] == Direction.OUTGOING)
     return {
         "opened_at": np.ma.array(opened + to_utc_ns, mask=opened == 0),
-        "closed_at": np.ma.array(closed + to_utc_ns, mask=closed == 0),
-        "duration_s": np.ma.array((ended - opened) / 1e9, mask=opened == 0),
+        "closed_at": np.ma.array(closed + to_utc_ns, mask=(closed == 0) | unseen),
+        "duration_s": np.ma.array((ended - opened) / 1e9, mask=(opened == 0) | unseen),
         "connect_ms": np.ma.array((established - opened) / 1e6, mask=~shook_hands),
     }
 
 
 def _counters(attempts: Attempts, states: npt.NDArray[np.uint8]) -> dict[str, Any]:
     """Return the kernel's counters; an open attempt that sock_diag did not list has none to show."""
-    unmeasured = states == 0
+    unmeasured = (states == 0) | end_unseen(attempts)
     columns = {name: np.ma.array(attempts[name], mask=unmeasured) for name in _COUNTERS}
     unsampled = unmeasured | (attempts["srtt_us"] == 0)
     untimed = attempts["min_rtt_us"] == _NO_RTT

@@ -21,6 +21,7 @@ from netlab.tracer.layout import PidSource
 from netlab.tracer.limits import Limits
 from netlab.tracer.live import Live, monotonic_to_utc_ns
 from netlab.tracer.merge import Table, merge
+from netlab.tracer.records import end_unseen
 from netlab.tracer.snapshot import Snapshot
 
 _BAR_FROM_S = 2.0  # shorter waits need no progress bar
@@ -94,7 +95,7 @@ class Capture:
             self._to_utc_ns = monotonic_to_utc_ns()
             if self._options.backfill:
                 self._before = snapshot.take()
-            self._live.tcp.expect(self._before.attempts)
+            self._live.tcp.expect(self._before.attempts, complete=self._options.backfill)
         except BaseException:
             self._live.close()
             raise
@@ -263,7 +264,13 @@ class Capture:
             else Missing("pid, process", Gap.UNAVAILABLE, ownerless, _OWNERLESS)
         )
         direction = Missing("direction", Gap.APPROXIMATE, guessed, _FROM_PORTS)
-        return [gap for gap in (unknown, direction) if gap.count]
+        ends = int(end_unseen(wanted.attempts).sum())
+        starts = int(((wanted.attempts["opened_ns"] == 0) & ~wanted.backfilled).sum())
+        missed = [
+            Missing("closed_at, error, counters", Gap.UNSEEN, ends, _END_MISSED),
+            Missing("opened_at", Gap.UNSEEN, starts, _START_MISSED),
+        ]
+        return [gap for gap in (unknown, direction, *missed) if gap.count]
 
     def _leave_to_parent(self) -> None:
         """In a forked child, close its copies of the descriptors and nothing else."""
@@ -299,4 +306,6 @@ _OWNERLESS = (
     "accepted by the kernel outside any process, and nobody was seen to hold, read or close the socket"
 )
 _MAY_BELONG = f"their owner is not known, so they may belong to the process asked for: {_OWNERLESS}"
+_END_MISSED = "the kernel did not run the program when the connection ended"
+_START_MISSED = "they ended before netlab had listed what was open, or the kernel did not run the program"
 _FROM_PORTS = "of connections older than the capture, direction is told from the ports"

@@ -21,6 +21,7 @@ Changes = npt.NDArray[np.void]
 _TRACEPOINTS = {
     "netlab_received": "tcp_rcv_space_adjust",
     "netlab_state_changed": "inet_sock_set_state",
+    "netlab_state_nested": "inet_sock_set_state",  # after the other: the kernel runs them in this order
 }
 _COOKIE_HOOKS = {
     "netlab_socket_created": CgroupHook.SOCK_CREATE,
@@ -48,6 +49,7 @@ class TcpSource:
         self._unfollowed = np.empty(0, ATTEMPT)  # attempts that began when the map was full
         self._last_open: Attempts | None = None
         self._listed: npt.NDArray[np.uint64] | None = None
+        self._strangers = True  # whether an end without a start counts, whoever's it is
         self._kept = self._dropped = 0
         self._lock = threading.Lock()
         self._reports = program.ring("netlab_reports", ATTEMPT)
@@ -104,20 +106,31 @@ class TcpSource:
     def _known(self, ended: Attempts) -> npt.NDArray[np.bool_]:
         """Tell which ended attempts belong here; who owns those without an owner a snapshot may know."""
         followed = ended["opened_ns"] != 0
-        if self._listed is not None:
+        if self._strangers:  # but a program that was interrupted may tell of an end twice
+            before = self._blocks[-1]["cookie"] if self._blocks else np.empty(0, np.uint64)
+            told = np.concatenate([before, ended["cookie"][followed]])
+            followed |= (ended["cookie"] == 0) | ~np.isin(ended["cookie"], told)
+        elif self._listed is not None:
             followed |= np.isin(ended["cookie"], self._listed)
-        else:
-            followed[:] = True  # open when the capture began, and closed before it could list what is open
         mine: npt.NDArray[np.bool_] = followed & (
             self._wanted.keeps(ended) | (ended["pid_source"] == PidSource.NONE)
         )
         return mine
 
-    def expect(self, listed: Attempts) -> None:
-        """Take ends without a start for those of the *listed* attempts; any other began unfollowed."""
+    def expect(self, listed: Attempts, *, complete: bool) -> None:
+        """Take ends without a start for those of the *listed* attempts.
+
+        Any other end without a start is of an attempt that nobody wanted to follow; or, when the list is
+        *complete*, everybody is followed and nothing was paused, of one whose start was missed.
+        """
         self.drain()
+        self._strangers = complete and not self._wanted.by_owner
         mine = self._wanted.keeps(listed) | (listed["pid_source"] == PidSource.NONE)
         self._listed = listed["cookie"][mine]
+
+    def pause(self) -> None:
+        """From now on ends without a start are of attempts that began in the pause."""
+        self._strangers = False
 
     def closed(self) -> Attempts:
         """Return every attempt that ended, oldest first."""
