@@ -9,6 +9,8 @@
  * Compile-time settings, put in front of this file by netlab/tracer/filters.py:
  *   NETLAB_WANTED_PORT(p)  true for ports to follow (either end)
  *   NETLAB_WANTED_PROCESS(pid, name)  true for processes to follow; name is two u64
+ *   NETLAB_WANTED_PEERS(attempt)  true for addresses, excludes and protocols to follow
+ *   NETLAB_WANTED_NETNS(inode), NETLAB_WANTED_DIRECTION(direction)  likewise
  *   NETLAB_OPEN_MAX, NETLAB_RING_PAGES  sizes
  */
 #include "netlab.h"
@@ -46,7 +48,8 @@ struct netlab_attempt {
 	u8 last_state;		/* the state before TCP_CLOSE */
 	u8 direction;
 	u8 pid_source;
-	u8 padding[7];
+	u8 protocol;		/* IPPROTO_* */
+	u8 padding[6];
 };
 
 BPF_HASH(netlab_open, u64, struct netlab_attempt, NETLAB_OPEN_MAX);
@@ -96,6 +99,7 @@ static __always_inline void netlab_read_identity(struct netlab_attempt *attempt,
 	struct net *net = NULL;
 
 	attempt->socket = (u64)sk;
+	attempt->protocol = IPPROTO_TCP;
 	NETLAB_READ(attempt->cookie, sk->__sk_common.skc_cookie);
 	NETLAB_READ(attempt->family, sk->__sk_common.skc_family);
 	NETLAB_READ(net, sk->__sk_common.skc_net.net);
@@ -141,6 +145,18 @@ static __always_inline bool netlab_has_wanted_port(struct netlab_attempt *attemp
 	return NETLAB_WANTED_PORT(attempt->local_port) || NETLAB_WANTED_PORT(attempt->remote_port);
 }
 
+/* An address that is not chosen yet passes, as does an unknown direction: the next state change asks again. */
+static __always_inline bool netlab_may_be_wanted(struct netlab_attempt *attempt)
+{
+	return NETLAB_WANTED_NETNS(attempt->netns) && NETLAB_WANTED_DIRECTION(attempt->direction) &&
+	       NETLAB_WANTED_PEERS(attempt);
+}
+
+static __always_inline bool netlab_is_wanted(struct netlab_attempt *attempt)
+{
+	return netlab_has_wanted_port(attempt) && netlab_may_be_wanted(attempt);
+}
+
 /* The reader looks at the clock, not at wake-ups: a wake-up per connection is what costs. */
 static __always_inline void netlab_report(struct netlab_attempt *attempt, u32 if_lost)
 {
@@ -164,8 +180,9 @@ static __always_inline void netlab_connecting(struct sock *sk)
 	netlab_read_identity(&attempt, sk);
 	/* inet_sport is stale in a socket that was connected before; bind() sets both. */
 	NETLAB_READ(attempt.local_port, sk->__sk_common.skc_num);
+	attempt.direction = NETLAB_OUTGOING;
 	/* A port that is not chosen yet may become a wanted one. */
-	if (attempt.local_port && !netlab_has_wanted_port(&attempt))
+	if ((attempt.local_port && !netlab_has_wanted_port(&attempt)) || !netlab_may_be_wanted(&attempt))
 		return;
 	netlab_read_owner(&attempt, NETLAB_PID_CONNECT);
 	if (!NETLAB_WANTED_PROCESS(attempt.pid, ((u64 *)attempt.process)))
@@ -174,7 +191,6 @@ static __always_inline void netlab_connecting(struct sock *sk)
 		netlab_count(NETLAB_WHILE_PAUSED);
 		return;
 	}
-	attempt.direction = NETLAB_OUTGOING;
 	attempt.opened_ns = bpf_ktime_get_ns();
 	netlab_follow((u64)sk, &attempt);
 }
@@ -189,7 +205,7 @@ static __always_inline void netlab_established(struct sock *sk, int before)
 	known = netlab_open.lookup(&key);
 	if (known) {
 		netlab_read_tuple(known, sk);
-		if (!netlab_has_wanted_port(known)) {
+		if (!netlab_is_wanted(known)) {
 			netlab_open.delete(&key);
 			return;
 		}
@@ -201,13 +217,13 @@ static __always_inline void netlab_established(struct sock *sk, int before)
 	if (before != TCP_SYN_RECV)
 		return;
 	netlab_read_identity(&attempt, sk);
-	if (!netlab_has_wanted_port(&attempt))
+	attempt.direction = NETLAB_INCOMING;
+	if (!netlab_is_wanted(&attempt))
 		return;
 	if (netlab_is_paused()) {
 		netlab_count(NETLAB_WHILE_PAUSED);
 		return;
 	}
-	attempt.direction = NETLAB_INCOMING;
 	attempt.opened_ns = now;
 	attempt.established_ns = now;
 	netlab_follow(key, &attempt);
@@ -257,7 +273,7 @@ static __always_inline void netlab_closed_now(struct sock *sk, int before)
 		__builtin_memset(attempt, 0, sizeof(*attempt));
 		netlab_read_identity(attempt, sk);
 	}
-	if (!netlab_has_wanted_port(attempt))
+	if (!netlab_is_wanted(attempt))
 		return;
 	netlab_read_counters(attempt, sk);
 	if (!attempt->established_ns)
@@ -330,7 +346,7 @@ int netlab_socket_used(struct bpf_sock_ops *ctx)
 		return 1;
 	known->cookie = cookie;
 	netlab_read_tuple(known, (struct sock *)known->socket);	/* the same, as a number: the verifier guards ctx->sk */
-	if (!netlab_has_wanted_port(known))
+	if (!netlab_is_wanted(known))
 		netlab_open.delete(&key);
 	return 1;
 }

@@ -37,7 +37,8 @@ ATTEMPT = np.dtype(
         ("last_state", "u1"),
         ("direction", "u1"),
         ("pid_source", "u1"),
-        ("padding", "u1", 7),
+        ("protocol", "u1"),
+        ("padding", "u1", 6),
     ]
 )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Collection
 from dataclasses import dataclass
 
@@ -63,6 +64,7 @@ def _attempts(sockets: Sockets, direction: npt.NDArray[np.uint8], inode: int) ->
     attempts = np.zeros(len(sockets), ATTEMPT)
     for name in ("family", "local_port", "remote_port", "local_address", "remote_address"):
         attempts[name] = sockets.records[name]
+    attempts["protocol"] = socket.IPPROTO_TCP
     attempts["netns"], attempts["cookie"], attempts["direction"] = inode, sockets.cookie, direction
     attempts["bytes_sent"] = sockets.bytes_sent.filled(0)
     attempts["bytes_received"] = sockets.bytes_received.filled(0)
