@@ -1,6 +1,7 @@
 """What a capture leaves out: addresses with ports and protocols, as `{"10.0.0.0/8": ["80", "udp 53"]}`.
 
-A key is an address, a CIDR or `*`; each entry is `*`, a port or a range, for one protocol when it is named first.
+A key is an address, a CIDR or `*`; each entry is `*`, a port or a range, for one protocol when that is named
+first.
 """
 
 from __future__ import annotations
@@ -129,7 +130,7 @@ def _ports(name: str, key: object, entry: object) -> Ports:
             raise BadInput(f"{where} would leave out everything", fix=_EVERYTHING)
         return Ports(_EVERY_PORT.low, _EVERY_PORT.high, protocol)
     ports = Ports(int(low), int(high or low), protocol)
-    if not 1 <= ports.low or max(ports.low, ports.high) > _PORT_MAX:
+    if min(ports.low, ports.high) < 1 or max(ports.low, ports.high) > _PORT_MAX:
         raise BadInput(f"{where} is outside the ports, which go from 1 to {_PORT_MAX}", fix=_ENTRY)
     if ports.low > ports.high:
         raise BadInput(f"{where} ends before it begins", fix=f'Did you mean "{high}-{low}"?')

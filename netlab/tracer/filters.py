@@ -1,8 +1,8 @@
 """What a capture follows, checked here and applied in the kernel as far as it fits.
 
-A condition with more than `MOST_IN_KERNEL` comparisons is not compiled into the programs: `Filter.keeps` applies
-it to what they report. What is not known yet passes in both: an address that connect() has still to choose, and
-the direction of a connection that nobody saw begin.
+A condition with more than `MOST_IN_KERNEL` comparisons is not compiled into the programs: `Filter.keeps`
+applies it to what they report. What is not known yet passes in both: an address that connect() has still to
+choose, and the direction of a connection that nobody saw begin.
 """
 
 from __future__ import annotations
@@ -40,6 +40,9 @@ Addresses: TypeAlias = Address | Iterable[Address] | None
 Spaces: TypeAlias = namespaces.NetNs | Iterable[namespaces.NetNs]
 
 
+_ANYWHERE, _NOTHING = Networks(), Excludes()
+
+
 @dataclass(frozen=True, slots=True)
 class Filter:
     """What to follow; an empty condition follows all.
@@ -50,10 +53,10 @@ class Filter:
     ports: tuple[int, ...] = ()
     pids: tuple[int, ...] = ()
     names: tuple[str, ...] = ()
-    remote: Networks = Networks()
-    local: Networks = Networks()
-    exclude_remote: Excludes = Excludes()
-    exclude_local: Excludes = Excludes()
+    remote: Networks = _ANYWHERE
+    local: Networks = _ANYWHERE
+    exclude_remote: Excludes = _NOTHING
+    exclude_local: Excludes = _NOTHING
     protocol: int = 0  # IPPROTO_*
     netns: tuple[int, ...] = ()  # inodes
     direction: Direction = Direction.UNKNOWN
@@ -183,7 +186,7 @@ def _several(name: str, value: object) -> tuple[object, ...]:
 
 
 def _addresses(name: str, value: Addresses) -> tuple[object, ...]:
-    """A network is iterable too, over each of its addresses."""
+    """Return the addresses given; a network is iterable too, over each of its addresses."""
     return (value,) if hasattr(value, "network_address") else _several(name, value)
 
 
@@ -193,15 +196,15 @@ def _inodes(value: Spaces) -> tuple[int, ...]:
         return ()
     several = (None,) if value is None else _several("netns", value)
     if spaces.ALL in several:
-        raise BadInput(
-            f'netns has "{spaces.ALL}" beside others', fix="Leave netns out to follow all of them"
-        )
+        raise BadInput(f'netns has "{spaces.ALL}" beside others', fix="Leave netns out to follow all of them")
     return tuple(sorted({_inode(one) for one in several}))
 
 
 def _inode(value: object) -> int:
     if isinstance(value, int) and not isinstance(value, bool) and value > _PID_MAX:
-        return checks.whole("netns", value, 1, _INODE_MAX)  # too large for a process id: an inode, as frames show
+        return checks.whole(
+            "netns", value, 1, _INODE_MAX
+        )  # too large for a process id: an inode, as frames show
     inode = namespaces.inode(value)  # type: ignore[arg-type]  # it refuses what it does not know
     file = namespaces.path(value)  # type: ignore[arg-type]
     descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -214,7 +217,7 @@ def _inode(value: object) -> int:
         os.close(descriptor)
     raise BadInput(
         f"netns {value!r}: {file} is there and is no network namespace",
-        fix=f"Give one of /run/netns ({', '.join(namespaces.names()) or 'none has a name here'}) or a process id",
+        fix=f"Give a process id or one of /run/netns: {', '.join(namespaces.names()) or 'it is empty'}",
     )
 
 

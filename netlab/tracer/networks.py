@@ -94,7 +94,10 @@ class Networks:
 
     def condition(self, side: Side) -> str:
         """Return the same as C, over the variables of `declarations`."""
-        return f"(netlab_{side}_known && ({' || '.join(_condition(one, side) for one in self.members)}))"
+        v4 = [_v4_condition(one, side) for one in self.members if one.version == 4]
+        v6 = [_v6_condition(one, side) for one in self.members if one.version == 6]
+        by_family = f"(netlab_{side}_is_v4 ? {' || '.join(v4) or '0'} : {' || '.join(v6) or '0'})"
+        return f"(netlab_{side}_known && {by_family})"
 
 
 def declarations(side: Side) -> str:
@@ -158,13 +161,15 @@ def _words(packed: bytes) -> tuple[int, ...]:
     return struct.unpack(f"={len(packed) // 4}I", packed)
 
 
-def _condition(one: Network, side: Side) -> str:
+def _v4_condition(one: Network, side: Side) -> str:
+    (mask,), (wanted,) = _words(one.netmask.packed), _words(one.network_address.packed)
+    return f"(netlab_{side}_v4 & {mask}U) == {wanted}U"
+
+
+def _v6_condition(one: Network, side: Side) -> str:
+    """One comparison of all words: each branch doubles the states that the verifier follows."""
     masks, wanted = _words(one.netmask.packed), _words(one.network_address.packed)
-    if one.version == 4:
-        pairs = [(f"netlab_{side}_v4", masks[0], wanted[0])]
-        terms = [f"netlab_{side}_is_v4"]
-    else:
-        pairs = [(f"netlab_{side}[{place}]", masks[place], wanted[place]) for place in range(4)]
-        terms = [f"!netlab_{side}_is_v4"]
-    terms += [f"({word} & {mask}U) == {value}U" for word, mask, value in pairs if mask]
-    return f"({' && '.join(terms)})"
+    differences = [
+        f"(netlab_{side}[{place}] ^ {wanted[place]}U) & {mask}U" for place, mask in enumerate(masks) if mask
+    ]
+    return f"({' | '.join(differences) or '0'}) == 0"
