@@ -118,6 +118,11 @@ def network(name: str, value: object) -> Network:
     if not isinstance(value, _GIVEN):
         raise BadInput(f"{name} {value!r} is not an address", fix=_FORMS)
     text = str(value).strip()
+    if "%" in text:
+        raise BadInput(
+            f"{name} {value!r} names an interface, which records do not have",
+            fix=f"Leave it out: {text.partition('%')[0]}",
+        )
     try:
         parsed = ipaddress.ip_network(text, strict=False)
     except ValueError as error:
@@ -137,8 +142,6 @@ _FORMS = 'Give an address or a CIDR, such as "192.0.2.7", "10.0.0.0/8" or "2001:
 
 
 def _advice(text: str) -> str:
-    if "%" in text:
-        return f"Leave the interface out: {text.partition('%')[0]}"
     address, slash, prefix = text.partition("/")
     try:
         most = ipaddress.ip_address(address).max_prefixlen
