@@ -12,6 +12,8 @@ from netlab.kernel.bpf import Program
 from netlab.tracer import rows
 from netlab.tracer.filters import Filter
 from netlab.tracer.layout import ATTEMPT
+from netlab.tracer.limits import Limits
+from netlab.tracer.live import kernel_macros
 from netlab.tracer.merge import merge
 from netlab.tracer.snapshot import Snapshot
 
@@ -20,8 +22,8 @@ ROUNDS = 3
 
 
 def measure() -> list[tuple[str, float, str]]:
-    sizes = {"NETLAB_OPEN_MAX": str(ENTRIES + ENTRIES // 8), "NETLAB_RING_PAGES": "16"}
-    with Program("tcp", settings=Filter().macros() | sizes, layouts={"netlab_attempt": ATTEMPT}) as tcp:
+    settings = Filter().macros() | Limits(max_open=ENTRIES + ENTRIES // 8).macros() | kernel_macros()
+    with Program("tcp", settings=settings, layouts={"netlab_attempt": ATTEMPT}) as tcp:
         table = tcp.map("netlab_open", "u8", ATTEMPT)
         _fill(table)
         read, built = [], []

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* What netlab's programs share: reading kernel memory, counters of what was lost, who is current. */
+/* What netlab's programs share: the record, reading kernel memory, counters of what was lost, who is current. */
 #ifndef NETLAB_H
 #define NETLAB_H
 
@@ -22,6 +22,55 @@
 #define NETLAB_AF_INET 2
 #define NETLAB_AF_INET6 10
 #define NETLAB_COMM 16
+#define NETLAB_RTF_REJECT 0x0200	/* include/uapi/linux/ipv6_route.h */
+
+#define NETLAB_EAGAIN 11
+#define NETLAB_EACCES 13
+#define NETLAB_EINVAL 22
+#define NETLAB_ENETUNREACH 101
+#define NETLAB_EHOSTUNREACH 113
+
+enum netlab_direction { NETLAB_UNKNOWN, NETLAB_OUTGOING, NETLAB_INCOMING };
+enum netlab_pid_source { NETLAB_NO_PID, NETLAB_PID_CONNECT, NETLAB_PID_CLOSE, NETLAB_PID_SOCKET, NETLAB_PID_RECEIVE };
+
+/* One attempt, or one flow: the record that user space reads, see tracer/layout.py. */
+struct netlab_attempt {
+	u8 local_address[16];	/* IPv4 uses the first four bytes */
+	u8 remote_address[16];
+	char process[NETLAB_COMM];
+	u64 socket;		/* kernel address of struct sock */
+	u64 cookie;		/* 0 until something asked the kernel for it */
+	u64 opened_ns;		/* CLOCK_MONOTONIC; 0 when the start was not seen */
+	u64 established_ns;
+	u64 closed_ns;		/* 0 while it is open */
+	u64 bytes_sent;
+	u64 bytes_received;
+	u64 cgroup;
+	u32 pid;
+	u32 uid;
+	u32 netns;
+	u32 packets_sent;
+	u32 packets_received;
+	u32 retransmits;
+	u32 syn_retransmits;
+	u32 srtt_us;
+	u32 rtt_var_us;
+	u32 min_rtt_us;
+	u32 cwnd;
+	u32 out_of_order;
+	u32 rtos;		/* all ones: this kernel does not count them */
+	u32 rwnd_limited_us;	/* how long the peer's window was too small */
+	s32 error;		/* sk_err when it closed, or why no SYN was sent */
+	u16 local_port;
+	u16 remote_port;
+	u16 family;
+	u8 last_state;		/* the state before TCP_CLOSE */
+	u8 direction;
+	u8 pid_source;
+	u8 protocol;
+	u8 unsent;		/* connect() was called and no SYN has been sent */
+	u8 padding;
+};
 
 /* Nothing is lost silently: each way to lose something has a slot here. Keep in step with tracer/layout.py. */
 enum netlab_counter {
@@ -29,10 +78,21 @@ enum netlab_counter {
 	NETLAB_END_LOST,	/* nor did the end of one that was not followed */
 	NETLAB_MAP_FULL,	/* an attempt's start went into the ring buffer, because the map was full */
 	NETLAB_WHILE_PAUSED,	/* an attempt began while the capture was paused */
+	NETLAB_CHANGE_LOST,	/* a state change did not fit into its ring buffer */
 	NETLAB_COUNTERS,
 };
 
 BPF_ARRAY(netlab_counters, u64, NETLAB_COUNTERS);
+
+BPF_ARRAY(netlab_paused, u32, 1);
+
+static __always_inline bool netlab_is_paused(void)
+{
+	u32 zero = 0;
+	u32 *paused = netlab_paused.lookup(&zero);
+
+	return paused && *paused;
+}
 
 static __always_inline void netlab_count(u32 counter)
 {
@@ -50,6 +110,15 @@ static __always_inline void netlab_process_name(char *name)
 
 	NETLAB_READ(leader, task->group_leader);
 	bpf_probe_read_kernel_str(name, NETLAB_COMM, &leader->comm);
+}
+
+static __always_inline void netlab_read_owner(struct netlab_attempt *attempt, u8 source)
+{
+	attempt->pid = bpf_get_current_pid_tgid() >> 32;
+	attempt->uid = bpf_get_current_uid_gid();
+	attempt->cgroup = bpf_get_current_cgroup_id();
+	attempt->pid_source = source;
+	netlab_process_name(attempt->process);
 }
 
 #endif

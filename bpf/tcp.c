@@ -1,71 +1,52 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * TCP connection attempts, from the first SYN to the last state, on hooks that every kernel since 4.16 keeps stable.
+ * TCP connection attempts, from connect() or the end of the handshake to the last state, on hooks that kernels keep stable.
  *
  * Nothing runs per packet: byte and packet counts, round-trip times and retransmissions are the kernel's own,
  * read from struct tcp_sock when the state changes. An attempt lives in netlab_open, keyed by its socket's
  * kernel address, and leaves through netlab_reports when the socket reaches TCP_CLOSE.
  *
- * Compile-time settings, put in front of this file by netlab/tracer/filters.py:
+ * Compile-time settings, put in front of this file by netlab/tracer/:
  *   NETLAB_WANTED_PORT(p)  true for ports to follow (either end)
  *   NETLAB_WANTED_PROCESS(pid, name)  true for processes to follow; name is two u64
  *   NETLAB_WANTED_PEERS(attempt)  true for addresses, excludes and protocols to follow
  *   NETLAB_WANTED_NETNS(inode), NETLAB_WANTED_DIRECTION(direction)  likewise
- *   NETLAB_OPEN_MAX, NETLAB_RING_PAGES  sizes
+ *   NETLAB_OPEN_MAX, NETLAB_RING_PAGES, NETLAB_CHANGE_PAGES  sizes
+ *   NETLAB_CHANGES  whether each state change is reported
+ *   NETLAB_US_PER_JIFFY
+ *   NETLAB_TOTAL_RTO(tp)  how many retransmission timeouts there were, where the kernel counts them
  */
 #include "netlab.h"
-
-enum netlab_direction { NETLAB_UNKNOWN, NETLAB_OUTGOING, NETLAB_INCOMING };
-enum netlab_pid_source { NETLAB_NO_PID, NETLAB_PID_CONNECT, NETLAB_PID_CLOSE, NETLAB_PID_SOCKET, NETLAB_PID_RECEIVE };
-
-struct netlab_attempt {
-	u8 local_address[16];	/* IPv4 uses the first four bytes */
-	u8 remote_address[16];
-	char process[NETLAB_COMM];
-	u64 socket;		/* kernel address of struct sock */
-	u64 cookie;		/* 0 until something asked the kernel for it */
-	u64 opened_ns;		/* CLOCK_MONOTONIC; 0 when the start was not seen */
-	u64 established_ns;
-	u64 closed_ns;		/* 0 while it is open */
-	u64 bytes_sent;
-	u64 bytes_received;
-	u64 cgroup;
-	u32 pid;
-	u32 uid;
-	u32 netns;
-	u32 packets_sent;
-	u32 packets_received;
-	u32 retransmits;
-	u32 syn_retransmits;
-	u32 srtt_us;
-	u32 rtt_var_us;
-	u32 min_rtt_us;
-	u32 cwnd;
-	s32 error;		/* sk_err when it closed */
-	u16 local_port;
-	u16 remote_port;
-	u16 family;
-	u8 last_state;		/* the state before TCP_CLOSE */
-	u8 direction;
-	u8 pid_source;
-	u8 protocol;		/* IPPROTO_* */
-	u8 padding[6];
-};
 
 BPF_HASH(netlab_open, u64, struct netlab_attempt, NETLAB_OPEN_MAX);
 /* Attempts that ended; and, when netlab_open is full, attempts that began: those have no closed_ns. */
 BPF_RINGBUF_OUTPUT(netlab_reports, NETLAB_RING_PAGES);
-BPF_ARRAY(netlab_paused, u32, 1);
-/* A whole attempt does not fit on the 512-byte stack beside the rest: each CPU has one to fill. */
+/*
+ * Which socket a thread is in connect() with: until the SYN, the kernel's route look-ups do not tell. What a failed
+ * connect() leaves goes with the socket, or with the thread's next one; a full map only costs the reason.
+ */
+BPF_HASH(netlab_asking, u64, u64, 8192);
+/* What does not fit on the 512-byte stack beside the rest: each CPU has one to fill. */
 BPF_PERCPU_ARRAY(netlab_scratch, struct netlab_attempt, 1);
 
-static __always_inline bool netlab_is_paused(void)
-{
-	u32 zero = 0;
-	u32 *paused = netlab_paused.lookup(&zero);
+struct netlab_tcp_copy {
+	u8 bytes[sizeof(struct tcp_sock)];
+};
 
-	return paused && *paused;
-}
+BPF_PERCPU_ARRAY(netlab_tcp_copies, struct netlab_tcp_copy, 1);
+
+struct netlab_change {
+	u64 at_ns;	/* CLOCK_MONOTONIC */
+	u64 socket;
+	u64 cookie;
+	u32 netns;
+	s32 error;
+	u8 before;
+	u8 after;
+	u8 padding[6];
+};
+
+BPF_RINGBUF_OUTPUT(netlab_changes, NETLAB_CHANGE_PAGES);
 
 /*
  * The tuple is complete only from some states on: connect() picks the local port after TCP_SYN_SENT, and
@@ -107,37 +88,34 @@ static __always_inline void netlab_read_identity(struct netlab_attempt *attempt,
 	netlab_read_tuple(attempt, sk);
 }
 
-static __always_inline void netlab_read_owner(struct netlab_attempt *attempt, u8 source)
-{
-	attempt->pid = bpf_get_current_pid_tgid() >> 32;
-	attempt->uid = bpf_get_current_uid_gid();
-	attempt->cgroup = bpf_get_current_cgroup_id();
-	attempt->pid_source = source;
-	netlab_process_name(attempt->process);
-}
-
+/* One copy of the whole struct costs as much as a dozen single reads, and gives every field. */
 static __always_inline void netlab_read_counters(struct netlab_attempt *attempt, struct sock *sk)
 {
-	struct tcp_sock *tp = (struct tcp_sock *)sk;
-	u64 sent = 0, again = 0, flags = 0;
-	u32 srtt = 0, mdev = 0;
+	u32 zero = 0, limited;
+	struct netlab_tcp_copy *copy = netlab_tcp_copies.lookup(&zero);
+	struct tcp_sock *tp = (struct tcp_sock *)copy;
+	struct sock *as_sock = (struct sock *)copy;
 
-	NETLAB_READ(sent, tp->bytes_sent);
-	NETLAB_READ(again, tp->bytes_retrans);
-	attempt->bytes_sent = sent - again;	/* bytes_sent counts each retransmission too */
-	NETLAB_READ(attempt->bytes_received, tp->bytes_received);
-	NETLAB_READ(flags, sk->__sk_common.skc_flags);
-	if ((flags >> SOCK_DONE) & 1 && attempt->bytes_received)
+	if (!copy || bpf_probe_read_kernel(copy, sizeof(*copy), sk))
+		return;
+	attempt->bytes_sent = tp->bytes_sent - tp->bytes_retrans;	/* bytes_sent counts each retransmission too */
+	attempt->bytes_received = tp->bytes_received;
+	if ((as_sock->__sk_common.skc_flags >> SOCK_DONE) & 1 && attempt->bytes_received)
 		attempt->bytes_received--;	/* tcp_rcv_nxt_update() counts the FIN as a byte */
-	NETLAB_READ(attempt->packets_sent, tp->segs_out);
-	NETLAB_READ(attempt->packets_received, tp->segs_in);
-	NETLAB_READ(attempt->retransmits, tp->total_retrans);
-	NETLAB_READ(srtt, tp->srtt_us);
-	NETLAB_READ(mdev, tp->mdev_us);
-	NETLAB_READ(attempt->min_rtt_us, tp->rtt_min.s[0].v);
-	NETLAB_READ(attempt->cwnd, tp->snd_cwnd);
-	attempt->srtt_us = srtt >> 3;		/* kept in eighths, its deviation in quarters */
-	attempt->rtt_var_us = mdev >> 2;
+	attempt->packets_sent = tp->segs_out;
+	attempt->packets_received = tp->segs_in;
+	attempt->retransmits = tp->total_retrans;
+	attempt->min_rtt_us = tp->rtt_min.s[0].v;
+	attempt->cwnd = tp->snd_cwnd;
+	attempt->srtt_us = tp->srtt_us >> 3;		/* kept in eighths, its deviation in quarters */
+	attempt->rtt_var_us = tp->mdev_us >> 2;
+	attempt->out_of_order = tp->rcv_ooopack;
+	attempt->rtos = NETLAB_TOTAL_RTO(tp);
+	limited = tp->chrono_stat[TCP_CHRONO_RWND_LIMITED - 1];
+	if (tp->chrono_type == TCP_CHRONO_RWND_LIMITED)
+		limited += (u32)bpf_jiffies64() - tp->chrono_start;
+	attempt->rwnd_limited_us = limited * NETLAB_US_PER_JIFFY;
+	attempt->error = as_sock->sk_err;
 }
 
 static __always_inline bool netlab_has_wanted_port(struct netlab_attempt *attempt)
@@ -146,15 +124,16 @@ static __always_inline bool netlab_has_wanted_port(struct netlab_attempt *attemp
 }
 
 /* An address that is not chosen yet passes, as does an unknown direction: the next state change asks again. */
-static __always_inline bool netlab_may_be_wanted(struct netlab_attempt *attempt)
+static __always_inline bool netlab_has_wanted_ends(struct netlab_attempt *attempt)
 {
 	return NETLAB_WANTED_NETNS(attempt->netns) && NETLAB_WANTED_DIRECTION(attempt->direction) &&
 	       NETLAB_WANTED_PEERS(attempt);
 }
 
+/* Of an attempt whose ports are chosen. */
 static __always_inline bool netlab_is_wanted(struct netlab_attempt *attempt)
 {
-	return netlab_has_wanted_port(attempt) && netlab_may_be_wanted(attempt);
+	return netlab_has_wanted_port(attempt) && netlab_has_wanted_ends(attempt);
 }
 
 /* The reader looks at the clock, not at wake-ups: a wake-up per connection is what costs. */
@@ -172,35 +151,202 @@ static __always_inline void netlab_follow(u64 key, struct netlab_attempt *attemp
 	netlab_report(attempt, NETLAB_ATTEMPT_LOST);
 }
 
-/* connect(): runs in the connecting process. */
-static __always_inline void netlab_connecting(struct sock *sk)
+static __always_inline void netlab_begin(struct netlab_attempt *attempt, struct sock *sk, u64 now)
 {
-	struct netlab_attempt attempt = {};
-
-	netlab_read_identity(&attempt, sk);
+	netlab_read_identity(attempt, sk);
 	/* inet_sport is stale in a socket that was connected before; bind() sets both. */
-	NETLAB_READ(attempt.local_port, sk->__sk_common.skc_num);
-	attempt.direction = NETLAB_OUTGOING;
-	/* A port that is not chosen yet may become a wanted one. */
-	if ((attempt.local_port && !netlab_has_wanted_port(&attempt)) || !netlab_may_be_wanted(&attempt))
-		return;
-	netlab_read_owner(&attempt, NETLAB_PID_CONNECT);
-	if (!NETLAB_WANTED_PROCESS(attempt.pid, ((u64 *)attempt.process)))
-		return;
-	if (netlab_is_paused()) {
+	NETLAB_READ(attempt->local_port, sk->__sk_common.skc_num);
+	attempt->direction = NETLAB_OUTGOING;
+	attempt->opened_ns = now;
+	netlab_read_owner(attempt, NETLAB_PID_CONNECT);
+}
+
+/* Of an attempt that begins now: a port that is not chosen yet may become a wanted one. */
+static __always_inline bool netlab_may_be_wanted(struct netlab_attempt *attempt)
+{
+	if (!NETLAB_WANTED_PROCESS(attempt->pid, ((u64 *)attempt->process)))
+		return false;
+	if (attempt->local_port && !netlab_has_wanted_port(attempt))
+		return false;
+	return netlab_has_wanted_ends(attempt);
+}
+
+static __always_inline void netlab_follow_unless_paused(u64 key, struct netlab_attempt *attempt)
+{
+	if (netlab_is_paused())
 		netlab_count(NETLAB_WHILE_PAUSED);
+	else
+		netlab_follow(key, attempt);
+}
+
+/* It failed before its first packet: no state change will tell. */
+static __always_inline void netlab_unsent(struct netlab_attempt *known)
+{
+	u32 zero = 0;
+	struct netlab_attempt *attempt = netlab_scratch.lookup(&zero);
+
+	if (!attempt)
+		return;
+	__builtin_memcpy(attempt, known, sizeof(*attempt));
+	attempt->closed_ns = bpf_ktime_get_ns();
+	netlab_report(attempt, NETLAB_ATTEMPT_LOST);
+}
+
+/*
+ * connect() before anything is decided: cgroup hooks connect4 and connect6, in the connecting process. Without them an
+ * attempt begins at TCP_SYN_SENT, and one that finds no route is not seen.
+ */
+static __always_inline int netlab_asked(struct bpf_sock_addr *ctx, bool six)
+{
+	struct netlab_attempt *known, attempt = {};
+	u64 key = (u64)ctx->sk, number = 0, thread = bpf_get_current_pid_tgid();
+
+	if (ctx->protocol != IPPROTO_TCP || !key)
+		return 1;
+	bpf_probe_read_kernel(&number, sizeof(number), &key);	/* the verifier guards ctx->sk, not a number */
+	netlab_asking.update(&thread, &number);
+	known = netlab_open.lookup(&number);
+	if (known && known->unsent) {
+		netlab_unsent(known);
+		netlab_open.delete(&number);
+	}
+	netlab_begin(&attempt, (struct sock *)number, bpf_ktime_get_ns());
+	attempt.remote_port = netlab_ntohs((u16)ctx->user_port);
+	if (six) {
+		((u32 *)attempt.remote_address)[0] = ctx->user_ip6[0];
+		((u32 *)attempt.remote_address)[1] = ctx->user_ip6[1];
+		((u32 *)attempt.remote_address)[2] = ctx->user_ip6[2];
+		((u32 *)attempt.remote_address)[3] = ctx->user_ip6[3];
+	} else {
+		((u32 *)attempt.remote_address)[0] = ctx->user_ip4;
+	}
+	attempt.unsent = 1;
+	if (netlab_may_be_wanted(&attempt))
+		netlab_follow_unless_paused(number, &attempt);
+	else	/* until TCP_SYN_SENT: another program on this hook may still change where it goes */
+		netlab_asking.delete(&thread);
+	return 1;
+}
+
+int netlab_asked4(struct bpf_sock_addr *ctx)
+{
+	return netlab_asked(ctx, false);
+}
+
+int netlab_asked6(struct bpf_sock_addr *ctx)
+{
+	return netlab_asked(ctx, true);
+}
+
+/* The last descriptor of a socket is closed, in the closing process. */
+int netlab_socket_released(struct bpf_sock *ctx)
+{
+	u64 key = (u64)ctx;
+	struct netlab_attempt *known = netlab_open.lookup(&key);
+
+	if (known && known->unsent) {
+		u64 thread = bpf_get_current_pid_tgid();
+
+		netlab_unsent(known);
+		netlab_open.delete(&key);
+		netlab_asking.delete(&thread);
+	}
+	return 1;
+}
+
+static __always_inline struct netlab_attempt *netlab_asking_now(void)
+{
+	u64 thread = bpf_get_current_pid_tgid();
+	u64 *key = netlab_asking.lookup(&thread);
+	struct netlab_attempt *known = key ? netlab_open.lookup(key) : NULL;
+
+	return known && known->unsent ? known : NULL;
+}
+
+/* Raw tracepoint fib_table_lookup(table, flow, hop, error): a table without a match is no error yet, -EAGAIN. */
+int netlab_route4(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct flowi4 *flow = (struct flowi4 *)ctx->args[1];
+	int error = ctx->args[3];
+	struct netlab_attempt *known;
+	u32 to = 0, v4;
+
+	if (error >= 0)
+		return 0;
+	known = netlab_asking_now();
+	if (!known)
+		return 0;
+	NETLAB_READ(to, flow->daddr);
+	v4 = known->family == NETLAB_AF_INET ? ((u32 *)known->remote_address)[0] : ((u32 *)known->remote_address)[3];
+	if (to == v4)
+		known->error = error == -NETLAB_EAGAIN ? NETLAB_ENETUNREACH : -error;
+	return 0;
+}
+
+/* Raw tracepoint fib6_table_lookup(net, result, table, flow): what ip6_rt_type_to_error() makes of a reject route. */
+int netlab_route6(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct fib6_result *result = (struct fib6_result *)ctx->args[1];
+	struct flowi6 *flow = (struct flowi6 *)ctx->args[3];
+	struct netlab_attempt *known = netlab_asking_now();
+	struct fib6_info *route = NULL;
+	u32 flags = 0, metric = 0;
+	u64 to[2] = {};
+	u8 type = 0;
+
+	if (!known)
+		return 0;
+	NETLAB_READ(to, flow->daddr);
+	if (to[0] != ((u64 *)known->remote_address)[0] || to[1] != ((u64 *)known->remote_address)[1])
+		return 0;
+	NETLAB_READ(flags, result->fib6_flags);
+	NETLAB_READ(route, result->f6i);
+	NETLAB_READ(metric, route->fib6_metric);
+	NETLAB_READ(type, result->fib6_type);
+	if (metric == ~0U)	/* fib6_null_entry_template: no route matched */
+		known->error = NETLAB_ENETUNREACH;
+	else if (!(flags & NETLAB_RTF_REJECT))
+		known->error = 0;
+	else if (type == RTN_PROHIBIT)
+		known->error = NETLAB_EACCES;
+	else if (type == RTN_BLACKHOLE)
+		known->error = NETLAB_EINVAL;
+	else
+		known->error = NETLAB_EHOSTUNREACH;
+	return 0;
+}
+
+/* The SYN is about to be made: in the connecting process. */
+static __always_inline void netlab_connecting(struct sock *sk, u64 now)
+{
+	u64 key = (u64)sk, thread = bpf_get_current_pid_tgid();
+	struct netlab_attempt *known, attempt = {};
+	u64 *asked = netlab_asking.lookup(&thread);
+
+	if (asked && *asked == key) {
+		netlab_asking.delete(&thread);
+		known = netlab_open.lookup(&key);
+		if (known) {
+			known->unsent = 0;
+			known->error = 0;
+			known->opened_ns = now;
+			netlab_read_tuple(known, sk);
+			NETLAB_READ(known->local_port, sk->__sk_common.skc_num);
+			if (!netlab_has_wanted_ends(known))
+				netlab_open.delete(&key);
+		}
 		return;
 	}
-	attempt.opened_ns = bpf_ktime_get_ns();
-	netlab_follow((u64)sk, &attempt);
+	netlab_begin(&attempt, sk, now);
+	if (netlab_may_be_wanted(&attempt))
+		netlab_follow_unless_paused(key, &attempt);
 }
 
 /* The handshake ended. An accepted socket appears here for the first time with its tuple, mostly in softirq. */
-static __always_inline void netlab_established(struct sock *sk, int before)
+static __always_inline void netlab_established(struct sock *sk, int before, u64 now)
 {
 	struct netlab_attempt *known, attempt = {};
 	u64 key = (u64)sk;
-	u64 now = bpf_ktime_get_ns();
 
 	known = netlab_open.lookup(&key);
 	if (known) {
@@ -220,13 +366,9 @@ static __always_inline void netlab_established(struct sock *sk, int before)
 	attempt.direction = NETLAB_INCOMING;
 	if (!netlab_is_wanted(&attempt))
 		return;
-	if (netlab_is_paused()) {
-		netlab_count(NETLAB_WHILE_PAUSED);
-		return;
-	}
 	attempt.opened_ns = now;
 	attempt.established_ns = now;
-	netlab_follow(key, &attempt);
+	netlab_follow_unless_paused(key, &attempt);
 }
 
 /*
@@ -254,7 +396,7 @@ static __always_inline void netlab_closing(struct sock *sk)
 		netlab_find_owner(known, sk, NETLAB_PID_CLOSE);
 }
 
-static __always_inline void netlab_closed_now(struct sock *sk, int before)
+static __always_inline void netlab_closed_now(struct sock *sk, int before, u64 now)
 {
 	struct netlab_attempt *attempt, *known;
 	u32 zero = 0;
@@ -280,10 +422,24 @@ static __always_inline void netlab_closed_now(struct sock *sk, int before)
 		attempt->syn_retransmits = attempt->retransmits;
 	netlab_find_owner(attempt, sk, NETLAB_PID_CLOSE);
 	NETLAB_READ(attempt->cookie, sk->__sk_common.skc_cookie);
-	NETLAB_READ(attempt->error, sk->sk_err);
-	attempt->closed_ns = bpf_ktime_get_ns();
+	attempt->closed_ns = now;
 	attempt->last_state = before;
 	netlab_report(attempt, known ? NETLAB_ATTEMPT_LOST : NETLAB_END_LOST);
+}
+
+/* Each moment is read once, so that a change and the attempt it belongs to carry the same. */
+static __always_inline void netlab_changed(struct sock *sk, int before, int after, u64 now)
+{
+	struct netlab_change change = { .before = before, .after = after, .socket = (u64)sk };
+	struct net *net = NULL;
+
+	change.at_ns = now;
+	NETLAB_READ(change.cookie, sk->__sk_common.skc_cookie);
+	NETLAB_READ(change.error, sk->sk_err);
+	NETLAB_READ(net, sk->__sk_common.skc_net.net);
+	NETLAB_READ(change.netns, net->ns.inum);
+	if (netlab_changes.ringbuf_output(&change, sizeof(change), BPF_RB_NO_WAKEUP))
+		netlab_count(NETLAB_CHANGE_LOST);
 }
 
 /* Raw tracepoint inet_sock_set_state(sk, oldstate, newstate), include/trace/events/sock.h. */
@@ -292,19 +448,22 @@ int netlab_state_changed(struct bpf_raw_tracepoint_args *ctx)
 	struct sock *sk = (struct sock *)ctx->args[0];
 	int before = ctx->args[1];
 	int after = ctx->args[2];
+	u64 now = bpf_ktime_get_ns();
 	u16 protocol = 0;
 
 	NETLAB_READ(protocol, sk->sk_protocol);
 	if (protocol != IPPROTO_TCP)
 		return 0;
+	if (NETLAB_CHANGES)
+		netlab_changed(sk, before, after, now);
 	if (after == TCP_SYN_SENT)
-		netlab_connecting(sk);
+		netlab_connecting(sk, now);
 	else if (after == TCP_ESTABLISHED)
-		netlab_established(sk, before);
+		netlab_established(sk, before, now);
 	else if (after == TCP_FIN_WAIT1 || after == TCP_LAST_ACK)
 		netlab_closing(sk);
 	else if (after == TCP_CLOSE && before != TCP_LISTEN && before != TCP_CLOSE)
-		netlab_closed_now(sk, before);
+		netlab_closed_now(sk, before, now);
 	return 0;
 }
 

@@ -44,6 +44,9 @@ CONNECTIONS = Schema(
         Column("rtt_var_ms", _REAL, "round-trip time variation (RFC 6298 RTTVAR)", "ms"),
         Column("min_rtt_ms", _REAL, "smallest round-trip time in the kernel's window", "ms"),
         Column("cwnd", _INTEGER, "congestion window", "packets"),
+        Column("out_of_order", _INTEGER, "segments received out of order", "packets"),
+        Column("rtos", _INTEGER, "retransmission timeouts; missing where the kernel does not count them"),
+        Column("rwnd_limited_ms", _REAL, "time the peer's receive window held the sender up", "ms"),
         Column("error", _CATEGORY, "errno name of the failure, such as ECONNREFUSED"),
         Column("reason", _TEXT, "the failure in words"),
         Column("nat_local_address", _TEXT, "this end's address after translation"),
@@ -120,6 +123,40 @@ HOPS = Schema(
     ),
 )
 
+EVENTS = Schema(
+    "events",
+    (
+        Column("at", _TIME, "when the state changed"),
+        Column("before", _CATEGORY, "the state it left, spelt as ss(8) does"),
+        Column("after", _CATEGORY, "the state it entered"),
+        Column("error", _CATEGORY, "errno name, when the socket had one by then"),
+        Column("protocol", _CATEGORY, "tcp"),
+        Column("family", _INTEGER, "4 or 6"),
+        Column("direction", _CATEGORY, "outgoing, incoming or unknown"),
+        Column("local_address", _TEXT, "this end's address"),
+        Column("local_port", _INTEGER, "this end's port"),
+        Column("remote_address", _TEXT, "the peer's address"),
+        Column("remote_port", _INTEGER, "the peer's port"),
+        Column("pid", _INTEGER, "process id of the owner"),
+        Column("process", _TEXT, "command name of the owner"),
+        Column("netns", _INTEGER, "inode of the network namespace"),
+        Column("cookie", _INTEGER, "the kernel's socket cookie"),
+    ),
+)
+
+COST = Schema(
+    "cost",
+    (
+        Column("program", _TEXT, "name of the eBPF program"),
+        Column("kind", _CATEGORY, "program or map"),
+        Column("runs", _INTEGER, "how often it ran; missing while the kernel does not count"),
+        Column("run_ms", _REAL, "time it ran in all", "ms"),
+        Column("ns_per_run", _REAL, "mean time of one run", "ns"),
+        Column("memory_bytes", _INTEGER, "kernel memory it holds", "bytes"),
+        Column("max_entries", _INTEGER, "entries that fit into the map; bytes of a ring buffer"),
+    ),
+)
+
 DOCTOR = Schema(
     "doctor",
     (
@@ -130,7 +167,7 @@ DOCTOR = Schema(
     ),
 )
 
-ALL = {schema.name: schema for schema in (CONNECTIONS, CONNTRACK, HOPS, DOCTOR)}
+ALL = {schema.name: schema for schema in (CONNECTIONS, EVENTS, CONNTRACK, HOPS, COST, DOCTOR)}
 
 
 def as_markdown() -> str:

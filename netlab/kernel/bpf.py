@@ -18,7 +18,7 @@ import struct
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from enum import IntEnum
 from itertools import pairwise
@@ -31,8 +31,9 @@ import numpy.typing as npt
 
 from netlab.closing import Closes
 from netlab.errors import CapabilityError, KernelError, ProgramError
-from netlab.kernel import btf, capabilities, syscall
+from netlab.kernel import btf, capabilities, syscall, usage
 from netlab.kernel.ringbuf import RingBuffer
+from netlab.kernel.usage import Usage
 
 _BPF_LINK_CREATE = 28
 # BTF headers warn by the thousand; a call to what is not declared would only fail later, in the verifier.
@@ -44,6 +45,18 @@ class CgroupHook(IntEnum):
 
     SOCK_CREATE = 2
     SOCK_OPS = 3
+    INET4_CONNECT = 10
+    INET6_CONNECT = 11
+    SOCK_RELEASE = 34
+
+
+_CGROUP_PROGRAMS = {  # enum bpf_prog_type
+    CgroupHook.SOCK_CREATE: 9,
+    CgroupHook.SOCK_OPS: 13,
+    CgroupHook.INET4_CONNECT: 18,
+    CgroupHook.INET6_CONNECT: 18,
+    CgroupHook.SOCK_RELEASE: 9,
+}
 
 
 def load_bcc() -> ModuleType:
@@ -83,12 +96,12 @@ def layout_check(name: str, layout: np.dtype[np.void]) -> str:
 
 
 class Program(Closes):
-    """One compiled file of `bpf/` with its maps, attached functions and descriptors.
+    """Files of `bpf/` compiled as one, with their maps, attached functions and descriptors.
 
     Parameters
     ----------
-    name
-        File name in `bpf/`, without the suffix.
+    names
+        File names in `bpf/`, without the suffix. Most of the time goes into the kernel's types, once.
     settings
         Macros put in front of the source. Values come from validated numbers only, never from text as given.
     layouts
@@ -96,18 +109,19 @@ class Program(Closes):
     """
 
     def __init__(
-        self, name: str, *, settings: Mapping[str, str], layouts: Mapping[str, np.dtype[np.void]]
+        self, *names: str, settings: Mapping[str, str], layouts: Mapping[str, np.dtype[np.void]]
     ) -> None:
         bcc = load_bcc()
         _raise_memlock()
         macros = "".join(f"#define {macro} {value}\n" for macro, value in settings.items())
         checks = "\n".join(layout_check(struct, layout) for struct, layout in layouts.items())
         os.environ["BCC_KERNEL_SOURCE"] = str(btf.header_tree())
-        self.name = name
+        self.name = " + ".join(f"bpf/{name}.c" for name in names)
         self._links: list[int] = []
+        self._functions: dict[str, int] = {}
         self._rings: list[RingBuffer] = []
-        with _explained(f"bpf/{name}.c did not compile on this kernel"):
-            self._bpf = bcc.BPF(text=(macros + _source(name) + checks).encode(), cflags=list(_FLAGS))
+        with _explained(f"{self.name} did not compile on this kernel"):
+            self._bpf = bcc.BPF(text=(macros + _source(names) + checks).encode(), cflags=list(_FLAGS))
         self._lib = bcc.lib
 
     def attach_raw_tracepoint(self, function: str, event: str) -> None:
@@ -126,8 +140,7 @@ class Program(Closes):
 
         The link goes with its descriptor, as BPF_PROG_ATTACH does not (kernel/bpf/cgroup.c).
         """
-        kind = self._bpf.SOCK_OPS if hook is CgroupHook.SOCK_OPS else self._bpf.CGROUP_SOCK
-        loaded = self._load(function, kind)
+        loaded = self._load(function, _CGROUP_PROGRAMS[hook], hook)
         directory = os.open(cgroup, os.O_RDONLY | os.O_DIRECTORY)
         try:
             link = syscall.bpf(_BPF_LINK_CREATE, struct.pack("=IIII", loaded, directory, hook, 0))
@@ -148,6 +161,19 @@ class Program(Closes):
         self._rings.append(RingBuffer(descriptor, size, record))
         return self._rings[-1]
 
+    def usage(self) -> list[Usage]:
+        """Return what each loaded function and each map costs."""
+        functions = [usage.of(name, "program", descriptor) for name, descriptor in self._functions.items()]
+        maps = [usage.of(name, "map", self._table(name)[0]) for name in self._table_names()]
+        return [*functions, *maps]
+
+    def _table_names(self) -> list[str]:
+        module, name_of = self._bpf.module, self._lib.bpf_table_name
+        count = self._lib.bpf_num_tables
+        name_of.restype, name_of.argtypes = ctypes.c_char_p, [ctypes.c_void_p, ctypes.c_size_t]
+        count.restype, count.argtypes = ctypes.c_size_t, [ctypes.c_void_p]  # BCC's Python declares neither
+        return [name_of(module, place).decode() for place in range(count(module))]
+
     def detach(self) -> None:
         """Stop every function from running; maps and rings can still be read."""
         while self._links:
@@ -161,9 +187,10 @@ class Program(Closes):
         with _COMPILER:
             self._bpf.cleanup()
 
-    def _load(self, function: str, kind: int) -> int:
-        with _explained(f"the kernel did not accept {function} of bpf/{self.name}.c"):
-            return int(self._bpf.load_func(function.encode(), kind).fd)
+    def _load(self, function: str, kind: int, hook: int = -1) -> int:
+        with _explained(f"the kernel did not accept {function} of {self.name}"):
+            self._functions[function] = int(self._bpf.load_func(function.encode(), kind, None, hook).fd)
+        return self._functions[function]
 
     def _table(self, name: str) -> tuple[int, int]:
         module = self._bpf.module
@@ -234,11 +261,11 @@ def _sources() -> Path:
     return shipped if shipped.is_dir() else package.parent / "bpf"
 
 
-def _source(name: str) -> str:
-    """Return one C file with the shared header in its place: BCC rewrites map methods only in one file."""
-    parts = {part: (_sources() / part).read_text(encoding="utf-8") for part in ("netlab.h", f"{name}.c")}
-    header, source = (f'#line 1 "bpf/{part}"\n{text}' for part, text in parts.items())
-    return header + source.replace('#include "netlab.h"\n', "\n")
+def _source(names: Iterable[str]) -> str:
+    """Return the C files with the shared header before them: BCC rewrites map methods only in one file."""
+    files = ["netlab.h", *(f"{name}.c" for name in names)]
+    parts = (f'#line 1 "bpf/{file}"\n{(_sources() / file).read_text(encoding="utf-8")}' for file in files)
+    return "".join(parts).replace('#include "netlab.h"\n', "\n")
 
 
 def _raise_memlock() -> None:

@@ -14,6 +14,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+from functools import cache
 from pathlib import Path
 
 from netlab.errors import CapabilityError, KernelError
@@ -56,6 +57,19 @@ def header_tree() -> Path:
             _write_tree(Path(scratch) / "tree")
             _publish(Path(scratch) / "tree", tree)
     return tree
+
+
+def has_field(struct: str, field: str) -> bool:
+    """Tell whether the running kernel's *struct* has a member named *field*."""
+    return re.search(rf"\b{re.escape(field)}(\[\d+\])?(: \d+)?;", _definition(struct)) is not None
+
+
+@cache
+def _definition(struct: str) -> str:
+    """Return the C text of one struct of the running kernel."""
+    types = (header_tree() / "include/vmlinux.h").read_text(encoding="utf-8")
+    start = types.find(f"\nstruct {struct} {{\n")
+    return types[start : types.find("\n};", start)] if start >= 0 else ""
 
 
 def _cache() -> Path:

@@ -30,6 +30,9 @@ ATTEMPT = np.dtype(
         ("rtt_var_us", "u4"),
         ("min_rtt_us", "u4"),
         ("cwnd", "u4"),
+        ("out_of_order", "u4"),
+        ("rtos", "u4"),
+        ("rwnd_limited_us", "u4"),
         ("error", "i4"),
         ("local_port", "u2"),
         ("remote_port", "u2"),
@@ -38,6 +41,21 @@ ATTEMPT = np.dtype(
         ("direction", "u1"),
         ("pid_source", "u1"),
         ("protocol", "u1"),
+        ("unsent", "u1"),
+        ("padding", "u1"),
+    ]
+)
+NOT_COUNTED = 0xFFFFFFFF  # in a counter that this kernel does not have
+
+CHANGE = np.dtype(
+    [
+        ("at_ns", "u8"),
+        ("socket", "u8"),
+        ("cookie", "u8"),
+        ("netns", "u4"),
+        ("error", "i4"),
+        ("before", "u1"),
+        ("after", "u1"),
         ("padding", "u1", 6),
     ]
 )
@@ -68,3 +86,4 @@ class Counter(IntEnum):
     END_LOST = 1
     MAP_FULL = 2
     WHILE_PAUSED = 3
+    CHANGE_LOST = 4

@@ -15,7 +15,7 @@ import pandas as pd
 
 from netlab.kernel.sockdiag import State
 from netlab.tracer.layout import Direction, PidSource
-from netlab.tracer.records import Attempts, chosen, joined
+from netlab.tracer.records import Attempts, chosen, joined, never_sent
 from netlab.tracer.snapshot import Snapshot
 
 Places = npt.NDArray[np.intp]
@@ -32,6 +32,9 @@ _MEASURED = [
     "rtt_var_us",
     "min_rtt_us",
     "cwnd",
+    "out_of_order",
+    "rtos",
+    "rwnd_limited_us",
 ]
 
 
@@ -71,6 +74,7 @@ def merge(closed: Attempts, opened: Attempts, before: Snapshot, now: Snapshot) -
     running = slice(len(closed), None)
     _fill_owner(attempts[running], now)
     states[running], inodes[running] = _measure(attempts[running], now)
+    states[running][never_sent(attempts[running])] = State.CLOSE
     backfilled = (attempts["opened_ns"] == 0) & (_places(attempts, before.attempts) >= 0)
     return Table(attempts, states, inodes, backfilled)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+from enum import IntEnum
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,31 +26,55 @@ _SENTENCES: dict[str | None, str] = {
 }
 
 
-def explain(attempts: npt.NDArray[np.void]) -> tuple[pd.Categorical, pd.Series]:
-    """Return the `error` and `reason` columns of attempt records.
+def explain(
+    attempts: npt.NDArray[np.void], states: npt.NDArray[np.uint8]
+) -> tuple[pd.Categorical, pd.Series]:
+    """Return the `error` and `reason` columns of attempt records in their present *states*.
 
     For a socket that leaves SYN-SENT the kernel may have no errno: it had no local port left for it, and no
     SYN was sent (EADDRNOTAVAIL is what connect(2) returned), or its own process closed it (ECANCELED).
     """
     codes = attempts["error"].astype(np.int64)
     connecting = attempts["last_state"] == State.SYN_SENT
+    unsent = (attempts["unsent"] != 0) & (states == State.CLOSE)
     codes[(codes == 0) & connecting & (attempts["packets_sent"] == 0)] = errno.EADDRNOTAVAIL
     codes[(codes == 0) & connecting] = errno.ECANCELED
     unanswered = (codes == errno.ETIMEDOUT) & connecting
     rejected = (codes == errno.ECONNREFUSED) & (attempts["packets_received"] == 0)
+    story = np.select([unsent, rejected], [_Story.UNSENT, _Story.REJECTED], _Story.PLAIN).astype(np.int64)
     syns = np.where(unanswered, attempts["syn_retransmits"].astype(np.int64) + 1, 0)
-    places, distinct = pd.factorize(codes << 33 | rejected.astype(np.int64) << 32 | syns)
-    cases = [(int(case) >> 33, bool(int(case) >> 32 & 1), int(case) & 0xFFFFFFFF) for case in distinct]
+    places, distinct = pd.factorize(codes << 34 | story << 32 | syns)
+    cases = [(int(case) >> 34, _Story(int(case) >> 32 & 3), int(case) & 0xFFFFFFFF) for case in distinct]
     names = np.array([_name(code) for code, *_ in cases], object)
     sentences = pd.array([_sentence(*case) for case in cases], dtype="string")
     return pd.Categorical(names[places]), pd.Series(sentences.take(places))
+
+
+class _Story(IntEnum):
+    """What an errno alone does not tell."""
+
+    PLAIN = 0
+    REJECTED = 1  # by an ICMP message
+    UNSENT = 2  # connect() failed before the first packet
+
+
+def error_names(codes: npt.NDArray[np.integer[Any]]) -> pd.Categorical:
+    """Return the errnos' names, missing where there is none."""
+    places, distinct = pd.factorize(codes)
+    names = np.array([_name(int(code)) for code in distinct], object)
+    return pd.Categorical(names[places])
 
 
 def _name(code: int) -> str | None:
     return errno.errorcode.get(code, f"errno {code}") if code else None
 
 
-def _sentence(code: int, rejected: bool, syns: int) -> str | None:  # noqa: FBT001 - one case's three parts
-    if rejected:
-        return "refused by an ICMP message, such as a firewall's reject: no packet of the peer came back"
-    return f"no answer to {syns} SYN{'s' * (syns > 1)}" if syns else _SENTENCES.get(_name(code))
+def _sentence(code: int, story: _Story, syns: int) -> str | None:
+    plain = _SENTENCES.get(_name(code))
+    match story:
+        case _Story.UNSENT:
+            return f"connect() failed before the first packet: {plain or 'its errno was not seen'}"
+        case _Story.REJECTED:
+            return "refused by an ICMP message, such as a firewall's reject: no packet of the peer came back"
+        case _:
+            return f"no answer to {syns} SYN{'s' * (syns > 1)}" if syns else plain

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from typing import Any, TypeAlias
 
@@ -13,6 +14,7 @@ from netlab.tracer.layout import ATTEMPT
 Attempts: TypeAlias = npt.NDArray[np.void]
 
 _RAW = np.dtype(("V", ATTEMPT.itemsize))  # as plain bytes: numpy copies structs field by field
+_CONNECT_S = 1.0  # from connect() to the SYN it takes microseconds
 _STARTED = [
     "opened_ns",
     "established_ns",
@@ -71,3 +73,10 @@ def adopt(starts: Attempts, reports: Attempts) -> tuple[Attempts, Attempts]:
     ended = np.zeros(len(both), bool)
     ended[begun] = True
     return chosen(both, ~begins), chosen(both, begins & ~ended)
+
+
+def never_sent(attempts: Attempts) -> npt.NDArray[np.bool_]:
+    """Tell which open attempts failed before their first packet: no SYN has followed connect()."""
+    waited = time.monotonic_ns() - attempts["opened_ns"].astype(np.int64) > _CONNECT_S * 1e9
+    failed: npt.NDArray[np.bool_] = (attempts["unsent"] != 0) & (waited | (attempts["error"] != 0))
+    return failed

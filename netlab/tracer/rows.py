@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections import ChainMap
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -16,7 +17,7 @@ from netlab.frames import Missing, categories
 from netlab.kernel.processes import printable
 from netlab.kernel.sockdiag import State
 from netlab.schemas import CONNECTIONS
-from netlab.tracer.layout import Direction, PidSource
+from netlab.tracer.layout import NOT_COUNTED, Direction, PidSource
 from netlab.tracer.merge import Table
 from netlab.tracer.reasons import explain
 from netlab.tracer.records import Attempts
@@ -25,7 +26,7 @@ _AF_INET6 = 10
 _NO_RTT = 0xFFFFFFFF  # the kernel's windowed minimum before the first sample
 
 # RFC 9293 section 3.3.2, spelt as ss(8) does; code 0 is not known.
-_STATES = [None, *("closed" if s is State.CLOSE else s.name.lower().replace("_", "-") for s in State)]
+STATES = [None, *("closed" if s is State.CLOSE else s.name.lower().replace("_", "-") for s in State)]
 _DIRECTIONS = [direction.name.lower() for direction in Direction]
 _MOMENTS = ("opened_ns", "established_ns", "closed_ns")
 _COUNTERS = ("bytes_sent", "bytes_received", "packets_sent", "packets_received", "retransmits")
@@ -55,40 +56,55 @@ def connections(
         table = table.where(np.argsort(opened, kind="stable"))
     attempts, states = table.attempts, table.states
     data = {
-        "protocol": categories(np.zeros(len(attempts), np.int8), ["tcp"]),
-        "family": np.where(attempts["family"] == _AF_INET6, 6, 4),
-        "state": categories(states, _STATES),
-        "direction": categories(attempts["direction"], _DIRECTIONS),
-        "local_address": _address(attempts, "local_address"),
-        "local_port": _unless_zero(attempts["local_port"]),
-        "remote_address": _address(attempts, "remote_address"),
-        "remote_port": _unless_zero(attempts["remote_port"]),
-        "netns": _unless_zero(attempts["netns"]),
+        **identity(attempts),
+        "state": categories(states, STATES),
         "seen": categories(table.backfilled.astype(np.int8), ["live", "backfill"]),
-        "cookie": _unless_zero(attempts["cookie"]),
         "inode": _unless_zero(table.inodes),
     }
     parts = (
         _owner(attempts, command_lines),
         _times(attempts, to_utc_ns, now_ns),
         _counters(attempts, states),
-        _outcome(attempts),
+        _outcome(attempts, states),
     )
     return CONNECTIONS.frame(data | dict(ChainMap(*parts)), missing)
 
 
-def _owner(attempts: Attempts, command_lines: Mapping[int, str]) -> dict[str, Any]:
+def identity(attempts: Attempts) -> dict[str, Any]:
+    """Return the columns that say which connection it is."""
+    return {
+        "protocol": categories(np.where(attempts["protocol"] == socket.IPPROTO_UDP, 1, 0), ["tcp", "udp"]),
+        "family": np.where(attempts["family"] == _AF_INET6, 6, 4),
+        "direction": categories(attempts["direction"], _DIRECTIONS),
+        "local_address": _address(attempts, "local_address"),
+        "local_port": _unless_zero(attempts["local_port"]),
+        "remote_address": _address(attempts, "remote_address"),
+        "remote_port": _unless_zero(attempts["remote_port"]),
+        "netns": _unless_zero(attempts["netns"]),
+        "cookie": _unless_zero(attempts["cookie"]),
+    }
+
+
+def owner_names(attempts: Attempts) -> dict[str, Any]:
+    """Return the owner's pid and command name."""
     unknown = attempts["pid_source"] == PidSource.NONE
     raw = np.ascontiguousarray(attempts["process"])
     column = pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), len(raw), [None, pa.py_buffer(raw)])
     distinct = column.dictionary_encode()
     names = [printable(name.rstrip(b"\0")) for name in distinct.dictionary.to_pylist()]
     process = addresses.column([pa.array(names, pa.large_string()).take(distinct.indices)])
-    owners, pids = pd.factorize(attempts["pid"])
-    lines = pd.array([command_lines.get(pid) for pid in pids.tolist()], dtype="string")
     return {
         "pid": np.ma.array(attempts["pid"], mask=unknown),
         "process": pd.Series(process).mask(unknown),
+    }
+
+
+def _owner(attempts: Attempts, command_lines: Mapping[int, str]) -> dict[str, Any]:
+    unknown = attempts["pid_source"] == PidSource.NONE
+    owners, pids = pd.factorize(attempts["pid"])
+    lines = pd.array([command_lines.get(pid) for pid in pids.tolist()], dtype="string")
+    return {
+        **owner_names(attempts),
         "cmdline": pd.Series(lines.take(owners)).mask(unknown),
         "uid": np.ma.array(attempts["uid"], mask=unknown),
         "pid_source": categories(attempts["pid_source"], _PID_SOURCES),
@@ -114,6 +130,9 @@ def _counters(attempts: Attempts, states: npt.NDArray[np.uint8]) -> dict[str, An
     unsampled = unmeasured | (attempts["srtt_us"] == 0)
     untimed = attempts["min_rtt_us"] == _NO_RTT
     return columns | {
+        "out_of_order": np.ma.array(attempts["out_of_order"], mask=unmeasured),
+        "rtos": np.ma.array(attempts["rtos"], mask=unmeasured | (attempts["rtos"] == NOT_COUNTED)),
+        "rwnd_limited_ms": np.ma.array(attempts["rwnd_limited_us"] / 1e3, mask=unmeasured),
         "cwnd": np.ma.array(attempts["cwnd"], mask=unmeasured | (attempts["cwnd"] == 0)),
         "syn_retransmits": _syn_retransmits(attempts, states),
         "rtt_ms": np.ma.array(attempts["srtt_us"] / 1e3, mask=unsampled),
@@ -132,8 +151,8 @@ def _syn_retransmits(attempts: Attempts, states: npt.NDArray[np.uint8]) -> Any:
     return np.ma.array(count, mask=unseen)
 
 
-def _outcome(attempts: Attempts) -> dict[str, Any]:
-    error, reason = explain(attempts)
+def _outcome(attempts: Attempts, states: npt.NDArray[np.uint8]) -> dict[str, Any]:
+    error, reason = explain(attempts, states)
     return {"error": error, "reason": reason}
 
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from netlab.frames import Missing
 from netlab.kernel import netlink, processes, sockdiag, spaces
 from netlab.kernel.sockdiag import Sockets, State
-from netlab.tracer.layout import ATTEMPT, Direction, PidSource
+from netlab.tracer.layout import ATTEMPT, NOT_COUNTED, Direction, PidSource
 from netlab.tracer.sockets import directions, ephemeral_ports
 
 # Listening is no connection; the others are not sockets any more, or not yet (struct inet_timewait_sock and
@@ -29,6 +29,7 @@ _COUNTERS = {
     "packets_received": "segs_in",
     "retransmits": "total_retrans",
     "cwnd": "snd_cwnd",
+    "out_of_order": "rcv_ooopack",
 }
 
 
@@ -65,6 +66,8 @@ def _attempts(sockets: Sockets, direction: npt.NDArray[np.uint8], inode: int) ->
     for name in ("family", "local_port", "remote_port", "local_address", "remote_address"):
         attempts[name] = sockets.records[name]
     attempts["protocol"] = socket.IPPROTO_TCP
+    attempts["rtos"] = np.ma.filled(sockets.info("total_rto").astype(np.uint32), NOT_COUNTED)
+    attempts["rwnd_limited_us"] = sockets.info("rwnd_limited").filled(0)
     attempts["netns"], attempts["cookie"], attempts["direction"] = inode, sockets.cookie, direction
     attempts["bytes_sent"] = sockets.bytes_sent.filled(0)
     attempts["bytes_received"] = sockets.bytes_received.filled(0)

@@ -195,6 +195,9 @@ def _traffic(sockets: Sockets) -> dict[str, Masked]:
         "rtt_var_ms": sockets.rtt_var_us / 1000,
         "min_rtt_ms": sockets.min_rtt_us / 1000,
         "cwnd": sockets.info("snd_cwnd"),
+        "out_of_order": sockets.info("rcv_ooopack"),
+        "rtos": sockets.info("total_rto"),
+        "rwnd_limited_ms": sockets.info("rwnd_limited") / 1000,
     }
 
 

@@ -14,8 +14,16 @@ from netlab.errors import ProgramError
 from netlab.kernel import bpf, btf
 from netlab.tracer.filters import Filter
 from netlab.tracer.layout import ATTEMPT
+from netlab.tracer.limits import Limits
+from netlab.tracer.live import kernel_macros
 
-SETTINGS = {**Filter().macros(), "NETLAB_OPEN_MAX": "1024", "NETLAB_RING_PAGES": "64"}
+SETTINGS = {
+    **Filter().macros(),
+    **Limits().macros(),
+    **kernel_macros(),
+    "NETLAB_OPEN_MAX": "1024",
+    "NETLAB_RING_PAGES": "64",
+}
 
 
 def program(layout: np.dtype[np.void] = ATTEMPT, **settings: str) -> bpf.Program:
@@ -141,4 +149,4 @@ def test_programs_can_be_compiled_in_several_threads_at_once() -> None:
     with ThreadPoolExecutor(3) as pool:
         names = [future.result() for future in [pool.submit(compiled) for _ in range(3)]]
 
-    assert names == ["tcp"] * 3
+    assert names == ["bpf/tcp.c"] * 3

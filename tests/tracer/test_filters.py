@@ -134,8 +134,8 @@ def test_the_kernel_reports_what_the_filter_keeps_and_nothing_else(
     case: dict[str, Any], network: PracticeNetwork
 ) -> None:
     with netlab.capture(**case["filter"], netns=network.client.netns, backfill=False) as capture:
-        source = capture._source
-        assert source is not None
+        assert capture._live is not None
+        source = capture._live.tcp
         source._wanted = Filter()  # what the kernel passes is not looked at again before it is counted
         talk(network)
 
@@ -151,15 +151,38 @@ def test_the_records_of_real_sockets_are_those_of_the_data_file(network: Practic
     with netlab.capture(netns=network.client.netns, backfill=False) as capture:
         talk(network)
 
-    assert capture._source is not None
+    assert capture._live is not None
     fields = ["family", "protocol", "direction", "local_port", "remote_port"]
-    seen = {by_ports(row["local_port"], row["remote_port"]): row for row in capture._source.closed()}
+    seen = {by_ports(row["local_port"], row["remote_port"]): row for row in capture._live.tcp.closed()}
     expected = table()
     assert set(seen) == set(expected)
     for name, row in expected.items():
         assert seen[name][fields].item() == row[0][fields].item(), name
         for side in ("local_address", "remote_address"):
             assert seen[name][side].tobytes() == row[0][side].tobytes(), (name, side)
+
+
+@pytest.mark.privileged
+@pytest.mark.parametrize(
+    ("filter_", "failures"),
+    [
+        ({"remote": "198.18.0.0/16"}, ["198.18.0.1"]),
+        ({"exclude_remote": {"198.18.0.0/16": "80"}, "protocol": "tcp"}, ["198.19.0.1"]),
+    ],
+)
+def test_attempts_that_never_leave_are_filtered_by_where_they_were_to_go(
+    network: PracticeNetwork, filter_: dict[str, Any], failures: list[str]
+) -> None:
+    network.client.run(["ip", "route", "replace", "unreachable", "198.18.0.0/15"])
+    with (
+        netlab.capture(**filter_, netns=network.client.netns, backfill=False) as capture,
+        network.client.entered(),
+    ):
+        for address in ("198.18.0.1", "198.19.0.1"):
+            with pytest.raises(OSError, match="No route to host"):
+                socket.create_connection((address, 80), timeout=10)
+
+    assert capture.failures()["remote_address"].tolist() == failures
 
 
 @pytest.mark.privileged

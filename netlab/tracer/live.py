@@ -1,0 +1,149 @@
+"""The programs of one capture: compiled as one, attached, drained by one thread, detached together."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from netlab.closing import Closes
+from netlab.frames import Gap, Missing
+from netlab.kernel import btf
+from netlab.kernel.bpf import Program
+from netlab.kernel.usage import Usage, count_runs
+from netlab.tracer.filters import Filter
+from netlab.tracer.layout import ATTEMPT, CHANGE, NOT_COUNTED, Counter
+from netlab.tracer.limits import Limits
+from netlab.tracer.tcp import TcpSource
+
+_DRAIN_EVERY_S = 0.05
+_CLOCK_MONOTONIC_COARSE = 6  # include/uapi/linux/time.h; its resolution is one jiffy
+_LAYOUTS = {"netlab_attempt": ATTEMPT, "netlab_change": CHANGE}
+
+
+class Source(Protocol):
+    """One family of programs: what it reports is taken over often, and once more after it was detached."""
+
+    def drain(self) -> None:
+        """Take over what the programs reported since the last call."""
+
+    def last(self) -> None:
+        """Keep what can be read only as long as the maps are there; nothing runs any more."""
+
+
+class Live(Closes):
+    """Follows what *wanted* selects, from construction to `close()`."""
+
+    def __init__(self, wanted: Filter, limits: Limits, *, changes: bool, cost: bool) -> None:
+        self._limits = limits
+        self._run_counts = count_runs() if cost else None
+        self._ended = threading.Event()
+        settings = wanted.macros() | limits.macros() | kernel_macros(changes=changes)
+        self.program = Program("tcp", settings=settings, layouts=_LAYOUTS)
+        try:
+            self._counters = self.program.map("netlab_counters", "u4", "u8")
+            self._paused = self.program.map("netlab_paused", "u4", "u4")
+            self.tcp = TcpSource(self.program, wanted, limits)
+        except BaseException:
+            self._release()
+            raise
+        self._sources: list[Source] = [self.tcp]
+        self._reader = threading.Thread(target=self._drain_until_closed, name="netlab-live", daemon=True)
+        self._reader.start()
+
+    def _drain_until_closed(self) -> None:
+        while not self._ended.wait(_DRAIN_EVERY_S):
+            self.drain()
+
+    def drain(self) -> None:
+        """Take over what the programs reported; nothing after `close()`."""
+        if not self._ended.is_set():
+            for source in self._sources:
+                source.drain()
+
+    def pause(self, *, paused: bool) -> None:
+        """Begin or stop following new attempts; those already followed go on."""
+        self._paused.set(0, int(paused))
+
+    def losses(self) -> list[Missing]:
+        """Say what the programs could not keep or see."""
+        counts = self._counts()
+        lost = [
+            (Counter.ATTEMPT_LOST, "connections", Gap.LOST, "attempts did not fit into the ring buffer"),
+            (Counter.END_LOST, "closed_at, error", Gap.LOST, "ends did not fit into the ring buffer"),
+            (
+                Counter.MAP_FULL,
+                "connect_ms, syn_retransmits",
+                Gap.LOST,
+                f"more than {self._limits.max_open} attempts were open at a time",
+            ),
+            (Counter.WHILE_PAUSED, "connections", Gap.UNSEEN, "attempts began while the capture was paused"),
+            (Counter.CHANGE_LOST, "events", Gap.LOST, "state changes did not fit into their ring buffer"),
+        ]
+        counted = [
+            Missing(what, kind, counts[counter], detail)
+            for counter, what, kind, detail in lost
+            if counts[counter]
+        ]
+        return [*self.tcp.losses(), *counted]
+
+    def _counts(self) -> dict[int, int]:
+        return self._last_counters if self._ended.is_set() else self._read_counters()
+
+    def _read_counters(self) -> dict[int, int]:
+        keys, values = self._counters.items()
+        return dict(zip(keys.tolist(), values.tolist(), strict=True))
+
+    def usage(self) -> list[Usage]:
+        """Return what the programs and maps cost; at the end, what they had cost by then."""
+        return self._last_usage if self._ended.is_set() else self.program.usage()
+
+    def maps(self) -> dict[str, npt.NDArray[np.void]]:
+        """Return the raw contents of the maps."""
+        counters = np.array(list(self._counts().items()), [("counter", "u4"), ("count", "u8")])
+        return {"netlab_open": self.tcp.open(), "netlab_counters": counters}
+
+    def close(self) -> None:
+        """Detach everything and keep what was seen; safe to call again."""
+        if self._ended.is_set():
+            return
+        self._ended.set()
+        self._reader.join()
+        self.program.detach()
+        for source in self._sources:
+            source.drain()
+            source.last()
+        self._last_counters, self._last_usage = self._read_counters(), self.program.usage()
+        self._release()
+
+    def _release(self) -> None:
+        self.program.close()
+        if self._run_counts is not None:
+            os.close(self._run_counts)
+            self._run_counts = None
+
+    def abandon(self) -> None:
+        """Let go of a forked child's copies without reading: what it took its parent would never see."""
+        self._release()
+
+
+def kernel_macros(*, changes: bool = False) -> dict[str, str]:
+    """Return what the programs have to know: of this kernel, and whether to report *changes* of state."""
+    counted = btf.has_field("tcp_sock", "total_rto")
+    tick_us = round(time.clock_getres(_CLOCK_MONOTONIC_COARSE) * 1e6)
+    return {
+        "NETLAB_CHANGES": str(int(changes)),
+        "NETLAB_US_PER_JIFFY": str(tick_us),
+        "NETLAB_TOTAL_RTO(tp)": "(tp)->total_rto" if counted else f"{NOT_COUNTED}U",
+    }
+
+
+def monotonic_to_utc_ns() -> int:
+    """Return what to add to CLOCK_MONOTONIC nanoseconds to get UTC."""
+    before = time.monotonic_ns()
+    now = time.time_ns()
+    return now - (before + time.monotonic_ns()) // 2

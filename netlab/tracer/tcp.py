@@ -1,0 +1,153 @@
+"""TCP attempts from the programs of bpf/tcp.c: ended ones, open ones, and the state changes."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import numpy.typing as npt
+
+from netlab.errors import CapabilityError, KernelError
+from netlab.frames import Gap, Missing
+from netlab.kernel import capabilities
+from netlab.kernel.bpf import CgroupHook, Program
+from netlab.tracer.filters import Filter
+from netlab.tracer.layout import ATTEMPT, CHANGE, PidSource
+from netlab.tracer.limits import Limits
+from netlab.tracer.records import Attempts, adopt, chosen, joined
+
+Changes = npt.NDArray[np.void]
+
+_TRACEPOINTS = {
+    "netlab_received": "tcp_rcv_space_adjust",
+    "netlab_state_changed": "inet_sock_set_state",
+}
+_COOKIE_HOOKS = {
+    "netlab_socket_created": CgroupHook.SOCK_CREATE,
+    "netlab_socket_used": CgroupHook.SOCK_OPS,
+}
+_CONNECT_HOOKS = {
+    "netlab_socket_released": CgroupHook.SOCK_RELEASE,
+    "netlab_asked4": CgroupHook.INET4_CONNECT,
+    "netlab_asked6": CgroupHook.INET6_CONNECT,
+}
+_ROUTE_TRACEPOINTS = {"netlab_route4": "fib_table_lookup", "netlab_route6": "fib6_table_lookup"}
+_NO_COOKIES = "connections are joined by address and port instead of by socket cookie"
+_NO_UNSENT = "connect() calls that fail before the first packet, for want of a route, are not seen"
+_NO_ROUTES = "why connect() failed before the first packet is not known"
+
+
+class TcpSource:
+    """Follows TCP attempts as long as *program* is attached."""
+
+    def __init__(self, program: Program, wanted: Filter, limits: Limits) -> None:
+        self._program, self._wanted, self._max_closed = program, wanted, limits.max_closed
+        self._missing: list[Missing] = []
+        self._blocks: list[Attempts] = []
+        self._changes: list[Changes] = []
+        self._unfollowed = np.empty(0, ATTEMPT)  # attempts that began when the map was full
+        self._last_open: Attempts | None = None
+        self._listed: npt.NDArray[np.uint64] | None = None
+        self._kept = self._dropped = 0
+        self._lock = threading.Lock()
+        self._reports = program.ring("netlab_reports", ATTEMPT)
+        self._change_ring = program.ring("netlab_changes", CHANGE)
+        self._open = program.map("netlab_open", "u8", ATTEMPT)
+        self._attach()
+
+    def _attach(self) -> None:
+        """Attach the state changes last: what they begin finds everything else in place."""
+        root = capabilities.cgroup2_mount()
+        if root is None:
+            none = "no cgroup v2 tree is mounted"
+            self._miss("cookie", f"{none}; {_NO_COOKIES}")
+            self._miss("connections", f"{none}; {_NO_UNSENT}")
+        else:
+            for what, hooks, lack in (
+                ("cookie", _COOKIE_HOOKS, _NO_COOKIES),
+                ("connections", _CONNECT_HOOKS, _NO_UNSENT),
+            ):
+                try:
+                    for function, hook in hooks.items():
+                        self._program.attach_cgroup(function, root, hook)
+                except (KernelError, CapabilityError) as error:
+                    self._miss(what, f"{error}; {lack}")
+        try:
+            for function, event in _ROUTE_TRACEPOINTS.items():
+                self._program.attach_raw_tracepoint(function, event)
+        except KernelError as error:
+            self._miss("error", f"{error}; {_NO_ROUTES}")
+        for function, event in _TRACEPOINTS.items():
+            self._program.attach_raw_tracepoint(function, event)
+
+    def _miss(self, what: str, detail: str) -> None:
+        self._missing.append(Missing(what, Gap.UNAVAILABLE, None, detail))
+
+    def drain(self) -> None:
+        """Take over what the programs reported since the last call."""
+        with self._lock:
+            changes = self._change_ring.read()
+            if len(changes):
+                self._changes.append(changes)
+            reports = self._reports.read()
+            if not len(reports):
+                return
+            ended, self._unfollowed = adopt(self._unfollowed, reports)
+            block = chosen(ended, self._known(ended))
+            self._blocks.append(block)
+            self._kept += len(block)
+            while self._kept - len(self._blocks[0]) >= self._max_closed:
+                gone = self._blocks.pop(0)
+                self._kept -= len(gone)
+                self._dropped += len(gone)
+
+    def _known(self, ended: Attempts) -> npt.NDArray[np.bool_]:
+        """Tell which ended attempts belong here; who owns those without an owner a snapshot may know."""
+        followed = ended["opened_ns"] != 0
+        if self._listed is not None:
+            followed |= np.isin(ended["cookie"], self._listed)
+        else:
+            followed[:] = True  # open when the capture began, and closed before it could list what is open
+        mine: npt.NDArray[np.bool_] = followed & (
+            self._wanted.keeps(ended) | (ended["pid_source"] == PidSource.NONE)
+        )
+        return mine
+
+    def expect(self, listed: Attempts) -> None:
+        """Take ends without a start for those of the *listed* attempts; any other began unfollowed."""
+        self.drain()
+        mine = self._wanted.keeps(listed) | (listed["pid_source"] == PidSource.NONE)
+        self._listed = listed["cookie"][mine]
+
+    def closed(self) -> Attempts:
+        """Return every attempt that ended, oldest first."""
+        with self._lock:
+            self._blocks = [joined(self._blocks)]
+            return self._blocks[0]
+
+    def open(self) -> Attempts:
+        """Return the attempts that are open now, in no order; after the end, those that were open then."""
+        if self._last_open is not None:
+            return self._last_open
+        followed = self._open.items()[1]
+        self.drain()
+        with self._lock:
+            return joined([followed, self._unfollowed])
+
+    def changes(self) -> Changes:
+        """Return every state change, in the order of the kernel's clock."""
+        with self._lock:
+            together = np.concatenate([np.empty(0, CHANGE), *self._changes])
+            self._changes = [together[np.argsort(together["at_ns"], kind="stable")]]
+            return self._changes[0]
+
+    def last(self) -> None:
+        """Keep the open attempts, whose map goes away."""
+        self._last_open = self.open()
+
+    def losses(self) -> list[Missing]:
+        """Say what this source could not see or keep."""
+        if not self._dropped:
+            return self._missing
+        detail = f"only the newest {self._max_closed} closed attempts are kept"
+        return [*self._missing, Missing("connections", Gap.LOST, self._dropped, detail)]
