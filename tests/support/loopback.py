@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import socket
 import threading
 from dataclasses import dataclass
 
+LINGER_0 = b"\1\0\0\0\0\0\0\0"  # struct linger: close by reset
 LOOPBACK = {4: "127.0.0.1", 6: "::1"}
 
 
@@ -32,6 +34,13 @@ def finish(client: socket.socket) -> int:
     while chunk := client.recv(65536):
         answered += len(chunk)
     return answered
+
+
+def disconnect(client: socket.socket) -> None:
+    """Dissolve the association: connect(2) with AF_UNSPEC, which Python's socket has no call for."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    unspecified = bytes(16)  # struct sockaddr with sa_family 0
+    assert libc.connect(client.fileno(), unspecified, len(unspecified)) == 0
 
 
 def cookie(client: socket.socket) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import os
 import signal
@@ -17,13 +16,12 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from loopback import LOOPBACK, Echo, cookie, finish
+from loopback import LINGER_0, LOOPBACK, Echo, cookie, disconnect, finish
 
 import netlab
 
 pytestmark = pytest.mark.privileged
 FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
-LINGER_0 = b"\1\0\0\0\0\0\0\0"  # struct linger: close by reset
 FAMILIES = pytest.mark.parametrize("family", [4, 6])
 
 
@@ -315,13 +313,6 @@ def test_a_socket_used_again_shows_the_port_of_each_of_its_attempts() -> None:
             outgoing = frame[frame["cookie"] == cookie(again)]
             assert outgoing["local_port"].tolist() == [first, again.getsockname()[1]]
             assert outgoing["state"].tolist() == ["closed", "syn-sent"]
-
-
-def disconnect(client: socket.socket) -> None:
-    """Dissolve the association: connect(2) with AF_UNSPEC, which Python's socket has no call for."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    unspecified = bytes(16)  # struct sockaddr with sa_family 0
-    assert libc.connect(client.fileno(), unspecified, len(unspecified)) == 0
 
 
 def test_a_forked_child_takes_nothing_from_the_capture_of_its_parent(echo: Echo) -> None:

@@ -1,0 +1,417 @@
+"""Every way a TCP connection begins and ends: real sockets do it, outcomes.toml has the rows to expect."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import threading
+import time
+import tomllib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from loopback import LINGER_0, LOOPBACK, disconnect
+
+import netlab
+from netlab.lab import plan
+from netlab.lab.host import Host
+from netlab.lab.network import PracticeNetwork
+from netlab.tracer.session import Capture
+
+pytestmark = pytest.mark.privileged
+CASES = tomllib.loads(Path(__file__).with_suffix("").with_name("outcomes.toml").read_text())["case"]
+MSG_FASTOPEN, TCP_FASTOPEN, TCP_SYNCNT = 0x2000_0000, 23, 7
+NOWHERE = {4: "203.0.113.1", 6: "2001:db8:ffff::1"}
+SECOND = {4: "127.0.0.2", 6: "::1"}
+
+
+@pytest.fixture(scope="module")
+def net() -> Iterator[PracticeNetwork]:
+    with netlab.lab.practice() as network:
+        with network.client.entered():
+            Path("/proc/sys/net/ipv4/tcp_fastopen").write_text("3")
+            with contextlib.suppress(FileNotFoundError):  # since Linux 6.5: SYNs without backoff
+                Path("/proc/sys/net/ipv4/tcp_syn_linear_timeouts").write_text("0")
+        yield network
+
+
+@pytest.fixture(scope="module")
+def capture() -> Iterator[Capture]:
+    """One for all cases: what each has begun is told apart by time."""
+    with netlab.capture(backfill=False) as running:
+        yield running
+
+
+@dataclass
+class Place:
+    """The client's namespace of the practice network, and one address family."""
+
+    net: PracticeNetwork
+    family: plan.Family
+
+    @property
+    def kind(self) -> socket.AddressFamily:
+        return socket.AF_INET if self.family == 4 else socket.AF_INET6
+
+    @property
+    def home(self) -> str:
+        return LOOPBACK[self.family]
+
+    @property
+    def web(self) -> str:
+        return self.net.web.address4 if self.family == 4 else self.net.web.address6
+
+    def socket(self) -> socket.socket:
+        with self.net.client.entered():
+            return socket.socket(self.kind)
+
+    def listener(self) -> socket.socket:
+        listening = self.socket()
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((self.home, 0))
+        listening.listen(8)
+        return listening
+
+    def connected(self) -> tuple[socket.socket, socket.socket]:
+        with self.listener() as listening:
+            client = self.socket()
+            client.connect(listening.getsockname())
+            return client, listening.accept()[0]
+
+    def run(self, *command: str) -> None:
+        self.net.client.run(command, check=True)
+
+    @contextlib.contextmanager
+    def route(self, host: Host, *route: str) -> Iterator[None]:
+        host.run(["ip", f"-{self.family}", "route", "add", *route], check=True)
+        try:
+            yield
+        finally:
+            host.run(["ip", f"-{self.family}", "route", "del", *route], check=True)
+
+
+def until_closed(connection: socket.socket) -> bytes:
+    """Receive until the peer has closed."""
+    received = b""
+    while chunk := connection.recv(65536):
+        received += chunk
+    return received
+
+
+def refused(at: Place) -> None:
+    with at.socket() as client, pytest.raises(ConnectionRefusedError):
+        client.connect((at.home, 1))
+
+
+def refused_without_waiting(at: Place) -> None:
+    with at.socket() as client:
+        client.setblocking(False)
+        client.connect_ex((at.web, at.net.ports.refuses))
+        time.sleep(0.1)
+        assert client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+
+
+def timed_out(at: Place) -> None:
+    with at.socket() as client:
+        client.setsockopt(socket.IPPROTO_TCP, TCP_SYNCNT, 1)
+        with pytest.raises(TimeoutError):
+            client.connect((at.web, at.net.ports.drops))
+
+
+def closed_while_connecting(at: Place) -> None:
+    with at.socket() as client:
+        client.setblocking(False)
+        client.connect_ex((at.web, at.net.ports.drops))
+
+
+def interrupted_by_a_signal(at: Place) -> None:
+    class InterruptError(Exception):
+        pass
+
+    def interrupt(*_: object) -> None:
+        raise InterruptError
+
+    usual = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        with at.socket() as client:
+            signal.setitimer(signal.ITIMER_REAL, 0.1)
+            with pytest.raises(InterruptError):
+                client.connect((at.web, at.net.ports.drops))
+    finally:
+        signal.signal(signal.SIGALRM, usual)
+
+
+def no_route_to_the_network(at: Place) -> None:
+    with at.socket() as client, pytest.raises(OSError, match="unreachable"):
+        client.connect((NOWHERE[at.family], 80))
+
+
+def unreachable_route(at: Place) -> None:
+    with (
+        at.route(at.net.client, "unreachable", NOWHERE[at.family]),
+        at.socket() as client,
+        pytest.raises(OSError, match="No route"),
+    ):
+        client.connect((NOWHERE[at.family], 80))
+
+
+def prohibited_route(at: Place) -> None:
+    with (
+        at.route(at.net.client, "prohibit", NOWHERE[at.family]),
+        at.socket() as client,
+        pytest.raises(PermissionError),
+    ):
+        client.connect((NOWHERE[at.family], 80))
+
+
+def unreachable_beyond_a_router(at: Place) -> None:
+    with (
+        at.route(at.net.client, NOWHERE[at.family], "via", plan.INSIDE.address(plan.GATEWAY, at.family)),
+        at.route(at.net.gateway, "unreachable", NOWHERE[at.family]),
+        at.socket() as client,
+    ):
+        client.setsockopt(socket.IPPROTO_TCP, TCP_SYNCNT, 1)
+        with pytest.raises(OSError, match=r"No route|unreachable"):
+            client.connect((NOWHERE[at.family], 80))
+
+
+def no_route_twice_on_one_socket(at: Place) -> None:
+    with at.socket() as client:
+        for port in (80, 81):
+            with pytest.raises(OSError, match="unreachable"):
+                client.connect((NOWHERE[at.family], port))
+
+
+def reset_without_data(at: Place) -> None:
+    client, server = at.connected()
+    with client, server:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_0)
+        server.close()
+        with pytest.raises(ConnectionResetError):
+            client.recv(1)
+
+
+def reset_with_data(at: Place) -> None:
+    client, server = at.connected()
+    with client, server:
+        client.sendall(bytes(1000))
+        server.recv(1000, socket.MSG_WAITALL)
+        server.sendall(bytes(10))
+        client.recv(10, socket.MSG_WAITALL)
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_0)
+        server.close()
+        with pytest.raises(ConnectionResetError):
+            client.recv(1)
+
+
+def reset_for_unread_data(at: Place) -> None:
+    client, server = at.connected()
+    with client, server:
+        client.sendall(bytes(1000))
+        server.recv(1)
+        server.close()
+        with pytest.raises(ConnectionResetError):
+            client.recv(1)
+
+
+def closed_by_both_at_once(at: Place) -> None:
+    client, server = at.connected()
+    with client, server:
+        client.sendall(b"hello")
+        server.sendall(b"welcome")
+        assert client.recv(7, socket.MSG_WAITALL) + server.recv(5, socket.MSG_WAITALL)
+        ends = [threading.Thread(target=end.shutdown, args=(socket.SHUT_WR,)) for end in (client, server)]
+        for end in ends:
+            end.start()
+        for end in ends:
+            end.join()
+        assert until_closed(client) + until_closed(server) == b""
+
+
+def half_closed_for_a_while(at: Place) -> None:
+    client, server = at.connected()
+    with client, server:
+        client.sendall(bytes(100))
+        client.shutdown(socket.SHUT_WR)
+        assert len(until_closed(server)) == 100
+        time.sleep(0.1)
+        server.sendall(bytes(5000))
+        server.close()
+        assert len(until_closed(client)) == 5000
+
+
+def connected_to_itself(at: Place) -> None:
+    with at.socket() as both:
+        both.bind((at.home, 0))
+        both.connect(both.getsockname())
+        both.sendall(b"abc")
+        assert both.recv(3) == b"abc"
+
+
+def opened_by_both_at_once(at: Place) -> None:
+    """Two sockets that connect to each other's port; neither listens (RFC 9293 section 3.5, figure 7)."""
+    one, other = at.socket(), at.socket()
+    slow = [
+        "tc",
+        "qdisc",
+        "add",
+        "dev",
+        "lo",
+        "root",
+        "tbf",
+        "rate",
+        "8kbit",
+        "burst",
+        "1600",
+        "limit",
+        "9999",
+    ]
+    at.run(*slow)
+    try:
+        for end in (one, other):
+            end.bind((at.home, 0))
+            end.setblocking(False)
+        with at.net.client.entered(), socket.socket(at.kind, socket.SOCK_DGRAM) as filler:
+            filler.sendto(bytes(1500), (at.home, 9))  # takes the burst: what follows waits
+        one.connect_ex(other.getsockname())
+        other.connect_ex(one.getsockname())
+        time.sleep(0.5)
+    finally:
+        at.run("tc", "qdisc", "del", "dev", "lo", "root")
+    for end in (one, other):
+        end.settimeout(10)
+        end.sendall(b"hello")
+    with one, other:
+        assert one.recv(5, socket.MSG_WAITALL) == other.recv(5, socket.MSG_WAITALL) == b"hello"
+
+
+def one_socket_connected_twice(at: Place) -> None:
+    with at.listener() as listening, at.socket() as client:
+        for size in (1, 2):
+            client.connect(listening.getsockname())
+            client.sendall(bytes(size))
+            with listening.accept()[0] as server:
+                server.recv(size, socket.MSG_WAITALL)
+                server.shutdown(socket.SHUT_WR)
+                assert client.recv(1) == b""
+                client.shutdown(socket.SHUT_WR)
+                assert server.recv(1) == b""
+            disconnect(client)
+
+
+def same_ports_again(at: Place) -> None:
+    with at.listener() as listening:
+        port = 0
+        for size in (1, 2):
+            with at.socket() as client:
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                client.bind((at.home, port))
+                port = client.getsockname()[1]
+                client.connect(listening.getsockname())
+                client.sendall(bytes(size))
+                with listening.accept()[0] as server:
+                    server.recv(size, socket.MSG_WAITALL)
+                    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_0)
+                    client.close()
+                    with contextlib.suppress(ConnectionResetError):
+                        server.recv(1)
+
+
+def data_in_the_syn(at: Place) -> None:
+    """Fast Open (RFC 7413): first only the cookie is asked for, then data is in the SYN."""
+    with at.listener() as listening:
+        listening.setsockopt(socket.IPPROTO_TCP, TCP_FASTOPEN, 8)
+        for _ in range(2):
+            with at.socket() as client:
+                client.sendto(b"fast", MSG_FASTOPEN, listening.getsockname())
+                with listening.accept()[0] as server:
+                    assert server.recv(4, socket.MSG_WAITALL) == b"fast"
+                    client.shutdown(socket.SHUT_WR)
+                    assert server.recv(1) == b""
+
+
+def never_accepted(at: Place) -> None:
+    with at.listener() as listening, at.socket() as client:
+        client.connect(listening.getsockname())
+        client.sendall(b"unread")
+        time.sleep(0.05)
+        listening.close()
+        with pytest.raises(ConnectionResetError):
+            client.recv(1)
+
+
+def no_free_local_port(at: Place) -> None:
+    with at.net.client.entered():
+        usual = Path("/proc/sys/net/ipv4/ip_local_port_range")
+        before = usual.read_text()
+        usual.write_text("50000 50000")
+    try:
+        with at.socket() as taken, at.socket() as client:
+            taken.setsockopt(socket.IPPROTO_TCP, TCP_SYNCNT, 1)
+            taken.bind((at.home, 50000))
+            with pytest.raises(ConnectionRefusedError):
+                taken.connect((at.home, 1))
+            with at.socket() as holder:
+                holder.setblocking(False)
+                with contextlib.suppress(OSError):
+                    client.connect((at.home, 1))
+    finally:
+        with at.net.client.entered():
+            usual.write_text(before)
+
+
+def aborted_by_an_administrator(at: Place) -> None:
+    client, server = at.connected()
+    with client, server:
+        at.run("ss", "-K", "src", f"[{at.home}]", "sport", "=", str(client.getsockname()[1]))
+        with pytest.raises(ConnectionError):
+            server.recv(1)
+
+
+def shared_by_fork(at: Place) -> None:
+    client, server = at.connected()
+    with client, server:
+        children = []
+        for _ in range(2):
+            child = os.fork()
+            if child == 0:
+                client.sendall(bytes(10))
+                os._exit(0)
+            children.append(child)
+        for child in children:
+            os.waitpid(child, 0)
+        client.sendall(bytes(10))
+        client.close()
+        assert len(until_closed(server)) == 30
+
+
+def told(frame: pd.DataFrame, columns: list[str]) -> list[dict[str, object]]:
+    rows = frame[columns].astype(object)
+    return rows.where(rows.notna(), "NA").to_dict("records")
+
+
+@pytest.mark.parametrize("family", [4, 6])
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case["what"])
+def test_what_happened_is_what_the_rows_say(
+    net: PracticeNetwork, capture: Capture, case: dict[str, Any], family: plan.Family
+) -> None:
+    what: Callable[[Place], None] = globals()[case["what"]]
+    start = pd.Timestamp.now("UTC")
+    what(Place(net, family))
+    time.sleep(0.2)  # what the other end's kernel still does
+
+    seen = capture.connections()
+    seen = seen[(seen["netns"] == net.client.inode) & (seen["opened_at"] >= start)]
+    expected = case.get("rows6", case["rows"]) if family == 6 else case["rows"]
+    columns = sorted({name for row in expected for name in row})
+    ordered = told(seen.sort_values("opened_at"), columns)
+    assert len(ordered) == len(expected)
+    assert [
+        {name: found[name] for name in row} for found, row in zip(ordered, expected, strict=True)
+    ] == expected
