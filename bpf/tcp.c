@@ -9,6 +9,8 @@
  * Compile-time settings, put in front of this file by netlab/tracer/:
  *   NETLAB_WANTED_PORT(p)  true for ports to follow (either end)
  *   NETLAB_WANTED_PROCESS(pid, name)  true for processes to follow; name is two u64
+ *   NETLAB_WANTED_PEERS(attempt)  true for addresses, excludes and protocols to follow
+ *   NETLAB_WANTED_NETNS(inode), NETLAB_WANTED_DIRECTION(direction)  likewise
  *   NETLAB_OPEN_MAX, NETLAB_RING_PAGES, NETLAB_CHANGE_PAGES  sizes
  *   NETLAB_CHANGES  whether each state change is reported
  *   NETLAB_US_PER_JIFFY
@@ -147,6 +149,19 @@ static __always_inline bool netlab_has_wanted_port(struct netlab_attempt *attemp
 	return NETLAB_WANTED_PORT(attempt->local_port) || NETLAB_WANTED_PORT(attempt->remote_port);
 }
 
+/* An address that is not chosen yet passes, as does an unknown direction: the next state change asks again. */
+static __always_inline bool netlab_has_wanted_ends(struct netlab_attempt *attempt)
+{
+	return NETLAB_WANTED_NETNS(attempt->netns) && NETLAB_WANTED_DIRECTION(attempt->direction) &&
+	       NETLAB_WANTED_PEERS(attempt);
+}
+
+/* Of an attempt whose ports are chosen. */
+static __always_inline bool netlab_is_wanted(struct netlab_attempt *attempt)
+{
+	return netlab_has_wanted_port(attempt) && netlab_has_wanted_ends(attempt);
+}
+
 /* The reader looks at the clock, not at wake-ups: a wake-up per connection is what costs. */
 static __always_inline void netlab_report(struct netlab_attempt *attempt, u32 if_lost)
 {
@@ -172,19 +187,22 @@ static __always_inline void netlab_begin(struct netlab_attempt *attempt, struct 
 	netlab_read_owner(attempt, NETLAB_PID_CONNECT);
 }
 
-/* Whether to follow an attempt that begins now. */
-static __always_inline bool netlab_is_wanted(struct netlab_attempt *attempt)
+/* Of an attempt that begins now: a port that is not chosen yet may become a wanted one. */
+static __always_inline bool netlab_may_be_wanted(struct netlab_attempt *attempt)
 {
 	if (!NETLAB_WANTED_PROCESS(attempt->pid, ((u64 *)attempt->process)))
 		return false;
-	/* A port that is not chosen yet may become a wanted one. */
 	if (attempt->local_port && !netlab_has_wanted_port(attempt))
 		return false;
-	if (netlab_is_paused()) {
+	return netlab_has_wanted_ends(attempt);
+}
+
+static __always_inline void netlab_follow_unless_paused(u64 key, struct netlab_attempt *attempt)
+{
+	if (netlab_is_paused())
 		netlab_count(NETLAB_WHILE_PAUSED);
-		return false;
-	}
-	return true;
+	else
+		netlab_follow(key, attempt);
 }
 
 /* The socket's memory is another socket's by now, and nothing has told of the end: last_state stays 0. */
@@ -233,8 +251,10 @@ static __always_inline int netlab_asked(struct bpf_sock_addr *ctx, bool six)
 		((u32 *)attempt.remote_address)[0] = ctx->user_ip4;
 	}
 	attempt.unsent = 1;
-	if (netlab_is_wanted(&attempt))
-		netlab_follow(number, &attempt);
+	if (netlab_may_be_wanted(&attempt))
+		netlab_follow_unless_paused(number, &attempt);
+	else	/* until TCP_SYN_SENT: another program on this hook may still change where it goes */
+		netlab_asking.delete(&thread);
 	return 1;
 }
 
@@ -341,12 +361,14 @@ static __always_inline void netlab_connecting(struct sock *sk, u64 now)
 			known->error = 0;
 			known->opened_ns = now;
 			NETLAB_READ(known->local_port, sk->__sk_common.skc_num);
+			if (!netlab_has_wanted_ends(known))
+				netlab_open.delete(&key);
 		}
 		return;
 	}
 	netlab_begin(&attempt, sk, now);
-	if (netlab_is_wanted(&attempt))
-		netlab_follow(key, &attempt);
+	if (netlab_may_be_wanted(&attempt))
+		netlab_follow_unless_paused(key, &attempt);
 }
 
 /* The handshake ended. An accepted socket appears here for the first time with its tuple, mostly in softirq. */
@@ -363,30 +385,27 @@ static __always_inline void netlab_established(struct sock *sk, int before, u64 
 		if (cookie == known->cookie)
 			return;		/* taken twice */
 		netlab_end_unseen(known, now);
+		netlab_open.delete(&key);
 	} else if (known) {
 		known->established_ns = now;
 		NETLAB_READ(known->syn_retransmits, ((struct tcp_sock *)sk)->total_retrans);
 		if (known->complete)
 			return;
 		netlab_complete(known, sk);
-		if (!netlab_has_wanted_port(known))
+		if (!netlab_is_wanted(known))
 			netlab_open.delete(&key);
 		return;
 	}
 	if (before != TCP_SYN_RECV)
 		return;
 	netlab_read_identity(&attempt, sk);
-	if (!netlab_has_wanted_port(&attempt))
-		return;
-	if (netlab_is_paused()) {
-		netlab_count(NETLAB_WHILE_PAUSED);
-		return;
-	}
 	attempt.complete = attempt.cookie != 0;
 	attempt.direction = NETLAB_INCOMING;
+	if (!netlab_is_wanted(&attempt))
+		return;
 	attempt.opened_ns = now;
 	attempt.established_ns = now;
-	netlab_follow(key, &attempt);
+	netlab_follow_unless_paused(key, &attempt);
 }
 
 /*
@@ -433,7 +452,7 @@ static __always_inline void netlab_closed_now(struct sock *sk, int before, u64 n
 		__builtin_memset(attempt, 0, sizeof(*attempt));
 		netlab_read_identity(attempt, sk);
 	}
-	if (!netlab_has_wanted_port(attempt))
+	if (!netlab_is_wanted(attempt))
 		return;
 	netlab_read_counters(attempt, sk, depth);
 	if (!attempt->established_ns)
@@ -570,10 +589,11 @@ int netlab_socket_used(struct bpf_sock_ops *ctx)
 	known = netlab_open.lookup(&key);
 	if (!known)
 		return 1;
-	known->complete = 1;
 	known->cookie = cookie;
 	netlab_read_tuple(known, (struct sock *)known->socket);	/* the same, as a number: the verifier guards ctx->sk */
-	if (!netlab_has_wanted_port(known))
+	/* A v4-mapped socket learns its local address after the SYN has left (tcp_v6_connect). */
+	known->complete = ((u64 *)known->local_address)[0] || ((u64 *)known->local_address)[1];
+	if (!netlab_is_wanted(known))
 		netlab_open.delete(&key);
 	return 1;
 }

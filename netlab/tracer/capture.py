@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from netlab import checks
-from netlab.kernel import capabilities
+from netlab.kernel import capabilities, spaces
 from netlab.kernel.bpf import load_bcc
-from netlab.tracer.filters import Filter, Names, Pids, Ports
+from netlab.tracer.excludes import Excluded
+from netlab.tracer.filters import Addresses, Filter, Names, Pids, Ports, Spaces
 from netlab.tracer.limits import Limits
 from netlab.tracer.session import Capture, Options
 
@@ -19,6 +20,13 @@ def capture(
     port: Ports = None,
     pid: Pids = None,
     process: Names = None,
+    remote: Addresses = None,
+    local: Addresses = None,
+    protocol: str | None = None,
+    netns: Spaces = spaces.ALL,
+    direction: str | None = None,
+    exclude_remote: Excluded | None = None,
+    exclude_local: Excluded | None = None,
     backfill: bool = True,
     events: bool = False,
     cost: bool = False,
@@ -37,6 +45,20 @@ def capture(
     pid, process
         Follow only attempts of these process ids or command names (any match). The owner of an accepted
         connection is known when it is looked for or closed, so this filter is applied to those afterwards.
+    remote, local
+        Follow only attempts whose end is one of these addresses or in one of these CIDRs. An IPv4-mapped
+        IPv6 address counts as the IPv4 address in it.
+    protocol
+        "tcp" or "udp"; all that is followed by default.
+    netns
+        Follow only attempts in these network namespaces: a name under /run/netns, a path, a process id, an
+        inode as in the frames' `netns` column, or several; None is the calling thread's own, "all" is all.
+    direction
+        "outgoing" or "incoming". Of a connection older than the capture it is told from the ports; where that
+        is not possible the connection is kept, and its `direction` is "unknown".
+    exclude_remote, exclude_local
+        Leave out attempts with this end: an address, a CIDR or "*", mapped to ports, ranges or "*", each for
+        one protocol if that is named first, such as `{"10.0.0.0/8": ["80", "8000-8999", "udp 53"]}`.
     backfill
         List the connections that are open already, too.
     events
@@ -64,6 +86,9 @@ def capture(
     changes come from the raw tracepoint `inet_sock_set_state` (net/ipv4/af_inet.c), counters from the
     kernel's own `struct tcp_sock` at the moment of closing. Nothing runs per packet.
 
+    Filters are compiled into the programs; one with more than 64 ranges, networks or other items is applied
+    to what they report instead, with the same result.
+
     Examples
     --------
     >>> import netlab
@@ -72,7 +97,18 @@ def capture(
     >>> cap.connections().columns[:3].tolist()
     ['protocol', 'family', 'state']
     """
-    wanted = Filter.of(port=port, pid=pid, process=process)
+    wanted = Filter.of(
+        port=port,
+        pid=pid,
+        process=process,
+        remote=remote,
+        local=local,
+        protocol=protocol,
+        netns=netns,
+        direction=direction,
+        exclude_remote=exclude_remote,
+        exclude_local=exclude_local,
+    )
     if duration_s is not None:
         checks.positive("duration_s", duration_s, unit="seconds")
     checks.whole("max_open", max_open, 1, 1 << 24)
