@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from netlab import checks
+from netlab.errors import BadInput
 from netlab.kernel import capabilities, spaces
 from netlab.kernel.bpf import load_bcc
 from netlab.tracer.excludes import Excluded
@@ -97,6 +98,10 @@ def capture(
     >>> cap.connections().columns[:3].tolist()
     ['protocol', 'family', 'state']
     """
+    if protocol == "udp":
+        raise BadInput(
+            "captures follow TCP only so far", fix='netlab.connections(protocol="udp") lists UDP sockets'
+        )
     wanted = Filter.of(
         port=port,
         pid=pid,

@@ -257,7 +257,9 @@ class Capture:
         """Say of how many attempts something is not known, or guessed."""
         possible = self._wanted.of_anyone().keeps(table.attempts)
         ownerless = int((possible & (table.attempts["pid_source"] == PidSource.NONE)).sum())
-        guessed = int(wanted.backfilled.sum())
+        guessed = int(
+            (table if self._wanted.direction else wanted).backfilled.sum()
+        )  # a wrong guess hides it
         unknown = (
             Missing("connections", Gap.UNSEEN, ownerless, _MAY_BELONG)
             if self._wanted.by_owner

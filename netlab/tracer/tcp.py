@@ -112,10 +112,13 @@ class TcpSource:
             followed |= (ended["cookie"] == 0) | ~np.isin(ended["cookie"], told)
         elif self._listed is not None:
             followed |= np.isin(ended["cookie"], self._listed)
-        mine: npt.NDArray[np.bool_] = followed & (
-            self._wanted.keeps(ended) | (ended["pid_source"] == PidSource.NONE)
-        )
+        mine: npt.NDArray[np.bool_] = followed & self._may_belong(ended)
         return mine
+
+    def _may_belong(self, attempts: Attempts) -> npt.NDArray[np.bool_]:
+        """Tell which attempts are wanted, or would be if their owner, not known yet, were."""
+        ownerless = attempts["pid_source"] == PidSource.NONE
+        return self._wanted.keeps(attempts) | (ownerless & self._wanted.of_anyone().keeps(attempts))
 
     def expect(self, listed: Attempts, *, complete: bool) -> None:
         """Take ends without a start for those of the *listed* attempts.
@@ -125,8 +128,7 @@ class TcpSource:
         """
         self.drain()
         self._strangers = complete and not self._wanted.by_owner
-        mine = self._wanted.keeps(listed) | (listed["pid_source"] == PidSource.NONE)
-        self._listed = listed["cookie"][mine]
+        self._listed = listed["cookie"][self._may_belong(listed)]
 
     def pause(self) -> None:
         """From now on ends without a start are of attempts that began in the pause."""
