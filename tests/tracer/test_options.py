@@ -22,6 +22,7 @@ import netlab
         ({"duration_s": "long"}, "duration_s 'long'"),
         ({"max_open": 0}, "max_open 0"),
         ({"prot": 443}, "Did you mean 'port'"),
+        ({"protocol": "udp"}, "TCP only"),
     ],
 )
 def test_an_option_that_cannot_be_right_is_refused(options: dict[str, object], words: str) -> None:
