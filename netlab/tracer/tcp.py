@@ -112,13 +112,13 @@ class TcpSource:
             followed |= (ended["cookie"] == 0) | ~np.isin(ended["cookie"], told)
         elif self._listed is not None:
             followed |= np.isin(ended["cookie"], self._listed)
-        mine: npt.NDArray[np.bool_] = followed & self._may_belong(ended)
-        return mine
+        return followed & self._may_belong(ended)
 
     def _may_belong(self, attempts: Attempts) -> npt.NDArray[np.bool_]:
         """Tell which attempts are wanted, or would be if their owner, not known yet, were."""
         ownerless = attempts["pid_source"] == PidSource.NONE
-        return self._wanted.keeps(attempts) | (ownerless & self._wanted.of_anyone().keeps(attempts))
+        possible: npt.NDArray[np.bool_] = ownerless & self._wanted.of_anyone().keeps(attempts)
+        return possible | self._wanted.keeps(attempts)
 
     def expect(self, listed: Attempts, *, complete: bool) -> None:
         """Take ends without a start for those of the *listed* attempts.
