@@ -112,7 +112,8 @@ class TcpSource:
             followed |= (ended["cookie"] == 0) | ~np.isin(ended["cookie"], told)
         elif self._listed is not None:
             followed |= np.isin(ended["cookie"], self._listed)
-        return followed & self._may_belong(ended)
+        mine: npt.NDArray[np.bool_] = followed & self._may_belong(ended)
+        return mine
 
     def _may_belong(self, attempts: Attempts) -> npt.NDArray[np.bool_]:
         """Tell which attempts are wanted, or would be if their owner, not known yet, were."""
