@@ -123,6 +123,19 @@ HOPS = Schema(
     ),
 )
 
+DELTAS = Schema(
+    "deltas",
+    (
+        *CONNECTIONS.columns,
+        Column("new", _FLAG, "this client had not seen it before"),
+        Column("delta_bytes_sent", _INTEGER, "payload sent since the client's last look", "bytes"),
+        Column("delta_bytes_received", _INTEGER, "payload received since then", "bytes"),
+        Column("delta_packets_sent", _INTEGER, "segments sent since then", "packets"),
+        Column("delta_packets_received", _INTEGER, "segments received since then", "packets"),
+        Column("delta_retransmits", _INTEGER, "segments sent again since then", "packets"),
+    ),
+)
+
 EVENTS = Schema(
     "events",
     (
@@ -167,7 +180,7 @@ DOCTOR = Schema(
     ),
 )
 
-ALL = {schema.name: schema for schema in (CONNECTIONS, EVENTS, CONNTRACK, HOPS, COST, DOCTOR)}
+ALL = {schema.name: schema for schema in (CONNECTIONS, DELTAS, EVENTS, CONNTRACK, HOPS, COST, DOCTOR)}
 
 
 def as_markdown() -> str:

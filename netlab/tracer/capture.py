@@ -31,6 +31,7 @@ def capture(
     backfill: bool = True,
     events: bool = False,
     cost: bool = False,
+    client_expiry_s: float = 120.0,
     max_open: int = 65_536,
     max_closed: int = 1_000_000,
 ) -> Capture:
@@ -66,6 +67,8 @@ def capture(
         Record every change of state for `Capture.events()`, at some cost per connection.
     cost
         Have the kernel time the capture's programs for `Capture.cost()`; a run then takes some 50 ns more.
+    client_expiry_s
+        A client of `Capture.delta()` that does not ask for so many seconds is forgotten.
     max_open, max_closed
         How many attempts are kept at a time; what does not fit is counted in the coverage.
 
@@ -116,11 +119,20 @@ def capture(
     )
     if duration_s is not None:
         checks.positive("duration_s", duration_s, unit="seconds")
+    checks.positive("client_expiry_s", client_expiry_s, unit="seconds")
     checks.whole("max_open", max_open, 1, 1 << 24)
     checks.whole("max_closed", max_closed, 1, 1 << 30)
     capabilities.require("CAP_BPF", "CAP_PERFMON", "CAP_NET_ADMIN", doing="follow connections with eBPF")
     load_bcc()
     limits = Limits(max_open=max_open, max_closed=max_closed, change_pages=_CHANGE_PAGES if events else 1)
     return Capture(
-        Options(wanted, limits, duration_s=duration_s, backfill=backfill, events=events, cost=cost)
+        Options(
+            wanted,
+            limits,
+            duration_s=duration_s,
+            backfill=backfill,
+            events=events,
+            cost=cost,
+            client_expiry_s=client_expiry_s,
+        )
     )

@@ -10,12 +10,16 @@ from enum import StrEnum
 from types import TracebackType
 from typing import Self
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from tqdm.auto import tqdm
 
 from netlab.errors import CaptureError
 from netlab.frames import Gap, Missing
-from netlab.tracer import debugging, events, rows, snapshot
+from netlab.kernel.sockdiag import State as SocketState
+from netlab.tracer import clients, debugging, deltas, events, rows, snapshot
+from netlab.tracer.closed import Ended
 from netlab.tracer.filters import Filter
 from netlab.tracer.layout import PidSource
 from netlab.tracer.limits import Limits
@@ -39,6 +43,16 @@ class Options:
     backfill: bool
     events: bool
     cost: bool
+    client_expiry_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """Every attempt of anyone at one moment: those that ended come first, and *ended* has their numbers."""
+
+    table: Table
+    ended: Ended
+    now: Snapshot
 
 
 class State(StrEnum):
@@ -71,6 +85,7 @@ class Capture:
         self._process = os.getpid()
         self._to_utc_ns = self._stopped_ns = 0
         self._before = self._now = Snapshot.empty()
+        self._clients = clients.Clients(options.client_expiry_s)
         self._ended = threading.Event()
         self._lock = threading.RLock()
 
@@ -171,7 +186,8 @@ class Capture:
             the end of the capture.
         """
         with self._lock:
-            return self._frame(*self._look())
+            look = self._look()
+            return self._frame(look, look.table.where(self._wanted.keeps(look.table.attempts)))
 
     def failures(self) -> pd.DataFrame:
         """Return the attempts that failed: the rows of `connections()` that have an `error` or a `reason`."""
@@ -196,11 +212,86 @@ class Capture:
                 "this capture did not record events", fix="Make it with netlab.capture(events=True)"
             )
         with self._lock:
-            table, now = self._look()
-            live = self._started()
-            frame = events.frame(live.tcp.changes(), table.attempts, to_utc_ns=self._to_utc_ns)
-            frame.attrs["coverage"] = self._frame(table, now).attrs["coverage"]
+            look = self._look()
+            table = look.table.where(self._wanted.keeps(look.table.attempts))
+            changed = self._started().tcp.changes()
+            frame = events.frame(changed, table.attempts, to_utc_ns=self._to_utc_ns)
+            frame.attrs["coverage"] = self._frame(look, table).attrs["coverage"]
             return frame
+
+    def register(self, client: str) -> None:
+        """Begin to keep account for *client* of what changes; safe to call again.
+
+        Parameters
+        ----------
+        client
+            Its name. Clients of different names do not take anything from each other. One that has not asked
+            for `client_expiry_s` is forgotten.
+
+        Raises
+        ------
+        BadInput
+            If the name is empty, too long or has control characters.
+        """
+        with self._lock:
+            look = self._look()
+            _, opened = self._told(look, 0)
+            now_ns = time.monotonic_ns()
+            self._clients.register(client, look.table.where(opened).attempts, look.ended.following, now_ns)
+
+    def delta(self, client: str) -> pd.DataFrame:
+        """Return what changed since this client's last call, or since it registered.
+
+        Parameters
+        ----------
+        client
+            The name it registered with.
+
+        Returns
+        -------
+        DataFrame
+            Schema `netlab.schemas.DELTAS`: the columns of `connections()`, which are of the whole life, and
+            beside them the change. Attempts that are not new, not newly closed and unchanged are left out.
+            Each attempt is told as closed once; `netlab.coverage` counts those dropped before they were told.
+
+        Raises
+        ------
+        CaptureError
+            If the client has not registered, or was silent for too long.
+        """
+        with self._lock:
+            look = self._look()
+            account = self._clients.get(client, time.monotonic_ns())
+            closed, opened = self._told(look, account.seen)
+            rows_told = np.concatenate([closed, opened])
+            told = look.table.where(rows_told)
+            change = clients.changes(account, told.attempts[: len(closed)], told.attempts[len(closed) :])
+            fresh = int((look.ended.numbers >= account.seen).sum())
+            dropped = look.ended.following - account.seen - fresh
+            account.seen, account.closed_dropped = look.ended.following, account.closed_dropped + dropped
+            changed = np.flatnonzero(change["is_changed"])
+            order = changed[np.argsort(told.attempts["opened_ns"][changed], kind="stable")]
+            return deltas.frame(self._frame(look, told.where(order)), change[order], dropped)
+
+    def debug_state(self, client: str) -> dict[str, int]:
+        """Return what is kept for *client*: for finding out why its account looks odd."""
+        with self._lock:
+            following = self._started().tcp.closed().following
+            account = self._clients.get(client, time.monotonic_ns())
+            return {
+                "open_tracked": len(account.keys),
+                "closed_unseen": following - account.seen,
+                "closed_dropped": account.closed_dropped,
+                "underflows": account.underflows,
+            }
+
+    def _told(self, look: Look, seen: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+        """Return where the wanted attempts are: those that closed from number *seen* on, and open ones."""
+        attempts, closed = look.table.attempts, len(look.ended.numbers)
+        wanted = self._wanted.keeps(attempts)
+        asking = (attempts["unsent"][closed:] != 0) & (look.table.states[closed:] != SocketState.CLOSE)
+        fresh = np.flatnonzero(wanted[:closed] & (look.ended.numbers >= seen))
+        return fresh, closed + np.flatnonzero(wanted[closed:] & ~asking)
 
     def cost(self) -> pd.DataFrame:
         """Return what each of the capture's programs cost so far.
@@ -229,15 +320,15 @@ class Capture:
             raise CaptureError("this capture has not been started", fix=_ADVICE[State.NEW])
         return self._live
 
-    def _look(self) -> tuple[Table, Snapshot]:
-        """Return every attempt of anyone, and the sockets listed for it."""
+    def _look(self) -> Look:
         live = self._started()
         now = self._now if self._state is State.STOPPED else self._snapshot_of_open(live)
         opened = live.tcp.open()  # before the closed ones: see merge()
-        return merge(live.tcp.closed(), opened, self._before, now), now
+        ended = live.tcp.closed()
+        return Look(merge(ended.attempts, opened, self._before, now), ended, now)
 
-    def _frame(self, table: Table, now: Snapshot) -> pd.DataFrame:
-        wanted = table.where(self._wanted.keeps(table.attempts))
+    def _frame(self, look: Look, wanted: Table) -> pd.DataFrame:
+        now = look.now
         return rows.connections(
             wanted,
             to_utc_ns=self._to_utc_ns,
@@ -248,7 +339,7 @@ class Capture:
                     *self._started().losses(),
                     *self._before.missing,
                     *now.missing,
-                    *self._guesses(table, wanted),
+                    *self._guesses(look.table, wanted),
                 ]
             ),
         )

@@ -11,6 +11,7 @@ from netlab.errors import CapabilityError, KernelError
 from netlab.frames import Gap, Missing
 from netlab.kernel import capabilities
 from netlab.kernel.bpf import CgroupHook, Program
+from netlab.tracer.closed import Closed, Ended
 from netlab.tracer.filters import Filter
 from netlab.tracer.layout import ATTEMPT, CHANGE, PidSource
 from netlab.tracer.limits import Limits
@@ -44,13 +45,12 @@ class TcpSource:
     def __init__(self, program: Program, wanted: Filter, limits: Limits) -> None:
         self._program, self._wanted, self._max_closed = program, wanted, limits.max_closed
         self._missing: list[Missing] = []
-        self._blocks: list[Attempts] = []
+        self._ended = Closed(limits.max_closed)
         self._changes: list[Changes] = []
         self._unfollowed = np.empty(0, ATTEMPT)  # attempts that began when the map was full
         self._last_open: Attempts | None = None
         self._listed: npt.NDArray[np.uint64] | None = None
         self._strangers = True  # whether an end without a start counts, whoever's it is
-        self._kept = self._dropped = 0
         self._lock = threading.Lock()
         self._reports = program.ring("netlab_reports", ATTEMPT)
         self._change_ring = program.ring("netlab_changes", CHANGE)
@@ -95,20 +95,13 @@ class TcpSource:
             if not len(reports):
                 return
             ended, self._unfollowed = adopt(self._unfollowed, reports)
-            block = chosen(ended, self._known(ended))
-            self._blocks.append(block)
-            self._kept += len(block)
-            while self._kept - len(self._blocks[0]) >= self._max_closed:
-                gone = self._blocks.pop(0)
-                self._kept -= len(gone)
-                self._dropped += len(gone)
+            self._ended.append(chosen(ended, self._known(ended)))
 
     def _known(self, ended: Attempts) -> npt.NDArray[np.bool_]:
         """Tell which ended attempts belong here; who owns those without an owner a snapshot may know."""
         followed = ended["opened_ns"] != 0
         if self._strangers:  # but a program that was interrupted may tell of an end twice
-            before = self._blocks[-1]["cookie"] if self._blocks else np.empty(0, np.uint64)
-            told = np.concatenate([before, ended["cookie"][followed]])
+            told = np.concatenate([self._ended.newest["cookie"], ended["cookie"][followed]])
             followed |= (ended["cookie"] == 0) | ~np.isin(ended["cookie"], told)
         elif self._listed is not None:
             followed |= np.isin(ended["cookie"], self._listed)
@@ -135,11 +128,10 @@ class TcpSource:
         """From now on ends without a start are of attempts that began in the pause."""
         self._strangers = False
 
-    def closed(self) -> Attempts:
-        """Return every attempt that ended, oldest first."""
+    def closed(self) -> Ended:
+        """Return the attempts that ended and are kept, oldest first."""
         with self._lock:
-            self._blocks = [joined(self._blocks)]
-            return self._blocks[0]
+            return self._ended.all()
 
     def open(self) -> Attempts:
         """Return the attempts that are open now, in no order; after the end, those that were open then."""
@@ -163,7 +155,7 @@ class TcpSource:
 
     def losses(self) -> list[Missing]:
         """Say what this source could not see or keep."""
-        if not self._dropped:
+        if not self._ended.dropped:
             return self._missing
-        detail = f"only the newest {self._max_closed} closed attempts are kept"
-        return [*self._missing, Missing("connections", Gap.LOST, self._dropped, detail)]
+        detail = f"only {self._max_closed} closed attempts are kept: empty ones went first, then the oldest"
+        return [*self._missing, Missing("connections", Gap.LOST, self._ended.dropped, detail)]

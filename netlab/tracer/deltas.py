@@ -1,0 +1,36 @@
+"""The frame of what changed for one client."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from netlab.frames import Gap, Missing
+from netlab.schemas import DELTAS
+from netlab.tracer.clients import COUNTED
+
+_DROPPED = "closed attempts were dropped before this client asked for them"
+
+
+def frame(connections: pd.DataFrame, change: npt.NDArray[np.void], dropped: int) -> pd.DataFrame:
+    """Put the changes beside the attempts they belong to, row by row.
+
+    Parameters
+    ----------
+    connections
+        The attempts that changed.
+    change
+        What changed, of dtype `netlab.tracer.clients.CHANGES`.
+    dropped
+        How many closed attempts this client can no longer be told of.
+    """
+    data: dict[str, Any] = {name: connections[name] for name in connections.columns}
+    data |= {f"delta_{name}": change[name] for name in COUNTED}
+    told = DELTAS.frame(data | {"new": change["is_new"]})
+    lost = [Missing("connections", Gap.LOST, dropped, _DROPPED)] if dropped else []
+    told.attrs["coverage"] = [*connections.attrs["coverage"], *map(asdict, lost)]
+    return told

@@ -1,0 +1,88 @@
+"""Capture.delta() against what real sockets sent."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+from loopback import Echo, finish
+
+import netlab
+
+pytestmark = pytest.mark.privileged
+
+
+def total(frames: list[pd.DataFrame], column: str) -> int:
+    return int(sum(frame[column].sum() for frame in frames))
+
+
+def test_deltas_add_up_to_what_was_sent_and_each_close_is_told_once(echo: Echo) -> None:
+    with netlab.capture(port=echo.port) as capture:
+        capture.register("one")
+        frames = []
+        with echo.connect(4) as long:
+            for size in (10, 200, 3000):
+                long.sendall(bytes(size))
+                echo.talk(6, size)
+                frames.append(capture.delta("one"))
+            finish(long)
+        frames.append(capture.delta("one"))
+
+    frames.append(capture.delta("one"))
+    outgoing = [frame[frame["direction"] == "outgoing"] for frame in frames]
+    closed = [frame[frame["closed_at"].notna()] for frame in outgoing]
+    assert total(outgoing, "delta_bytes_sent") == 2 * 3210
+    assert sum(map(len, closed)) == 4
+    assert total(outgoing, "new") == 4
+    assert len(capture.delta("one")) == 0
+
+
+def test_each_client_gets_what_changed_since_its_own_last_call(echo: Echo) -> None:
+    with netlab.capture(port=echo.port) as capture:
+        capture.register("often")
+        capture.register("seldom")
+        often = []
+        for size in (1, 20, 300):
+            echo.talk(4, size)
+            often.append(capture.delta("often"))
+        echo.talk(4, 4000)
+
+    seldom = [capture.delta("seldom")]
+    often.append(capture.delta("often"))
+    for frames in (often, seldom):
+        mine = [frame[frame["direction"] == "outgoing"] for frame in frames]
+        assert total(mine, "delta_bytes_sent") == 4321
+        assert total(mine, "new") == 4
+
+
+def test_an_older_connection_counts_from_registration(echo: Echo) -> None:
+    with echo.connect(4) as old:
+        old.sendall(bytes(1000))
+        with netlab.capture(port=echo.port) as capture:
+            capture.register("me")
+            old.sendall(bytes(50))
+            finish(old)
+            old.close()
+            told = capture.delta("me")
+
+    mine = told[told["direction"] == "outgoing"]
+    assert mine["delta_bytes_sent"].tolist() == [50]
+    assert mine["bytes_sent"].tolist() == [1050]
+    assert mine["new"].tolist() == [False]
+
+
+def test_closed_attempts_dropped_before_a_client_saw_them_are_counted_for_it(echo: Echo) -> None:
+    with netlab.capture(port=echo.port, max_closed=10) as capture:
+        capture.register("late")
+        for _ in range(20):
+            echo.talk(4, 1)
+
+    told = capture.delta("late")
+    gaps = netlab.coverage(told)
+    for_me = gaps[gaps["detail"].str.contains("before this client")]
+    assert len(told) + for_me["count"].sum() == 40
+    assert capture.debug_state("late")["closed_dropped"] == for_me["count"].item()
+
+
+def test_a_delta_without_registration_is_refused(echo: Echo) -> None:
+    with netlab.capture(port=echo.port) as capture, pytest.raises(netlab.CaptureError, match="register"):
+        capture.delta("nobody")
