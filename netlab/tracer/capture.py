@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+
 from netlab import checks
-from netlab.errors import BadInput
+from netlab.errors import BadInput, CapabilityError
 from netlab.kernel import capabilities, spaces
 from netlab.kernel.bpf import load_bcc
 from netlab.tracer.excludes import Excluded
@@ -11,12 +13,14 @@ from netlab.tracer.filters import Addresses, Filter, Names, Pids, Ports, Spaces
 from netlab.tracer.limits import Limits
 from netlab.tracer.session import Capture, Options
 
+_MODES = ("ebpf", "poll")
 _CHANGE_PAGES = 4096  # 16 MiB hold some 260,000 state changes
 
 
 @checks.options
 def capture(
     *,
+    mode: str = "ebpf",
     duration_s: float | None = None,
     port: Ports = None,
     pid: Pids = None,
@@ -32,6 +36,7 @@ def capture(
     events: bool = False,
     cost: bool = False,
     client_expiry_s: float = 120.0,
+    poll_every_s: float = 0.5,
     max_open: int = 65_536,
     max_closed: int = 1_000_000,
 ) -> Capture:
@@ -39,6 +44,9 @@ def capture(
 
     Parameters
     ----------
+    mode
+        "ebpf" sees every attempt. "poll" lists the sockets again and again instead: without privileges and
+        without eBPF, but short connections and reasons of failures are missed; the coverage says how many.
     duration_s
         Stop after this many seconds; leaving the `with` block then waits for the end. Without it the capture
         goes on until the block is left or `stop()` is called.
@@ -69,6 +77,8 @@ def capture(
         Have the kernel time the capture's programs for `Capture.cost()`; a run then takes some 50 ns more.
     client_expiry_s
         A client of `Capture.delta()` that does not ask for so many seconds is forgotten.
+    poll_every_s
+        With mode "poll": how often to look.
     max_open, max_closed
         How many attempts are kept at a time; what does not fit is counted in the coverage.
 
@@ -122,8 +132,12 @@ def capture(
     checks.positive("client_expiry_s", client_expiry_s, unit="seconds")
     checks.whole("max_open", max_open, 1, 1 << 24)
     checks.whole("max_closed", max_closed, 1, 1 << 30)
-    capabilities.require("CAP_BPF", "CAP_PERFMON", "CAP_NET_ADMIN", doing="follow connections with eBPF")
-    load_bcc()
+    checks.positive("poll_every_s", poll_every_s, unit="seconds")
+    if checks.choice("mode", mode, _MODES) == "poll":
+        _refuse_with_poll(events=events, cost=cost)
+    else:
+        capabilities.require("CAP_BPF", "CAP_PERFMON", "CAP_NET_ADMIN", doing="follow connections with eBPF")
+        load_bcc()
     limits = Limits(max_open=max_open, max_closed=max_closed, change_pages=_CHANGE_PAGES if events else 1)
     return Capture(
         Options(
@@ -134,5 +148,17 @@ def capture(
             events=events,
             cost=cost,
             client_expiry_s=client_expiry_s,
+            mode=mode,
+            poll_every_s=poll_every_s,
         )
     )
+
+
+def _refuse_with_poll(**options: bool) -> None:
+    asked = [name for name, value in options.items() if value]
+    if asked:
+        raise BadInput(
+            f'{asked[0]}=True needs eBPF, which mode="poll" does without', fix="Leave one of them out"
+        )
+    if not sys.platform.startswith("linux"):
+        raise CapabilityError("polling reads Linux's socket tables", fix="Load a recording: netlab.load()")

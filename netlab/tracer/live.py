@@ -15,9 +15,11 @@ from netlab.frames import Gap, Missing
 from netlab.kernel import btf
 from netlab.kernel.bpf import Program
 from netlab.kernel.usage import Usage, count_runs
+from netlab.tracer.closed import Ended
 from netlab.tracer.filters import Filter
 from netlab.tracer.layout import ATTEMPT, CHANGE, NOT_COUNTED, Counter
 from netlab.tracer.limits import Limits
+from netlab.tracer.records import Attempts
 from netlab.tracer.tcp import TcpSource
 
 _DRAIN_EVERY_S = 0.05
@@ -65,6 +67,22 @@ class Live(Closes):
         if not self._ended.is_set():
             for source in self._sources:
                 source.drain()
+
+    def expect(self, listed: Attempts, *, complete: bool) -> None:
+        """Tell of the attempts that were open before; see `TcpSource.expect`."""
+        self.tcp.expect(listed, complete=complete)
+
+    def open(self) -> Attempts:
+        """Return the attempts that are open now, or were at the end."""
+        return self.tcp.open()
+
+    def closed(self) -> Ended:
+        """Return the attempts that ended and are kept."""
+        return self.tcp.closed()
+
+    def changes(self) -> npt.NDArray[np.void]:
+        """Return every state change, in the order of the kernel's clock."""
+        return self.tcp.changes()
 
     def pause(self, *, paused: bool) -> None:
         """Begin or stop following new attempts; those already followed go on."""

@@ -8,24 +8,19 @@ import time
 from dataclasses import dataclass
 from enum import StrEnum
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from tqdm.auto import tqdm
 
 from netlab.errors import CaptureError
-from netlab.frames import Gap, Missing
-from netlab.kernel.sockdiag import State as SocketState
-from netlab.tracer import clients, debugging, deltas, events, rows, snapshot
-from netlab.tracer.closed import Ended
+from netlab.tracer import clients, debugging, deltas, events, snapshot
 from netlab.tracer.filters import Filter
-from netlab.tracer.layout import PidSource
 from netlab.tracer.limits import Limits
 from netlab.tracer.live import Live, monotonic_to_utc_ns
-from netlab.tracer.merge import Table, merge
-from netlab.tracer.records import end_unseen
+from netlab.tracer.look import Clock, Look
+from netlab.tracer.poll import Poll
 from netlab.tracer.snapshot import Snapshot
 
 _BAR_FROM_S = 2.0  # shorter waits need no progress bar
@@ -44,15 +39,11 @@ class Options:
     events: bool
     cost: bool
     client_expiry_s: float
+    mode: str  # ebpf or poll
+    poll_every_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class Look:
-    """Every attempt of anyone at one moment: those that ended come first, and *ended* has their numbers."""
-
-    table: Table
-    ended: Ended
-    now: Snapshot
+Watch: TypeAlias = Live | Poll
 
 
 class State(StrEnum):
@@ -79,9 +70,9 @@ class Capture:
     """
 
     def __init__(self, options: Options) -> None:
-        self._options, self._wanted, self._duration_s = options, options.wanted, options.duration_s
+        self._options = options
         self._state = State.NEW
-        self._live: Live | None = None
+        self._watch: Watch | None = None
         self._process = os.getpid()
         self._to_utc_ns = self._stopped_ns = 0
         self._before = self._now = Snapshot.empty()
@@ -103,24 +94,28 @@ class Capture:
         In this order nothing falls between: a socket that opens meanwhile is in both, and counted once.
         """
         self._expect(State.NEW, doing="start")
-        self._live = Live(
-            self._wanted, self._options.limits, changes=self._options.events, cost=self._options.cost
-        )
+        self._watch = self._begin()
         try:
             self._to_utc_ns = monotonic_to_utc_ns()
             if self._options.backfill:
                 self._before = snapshot.take()
-            self._live.tcp.expect(self._before.attempts, complete=self._options.backfill)
+            self._watch.expect(self._before.attempts, complete=self._options.backfill)
         except BaseException:
-            self._live.close()
+            self._watch.close()
             raise
         self._state = State.RUNNING
-        if self._duration_s is not None:
+        if self._options.duration_s is not None:
             threading.Thread(target=self._stop_in_time, name="netlab-duration", daemon=True).start()
         return self
 
+    def _begin(self) -> Watch:
+        options = self._options
+        if options.mode == "poll":
+            return Poll(options.limits, every_s=options.poll_every_s)
+        return Live(options.wanted, options.limits, changes=options.events, cost=options.cost)
+
     def _stop_in_time(self) -> None:
-        if not self._ended.wait(self._duration_s):
+        if not self._ended.wait(self._options.duration_s):
             self.stop()
 
     def pause(self) -> None:
@@ -142,11 +137,11 @@ class Capture:
             if self._state is State.STOPPED:
                 return
             try:
-                if self._live is not None:
-                    self._now = self._snapshot_of_open(self._live)
+                if self._watch is not None:
+                    self._now = self._snapshot_of_open(self._watch)
             finally:  # an interrupt in the last look must not leave anything attached
-                if self._live is not None:
-                    self._live.close()
+                if self._watch is not None:
+                    self._watch.close()
                 self._stopped_ns = time.monotonic_ns()
                 self._state = State.STOPPED
                 self._ended.set()
@@ -161,11 +156,11 @@ class Capture:
         """
         if self._state is State.NEW:
             raise CaptureError("this capture has not been started", fix=_ADVICE[State.NEW])
-        if self._duration_s is None and timeout_s is None:
+        if self._options.duration_s is None and timeout_s is None:
             raise CaptureError(
                 "this capture has no duration to wait for", fix="Give duration_s= or timeout_s="
             )
-        total = min(limit for limit in (self._duration_s, timeout_s) if limit is not None)
+        total = min(limit for limit in (self._options.duration_s, timeout_s) if limit is not None)
         deadline = time.monotonic() + (total if timeout_s is not None else total + _GRACE_S)
         with tqdm(
             total=round(total, 1), unit="s", desc="capturing", leave=False, disable=total < _BAR_FROM_S
@@ -187,7 +182,7 @@ class Capture:
         """
         with self._lock:
             look = self._look()
-            return self._frame(look, look.table.where(self._wanted.keeps(look.table.attempts)))
+            return look.frame(look.kept())
 
     def failures(self) -> pd.DataFrame:
         """Return the attempts that failed: the rows of `connections()` that have an `error` or a `reason`."""
@@ -213,10 +208,9 @@ class Capture:
             )
         with self._lock:
             look = self._look()
-            table = look.table.where(self._wanted.keeps(look.table.attempts))
-            changed = self._started().tcp.changes()
-            frame = events.frame(changed, table.attempts, to_utc_ns=self._to_utc_ns)
-            frame.attrs["coverage"] = self._frame(look, table).attrs["coverage"]
+            kept, changed = look.kept(), self._started().changes()
+            frame = events.frame(changed, kept.attempts, to_utc_ns=self._to_utc_ns)
+            frame.attrs["coverage"] = look.frame(kept).attrs["coverage"]
             return frame
 
     def register(self, client: str) -> None:
@@ -234,10 +228,10 @@ class Capture:
             If the name is empty, too long or has control characters.
         """
         with self._lock:
-            look = self._look()
-            _, opened = self._told(look, 0)
-            now_ns = time.monotonic_ns()
-            self._clients.register(client, look.table.where(opened).attempts, look.ended.following, now_ns)
+            look, now_ns = self._look(), time.monotonic_ns()
+            told, closed = look.told(0)
+            opened = told.where(np.arange(closed, len(told.attempts))).attempts
+            self._clients.register(client, opened, look.ended.following, now_ns)
 
     def delta(self, client: str) -> pd.DataFrame:
         """Return what changed since this client's last call, or since it registered.
@@ -262,21 +256,18 @@ class Capture:
         with self._lock:
             look = self._look()
             account = self._clients.get(client, time.monotonic_ns())
-            closed, opened = self._told(look, account.seen)
-            rows_told = np.concatenate([closed, opened])
-            told = look.table.where(rows_told)
-            change = clients.changes(account, told.attempts[: len(closed)], told.attempts[len(closed) :])
-            fresh = int((look.ended.numbers >= account.seen).sum())
-            dropped = look.ended.following - account.seen - fresh
+            told, closed = look.told(account.seen)
+            change = clients.changes(account, told.attempts[:closed], told.attempts[closed:])
+            dropped = look.dropped(account.seen)
             account.seen, account.closed_dropped = look.ended.following, account.closed_dropped + dropped
             changed = np.flatnonzero(change["is_changed"])
             order = changed[np.argsort(told.attempts["opened_ns"][changed], kind="stable")]
-            return deltas.frame(self._frame(look, told.where(order)), change[order], dropped)
+            return deltas.frame(look.frame(told.where(order)), change[order], dropped)
 
     def debug_state(self, client: str) -> dict[str, int]:
         """Return what is kept for *client*: for finding out why its account looks odd."""
         with self._lock:
-            following = self._started().tcp.closed().following
+            following = self._started().closed().following
             account = self._clients.get(client, time.monotonic_ns())
             return {
                 "open_tracked": len(account.keys),
@@ -284,14 +275,6 @@ class Capture:
                 "closed_dropped": account.closed_dropped,
                 "underflows": account.underflows,
             }
-
-    def _told(self, look: Look, seen: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-        """Return where the wanted attempts are: those that closed from number *seen* on, and open ones."""
-        attempts, closed = look.table.attempts, len(look.ended.numbers)
-        wanted = self._wanted.keeps(attempts)
-        asking = (attempts["unsent"][closed:] != 0) & (look.table.states[closed:] != SocketState.CLOSE)
-        fresh = np.flatnonzero(wanted[:closed] & (look.ended.numbers >= seen))
-        return fresh, closed + np.flatnonzero(wanted[closed:] & ~asking)
 
     def cost(self) -> pd.DataFrame:
         """Return what each of the capture's programs cost so far.
@@ -310,77 +293,46 @@ class Capture:
         with self._lock:
             return {name: debugging.raw(records) for name, records in self._started().maps().items()}
 
-    def _started(self) -> Live:
+    def _started(self) -> Watch:
         if os.getpid() != self._process:
             raise CaptureError(
                 f"this capture belongs to process {self._process}, which this one was forked from",
                 fix="Ask there, or start a capture of its own here",
             )
-        if self._live is None:
+        if self._watch is None:
             raise CaptureError("this capture has not been started", fix=_ADVICE[State.NEW])
-        return self._live
+        return self._watch
 
     def _look(self) -> Look:
-        live = self._started()
-        now = self._now if self._state is State.STOPPED else self._snapshot_of_open(live)
-        opened = live.tcp.open()  # before the closed ones: see merge()
-        ended = live.tcp.closed()
-        return Look(merge(ended.attempts, opened, self._before, now), ended, now)
-
-    def _frame(self, look: Look, wanted: Table) -> pd.DataFrame:
-        now = look.now
-        return rows.connections(
-            wanted,
-            to_utc_ns=self._to_utc_ns,
-            now_ns=self._stopped_ns or time.monotonic_ns(),
-            command_lines=self._before.command_lines | now.command_lines,
-            missing=dict.fromkeys(
-                [
-                    *self._started().losses(),
-                    *self._before.missing,
-                    *now.missing,
-                    *self._guesses(look.table, wanted),
-                ]
-            ),
+        watch = self._started()
+        now = self._now if self._state is State.STOPPED else self._snapshot_of_open(watch)
+        opened = watch.open()
+        return Look.of(
+            watch.closed(),
+            opened,
+            self._before,
+            now,
+            wanted=self._options.wanted,
+            clock=Clock(self._stopped_ns or time.monotonic_ns(), self._to_utc_ns),
+            losses=watch.losses(),
         )
-
-    def _guesses(self, table: Table, wanted: Table) -> list[Missing]:
-        """Say of how many attempts something is not known, or guessed."""
-        possible = self._wanted.of_anyone().keeps(table.attempts)
-        ownerless = int((possible & (table.attempts["pid_source"] == PidSource.NONE)).sum())
-        guessed = int(
-            (table if self._wanted.direction else wanted).backfilled.sum()
-        )  # a wrong guess hides it
-        unknown = (
-            Missing("connections", Gap.UNSEEN, ownerless, _MAY_BELONG)
-            if self._wanted.by_owner
-            else Missing("pid, process", Gap.UNAVAILABLE, ownerless, _OWNERLESS)
-        )
-        direction = Missing("direction", Gap.APPROXIMATE, guessed, _FROM_PORTS)
-        ends = int(end_unseen(wanted.attempts).sum())
-        starts = int(((wanted.attempts["opened_ns"] == 0) & ~wanted.backfilled).sum())
-        missed = [
-            Missing("closed_at, error, counters", Gap.UNSEEN, ends, _END_MISSED),
-            Missing("opened_at", Gap.UNSEEN, starts, _START_MISSED),
-        ]
-        return [gap for gap in (unknown, direction, *missed) if gap.count]
 
     def _leave_to_parent(self) -> None:
         """In a forked child, close its copies of the descriptors and nothing else."""
-        if self._live is not None and self._state is not State.STOPPED:
+        if self._watch is not None and self._state is not State.STOPPED:
             self._state = State.STOPPED
-            self._live.abandon()
+            self._watch.abandon()
 
-    def _snapshot_of_open(self, live: Live) -> Snapshot:
+    def _snapshot_of_open(self, watch: Watch) -> Snapshot:
         """List the sockets of the namespaces that have open attempts."""
-        opened = live.tcp.open()
+        opened = watch.open()
         only = {*opened["netns"].tolist(), *self._before.attempts["netns"].tolist()}
         return snapshot.take(only) if only else Snapshot.empty()
 
-    def _expect(self, state: State, *, doing: str) -> Live:
+    def _expect(self, state: State, *, doing: str) -> Watch:
         if self._state is not state:
             raise CaptureError(f"this capture is {self._state}: it cannot {doing}", fix=_ADVICE[self._state])
-        return self._live  # type: ignore[return-value]  # every state but NEW has one
+        return self._watch  # type: ignore[return-value]  # every state but NEW has one
 
     def __enter__(self) -> Self:
         return self.start()
@@ -389,16 +341,7 @@ class Capture:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            if kind is None and self._duration_s is not None:
+            if kind is None and self._options.duration_s is not None:
                 self.wait()
         finally:
             self.stop()
-
-
-_OWNERLESS = (
-    "accepted by the kernel outside any process, and nobody was seen to hold, read or close the socket"
-)
-_MAY_BELONG = f"their owner is not known, so they may belong to the process asked for: {_OWNERLESS}"
-_END_MISSED = "the kernel did not run the program when the connection ended"
-_START_MISSED = "they ended before netlab had listed what was open, or the kernel did not run the program"
-_FROM_PORTS = "of connections older than the capture, direction is told from the ports"

@@ -415,3 +415,35 @@ def test_sigkill_in_mid_capture_leaves_no_program_attached() -> None:
     while programs() and time.monotonic() < deadline:
         time.sleep(0.05)
     assert programs() == set()
+
+
+def test_ten_captures_at_once_and_one_killed_leave_nine_whole(echo: Echo) -> None:
+    script = textwrap.dedent(f"""
+        import netlab, sys
+        with netlab.capture(port={echo.port}) as capture:
+            print("ready", flush=True)
+            sys.stdin.readline()
+        print(len(capture.connections()), flush=True)
+    """)
+    command = [sys.executable, "-c", script]
+    with contextlib.ExitStack() as running:
+        others = [
+            running.enter_context(
+                subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            )
+            for _ in range(9)
+        ]
+        with netlab.capture(port=echo.port) as capture:
+            assert all(other.stdout and other.stdout.readline() == "ready\n" for other in others)
+            echo.talk(4, 1)
+            others[0].kill()
+            others[0].wait()
+            echo.talk(6, 1)
+            rows = [other.communicate("\n")[0] for other in others[1:]]
+
+    assert rows == ["4\n"] * 8
+    assert len(capture.connections()) == 4
+    wait_until_gone = time.monotonic() + 10
+    while programs() and time.monotonic() < wait_until_gone:
+        time.sleep(0.05)
+    assert programs() == set()

@@ -22,6 +22,7 @@ from netlab.kernel import netns as namespaces
 from netlab.lab import PracticeNetwork
 from netlab.tracer.filters import MOST_IN_KERNEL, Filter
 from netlab.tracer.layout import ATTEMPT, Direction
+from netlab.tracer.live import Live
 
 DATA = tomllib.loads(Path(__file__).with_name("filters.toml").read_text(encoding="utf-8"))
 CONNECTIONS: dict[str, dict[str, Any]] = DATA["connections"]
@@ -134,12 +135,12 @@ def test_the_kernel_reports_what_the_filter_keeps_and_nothing_else(
     case: dict[str, Any], network: PracticeNetwork
 ) -> None:
     with netlab.capture(**case["filter"], netns=network.client.netns, backfill=False) as capture:
-        assert capture._live is not None
-        source = capture._live.tcp
+        assert isinstance(capture._watch, Live)
+        source = capture._watch.tcp
         source._wanted = Filter()  # what the kernel passes is not looked at again before it is counted
         talk(network)
 
-    reported = source.closed()[["local_port", "remote_port"]].tolist()
+    reported = source.closed().attempts[["local_port", "remote_port"]].tolist()
     rows = capture.connections()[["local_port", "remote_port"]].itertuples(index=False)
     assert sorted(by_ports(*ports) for ports in reported) == sorted(case["keeps"])
     assert sorted(by_ports(*ports) for ports in rows) == sorted(case["keeps"])
@@ -151,9 +152,11 @@ def test_the_records_of_real_sockets_are_those_of_the_data_file(network: Practic
     with netlab.capture(netns=network.client.netns, backfill=False) as capture:
         talk(network)
 
-    assert capture._live is not None
+    assert isinstance(capture._watch, Live)
     fields = ["family", "protocol", "direction", "local_port", "remote_port"]
-    seen = {by_ports(row["local_port"], row["remote_port"]): row for row in capture._live.tcp.closed()}
+    seen = {
+        by_ports(row["local_port"], row["remote_port"]): row for row in capture._watch.tcp.closed().attempts
+    }
     expected = table()
     assert set(seen) == set(expected)
     for name, row in expected.items():
@@ -198,7 +201,7 @@ def test_more_networks_than_fit_into_the_kernel_keep_the_same_rows(network: Prac
 
     rows = capture.connections()[["local_port", "remote_port"]].itertuples(index=False)
     assert {by_ports(*ports) for ports in rows} == {"mapped-client", "refused-client"}
-    assert capture._wanted.macros()["NETLAB_WANTED_PEERS(attempt)"] == "1"
+    assert capture._options.wanted.macros()["NETLAB_WANTED_PEERS(attempt)"] == "1"
 
 
 @pytest.mark.privileged
@@ -224,7 +227,7 @@ def test_the_largest_filters_that_go_into_the_kernel_are_accepted_by_its_verifie
 
     rows = capture.connections()[["local_port", "remote_port"]].itertuples(index=False)
     assert [by_ports(*ports) for ports in rows] == ["mapped-client"]
-    assert "1" not in capture._wanted.macros().values()
+    assert "1" not in capture._options.wanted.macros().values()
 
 
 @pytest.mark.privileged

@@ -1,0 +1,152 @@
+"""A capture without eBPF: what looking again and again sees, and what it says it missed."""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Callable
+
+import pandas as pd
+import pytest
+from loopback import Echo, cookie, finish
+
+import netlab
+
+FAMILIES = pytest.mark.parametrize("family", [4, 6])
+EVERY_S = 0.1
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not holds():
+        assert time.monotonic() < deadline, "it never came true"
+        time.sleep(EVERY_S / 2)
+
+
+def ends(frame: pd.DataFrame, direction: str) -> pd.DataFrame:
+    return frame[frame["direction"] == direction]
+
+
+@FAMILIES
+def test_a_connection_is_a_row_while_it_is_open_and_after(echo: Echo, family: int) -> None:
+    with netlab.capture(mode="poll", poll_every_s=EVERY_S, port=echo.port) as capture:
+        before = pd.Timestamp.now("UTC")
+        with echo.connect(family) as client:
+            client.sendall(bytes(1000))
+            client.recv(1000, socket.MSG_WAITALL)
+            info = client.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
+            wait_until(lambda: len(ends(capture.connections(), "outgoing")) == 1)
+            row = ends(capture.connections(), "outgoing").iloc[0]
+            assert row["cookie"] == cookie(client)
+            assert (row["state"], row["pid"]) == ("established", os.getpid())
+            assert before <= row["opened_at"] <= pd.Timestamp.now("UTC")
+            assert row["bytes_sent"] == struct.unpack_from("=Q", info, 200)[0] == 1000
+        wait_until(lambda: ends(capture.connections(), "outgoing")["closed_at"].notna().all())
+
+    row = ends(capture.connections(), "outgoing").iloc[0]
+    assert (row["state"], row["bytes_sent"], row["bytes_received"]) == ("closed", 1000, 1000)
+    assert pd.isna(row["error"])
+    assert row["closed_at"] <= pd.Timestamp.now("UTC")
+
+
+def test_a_connection_that_was_there_before_is_backfilled_and_its_end_is_seen(echo: Echo) -> None:
+    with echo.connect(4) as client:
+        client.sendall(b"before")
+        client.recv(6, socket.MSG_WAITALL)
+        with netlab.capture(mode="poll", poll_every_s=EVERY_S, port=echo.port) as capture:
+            finish(client)
+            client.close()
+
+    row = ends(capture.connections(), "outgoing").iloc[0]
+    assert (row["seen"], row["state"], row["bytes_sent"]) == ("backfill", "closed", 6)
+    assert pd.isna(row["opened_at"])
+
+
+def test_connections_too_short_for_a_look_are_counted_as_missed(echo: Echo) -> None:
+    with netlab.capture(mode="poll", poll_every_s=60, port=echo.port) as capture:
+        for _ in range(25):
+            echo.talk(4, 1)
+
+    frame = capture.connections()
+    gaps = netlab.coverage(frame)
+    missed = gaps[(gaps["what"] == "connections") & (gaps["kind"] == "unseen")]
+    assert len(frame) == 0
+    assert missed["count"].sum() >= 50
+
+
+def test_deltas_work_without_ebpf(echo: Echo) -> None:
+    sent = []
+    with (
+        netlab.capture(mode="poll", poll_every_s=EVERY_S, port=echo.port) as capture,
+        echo.connect(4) as client,
+    ):
+        capture.register("me")
+
+        def has_changed() -> bool:
+            sent.append(int(ends(capture.delta("me"), "outgoing")["delta_bytes_sent"].sum()))
+            return sent[-1] > 0
+
+        for size in (10, 100):
+            client.sendall(bytes(size))
+            client.recv(size, socket.MSG_WAITALL)
+            wait_until(has_changed)
+
+    assert sum(sent) == 110
+
+
+def test_what_opens_in_a_pause_is_no_row_and_counted(echo: Echo) -> None:
+    with netlab.capture(mode="poll", poll_every_s=EVERY_S, port=echo.port) as capture:
+        capture.pause()
+        with echo.connect(4):
+            time.sleep(3 * EVERY_S)
+            capture.resume()
+            time.sleep(3 * EVERY_S)
+            frame = capture.connections()
+
+    gaps = netlab.coverage(frame)
+    assert len(frame) == 0
+    assert gaps[gaps["detail"].str.contains("paused")]["count"].sum() >= 2
+
+
+def test_no_thread_is_left_behind(echo: Echo) -> None:
+    with netlab.capture(mode="poll", poll_every_s=EVERY_S, port=echo.port):
+        assert "netlab-poll" in {thread.name for thread in threading.enumerate()}
+
+    assert "netlab-poll" not in {thread.name for thread in threading.enumerate()}
+
+
+@pytest.mark.parametrize("option", ["events", "cost"])
+def test_what_needs_ebpf_is_refused(option: str) -> None:
+    with pytest.raises(netlab.BadInput, match=option):
+        netlab.capture(mode="poll", **{option: True})  # type: ignore[arg-type]
+
+
+def test_an_unknown_mode_is_refused() -> None:
+    with pytest.raises(netlab.BadInput, match="Did you mean 'poll'"):
+        netlab.capture(mode="pol")
+
+
+@pytest.mark.privileged
+def test_polling_needs_no_privilege() -> None:
+    script = textwrap.dedent("""
+        import netlab, socket, time
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            port = listener.getsockname()[1]
+            with netlab.capture(mode="poll", poll_every_s=0.05, port=port) as capture:
+                with socket.create_connection(("127.0.0.1", port)):
+                    time.sleep(0.5)
+                    print(len(capture.connections()))
+    """)
+    drop = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"]
+
+    run = subprocess.run(
+        [*drop, sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
+    )
+
+    assert run.stdout == "2\n"
