@@ -15,6 +15,7 @@ from netlab.tracer.layout import ATTEMPT
 from netlab.tracer.limits import Limits
 from netlab.tracer.live import kernel_macros
 from netlab.tracer.merge import merge
+from netlab.tracer.owners import Owners
 from netlab.tracer.snapshot import Snapshot
 
 ENTRIES = 1_000_000
@@ -32,7 +33,7 @@ def measure() -> list[tuple[str, float, str]]:
             records = table.items()[1]
             middle = time.perf_counter()
             merged = merge(np.empty(0, ATTEMPT), records, Snapshot.empty(), Snapshot.empty())
-            frame = rows.connections(merged, to_utc_ns=0, now_ns=0, command_lines={}, missing=[])
+            frame = rows.connections(merged, to_utc_ns=0, now_ns=0, owners=Owners.none(), missing=[])
             end = time.perf_counter()
             assert len(frame) == ENTRIES
             read.append(middle - start)

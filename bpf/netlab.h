@@ -22,6 +22,8 @@
 #define NETLAB_AF_INET 2
 #define NETLAB_AF_INET6 10
 #define NETLAB_COMM 16
+#define NETLAB_CMDLINE 256	/* a power of two */
+#define NETLAB_CGROUP 128
 #define NETLAB_RTF_REJECT 0x0200	/* include/uapi/linux/ipv6_route.h */
 
 #define NETLAB_EAGAIN 11
@@ -46,6 +48,7 @@ struct netlab_attempt {
 	u64 bytes_sent;
 	u64 bytes_received;
 	u64 cgroup;
+	u64 process_started_ns;	/* tells the owner from others with its pid: see netlab_meet_process() */
 	u32 pid;
 	u32 uid;
 	u32 netns;
@@ -113,11 +116,113 @@ static __always_inline void netlab_process_name(char *name)
 	bpf_probe_read_kernel_str(name, NETLAB_COMM, &leader->comm);
 }
 
+/*
+ * Who the owners are: read when a process is met for the first time, because it may be gone before anybody looks into
+ * /proc.
+ */
+struct netlab_process_key {
+	u32 pid;
+	u32 padding;
+	u64 started_ns;
+};
+
+struct netlab_process {
+	char cmdline[NETLAB_CMDLINE];
+	char cgroup[NETLAB_CGROUP];	/* the last part of the path, in the hierarchy that has one */
+	u32 cmdline_bytes;		/* 0: not known */
+	u32 nspid;			/* the pid in its own pid namespace */
+};
+
+BPF_TABLE("lru_hash", struct netlab_process_key, struct netlab_process, netlab_processes, NETLAB_PROCESSES_MAX);
+BPF_ARRAY(netlab_blank_process, struct netlab_process, 1);	/* too large for the stack */
+
+static __always_inline void netlab_read_cmdline(struct netlab_process *process, struct task_struct *leader)
+{
+	struct mm_struct *mm = NULL;
+	unsigned long start = 0, end = 0;
+	u32 bytes;
+
+	NETLAB_READ(mm, leader->mm);
+	if (!mm)
+		return;		/* a kernel thread */
+	NETLAB_READ(start, mm->arg_start);
+	NETLAB_READ(end, mm->arg_end);
+	bytes = end - start < NETLAB_CMDLINE ? end - start : NETLAB_CMDLINE - 1;
+	bytes &= NETLAB_CMDLINE - 1;
+	if (bytes && !bpf_probe_read_user(process->cmdline, bytes, (void *)start))
+		process->cmdline_bytes = bytes;
+}
+
+static __always_inline void netlab_read_cgroup_name(char *into, struct cgroup *cgroup)
+{
+	struct kernfs_node *node = NULL;
+	const char *name = NULL;
+
+	NETLAB_READ(node, cgroup->kn);
+	NETLAB_READ(name, node->name);
+	bpf_probe_read_kernel_str(into, NETLAB_CGROUP, name);
+}
+
+static __always_inline void netlab_read_cgroup(struct netlab_process *process, struct task_struct *leader)
+{
+	struct cgroup_subsys_state *memory = NULL;
+	struct css_set *sets = NULL;
+	struct cgroup *cgroup = NULL;
+
+	NETLAB_READ(sets, leader->cgroups);
+	NETLAB_READ(cgroup, sets->dfl_cgrp);
+	netlab_read_cgroup_name(process->cgroup, cgroup);
+	if (process->cgroup[0])
+		return;
+	NETLAB_READ(memory, sets->subsys[memory_cgrp_id]);	/* version 1, or at the root of both */
+	NETLAB_READ(cgroup, memory->cgroup);
+	netlab_read_cgroup_name(process->cgroup, cgroup);
+}
+
+static __always_inline void netlab_read_nspid(struct netlab_process *process, struct task_struct *leader)
+{
+	struct pid *pid = NULL;
+	u32 level = 0;
+
+	NETLAB_READ(pid, leader->thread_pid);
+	NETLAB_READ(level, pid->level);
+	bpf_probe_read_kernel(&process->nspid, sizeof(process->nspid), &pid->numbers[level].nr);
+}
+
+/* Return what tells the current process from others with its pid: when it was started, and another number after exec(). */
+static __always_inline u64 netlab_meet_process(u32 pid)
+{
+	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+	struct netlab_process_key key = { .pid = pid };
+	struct netlab_process *process, *blank;
+	struct task_struct *leader = NULL;
+	u64 executed = 0;
+	u32 zero = 0;
+
+	NETLAB_READ(leader, task->group_leader);
+	NETLAB_READ(key.started_ns, leader->start_boottime);
+	bpf_probe_read_kernel(&executed, sizeof(leader->self_exec_id), &leader->self_exec_id);
+	key.started_ns += executed;
+	if (netlab_processes.lookup(&key))
+		return key.started_ns;
+	blank = netlab_blank_process.lookup(&zero);
+	if (!blank || netlab_processes.update(&key, blank))
+		return key.started_ns;
+	process = netlab_processes.lookup(&key);
+	if (!process)
+		return key.started_ns;
+	netlab_read_cmdline(process, leader);
+	netlab_read_cgroup(process, leader);
+	netlab_read_nspid(process, leader);
+	return key.started_ns;
+}
+
 static __always_inline void netlab_read_owner(struct netlab_attempt *attempt, u8 source)
 {
 	attempt->pid = bpf_get_current_pid_tgid() >> 32;
 	attempt->uid = bpf_get_current_uid_gid();
 	attempt->cgroup = bpf_get_current_cgroup_id();
+	attempt->process_started_ns = netlab_meet_process(attempt->pid);
 	attempt->pid_source = source;
 	netlab_process_name(attempt->process);
 }

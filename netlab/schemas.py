@@ -20,6 +20,7 @@ CONNECTIONS = Schema(
         Column("remote_port", _INTEGER, "the peer's port"),
         Column("remote_name", _TEXT, "the name the peer's address was looked up under"),
         Column("pid", _INTEGER, "owning process, as numbered in the root pid namespace"),
+        Column("nspid", _INTEGER, "the owner's process id in its own pid namespace"),
         Column("process", _TEXT, "the owner's command name"),
         Column("cmdline", _TEXT, "the owner's command line"),
         Column("uid", _INTEGER, "the owner's user id"),

@@ -15,12 +15,13 @@ import shutil
 import subprocess
 import tempfile
 from functools import cache
+from itertools import count
 from pathlib import Path
 
 from netlab.errors import CapabilityError, KernelError
 
 VMLINUX = Path("/sys/kernel/btf/vmlinux")
-_TREE_VERSION = 1  # raise it when the files below change, so that old caches are not used
+_TREE_VERSION = 2  # raise it when the files below change, so that old caches are not used
 
 _EMPTY = (
     *(
@@ -92,7 +93,7 @@ def version(release: str) -> tuple[int, int, int]:
 
 
 def _write_tree(tree: Path) -> None:
-    types = _bpftool("btf", "dump", "file", str(VMLINUX), "format", "c")
+    types = _with_named_padding(_bpftool("btf", "dump", "file", str(VMLINUX), "format", "c"))
     known = [
         f"#define BPF_FUNC_{name} {number}"
         for name, number in _HELPERS.items()
@@ -108,6 +109,19 @@ def _write_tree(tree: Path) -> None:
         _write(tree / name, "")
     _write(tree / "include/vmlinux.h", types)
     _write(tree / "include/linux/kconfig.h", kconfig)
+
+
+def _with_named_padding(types: str) -> str:
+    """Give padding of a whole word a name.
+
+    Clang for BPF (seen with LLVM 14) takes an unnamed bit-field such as `long: 64;` into account for offsetof
+    and not for the address of what comes after it, which then is read from elsewhere.
+    """
+    numbers = count()
+    return _WHOLE_WORD.sub(lambda found: f"{found[1]} __netlab_padding_{next(numbers)};", types)
+
+
+_WHOLE_WORD = re.compile(r"(?<=\t)(long(?=: 64;)|int(?=: 32;)|short(?=: 16;)|char(?=: 8;)): \d+;")
 
 
 def _write(file: Path, text: str) -> None:

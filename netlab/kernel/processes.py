@@ -20,6 +20,7 @@ _PROC = "/proc"
 _SOCKET = "socket:["
 _LONGEST_TEXT = 1024  # bytes of a command line that are kept
 _UID = re.compile(rb"^Uid:\t\d+\t(\d+)", re.MULTILINE)  # the effective one; the files' owner may be root
+_NSPID = re.compile(rb"^NSpid:.*\t(\d+)$", re.MULTILINE)  # the last one is the innermost
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")  # and text direction
 
 # Container runtimes end a cgroup's name in the container's id: 64 hex digits (docker, containerd, CRI-O,
@@ -55,6 +56,7 @@ class Process:
     cmdline: str | None  # None for kernel threads too
     uid: int
     netns: int | None  # inode
+    nspid: int | None  # the pid in its own pid namespace
     container: str | None  # id
 
 
@@ -112,6 +114,7 @@ def _described(pid: int) -> Process | None:
         cmdline=printable((_read(home / "cmdline") or b"").rstrip(b"\0").replace(b"\0", b" ")) or None,
         uid=int(uid[1]),
         netns=_netns(home),
+        nspid=int(nspid[1]) if (nspid := _NSPID.search(status or b"")) else None,
         container=container((_read(home / "cgroup") or b"").decode(errors="replace")),
     )
 

@@ -19,6 +19,7 @@ ATTEMPT = np.dtype(
         ("bytes_sent", "u8"),
         ("bytes_received", "u8"),
         ("cgroup", "u8"),
+        ("process_started_ns", "u8"),
         ("pid", "u4"),
         ("uid", "u4"),
         ("netns", "u4"),
@@ -45,6 +46,8 @@ ATTEMPT = np.dtype(
         ("complete", "u1"),
     ]
 )
+PROCESS_KEY = np.dtype([("pid", "u4"), ("padding", "u4"), ("started_ns", "u8")])
+PROCESS = np.dtype([("cmdline", "S256"), ("cgroup", "S128"), ("cmdline_bytes", "u4"), ("nspid", "u4")])
 NOT_COUNTED = 0xFFFFFFFF  # in a counter that this kernel does not have
 
 CHANGE = np.dtype(

@@ -17,15 +17,21 @@ from netlab.kernel.bpf import Program
 from netlab.kernel.usage import Usage, count_runs
 from netlab.tracer.closed import Ended
 from netlab.tracer.filters import Filter
-from netlab.tracer.layout import ATTEMPT, CHANGE, NOT_COUNTED, Counter
+from netlab.tracer.layout import ATTEMPT, CHANGE, NOT_COUNTED, PROCESS, PROCESS_KEY, Counter
 from netlab.tracer.limits import Limits
+from netlab.tracer.owners import Processes
 from netlab.tracer.records import Attempts
 from netlab.tracer.tcp import TcpSource
 
 _DRAIN_EVERY_S = 0.05
 _CLOCK_MONOTONIC_COARSE = 6  # include/uapi/linux/time.h; its resolution is one jiffy
 _MISSED = "state changes came in the middle of another on the same CPU: so many connections at most"
-_LAYOUTS = {"netlab_attempt": ATTEMPT, "netlab_change": CHANGE}
+_LAYOUTS = {
+    "netlab_attempt": ATTEMPT,
+    "netlab_change": CHANGE,
+    "netlab_process_key": PROCESS_KEY,
+    "netlab_process": PROCESS,
+}
 
 
 class Source(Protocol):
@@ -50,6 +56,7 @@ class Live(Closes):
         try:
             self._counters = self.program.map("netlab_counters", "u4", "u8")
             self._paused = self.program.map("netlab_paused", "u4", "u4")
+            self._processes = self.program.map("netlab_processes", PROCESS_KEY, PROCESS)
             self.tcp = TcpSource(self.program, wanted, limits)
         except BaseException:
             self._release()
@@ -83,6 +90,10 @@ class Live(Closes):
     def changes(self) -> npt.NDArray[np.void]:
         """Return every state change, in the order of the kernel's clock."""
         return self.tcp.changes()
+
+    def processes(self) -> Processes:
+        """Return what the programs read of the owners when they met them."""
+        return self._last_processes if self._ended.is_set() else Processes(*self._processes.items())
 
     def pause(self, *, paused: bool) -> None:
         """Begin or stop following new attempts; those already followed go on."""
@@ -146,6 +157,7 @@ class Live(Closes):
         for source in self._sources:
             source.drain()
             source.last()
+        self._last_processes = Processes(*self._processes.items())
         self._last_counters, self._last_usage = self._read_counters(), self.program.usage()
         self._release()
 

@@ -15,6 +15,7 @@ from netlab.tracer.closed import Ended
 from netlab.tracer.filters import Filter
 from netlab.tracer.layout import PidSource
 from netlab.tracer.merge import Table, merge
+from netlab.tracer.owners import Owners, Processes
 from netlab.tracer.records import Attempts, end_unseen
 from netlab.tracer.snapshot import Snapshot
 
@@ -35,7 +36,7 @@ class Look:
     ended: Ended
     wanted: Filter
     clock: Clock
-    command_lines: dict[int, str]
+    owners: Owners
     missing: list[Missing]
 
     @classmethod
@@ -49,11 +50,12 @@ class Look:
         wanted: Filter,
         clock: Clock,
         losses: list[Missing],
+        processes: Processes,
     ) -> Look:
         """Join what was seen; *opened* has to be read before *ended*, see `merge`."""
         table = merge(ended.attempts, opened, before, now)
         missing = [*losses, *before.missing, *now.missing]
-        return cls(table, ended, wanted, clock, before.command_lines | now.command_lines, missing)
+        return cls(table, ended, wanted, clock, Owners(processes, before.owners | now.owners), missing)
 
     def kept(self) -> Table:
         """Return the attempts that the filter keeps."""
@@ -81,7 +83,7 @@ class Look:
             part,
             to_utc_ns=self.clock.to_utc_ns,
             now_ns=self.clock.now_ns,
-            command_lines=self.command_lines,
+            owners=self.owners,
             missing=dict.fromkeys([*self.missing, *self._guesses(part)]),
         )
 

@@ -21,7 +21,7 @@ from netlab.tracer.snapshot import Snapshot
 Places = npt.NDArray[np.intp]
 
 _TUPLE = ["netns", "local_address", "remote_address", "local_port", "remote_port"]
-_OWNER = ["pid", "uid", "process", "pid_source"]
+_OWNER = ["pid", "uid", "process", "process_started_ns", "pid_source"]
 _MEASURED = [
     "bytes_sent",
     "bytes_received",

@@ -18,6 +18,7 @@ from netlab.tracer import snapshot
 from netlab.tracer.closed import Closed, Ended
 from netlab.tracer.layout import ATTEMPT, CHANGE
 from netlab.tracer.limits import Limits
+from netlab.tracer.owners import Processes
 from netlab.tracer.records import Attempts, chosen, joined
 from netlab.tracer.snapshot import Snapshot
 
@@ -116,6 +117,10 @@ class Poll(Closes):
         if self._closed.dropped:
             gaps.append(Missing("connections", Gap.LOST, self._closed.dropped, _NO_ROOM))
         return gaps
+
+    def processes(self) -> Processes:
+        """Return nothing: only who holds a socket now is known."""
+        return Processes.none()
 
     def usage(self) -> list[Usage]:
         """Return nothing: no program runs in the kernel."""

@@ -22,6 +22,7 @@ _STARTED = [
     "pid",
     "uid",
     "process",
+    "process_started_ns",
     "pid_source",
     "direction",
     "local_address",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections import ChainMap
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from netlab.kernel.sockdiag import State
 from netlab.schemas import CONNECTIONS
 from netlab.tracer.layout import NOT_COUNTED, Direction, PidSource
 from netlab.tracer.merge import Table
+from netlab.tracer.owners import Owners
 from netlab.tracer.reasons import explain
 from netlab.tracer.records import Attempts, end_unseen
 
@@ -34,7 +35,7 @@ _PID_SOURCES = [None, *(source.name.lower() for source in PidSource if source)]
 
 
 def connections(
-    table: Table, *, to_utc_ns: int, now_ns: int, command_lines: Mapping[int, str], missing: Iterable[Missing]
+    table: Table, *, to_utc_ns: int, now_ns: int, owners: Owners, missing: Iterable[Missing]
 ) -> pd.DataFrame:
     """Build the frame, oldest attempt first, those with an unknown start before all.
 
@@ -46,8 +47,8 @@ def connections(
         What to add to a kernel time (CLOCK_MONOTONIC, nanoseconds) to get UTC.
     now_ns
         The present kernel time, where the age of open attempts ends.
-    command_lines
-        Command lines by process id.
+    owners
+        What is known of the owners.
     missing
         What the frame lacks.
     """
@@ -62,7 +63,7 @@ def connections(
         "inode": _unless_zero(table.inodes),
     }
     parts = (
-        _owner(attempts, command_lines),
+        _owner(attempts, owners),
         _times(attempts, to_utc_ns, now_ns),
         _counters(attempts, states),
         _outcome(attempts, states),
@@ -99,13 +100,11 @@ def owner_names(attempts: Attempts) -> dict[str, Any]:
     }
 
 
-def _owner(attempts: Attempts, command_lines: Mapping[int, str]) -> dict[str, Any]:
+def _owner(attempts: Attempts, owners: Owners) -> dict[str, Any]:
     unknown = attempts["pid_source"] == PidSource.NONE
-    owners, pids = pd.factorize(attempts["pid"])
-    lines = pd.array([command_lines.get(pid) for pid in pids.tolist()], dtype="string")
     return {
         **owner_names(attempts),
-        "cmdline": pd.Series(lines.take(owners)).mask(unknown),
+        **owners.columns(attempts),
         "uid": np.ma.array(attempts["uid"], mask=unknown),
         "pid_source": categories(attempts["pid_source"], _PID_SOURCES),
     }

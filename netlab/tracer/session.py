@@ -315,6 +315,7 @@ class Capture:
             wanted=self._options.wanted,
             clock=Clock(self._stopped_ns or time.monotonic_ns(), self._to_utc_ns),
             losses=watch.losses(),
+            processes=watch.processes(),
         )
 
     def _leave_to_parent(self) -> None:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from netlab.frames import Missing
 from netlab.kernel import netlink, processes, sockdiag, spaces
+from netlab.kernel.processes import Process
 from netlab.kernel.sockdiag import Sockets, State
 from netlab.tracer.layout import ATTEMPT, NOT_COUNTED, Direction, PidSource
 from netlab.tracer.sockets import directions, ephemeral_ports
@@ -35,12 +36,12 @@ _COUNTERS = {
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Sockets listed at one moment: attempt records, TCP states, inodes, and the owners' command lines."""
+    """Sockets listed at one moment: attempt records, TCP states, inodes, and the owners."""
 
     attempts: npt.NDArray[np.void]
     states: npt.NDArray[np.uint8]
     inodes: npt.NDArray[np.uint64]
-    command_lines: dict[int, str]
+    owners: dict[int, Process]
     missing: list[Missing]
 
     @classmethod
@@ -94,7 +95,6 @@ def _with_owners(listed: list[tuple[npt.NDArray[np.void], Sockets]], missing: li
     first = np.unique(attempts["cookie"], return_index=True)[
         1
     ]  # a dump that was interrupted can list one twice
-    lines = {pid: process.cmdline for pid, process in running.items() if process.cmdline}
     return Snapshot(
-        attempts[first], records["state"][first], records["inode"][first].astype(np.uint64), lines, missing
+        attempts[first], records["state"][first], records["inode"][first].astype(np.uint64), running, missing
     )
