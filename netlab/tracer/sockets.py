@@ -212,6 +212,7 @@ def _owners(pid: Masked) -> dict[str, Any]:
     taken = pa.array(row, mask=~known)
     return {
         "pid": pid,
+        "nspid": _owner_numbers([owner.nspid if owner else None for owner in owners], row, known),
         "process": _owner_text([owner.name if owner else None for owner in owners], taken),
         "cmdline": _owner_text([owner.cmdline if owner else None for owner in owners], taken),
         "container": _owner_text([owner.container if owner else None for owner in owners], taken),
@@ -220,6 +221,11 @@ def _owners(pid: Masked) -> dict[str, Any]:
 
 def _owner_text(values: list[str | None], rows: pa.Array) -> pd.api.extensions.ExtensionArray:
     return addresses.column([pa.array(values, pa.large_string()).take(rows)])
+
+
+def _owner_numbers(values: list[int | None], rows: npt.NDArray[np.int64], known: Flags) -> pd.Series:
+    numbers = pd.array([*values, None], dtype="Int64")
+    return pd.Series(numbers.take(np.where(known, rows, len(values))))
 
 
 def _owned_by(found: Snapshot, process: str) -> list[int]:
@@ -295,8 +301,8 @@ def _missing(found: Snapshot, unreadable: int) -> list[Missing]:
     gaps = [*found.missing, Missing(_COLUMNS, Gap.UNAVAILABLE, None, _COLUMNS_DETAIL), _CLOSED]
     for what, kind, where, detail in (
         ("direction", Gap.APPROXIMATE, found.direction != _NO_PEER, _DIRECTION_DETAIL),
-        ("pid, process, cmdline, container", Gap.UNAVAILABLE, unheld, _owner_detail(unreadable)),
-        ("pid, process, cmdline, container, uid, inode", Gap.UNAVAILABLE, ~sockets.owned, _UNOWNED_DETAIL),
+        (_WHO, Gap.UNAVAILABLE, unheld, _owner_detail(unreadable)),
+        (f"{_WHO}, uid, inode", Gap.UNAVAILABLE, ~sockets.owned, _UNOWNED_DETAIL),
         ("bytes, packets", Gap.UNAVAILABLE, sockets.protocol == socket.IPPROTO_UDP, _UDP_DETAIL),
     ):
         count = int(where.sum())
@@ -311,6 +317,7 @@ def _owner_detail(unreadable: int) -> str:
     return "no process in this /proc holds the socket: it is the kernel's, or of another pid namespace"
 
 
+_WHO = "pid, nspid, process, cmdline, container"
 _COLUMNS = "opened_at, duration_s, connect_ms, error, reason, remote_name, nat_*, via_*"
 _COLUMNS_DETAIL = "not in the socket tables; netlab.capture() sees connections begin and end"
 _CLOSED = Missing(

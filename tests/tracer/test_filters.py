@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from hypothesis import given, strategies as st
-from loopback import Echo, cookie
+from loopback import Echo, cookie, finish
 
 import netlab
 from netlab.errors import BadInput
@@ -275,6 +275,7 @@ def test_a_connection_from_before_that_ends_in_the_capture_keeps_the_direction_i
         number = cookie(old)
         with netlab.capture(direction="outgoing", exclude_remote={"::1": "*"}, port=echo.port) as capture:
             old.sendall(b"x")
+            finish(old)
             old.close()
 
     frame = capture.connections()
