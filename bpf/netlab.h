@@ -1,5 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* What netlab's programs share: the record, reading kernel memory, counters of what was lost, who is current. */
+/*
+ * What netlab's programs share: the record, reading kernel memory, counters of what was lost, who is current.
+ *
+ * Compile-time settings, put in front by netlab/tracer/:
+ *   NETLAB_WANTED_PORT(p)  true for ports to follow (either end)
+ *   NETLAB_WANTED_PROCESS(pid, name)  true for processes to follow; name is two u64
+ *   NETLAB_WANTED_PEERS(attempt)  true for addresses, excludes and protocols to follow
+ *   NETLAB_WANTED_NETNS(inode), NETLAB_WANTED_DIRECTION(direction)  likewise
+ *   NETLAB_OPEN_MAX, NETLAB_RING_PAGES, NETLAB_PROCESSES_MAX  sizes
+ */
 #ifndef NETLAB_H
 #define NETLAB_H
 
@@ -33,18 +42,27 @@
 #define NETLAB_EHOSTUNREACH 113
 
 enum netlab_direction { NETLAB_UNKNOWN, NETLAB_OUTGOING, NETLAB_INCOMING };
-enum netlab_pid_source { NETLAB_NO_PID, NETLAB_PID_CONNECT, NETLAB_PID_CLOSE, NETLAB_PID_SOCKET, NETLAB_PID_RECEIVE };
+enum netlab_pid_source {
+	NETLAB_NO_PID,
+	NETLAB_PID_CONNECT,
+	NETLAB_PID_CLOSE,
+	NETLAB_PID_SOCKET,
+	NETLAB_PID_RECEIVE,
+	NETLAB_PID_SEND,
+	NETLAB_PID_CREATE,
+};
 
 /* One attempt, or one flow: the record that user space reads, see tracer/layout.py. */
 struct netlab_attempt {
 	u8 local_address[16];	/* IPv4 uses the first four bytes */
 	u8 remote_address[16];
 	char process[NETLAB_COMM];
-	u64 socket;		/* kernel address of struct sock */
+	u64 socket;		/* kernel address of struct sock; UDP: with opened_ns it names the flow */
 	u64 cookie;		/* 0 until something asked the kernel for it */
 	u64 opened_ns;		/* CLOCK_MONOTONIC; 0 when the start was not seen */
-	u64 established_ns;
+	u64 established_ns;	/* UDP: the first packet the other way */
 	u64 closed_ns;		/* 0 while it is open */
+	u64 last_ns;		/* UDP: the last packet, give or take a jiffy */
 	u64 bytes_sent;
 	u64 bytes_received;
 	u64 cgroup;
@@ -63,16 +81,18 @@ struct netlab_attempt {
 	u32 out_of_order;
 	u32 rtos;		/* all ones: this kernel does not count them */
 	u32 rwnd_limited_us;	/* how long the peer's window was too small */
+	u32 receive_drops;	/* UDP: arrived and found the receive buffer full */
 	s32 error;		/* sk_err when it closed, or why no SYN was sent */
 	u16 local_port;
 	u16 remote_port;
 	u16 family;
-	u8 last_state;		/* the state before TCP_CLOSE */
+	u8 last_state;		/* the state before TCP_CLOSE; UDP: whether it was connected at the start */
 	u8 direction;
 	u8 pid_source;
 	u8 protocol;
 	u8 unsent;		/* connect() was called and no SYN has been sent */
 	u8 complete;		/* the tuple and the cookie are final */
+	u8 padding[4];
 };
 
 /* Nothing is lost silently: each way to lose something has a slot here. Keep in step with tracer/layout.py. */
@@ -83,6 +103,9 @@ enum netlab_counter {
 	NETLAB_WHILE_PAUSED,	/* an attempt began while the capture was paused */
 	NETLAB_CHANGE_LOST,	/* a state change did not fit into its ring buffer */
 	NETLAB_NESTED_CHANGE,	/* a state change in the middle of another, taken care of */
+	NETLAB_FLOWS_FULL,	/* a UDP packet went into the ring buffer, because the map was full */
+	NETLAB_PACKET_LOST,	/* nor did it fit there */
+	NETLAB_PACKETS_WHILE_PAUSED,	/* a UDP packet of no flow that is followed, while the capture was paused */
 	NETLAB_COUNTERS,
 };
 
@@ -104,6 +127,24 @@ static __always_inline void netlab_count(u32 counter)
 
 	if (slot)
 		__sync_fetch_and_add(slot, 1);
+}
+
+static __always_inline bool netlab_has_wanted_port(struct netlab_attempt *attempt)
+{
+	return NETLAB_WANTED_PORT(attempt->local_port) || NETLAB_WANTED_PORT(attempt->remote_port);
+}
+
+/* An address that is not chosen yet passes, as does an unknown direction: the next state change asks again. */
+static __always_inline bool netlab_has_wanted_ends(struct netlab_attempt *attempt)
+{
+	return NETLAB_WANTED_NETNS(attempt->netns) && NETLAB_WANTED_DIRECTION(attempt->direction) &&
+	       NETLAB_WANTED_PEERS(attempt);
+}
+
+/* Of an attempt whose ports are chosen. */
+static __always_inline bool netlab_is_wanted(struct netlab_attempt *attempt)
+{
+	return netlab_has_wanted_port(attempt) && netlab_has_wanted_ends(attempt);
 }
 
 /* The thread group's name, which is what ps shows; a thread may call itself something else. */

@@ -6,12 +6,8 @@
  * read from struct tcp_sock when the state changes. An attempt lives in netlab_open, keyed by its socket's
  * kernel address, and leaves through netlab_reports when the socket reaches TCP_CLOSE.
  *
- * Compile-time settings, put in front of this file by netlab/tracer/:
- *   NETLAB_WANTED_PORT(p)  true for ports to follow (either end)
- *   NETLAB_WANTED_PROCESS(pid, name)  true for processes to follow; name is two u64
- *   NETLAB_WANTED_PEERS(attempt)  true for addresses, excludes and protocols to follow
- *   NETLAB_WANTED_NETNS(inode), NETLAB_WANTED_DIRECTION(direction)  likewise
- *   NETLAB_OPEN_MAX, NETLAB_RING_PAGES, NETLAB_CHANGE_PAGES  sizes
+ * Compile-time settings beside those of netlab.h:
+ *   NETLAB_CHANGE_PAGES  size
  *   NETLAB_CHANGES  whether each state change is reported
  *   NETLAB_US_PER_JIFFY
  *   NETLAB_TOTAL_RTO(tp)  how many retransmission timeouts there were, where the kernel counts them
@@ -142,24 +138,6 @@ static __always_inline void netlab_read_counters(struct netlab_attempt *attempt,
 		limited += (u32)bpf_jiffies64() - tp->chrono_start;
 	attempt->rwnd_limited_us = limited * NETLAB_US_PER_JIFFY;
 	attempt->error = as_sock->sk_err;
-}
-
-static __always_inline bool netlab_has_wanted_port(struct netlab_attempt *attempt)
-{
-	return NETLAB_WANTED_PORT(attempt->local_port) || NETLAB_WANTED_PORT(attempt->remote_port);
-}
-
-/* An address that is not chosen yet passes, as does an unknown direction: the next state change asks again. */
-static __always_inline bool netlab_has_wanted_ends(struct netlab_attempt *attempt)
-{
-	return NETLAB_WANTED_NETNS(attempt->netns) && NETLAB_WANTED_DIRECTION(attempt->direction) &&
-	       NETLAB_WANTED_PEERS(attempt);
-}
-
-/* Of an attempt whose ports are chosen. */
-static __always_inline bool netlab_is_wanted(struct netlab_attempt *attempt)
-{
-	return netlab_has_wanted_port(attempt) && netlab_has_wanted_ends(attempt);
 }
 
 /* The reader looks at the clock, not at wake-ups: a wake-up per connection is what costs. */

@@ -35,7 +35,7 @@ from netlab.kernel import btf, capabilities, syscall, usage
 from netlab.kernel.ringbuf import RingBuffer
 from netlab.kernel.usage import Usage
 
-_BPF_LINK_CREATE = 28
+_BPF_MAP_LOOKUP_AND_DELETE_ELEM, _BPF_LINK_CREATE = 21, 28
 # BTF headers warn by the thousand; a call to what is not declared would only fail later, in the verifier.
 _FLAGS = ("-Wno-everything", "-Werror=implicit-function-declaration")
 
@@ -43,6 +43,8 @@ _FLAGS = ("-Wno-everything", "-Werror=implicit-function-declaration")
 class CgroupHook(IntEnum):
     """Where on a cgroup a program runs: the attach types of include/uapi/linux/bpf.h."""
 
+    INET_INGRESS = 0
+    INET_EGRESS = 1
     SOCK_CREATE = 2
     SOCK_OPS = 3
     INET4_CONNECT = 10
@@ -51,6 +53,8 @@ class CgroupHook(IntEnum):
 
 
 _CGROUP_PROGRAMS = {  # enum bpf_prog_type
+    CgroupHook.INET_INGRESS: 8,
+    CgroupHook.INET_EGRESS: 8,
     CgroupHook.SOCK_CREATE: 9,
     CgroupHook.SOCK_OPS: 13,
     CgroupHook.INET4_CONNECT: 18,
@@ -238,6 +242,16 @@ class Map:
             if code == errno.ENOENT:
                 return np.concatenate(keys), np.concatenate(values)
             position, started = following, True
+
+    def take(self, keys: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Remove the entries of *keys* and return the values they had at that moment; some may be gone."""
+        keys, values = np.ascontiguousarray(keys), np.empty(len(keys), self._value)
+        found, key_size, value_size = 0, self._key.itemsize, self._value.itemsize
+        for key in range(keys.ctypes.data, keys.ctypes.data + len(keys) * key_size, key_size or 1):
+            into = values.ctypes.data + found * value_size
+            request = struct.pack("=IIQQQ", self._descriptor, 0, key, into, 0)
+            found += syscall.bpf(_BPF_MAP_LOOKUP_AND_DELETE_ELEM, request) == 0
+        return values[:found]
 
     def set(self, key: int, value: int) -> None:
         """Write one entry."""

@@ -1,4 +1,4 @@
-"""`netlab.capture()`: follow TCP connection attempts, and ask at any moment what was seen."""
+"""`netlab.capture()`: follow TCP connection attempts and UDP flows, and ask at any moment what was seen."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def capture(
     max_open: int = 65_536,
     max_closed: int = 1_000_000,
 ) -> Capture:
-    """Follow TCP connection attempts over IPv4 and IPv6 in every network namespace of this host.
+    """Follow TCP connection attempts and UDP flows over IPv4 and IPv6 in every network namespace of this host.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ def capture(
         Follow only attempts whose end is one of these addresses or in one of these CIDRs. An IPv4-mapped
         IPv6 address counts as the IPv4 address in it.
     protocol
-        "tcp" or "udp"; all that is followed by default.
+        "tcp" or "udp"; both by default. What is not asked for has no programs attached.
     netns
         Follow only attempts in these network namespaces: a name under /run/netns, a path, a process id, an
         inode as in the frames' `netns` column, or several; None is the calling thread's own, "all" is all.
@@ -98,7 +98,9 @@ def capture(
     -----
     Attempts begin at the cgroup hooks of connect(2), or at the end of the handshake for accepted ones; state
     changes come from the raw tracepoint `inet_sock_set_state` (net/ipv4/af_inet.c), counters from the
-    kernel's own `struct tcp_sock` at the moment of closing. Nothing runs per packet.
+    kernel's own `struct tcp_sock` at the moment of closing. UDP flows are added up by cgroup_skb programs on
+    the root control group, which run for each packet and leave those of TCP at once; with protocol="tcp"
+    nothing runs per packet.
 
     Filters are compiled into the programs; one with more than 64 ranges, networks or other items is applied
     to what they report instead, with the same result.
@@ -111,10 +113,6 @@ def capture(
     >>> cap.connections().columns[:3].tolist()
     ['protocol', 'family', 'state']
     """
-    if protocol == "udp":
-        raise BadInput(
-            "captures follow TCP only so far", fix='netlab.connections(protocol="udp") lists UDP sockets'
-        )
     wanted = Filter.of(
         port=port,
         pid=pid,

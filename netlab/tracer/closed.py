@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from netlab.frames import Gap, Missing
 from netlab.tracer.records import Attempts, chosen, joined
 
 Numbers = npt.NDArray[np.int64]
@@ -32,33 +34,38 @@ class Closed:
         self._blocks: list[Attempts] = []
         self._numbers: list[Numbers] = []
         self._kept = 0
+        self._lock = threading.Lock()
         self.following = 0  # the number that the next attempt gets
 
     def append(self, block: Attempts) -> None:
         """Add attempts that have just ended."""
         if not len(block):
             return
-        self._blocks.append(block)
-        self._numbers.append(np.arange(self.following, self.following + len(block)))
-        self.following += len(block)
-        self._kept += len(block)
-        if self._kept > self._most + self._most // 8:  # not each time: what stays is copied
-            self._trim()
+        with self._lock:
+            self._blocks.append(block)
+            self._numbers.append(np.arange(self.following, self.following + len(block)))
+            self.following += len(block)
+            self._kept += len(block)
+            if self._kept > self._most + self._most // 8:  # not each time: what stays is copied
+                self._trim()
 
     def all(self) -> Ended:
         """Return what is kept."""
-        self._trim()
-        return Ended(self._blocks[0], self._numbers[0], self.following)
-
-    @property
-    def newest(self) -> Attempts:
-        """The attempts that were added last."""
-        return self._blocks[-1] if self._blocks else joined([])
+        with self._lock:
+            self._trim()
+            return Ended(self._blocks[0], self._numbers[0], self.following)
 
     @property
     def dropped(self) -> int:
         """How many were dropped for want of room."""
         return self.following - min(self._kept, self._most)
+
+    def losses(self) -> list[Missing]:
+        """Say how many were dropped."""
+        if not self.dropped:
+            return []
+        detail = f"only {self._most} closed attempts are kept: empty ones went first, then the oldest"
+        return [Missing("connections", Gap.LOST, self.dropped, detail)]
 
     def _trim(self) -> None:
         attempts = joined(self._blocks)

@@ -1,4 +1,4 @@
-"""The records that bpf/tcp.c writes, as numpy dtypes; the compiler checks them against the C structs."""
+"""The records that the programs write, as numpy dtypes; the compiler checks them against the C structs."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ ATTEMPT = np.dtype(
         ("opened_ns", "u8"),
         ("established_ns", "u8"),
         ("closed_ns", "u8"),
+        ("last_ns", "u8"),
         ("bytes_sent", "u8"),
         ("bytes_received", "u8"),
         ("cgroup", "u8"),
@@ -34,6 +35,7 @@ ATTEMPT = np.dtype(
         ("out_of_order", "u4"),
         ("rtos", "u4"),
         ("rwnd_limited_us", "u4"),
+        ("receive_drops", "u4"),
         ("error", "i4"),
         ("local_port", "u2"),
         ("remote_port", "u2"),
@@ -44,6 +46,17 @@ ATTEMPT = np.dtype(
         ("protocol", "u1"),
         ("unsent", "u1"),
         ("complete", "u1"),
+        ("padding", "u1", 4),
+    ]
+)
+FLOW_KEY = np.dtype(
+    [
+        ("local_address", "u1", 16),
+        ("remote_address", "u1", 16),
+        ("cookie", "u8"),
+        ("local_port", "u2"),
+        ("remote_port", "u2"),
+        ("version", "u4"),
     ]
 )
 PROCESS_KEY = np.dtype([("pid", "u4"), ("padding", "u4"), ("started_ns", "u8")])
@@ -80,6 +93,8 @@ class PidSource(IntEnum):
     CLOSE = 2
     SOCKET = 3  # never in the kernel: found by who holds the descriptor
     RECEIVE = 4
+    SEND = 5
+    CREATE = 6
 
 
 class Counter(IntEnum):
@@ -91,3 +106,6 @@ class Counter(IntEnum):
     WHILE_PAUSED = 3
     CHANGE_LOST = 4
     NESTED_CHANGE = 5
+    FLOWS_FULL = 6
+    PACKET_LOST = 7
+    PACKETS_WHILE_PAUSED = 8

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import socket
 import threading
 import time
+from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
@@ -15,23 +17,21 @@ from netlab.frames import Gap, Missing
 from netlab.kernel import btf
 from netlab.kernel.bpf import Program
 from netlab.kernel.usage import Usage, count_runs
-from netlab.tracer.closed import Ended
+from netlab.tracer.closed import Closed, Ended
 from netlab.tracer.filters import Filter
-from netlab.tracer.layout import ATTEMPT, CHANGE, NOT_COUNTED, PROCESS, PROCESS_KEY, Counter
+from netlab.tracer.layout import ATTEMPT, CHANGE, FLOW_KEY, NOT_COUNTED, PROCESS, PROCESS_KEY, Counter
 from netlab.tracer.limits import Limits
 from netlab.tracer.owners import Processes
-from netlab.tracer.records import Attempts
+from netlab.tracer.records import Attempts, joined
 from netlab.tracer.tcp import TcpSource
+from netlab.tracer.udp import UdpSource
 
 _DRAIN_EVERY_S = 0.05
 _CLOCK_MONOTONIC_COARSE = 6  # include/uapi/linux/time.h; its resolution is one jiffy
 _MISSED = "state changes came in the middle of another on the same CPU: so many connections at most"
-_LAYOUTS = {
-    "netlab_attempt": ATTEMPT,
-    "netlab_change": CHANGE,
-    "netlab_process_key": PROCESS_KEY,
-    "netlab_process": PROCESS,
-}
+_SHARED = {"netlab_attempt": ATTEMPT, "netlab_process_key": PROCESS_KEY, "netlab_process": PROCESS}
+_LAYOUTS = {"tcp": {"netlab_change": CHANGE}, "udp": {"netlab_flow_key": FLOW_KEY}}
+_FILES = {socket.IPPROTO_TCP: ["tcp"], socket.IPPROTO_UDP: ["udp"]}
 
 
 class Source(Protocol):
@@ -43,6 +43,18 @@ class Source(Protocol):
     def last(self) -> None:
         """Keep what can be read only as long as the maps are there; nothing runs any more."""
 
+    def open(self) -> Attempts:
+        """Return what is open now, or was at the end."""
+
+    def expect(self, listed: Attempts, *, complete: bool) -> None:
+        """Tell of the sockets that were there before; *complete* says that none was left out."""
+
+    def pause(self) -> None:
+        """From now on nothing new is followed."""
+
+    def losses(self) -> list[Missing]:
+        """Say what this source cannot see."""
+
 
 class Live(Closes):
     """Follows what *wanted* selects, from construction to `close()`."""
@@ -51,17 +63,23 @@ class Live(Closes):
         self._limits = limits
         self._run_counts = count_runs() if cost else None
         self._ended = threading.Event()
+        self._closed = Closed(limits.max_closed)
+        files = _FILES.get(wanted.protocol, ["tcp", "udp"])
         settings = wanted.macros() | limits.macros() | kernel_macros(changes=changes)
-        self.program = Program("tcp", settings=settings, layouts=_LAYOUTS)
+        layouts = _SHARED | {struct: layout for file in files for struct, layout in _LAYOUTS[file].items()}
+        self.program = Program(*files, settings=settings, layouts=layouts)
+        make: dict[str, Callable[[], Source]] = {
+            "tcp": lambda: TcpSource(self.program, wanted, self._closed),
+            "udp": lambda: UdpSource(self.program, self._closed),
+        }
         try:
             self._counters = self.program.map("netlab_counters", "u4", "u8")
             self._paused = self.program.map("netlab_paused", "u4", "u4")
             self._processes = self.program.map("netlab_processes", PROCESS_KEY, PROCESS)
-            self.tcp = TcpSource(self.program, wanted, limits)
+            self._sources = {file: make[file]() for file in files}
         except BaseException:
             self._release()
             raise
-        self._sources: list[Source] = [self.tcp]
         self._reader = threading.Thread(target=self._drain_until_closed, name="netlab-live", daemon=True)
         self._reader.start()
 
@@ -72,24 +90,26 @@ class Live(Closes):
     def drain(self) -> None:
         """Take over what the programs reported; nothing after `close()`."""
         if not self._ended.is_set():
-            for source in self._sources:
+            for source in self._sources.values():
                 source.drain()
 
     def expect(self, listed: Attempts, *, complete: bool) -> None:
-        """Tell of the attempts that were open before; see `TcpSource.expect`."""
-        self.tcp.expect(listed, complete=complete)
+        """Tell of the attempts that were open before; see `Source.expect`."""
+        for source in self._sources.values():
+            source.expect(listed, complete=complete)
 
     def open(self) -> Attempts:
         """Return the attempts that are open now, or were at the end."""
-        return self.tcp.open()
+        return joined(source.open() for source in self._sources.values())
 
     def closed(self) -> Ended:
-        """Return the attempts that ended and are kept."""
-        return self.tcp.closed()
+        """Return the attempts that ended and are kept, oldest first."""
+        return self._closed.all()
 
     def changes(self) -> npt.NDArray[np.void]:
         """Return every state change, in the order of the kernel's clock."""
-        return self.tcp.changes()
+        tcp = self._sources.get("tcp")
+        return tcp.changes() if isinstance(tcp, TcpSource) else np.empty(0, CHANGE)
 
     def processes(self) -> Processes:
         """Return what the programs read of the owners when they met them."""
@@ -98,7 +118,8 @@ class Live(Closes):
     def pause(self, *, paused: bool) -> None:
         """Begin or stop following new attempts; those already followed go on."""
         if paused:
-            self.tcp.pause()
+            for source in self._sources.values():
+                source.pause()
         self._paused.set(0, int(paused))
 
     def losses(self) -> list[Missing]:
@@ -114,6 +135,24 @@ class Live(Closes):
                 f"more than {self._limits.max_open} attempts were open at a time",
             ),
             (Counter.WHILE_PAUSED, "connections", Gap.UNSEEN, "attempts began while the capture was paused"),
+            (
+                Counter.FLOWS_FULL,
+                "receive_drops, error of UDP flows",
+                Gap.LOST,
+                f"more than {self._limits.max_open} flows ran at a time: packets were added up one by one",
+            ),
+            (
+                Counter.PACKET_LOST,
+                "packets, bytes of UDP flows",
+                Gap.LOST,
+                "packets were not added up in time",
+            ),
+            (
+                Counter.PACKETS_WHILE_PAUSED,
+                "packets, bytes of UDP flows",
+                Gap.UNSEEN,
+                "packets of new flows came while the capture was paused",
+            ),
             (Counter.CHANGE_LOST, "events", Gap.LOST, "state changes did not fit into their ring buffer"),
         ]
         counted = [
@@ -124,7 +163,8 @@ class Live(Closes):
         missed = self._missed(counts)
         if missed:
             counted.append(Missing("connections", Gap.LOST, missed, _MISSED))
-        return [*self.tcp.losses(), *counted]
+        blind = [gap for source in self._sources.values() for gap in source.losses()]
+        return [*blind, *self._closed.losses(), *counted]
 
     def _missed(self, counts: dict[int, int]) -> int:
         """Return how many state changes came in the middle of another and were not taken care of."""
@@ -145,7 +185,9 @@ class Live(Closes):
     def maps(self) -> dict[str, npt.NDArray[np.void]]:
         """Return the raw contents of the maps."""
         counters = np.array(list(self._counts().items()), [("counter", "u4"), ("count", "u8")])
-        return {"netlab_open": self.tcp.open(), "netlab_counters": counters}
+        names = {"tcp": "netlab_open", "udp": "netlab_flows"}
+        running = {names[file]: source.open() for file, source in self._sources.items()}
+        return running | {"netlab_counters": counters}
 
     def close(self) -> None:
         """Detach everything and keep what was seen; safe to call again."""
@@ -154,7 +196,7 @@ class Live(Closes):
         self._ended.set()
         self._reader.join()
         self.program.detach()
-        for source in self._sources:
+        for source in self._sources.values():
             source.drain()
             source.last()
         self._last_processes = Processes(*self._processes.items())

@@ -16,7 +16,7 @@ from netlab.tracer.filters import Filter
 from netlab.tracer.layout import PidSource
 from netlab.tracer.merge import Table, merge
 from netlab.tracer.owners import Owners, Processes
-from netlab.tracer.records import Attempts, end_unseen
+from netlab.tracer.records import Attempts, end_unseen, is_udp
 from netlab.tracer.snapshot import Snapshot
 
 
@@ -92,11 +92,14 @@ class Look:
         possible = self.wanted.of_anyone().keeps(self.table.attempts)
         ownerless = _count(possible & (self.table.attempts["pid_source"] == PidSource.NONE))
         guessed = self.table if self.wanted.direction else part  # a wrong guess may be what left a row out
+        udp, flow = is_udp(part.attempts), part.attempts["last_ns"] != 0
         unseen = (part.attempts["opened_ns"] == 0) & ~part.backfilled
         gaps = [
             Missing("connections", Gap.UNSEEN, ownerless, _MAY_BELONG)
             if self.wanted.by_owner
             else Missing("pid, process", Gap.UNAVAILABLE, ownerless, _OWNERLESS),
+            Missing("opened_at, bytes, packets", Gap.APPROXIMATE, _count(part.backfilled & flow), _OLDER),
+            Missing("bytes, packets", Gap.UNAVAILABLE, _count(udp & ~flow), _SILENT),
             Missing("direction", Gap.APPROXIMATE, _count(guessed.backfilled), _FROM_PORTS),
             Missing("closed_at, error, counters", Gap.UNSEEN, _count(end_unseen(part.attempts)), _END),
             Missing("opened_at", Gap.UNSEEN, _count(unseen), _START),
@@ -109,9 +112,11 @@ def _count(flags: npt.NDArray[np.bool_]) -> int:
 
 
 _OWNERLESS = (
-    "accepted by the kernel outside any process, and nobody was seen to hold, read or close the socket"
+    "the kernel opened or accepted them outside any process, and nobody was seen to use, hold or close them"
 )
 _MAY_BELONG = f"their owner is not known, so they may belong to the process asked for: {_OWNERLESS}"
+_OLDER = "UDP flows of sockets older than the capture: what came before it is not in them"
+_SILENT = "connected UDP sockets that were silent in the capture: the kernel counts for none of them"
 _END = "the kernel did not run the program when the connection ended"
 _START = "they ended before netlab had listed what was open, or the kernel did not run the program"
 _FROM_PORTS = "of connections older than the capture, direction is told from the ports"

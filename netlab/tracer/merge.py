@@ -15,10 +15,12 @@ import pandas as pd
 
 from netlab.kernel.sockdiag import State
 from netlab.tracer.layout import Direction, PidSource
-from netlab.tracer.records import Attempts, chosen, joined, never_sent
+from netlab.tracer.records import Attempts, chosen, has_peer, is_udp, joined, never_sent
 from netlab.tracer.snapshot import Snapshot
 
 Places = npt.NDArray[np.intp]
+
+UNCONNECTED = max(State) + 1  # a UDP socket in CLOSE
 
 _TUPLE = ["netns", "local_address", "remote_address", "local_port", "remote_port"]
 _OWNER = ["pid", "uid", "process", "process_started_ns", "pid_source"]
@@ -64,7 +66,7 @@ def merge(closed: Attempts, opened: Attempts, before: Snapshot, now: Snapshot) -
     closed record counts.
     """
     opened = _without(opened, _ended(opened, closed))
-    older = before.attempts
+    older = chosen(before.attempts, has_peer(before.attempts))
     older = _without(older, _listed(older, closed) | _listed(older, opened))
     attempts = joined([closed, opened, older])
     _fill_owner(attempts, before)
@@ -75,7 +77,11 @@ def merge(closed: Attempts, opened: Attempts, before: Snapshot, now: Snapshot) -
     _fill_owner(attempts[running], now)
     states[running], inodes[running] = _measure(attempts[running], now)
     states[running][never_sent(attempts[running])] = State.CLOSE
-    backfilled = (attempts["opened_ns"] == 0) & (_places(attempts, before.attempts) >= 0)
+    _name_udp_states(attempts[running], states[running])
+
+    places = _places(attempts, before.attempts)
+    _settle_udp_directions(attempts, before, places)
+    backfilled = ((attempts["opened_ns"] == 0) | is_udp(attempts)) & (places >= 0)
     return Table(attempts, states, inodes, backfilled)
 
 
@@ -138,9 +144,25 @@ def _measure(attempts: Attempts, now: Snapshot) -> tuple[npt.NDArray[np.uint8], 
         return np.zeros(len(attempts), np.uint8), np.zeros(len(attempts), np.uint64)
     places = _places(attempts, now.attempts)
     found, known = now.attempts[places], places >= 0
+    states, inodes = np.where(known, now.states[places], 0), np.where(known, now.inodes[places], 0)
+    known &= ~is_udp(attempts)  # one socket has many flows, and the kernel counts for none of them
     for name in _MEASURED:
         attempts[name] = np.where(known, found[name], attempts[name])
     for name in ("local_port", "local_address"):  # connect() picks them after the first state change
         choose = known if attempts[name].ndim == 1 else known[:, None]
         attempts[name] = np.where(choose, found[name], attempts[name])
-    return np.where(known, now.states[places], 0).astype(np.uint8), np.where(known, now.inodes[places], 0)
+    return states.astype(np.uint8), inodes
+
+
+def _name_udp_states(attempts: Attempts, states: npt.NDArray[np.uint8]) -> None:
+    """Say of running UDP flows whether their socket is connected, which it was or was not at the start."""
+    udp = is_udp(attempts)
+    unlisted = udp & (states == 0) & (attempts["opened_ns"] != 0)
+    states[unlisted] = attempts["last_state"][unlisted]
+    states[udp & (states == State.CLOSE)] = UNCONNECTED
+
+
+def _settle_udp_directions(attempts: Attempts, before: Snapshot, places: Places) -> None:
+    """Tell the direction from the ports where the first packet that was seen need not be the flow's first."""
+    older = is_udp(attempts) & (places >= 0)
+    attempts["direction"][older] = before.attempts["direction"][places[older]]

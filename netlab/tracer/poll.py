@@ -19,20 +19,20 @@ from netlab.tracer.closed import Closed, Ended
 from netlab.tracer.layout import ATTEMPT, CHANGE
 from netlab.tracer.limits import Limits
 from netlab.tracer.owners import Processes
-from netlab.tracer.records import Attempts, chosen, joined
+from netlab.tracer.records import Attempts, chosen, has_peer, joined
 from netlab.tracer.snapshot import Snapshot
 
 _OPENS = ("ActiveOpens", "PassiveOpens")  # RFC 4022: one each for the two ends of a connection
 
 
 class Poll(Closes):
-    """Lists the TCP sockets every *every_s* seconds, from construction to `close()`.
+    """Lists the sockets of *protocol* (0: of both) every *every_s* seconds, from construction to `close()`.
 
     What appears between two looks has opened, and what is gone has closed.
     """
 
-    def __init__(self, limits: Limits, *, every_s: float) -> None:
-        self._every_s = every_s
+    def __init__(self, limits: Limits, protocol: int, *, every_s: float) -> None:
+        self._protocol, self._every_s = protocol, every_s
         self._closed = Closed(limits.max_closed)
         self._before = self._opened = np.empty(0, ATTEMPT)  # open at the last look: since before, or since
         self._skipped = np.empty(0, np.uint64)  # cookies of what opened while paused
@@ -44,17 +44,21 @@ class Poll(Closes):
 
     def expect(self, listed: Attempts, *, complete: bool) -> None:
         """Begin to look: what is *listed* was there before, if the list is *complete*."""
-        self._before = listed.copy() if complete else snapshot.take().attempts
+        before = listed if complete else self._listed().attempts
+        self._before = chosen(before, has_peer(before))
         self._thread.start()
 
     def _look_until_closed(self) -> None:
         while not self._ended.wait(self._every_s):
-            self.look(snapshot.take())
+            self.look(self._listed())
+
+    def _listed(self) -> Snapshot:
+        return snapshot.take(protocol=self._protocol)
 
     def look(self, listed: Snapshot) -> None:
         """Compare the sockets that are there now with those of the last look."""
         with self._lock:
-            now, now_ns = listed.attempts, time.monotonic_ns()
+            now, now_ns = chosen(listed.attempts, has_peer(listed.attempts)), time.monotonic_ns()
             self._before = self._still_there(self._before, now, now_ns)
             self._opened = self._still_there(self._opened, now, now_ns)
             known = [self._before["cookie"], self._opened["cookie"], self._skipped]
@@ -97,7 +101,7 @@ class Poll(Closes):
     def pause(self, *, paused: bool) -> None:
         """Begin or stop following new attempts; those already followed go on."""
         if not self._ended.is_set():
-            self.look(snapshot.take())  # what is new until this moment belongs to what was until now
+            self.look(self._listed())  # what is new until this moment belongs to what was until now
         self._paused = paused
 
     def losses(self) -> list[Missing]:
@@ -114,8 +118,7 @@ class Poll(Closes):
             gaps.append(Missing("connections", Gap.UNSEEN, missed, _TOO_SHORT))
         if len(self._skipped):
             gaps.append(Missing("connections", Gap.UNSEEN, len(self._skipped), _IN_PAUSE))
-        if self._closed.dropped:
-            gaps.append(Missing("connections", Gap.LOST, self._closed.dropped, _NO_ROOM))
+        gaps += self._closed.losses()
         return gaps
 
     def processes(self) -> Processes:
@@ -137,7 +140,7 @@ class Poll(Closes):
         self._ended.set()
         if self._thread.is_alive():
             self._thread.join()
-            self.look(snapshot.take())
+            self.look(self._listed())
 
     def abandon(self) -> None:
         """In a forked child there is nothing to let go of."""
@@ -161,4 +164,3 @@ _TOO_SHORT = (
     "connections that the kernel counted as opened, beyond those seen: too short for a look, or failed"
 )
 _IN_PAUSE = "attempts began while the capture was paused"
-_NO_ROOM = "closed attempts were more than max_closed: empty ones went first, then the oldest"

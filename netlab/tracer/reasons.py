@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from netlab.kernel.sockdiag import State
+from netlab.tracer.records import is_udp
 
 _SENTENCES: dict[str | None, str] = {
     "ETIMEDOUT": "the peer stopped acknowledging",
@@ -41,7 +42,10 @@ def explain(
     codes[(codes == 0) & connecting] = errno.ECANCELED
     unanswered = (codes == errno.ETIMEDOUT) & connecting
     rejected = (codes == errno.ECONNREFUSED) & (attempts["packets_received"] == 0)
-    story = np.select([unsent, rejected], [_Story.UNSENT, _Story.REJECTED], _Story.PLAIN).astype(np.int64)
+    unheard = is_udp(attempts) & (codes == errno.ECONNREFUSED)
+    stories = [(unsent, _Story.UNSENT), (unheard, _Story.UNHEARD), (rejected, _Story.REJECTED)]
+    where, which = zip(*stories, strict=True)
+    story = np.select(where, which, _Story.PLAIN).astype(np.int64)
     syns = np.where(unanswered, attempts["syn_retransmits"].astype(np.int64) + 1, 0)
     places, distinct = pd.factorize(codes << 34 | story << 32 | syns)
     cases = [(int(case) >> 34, _Story(int(case) >> 32 & 3), int(case) & 0xFFFFFFFF) for case in distinct]
@@ -56,6 +60,7 @@ class _Story(IntEnum):
     PLAIN = 0
     REJECTED = 1  # by an ICMP message
     UNSENT = 2  # connect() failed before the first packet
+    UNHEARD = 3  # a UDP port that nobody listens on
 
 
 def error_names(codes: npt.NDArray[np.integer[Any]]) -> pd.Categorical:
@@ -76,5 +81,7 @@ def _sentence(code: int, story: _Story, syns: int) -> str | None:
             return f"connect() failed before the first packet: {plain or 'its errno was not seen'}"
         case _Story.REJECTED:
             return "refused by an ICMP message, such as a firewall's reject: no packet of the peer came back"
+        case _Story.UNHEARD:
+            return "refused by an ICMP message: nobody listens on that UDP port, or a firewall rejects it"
         case _:
             return f"no answer to {syns} SYN{'s' * (syns > 1)}" if syns else plain

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Iterable
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from netlab.tracer.layout import ATTEMPT
 
@@ -15,6 +17,9 @@ Attempts: TypeAlias = npt.NDArray[np.void]
 
 _RAW = np.dtype(("V", ATTEMPT.itemsize))  # as plain bytes: numpy copies structs field by field
 _CONNECT_S = 1.0  # from connect() to the SYN it takes microseconds
+_NEVER = np.iinfo(np.uint64).max
+_FLOW = ["cookie", "local_address", "remote_address", "local_port", "remote_port"]
+_ADDED = ["bytes_sent", "bytes_received", "packets_sent", "packets_received", "receive_drops"]
 _STARTED = [
     "opened_ns",
     "established_ns",
@@ -41,6 +46,26 @@ def chosen(attempts: Attempts, keep: npt.NDArray[Any]) -> Attempts:
     """Return the records that *keep* selects: flags or places."""
     selected: Attempts = attempts.view(_RAW)[keep].view(ATTEMPT)
     return selected
+
+
+def summed(flows: Attempts) -> Attempts:
+    """Put the records of each UDP flow together: those of one socket and one tuple."""
+    flows = chosen(flows, np.argsort(flows["opened_ns"], kind="stable"))
+    tuples = [flows[name].view("S16").ravel() if "address" in name else flows[name] for name in _FLOW]
+    places, distinct = pd.MultiIndex.from_arrays(tuples).factorize()
+    if len(distinct) == len(flows):
+        return flows
+    together = chosen(flows, np.unique(places, return_index=True)[1])
+    for name in _ADDED:
+        together[name] = 0
+        np.add.at(together[name], places, flows[name])
+    np.maximum.at(together["last_ns"], places, flows["last_ns"])
+    other_way = flows["direction"] != together["direction"][places]
+    answered = np.where(other_way, flows["opened_ns"], flows["established_ns"])
+    together["established_ns"] = _NEVER
+    np.minimum.at(together["established_ns"], places, np.where(answered, answered, _NEVER))
+    together["established_ns"][together["established_ns"] == _NEVER] = 0
+    return together
 
 
 def adopt(starts: Attempts, reports: Attempts) -> tuple[Attempts, Attempts]:
@@ -74,6 +99,18 @@ def adopt(starts: Attempts, reports: Attempts) -> tuple[Attempts, Attempts]:
     ended = np.zeros(len(both), bool)
     ended[begun] = True
     return chosen(both, ~begins), chosen(both, begins & ~ended)
+
+
+def is_udp(attempts: Attempts) -> npt.NDArray[np.bool_]:
+    """Tell which records are UDP flows."""
+    udp: npt.NDArray[np.bool_] = attempts["protocol"] == socket.IPPROTO_UDP
+    return udp
+
+
+def has_peer(attempts: Attempts) -> npt.NDArray[np.bool_]:
+    """Tell which sockets are connected: a UDP socket need not be."""
+    connected: npt.NDArray[np.bool_] = attempts["remote_port"] != 0
+    return connected
 
 
 def never_sent(attempts: Attempts) -> npt.NDArray[np.bool_]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections import ChainMap
 from collections.abc import Iterable
 from typing import Any
@@ -18,19 +17,24 @@ from netlab.kernel.processes import printable
 from netlab.kernel.sockdiag import State
 from netlab.schemas import CONNECTIONS
 from netlab.tracer.layout import NOT_COUNTED, Direction, PidSource
-from netlab.tracer.merge import Table
+from netlab.tracer.merge import UNCONNECTED, Table
 from netlab.tracer.owners import Owners
 from netlab.tracer.reasons import explain
-from netlab.tracer.records import Attempts, end_unseen
+from netlab.tracer.records import Attempts, end_unseen, is_udp
 
 _AF_INET6 = 10
 _NO_RTT = 0xFFFFFFFF  # the kernel's windowed minimum before the first sample
 
 # RFC 9293 section 3.3.2, spelt as ss(8) does; code 0 is not known.
-STATES = [None, *("closed" if s is State.CLOSE else s.name.lower().replace("_", "-") for s in State)]
+STATES = [
+    None,
+    *("closed" if s is State.CLOSE else s.name.lower().replace("_", "-") for s in State),
+    "unconnected",
+]
+assert STATES.index("unconnected") == UNCONNECTED
 _DIRECTIONS = [direction.name.lower() for direction in Direction]
 _MOMENTS = ("opened_ns", "established_ns", "closed_ns")
-_COUNTERS = ("bytes_sent", "bytes_received", "packets_sent", "packets_received", "retransmits")
+_COUNTERS = ("bytes_sent", "bytes_received", "packets_sent", "packets_received")
 _PID_SOURCES = [None, *(source.name.lower() for source in PidSource if source)]
 
 
@@ -74,7 +78,7 @@ def connections(
 def identity(attempts: Attempts) -> dict[str, Any]:
     """Return the columns that say which connection it is."""
     return {
-        "protocol": categories(np.where(attempts["protocol"] == socket.IPPROTO_UDP, 1, 0), ["tcp", "udp"]),
+        "protocol": categories(is_udp(attempts).astype(np.int8), ["tcp", "udp"]),
         "family": np.where(attempts["family"] == _AF_INET6, 6, 4),
         "direction": categories(attempts["direction"], _DIRECTIONS),
         "local_address": _address(attempts, "local_address"),
@@ -120,16 +124,25 @@ def _times(attempts: Attempts, to_utc_ns: int, now_ns: int) -> dict[str, Any]:
         "closed_at": np.ma.array(closed + to_utc_ns, mask=(closed == 0) | unseen),
         "duration_s": np.ma.array((ended - opened) / 1e9, mask=(opened == 0) | unseen),
         "connect_ms": np.ma.array((established - opened) / 1e6, mask=~shook_hands),
+        "last_packet_at": np.ma.array(
+            np.maximum(attempts["last_ns"].astype(np.int64), opened) + to_utc_ns,
+            mask=attempts["last_ns"] == 0,
+        ),
+        "assured": np.ma.array(established != 0, mask=attempts["last_ns"] == 0),
     }
 
 
 def _counters(attempts: Attempts, states: npt.NDArray[np.uint8]) -> dict[str, Any]:
     """Return the kernel's counters; an open attempt that sock_diag did not list has none to show."""
-    unmeasured = (states == 0) | end_unseen(attempts)
+    udp, flow = is_udp(attempts), attempts["last_ns"] != 0
+    unmeasured = np.where(udp, ~flow, (states == 0) | end_unseen(attempts))
     columns = {name: np.ma.array(attempts[name], mask=unmeasured) for name in _COUNTERS}
+    unmeasured = unmeasured | udp
     unsampled = unmeasured | (attempts["srtt_us"] == 0)
     untimed = attempts["min_rtt_us"] == _NO_RTT
     return columns | {
+        "receive_drops": np.ma.array(attempts["receive_drops"], mask=~flow),
+        "retransmits": np.ma.array(attempts["retransmits"], mask=unmeasured),
         "out_of_order": np.ma.array(attempts["out_of_order"], mask=unmeasured),
         "rtos": np.ma.array(attempts["rtos"], mask=unmeasured | (attempts["rtos"] == NOT_COUNTED)),
         "rwnd_limited_ms": np.ma.array(attempts["rwnd_limited_us"] / 1e3, mask=unmeasured),
@@ -147,7 +160,7 @@ def _syn_retransmits(attempts: Attempts, states: npt.NDArray[np.uint8]) -> Any:
     connecting = open_now & (states == State.SYN_SENT)
     count = np.where(connecting, attempts["retransmits"], attempts["syn_retransmits"])
     failed = ~open_now & (attempts["last_state"] == State.SYN_SENT)
-    unseen = (attempts["opened_ns"] == 0) | (unshaken & ~connecting & ~failed)
+    unseen = is_udp(attempts) | (attempts["opened_ns"] == 0) | (unshaken & ~connecting & ~failed)
     return np.ma.array(count, mask=unseen)
 
 

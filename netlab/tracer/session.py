@@ -64,7 +64,7 @@ _ADVICE = {
 
 
 class Capture:
-    """TCP connection attempts followed by eBPF; made by `netlab.capture()`.
+    """TCP connection attempts and UDP flows followed by eBPF; made by `netlab.capture()`.
 
     Use it as a context manager, or call `start()` and `stop()`. What was seen stays readable after the end.
     """
@@ -98,7 +98,7 @@ class Capture:
         try:
             self._to_utc_ns = monotonic_to_utc_ns()
             if self._options.backfill:
-                self._before = snapshot.take()
+                self._before = snapshot.take(protocol=self._options.wanted.protocol)
             self._watch.expect(self._before.attempts, complete=self._options.backfill)
         except BaseException:
             self._watch.close()
@@ -111,7 +111,7 @@ class Capture:
     def _begin(self) -> Watch:
         options = self._options
         if options.mode == "poll":
-            return Poll(options.limits, every_s=options.poll_every_s)
+            return Poll(options.limits, options.wanted.protocol, every_s=options.poll_every_s)
         return Live(options.wanted, options.limits, changes=options.events, cost=options.cost)
 
     def _stop_in_time(self) -> None:
@@ -328,7 +328,7 @@ class Capture:
         """List the sockets of the namespaces that have open attempts."""
         opened = watch.open()
         only = {*opened["netns"].tolist(), *self._before.attempts["netns"].tolist()}
-        return snapshot.take(only) if only else Snapshot.empty()
+        return snapshot.take(only, protocol=self._options.wanted.protocol) if only else Snapshot.empty()
 
     def _expect(self, state: State, *, doing: str) -> Watch:
         if self._state is not state:

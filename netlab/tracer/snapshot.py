@@ -1,4 +1,4 @@
-"""The open TCP sockets of every network namespace, listed by sock_diag, as attempt records with owners."""
+"""The open sockets of every network namespace, listed by sock_diag, as attempt records with owners."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ _DIRECTIONS = np.array(
     [Direction.INCOMING, Direction.OUTGOING, Direction.UNKNOWN, Direction.UNKNOWN], np.uint8
 )
 
+_TABLES = {socket.IPPROTO_TCP: sockdiag.tcp_sockets, socket.IPPROTO_UDP: sockdiag.udp_sockets}
 _COUNTERS = {
     "packets_sent": "segs_out",
     "packets_received": "segs_in",
@@ -50,23 +51,37 @@ class Snapshot:
         return cls(np.empty(0, ATTEMPT), np.empty(0, np.uint8), np.empty(0, np.uint64), {}, [])
 
 
-def take(only: Collection[int] | None = None) -> Snapshot:
-    """List the TCP sockets of every namespace, or of those whose inodes are in *only*."""
-    answers = spaces.ask(spaces.ALL, lambda: (sockdiag.tcp_sockets(), ephemeral_ports()), only=only)
+def take(only: Collection[int] | None = None, *, protocol: int = 0) -> Snapshot:
+    """List the sockets of *protocol* (0: of both) in every namespace, or in those whose inodes are in *only*."""
+    read = [read for number, read in _TABLES.items() if protocol in {0, number}]
+    answers = spaces.ask(
+        spaces.ALL, lambda: (sockdiag.joined(table() for table in read), ephemeral_ports()), only=only
+    )
     listed = []
     for inode, (sockets, ephemeral) in answers.by_inode.items():
-        connected = ~np.isin(sockets.records["state"], _NO_CONNECTION)
-        direction = _DIRECTIONS[directions(sockets, ephemeral)[connected]]
+        udp = sockets.protocol == socket.IPPROTO_UDP
+        connected = udp | ~np.isin(sockets.records["state"], _NO_CONNECTION)
+        direction = np.where(
+            udp, _udp_directions(sockets, ephemeral), _DIRECTIONS[directions(sockets, ephemeral)]
+        )
+        direction = direction[connected].astype(np.uint8)
         listed.append((_attempts(sockets.where(connected), direction, inode), sockets.where(connected)))
     cut = [netlink.INTERRUPTED] if any(sockets.interrupted for _, sockets in listed) else []
     return _with_owners(listed, [*answers.missing, *cut])
+
+
+def _udp_directions(sockets: Sockets, ephemeral: range) -> npt.NDArray[np.uint8]:
+    """Tell who begins: a port that the kernel chose is a client's, one that was asked for is a server's."""
+    port = sockets.records["local_port"]
+    chosen_port = (port >= ephemeral.start) & (port < ephemeral.stop)
+    return np.where(chosen_port, np.uint8(Direction.OUTGOING), np.uint8(Direction.INCOMING))
 
 
 def _attempts(sockets: Sockets, direction: npt.NDArray[np.uint8], inode: int) -> npt.NDArray[np.void]:
     attempts = np.zeros(len(sockets), ATTEMPT)
     for name in ("family", "local_port", "remote_port", "local_address", "remote_address"):
         attempts[name] = sockets.records[name]
-    attempts["protocol"] = socket.IPPROTO_TCP
+    attempts["protocol"] = sockets.protocol
     attempts["rtos"] = np.ma.filled(sockets.info("total_rto").astype(np.uint32), NOT_COUNTED)
     attempts["rwnd_limited_us"] = sockets.info("rwnd_limited").filled(0)
     attempts["netns"], attempts["cookie"], attempts["direction"] = inode, sockets.cookie, direction

@@ -11,10 +11,9 @@ from netlab.errors import CapabilityError, KernelError
 from netlab.frames import Gap, Missing
 from netlab.kernel import capabilities
 from netlab.kernel.bpf import CgroupHook, Program
-from netlab.tracer.closed import Closed, Ended
+from netlab.tracer.closed import Closed
 from netlab.tracer.filters import Filter
 from netlab.tracer.layout import ATTEMPT, CHANGE, PidSource
-from netlab.tracer.limits import Limits
 from netlab.tracer.records import Attempts, adopt, chosen, joined
 
 Changes = npt.NDArray[np.void]
@@ -42,10 +41,10 @@ _NO_ROUTES = "why connect() failed before the first packet is not known"
 class TcpSource:
     """Follows TCP attempts as long as *program* is attached."""
 
-    def __init__(self, program: Program, wanted: Filter, limits: Limits) -> None:
-        self._program, self._wanted, self._max_closed = program, wanted, limits.max_closed
+    def __init__(self, program: Program, wanted: Filter, ended: Closed) -> None:
+        self._program, self._wanted, self._ended = program, wanted, ended
         self._missing: list[Missing] = []
-        self._ended = Closed(limits.max_closed)
+        self._told = np.empty(0, np.uint64)  # cookies of the ends that were reported last
         self._changes: list[Changes] = []
         self._unfollowed = np.empty(0, ATTEMPT)  # attempts that began when the map was full
         self._last_open: Attempts | None = None
@@ -95,13 +94,15 @@ class TcpSource:
             if not len(reports):
                 return
             ended, self._unfollowed = adopt(self._unfollowed, reports)
-            self._ended.append(chosen(ended, self._known(ended)))
+            known = chosen(ended, self._known(ended))
+            self._told = known["cookie"]
+            self._ended.append(known)
 
     def _known(self, ended: Attempts) -> npt.NDArray[np.bool_]:
         """Tell which ended attempts belong here; who owns those without an owner a snapshot may know."""
         followed = ended["opened_ns"] != 0
         if self._strangers:  # but a program that was interrupted may tell of an end twice
-            told = np.concatenate([self._ended.newest["cookie"], ended["cookie"][followed]])
+            told = np.concatenate([self._told, ended["cookie"][followed]])
             followed |= (ended["cookie"] == 0) | ~np.isin(ended["cookie"], told)
         elif self._listed is not None:
             followed |= np.isin(ended["cookie"], self._listed)
@@ -128,11 +129,6 @@ class TcpSource:
         """From now on ends without a start are of attempts that began in the pause."""
         self._strangers = False
 
-    def closed(self) -> Ended:
-        """Return the attempts that ended and are kept, oldest first."""
-        with self._lock:
-            return self._ended.all()
-
     def open(self) -> Attempts:
         """Return the attempts that are open now, in no order; after the end, those that were open then."""
         if self._last_open is not None:
@@ -154,8 +150,5 @@ class TcpSource:
         self._last_open = self.open()
 
     def losses(self) -> list[Missing]:
-        """Say what this source could not see or keep."""
-        if not self._ended.dropped:
-            return self._missing
-        detail = f"only {self._max_closed} closed attempts are kept: empty ones went first, then the oldest"
-        return [*self._missing, Missing("connections", Gap.LOST, self._ended.dropped, detail)]
+        """Say what this source cannot see."""
+        return self._missing

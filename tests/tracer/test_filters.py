@@ -23,6 +23,7 @@ from netlab.lab import PracticeNetwork
 from netlab.tracer.filters import MOST_IN_KERNEL, Filter
 from netlab.tracer.layout import ATTEMPT, Direction
 from netlab.tracer.live import Live
+from netlab.tracer.tcp import TcpSource
 
 DATA = tomllib.loads(Path(__file__).with_name("filters.toml").read_text(encoding="utf-8"))
 CONNECTIONS: dict[str, dict[str, Any]] = DATA["connections"]
@@ -135,16 +136,20 @@ def test_the_kernel_reports_what_the_filter_keeps_and_nothing_else(
     case: dict[str, Any], network: PracticeNetwork
 ) -> None:
     with netlab.capture(**case["filter"], netns=network.client.netns, backfill=False) as capture:
-        assert isinstance(capture._watch, Live)
-        source = capture._watch.tcp
-        source._wanted = Filter()  # what the kernel passes is not looked at again before it is counted
+        watch = capture._watch
+        assert isinstance(watch, Live)
+        for source in watch._sources.values():
+            if isinstance(source, TcpSource):
+                source._wanted = (
+                    Filter()
+                )  # what the kernel passes is not looked at again before it is counted
         talk(network)
 
-    reported = source.closed().attempts[["local_port", "remote_port"]].tolist()
+    reported = watch.closed().attempts[["local_port", "remote_port"]].tolist()
     rows = capture.connections()[["local_port", "remote_port"]].itertuples(index=False)
     assert sorted(by_ports(*ports) for ports in reported) == sorted(case["keeps"])
     assert sorted(by_ports(*ports) for ports in rows) == sorted(case["keeps"])
-    assert source.open().tolist() == []
+    assert watch.open().tolist() == []
 
 
 @pytest.mark.privileged
@@ -154,9 +159,7 @@ def test_the_records_of_real_sockets_are_those_of_the_data_file(network: Practic
 
     assert isinstance(capture._watch, Live)
     fields = ["family", "protocol", "direction", "local_port", "remote_port"]
-    seen = {
-        by_ports(row["local_port"], row["remote_port"]): row for row in capture._watch.tcp.closed().attempts
-    }
+    seen = {by_ports(row["local_port"], row["remote_port"]): row for row in capture._watch.closed().attempts}
     expected = table()
     assert set(seen) == set(expected)
     for name, row in expected.items():

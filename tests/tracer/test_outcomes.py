@@ -10,17 +10,16 @@ import threading
 import time
 import tomllib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
-from loopback import LINGER_0, LOOPBACK, disconnect
+from loopback import LINGER_0, disconnect
+from places import Place, told
 
 import netlab
 from netlab.lab import plan
-from netlab.lab.host import Host
 from netlab.lab.network import PracticeNetwork
 from netlab.tracer.session import Capture
 
@@ -46,54 +45,6 @@ def capture() -> Iterator[Capture]:
     """One for all cases: what each has begun is told apart by time."""
     with netlab.capture(backfill=False) as running:
         yield running
-
-
-@dataclass
-class Place:
-    """The client's namespace of the practice network, and one address family."""
-
-    net: PracticeNetwork
-    family: plan.Family
-
-    @property
-    def kind(self) -> socket.AddressFamily:
-        return socket.AF_INET if self.family == 4 else socket.AF_INET6
-
-    @property
-    def home(self) -> str:
-        return LOOPBACK[self.family]
-
-    @property
-    def web(self) -> str:
-        return self.net.web.address4 if self.family == 4 else self.net.web.address6
-
-    def socket(self) -> socket.socket:
-        with self.net.client.entered():
-            return socket.socket(self.kind)
-
-    def listener(self) -> socket.socket:
-        listening = self.socket()
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind((self.home, 0))
-        listening.listen(8)
-        return listening
-
-    def connected(self) -> tuple[socket.socket, socket.socket]:
-        with self.listener() as listening:
-            client = self.socket()
-            client.connect(listening.getsockname())
-            return client, listening.accept()[0]
-
-    def run(self, *command: str) -> None:
-        self.net.client.run(command, check=True)
-
-    @contextlib.contextmanager
-    def route(self, host: Host, *route: str) -> Iterator[None]:
-        host.run(["ip", f"-{self.family}", "route", "add", *route], check=True)
-        try:
-            yield
-        finally:
-            host.run(["ip", f"-{self.family}", "route", "del", *route], check=True)
 
 
 def until_closed(connection: socket.socket) -> bytes:
@@ -389,11 +340,6 @@ def shared_by_fork(at: Place) -> None:
         client.sendall(bytes(10))
         client.close()
         assert len(until_closed(server)) == 30
-
-
-def told(frame: pd.DataFrame, columns: list[str]) -> list[dict[str, object]]:
-    rows = frame[columns].astype(object)
-    return rows.where(rows.notna(), "NA").to_dict("records")
 
 
 @pytest.mark.parametrize("family", [4, 6])

@@ -1,0 +1,423 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * UDP flows: every datagram that a socket of this host sends or gets, added up by socket and addresses.
+ *
+ * cgroup_skb programs on the root cgroup see whole datagrams: before fragmentation on the way out, after reassembly on
+ * the way in, once for each socket that gets a copy. A flow lives in netlab_flows until its socket is closed or user
+ * space finds it idle. What a process peeks at without taking it, or never takes, makes no difference here.
+ */
+#include "netlab.h"
+
+#define NETLAB_IP4 0x0800	/* include/uapi/linux/if_ether.h */
+#define NETLAB_UDP_HEADER 8
+/* include/uapi/linux/netfilter/nf_conntrack_common.h: IPS_SRC_NAT, IPS_DST_NAT; ctinfo of the reply direction. */
+#define NETLAB_TRANSLATED (1 << 4 | 1 << 5)
+#define NETLAB_IS_REPLY 3
+#define NETLAB_CTINFO 7UL	/* the bits of skb->_nfct that are ctinfo: include/linux/skbuff.h */
+#define NETLAB_EEXIST 17
+
+struct netlab_flow_key {
+	u8 local_address[16];	/* as in the packet: IPv4 uses the first four bytes */
+	u8 remote_address[16];
+	u64 cookie;
+	u16 local_port;
+	u16 remote_port;
+	u32 version;		/* of IP, 4 or 6 */
+};
+
+BPF_HASH(netlab_flows, struct netlab_flow_key, struct netlab_attempt, NETLAB_OPEN_MAX);
+/*
+ * Flows that ended; sockets that were closed (those have no packets: which flows ended by that, user space knows); and,
+ * when netlab_flows is full, single packets (those have no closed_ns).
+ */
+BPF_RINGBUF_OUTPUT(netlab_flow_reports, NETLAB_RING_PAGES);
+
+/* Who made a socket: of one that only receives nothing else tells, short of who holds its descriptor. */
+struct netlab_udp_socket {
+	char process[NETLAB_COMM];
+	u64 cgroup;
+	u64 process_started_ns;
+	u32 pid;
+	u32 uid;
+	u64 flows;		/* how many have begun */
+};
+
+BPF_TABLE("lru_hash", u64, struct netlab_udp_socket, netlab_udp_sockets, NETLAB_OPEN_MAX);
+
+struct netlab_packet {
+	struct netlab_flow_key key;
+	u32 bytes;		/* payload */
+	u32 packets;		/* more than one where the stack carries several as one: UDP_SEGMENT, UDP_GRO */
+};
+
+/* The packet that this CPU has just handed to its socket: the receive queue may yet refuse it. */
+BPF_PERCPU_ARRAY(netlab_arrived, struct netlab_packet, 1);
+
+static __always_inline void netlab_read_addresses(struct netlab_packet *packet, struct __sk_buff *skb, bool outgoing)
+{
+	u8 *from = outgoing ? packet->key.local_address : packet->key.remote_address;
+	u8 *to = outgoing ? packet->key.remote_address : packet->key.local_address;
+
+	if (packet->key.version == 4) {
+		bpf_skb_load_bytes(skb, __builtin_offsetof(struct iphdr, saddr), from, 4);
+		bpf_skb_load_bytes(skb, __builtin_offsetof(struct iphdr, daddr), to, 4);
+	} else {
+		bpf_skb_load_bytes(skb, __builtin_offsetof(struct ipv6hdr, saddr), from, 16);
+		bpf_skb_load_bytes(skb, __builtin_offsetof(struct ipv6hdr, daddr), to, 16);
+	}
+}
+
+/*
+ * Packets leave here after the last netfilter hook. A socket whose packets are translated on this host is shown the
+ * addresses it uses itself, as it is for packets that arrive: conntrack has both, in the direction's own tuple.
+ */
+static __always_inline void netlab_undo_translation(struct netlab_packet *packet, struct sk_buff *skb)
+{
+	unsigned long tracked = 0, status = 0;
+	struct nf_conntrack_tuple tuple = {};
+	struct nf_conn *entry;
+
+	NETLAB_READ(tracked, skb->_nfct);
+	entry = (struct nf_conn *)(tracked & ~NETLAB_CTINFO);
+	if (!entry)
+		return;
+	NETLAB_READ(status, entry->status);
+	if (!(status & NETLAB_TRANSLATED))
+		return;
+	NETLAB_READ(tuple, entry->tuplehash[(tracked & NETLAB_CTINFO) >= NETLAB_IS_REPLY].tuple);
+	__builtin_memcpy(packet->key.local_address, &tuple.src.u3, 16);
+	__builtin_memcpy(packet->key.remote_address, &tuple.dst.u3, 16);
+	packet->key.local_port = netlab_ntohs(tuple.src.u.all);
+	packet->key.remote_port = netlab_ntohs(tuple.dst.u.all);
+}
+
+/* Tell whether the packet is a UDP socket's, and read what there is to count. */
+static __always_inline bool netlab_read_packet(struct netlab_packet *packet, struct __sk_buff *skb, bool outgoing)
+{
+	struct bpf_sock *socket = skb->sk;
+	struct sk_buff *whole = (struct sk_buff *)(u64)skb;
+	u16 network = 0, transport = 0, ports[2] = {};
+
+	if (!socket)
+		return false;
+	socket = bpf_sk_fullsock(socket);
+	if (!socket || socket->protocol != IPPROTO_UDP)
+		return false;
+	NETLAB_READ(network, whole->network_header);
+	NETLAB_READ(transport, whole->transport_header);
+	packet->key.version = skb->protocol == netlab_ntohs(NETLAB_IP4) ? 4 : 6;
+	packet->key.cookie = bpf_get_socket_cookie(skb);
+	packet->bytes = skb->len - (u16)(transport - network) - NETLAB_UDP_HEADER;
+	packet->packets = skb->gso_segs > 1 ? skb->gso_segs : 1;
+	netlab_read_addresses(packet, skb, outgoing);
+	bpf_skb_load_bytes(skb, (u16)(transport - network), ports, sizeof(ports));
+	packet->key.local_port = netlab_ntohs(outgoing ? ports[0] : ports[1]);
+	packet->key.remote_port = netlab_ntohs(outgoing ? ports[1] : ports[0]);
+	if (outgoing)
+		netlab_undo_translation(packet, whole);
+	return true;
+}
+
+/*
+ * A process's socket sends in no other context than its own. Sockets without a file are the kernel's, and those with an
+ * encapsulation carry what others send: both send in softirq too.
+ */
+static __always_inline bool netlab_sent_by_process(struct sock *sk)
+{
+	struct socket *socket = NULL;
+	struct file *file = NULL;
+	u8 encapsulation = 0;
+
+	NETLAB_READ(socket, sk->sk_socket);
+	if (!socket)
+		return false;
+	NETLAB_READ(file, socket->file);
+	bpf_probe_read_kernel(&encapsulation, 1, &((struct udp_sock *)sk)->encap_type);
+	return file && !encapsulation;
+}
+
+/* As netlab_read_owner() does, without the helpers that older kernels do not give to cgroup_skb programs. */
+static __always_inline void netlab_read_sender(struct netlab_attempt *flow)
+{
+	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+	const struct cred *cred = NULL;
+	struct css_set *sets = NULL;
+	struct cgroup *cgroup = NULL;
+	struct kernfs_node *node = NULL;
+
+	NETLAB_READ(flow->pid, task->tgid);
+	NETLAB_READ(cred, task->cred);
+	NETLAB_READ(flow->uid, cred->uid);
+	NETLAB_READ(sets, task->cgroups);
+	NETLAB_READ(cgroup, sets->dfl_cgrp);
+	NETLAB_READ(node, cgroup->kn);
+	NETLAB_READ(flow->cgroup, node->id);
+	flow->process_started_ns = netlab_meet_process(flow->pid);
+	flow->pid_source = NETLAB_PID_SEND;
+	netlab_process_name(flow->process);
+}
+
+static __always_inline void netlab_read_creator(struct netlab_attempt *flow, struct netlab_udp_socket *socket)
+{
+	__builtin_memcpy(flow->process, socket->process, NETLAB_COMM);
+	flow->cgroup = socket->cgroup;
+	flow->process_started_ns = socket->process_started_ns;
+	flow->pid = socket->pid;
+	flow->uid = socket->uid;
+	flow->pid_source = NETLAB_PID_CREATE;
+}
+
+/* A socket of IPv6 that talks IPv4 sees mapped addresses (RFC 4291 section 2.5.5.2). */
+static __always_inline void netlab_as_the_socket_sees(u8 *into, u8 *address, bool mapped)
+{
+	if (!mapped) {
+		__builtin_memcpy(into, address, 16);
+		return;
+	}
+	into[10] = 0xff;
+	into[11] = 0xff;
+	__builtin_memcpy(into + 12, address, 4);
+}
+
+static __always_inline void netlab_read_flow(
+	struct netlab_attempt *flow, struct netlab_packet *packet, struct sock *sk, bool outgoing)
+{
+	struct netlab_udp_socket *socket = netlab_udp_sockets.lookup(&packet->key.cookie);
+	struct net *net = NULL;
+	bool mapped;
+
+	flow->socket = packet->key.cookie << 16 | bpf_get_smp_processor_id();
+	flow->cookie = packet->key.cookie;
+	flow->protocol = IPPROTO_UDP;
+	flow->local_port = packet->key.local_port;
+	flow->remote_port = packet->key.remote_port;
+	flow->opened_ns = bpf_ktime_get_ns();
+	NETLAB_READ(flow->family, sk->__sk_common.skc_family);
+	bpf_probe_read_kernel(&flow->last_state, 1, (void *)&sk->__sk_common.skc_state);
+	NETLAB_READ(net, sk->__sk_common.skc_net.net);
+	NETLAB_READ(flow->netns, net->ns.inum);
+	mapped = flow->family == NETLAB_AF_INET6 && packet->key.version == 4;
+	netlab_as_the_socket_sees(flow->local_address, packet->key.local_address, mapped);
+	netlab_as_the_socket_sees(flow->remote_address, packet->key.remote_address, mapped);
+	if (socket)
+		netlab_read_creator(flow, socket);
+	if (outgoing && netlab_sent_by_process(sk))
+		netlab_read_sender(flow);
+}
+
+/*
+ * Who made the socket may have handed it on: whether the owner is wanted is known when somebody sends. Nor is the
+ * direction known here: of a socket older than the capture this need not be the first packet.
+ */
+static __always_inline bool netlab_is_wanted_flow(struct netlab_attempt *flow)
+{
+	if (flow->pid_source == NETLAB_PID_SEND &&
+	    !NETLAB_WANTED_PROCESS(flow->pid, ((u64 *)flow->process)))
+		return false;
+	return netlab_has_wanted_ends(flow);
+}
+
+static __always_inline void netlab_add(struct netlab_attempt *flow, struct netlab_packet *packet, bool outgoing)
+{
+	flow->last_ns = bpf_ktime_get_coarse_ns();
+	if (outgoing) {
+		__sync_fetch_and_add(&flow->packets_sent, packet->packets);
+		__sync_fetch_and_add(&flow->bytes_sent, packet->bytes);
+	} else {
+		__sync_fetch_and_add(&flow->packets_received, packet->packets);
+		__sync_fetch_and_add(&flow->bytes_received, packet->bytes);
+	}
+	if (!flow->established_ns && (flow->direction == NETLAB_OUTGOING) != outgoing)
+		flow->established_ns = bpf_ktime_get_ns();
+}
+
+static __always_inline void netlab_begin_flow(struct netlab_packet *packet, struct sock *sk, bool outgoing)
+{
+	struct netlab_attempt *known, flow = {};
+	struct netlab_udp_socket *socket;
+	int failed;
+
+	netlab_read_flow(&flow, packet, sk, outgoing);
+	if (!netlab_is_wanted_flow(&flow))
+		return;
+	if (netlab_is_paused()) {
+		netlab_count(NETLAB_PACKETS_WHILE_PAUSED);
+		return;
+	}
+	flow.direction = outgoing ? NETLAB_OUTGOING : NETLAB_INCOMING;
+	netlab_add(&flow, packet, outgoing);
+	failed = netlab_flows.insert(&packet->key, &flow);
+	if (!failed) {
+		socket = netlab_udp_sockets.lookup(&packet->key.cookie);
+		if (socket)
+			__sync_fetch_and_add(&socket->flows, 1);
+		return;
+	}
+	known = failed == -NETLAB_EEXIST ? netlab_flows.lookup(&packet->key) : NULL;
+	if (known) {
+		netlab_add(known, packet, outgoing);	/* another CPU was faster */
+		return;
+	}
+	netlab_count(NETLAB_FLOWS_FULL);
+	if (netlab_flow_reports.ringbuf_output(&flow, sizeof(flow), BPF_RB_NO_WAKEUP))
+		netlab_count(NETLAB_PACKET_LOST);
+}
+
+static __always_inline int netlab_datagram(struct __sk_buff *skb, bool outgoing)
+{
+	struct netlab_packet *arrived, packet = {};
+	struct netlab_attempt *flow;
+	u64 socket = (u64)skb->sk, number = 0;
+	u32 zero = 0;
+
+	if (!netlab_read_packet(&packet, skb, outgoing))
+		return 1;
+	if (!NETLAB_WANTED_PORT(packet.key.local_port) && !NETLAB_WANTED_PORT(packet.key.remote_port))
+		return 1;
+	bpf_probe_read_kernel(&number, sizeof(number), &socket);	/* the verifier guards skb->sk, not a number */
+	flow = netlab_flows.lookup(&packet.key);
+	if (!flow)
+		netlab_begin_flow(&packet, (struct sock *)number, outgoing);
+	else
+		netlab_add(flow, &packet, outgoing);
+	if (outgoing && flow && flow->pid_source != NETLAB_PID_SEND && netlab_sent_by_process((struct sock *)number))
+		netlab_read_sender(flow);
+	arrived = outgoing ? NULL : netlab_arrived.lookup(&zero);
+	if (arrived)
+		__builtin_memcpy(arrived, &packet, sizeof(packet));
+	return 1;
+}
+
+int netlab_datagram_sent(struct __sk_buff *skb)
+{
+	return netlab_datagram(skb, true);
+}
+
+int netlab_datagram_received(struct __sk_buff *skb)
+{
+	return netlab_datagram(skb, false);
+}
+
+/* Raw tracepoint udp_fail_queue_rcv_skb(rc, sk, ...): right after netlab_datagram_received(), for the same packet. */
+int netlab_datagram_refused(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct sock *sk = (struct sock *)ctx->args[1];
+	struct netlab_packet *arrived;
+	struct netlab_attempt *flow;
+	u64 cookie = 0;
+	u32 zero = 0;
+
+	arrived = netlab_arrived.lookup(&zero);
+	NETLAB_READ(cookie, sk->__sk_common.skc_cookie);
+	if (!arrived || !cookie || arrived->key.cookie != cookie)
+		return 0;
+	flow = netlab_flows.lookup(&arrived->key);
+	if (!flow)
+		return 0;
+	__sync_fetch_and_add(&flow->packets_received, -arrived->packets);
+	__sync_fetch_and_add(&flow->bytes_received, -(u64)arrived->bytes);
+	__sync_fetch_and_add(&flow->receive_drops, arrived->packets);
+	return 0;
+}
+
+/* The flow of a connected socket, in the addresses that the socket uses. */
+static __always_inline bool netlab_read_connected(struct netlab_flow_key *key, struct sock *sk)
+{
+	struct ipv6_pinfo *pinet6 = NULL;
+	u16 local = 0, remote = 0, family = 0;
+	u32 *to = (u32 *)key->remote_address;
+
+	NETLAB_READ(local, ((struct inet_sock *)sk)->inet_sport);
+	NETLAB_READ(remote, sk->__sk_common.skc_dport);
+	if (!remote)
+		return false;
+	NETLAB_READ(key->cookie, sk->__sk_common.skc_cookie);
+	NETLAB_READ(family, sk->__sk_common.skc_family);
+	key->local_port = netlab_ntohs(local);
+	key->remote_port = netlab_ntohs(remote);
+	key->version = 4;
+	if (family == NETLAB_AF_INET6) {
+		bpf_probe_read_kernel(to, 16, &sk->__sk_common.skc_v6_daddr);
+		NETLAB_READ(pinet6, ((struct inet_sock *)sk)->pinet6);
+		bpf_probe_read_kernel(key->local_address, 16, &pinet6->saddr);
+		if (to[0] || to[1] || to[2] != __builtin_bswap32(0xffff))
+			key->version = 6;
+	}
+	if (key->version == 4) {
+		__builtin_memset(key->local_address, 0, 16);
+		__builtin_memset(key->remote_address, 0, 16);
+		bpf_probe_read_kernel(key->local_address, 4, &((struct inet_sock *)sk)->inet_saddr);
+		bpf_probe_read_kernel(key->remote_address, 4, &sk->__sk_common.skc_daddr);
+	}
+	return true;
+}
+
+/* Raw tracepoint inet_sk_error_report(sk): an ICMP error has come back, and the next call on the socket returns it. */
+int netlab_socket_error(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct sock *sk = (struct sock *)ctx->args[0];
+	struct netlab_flow_key key = {};
+	struct netlab_attempt *flow;
+	u16 protocol = 0;
+
+	NETLAB_READ(protocol, sk->sk_protocol);
+	if (protocol != IPPROTO_UDP || !netlab_read_connected(&key, sk))
+		return 0;
+	flow = netlab_flows.lookup(&key);
+	if (flow)
+		NETLAB_READ(flow->error, sk->sk_err);
+	return 0;
+}
+
+/* A socket is made, in the process that makes it. */
+int netlab_udp_created(struct bpf_sock *ctx)
+{
+	struct netlab_udp_socket made = {};
+	struct netlab_attempt owner = {};
+	u64 cookie;
+
+	if (ctx->protocol != IPPROTO_UDP)
+		return 1;
+	cookie = bpf_get_socket_cookie(ctx);
+	netlab_read_owner(&owner, NETLAB_PID_CREATE);
+	__builtin_memcpy(made.process, owner.process, NETLAB_COMM);
+	made.cgroup = owner.cgroup;
+	made.process_started_ns = owner.process_started_ns;
+	made.pid = owner.pid;
+	made.uid = owner.uid;
+	netlab_udp_sockets.update(&cookie, &made);
+	return 1;	/* allow */
+}
+
+/*
+ * The last descriptor of a socket is closed. The one flow of a connected socket, which most clients have, ends here; the
+ * flows of others user space finds by their socket.
+ */
+int netlab_udp_released(struct bpf_sock *ctx)
+{
+	u64 guarded = (u64)ctx, number = 0, cookie;
+	struct netlab_flow_key key = {};
+	struct netlab_attempt *flow = NULL, report = {};
+	struct netlab_udp_socket *socket;
+
+	if (ctx->protocol != IPPROTO_UDP)
+		return 1;
+	cookie = bpf_get_socket_cookie(ctx);
+	bpf_probe_read_kernel(&number, sizeof(number), &guarded);
+	socket = netlab_udp_sockets.lookup(&cookie);
+	if (socket && !socket->flows)
+		goto gone;
+	report.cookie = cookie;
+	if (socket && socket->flows == 1 && netlab_read_connected(&key, (struct sock *)number)) {
+		flow = netlab_flows.lookup(&key);
+		if (flow)
+			__builtin_memcpy(&report, flow, sizeof(report));
+	}
+	report.closed_ns = bpf_ktime_get_ns();
+	/* If the report does not fit, the flow stays until it is found idle. */
+	if (!netlab_flow_reports.ringbuf_output(&report, sizeof(report), BPF_RB_NO_WAKEUP) && flow)
+		netlab_flows.delete(&key);
+gone:
+	netlab_udp_sockets.delete(&cookie);
+	return 1;
+}

@@ -1,0 +1,135 @@
+"""UDP flows from the programs of bpf/udp.c: running ones, and those that ended with their socket or went idle."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import numpy as np
+import numpy.typing as npt
+
+from netlab.errors import CapabilityError, KernelError
+from netlab.frames import Gap, Missing
+from netlab.kernel import capabilities
+from netlab.kernel.bpf import CgroupHook, Program
+from netlab.tracer.closed import Closed
+from netlab.tracer.idle import UdpTimeouts
+from netlab.tracer.layout import ATTEMPT, FLOW_KEY
+from netlab.tracer.records import Attempts, chosen, joined, summed
+
+_FLOW_HOOKS = {
+    "netlab_udp_created": CgroupHook.SOCK_CREATE,
+    "netlab_udp_released": CgroupHook.SOCK_RELEASE,
+    "netlab_datagram_received": CgroupHook.INET_INGRESS,
+    "netlab_datagram_sent": CgroupHook.INET_EGRESS,
+}
+_TRACEPOINTS = {
+    "netlab_datagram_refused": ("udp_fail_queue_rcv_skb", "receive_drops"),
+    "netlab_socket_error": ("inet_sk_error_report", "error"),
+}
+_SWEEP_EVERY_S = 2.0
+
+
+class UdpSource:
+    """Follows UDP flows as long as *program* is attached."""
+
+    def __init__(self, program: Program, ended: Closed) -> None:
+        self._program, self._ended = program, ended
+        self._missing: list[Missing] = []
+        self._released = np.empty(0, ATTEMPT)  # sockets that were closed: cookie and moment
+        self._single = np.empty(0, ATTEMPT)  # flows that did not fit into the map, added up here
+        self._last_open: Attempts | None = None
+        self._lock = threading.RLock()
+        self._timeouts = UdpTimeouts()
+        self._next_sweep = 0.0
+        self._reports = program.ring("netlab_flow_reports", ATTEMPT)
+        self._flows = program.map("netlab_flows", FLOW_KEY, ATTEMPT)
+        self._attach()
+
+    def _attach(self) -> None:
+        root = capabilities.cgroup2_mount()
+        if root is None:
+            raise CapabilityError(
+                "no cgroup v2 tree is mounted, and UDP is followed on its root",
+                fix='Run: mount -t cgroup2 none /sys/fs/cgroup/unified; or capture(protocol="tcp")',
+            )
+        for function, hook in _FLOW_HOOKS.items():
+            self._program.attach_cgroup(function, root, hook)
+        for function, (event, lack) in _TRACEPOINTS.items():
+            try:
+                self._program.attach_raw_tracepoint(function, event)
+            except KernelError as error:
+                self._missing.append(Missing(lack, Gap.UNAVAILABLE, None, f"{error}: not known of UDP flows"))
+
+    def drain(self) -> None:
+        """Take over what the programs reported since the last call, and now and then what has ended since."""
+        with self._lock:
+            self._take_reports()
+            if time.monotonic() >= self._next_sweep:
+                self._sweep()
+
+    def _take_reports(self) -> None:
+        reports = self._reports.read()
+        if not len(reports):
+            return
+        ended, empty = reports["closed_ns"] != 0, reports["opened_ns"] == 0
+        self._released = joined([self._released, chosen(reports, empty)])
+        self._single = summed(joined([self._single, chosen(reports, ~ended)]))
+        self._ended.append(chosen(reports, ended & ~empty))
+
+    def _sweep(self) -> Attempts:
+        """Move the flows that have ended out of the map, and return the others.
+
+        A flow whose socket is closed ended then; an idle one ended with its last packet.
+        """
+        self._next_sweep = time.monotonic() + _SWEEP_EVERY_S
+        keys, flows = self._flows.items()
+        self._take_reports()  # after the map: what leaves it meanwhile is then in both, and counted once
+        over = self._over(flows)
+        if over.any():
+            taken = self._flows.take(keys[over])  # once more, and at once: a packet may have come meanwhile
+            self._end(taken)
+            flows = chosen(flows, ~over)
+        single_over = self._over(self._single)
+        self._end(chosen(self._single, single_over))
+        self._single = chosen(self._single, ~single_over)
+        self._released = self._released[:0]
+        return summed(joined([flows, self._single])) if len(self._single) else flows
+
+    def _over(self, flows: Attempts) -> npt.NDArray[np.bool_]:
+        if not len(flows):
+            return np.zeros(0, bool)
+        idle_ns = time.monotonic_ns() - flows["last_ns"].astype(np.int64)
+        over: npt.NDArray[np.bool_] = idle_ns > self._timeouts.of(flows)
+        return over | np.isin(flows["cookie"], self._released["cookie"])
+
+    def _end(self, flows: Attempts) -> None:
+        place = np.searchsorted(np.sort(self._released["cookie"]), flows["cookie"])
+        by_cookie = self._released[np.argsort(self._released["cookie"])]
+        last_ns = np.maximum(flows["last_ns"], flows["opened_ns"])  # it is a jiffy old at most
+        if len(by_cookie):
+            found = by_cookie[place.clip(max=len(by_cookie) - 1)]
+            last_ns = np.where(found["cookie"] == flows["cookie"], found["closed_ns"], last_ns)
+        flows["closed_ns"] = last_ns
+        self._ended.append(flows)
+
+    def open(self) -> Attempts:
+        """Return the flows that are running, in no order; after the end, those that were running then."""
+        if self._last_open is not None:
+            return self._last_open
+        with self._lock:
+            return self._sweep()
+
+    def expect(self, listed: Attempts, *, complete: bool) -> None:
+        """Take nothing from the list of sockets: a flow begins with the first packet that is seen."""
+
+    def pause(self) -> None:
+        """Go on with the flows that are followed; the programs leave out new ones."""
+
+    def last(self) -> None:
+        """Keep the running flows, whose map goes away."""
+        self._last_open = self.open()
+
+    def losses(self) -> list[Missing]:
+        """Say what this source cannot see."""
+        return self._missing

@@ -1,0 +1,591 @@
+"""UDP flows in netlab.capture(): real sockets send and receive, udp.toml has the rows to expect."""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import os
+import socket
+import struct
+import time
+import tomllib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from loopback import cookie
+from places import Place, told
+
+import netlab
+from netlab.lab import plan
+from netlab.lab.network import PracticeNetwork
+from netlab.tracer.session import Capture
+
+pytestmark = pytest.mark.privileged
+CASES = tomllib.loads(Path(__file__).with_name("udp.toml").read_text())["case"]
+UDP_SEGMENT = 103  # include/uapi/linux/udp.h
+GROUP = {4: "239.1.2.3", 6: "ff01::123"}
+
+
+@pytest.fixture(scope="module")
+def net() -> Iterator[PracticeNetwork]:
+    with netlab.lab.practice() as network:
+        yield network
+
+
+@pytest.fixture(scope="module")
+def capture() -> Iterator[Capture]:
+    """One for all cases: what each has begun is told apart by time."""
+    with netlab.capture(protocol="udp", backfill=False) as running:
+        yield running
+
+
+@pytest.fixture
+def opened() -> Iterator[contextlib.ExitStack]:
+    with contextlib.ExitStack() as sockets:
+        yield sockets
+
+
+class Peers:
+    """Makes UDP sockets in one place, and closes them in the end."""
+
+    def __init__(self, at: Place, opened: contextlib.ExitStack) -> None:
+        self.at, self._opened = at, opened
+
+    def unbound(self) -> socket.socket:
+        made = self._opened.enter_context(self.at.socket(socket.SOCK_DGRAM))
+        made.settimeout(10)
+        return made
+
+    def bound(self) -> socket.socket:
+        made = self.unbound()
+        made.bind((self.at.home, 0))
+        return made
+
+    def connected(self, to: socket.socket) -> socket.socket:
+        made = self.unbound()
+        made.connect(to.getsockname())
+        return made
+
+
+def connected_and_answered(peers: Peers) -> None:
+    server = peers.bound()
+    client = peers.connected(server)
+    for _ in range(2):
+        client.send(bytes(100))
+    _, place = server.recvfrom(200)
+    server.sendto(bytes(50), place)
+    client.recv(100)
+
+
+def unconnected_and_answered(peers: Peers) -> None:
+    server, client = peers.bound(), peers.unbound()
+    client.sendto(bytes(100), server.getsockname())
+    _, place = server.recvfrom(200)
+    server.sendto(bytes(50), place)
+    client.recvfrom(100)
+
+
+def unanswered(peers: Peers) -> None:
+    server = peers.bound()
+    peers.connected(server).send(bytes(7))
+    server.recv(10)
+
+
+def refused(peers: Peers) -> None:
+    closed = peers.bound()
+    client = peers.connected(closed)
+    closed.close()
+    client.send(b"?")
+    with pytest.raises(ConnectionRefusedError):
+        client.recv(10)
+
+
+def empty_datagram(peers: Peers) -> None:
+    server = peers.bound()
+    peers.connected(server).send(b"")
+    server.recv(10)
+
+
+def peeked_before_it_was_read(peers: Peers) -> None:
+    server = peers.bound()
+    peers.connected(server).send(bytes(30))
+    assert len(server.recv(10, socket.MSG_PEEK)) == 10
+    assert len(server.recv(100, socket.MSG_PEEK)) == 30
+    server.recv(100)
+
+
+def never_read(peers: Peers) -> None:
+    server = peers.bound()
+    client = peers.connected(server)
+    for _ in range(2):
+        client.send(bytes(30))
+
+
+def cut_by_a_short_buffer(peers: Peers) -> None:
+    server = peers.bound()
+    peers.connected(server).send(bytes(1000))
+    assert len(server.recv(10)) == 10
+
+
+def put_together_by_more(peers: Peers) -> None:
+    server = peers.bound()
+    client = peers.connected(server)
+    client.send(bytes(10), socket.MSG_MORE)
+    client.send(bytes(20))
+    assert len(server.recv(100)) == 30
+
+
+def segmented_by_the_kernel(peers: Peers) -> None:
+    server = peers.bound()
+    client = peers.connected(server)
+    client.setsockopt(socket.IPPROTO_UDP, UDP_SEGMENT, 1000)
+    client.send(bytes(2500))
+    assert [len(server.recv(3000)) for _ in range(3)] == [1000, 1000, 500]
+
+
+def in_fragments(peers: Peers) -> None:
+    client = peers.unbound()
+    client.connect((peers.at.web, peers.at.net.ports.udp_echo))
+    client.send(bytes(5000))
+    assert len(client.recv(6000)) == 5000
+
+
+def two_peers_in_turn(peers: Peers) -> None:
+    first, second, client = peers.bound(), peers.bound(), peers.unbound()
+    for size, server in enumerate((first, second), 1):
+        client.connect(server.getsockname())
+        client.send(bytes(size))
+        server.recv(10)
+
+
+def closed_by_its_process(peers: Peers) -> None:
+    server = peers.bound()
+    with peers.connected(server) as client:
+        client.send(bytes(5))
+    server.recv(10)
+
+
+def closed_with_many_peers(peers: Peers) -> None:
+    first, second = peers.bound(), peers.bound()
+    with peers.unbound() as client:
+        for size, server in enumerate((first, second), 1):
+            client.sendto(bytes(size), server.getsockname())
+            server.recv(10)
+
+
+def multicast(peers: Peers) -> None:
+    four, group = peers.at.family == 4, GROUP[peers.at.family]
+    sender, members = peers.unbound(), [peers.unbound() for _ in range(2)]
+    port = 0
+    for member in members:
+        member.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        member.bind((group, port))
+        port = member.getsockname()[1]
+        if four:
+            request = socket.inet_aton(group) + socket.inet_aton("127.0.0.1")
+            member.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, request)
+        else:
+            request = socket.inet_pton(socket.AF_INET6, group) + struct.pack("@I", 1)
+            member.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, request)
+    if four:
+        sender.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton("127.0.0.1"))
+    else:
+        sender.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, 1)
+    sender.sendto(bytes(9), (group, port))
+    assert [len(member.recv(10)) for member in members] == [9, 9]
+
+
+def to_itself(peers: Peers) -> None:
+    alone = peers.bound()
+    alone.sendto(bytes(4), alone.getsockname())
+    alone.recv(10)
+
+
+def mapped(peers: Peers) -> None:
+    if peers.at.family == 4:
+        return
+    with peers.at.net.client.entered(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind(("127.0.0.1", 0))
+        client = peers.unbound()
+        client.connect(("::ffff:127.0.0.1", server.getsockname()[1]))
+        client.send(bytes(3))
+        server.recv(10)
+
+
+def translated_on_this_host(peers: Peers) -> None:
+    at = peers.at
+    rule = f"meta l4proto udp th dport 53 dnat to {at.web if at.family == 4 else f'[{at.web}]'}:{at.net.ports.udp_echo}"
+    nft = f"""
+        table {"ip" if at.family == 4 else "ip6"} translated {{
+            chain output {{
+                type nat hook output priority -100
+                {rule}
+            }}
+        }}
+    """
+    at.net.client.run(["nft", "-f", "-"], input=nft, text=True, check=True)
+    try:
+        client = peers.unbound()
+        client.sendto(bytes(11), (at.web, 53))
+        assert client.recvfrom(20)[1][:2] == (at.web, 53)
+    finally:
+        at.run("nft", "delete", "table", "ip" if at.family == 4 else "ip6", "translated")
+
+
+def not_sent_for_want_of_a_route(peers: Peers) -> None:
+    nowhere = {4: "203.0.113.1", 6: "2001:db8:ffff::1"}[peers.at.family]
+    with (
+        peers.at.route(peers.at.net.client, "unreachable", nowhere),
+        pytest.raises(OSError, match="No route"),
+    ):
+        peers.unbound().sendto(b"?", (nowhere, 9))
+
+
+def raw_socket(peers: Peers) -> None:
+    with peers.at.net.client.entered():
+        raw = socket.socket(peers.at.kind, socket.SOCK_RAW, socket.IPPROTO_UDP)
+    with raw:
+        raw.sendto(struct.pack("!HHHH", 4000, 9, 8, 0), (peers.at.home, 0))
+
+
+def flows_since(capture: Capture, net: PracticeNetwork, start: pd.Timestamp) -> pd.DataFrame:
+    seen = capture.connections()
+    seen = seen[(seen["netns"] == net.client.inode) & (seen["opened_at"] >= start)]
+    return seen.sort_values("opened_at", kind="stable").reset_index(drop=True)
+
+
+@pytest.mark.parametrize("family", [4, 6])
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case["what"])
+def test_what_was_sent_is_what_the_rows_say(
+    net: PracticeNetwork,
+    capture: Capture,
+    opened: contextlib.ExitStack,
+    case: dict[str, Any],
+    family: plan.Family,
+) -> None:
+    what: Callable[[Peers], None] = globals()[case["what"]]
+    start = pd.Timestamp.now("UTC")
+    what(Peers(Place(net, family), opened))
+
+    seen = flows_since(capture, net, start)
+    expected = case.get(f"rows{family}", case.get("rows"))
+    columns = sorted({name for row in expected for name in row})
+    ordered = told(seen, columns)
+    assert len(ordered) == len(expected)
+    assert [
+        {name: found[name] for name in row} for found, row in zip(ordered, expected, strict=True)
+    ] == expected
+
+
+def test_both_ends_have_each_others_addresses_and_their_own_cookie(
+    net: PracticeNetwork, capture: Capture, opened: contextlib.ExitStack
+) -> None:
+    peers = Peers(Place(net, 6), opened)
+    start, server = pd.Timestamp.now("UTC"), peers.bound()
+    client = peers.connected(server)
+    client.send(b"?")
+    server.recv(10)
+
+    sent, received = flows_since(capture, net, start).itertuples()
+    assert (sent.local_address, sent.local_port) == client.getsockname()[:2]
+    assert (received.remote_address, received.remote_port) == client.getsockname()[:2]
+    assert (sent.remote_address, sent.remote_port) == server.getsockname()[:2]
+    assert (received.local_address, received.local_port) == server.getsockname()[:2]
+    assert (sent.cookie, received.cookie) == (cookie(client), cookie(server))
+
+
+def test_connect_ms_is_the_time_until_the_first_answer(
+    net: PracticeNetwork, capture: Capture, opened: contextlib.ExitStack
+) -> None:
+    peers = Peers(Place(net, 4), opened)
+    start, server = pd.Timestamp.now("UTC"), peers.bound()
+    client = peers.connected(server)
+    before = time.monotonic()
+    client.send(b"?")
+    sent = time.monotonic()
+    _, place = server.recvfrom(10)
+    time.sleep(0.05)
+    answered = time.monotonic()
+    server.sendto(b"!", place)
+    client.recv(10)
+    after = time.monotonic()
+
+    outgoing = flows_since(capture, net, start).iloc[0]
+    assert (answered - sent) * 1e3 <= outgoing["connect_ms"] <= (after - before) * 1e3
+
+
+def test_reused_ports_count_each_datagram_for_the_socket_that_got_it(
+    net: PracticeNetwork, capture: Capture, opened: contextlib.ExitStack
+) -> None:
+    peers = Peers(Place(net, 4), opened)
+    start, servers = pd.Timestamp.now("UTC"), [peers.unbound() for _ in range(2)]
+    port = 0
+    for server in servers:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        server.bind(("127.0.0.1", port))
+        port = server.getsockname()[1]
+    for _ in range(40):
+        peers.connected(servers[0]).send(b"?")
+
+    incoming = flows_since(capture, net, start).query("direction == 'incoming'")
+    for server in servers:
+        server.setblocking(False)
+        waiting = 0
+        with contextlib.suppress(BlockingIOError):
+            while server.recv(10):
+                waiting += 1
+        mine = incoming[incoming["cookie"] == cookie(server)]
+        assert mine["packets_received"].sum() == waiting > 0
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_datagrams_that_find_the_receive_queue_full_are_drops_and_not_received(
+    net: PracticeNetwork, capture: Capture, opened: contextlib.ExitStack, family: plan.Family
+) -> None:
+    peers = Peers(Place(net, family), opened)
+    start, server = pd.Timestamp.now("UTC"), peers.bound()
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    client = peers.connected(server)
+    for _ in range(100):
+        client.send(bytes(200))
+
+    incoming = flows_since(capture, net, start).iloc[1]
+    server.setblocking(False)
+    waiting = 0
+    with contextlib.suppress(BlockingIOError):
+        while server.recv(300):
+            waiting += 1
+    assert incoming["packets_received"] == waiting
+    assert incoming["bytes_received"] == 200 * waiting
+    assert incoming["receive_drops"] == 100 - waiting > 0
+
+
+def test_the_owner_is_who_sends_and_a_shared_socket_is_one_row(
+    net: PracticeNetwork, capture: Capture, opened: contextlib.ExitStack
+) -> None:
+    peers = Peers(Place(net, 4), opened)
+    start, server, client = pd.Timestamp.now("UTC"), peers.bound(), peers.unbound()
+    child = os.fork()
+    if not child:
+        client.sendto(bytes(10), server.getsockname())
+        os._exit(0)
+    os.waitpid(child, 0)
+    client.sendto(bytes(20), server.getsockname())
+
+    sent = flows_since(capture, net, start).query("direction == 'outgoing'")
+    assert sent[["pid", "pid_source", "bytes_sent"]].values.tolist() == [[child, "send", 30]]
+
+
+def test_a_socket_that_was_passed_on_belongs_to_who_sends_with_it(
+    net: PracticeNetwork, capture: Capture, opened: contextlib.ExitStack
+) -> None:
+    peers = Peers(Place(net, 4), opened)
+    start, server = pd.Timestamp.now("UTC"), peers.bound()
+    here, there = socket.socketpair()
+    child = os.fork()
+    if not child:
+        (descriptor,) = array.array("i", there.recvmsg(1, socket.CMSG_SPACE(4))[1][0][2])
+        with socket.socket(fileno=descriptor) as passed:
+            passed.sendto(b"?", server.getsockname())
+        os._exit(0)
+    with here, there, peers.unbound() as client:
+        socket.send_fds(here, [b"!"], [client.fileno()])
+        os.waitpid(child, 0)
+
+    sent = flows_since(capture, net, start).query("direction == 'outgoing'")
+    assert sent[["pid", "pid_source", "state"]].values.tolist() == [[child, "send", "closed"]]
+
+
+def test_who_only_receives_is_known_by_who_made_the_socket(
+    net: PracticeNetwork, capture: Capture, opened: contextlib.ExitStack
+) -> None:
+    peers = Peers(Place(net, 4), opened)
+    start, server = pd.Timestamp.now("UTC"), peers.bound()
+    peers.connected(server).send(b"?")
+
+    received = flows_since(capture, net, start).query("direction == 'incoming'").iloc[0]
+    assert (received["pid"], received["pid_source"]) == (os.getpid(), "create")
+    assert received["cmdline"]
+
+
+def test_a_silent_flow_ends_by_the_timeouts_of_its_namespace_sooner_without_an_answer(
+    net: PracticeNetwork, opened: contextlib.ExitStack
+) -> None:
+    peers = Peers(Place(net, 4), opened)
+    with net.client.entered():
+        sysctls = Path("/proc/sys/net/netfilter")
+        (sysctls / "nf_conntrack_udp_timeout").write_text("1")
+        (sysctls / "nf_conntrack_udp_timeout_stream").write_text("5")
+    with netlab.capture(protocol="udp", netns=net.client.netns, backfill=False) as capture:
+        server = peers.bound()
+        answered, alone = peers.connected(server), peers.connected(server)
+        alone.send(b"?")
+        answered.send(b"?")
+        for _ in range(2):
+            _, place = server.recvfrom(10)
+            if place == answered.getsockname():
+                server.sendto(b"!", place)
+        deadline = time.monotonic() + 30
+
+        def states() -> dict[int, set[str]]:
+            flows = capture.connections().astype({"state": str})
+            mine = flows[["local_port", "remote_port"]]
+            return {
+                end.getsockname()[1]: set(flows["state"][(mine == end.getsockname()[1]).any(axis=1)])
+                for end in (alone, answered)
+            }
+
+        while states()[alone.getsockname()[1]] != {"closed"} and time.monotonic() < deadline:
+            time.sleep(0.1)
+        now = states()
+        assert now[alone.getsockname()[1]] == {"closed"}
+        assert now[answered.getsockname()[1]] == {"established", "unconnected"}
+        while states()[answered.getsockname()[1]] != {"closed"} and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert states()[answered.getsockname()[1]] == {"closed"}
+        ended = capture.connections()
+    assert (ended["closed_at"] - ended["last_packet_at"]).dt.total_seconds().abs().max() == 0
+
+
+def test_a_flow_that_goes_on_after_it_was_over_is_another_row_and_no_byte_is_lost(
+    net: PracticeNetwork, opened: contextlib.ExitStack
+) -> None:
+    peers = Peers(Place(net, 4), opened)
+    with net.client.entered():
+        Path("/proc/sys/net/netfilter/nf_conntrack_udp_timeout").write_text("1")
+    with netlab.capture(protocol="udp", netns=net.client.netns, backfill=False) as capture:
+        server = peers.bound()
+        client = peers.connected(server)
+        client.send(bytes(10))
+        deadline = time.monotonic() + 30
+        while capture.connections()["closed_at"].isna().any() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        client.send(bytes(20))
+    flows = capture.connections()
+    assert flows.query("direction == 'outgoing'")["bytes_sent"].tolist() == [10, 20]
+    assert flows.query("direction == 'incoming'")["bytes_received"].tolist() == [10, 20]
+
+
+def test_more_flows_than_fit_are_added_up_all_the_same_and_said(
+    net: PracticeNetwork, opened: contextlib.ExitStack
+) -> None:
+    peers = Peers(Place(net, 4), opened)
+    with netlab.capture(protocol="udp", netns=net.client.netns, backfill=False, max_open=8) as capture:
+        server = peers.bound()
+        clients = [peers.connected(server) for _ in range(20)]
+        for size in range(1, 4):
+            for client in clients:
+                client.send(bytes(size))
+        running = capture.connections()
+    for flows in (running, capture.connections()):
+        assert len(flows) == 40
+        assert flows.query("direction == 'outgoing'")["bytes_sent"].tolist() == [6] * 20
+        assert flows.query("direction == 'incoming'")["packets_received"].tolist() == [3] * 20
+        gaps = netlab.coverage(flows)
+        said = gaps[gaps["detail"].str.contains("more than 8 flows")]
+        assert said["count"].tolist() == [3 * (40 - 8)]
+
+
+def test_a_client_gets_what_changed_and_each_flow_closed_once(
+    net: PracticeNetwork, opened: contextlib.ExitStack
+) -> None:
+    peers = Peers(Place(net, 4), opened)
+    with netlab.capture(protocol="udp", netns=net.client.netns, backfill=False) as capture:
+        server = peers.bound()
+        client = peers.connected(server)
+        capture.register("me")
+        client.send(bytes(10))
+        first = capture.delta("me")
+        client.send(bytes(5))
+        client.close()
+        second = capture.delta("me").sort_values("direction")
+        third = capture.delta("me")
+    assert first["delta_bytes_sent"].tolist() == [10, 0]
+    assert first["delta_bytes_received"].tolist() == [0, 10]
+    assert first["delta_retransmits"].isna().all()
+    outgoing = second[second["direction"] == "outgoing"]
+    assert outgoing[["state", "delta_bytes_sent", "bytes_sent", "new"]].values.tolist() == [
+        ["closed", 5, 15, False]
+    ]
+    assert third.empty
+
+
+def test_flows_of_a_pause_are_left_out_and_their_packets_counted(
+    net: PracticeNetwork, opened: contextlib.ExitStack
+) -> None:
+    peers = Peers(Place(net, 4), opened)
+    with netlab.capture(protocol="udp", netns=net.client.netns, backfill=False) as capture:
+        server = peers.bound()
+        followed, unseen = peers.connected(server), peers.connected(server)
+        followed.send(bytes(1))
+        capture.pause()
+        followed.send(bytes(2))
+        unseen.send(bytes(4))
+        capture.resume()
+    flows = capture.connections()
+    assert flows.query("direction == 'outgoing'")["bytes_sent"].tolist() == [3]
+    gaps = netlab.coverage(flows)
+    assert gaps[gaps["kind"] == "unseen"]["count"].tolist() == [2]  # it left, and it arrived
+
+
+def test_flows_of_older_sockets_say_that_they_may_have_begun_before(
+    net: PracticeNetwork, opened: contextlib.ExitStack
+) -> None:
+    peers = Peers(Place(net, 4), opened)
+    server = peers.bound()
+    client, silent = peers.connected(server), peers.connected(server)
+    client.send(bytes(100))
+    _, place = server.recvfrom(200)
+    with netlab.capture(protocol="udp", netns=net.client.netns) as capture:
+        server.sendto(bytes(7), place)  # the first packet that is seen goes the other way
+    flows = capture.connections().set_index("local_port")
+    mine = flows.loc[client.getsockname()[1]]
+    assert mine[["seen", "direction", "bytes_sent", "bytes_received"]].tolist() == [
+        "backfill",
+        "outgoing",
+        0,
+        7,
+    ]
+    assert (mine["pid"], mine["pid_source"]) == (os.getpid(), "socket")
+    quiet = flows.loc[silent.getsockname()[1]]
+    assert quiet["seen"] == "backfill"
+    assert quiet[["bytes_sent", "packets_received", "opened_at"]].isna().all()
+    details = " ".join(netlab.coverage(flows.reset_index())["detail"])
+    assert "UDP flows of sockets older than the capture" in details
+    assert "silent in the capture" in details
+
+
+@pytest.mark.parametrize(
+    ("only", "sizes"),
+    [
+        ({"port": 7001}, [1]),
+        ({"remote": "127.0.0.2"}, [2]),
+        ({"exclude_remote": {"127.0.0.2": "udp *"}}, [1]),
+        ({"exclude_remote": {"127.0.0.2": "tcp *"}}, [1, 2]),
+        ({"process": "nobody"}, []),
+        ({"pid": os.getpid(), "direction": "outgoing"}, [1, 2]),
+        ({"direction": "incoming"}, []),
+    ],
+)
+def test_filters_apply_to_flows(
+    net: PracticeNetwork, opened: contextlib.ExitStack, only: dict[str, Any], sizes: list[int]
+) -> None:
+    peers = Peers(Place(net, 4), opened)
+    with netlab.capture(protocol="udp", netns=net.client.netns, backfill=False, **only) as capture:
+        for size, place in enumerate([("127.0.0.1", 7001), ("127.0.0.2", 7002)], 1):
+            with peers.unbound() as server, peers.unbound() as client:
+                server.bind(place)
+                client.sendto(bytes(size), place)
+                server.recv(10)
+    flows = capture.connections()
+    assert flows.query("direction == 'outgoing'")["bytes_sent"].tolist() == sizes
+
+
+def test_tcp_alone_has_nothing_run_per_packet() -> None:
+    with netlab.capture(protocol="tcp", cost=True) as capture:
+        programs = capture.cost()["name"].tolist()
+    assert "netlab_state_changed" in programs
+    assert not [name for name in programs if "datagram" in name]
