@@ -101,8 +101,8 @@ static __always_inline bool netlab_read_packet(struct netlab_packet *packet, str
 	if (!socket)
 		return false;
 	socket = bpf_sk_fullsock(socket);
-	if (!socket || socket->protocol != IPPROTO_UDP)
-		return false;
+	if (!socket || socket->protocol != IPPROTO_UDP || socket->type != SOCK_DGRAM)
+		return false;	/* raw sockets, too, may say that they are for UDP */
 	NETLAB_READ(network, whole->network_header);
 	NETLAB_READ(transport, whole->transport_header);
 	packet->key.version = skb->protocol == netlab_ntohs(NETLAB_IP4) ? 4 : 6;
@@ -376,7 +376,7 @@ int netlab_udp_created(struct bpf_sock *ctx)
 	struct netlab_attempt owner = {};
 	u64 cookie;
 
-	if (ctx->protocol != IPPROTO_UDP)
+	if (ctx->protocol != IPPROTO_UDP || ctx->type != SOCK_DGRAM)
 		return 1;
 	cookie = bpf_get_socket_cookie(ctx);
 	netlab_read_owner(&owner, NETLAB_PID_CREATE);
@@ -400,7 +400,7 @@ int netlab_udp_released(struct bpf_sock *ctx)
 	struct netlab_attempt *flow = NULL, report = {};
 	struct netlab_udp_socket *socket;
 
-	if (ctx->protocol != IPPROTO_UDP)
+	if (ctx->protocol != IPPROTO_UDP || ctx->type != SOCK_DGRAM)
 		return 1;
 	cookie = bpf_get_socket_cookie(ctx);
 	bpf_probe_read_kernel(&number, sizeof(number), &guarded);

@@ -15,7 +15,7 @@ CONNECTIONS = Schema(
         Column(
             "state",
             _CATEGORY,
-            "TCP state as in RFC 9293, UDP: established (connected socket) or unconnected; closed when it ended",
+            "TCP state as in RFC 9293; UDP: established (connected) or unconnected; closed when it ended",
         ),
         Column("direction", _CATEGORY, "outgoing, incoming, or unknown"),
         Column("local_address", _TEXT, "this end's address as the socket sees it"),

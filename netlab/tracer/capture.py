@@ -40,7 +40,7 @@ def capture(
     max_open: int = 65_536,
     max_closed: int = 1_000_000,
 ) -> Capture:
-    """Follow TCP connection attempts and UDP flows over IPv4 and IPv6 in every network namespace of this host.
+    """Follow TCP connection attempts and UDP flows, over IPv4 and IPv6, in every network namespace here.
 
     Parameters
     ----------

@@ -29,7 +29,8 @@ def frame(connections: pd.DataFrame, change: npt.NDArray[np.void], dropped: int)
         How many closed attempts this client can no longer be told of.
     """
     data: dict[str, Any] = {name: connections[name] for name in connections.columns}
-    data |= {f"delta_{name}": change[name] for name in COUNTED}
+    for name in COUNTED:
+        data[f"delta_{name}"] = np.ma.array(change[name], mask=connections[name].isna())
     told = DELTAS.frame(data | {"new": change["is_new"]})
     lost = [Missing("connections", Gap.LOST, dropped, _DROPPED)] if dropped else []
     told.attrs["coverage"] = [*connections.attrs["coverage"], *map(asdict, lost)]

@@ -52,7 +52,7 @@ class Snapshot:
 
 
 def take(only: Collection[int] | None = None, *, protocol: int = 0) -> Snapshot:
-    """List the sockets of *protocol* (0: of both) in every namespace, or in those whose inodes are in *only*."""
+    """List the sockets of *protocol* (0: both) in every namespace, or in those whose inodes are in *only*."""
     read = [read for number, read in _TABLES.items() if protocol in {0, number}]
     answers = spaces.ask(
         spaces.ALL, lambda: (sockdiag.joined(table() for table in read), ephemeral_ports()), only=only

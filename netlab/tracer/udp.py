@@ -1,4 +1,4 @@
-"""UDP flows from the programs of bpf/udp.c: running ones, and those that ended with their socket or went idle."""
+"""UDP flows from the programs of bpf/udp.c: those running, those whose socket closed, those gone idle."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ from netlab.tracer.session import Capture
 pytestmark = pytest.mark.privileged
 CASES = tomllib.loads(Path(__file__).with_name("udp.toml").read_text())["case"]
 UDP_SEGMENT = 103  # include/uapi/linux/udp.h
-GROUP = {4: "239.1.2.3", 6: "ff01::123"}
+GROUP = {4: "239.1.2.3", 6: "ff02::123"}
 
 
 @pytest.fixture(scope="module")
@@ -179,22 +179,24 @@ def closed_with_many_peers(peers: Peers) -> None:
 def multicast(peers: Peers) -> None:
     four, group = peers.at.family == 4, GROUP[peers.at.family]
     sender, members = peers.unbound(), [peers.unbound() for _ in range(2)]
+    with peers.at.net.client.entered():
+        link = next(index for index, name in socket.if_nameindex() if name != "lo")
     port = 0
     for member in members:
         member.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        member.bind((group, port))
+        member.bind((group, port) if four else (group, port, 0, link))
         port = member.getsockname()[1]
         if four:
             request = socket.inet_aton(group) + socket.inet_aton("127.0.0.1")
             member.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, request)
         else:
-            request = socket.inet_pton(socket.AF_INET6, group) + struct.pack("@I", 1)
+            request = socket.inet_pton(socket.AF_INET6, group) + struct.pack("@I", link)
             member.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, request)
     if four:
         sender.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton("127.0.0.1"))
     else:
-        sender.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, 1)
-    sender.sendto(bytes(9), (group, port))
+        sender.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, link)
+    sender.sendto(bytes(9), (group, port) if four else (group, port, 0, link))
     assert [len(member.recv(10)) for member in members] == [9, 9]
 
 
@@ -217,12 +219,12 @@ def mapped(peers: Peers) -> None:
 
 def translated_on_this_host(peers: Peers) -> None:
     at = peers.at
-    rule = f"meta l4proto udp th dport 53 dnat to {at.web if at.family == 4 else f'[{at.web}]'}:{at.net.ports.udp_echo}"
+    family, server = {4: ("ip", at.web), 6: ("ip6", f"[{at.web}]")}[at.family]
     nft = f"""
-        table {"ip" if at.family == 4 else "ip6"} translated {{
+        table {family} translated {{
             chain output {{
                 type nat hook output priority -100
-                {rule}
+                meta l4proto udp th dport 53 dnat to {server}:{at.net.ports.udp_echo}
             }}
         }}
     """
@@ -232,7 +234,7 @@ def translated_on_this_host(peers: Peers) -> None:
         client.sendto(bytes(11), (at.web, 53))
         assert client.recvfrom(20)[1][:2] == (at.web, 53)
     finally:
-        at.run("nft", "delete", "table", "ip" if at.family == 4 else "ip6", "translated")
+        at.run("nft", "delete", "table", family, "translated")
 
 
 def not_sent_for_want_of_a_route(peers: Peers) -> None:
@@ -376,7 +378,7 @@ def test_the_owner_is_who_sends_and_a_shared_socket_is_one_row(
     client.sendto(bytes(20), server.getsockname())
 
     sent = flows_since(capture, net, start).query("direction == 'outgoing'")
-    assert sent[["pid", "pid_source", "bytes_sent"]].values.tolist() == [[child, "send", 30]]
+    assert sent[["pid", "pid_source", "bytes_sent"]].to_numpy().tolist() == [[child, "send", 30]]
 
 
 def test_a_socket_that_was_passed_on_belongs_to_who_sends_with_it(
@@ -396,7 +398,7 @@ def test_a_socket_that_was_passed_on_belongs_to_who_sends_with_it(
         os.waitpid(child, 0)
 
     sent = flows_since(capture, net, start).query("direction == 'outgoing'")
-    assert sent[["pid", "pid_source", "state"]].values.tolist() == [[child, "send", "closed"]]
+    assert sent[["pid", "pid_source", "state"]].to_numpy().tolist() == [[child, "send", "closed"]]
 
 
 def test_who_only_receives_is_known_by_who_made_the_socket(
@@ -507,7 +509,7 @@ def test_a_client_gets_what_changed_and_each_flow_closed_once(
     assert first["delta_bytes_received"].tolist() == [0, 10]
     assert first["delta_retransmits"].isna().all()
     outgoing = second[second["direction"] == "outgoing"]
-    assert outgoing[["state", "delta_bytes_sent", "bytes_sent", "new"]].values.tolist() == [
+    assert outgoing[["state", "delta_bytes_sent", "bytes_sent", "new"]].to_numpy().tolist() == [
         ["closed", 5, 15, False]
     ]
     assert third.empty
@@ -586,6 +588,6 @@ def test_filters_apply_to_flows(
 
 def test_tcp_alone_has_nothing_run_per_packet() -> None:
     with netlab.capture(protocol="tcp", cost=True) as capture:
-        programs = capture.cost()["name"].tolist()
+        programs = capture.cost()["program"].tolist()
     assert "netlab_state_changed" in programs
     assert not [name for name in programs if "datagram" in name]
