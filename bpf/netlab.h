@@ -105,6 +105,7 @@ enum netlab_counter {
 	NETLAB_NESTED_CHANGE,	/* a state change in the middle of another, taken care of */
 	NETLAB_FLOWS_FULL,	/* a UDP packet went into the ring buffer, because the map was full */
 	NETLAB_PACKET_LOST,	/* nor did it fit there */
+	NETLAB_TRANSLATION_UNKNOWN,	/* a UDP packet was tracked by a conntrack that came after the start */
 	NETLAB_PACKETS_WHILE_PAUSED,	/* a UDP packet of no flow that is followed, while the capture was paused */
 	NETLAB_COUNTERS,
 };

@@ -5,6 +5,9 @@
  * cgroup_skb programs on the root cgroup see whole datagrams: before fragmentation on the way out, after reassembly on
  * the way in, once for each socket that gets a copy. A flow lives in netlab_flows until its socket is closed or user
  * space finds it idle. What a process peeks at without taking it, or never takes, makes no difference here.
+ *
+ * Compile-time settings beside those of netlab.h:
+ *   NETLAB_CONN_STATUS, NETLAB_CONN_TUPLES  offsets in struct nf_conn, where conntrack was there at the start
  */
 #include "netlab.h"
 
@@ -15,6 +18,18 @@
 #define NETLAB_IS_REPLY 3
 #define NETLAB_CTINFO 7UL	/* the bits of skb->_nfct that are ctinfo: include/linux/skbuff.h */
 #define NETLAB_EEXIST 17
+
+/* struct nf_conntrack_tuple_hash, include/net/netfilter/nf_conntrack_tuple.h: the type is in a module on some kernels. */
+struct netlab_tracked {
+	u64 list[2];
+	u8 from[16];
+	u16 from_port;
+	u16 family;
+	u8 to[16];
+	u16 to_port;
+	u8 protocol;
+	u8 direction;
+};
 
 struct netlab_flow_key {
 	u8 local_address[16];	/* as in the packet: IPv4 uses the first four bytes */
@@ -74,21 +89,26 @@ static __always_inline void netlab_read_addresses(struct netlab_packet *packet, 
 static __always_inline void netlab_undo_translation(struct netlab_packet *packet, struct sk_buff *skb)
 {
 	unsigned long tracked = 0, status = 0;
-	struct nf_conntrack_tuple tuple = {};
-	struct nf_conn *entry;
+	struct netlab_tracked tuple;
+	u8 *entry;
 
 	NETLAB_READ(tracked, skb->_nfct);
-	entry = (struct nf_conn *)(tracked & ~NETLAB_CTINFO);
+	entry = (u8 *)(tracked & ~NETLAB_CTINFO);
 	if (!entry)
 		return;
-	NETLAB_READ(status, entry->status);
+#ifdef NETLAB_CONN_STATUS
+	bpf_probe_read_kernel(&status, sizeof(status), entry + NETLAB_CONN_STATUS);
 	if (!(status & NETLAB_TRANSLATED))
 		return;
-	NETLAB_READ(tuple, entry->tuplehash[(tracked & NETLAB_CTINFO) >= NETLAB_IS_REPLY].tuple);
-	__builtin_memcpy(packet->key.local_address, &tuple.src.u3, 16);
-	__builtin_memcpy(packet->key.remote_address, &tuple.dst.u3, 16);
-	packet->key.local_port = netlab_ntohs(tuple.src.u.all);
-	packet->key.remote_port = netlab_ntohs(tuple.dst.u.all);
+	bpf_probe_read_kernel(&tuple, sizeof(tuple), entry + NETLAB_CONN_TUPLES +
+			      ((tracked & NETLAB_CTINFO) >= NETLAB_IS_REPLY) * sizeof(tuple));
+	__builtin_memcpy(packet->key.local_address, tuple.from, 16);
+	__builtin_memcpy(packet->key.remote_address, tuple.to, 16);
+	packet->key.local_port = netlab_ntohs(tuple.from_port);
+	packet->key.remote_port = netlab_ntohs(tuple.to_port);
+#else
+	netlab_count(NETLAB_TRANSLATION_UNKNOWN);
+#endif
 }
 
 /* Tell whether the packet is a UDP socket's, and read what there is to count. */

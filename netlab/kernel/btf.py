@@ -8,6 +8,7 @@ name are empty. Offsets are therefore right by construction, which foreign heade
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import platform
 import re
@@ -63,6 +64,18 @@ def header_tree() -> Path:
 def has_field(struct: str, field: str) -> bool:
     """Tell whether the running kernel's *struct* has a member named *field*."""
     return re.search(rf"\b{re.escape(field)}(\[\d+\])?(: \d+)?;", _definition(struct)) is not None
+
+
+def module_offsets(module: str, struct: str) -> dict[str, int]:
+    """Return the byte offsets of the members of a kernel module's *struct*; none if it is not loaded."""
+    file = VMLINUX.with_name(module)
+    if not file.exists():
+        return {}
+    types = json.loads(_bpftool("--json", "btf", "dump", "file", str(file), "--base-btf", str(VMLINUX)))[
+        "types"
+    ]
+    found = [one for one in types if one["kind"] == "STRUCT" and one["name"] == struct]
+    return {member["name"]: member["bits_offset"] // 8 for one in found for member in one["members"]}
 
 
 @cache

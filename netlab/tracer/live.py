@@ -29,6 +29,10 @@ from netlab.tracer.udp import UdpSource
 _DRAIN_EVERY_S = 0.05
 _CLOCK_MONOTONIC_COARSE = 6  # include/uapi/linux/time.h; its resolution is one jiffy
 _MISSED = "state changes came in the middle of another on the same CPU: so many connections at most"
+_LATE_CONNTRACK = (
+    "packets were tracked by a conntrack that was loaded after the start: if it translates, flows are under "
+    "translated addresses"
+)
 _SHARED = {"netlab_attempt": ATTEMPT, "netlab_process_key": PROCESS_KEY, "netlab_process": PROCESS}
 _LAYOUTS = {"tcp": {"netlab_change": CHANGE}, "udp": {"netlab_flow_key": FLOW_KEY}}
 _FILES = {socket.IPPROTO_TCP: ["tcp"], socket.IPPROTO_UDP: ["udp"]}
@@ -148,6 +152,12 @@ class Live(Closes):
                 "packets were not added up in time",
             ),
             (
+                Counter.TRANSLATION_UNKNOWN,
+                "local_address, remote_address of UDP flows",
+                Gap.APPROXIMATE,
+                _LATE_CONNTRACK,
+            ),
+            (
                 Counter.PACKETS_WHILE_PAUSED,
                 "packets, bytes of UDP flows",
                 Gap.UNSEEN,
@@ -222,7 +232,17 @@ def kernel_macros(*, changes: bool = False) -> dict[str, str]:
         "NETLAB_CHANGES": str(int(changes)),
         "NETLAB_US_PER_JIFFY": str(tick_us),
         "NETLAB_TOTAL_RTO(tp)": "(tp)->total_rto" if counted else f"{NOT_COUNTED}U",
+        **_conntrack_macros(),
     }
+
+
+def _conntrack_macros() -> dict[str, str]:
+    """Return where an entry of conntrack has what the programs read, if conntrack is there."""
+    fields = {"NETLAB_CONN_STATUS": "status", "NETLAB_CONN_TUPLES": "tuplehash"}
+    if btf.has_field("nf_conn", "status"):
+        return {macro: f"__builtin_offsetof(struct nf_conn, {field})" for macro, field in fields.items()}
+    offsets = btf.module_offsets("nf_conntrack", "nf_conn")
+    return {macro: str(offsets[field]) for macro, field in fields.items()} if offsets else {}
 
 
 def monotonic_to_utc_ns() -> int:
