@@ -118,10 +118,12 @@ class TcpSource:
         """Take ends without a start for those of the *listed* attempts.
 
         Any other end without a start is of an attempt that nobody wanted to follow; or, when the list is
-        *complete*, everybody is followed and nothing was paused, of one whose start was missed.
+        *complete*, every owner and direction is followed and nothing was paused, of one whose start was
+        missed.
         """
         self.drain()
-        self._strangers = complete and not self._wanted.by_owner
+        hidden = self._wanted.by_owner or self._wanted.direction  # an end alone does not tell these
+        self._strangers = complete and not hidden
         self._listed = listed["cookie"][self._may_belong(listed)]
 
     def pause(self) -> None:

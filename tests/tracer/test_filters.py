@@ -283,6 +283,15 @@ def test_a_connection_from_before_that_ends_in_the_capture_keeps_the_direction_i
     assert frame["state"].tolist() == ["closed"]
 
 
+@pytest.mark.privileged
+@pytest.mark.parametrize("direction", ["incoming", "outgoing"])
+def test_an_end_of_the_other_direction_is_no_row(echo: Echo, direction: str) -> None:
+    with netlab.capture(direction=direction, port=echo.port) as capture:
+        echo.talk(4, 1)
+
+    assert capture.connections()["direction"].tolist() == [direction]
+
+
 def test_an_address_that_is_not_known_yet_passes() -> None:
     unknown = np.concatenate([record(4, ("0.0.0.0", 0), ("10.0.0.1", 80)), record(6, ("::", 0), ("::1", 80))])
 
