@@ -333,6 +333,22 @@ def test_a_forked_child_takes_nothing_from_the_capture_of_its_parent(echo: Echo)
     assert len(capture.connections()) == 40
 
 
+def test_attempts_around_the_start_and_the_stop_are_what_they_were(closed_port: int) -> None:
+    refused = f"while True:\n  with socket.socket() as s: s.connect_ex(('127.0.0.1', {closed_port}))"
+    with subprocess.Popen([sys.executable, "-c", f"import socket\n{refused}"]) as busy:
+        try:
+            frames = []
+            for _ in range(2):
+                with netlab.capture(port=closed_port) as capture:
+                    while not len(capture.failures()):
+                        time.sleep(0.01)
+                frames.append(capture.failures())
+        finally:
+            busy.kill()
+
+    assert {error for frame in frames for error in frame["error"]} == {"ECONNREFUSED"}
+
+
 def test_captures_start_in_several_threads_at_once(echo: Echo) -> None:
     with ThreadPoolExecutor(3) as threads:
         captures = list(threads.map(lambda _: netlab.capture(port=echo.port).start(), range(3)))
