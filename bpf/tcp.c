@@ -293,16 +293,17 @@ static __always_inline struct netlab_attempt *netlab_asking_now(void)
 	return known && known->unsent ? known : NULL;
 }
 
-/* Raw tracepoint fib_table_lookup(table, flow, hop, error): a table without a match is no error yet, -EAGAIN. */
+/*
+ * Raw tracepoint fib_table_lookup(table, flow, hop, error): a table without a match is no error yet, -EAGAIN. A later one
+ * that has the route takes it back: what fails then has another reason.
+ */
 int netlab_route4(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct flowi4 *flow = (struct flowi4 *)ctx->args[1];
-	int error = ctx->args[3];
 	struct netlab_attempt *known;
+	int error = ctx->args[3];
 	u32 to = 0, v4;
 
-	if (error >= 0)
-		return 0;
 	known = netlab_asking_now();
 	if (!known)
 		return 0;

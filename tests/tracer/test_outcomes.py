@@ -391,6 +391,19 @@ def shared_by_fork(at: Place) -> None:
         assert len(until_closed(server)) == 30
 
 
+def blocked_by_a_policy(at: Place) -> None:
+    """The table for local addresses has no route, the next one has: that is not why connect() fails."""
+    family, rule, policy = f"-{at.family}", ("pref", "100", "lookup", "main"), ("dst", at.web, "dir", "out")
+    at.run("ip", family, "rule", "add", *rule)
+    at.run("ip", "xfrm", "policy", "add", *policy, "action", "block")
+    try:
+        with at.socket() as client, pytest.raises(PermissionError):
+            client.connect((at.web, 80))
+    finally:
+        at.run("ip", "xfrm", "policy", "delete", *policy)
+        at.run("ip", family, "rule", "del", *rule)
+
+
 def told(frame: pd.DataFrame, columns: list[str]) -> list[dict[str, object]]:
     rows = frame[columns].astype(object)
     return rows.where(rows.notna(), "NA").to_dict("records")
