@@ -93,17 +93,18 @@ class Capture:
 
         In this order nothing falls between: a socket that opens meanwhile is in both, and counted once.
         """
-        self._expect(State.NEW, doing="start")
-        self._watch = self._begin()
-        try:
-            self._to_utc_ns = monotonic_to_utc_ns()
-            if self._options.backfill:
-                self._before = snapshot.take()
-            self._watch.expect(self._before.attempts, complete=self._options.backfill)
-        except BaseException:
-            self._watch.close()
-            raise
-        self._state = State.RUNNING
+        with self._lock:
+            self._expect(State.NEW, doing="start")
+            watch = self._begin()
+            try:
+                self._to_utc_ns = monotonic_to_utc_ns()
+                if self._options.backfill:
+                    self._before = snapshot.take()
+                watch.expect(self._before.attempts, complete=self._options.backfill)
+            except BaseException:
+                watch.close()
+                raise
+            self._watch, self._state = watch, State.RUNNING
         if self._options.duration_s is not None:
             threading.Thread(target=self._stop_in_time, name="netlab-duration", daemon=True).start()
         return self

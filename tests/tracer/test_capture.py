@@ -376,6 +376,34 @@ def test_an_interrupt_in_the_last_look_still_detaches(echo: Echo, monkeypatch: p
     assert len(capture.connections()) == 4
 
 
+def test_a_start_that_was_interrupted_is_none_and_can_be_made_again(
+    echo: Echo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    capture = netlab.capture(port=echo.port)
+    with monkeypatch.context() as patch:
+        patch.setattr("netlab.tracer.snapshot.take", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            capture.start()
+
+    with pytest.raises(netlab.CaptureError, match="not been started"):
+        capture.connections()
+    with capture:
+        echo.talk(4, 1)
+    assert len(capture.connections()) == 2
+
+
+def test_a_capture_that_two_threads_start_is_started_once(echo: Echo) -> None:
+    capture = netlab.capture(port=echo.port)
+    with ThreadPoolExecutor(2) as threads:
+        failures = [one.exception() for one in [threads.submit(capture.start) for _ in range(2)]]
+    capture.stop()
+
+    assert [type(failure) for failure in failures if failure] == [netlab.CaptureError]
+
+
 def test_a_capture_with_a_duration_ends_by_itself(echo: Echo) -> None:
     with netlab.capture(port=echo.port, duration_s=0.5) as capture:
         echo.talk(4, 1)
