@@ -121,13 +121,15 @@ class Capture:
 
     def pause(self) -> None:
         """Stop following new attempts; those already followed go on. Skipped ones are counted."""
-        self._expect(State.RUNNING, doing="pause").pause(paused=True)
-        self._state = State.PAUSED
+        with self._lock:
+            self._expect(State.RUNNING, doing="pause").pause(paused=True)
+            self._state = State.PAUSED
 
     def resume(self) -> None:
         """Follow new attempts again."""
-        self._expect(State.PAUSED, doing="resume").pause(paused=False)
-        self._state = State.RUNNING
+        with self._lock:
+            self._expect(State.PAUSED, doing="resume").pause(paused=False)
+            self._state = State.RUNNING
 
     def stop(self) -> None:
         """Detach everything and keep what was seen; safe to call again."""

@@ -404,6 +404,20 @@ def test_a_capture_that_two_threads_start_is_started_once(echo: Echo) -> None:
     assert [type(failure) for failure in failures if failure] == [netlab.CaptureError]
 
 
+def test_a_pause_at_the_very_end_comes_before_or_after_it(echo: Echo) -> None:
+    with netlab.capture(port=echo.port, duration_s=0.3) as capture:
+        while True:
+            try:
+                capture.pause()
+                capture.resume()
+            except netlab.NetlabError as error:
+                refused = error
+                break
+
+    assert isinstance(refused, netlab.CaptureError)
+    assert capture.state == "stopped"
+
+
 def test_a_capture_with_a_duration_ends_by_itself(echo: Echo) -> None:
     with netlab.capture(port=echo.port, duration_s=0.5) as capture:
         echo.talk(4, 1)
