@@ -318,6 +318,13 @@ def test_a_bad_filter_is_refused_with_the_entry_and_the_fix(case: dict[str, Any]
         assert words in str(refusal.value)
 
 
+def test_a_name_is_cut_where_the_kernel_cuts_it() -> None:
+    records = np.zeros(2, ATTEMPT)
+    records["process"] = ["äöüäöüäö".encode()[:15], b"another"]
+
+    assert Filter.of(process="äöüäöüäö").keeps(records).tolist() == [True, False]
+
+
 def test_only_numbers_get_into_the_programs() -> None:
     hostile = Filter.of(
         process='");evil(("', remote="2001:db8::/33", exclude_local={"10.0.0.0/9": "tcp 5-6"}, port=[1, 2, 9]
