@@ -73,6 +73,10 @@ class Clients:
         self._by_name[name].heard_ns = now_ns
         return self._by_name[name]
 
+    def keep(self, account: Client) -> None:
+        """Take *account* for that of its client from now on."""
+        self._by_name[account.name] = account
+
     def _expire(self, now_ns: int) -> None:
         silent = [
             client.name

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from types import TracebackType
 from typing import Self, TypeAlias
@@ -258,14 +258,16 @@ class Capture:
         """
         with self._lock:
             look = self._look()
-            account = self._clients.get(client, time.monotonic_ns())
+            account = replace(self._clients.get(client, time.monotonic_ns()))
             told, closed = look.told(account.seen)
             change = clients.changes(account, told.attempts[:closed], told.attempts[closed:])
             dropped = look.dropped(account.seen)
             account.seen, account.closed_dropped = look.ended.following, account.closed_dropped + dropped
             changed = np.flatnonzero(change["is_changed"])
             order = changed[np.argsort(told.attempts["opened_ns"][changed], kind="stable")]
-            return deltas.frame(look.frame(told.where(order)), change[order], dropped)
+            frame = deltas.frame(look.frame(told.where(order)), change[order], dropped)
+            self._clients.keep(account)  # not before: after an interrupt the next call tells all of it
+            return frame
 
     def debug_state(self, client: str) -> dict[str, int]:
         """Return what is kept for *client*: for finding out why its account looks odd."""

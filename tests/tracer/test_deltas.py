@@ -54,6 +54,23 @@ def test_an_attempt_that_never_left_is_told_once_though_its_socket_stays() -> No
     assert [frame["error"].tolist() for frame in frames] == [["EHOSTUNREACH"], []]
 
 
+def test_a_delta_that_was_interrupted_is_told_by_the_next_one(
+    echo: Echo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with netlab.capture(port=echo.port) as capture:
+        capture.register("one")
+        echo.talk(4, 10)
+        with monkeypatch.context() as patch:
+            patch.setattr("netlab.tracer.deltas.frame", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                capture.delta("one")
+
+        assert total([capture.delta("one")], "delta_bytes_sent") == 20
+
+
 def test_each_client_gets_what_changed_since_its_own_last_call(echo: Echo) -> None:
     with netlab.capture(port=echo.port) as capture:
         capture.register("often")
