@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+import weakref
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from types import TracebackType
@@ -63,6 +64,15 @@ _ADVICE = {
 }
 
 
+def _close_elsewhere(watch: Watch, process: int) -> None:
+    """End what a capture that nobody has any more has left running.
+
+    In a thread of its own: garbage is collected anywhere, in the thread that `close` waits for too.
+    """
+    if os.getpid() == process:
+        threading.Thread(target=watch.close, name="netlab-forgotten", daemon=True).start()
+
+
 class Capture:
     """TCP connection attempts followed by eBPF; made by `netlab.capture()`.
 
@@ -105,6 +115,8 @@ class Capture:
                 watch.close()
                 raise
             self._watch, self._state = watch, State.RUNNING
+            self._forgotten = weakref.finalize(self, _close_elsewhere, watch, self._process)
+            self._forgotten.atexit = False  # descriptors go with the process anyway
         if self._options.duration_s is not None:
             threading.Thread(target=self._stop_in_time, name="netlab-duration", daemon=True).start()
         return self
@@ -145,6 +157,7 @@ class Capture:
             finally:  # an interrupt in the last look must not leave anything attached
                 if self._watch is not None:
                     self._watch.close()
+                    self._forgotten.detach()
                 self._stopped_ns = time.monotonic_ns()
                 self._state = State.STOPPED
                 self._ended.set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import signal
@@ -10,6 +11,7 @@ import socket
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -454,6 +456,19 @@ def programs() -> set[str]:
     return {
         program["name"] for program in json.loads(run.stdout) if program.get("name", "").startswith("netlab")
     }
+
+
+def test_a_capture_that_is_forgotten_ends() -> None:
+    def running() -> set[str]:
+        return {thread.name for thread in threading.enumerate() if thread.name.startswith("netlab-")}
+
+    netlab.capture().start()
+
+    gc.collect()
+    deadline = time.monotonic() + 10
+    while running() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert running() == set()
 
 
 def test_sigkill_in_mid_capture_leaves_no_program_attached() -> None:
