@@ -271,16 +271,17 @@ static __always_inline struct netlab_attempt *netlab_asking_now(void)
 	return known && known->unsent ? known : NULL;
 }
 
-/* Raw tracepoint fib_table_lookup(table, flow, hop, error): a table without a match is no error yet, -EAGAIN. */
+/*
+ * Raw tracepoint fib_table_lookup(table, flow, hop, error): a table without a match is no error yet, -EAGAIN. A later one
+ * that has the route takes it back: what fails then has another reason.
+ */
 int netlab_route4(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct flowi4 *flow = (struct flowi4 *)ctx->args[1];
-	int error = ctx->args[3];
 	struct netlab_attempt *known;
+	int error = ctx->args[3];
 	u32 to = 0, v4;
 
-	if (error >= 0)
-		return 0;
 	known = netlab_asking_now();
 	if (!known)
 		return 0;
@@ -411,6 +412,19 @@ static __always_inline void netlab_closing(struct sock *sk)
 		netlab_find_owner(known, sk, NETLAB_PID_CLOSE);
 }
 
+/*
+ * connect() had no local port and failed, or left the SYN to a write that never came (TCP_FASTOPEN_CONNECT): a closing
+ * process has shut the socket down first. ECONNRESET is of the socket's connection before: nobody can answer yet.
+ */
+static __always_inline void netlab_without_syn(struct netlab_attempt *attempt, struct sock *sk)
+{
+	u8 shutdown = 0;
+
+	NETLAB_READ(shutdown, sk->sk_shutdown);
+	if (!attempt->error || attempt->error == NETLAB_ECONNRESET)
+		attempt->error = shutdown ? NETLAB_ECANCELED : NETLAB_EADDRNOTAVAIL;
+}
+
 static __always_inline void netlab_closed_now(struct sock *sk, int before, u64 now, u32 depth)
 {
 	struct netlab_attempt *attempt, *known;
@@ -435,6 +449,8 @@ static __always_inline void netlab_closed_now(struct sock *sk, int before, u64 n
 	netlab_read_counters(attempt, sk, depth);
 	if (!attempt->established_ns)
 		attempt->syn_retransmits = attempt->retransmits;
+	if (before == TCP_SYN_SENT && !attempt->packets_sent)
+		netlab_without_syn(attempt, sk);
 	netlab_find_owner(attempt, sk, NETLAB_PID_CLOSE);
 	attempt->closed_ns = now;
 	attempt->last_state = before;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 
 from netlab import checks
 from netlab.errors import BadInput, CapabilityError
@@ -126,11 +127,11 @@ def capture(
         exclude_local=exclude_local,
     )
     if duration_s is not None:
-        checks.positive("duration_s", duration_s, unit="seconds")
+        checks.positive("duration_s", duration_s, unit="seconds", most=threading.TIMEOUT_MAX)
     checks.positive("client_expiry_s", client_expiry_s, unit="seconds")
     checks.whole("max_open", max_open, 1, 1 << 24)
     checks.whole("max_closed", max_closed, 1, 1 << 30)
-    checks.positive("poll_every_s", poll_every_s, unit="seconds")
+    checks.positive("poll_every_s", poll_every_s, unit="seconds", most=threading.TIMEOUT_MAX)
     if checks.choice("mode", mode, _MODES) == "poll":
         _refuse_with_poll(events=events, cost=cost)
     else:

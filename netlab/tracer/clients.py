@@ -73,6 +73,10 @@ class Clients:
         self._by_name[name].heard_ns = now_ns
         return self._by_name[name]
 
+    def keep(self, account: Client) -> None:
+        """Take *account* for that of its client from now on."""
+        self._by_name[account.name] = account
+
     def _expire(self, now_ns: int) -> None:
         silent = [
             client.name
@@ -93,7 +97,7 @@ def changes(client: Client, closed: Attempts, opened: Attempts) -> npt.NDArray[n
     keys = [_keys(closed), _keys(opened)]
     totals = [_totals(closed), _totals(opened)]
     told = []
-    for part, (key, total) in enumerate(zip(keys, totals, strict=True)):
+    for part, (attempts, key, total) in enumerate(zip((closed, opened), keys, totals, strict=True)):
         place = client.keys.get_indexer(key) if len(client.keys) else np.full(len(key), -1)
         change = np.zeros(len(total), CHANGES)
         change["is_new"] = place < 0
@@ -105,7 +109,8 @@ def changes(client: Client, closed: Attempts, opened: Attempts) -> npt.NDArray[n
             total[name] = np.where(back, before, total[name])
             change[name][back] = 0
         moved = np.any([change[name] != 0 for name in COUNTED], axis=0)
-        change["is_changed"] = moved | change["is_new"] | (part == 0)
+        told_before = (place >= 0) & (attempts["unsent"] != 0)  # it failed in connect() and stayed open
+        change["is_changed"] = moved | change["is_new"] | ((part == 0) & ~told_before)
         told.append(change)
     client.keys, client.totals = keys[1], totals[1]
     return np.concatenate(told)

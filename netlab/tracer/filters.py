@@ -106,7 +106,7 @@ class Filter:
         ports = [f"((p) >= {low} && (p) <= {high})" for low, high in _runs(self.ports)]
         owners = [f"(pid) == {pid}" for pid in self.pids]
         for name in self.names:
-            low, high = struct.unpack("=QQ", name.encode().ljust(16, b"\0"))
+            low, high = struct.unpack("=QQ", os.fsencode(name).ljust(16, b"\0"))
             owners.append(f"((name)[0] == {low}ULL && (name)[1] == {high}ULL)")
         ways = [Direction.UNKNOWN, self.direction] if self.direction else []
         return {
@@ -123,7 +123,7 @@ class Filter:
         if self.ports:
             keep &= np.isin(attempts["local_port"], self.ports) | np.isin(attempts["remote_port"], self.ports)
         if self.by_owner:
-            names = np.array([name.encode() for name in self.names], "S16")
+            names = np.array([os.fsencode(name) for name in self.names], "S16")
             keep &= np.isin(attempts["pid"], self.pids) | np.isin(attempts["process"], names)
         if self.protocol:
             keep &= attempts["protocol"] == self.protocol
@@ -227,4 +227,4 @@ def _name(value: object) -> str:
             f"process {value!r} is not a process name",
             fix='Give the name as ps -o comm shows it, such as "curl"',
         )
-    return value.encode()[:_COMM_BYTES].decode(errors="ignore")
+    return os.fsdecode(os.fsencode(value)[:_COMM_BYTES])  # the kernel cuts in the middle of a character too

@@ -90,11 +90,19 @@ def _without(attempts: Attempts, left_out: npt.NDArray[np.bool_]) -> Attempts:
 
 
 def _ended(opened: Attempts, closed: Attempts) -> npt.NDArray[np.bool_]:
-    """Tell which open records have a closed one: the same socket with the same start."""
+    """Tell which open records have a closed one: the same socket with the same start.
+
+    The start moves on when the SYN is sent. A record from before that has ended too when any later attempt of
+    its socket has: there is no second one before the first is over.
+    """
     ours, theirs = (
         pd.MultiIndex.from_arrays([part["socket"], part["opened_ns"]]) for part in (opened, closed)
     )
-    return ours.isin(theirs)
+    ended: npt.NDArray[np.bool_] = ours.isin(theirs)
+    for place in np.flatnonzero((opened["unsent"] != 0) & ~ended):  # caught in connect(): hardly ever one
+        of_socket = closed["socket"] == opened["socket"][place]
+        ended[place] = (of_socket & (closed["opened_ns"] >= opened["opened_ns"][place])).any()
+    return ended
 
 
 def _listed(listed: Attempts, seen: Attempts) -> npt.NDArray[np.bool_]:

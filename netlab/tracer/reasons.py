@@ -32,13 +32,11 @@ def explain(
 ) -> tuple[pd.Categorical, pd.Series]:
     """Return the `error` and `reason` columns of attempt records in their present *states*.
 
-    For a socket that leaves SYN-SENT the kernel may have no errno: it had no local port left for it, and no
-    SYN was sent (EADDRNOTAVAIL is what connect(2) returned), or its own process closed it (ECANCELED).
+    A socket that leaves SYN-SENT without an errno was closed by its own process (ECANCELED).
     """
     codes = attempts["error"].astype(np.int64)
     connecting = attempts["last_state"] == State.SYN_SENT
     unsent = (attempts["unsent"] != 0) & (states == State.CLOSE)
-    codes[(codes == 0) & connecting & (attempts["packets_sent"] == 0)] = errno.EADDRNOTAVAIL
     codes[(codes == 0) & connecting] = errno.ECANCELED
     unanswered = (codes == errno.ETIMEDOUT) & connecting
     rejected = (codes == errno.ECONNREFUSED) & (attempts["packets_received"] == 0)

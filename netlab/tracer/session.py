@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import threading
 import time
-from dataclasses import dataclass
+import weakref
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from types import TracebackType
 from typing import Self, TypeAlias
@@ -63,6 +64,15 @@ _ADVICE = {
 }
 
 
+def _close_elsewhere(watch: Watch, process: int) -> None:
+    """End what a capture that nobody has any more has left running.
+
+    In a thread of its own: garbage is collected anywhere, in the thread that `close` waits for too.
+    """
+    if os.getpid() == process:
+        threading.Thread(target=watch.close, name="netlab-forgotten", daemon=True).start()
+
+
 class Capture:
     """TCP connection attempts and UDP flows followed by eBPF; made by `netlab.capture()`.
 
@@ -93,17 +103,20 @@ class Capture:
 
         In this order nothing falls between: a socket that opens meanwhile is in both, and counted once.
         """
-        self._expect(State.NEW, doing="start")
-        self._watch = self._begin()
-        try:
-            self._to_utc_ns = monotonic_to_utc_ns()
-            if self._options.backfill:
-                self._before = snapshot.take(protocol=self._options.wanted.protocol)
-            self._watch.expect(self._before.attempts, complete=self._options.backfill)
-        except BaseException:
-            self._watch.close()
-            raise
-        self._state = State.RUNNING
+        with self._lock:
+            self._expect(State.NEW, doing="start")
+            watch = self._begin()
+            try:
+                self._to_utc_ns = monotonic_to_utc_ns()
+                if self._options.backfill:
+                    self._before = snapshot.take(protocol=self._options.wanted.protocol)
+                watch.expect(self._before.attempts, complete=self._options.backfill)
+            except BaseException:
+                watch.close()
+                raise
+            self._watch, self._state = watch, State.RUNNING
+            self._forgotten = weakref.finalize(self, _close_elsewhere, watch, self._process)
+            self._forgotten.atexit = False  # descriptors go with the process anyway
         if self._options.duration_s is not None:
             threading.Thread(target=self._stop_in_time, name="netlab-duration", daemon=True).start()
         return self
@@ -120,13 +133,15 @@ class Capture:
 
     def pause(self) -> None:
         """Stop following new attempts; those already followed go on. Skipped ones are counted."""
-        self._expect(State.RUNNING, doing="pause").pause(paused=True)
-        self._state = State.PAUSED
+        with self._lock:
+            self._expect(State.RUNNING, doing="pause").pause(paused=True)
+            self._state = State.PAUSED
 
     def resume(self) -> None:
         """Follow new attempts again."""
-        self._expect(State.PAUSED, doing="resume").pause(paused=False)
-        self._state = State.RUNNING
+        with self._lock:
+            self._expect(State.PAUSED, doing="resume").pause(paused=False)
+            self._state = State.RUNNING
 
     def stop(self) -> None:
         """Detach everything and keep what was seen; safe to call again."""
@@ -142,6 +157,7 @@ class Capture:
             finally:  # an interrupt in the last look must not leave anything attached
                 if self._watch is not None:
                     self._watch.close()
+                    self._forgotten.detach()
                 self._stopped_ns = time.monotonic_ns()
                 self._state = State.STOPPED
                 self._ended.set()
@@ -255,14 +271,16 @@ class Capture:
         """
         with self._lock:
             look = self._look()
-            account = self._clients.get(client, time.monotonic_ns())
+            account = replace(self._clients.get(client, time.monotonic_ns()))
             told, closed = look.told(account.seen)
             change = clients.changes(account, told.attempts[:closed], told.attempts[closed:])
             dropped = look.dropped(account.seen)
             account.seen, account.closed_dropped = look.ended.following, account.closed_dropped + dropped
             changed = np.flatnonzero(change["is_changed"])
             order = changed[np.argsort(told.attempts["opened_ns"][changed], kind="stable")]
-            return deltas.frame(look.frame(told.where(order)), change[order], dropped)
+            frame = deltas.frame(look.frame(told.where(order)), change[order], dropped)
+            self._clients.keep(account)  # not before: after an interrupt the next call tells all of it
+            return frame
 
     def debug_state(self, client: str) -> dict[str, int]:
         """Return what is kept for *client*: for finding out why its account looks odd."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -57,29 +58,31 @@ class TcpSource:
         self._attach()
 
     def _attach(self) -> None:
-        """Attach the state changes last: what they begin finds everything else in place."""
+        """Attach what makes cookies first, and connect() last; `detach` goes the other way.
+
+        A call that the hooks of connect() have seen then finds the programs that see how it goes on.
+        """
         root = capabilities.cgroup2_mount()
-        if root is None:
-            none = "no cgroup v2 tree is mounted"
-            self._miss("cookie", f"{none}; {_NO_COOKIES}")
-            self._miss("connections", f"{none}; {_NO_UNSENT}")
-        else:
-            for what, hooks, lack in (
-                ("cookie", _COOKIE_HOOKS, _NO_COOKIES),
-                ("connections", _CONNECT_HOOKS, _NO_UNSENT),
-            ):
-                try:
-                    for function, hook in hooks.items():
-                        self._program.attach_cgroup(function, root, hook)
-                except (KernelError, CapabilityError) as error:
-                    self._miss(what, f"{error}; {lack}")
+        self._attach_cgroup(root, _COOKIE_HOOKS, "cookie", _NO_COOKIES)
+        for function, event in _TRACEPOINTS.items():
+            self._program.attach_raw_tracepoint(function, event)
         try:
             for function, event in _ROUTE_TRACEPOINTS.items():
                 self._program.attach_raw_tracepoint(function, event)
         except KernelError as error:
             self._miss("error", f"{error}; {_NO_ROUTES}")
-        for function, event in _TRACEPOINTS.items():
-            self._program.attach_raw_tracepoint(function, event)
+        self._attach_cgroup(root, _CONNECT_HOOKS, "connections", _NO_UNSENT)
+
+    def _attach_cgroup(self, root: Path | None, hooks: dict[str, CgroupHook], what: str, lack: str) -> None:
+        """Attach *hooks*; where that is not possible, say that *what* is missing, and how it shows."""
+        if root is None:
+            self._miss(what, f"no cgroup v2 tree is mounted; {lack}")
+            return
+        try:
+            for function, hook in hooks.items():
+                self._program.attach_cgroup(function, root, hook)
+        except (KernelError, CapabilityError) as error:
+            self._miss(what, f"{error}; {lack}")
 
     def _miss(self, what: str, detail: str) -> None:
         self._missing.append(Missing(what, Gap.UNAVAILABLE, None, detail))
@@ -119,10 +122,12 @@ class TcpSource:
         """Take ends without a start for those of the *listed* attempts.
 
         Any other end without a start is of an attempt that nobody wanted to follow; or, when the list is
-        *complete*, everybody is followed and nothing was paused, of one whose start was missed.
+        *complete*, every owner and direction is followed and nothing was paused, of one whose start was
+        missed.
         """
         self.drain()
-        self._strangers = complete and not self._wanted.by_owner
+        hidden = self._wanted.by_owner or self._wanted.direction  # an end alone does not tell these
+        self._strangers = complete and not hidden
         self._listed = listed["cookie"][self._may_belong(listed)]
 
     def pause(self) -> None:

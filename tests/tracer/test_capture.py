@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import signal
@@ -10,6 +11,7 @@ import socket
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -333,6 +335,22 @@ def test_a_forked_child_takes_nothing_from_the_capture_of_its_parent(echo: Echo)
     assert len(capture.connections()) == 40
 
 
+def test_attempts_around_the_start_and_the_stop_are_what_they_were(closed_port: int) -> None:
+    refused = f"while True:\n  with socket.socket() as s: s.connect_ex(('127.0.0.1', {closed_port}))"
+    with subprocess.Popen([sys.executable, "-c", f"import socket\n{refused}"]) as busy:
+        try:
+            frames = []
+            for _ in range(2):
+                with netlab.capture(port=closed_port) as capture:
+                    while not len(capture.failures()):
+                        time.sleep(0.01)
+                frames.append(capture.failures())
+        finally:
+            busy.kill()
+
+    assert {error for frame in frames for error in frame["error"]} == {"ECONNREFUSED"}
+
+
 def test_captures_start_in_several_threads_at_once(echo: Echo) -> None:
     with ThreadPoolExecutor(3) as threads:
         captures = list(threads.map(lambda _: netlab.capture(port=echo.port).start(), range(3)))
@@ -358,6 +376,48 @@ def test_an_interrupt_in_the_last_look_still_detaches(echo: Echo, monkeypatch: p
     assert capture.state == "stopped"
     assert capture.wait(timeout_s=1)
     assert len(capture.connections()) == 4
+
+
+def test_a_start_that_was_interrupted_is_none_and_can_be_made_again(
+    echo: Echo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    capture = netlab.capture(port=echo.port)
+    with monkeypatch.context() as patch:
+        patch.setattr("netlab.tracer.snapshot.take", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            capture.start()
+
+    with pytest.raises(netlab.CaptureError, match="not been started"):
+        capture.connections()
+    with capture:
+        echo.talk(4, 1)
+    assert len(capture.connections()) == 2
+
+
+def test_a_capture_that_two_threads_start_is_started_once(echo: Echo) -> None:
+    capture = netlab.capture(port=echo.port)
+    with ThreadPoolExecutor(2) as threads:
+        failures = [one.exception() for one in [threads.submit(capture.start) for _ in range(2)]]
+    capture.stop()
+
+    assert [type(failure) for failure in failures if failure] == [netlab.CaptureError]
+
+
+def test_a_pause_at_the_very_end_comes_before_or_after_it(echo: Echo) -> None:
+    with netlab.capture(port=echo.port, duration_s=0.3) as capture:
+        while True:
+            try:
+                capture.pause()
+                capture.resume()
+            except netlab.NetlabError as error:
+                refused = error
+                break
+
+    assert isinstance(refused, netlab.CaptureError)
+    assert capture.state == "stopped"
 
 
 def test_a_capture_with_a_duration_ends_by_itself(echo: Echo) -> None:
@@ -396,6 +456,19 @@ def programs() -> set[str]:
     return {
         program["name"] for program in json.loads(run.stdout) if program.get("name", "").startswith("netlab")
     }
+
+
+def test_a_capture_that_is_forgotten_ends() -> None:
+    def running() -> set[str]:
+        return {thread.name for thread in threading.enumerate() if thread.name.startswith("netlab-")}
+
+    netlab.capture().start()
+
+    gc.collect()
+    deadline = time.monotonic() + 10
+    while running() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert running() == set()
 
 
 def test_sigkill_in_mid_capture_leaves_no_program_attached() -> None:

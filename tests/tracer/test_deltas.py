@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 import pandas as pd
 import pytest
 from loopback import Echo, finish
@@ -34,6 +36,39 @@ def test_deltas_add_up_to_what_was_sent_and_each_close_is_told_once(echo: Echo) 
     assert sum(map(len, closed)) == 4
     assert total(outgoing, "new") == 4
     assert len(capture.delta("one")) == 0
+
+
+def test_an_attempt_that_never_left_is_told_once_though_its_socket_stays() -> None:
+    with netlab.lab.practice() as net:
+        net.client.run(["ip", "route", "add", "unreachable", "203.0.113.0/24"], check=True)
+        with net.client.entered():
+            client = socket.socket()
+        with netlab.capture(remote="203.0.113.0/24") as capture, client:
+            capture.register("one")
+            with pytest.raises(OSError, match="No route"):
+                client.connect(("203.0.113.1", 80))
+            frames = [capture.delta("one")]
+            client.close()
+            frames.append(capture.delta("one"))
+
+    assert [frame["error"].tolist() for frame in frames] == [["EHOSTUNREACH"], []]
+
+
+def test_a_delta_that_was_interrupted_is_told_by_the_next_one(
+    echo: Echo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with netlab.capture(port=echo.port) as capture:
+        capture.register("one")
+        echo.talk(4, 10)
+        with monkeypatch.context() as patch:
+            patch.setattr("netlab.tracer.deltas.frame", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                capture.delta("one")
+
+        assert total([capture.delta("one")], "delta_bytes_sent") == 20
 
 
 def test_each_client_gets_what_changed_since_its_own_last_call(echo: Echo) -> None:

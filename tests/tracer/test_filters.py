@@ -286,6 +286,15 @@ def test_a_connection_from_before_that_ends_in_the_capture_keeps_the_direction_i
     assert frame["state"].tolist() == ["closed"]
 
 
+@pytest.mark.privileged
+@pytest.mark.parametrize("direction", ["incoming", "outgoing"])
+def test_an_end_of_the_other_direction_is_no_row(echo: Echo, direction: str) -> None:
+    with netlab.capture(direction=direction, port=echo.port) as capture:
+        echo.talk(4, 1)
+
+    assert capture.connections()["direction"].tolist() == [direction]
+
+
 def test_an_address_that_is_not_known_yet_passes() -> None:
     unknown = np.concatenate([record(4, ("0.0.0.0", 0), ("10.0.0.1", 80)), record(6, ("::", 0), ("::1", 80))])
 
@@ -310,6 +319,13 @@ def test_a_bad_filter_is_refused_with_the_entry_and_the_fix(case: dict[str, Any]
 
     for words in case["words"]:
         assert words in str(refusal.value)
+
+
+def test_a_name_is_cut_where_the_kernel_cuts_it() -> None:
+    records = np.zeros(2, ATTEMPT)
+    records["process"] = ["äöüäöüäö".encode()[:15], b"another"]
+
+    assert Filter.of(process="äöüäöüäö").keeps(records).tolist() == [True, False]
 
 
 def test_only_numbers_get_into_the_programs() -> None:

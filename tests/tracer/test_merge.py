@@ -43,6 +43,21 @@ def test_a_socket_used_again_is_two_attempts() -> None:
     assert table.attempts["opened_ns"].tolist() == [10, 20]
 
 
+def test_an_attempt_read_before_its_syn_and_again_when_it_closed_counts_once() -> None:
+    asking = attempts(
+        {"socket": 1, "cookie": 5, "opened_ns": 10, "unsent": 1},
+        {"socket": 2, "cookie": 6, "opened_ns": 30, "unsent": 1},
+    )
+    closed = attempts(
+        {"socket": 1, "cookie": 5, "opened_ns": 11, "closed_ns": 20},
+        {"socket": 2, "cookie": 6, "opened_ns": 9, "closed_ns": 20},
+    )
+
+    table = merge(closed, asking, Snapshot.empty(), Snapshot.empty())
+
+    assert table.attempts[["socket", "opened_ns"]].tolist() == [(1, 11), (2, 9), (2, 30)]
+
+
 def test_a_socket_listed_before_that_closed_takes_its_owner_from_the_list() -> None:
     closed = attempts({"socket": 1, "cookie": 5, "bytes_sent": 9})
     before = listed({"cookie": 5, "pid": 42, "pid_source": PidSource.SOCKET, "direction": Direction.INCOMING})

@@ -25,7 +25,7 @@ from netlab.tracer.session import Capture
 
 pytestmark = pytest.mark.privileged
 CASES = tomllib.loads(Path(__file__).with_suffix("").with_name("outcomes.toml").read_text())["case"]
-MSG_FASTOPEN, TCP_FASTOPEN, TCP_SYNCNT = 0x2000_0000, 23, 7
+MSG_FASTOPEN, TCP_FASTOPEN, TCP_FASTOPEN_CONNECT, TCP_SYNCNT = 0x2000_0000, 23, 30, 7
 NOWHERE = {4: "203.0.113.1", 6: "2001:db8:ffff::1"}
 SECOND = {4: "127.0.0.2", 6: "::1"}
 
@@ -340,6 +340,52 @@ def shared_by_fork(at: Place) -> None:
         client.sendall(bytes(10))
         client.close()
         assert len(until_closed(server)) == 30
+
+
+def blocked_by_a_policy(at: Place) -> None:
+    """The table for local addresses has no route, the next one has: that is not why connect() fails."""
+    family, rule, policy = f"-{at.family}", ("pref", "100", "lookup", "main"), ("dst", at.web, "dir", "out")
+    at.run("ip", family, "rule", "add", *rule)
+    at.run("ip", "xfrm", "policy", "add", *policy, "action", "block")
+    try:
+        with at.socket() as client, pytest.raises(PermissionError):
+            client.connect((at.web, 80))
+    finally:
+        at.run("ip", "xfrm", "policy", "delete", *policy)
+        at.run("ip", family, "rule", "del", *rule)
+
+
+def fast_open_that_never_sends(at: Place) -> None:
+    """With a cookie from before, connect() leaves the SYN to the first write."""
+    with at.listener() as listening:
+        listening.setsockopt(socket.IPPROTO_TCP, TCP_FASTOPEN, 8)
+        with at.socket() as first:
+            first.sendto(b"fast", MSG_FASTOPEN, listening.getsockname())
+            with listening.accept()[0] as server:
+                assert server.recv(4, socket.MSG_WAITALL) == b"fast"
+                first.shutdown(socket.SHUT_WR)
+                assert server.recv(1) == b""
+        with at.socket() as client:
+            client.setsockopt(socket.IPPROTO_TCP, TCP_FASTOPEN_CONNECT, 1)
+            client.connect(listening.getsockname())
+
+
+def no_free_local_port_after_a_connection(at: Place) -> None:
+    """connect(AF_UNSPEC) leaves ECONNRESET behind in the socket."""
+    with at.listener() as listening, at.socket() as client, at.socket() as taken:
+        with at.net.client.entered():
+            usual = Path("/proc/sys/net/ipv4/ip_local_port_range")
+            before = usual.read_text()
+            usual.write_text("50001 50001")
+        try:
+            client.connect(listening.getsockname())
+            disconnect(client)
+            taken.connect(listening.getsockname())
+            with pytest.raises(OSError, match="Cannot assign"):
+                client.connect(listening.getsockname())
+        finally:
+            with at.net.client.entered():
+                usual.write_text(before)
 
 
 @pytest.mark.parametrize("family", [4, 6])
