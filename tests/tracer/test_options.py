@@ -25,7 +25,6 @@ import netlab
         ({"mode": "poll", "poll_every_s": 1e12}, "poll_every_s 1000000000000.0"),
         ({"max_open": 0}, "max_open 0"),
         ({"prot": 443}, "Did you mean 'port'"),
-        ({"protocol": "udp"}, "TCP only"),
     ],
 )
 def test_an_option_that_cannot_be_right_is_refused(options: dict[str, object], words: str) -> None:
