@@ -1,4 +1,4 @@
-"""No byte and no segment lost or counted twice: what several clients are told against what the sockets report.
+"""No byte lost or counted twice: what several clients are told against what the sockets report themselves.
 
 Real connections do random things in a namespace of their own. The truth is getsockopt(TCP_INFO) on each end,
 read when nothing is on its way: offsets of struct tcp_info, include/uapi/linux/tcp.h.
@@ -205,7 +205,7 @@ class World:
         self.ended(connection)
 
     def reset(self, connection: Connection, end: End, peer: End) -> None:
-        """Abort at *end*: its RST leaves after its last state (tcp_disconnect()), and the other end counts it."""
+        """Abort at *end*: only its peer counts the RST, which leaves after its last state (tcp_disconnect())."""
         place = connection.client.socket.getsockname()[:2]
         last = connection.counts()
         end.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_0)
