@@ -87,6 +87,10 @@ class Live(Closes):
         """Return the attempts that ended and are kept."""
         return self.tcp.closed()
 
+    def expire(self, unlisted: Attempts, now_ns: int) -> None:
+        """End the attempts whose socket is gone; see `TcpSource.expire`."""
+        self.tcp.expire(unlisted, now_ns)
+
     def changes(self) -> npt.NDArray[np.void]:
         """Return every state change, in the order of the kernel's clock."""
         return self.tcp.changes()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -43,6 +43,7 @@ class Snapshot:
     inodes: npt.NDArray[np.uint64]
     owners: dict[int, Process]
     missing: list[Missing]
+    complete: frozenset[int] = frozenset()  # inodes of the namespaces whose every socket is listed
 
     @classmethod
     def empty(cls) -> Snapshot:
@@ -59,7 +60,8 @@ def take(only: Collection[int] | None = None) -> Snapshot:
         direction = _DIRECTIONS[directions(sockets, ephemeral)[connected]]
         listed.append((_attempts(sockets.where(connected), direction, inode), sockets.where(connected)))
     cut = [netlink.INTERRUPTED] if any(sockets.interrupted for _, sockets in listed) else []
-    return _with_owners(listed, [*answers.missing, *cut])
+    complete = [inode for inode, (sockets, _) in answers.by_inode.items() if not sockets.interrupted]
+    return replace(_with_owners(listed, [*answers.missing, *cut]), complete=frozenset(complete))
 
 
 def _attempts(sockets: Sockets, direction: npt.NDArray[np.uint8], inode: int) -> npt.NDArray[np.void]:
