@@ -205,7 +205,7 @@ class World:
         self.ended(connection)
 
     def reset(self, connection: Connection, end: End, peer: End) -> None:
-        """Abort at *end*: only its peer counts the RST, which leaves after its last state (tcp_disconnect())."""
+        """Abort at *end*: only its peer counts the RST, sent after the last state (tcp_disconnect())."""
         place = connection.client.socket.getsockname()[:2]
         last = connection.counts()
         end.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_0)
@@ -367,3 +367,27 @@ def test_segments_that_are_lost_and_sent_again_count_as_the_sockets_count_them(s
         finally:
             world.close()
     assert sum(total[COUNTED.index("retransmits")] for total in world.totals.values()) > 0
+
+
+def test_retransmissions_of_a_socket_shared_by_fork_are_counted_once_and_for_who_connected(
+    space: str,
+) -> None:
+    with netlab.capture(netns=space) as capture:
+        world = World(space, capture)
+        try:
+            world.connect(4, 0)
+            shared = world.open[0]
+            lose(space, "numgen random mod 4 == 0 drop")
+            for _ in range(20):
+                shared.send(shared.client, shared.server, 1400, in_a_child)
+            lose(space, "")
+            shared.server.read()
+            world.finish(shared)
+        finally:
+            world.close()
+    rows = capture.connections()
+    row = rows[rows["cookie"] == shared.client.cookie]
+    total = world.totals[shared.client.cookie]
+    assert row[COUNTED].to_numpy(int).tolist() == [list(total)]
+    assert total[COUNTED.index("retransmits")] > 0
+    assert row["pid"].tolist() == [os.getpid()]
