@@ -40,6 +40,7 @@ class Look:
     owners: Owners
     missing: list[Missing]
     complete: frozenset[int]  # inodes of the namespaces whose every open socket is known now
+    half_open: npt.NDArray[np.uint64]  # cookies of sockets there that are not connections yet
 
     @classmethod
     def of(
@@ -58,14 +59,18 @@ class Look:
         table = merge(ended.attempts, opened, before, now)
         missing = [*losses, *before.missing, *now.missing]
         owners = Owners(processes, before.owners | now.owners)
-        return cls(table, ended, wanted, clock, owners, missing, now.complete)
+        return cls(table, ended, wanted, clock, owners, missing, now.complete, now.half_open)
 
     def unlisted(self) -> Attempts:
-        """Return the open TCP attempts that their namespace does not list, though it should."""
+        """Return the open TCP attempts that their namespace does not list, though it should.
+
+        Without a cookie nobody can tell: the tuple may not be complete.
+        """
         running = slice(len(self.ended.numbers), None)
         attempts = self.table.attempts[running]
         listable = (attempts["protocol"] == socket.IPPROTO_TCP) & (attempts["unsent"] == 0)
         listable &= np.isin(attempts["netns"], list(self.complete))
+        listable &= (attempts["cookie"] != 0) & ~np.isin(attempts["cookie"], self.half_open)
         return chosen(attempts, listable & (self.table.states[running] == 0))
 
     def kept(self) -> Table:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -44,6 +44,7 @@ class Snapshot:
     owners: dict[int, Process]
     missing: list[Missing]
     complete: frozenset[int] = frozenset()  # inodes of the namespaces whose every socket is listed
+    half_open: npt.NDArray[np.uint64] = field(default_factory=lambda: np.empty(0, np.uint64))  # by cookie
 
     @classmethod
     def empty(cls) -> Snapshot:
@@ -54,14 +55,19 @@ class Snapshot:
 def take(only: Collection[int] | None = None) -> Snapshot:
     """List the TCP sockets of every namespace, or of those whose inodes are in *only*."""
     answers = spaces.ask(spaces.ALL, lambda: (sockdiag.tcp_sockets(), ephemeral_ports()), only=only)
-    listed = []
+    listed, half_open = [], [np.empty(0, np.uint64)]
     for inode, (sockets, ephemeral) in answers.by_inode.items():
+        half_open.append(sockets.cookie[sockets.state == State.SYN_RECV])
         connected = ~np.isin(sockets.records["state"], _NO_CONNECTION)
         direction = _DIRECTIONS[directions(sockets, ephemeral)[connected]]
         listed.append((_attempts(sockets.where(connected), direction, inode), sockets.where(connected)))
     cut = [netlink.INTERRUPTED] if any(sockets.interrupted for _, sockets in listed) else []
     complete = [inode for inode, (sockets, _) in answers.by_inode.items() if not sockets.interrupted]
-    return replace(_with_owners(listed, [*answers.missing, *cut]), complete=frozenset(complete))
+    return replace(
+        _with_owners(listed, [*answers.missing, *cut]),
+        complete=frozenset(complete),
+        half_open=np.concatenate(half_open),
+    )
 
 
 def _attempts(sockets: Sockets, direction: npt.NDArray[np.uint8], inode: int) -> npt.NDArray[np.void]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,15 @@ import pytest
 from loopback import Echo, cookie, finish
 
 import netlab
+from netlab.tracer.closed import Ended
 from netlab.tracer.expiry import Absent
+from netlab.tracer.filters import Filter
 from netlab.tracer.layout import ATTEMPT
+from netlab.tracer.look import Clock, Look
+from netlab.tracer.owners import Processes
 from netlab.tracer.records import Attempts, end_unseen
 from netlab.tracer.session import Capture
+from netlab.tracer.snapshot import Snapshot
 
 SECOND = 10**9
 
@@ -61,6 +67,32 @@ def test_of_several_only_those_that_stay_away_have_ended() -> None:
     over = absent.gone(attempts(new, old), 12 * SECOND)
 
     assert over["cookie"].tolist() == [9]
+
+
+def test_only_a_socket_that_a_complete_list_should_have_is_missed() -> None:
+    tcp = {"protocol": socket.IPPROTO_TCP, "opened_ns": 5}
+    opened = attempts(
+        tcp | {"socket": 1, "cookie": 1, "netns": 1},
+        tcp | {"socket": 2, "cookie": 2, "netns": 2},  # whose list is not complete
+        tcp | {"socket": 3, "cookie": 3, "netns": 1},  # opened by both ends at once
+        tcp | {"socket": 4, "cookie": 0, "netns": 1},
+        tcp | {"socket": 5, "cookie": 5, "netns": 1, "unsent": 1},
+    )
+    listed = replace(Snapshot.empty(), complete=frozenset({1}), half_open=np.array([3], np.uint64))
+    none = Ended(attempts(), np.empty(0, np.int64), 0)
+
+    look = Look.of(
+        none,
+        opened,
+        Snapshot.empty(),
+        listed,
+        wanted=Filter(),
+        clock=Clock(0, 0),
+        losses=[],
+        processes=Processes.none(),
+    )
+
+    assert look.unlisted()["socket"].tolist() == [1]
 
 
 def blinded(capture: Capture) -> None:
