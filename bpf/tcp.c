@@ -152,6 +152,7 @@ static __always_inline void netlab_follow(u64 key, struct netlab_attempt *attemp
 	if (!netlab_open.update(&key, attempt))
 		return;
 	netlab_count(NETLAB_MAP_FULL);
+	attempt->unsent = 0;	/* what is reported now will not hear of its SYN */
 	netlab_report(attempt, NETLAB_ATTEMPT_LOST);
 }
 

@@ -259,6 +259,23 @@ class Map:
         if self._lib.bpf_update_elem(self._descriptor, keys.ctypes.data, values.ctypes.data, 0):
             raise KernelError(f"a BPF map could not be written: {_last_error()}")
 
+    def get(self, key: int) -> np.void | None:
+        """Return one entry; None where there is none."""
+        keys, values = np.array([key], self._key), np.empty(1, self._value)
+        if not self._lib.bpf_lookup_elem(self._descriptor, keys.ctypes.data, values.ctypes.data):
+            found: np.void = values[0]
+            return found
+        if ctypes.get_errno() != errno.ENOENT:
+            raise KernelError(f"a BPF map could not be read: {_last_error()}")
+        return None
+
+    def delete(self, key: int) -> None:
+        """Remove one entry of a hash map; no matter if it is not there."""
+        keys = np.array([key], self._key)
+        failed = self._lib.bpf_delete_elem(self._descriptor, keys.ctypes.data)
+        if failed and ctypes.get_errno() != errno.ENOENT:
+            raise KernelError(f"a BPF map could not be written: {_last_error()}")
+
 
 _CHUNK = 8192
 _U32_POINTER = ctypes.POINTER(ctypes.c_uint32)

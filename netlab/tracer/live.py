@@ -6,7 +6,6 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
@@ -72,15 +71,16 @@ class Live(Closes):
         settings = wanted.macros() | limits.macros() | kernel_macros(changes=changes)
         layouts = _SHARED | {struct: layout for file in files for struct, layout in _LAYOUTS[file].items()}
         self.program = Program(*files, settings=settings, layouts=layouts)
-        make: dict[str, Callable[[], Source]] = {
-            "tcp": lambda: TcpSource(self.program, wanted, self._closed),
-            "udp": lambda: UdpSource(self.program, self._closed),
-        }
+        self._sources: dict[str, Source] = {}  # by the map of what is open
         try:
             self._counters = self.program.map("netlab_counters", "u4", "u8")
             self._paused = self.program.map("netlab_paused", "u4", "u4")
             self._processes = self.program.map("netlab_processes", PROCESS_KEY, PROCESS)
-            self._sources = {file: make[file]() for file in files}
+            self._tcp = TcpSource(self.program, wanted, self._closed) if "tcp" in files else None
+            if self._tcp:
+                self._sources["netlab_open"] = self._tcp
+            if "udp" in files:
+                self._sources["netlab_flows"] = UdpSource(self.program, self._closed)
         except BaseException:
             self._release()
             raise
@@ -110,10 +110,14 @@ class Live(Closes):
         """Return the attempts that ended and are kept, oldest first."""
         return self._closed.all()
 
+    def expire(self, unlisted: Attempts, now_ns: int) -> None:
+        """End the attempts whose socket is gone; see `TcpSource.expire`."""
+        if self._tcp:
+            self._tcp.expire(unlisted, now_ns)
+
     def changes(self) -> npt.NDArray[np.void]:
         """Return every state change, in the order of the kernel's clock."""
-        tcp = self._sources.get("tcp")
-        return tcp.changes() if isinstance(tcp, TcpSource) else np.empty(0, CHANGE)
+        return self._tcp.changes() if self._tcp else np.empty(0, CHANGE)
 
     def processes(self) -> Processes:
         """Return what the programs read of the owners when they met them."""
@@ -195,8 +199,7 @@ class Live(Closes):
     def maps(self) -> dict[str, npt.NDArray[np.void]]:
         """Return the raw contents of the maps."""
         counters = np.array(list(self._counts().items()), [("counter", "u4"), ("count", "u8")])
-        names = {"tcp": "netlab_open", "udp": "netlab_flows"}
-        running = {names[file]: source.open() for file, source in self._sources.items()}
+        running = {name: source.open() for name, source in self._sources.items()}
         return running | {"netlab_counters": counters}
 
     def close(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +17,7 @@ from netlab.tracer.filters import Filter
 from netlab.tracer.layout import PidSource
 from netlab.tracer.merge import Table, merge
 from netlab.tracer.owners import Owners, Processes
-from netlab.tracer.records import Attempts, end_unseen, is_udp
+from netlab.tracer.records import Attempts, chosen, end_unseen, is_udp
 from netlab.tracer.snapshot import Snapshot
 
 
@@ -38,6 +39,8 @@ class Look:
     clock: Clock
     owners: Owners
     missing: list[Missing]
+    complete: frozenset[int]  # inodes of the namespaces whose every open socket is known now
+    half_open: npt.NDArray[np.uint64]  # cookies of sockets there that are not connections yet
 
     @classmethod
     def of(
@@ -55,7 +58,20 @@ class Look:
         """Join what was seen; *opened* has to be read before *ended*, see `merge`."""
         table = merge(ended.attempts, opened, before, now)
         missing = [*losses, *before.missing, *now.missing]
-        return cls(table, ended, wanted, clock, Owners(processes, before.owners | now.owners), missing)
+        owners = Owners(processes, before.owners | now.owners)
+        return cls(table, ended, wanted, clock, owners, missing, now.complete, now.half_open)
+
+    def unlisted(self) -> Attempts:
+        """Return the open TCP attempts that their namespace does not list, though it should.
+
+        Without a cookie nobody can tell: the tuple may not be complete.
+        """
+        running = slice(len(self.ended.numbers), None)
+        attempts = self.table.attempts[running]
+        listable = (attempts["protocol"] == socket.IPPROTO_TCP) & (attempts["unsent"] == 0)
+        listable &= np.isin(attempts["netns"], list(self.complete))
+        listable &= (attempts["cookie"] != 0) & ~np.isin(attempts["cookie"], self.half_open)
+        return chosen(attempts, listable & (self.table.states[running] == 0))
 
     def kept(self) -> Table:
         """Return the attempts that the filter keeps."""
@@ -117,6 +133,6 @@ _OWNERLESS = (
 _MAY_BELONG = f"their owner is not known, so they may belong to the process asked for: {_OWNERLESS}"
 _OLDER = "UDP flows of sockets older than the capture: what came before it is not in them"
 _SILENT = "connected UDP sockets that were silent in the capture: the kernel counts for none of them"
-_END = "the kernel did not run the program when the connection ended"
+_END = "the kernel did not run the program when the connection ended; found because its socket is gone"
 _START = "they ended before netlab had listed what was open, or the kernel did not run the program"
 _FROM_PORTS = "of connections older than the capture, direction is told from the ports"

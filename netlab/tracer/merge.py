@@ -163,11 +163,15 @@ def _measure(attempts: Attempts, now: Snapshot) -> tuple[npt.NDArray[np.uint8], 
 
 
 def _name_udp_states(attempts: Attempts, states: npt.NDArray[np.uint8]) -> None:
-    """Say of running UDP flows whether their socket is connected, which it was or was not at the start."""
-    udp = is_udp(attempts)
-    unlisted = udp & (states == 0) & (attempts["opened_ns"] != 0)
-    states[unlisted] = attempts["last_state"][unlisted]
+    """Say of running UDP flows whether their socket is connected, which it was or was not at the start.
+
+    Of sockets that were silent and are not listed any more nothing else tells the end.
+    """
+    udp, flow = is_udp(attempts), attempts["opened_ns"] != 0
+    unlisted = udp & (states == 0)
     states[udp & (states == State.CLOSE)] = UNCONNECTED
+    states[unlisted] = np.where(flow, attempts["last_state"], State.CLOSE)[unlisted]
+    states[unlisted & flow & (states == State.CLOSE)] = UNCONNECTED
 
 
 def _settle_udp_directions(attempts: Attempts, before: Snapshot, places: Places) -> None:

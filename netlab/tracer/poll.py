@@ -94,6 +94,9 @@ class Poll(Closes):
         with self._lock:
             return self._closed.all()
 
+    def expire(self, unlisted: Attempts, now_ns: int) -> None:
+        """Do nothing: each look ends what is gone."""
+
     def changes(self) -> npt.NDArray[np.void]:
         """Return no state change: a list of sockets has none."""
         return np.empty(0, CHANGE)

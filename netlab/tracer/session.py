@@ -325,7 +325,7 @@ class Capture:
         watch = self._started()
         now = self._now if self._state is State.STOPPED else self._snapshot_of_open(watch)
         opened = watch.open()
-        return Look.of(
+        look = Look.of(
             watch.closed(),
             opened,
             self._before,
@@ -335,6 +335,9 @@ class Capture:
             losses=watch.losses(),
             processes=watch.processes(),
         )
+        if self._state is not State.STOPPED:
+            watch.expire(look.unlisted(), look.clock.now_ns)
+        return look
 
     def _leave_to_parent(self) -> None:
         """In a forked child, close its copies of the descriptors and nothing else."""

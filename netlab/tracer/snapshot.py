@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -44,6 +44,8 @@ class Snapshot:
     inodes: npt.NDArray[np.uint64]
     owners: dict[int, Process]
     missing: list[Missing]
+    complete: frozenset[int] = frozenset()  # inodes of the namespaces whose every socket is listed
+    half_open: npt.NDArray[np.uint64] = field(default_factory=lambda: np.empty(0, np.uint64))  # by cookie
 
     @classmethod
     def empty(cls) -> Snapshot:
@@ -57,8 +59,9 @@ def take(only: Collection[int] | None = None, *, protocol: int = 0) -> Snapshot:
     answers = spaces.ask(
         spaces.ALL, lambda: (sockdiag.joined(table() for table in read), ephemeral_ports()), only=only
     )
-    listed = []
+    listed, half_open = [], [np.empty(0, np.uint64)]
     for inode, (sockets, ephemeral) in answers.by_inode.items():
+        half_open.append(sockets.cookie[sockets.state == State.SYN_RECV])
         udp = sockets.protocol == socket.IPPROTO_UDP
         connected = udp | ~np.isin(sockets.records["state"], _NO_CONNECTION)
         direction = np.where(
@@ -67,7 +70,12 @@ def take(only: Collection[int] | None = None, *, protocol: int = 0) -> Snapshot:
         direction = direction[connected].astype(np.uint8)
         listed.append((_attempts(sockets.where(connected), direction, inode), sockets.where(connected)))
     cut = [netlink.INTERRUPTED] if any(sockets.interrupted for _, sockets in listed) else []
-    return _with_owners(listed, [*answers.missing, *cut])
+    complete = [inode for inode, (sockets, _) in answers.by_inode.items() if not sockets.interrupted]
+    return replace(
+        _with_owners(listed, [*answers.missing, *cut]),
+        complete=frozenset(complete),
+        half_open=np.concatenate(half_open),
+    )
 
 
 def _udp_directions(sockets: Sockets, ephemeral: range) -> npt.NDArray[np.uint8]:

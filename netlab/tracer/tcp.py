@@ -13,6 +13,7 @@ from netlab.frames import Gap, Missing
 from netlab.kernel import capabilities
 from netlab.kernel.bpf import CgroupHook, Program
 from netlab.tracer.closed import Closed
+from netlab.tracer.expiry import Absent
 from netlab.tracer.filters import Filter
 from netlab.tracer.layout import ATTEMPT, CHANGE, PidSource
 from netlab.tracer.records import Attempts, adopt, chosen, joined
@@ -48,6 +49,7 @@ class TcpSource:
         self._told = np.empty(0, np.uint64)  # cookies of the ends that were reported last
         self._changes: list[Changes] = []
         self._unfollowed = np.empty(0, ATTEMPT)  # attempts that began when the map was full
+        self._absent = Absent()
         self._last_open: Attempts | None = None
         self._listed: npt.NDArray[np.uint64] | None = None
         self._strangers = True  # whether an end without a start counts, whoever's it is
@@ -142,6 +144,30 @@ class TcpSource:
         self.drain()
         with self._lock:
             return joined([followed, self._unfollowed])
+
+    def expire(self, unlisted: Attempts, now_ns: int) -> None:
+        """End the attempts whose socket was not listed for a while: nothing else would tell of their end.
+
+        Parameters
+        ----------
+        unlisted
+            The open attempts that the present list of sockets should have and has not.
+        now_ns
+            The present kernel time.
+        """
+        with self._lock:
+            over = self._absent.gone(unlisted, now_ns)
+            if not len(over):
+                return
+            for key, opened_ns in zip(over["socket"], over["opened_ns"], strict=True):
+                followed = self._open.get(key)
+                if (
+                    followed is not None and followed["opened_ns"] == opened_ns
+                ):  # else another socket's by now
+                    self._open.delete(key)
+            kept = ~np.isin(self._unfollowed["socket"], over["socket"])
+            self._unfollowed = chosen(self._unfollowed, kept)
+            self._ended.append(chosen(over, self._may_belong(over)))
 
     def changes(self) -> Changes:
         """Return every state change, in the order of the kernel's clock."""

@@ -201,6 +201,18 @@ def test_a_full_map_is_counted_and_the_attempts_are_rows_from_their_start(echo: 
     assert (lost["what"].tolist(), lost["count"].tolist()) == (["connect_ms, syn_retransmits"], [96])
 
 
+def test_an_attempt_that_did_not_fit_into_the_map_is_open_as_long_as_its_socket(echo: Echo) -> None:
+    with netlab.capture(port=echo.port, max_open=1) as capture:
+        clients = [echo.connect(4) for _ in range(3)]
+        time.sleep(1.2)  # longer than a connect() without a SYN counts as asking
+        frame = capture.connections()
+        for client in clients:
+            client.close()
+
+    assert frame["state"].tolist() == ["established"] * 6
+    assert frame["reason"].isna().all()
+
+
 def test_ten_thousand_connections_are_as_many_rows_or_counted(echo: Echo) -> None:
     with netlab.capture(port=echo.port) as capture:
         for _ in range(10_000):

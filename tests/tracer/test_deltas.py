@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from concurrent.futures import ThreadPoolExecutor
 
 import pandas as pd
 import pytest
@@ -116,6 +117,26 @@ def test_closed_attempts_dropped_before_a_client_saw_them_are_counted_for_it(ech
     for_me = gaps[gaps["detail"].str.contains("before this client")]
     assert len(told) + for_me["count"].sum() == 40
     assert capture.debug_state("late")["closed_dropped"] == for_me["count"].item()
+
+
+def test_clients_that_ask_at_the_same_time_are_each_told_everything_once(echo: Echo) -> None:
+    def ask(name: str) -> list[pd.DataFrame]:
+        return [capture.delta(name) for _ in range(6)]
+
+    names = ["one", "two", "three"]
+    with netlab.capture(port=echo.port) as capture, ThreadPoolExecutor() as threads:
+        for name in names:
+            capture.register(name)
+        asked = [threads.submit(ask, name) for name in names]
+        for size in range(1, 41):
+            echo.talk(4, size)
+        told = [answers.result() for answers in asked]
+
+    for name, frames in zip(names, told, strict=True):
+        whole = [*frames, capture.delta(name)]
+        mine = [frame[frame["direction"] == "outgoing"] for frame in whole]
+        assert total(mine, "delta_bytes_sent") == sum(range(1, 41))
+        assert sum(frame["closed_at"].notna().sum() for frame in mine) == total(mine, "new") == 40
 
 
 def test_a_delta_without_registration_is_refused(echo: Echo) -> None:

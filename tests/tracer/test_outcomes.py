@@ -43,7 +43,7 @@ def net() -> Iterator[PracticeNetwork]:
 @pytest.fixture(scope="module")
 def capture() -> Iterator[Capture]:
     """One for all cases: what each has begun is told apart by time."""
-    with netlab.capture(backfill=False) as running:
+    with netlab.capture(protocol="tcp", backfill=False) as running:
         yield running
 
 
