@@ -25,7 +25,13 @@ CONNECTIONS = Schema(
         Column("cmdline", _TEXT, "the owner's command line"),
         Column("uid", _INTEGER, "the owner's user id"),
         Column("netns", _INTEGER, "inode of the network namespace"),
-        Column("container", _TEXT, "container id of the owner"),
+        Column(
+            "cgroup",
+            _TEXT,
+            "the owner's control group, a path as in /proc/PID/cgroup seen from the root namespace: version 2's, "
+            "or one of version 1 that says more; … in front stands for a beginning that was not read",
+        ),
+        Column("container", _TEXT, "id of the owner's container, or its name (LXC, systemd-nspawn)"),
         Column("opened_at", _TIME, "when the attempt began"),
         Column("closed_at", _TIME, "when it ended; missing while it is open"),
         Column("duration_s", _REAL, "closed_at - opened_at, or the age so far", "s"),

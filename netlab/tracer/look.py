@@ -55,7 +55,7 @@ class Look:
         """Join what was seen; *opened* has to be read before *ended*, see `merge`."""
         table = merge(ended.attempts, opened, before, now)
         missing = [*losses, *before.missing, *now.missing]
-        return cls(table, ended, wanted, clock, Owners(processes, before.owners | now.owners), missing)
+        return cls(table, ended, wanted, clock, Owners.of(processes, before.owners, now.owners), missing)
 
     def kept(self) -> Table:
         """Return the attempts that the filter keeps."""
