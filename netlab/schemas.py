@@ -28,8 +28,8 @@ CONNECTIONS = Schema(
         Column(
             "cgroup",
             _TEXT,
-            "the owner's control group, a path as in /proc/PID/cgroup seen from the root namespace: version 2's, "
-            "or one of version 1 that says more; … in front stands for a beginning that was not read",
+            "path of the owner's control group, as in /proc/PID/cgroup seen from the root namespace: version "
+            "2's or, if it says more, one of version 1; … in front: the beginning was not read",
         ),
         Column("container", _TEXT, "id of the owner's container, or its name (LXC, systemd-nspawn)"),
         Column("opened_at", _TIME, "when the attempt began"),

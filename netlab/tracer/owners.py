@@ -39,17 +39,16 @@ class Processes:
         ]
 
 
-_CGROUPS_AT = PROCESS.fields["cgroups"][1] if PROCESS.fields else 0
+_CGROUPS = PROCESS["cmdline"].itemsize  # where they begin in a record; numpy cuts them at a NUL
 
 
 def _described(pid: int, started_ns: int, record: np.void) -> Process:
     raw = record.tobytes()
     line = printable(raw[: record["cmdline_bytes"]].rstrip(b"\0").replace(b"\0", b" "))
-    begin = _CGROUPS_AT
-    middle, end = begin + record["unified_bytes"], begin + record["cgroup_bytes"]
-    paths = [_path(raw[begin:middle], cut=record["unified_cut"])]
-    if middle < end:
-        paths.append(_path(raw[middle:end], cut=record["legacy_cut"]))
+    names, middle = raw[_CGROUPS : _CGROUPS + record["cgroup_bytes"]], record["unified_bytes"]
+    paths = [_path(names[:middle], cut=record["unified_cut"])]
+    if len(names) > middle:
+        paths.append(_path(names[middle:], cut=record["legacy_cut"]))
     where = cgroups.best(path for path in paths if path)
     return Process(
         pid=pid,
@@ -135,7 +134,7 @@ class Owners:
 def _distinct(attempts: Attempts) -> tuple[npt.NDArray[np.intp], Attempts]:
     """Return each owner's first attempt, and which of those owners each attempt has."""
     owners = pd.DataFrame({name: attempts[name] for name in ("pid", "process_started_ns", "pid_source")})
-    places = owners.groupby(list(owners), sort=False).ngroup().to_numpy(np.intp)
+    places = np.asarray(owners.groupby(list(owners), sort=False).ngroup(), np.intp)
     first = np.unique(places, return_index=True)[1]
     return places, attempts[first]
 
