@@ -290,10 +290,22 @@ static __always_inline u64 netlab_meet_process(u32 pid)
 	return key.started_ns;
 }
 
+/* The effective one, which a new socket belongs to and ss(8) shows; the helper for it returns the real one. */
+static __always_inline u32 netlab_user(void)
+{
+	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+	const struct cred *cred = NULL;
+	u32 uid = 0;
+
+	NETLAB_READ(cred, task->cred);
+	NETLAB_READ(uid, cred->euid.val);
+	return uid;
+}
+
 static __always_inline void netlab_read_owner(struct netlab_attempt *attempt, u8 source)
 {
 	attempt->pid = bpf_get_current_pid_tgid() >> 32;
-	attempt->uid = bpf_get_current_uid_gid();
+	attempt->uid = netlab_user();
 	attempt->cgroup = bpf_get_current_cgroup_id();
 	attempt->process_started_ns = netlab_meet_process(attempt->pid);
 	attempt->pid_source = source;
