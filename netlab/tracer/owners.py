@@ -96,8 +96,7 @@ class Known:
 _COLUMNS: dict[str, Any] = {"cmdline": "string", "nspid": "Int64", "cgroup": "string", "container": "string"}
 _WHO = ", ".join(_COLUMNS)
 _FORGOTTEN = (
-    "their process has exited, and what was read of it made room for more than max_processes others, "
-    "or it exited while it was looked at"
+    "their process has exited and is not remembered: at most max_processes are, and with mode='poll' none"
 )
 
 

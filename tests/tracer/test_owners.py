@@ -226,7 +226,7 @@ def test_an_open_socket_that_several_processes_hold_is_one_row_of_one_that_ss_na
     assert (row["cookie"], row["pid"], row["pid_source"]) == (row["cookie"], min(holders), "socket")
 
 
-def test_owners_that_made_room_for_others_are_counted_and_never_mixed_up(echo: Echo) -> None:
+def test_owners_that_made_room_for_others_are_counted(echo: Echo) -> None:
     with netlab.capture(port=echo.port, max_processes=64) as capture:
         subprocess.run([sys.executable, "-c", FORKS, str(echo.port)], check=True, timeout=60)
 
