@@ -32,7 +32,10 @@
 #define NETLAB_AF_INET6 10
 #define NETLAB_COMM 16
 #define NETLAB_CMDLINE 256	/* a power of two */
-#define NETLAB_CGROUP 128
+#define NETLAB_CGROUPS 512
+#define NETLAB_CGROUP_LEVELS 16
+#define NETLAB_NAME 256		/* NAME_MAX and its NUL */
+#define NETLAB_HIERARCHIES 16
 #define NETLAB_RTF_REJECT 0x0200	/* include/uapi/linux/ipv6_route.h */
 
 #define NETLAB_EAGAIN 11
@@ -173,21 +176,29 @@ struct netlab_process_key {
 
 struct netlab_process {
 	char cmdline[NETLAB_CMDLINE];
-	char cgroup[NETLAB_CGROUP];	/* the last part of the path, in the hierarchy that has one */
+	/* Names from the innermost cgroup up, each with its NUL: in the default hierarchy, then in a version 1 one. */
+	char cgroups[NETLAB_CGROUPS];
 	u32 cmdline_bytes;		/* 0: not known */
 	u32 nspid;			/* the pid in its own pid namespace */
+	u16 unified_bytes;		/* where the first path ends */
+	u16 cgroup_bytes;		/* where the second one ends */
+	u8 unified_cut;			/* there is more above it */
+	u8 legacy_cut;
+	u8 read;			/* all of this is */
+	u8 padding;
 };
 
 BPF_TABLE("lru_hash", struct netlab_process_key, struct netlab_process, netlab_processes, NETLAB_PROCESSES_MAX);
 BPF_ARRAY(netlab_blank_process, struct netlab_process, 1);	/* too large for the stack */
 
-static __always_inline void netlab_read_cmdline(struct netlab_process *process, struct task_struct *leader)
+/* The threads share it; that of a main thread that has ended is gone. */
+static __always_inline void netlab_read_cmdline(struct netlab_process *process, struct task_struct *task)
 {
 	struct mm_struct *mm = NULL;
 	unsigned long start = 0, end = 0;
 	u32 bytes;
 
-	NETLAB_READ(mm, leader->mm);
+	NETLAB_READ(mm, task->mm);
 	if (!mm)
 		return;		/* a kernel thread */
 	NETLAB_READ(start, mm->arg_start);
@@ -198,30 +209,91 @@ static __always_inline void netlab_read_cmdline(struct netlab_process *process, 
 		process->cmdline_bytes = bytes;
 }
 
-static __always_inline void netlab_read_cgroup_name(char *into, struct cgroup *cgroup)
+/*
+ * Read the names from *cgroup* up to the root behind what is there. The verifier wants each length to be a constant, and
+ * bounds to be tested on the very register that is used: 64 bits, which clang has to take as they are.
+ */
+static __always_inline u64 netlab_read_path(char *names, u64 at, struct cgroup *cgroup, u8 *cut)
 {
-	struct kernfs_node *node = NULL;
+	struct kernfs_node *node = NULL, *parent = NULL;
 	const char *name = NULL;
+	int level;
+	s64 bytes;
 
 	NETLAB_READ(node, cgroup->kn);
-	NETLAB_READ(name, node->name);
-	bpf_probe_read_kernel_str(into, NETLAB_CGROUP, name);
+	*cut = 1;
+#pragma clang loop unroll(disable)
+	for (level = 0; level < NETLAB_CGROUP_LEVELS; level++) {
+		if (!node)
+			return at;
+		parent = NULL;
+		NETLAB_READ(parent, NETLAB_PARENT(node));
+		if (!parent) {
+			*cut = 0;	/* the root has no name */
+			return at;
+		}
+		NETLAB_READ(name, node->name);
+		asm volatile("" : "+r"(at));
+		if (at <= NETLAB_CGROUPS - NETLAB_NAME) {
+			bytes = bpf_probe_read_kernel_str(names + at, NETLAB_NAME, name);
+		} else if (at <= NETLAB_CGROUPS - NETLAB_NAME / 2) {
+			bytes = bpf_probe_read_kernel_str(names + at, NETLAB_NAME / 2, name);
+			if (bytes == NETLAB_NAME / 2)
+				return at;	/* it may not fit */
+		} else {
+			return at;
+		}
+		if (bytes <= 0)
+			return at;
+		at += bytes;
+		node = parent;
+	}
+	return at;
 }
 
-static __always_inline void netlab_read_cgroup(struct netlab_process *process, struct task_struct *leader)
+/*
+ * Where a controller of version 1 says that the process is: in the hierarchy where it is deepest, as few use all of
+ * them. NULL on hosts with version 2 alone.
+ */
+static __always_inline struct cgroup *netlab_legacy_cgroup(struct css_set *sets, struct cgroup *unified)
 {
-	struct cgroup_subsys_state *memory = NULL;
+	struct list_head *head = &sets->cgrp_links, *at = NULL;
+	struct cgroup *deepest = NULL;
+	int i, most = 0;
+
+	NETLAB_READ(at, head->next);
+#pragma clang loop unroll(disable)
+	for (i = 0; i < NETLAB_HIERARCHIES && at && at != head; i++) {
+		struct cgrp_cset_link *link =
+			(void *)at - __builtin_offsetof(struct cgrp_cset_link, cgrp_link);
+		struct cgroup *cgroup = NULL;
+		int level = 0;
+
+		NETLAB_READ(cgroup, link->cgrp);
+		NETLAB_READ(level, cgroup->level);
+		if (cgroup != unified && level > most) {
+			most = level;
+			deepest = cgroup;
+		}
+		NETLAB_READ(at, link->cgrp_link.next);
+	}
+	return deepest;
+}
+
+static __always_inline void netlab_read_cgroups(struct netlab_process *process, struct task_struct *leader)
+{
+	struct cgroup *unified = NULL, *legacy;
 	struct css_set *sets = NULL;
-	struct cgroup *cgroup = NULL;
+	u64 end;
 
 	NETLAB_READ(sets, leader->cgroups);
-	NETLAB_READ(cgroup, sets->dfl_cgrp);
-	netlab_read_cgroup_name(process->cgroup, cgroup);
-	if (process->cgroup[0])
-		return;
-	NETLAB_READ(memory, sets->subsys[memory_cgrp_id]);	/* version 1, or at the root of both */
-	NETLAB_READ(cgroup, memory->cgroup);
-	netlab_read_cgroup_name(process->cgroup, cgroup);
+	NETLAB_READ(unified, sets->dfl_cgrp);
+	end = netlab_read_path(process->cgroups, 0, unified, &process->unified_cut);
+	process->unified_bytes = end;
+	legacy = netlab_legacy_cgroup(sets, unified);
+	if (legacy)
+		end = netlab_read_path(process->cgroups, end, legacy, &process->legacy_cut);
+	process->cgroup_bytes = end;
 }
 
 static __always_inline void netlab_read_nspid(struct netlab_process *process, struct task_struct *leader)
@@ -256,16 +328,29 @@ static __always_inline u64 netlab_meet_process(u32 pid)
 	process = netlab_processes.lookup(&key);
 	if (!process)
 		return key.started_ns;
-	netlab_read_cmdline(process, leader);
-	netlab_read_cgroup(process, leader);
+	netlab_read_cmdline(process, task);
+	netlab_read_cgroups(process, leader);
 	netlab_read_nspid(process, leader);
+	process->read = 1;
 	return key.started_ns;
+}
+
+/* The effective one, which a new socket belongs to and ss(8) shows; the helper for it returns the real one. */
+static __always_inline u32 netlab_user(void)
+{
+	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+	const struct cred *cred = NULL;
+	u32 uid = 0;
+
+	NETLAB_READ(cred, task->cred);
+	NETLAB_READ(uid, cred->euid.val);
+	return uid;
 }
 
 static __always_inline void netlab_read_owner(struct netlab_attempt *attempt, u8 source)
 {
 	attempt->pid = bpf_get_current_pid_tgid() >> 32;
-	attempt->uid = bpf_get_current_uid_gid();
+	attempt->uid = netlab_user();
 	attempt->cgroup = bpf_get_current_cgroup_id();
 	attempt->process_started_ns = netlab_meet_process(attempt->pid);
 	attempt->pid_source = source;

@@ -10,6 +10,7 @@
  *   NETLAB_CHANGE_PAGES  size
  *   NETLAB_CHANGES  whether each state change is reported
  *   NETLAB_US_PER_JIFFY
+ *   NETLAB_PARENT(node)  the parent of a struct kernfs_node
  *   NETLAB_TOTAL_RTO(tp)  how many retransmission timeouts there were, where the kernel counts them
  */
 #include "netlab.h"

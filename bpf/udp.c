@@ -160,14 +160,12 @@ static __always_inline bool netlab_sent_by_process(struct sock *sk)
 static __always_inline void netlab_read_sender(struct netlab_attempt *flow)
 {
 	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
-	const struct cred *cred = NULL;
 	struct css_set *sets = NULL;
 	struct cgroup *cgroup = NULL;
 	struct kernfs_node *node = NULL;
 
 	NETLAB_READ(flow->pid, task->tgid);
-	NETLAB_READ(cred, task->cred);
-	NETLAB_READ(flow->uid, cred->uid);
+	flow->uid = netlab_user();
 	NETLAB_READ(sets, task->cgroups);
 	NETLAB_READ(cgroup, sets->dfl_cgrp);
 	NETLAB_READ(node, cgroup->kn);

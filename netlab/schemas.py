@@ -29,7 +29,13 @@ CONNECTIONS = Schema(
         Column("cmdline", _TEXT, "the owner's command line"),
         Column("uid", _INTEGER, "the owner's user id"),
         Column("netns", _INTEGER, "inode of the network namespace"),
-        Column("container", _TEXT, "container id of the owner"),
+        Column(
+            "cgroup",
+            _TEXT,
+            "path of the owner's control group, as in /proc/PID/cgroup seen from the root namespace: version "
+            "2's or, if it says more, one of version 1; … in front: the beginning was not read",
+        ),
+        Column("container", _TEXT, "id of the owner's container, or its name (LXC, systemd-nspawn)"),
         Column("opened_at", _TIME, "when the attempt began; UDP: the first packet that was seen"),
         Column(
             "closed_at",

@@ -16,19 +16,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from netlab.kernel import cgroups
+
 _PROC = "/proc"
 _SOCKET = "socket:["
 _LONGEST_TEXT = 1024  # bytes of a command line that are kept
+_LONGEST_PATH = 4096  # PATH_MAX, include/uapi/linux/limits.h: the kernel shows no longer cgroup
+_STARTED = 22 - 3  # which field of /proc/PID/stat, counted from behind the command name
+_TICK_NS = 10**9 // os.sysconf("SC_CLK_TCK")
 _UID = re.compile(rb"^Uid:\t\d+\t(\d+)", re.MULTILINE)  # the effective one; the files' owner may be root
 _NSPID = re.compile(rb"^NSpid:.*\t(\d+)$", re.MULTILINE)  # the last one is the innermost
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")  # and text direction
-
-# Container runtimes end a cgroup's name in the container's id: 64 hex digits (docker, containerd, CRI-O,
-# podman), 32 and a number (ECS on Fargate), or a Garden handle of five groups.
-_CONTAINER = re.compile(
-    r"(?<![0-9a-f])([0-9a-f]{64}|[0-9a-f]{32}-[0-9]+|[0-9a-f]{8}(?:-[0-9a-f]{4}){4})(?:\.scope)?$"
-)
-_MONITOR = "conmon"  # podman's and CRI-O's supervisor runs beside the container, not in it
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +55,13 @@ class Process:
     uid: int
     netns: int | None  # inode
     nspid: int | None  # the pid in its own pid namespace
-    container: str | None  # id
+    cgroup: str | None  # path
+    container: str | None  # id or name
+    started_ns: int  # since boot, to the kernel's clock tick; 0 is not known
+
+    def began(self, at_ns: int) -> bool:
+        """Say whether this may be the process that began *at_ns*, give or take a tick."""
+        return self.started_ns != 0 and 0 <= at_ns - self.started_ns < 2 * _TICK_NS
 
 
 def owners() -> Owners:
@@ -84,6 +88,11 @@ def describe(pids: Iterable[int]) -> dict[int, Process]:
     return {pid: process for pid, process in found if process is not None}
 
 
+def running() -> set[int]:
+    """Return the ids of the processes that there are."""
+    return set(_pids())
+
+
 def _pids() -> Iterator[int]:
     return (int(name) for name in os.listdir(_PROC) if name.isdecimal())  # noqa: PTH208 - as below
 
@@ -108,6 +117,7 @@ def _described(pid: int) -> Process | None:
     uid = _UID.search(status or b"")
     if name is None or uid is None:
         return None
+    where = cgroups.membership(_printable_lines(_read(home / "cgroup") or b""))
     return Process(
         pid=pid,
         name=printable(name.removesuffix(b"\n")),
@@ -115,8 +125,20 @@ def _described(pid: int) -> Process | None:
         uid=int(uid[1]),
         netns=_netns(home),
         nspid=int(nspid[1]) if (nspid := _NSPID.search(status or b"")) else None,
-        container=container((_read(home / "cgroup") or b"").decode(errors="replace")),
+        cgroup=where.path,
+        container=where.container,
+        started_ns=_started_ns(_read(home / "stat")),
     )
+
+
+def _started_ns(stat: bytes | None) -> int:
+    """Read the start from the text of /proc/PID/stat, where a command name can hold anything."""
+    fields = (stat or b"").rpartition(b")")[2].split()
+    return int(fields[_STARTED]) * _TICK_NS if len(fields) > _STARTED else 0
+
+
+def _printable_lines(raw: bytes) -> str:
+    return "\n".join(printable(line, _LONGEST_PATH) for line in raw.split(b"\n"))
 
 
 def _read(file: Path) -> bytes | None:
@@ -133,23 +155,7 @@ def _netns(home: Path) -> int | None:
         return None
 
 
-def container(cgroups: str) -> str | None:
-    r"""Return the container id in the text of /proc/PID/cgroup (version 1 or 2), or None.
-
-    Examples
-    --------
-    >>> print(container("0::/system.slice/docker-" + 64 * "a" + ".scope\n")[:12])
-    aaaaaaaaaaaa
-    """
-    for line in cgroups.splitlines():
-        for part in reversed(line.split("/")):
-            found = _CONTAINER.search(part)
-            if found and _MONITOR not in part:
-                return found[1]
-    return None
-
-
-def printable(raw: bytes) -> str:
+def printable(raw: bytes, longest: int = _LONGEST_TEXT) -> str:
     """Return what a process says of itself as text: bounded, and what could act on a terminal escaped."""
-    text = raw[:_LONGEST_TEXT].decode(errors="backslashreplace")
+    text = raw[:longest].decode(errors="backslashreplace")
     return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)

@@ -40,6 +40,7 @@ def capture(
     poll_every_s: float = 0.5,
     max_open: int = 65_536,
     max_closed: int = 1_000_000,
+    max_processes: int = 16_384,
 ) -> Capture:
     """Follow TCP connection attempts and UDP flows, over IPv4 and IPv6, in every network namespace here.
 
@@ -82,6 +83,8 @@ def capture(
         With mode "poll": how often to look.
     max_open, max_closed
         How many attempts are kept at a time; what does not fit is counted in the coverage.
+    max_processes
+        How many owners are remembered after they have exited; of those forgotten attempts are counted, too.
 
     Returns
     -------
@@ -131,13 +134,19 @@ def capture(
     checks.positive("client_expiry_s", client_expiry_s, unit="seconds")
     checks.whole("max_open", max_open, 1, 1 << 24)
     checks.whole("max_closed", max_closed, 1, 1 << 30)
+    checks.whole("max_processes", max_processes, 1, 1 << 20)
     checks.positive("poll_every_s", poll_every_s, unit="seconds", most=threading.TIMEOUT_MAX)
     if checks.choice("mode", mode, _MODES) == "poll":
         _refuse_with_poll(events=events, cost=cost)
     else:
         capabilities.require("CAP_BPF", "CAP_PERFMON", "CAP_NET_ADMIN", doing="follow connections with eBPF")
         load_bcc()
-    limits = Limits(max_open=max_open, max_closed=max_closed, change_pages=_CHANGE_PAGES if events else 1)
+    limits = Limits(
+        max_open=max_open,
+        max_closed=max_closed,
+        max_processes=max_processes,
+        change_pages=_CHANGE_PAGES if events else 1,
+    )
     return Capture(
         Options(
             wanted,

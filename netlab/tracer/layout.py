@@ -60,7 +60,20 @@ FLOW_KEY = np.dtype(
     ]
 )
 PROCESS_KEY = np.dtype([("pid", "u4"), ("padding", "u4"), ("started_ns", "u8")])
-PROCESS = np.dtype([("cmdline", "S256"), ("cgroup", "S128"), ("cmdline_bytes", "u4"), ("nspid", "u4")])
+PROCESS = np.dtype(
+    [
+        ("cmdline", "S256"),
+        ("cgroups", "S512"),
+        ("cmdline_bytes", "u4"),
+        ("nspid", "u4"),
+        ("unified_bytes", "u2"),
+        ("cgroup_bytes", "u2"),
+        ("unified_cut", "u1"),
+        ("legacy_cut", "u1"),
+        ("read", "u1"),
+        ("padding", "u1"),
+    ]
+)
 NOT_COUNTED = 0xFFFFFFFF  # in a counter that this kernel does not have
 
 CHANGE = np.dtype(

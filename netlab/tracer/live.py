@@ -230,10 +230,12 @@ class Live(Closes):
 def kernel_macros(*, changes: bool = False) -> dict[str, str]:
     """Return what the programs have to know: of this kernel, and whether to report *changes* of state."""
     counted = btf.has_field("tcp_sock", "total_rto")
+    parent = "__parent" if btf.has_field("kernfs_node", "__parent") else "parent"  # since 6.15
     tick_us = round(time.clock_getres(_CLOCK_MONOTONIC_COARSE) * 1e6)
     return {
         "NETLAB_CHANGES": str(int(changes)),
         "NETLAB_US_PER_JIFFY": str(tick_us),
+        "NETLAB_PARENT(node)": f"(node)->{parent}",
         "NETLAB_TOTAL_RTO(tp)": "(tp)->total_rto" if counted else f"{NOT_COUNTED}U",
         **_conntrack_macros(),
     }

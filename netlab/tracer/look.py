@@ -58,7 +58,7 @@ class Look:
         """Join what was seen; *opened* has to be read before *ended*, see `merge`."""
         table = merge(ended.attempts, opened, before, now)
         missing = [*losses, *before.missing, *now.missing]
-        owners = Owners(processes, before.owners | now.owners)
+        owners = Owners.of(processes, before.owners, now.owners)
         return cls(table, ended, wanted, clock, owners, missing, now.complete, now.half_open)
 
     def unlisted(self) -> Attempts:

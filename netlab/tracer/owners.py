@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from netlab.kernel.processes import Process, container, printable
+from netlab.frames import Gap, Missing
+from netlab.kernel import cgroups, processes
+from netlab.kernel.processes import Process, printable
 from netlab.tracer.layout import PROCESS, PROCESS_KEY, PidSource
 from netlab.tracer.records import Attempts
 
@@ -26,70 +29,129 @@ class Processes:
         """Return that no process was met."""
         return cls(np.empty(0, PROCESS_KEY), np.empty(0, PROCESS))
 
-    def of(self, owners: pd.MultiIndex) -> list[Process | None]:
-        """Return who each owner (pid, start) is, None where it was not met or has been forgotten."""
+    def of(self, owners: Attempts) -> list[Process | None]:
+        """Return who the owner of each attempt is, None where it was not met or has been forgotten."""
         known = pd.MultiIndex.from_arrays([self.keys["pid"], self.keys["started_ns"]])
-        places = known.get_indexer(owners).tolist()
-        pids = owners.get_level_values(0).tolist()
+        wanted = pd.MultiIndex.from_arrays([owners["pid"], owners["process_started_ns"]])
         return [
-            self._described(pid, self.found[place]) if place >= 0 else None
-            for pid, place in zip(pids, places, strict=True)
+            _described(*owner, self.found[place]) if place >= 0 and self.found[place]["read"] else None
+            for owner, place in zip(_keys(owners), known.get_indexer(wanted).tolist(), strict=True)
         ]
 
-    def _described(self, pid: int, record: np.void) -> Process:
-        raw = record.tobytes()[: int(record["cmdline_bytes"])]  # the first field; numpy cuts it at a NUL
-        line = printable(raw.rstrip(b"\0").replace(b"\0", b" "))
-        group = bytes(record["cgroup"]).decode(errors="replace")
-        return Process(
-            pid=pid,
-            name="",
-            cmdline=line or None,
-            uid=0,
-            netns=None,
-            nspid=int(record["nspid"]) or None,
-            container=container(f"0::/{group}\n"),
-        )
+
+_CGROUPS = PROCESS["cmdline"].itemsize  # where they begin in a record; numpy cuts them at a NUL
+
+
+def _described(pid: int, started_ns: int, record: np.void) -> Process:
+    raw = record.tobytes()
+    line = printable(raw[: record["cmdline_bytes"]].rstrip(b"\0").replace(b"\0", b" "))
+    names, middle = raw[_CGROUPS : _CGROUPS + record["cgroup_bytes"]], record["unified_bytes"]
+    paths = [_path(names[:middle], cut=record["unified_cut"])]
+    if len(names) > middle:
+        paths.append(_path(names[middle:], cut=record["legacy_cut"]))
+    where = cgroups.best(path for path in paths if path)
+    return Process(
+        pid=pid,
+        name="",
+        cmdline=line or None,
+        uid=0,
+        netns=None,
+        nspid=int(record["nspid"]) or None,
+        cgroup=where.path,
+        container=where.container,
+        started_ns=started_ns,
+    )
+
+
+def _path(names: bytes, *, cut: int) -> str | None:
+    """Put names, the innermost first, each with its NUL, into a path; None if not even that one is known."""
+    if cut and not names:
+        return None
+    parts = [printable(name) for name in reversed(names.split(b"\0")[:-1])]
+    return f"{cgroups.CUT if cut else ''}{cgroups.ROOT}{'/'.join(parts)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """Who the owners of a table's attempts are: each distinct one once, and its place for each attempt."""
+
+    who: list[Process | None]
+    places: npt.NDArray[np.intp]
+    forgotten: int  # attempts whose owner was known and is no more
+
+    def columns(self) -> dict[str, Any]:
+        """Return the columns `cmdline`, `nspid`, `cgroup` and `container`."""
+        return {
+            name: pd.Series(
+                pd.array([one and getattr(one, name) for one in self.who], dtype).take(self.places)
+            )
+            for name, dtype in _COLUMNS.items()
+        }
+
+    def missing(self) -> list[Missing]:
+        """Say of how many attempts the owner is only known by pid and name."""
+        return [Missing(_WHO, Gap.LOST, self.forgotten, _FORGOTTEN)] if self.forgotten else []
+
+
+_COLUMNS: dict[str, Any] = {"cmdline": "string", "nspid": "Int64", "cgroup": "string", "container": "string"}
+_WHO = ", ".join(_COLUMNS)
+_FORGOTTEN = (
+    "their process has exited and is not remembered: at most max_processes are, and with mode='poll' none"
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Owners:
-    """What is known of the owners: of those that programs met, and of those that hold sockets now, by pid."""
+    """What is known of the owners: of those that programs met, and of those that hold sockets."""
 
     met: Processes
-    holding: dict[int, Process]
+    holding: dict[tuple[int, int], Process]  # by pid and start
 
     @classmethod
-    def none(cls) -> Owners:
-        """Return that nothing is known of anybody."""
-        return cls(Processes.none(), {})
+    def of(cls, met: Processes, *holding: dict[int, Process]) -> Owners:
+        """Put together what the programs met and what /proc said, the latest last."""
+        found = (process for each in holding for process in each.values())
+        return cls(met, {(process.pid, process.started_ns): process for process in found})
 
-    def columns(self, attempts: Attempts) -> dict[str, Any]:
-        """Return the columns `cmdline`, `nspid` and `container` of attempts."""
-        who = pd.MultiIndex.from_arrays(
-            [attempts["pid"], attempts["process_started_ns"], attempts["pid_source"]]
-        )
-        places, distinct = who.factorize()
-        owners = pd.MultiIndex.from_tuples([one[:2] for one in distinct]) if len(distinct) else None
-        met = [] if owners is None else self.met.of(owners)
-        known = [
-            self._who(process, pid, source) for process, (pid, _, source) in zip(met, distinct, strict=True)
+    def identify(self, attempts: Attempts) -> Known:
+        """Tell who the owners of *attempts* are."""
+        places, distinct = _distinct(attempts)
+        if not len(distinct):
+            return Known([None], places, 0)
+        met = self.met.of(distinct)
+        held = distinct["pid_source"] == PidSource.SOCKET
+        who = [
+            self.holding.get(owner) if holds else process
+            for owner, holds, process in zip(_keys(distinct), held, met, strict=True)
         ]
-        return {
-            "cmdline": _taken([one and one.cmdline for one in known], "string", places),
-            "nspid": _taken([one and one.nspid for one in known], "Int64", places),
-            "container": _taken([one and one.container for one in known], "string", places),
-        }
-
-    def _who(self, met: Process | None, pid: int, source: int) -> Process | None:
-        """Trust /proc only for who holds a socket now: otherwise the pid may be another process's by now."""
-        match source:
-            case PidSource.NONE:
-                return None
-            case PidSource.SOCKET:
-                return self.holding.get(pid)
-            case _:
-                return met
+        gone = np.array([one is None for one in who]) & (distinct["pid_source"] != PidSource.NONE)
+        for place, process in _still_there(distinct, np.flatnonzero(gone)):
+            who[place], gone[place] = process, False
+        return Known(who, places, int(np.count_nonzero(gone[places])))
 
 
-def _taken(values: list[Any], dtype: Any, places: npt.NDArray[np.intp]) -> pd.Series:
-    return pd.Series(pd.array(values, dtype=dtype).take(places))
+def _distinct(attempts: Attempts) -> tuple[npt.NDArray[np.intp], Attempts]:
+    """Return each owner's first attempt, and which of those owners each attempt has."""
+    owners = pd.DataFrame({name: attempts[name] for name in ("pid", "process_started_ns", "pid_source")})
+    places = np.asarray(owners.groupby(list(owners), sort=False).ngroup(), np.intp)
+    first = np.unique(places, return_index=True)[1]
+    return places, attempts[first]
+
+
+def _keys(owners: Attempts) -> list[tuple[int, int]]:
+    return list(zip(owners["pid"].tolist(), owners["process_started_ns"].tolist(), strict=True))
+
+
+def _still_there(owners: Attempts, gone: npt.NDArray[np.intp]) -> Iterator[tuple[int, Process]]:
+    """Look for those that are *gone* in /proc; a pid is the same process with the same start and name."""
+    pids = set(owners["pid"][gone].tolist())
+    running = processes.describe(pids & processes.running()) if pids else {}
+    for place in gone.tolist():
+        owner = owners[place]
+        process = running.get(int(owner["pid"]))
+        if (
+            process
+            and process.began(int(owner["process_started_ns"]))
+            and process.name == printable(owner["process"])
+        ):
+            yield place, process

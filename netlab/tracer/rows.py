@@ -18,7 +18,7 @@ from netlab.kernel.sockdiag import State
 from netlab.schemas import CONNECTIONS
 from netlab.tracer.layout import NOT_COUNTED, Direction, PidSource
 from netlab.tracer.merge import Table
-from netlab.tracer.owners import Owners
+from netlab.tracer.owners import Known, Owners
 from netlab.tracer.reasons import explain
 from netlab.tracer.records import Attempts, end_unseen, is_udp
 
@@ -59,6 +59,7 @@ def connections(
     if (opened[1:] < opened[:-1]).any():
         table = table.where(np.argsort(opened, kind="stable"))
     attempts, states = table.attempts, table.states
+    known = owners.identify(attempts)
     data = {
         **identity(attempts),
         "state": categories(states, STATES),
@@ -66,12 +67,12 @@ def connections(
         "inode": _unless_zero(table.inodes),
     }
     parts = (
-        _owner(attempts, owners),
+        _owner(attempts, known),
         _times(attempts, to_utc_ns, now_ns),
         _counters(attempts, states),
         _outcome(attempts, states),
     )
-    return CONNECTIONS.frame(data | dict(ChainMap(*parts)), missing)
+    return CONNECTIONS.frame(data | dict(ChainMap(*parts)), [*missing, *known.missing()])
 
 
 def identity(attempts: Attempts) -> dict[str, Any]:
@@ -103,11 +104,11 @@ def owner_names(attempts: Attempts) -> dict[str, Any]:
     }
 
 
-def _owner(attempts: Attempts, owners: Owners) -> dict[str, Any]:
+def _owner(attempts: Attempts, known: Known) -> dict[str, Any]:
     unknown = attempts["pid_source"] == PidSource.NONE
     return {
         **owner_names(attempts),
-        **owners.columns(attempts),
+        **known.columns(),
         "uid": np.ma.array(attempts["uid"], mask=unknown),
         "pid_source": categories(attempts["pid_source"], _PID_SOURCES),
     }

@@ -113,6 +113,8 @@ def _with_owners(listed: list[tuple[npt.NDArray[np.void], Sockets]], missing: li
     names = {pid: process.name.encode()[:15] for pid, process in running.items()}
     attempts["pid"] = pids.filled(0)
     attempts["uid"] = records["uid"]
+    starts = {pid: process.started_ns for pid, process in running.items()}
+    attempts["process_started_ns"] = [starts.get(pid, 0) for pid in attempts["pid"].tolist()]
     attempts["process"] = [names.get(pid, b"") for pid in attempts["pid"].tolist()]
     attempts["pid_source"] = np.where(owned, PidSource.SOCKET, PidSource.NONE)
     first = np.unique(attempts["cookie"], return_index=True)[

@@ -215,6 +215,7 @@ def _owners(pid: Masked) -> dict[str, Any]:
         "nspid": _owner_numbers([owner.nspid if owner else None for owner in owners], row, known),
         "process": _owner_text([owner.name if owner else None for owner in owners], taken),
         "cmdline": _owner_text([owner.cmdline if owner else None for owner in owners], taken),
+        "cgroup": _owner_text([owner.cgroup if owner else None for owner in owners], taken),
         "container": _owner_text([owner.container if owner else None for owner in owners], taken),
     }
 
@@ -317,7 +318,7 @@ def _owner_detail(unreadable: int) -> str:
     return "no process in this /proc holds the socket: it is the kernel's, or of another pid namespace"
 
 
-_WHO = "pid, nspid, process, cmdline, container"
+_WHO = "pid, nspid, process, cmdline, cgroup, container"
 _COLUMNS = "opened_at, duration_s, connect_ms, error, reason, remote_name, nat_*, via_*"
 _COLUMNS_DETAIL = "not in the socket tables; netlab.capture() sees connections begin and end"
 _CLOSED = Missing(

@@ -7,6 +7,8 @@ import socket
 import threading
 from dataclasses import dataclass
 
+import pandas as pd
+
 LINGER_0 = b"\1\0\0\0\0\0\0\0"  # struct linger: close by reset
 LOOPBACK = {4: "127.0.0.1", 6: "::1"}
 
@@ -63,3 +65,7 @@ def serve(listener: socket.socket, received: list[int]) -> None:
         except OSError:
             return
         threading.Thread(target=answer, args=(connection,), daemon=True).start()
+
+
+def outgoing(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame[frame["direction"] == "outgoing"]

@@ -10,22 +10,19 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
-from pathlib import Path
+from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 import pytest
-from loopback import Echo, cookie
+from loopback import Echo, cookie, finish, outgoing
 
 import netlab
-from netlab.kernel import capabilities
+from netlab.kernel import processes
+from netlab.tracer.layout import ATTEMPT, PidSource
+from netlab.tracer.owners import Owners, Processes
 
 pytestmark = pytest.mark.privileged
-CONTAINER = "0123456789abcdef" * 4
-
-
-def outgoing(frame: pd.DataFrame) -> pd.DataFrame:
-    return frame[frame["direction"] == "outgoing"]
 
 
 def only(frame: pd.DataFrame) -> pd.Series:
@@ -81,28 +78,6 @@ def test_a_process_in_its_own_pid_namespace_has_both_numbers(echo: Echo) -> None
     assert row["pid"] > 1
 
 
-@pytest.fixture(params=["v2", "v1"])
-def cgroup(request: pytest.FixtureRequest) -> Iterator[Path]:
-    """A control group named as Docker names those of its containers."""
-    roots = {"v2": capabilities.cgroup2_mount(), "v1": Path("/sys/fs/cgroup/memory")}
-    root = roots[request.param]
-    if root is None or not (root / "cgroup.procs").exists():
-        root = capabilities.cgroup2_mount()
-    assert root is not None
-    group = root / f"docker-{CONTAINER}.scope"
-    group.mkdir()
-    yield group
-    group.rmdir()
-
-
-def test_a_container_is_known_after_its_process_and_its_cgroup_are_gone(echo: Echo, cgroup: Path) -> None:
-    client = f"echo $$ > {cgroup}/cgroup.procs && exec curl -s -m 1 http://127.0.0.1:{echo.port}/"
-    with netlab.capture(port=echo.port) as capture:
-        subprocess.run(["sh", "-c", client], check=False, capture_output=True, timeout=10)
-
-    assert only(outgoing(capture.connections()))["container"] == CONTAINER
-
-
 def test_a_socket_passed_to_another_process_is_one_row_of_the_one_that_connected(echo: Echo) -> None:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     receiver = """
@@ -155,3 +130,142 @@ def test_the_owner_of_an_accepted_connection_is_described_too(closed_port: int) 
     row = only(frame[frame["direction"] == "incoming"])
     assert (row["pid"], row["pid_source"]) == (process.pid, "receive")
     assert re.search(r"a-server$", row["cmdline"])
+
+
+FORKS = """
+import os, socket, sys
+for number in range(200):
+    child = os.fork()
+    if not child:
+        open("/proc/self/comm", "w").write(f"child {number}")
+        socket.create_connection(("127.0.0.1", int(sys.argv[1]))).close()
+        os._exit(0)
+    os.waitpid(child, 0)
+"""
+
+
+def forgotten(frame: pd.DataFrame) -> list[int]:
+    gaps = netlab.coverage(frame)
+    return gaps[gaps["detail"].str.contains("max_processes")]["count"].tolist()
+
+
+def undescribed(frame: pd.DataFrame) -> list[int]:
+    return [int((frame["pid"].notna() & frame["cmdline"].isna()).sum())]
+
+
+def test_a_process_that_becomes_another_program_has_each_program_s_command_line(echo: Echo) -> None:
+    connect = f"exec 3<>/dev/tcp/127.0.0.1/{echo.port}"
+    with netlab.capture(port=echo.port) as capture:
+        process = subprocess.Popen(["bash", "-c", f"{connect}; exec -a renamed bash -c '{connect}' second"])
+        process.wait(10)
+
+    rows = outgoing(capture.connections())
+    assert set(rows["pid"]) == {process.pid}
+    first, second = rows["cmdline"]
+    assert first.startswith(f"bash -c {connect}; exec")
+    assert second == f"renamed -c {connect} second"
+
+
+def test_a_connection_of_a_thread_whose_main_thread_has_ended_has_its_command_line(echo: Echo) -> None:
+    client = f"""
+import ctypes, os, socket, threading
+def connect():
+    while open("/proc/self/stat").read().rpartition(")")[2].split()[0] != "Z": pass
+    socket.create_connection(("127.0.0.1", {echo.port})).close()
+    os._exit(0)
+threading.Thread(target=connect).start()
+ctypes.CDLL(None).pthread_exit(None)
+"""
+    with netlab.capture(port=echo.port) as capture:
+        process = subprocess.Popen([sys.executable, "-c", client, "an argument"])
+        process.wait(10)
+
+    row = only(outgoing(capture.connections()))
+    assert (row["pid"], row["nspid"]) == (process.pid, process.pid)
+    assert row["cmdline"].startswith(f"{sys.executable} -c ")
+
+
+def test_the_user_is_the_effective_one_which_the_socket_belongs_to(echo: Echo) -> None:
+    client = f"exec 3<>/dev/tcp/127.0.0.1/{echo.port}"
+    with netlab.capture(port=echo.port) as capture:
+        subprocess.run(["setpriv", "--euid", "65534", "--keep-groups", "bash", "-pc", client], check=True)
+
+    assert only(outgoing(capture.connections()))["uid"] == 65534
+
+
+def test_an_inherited_socket_that_both_processes_use_is_one_row_with_all_bytes(echo: Echo) -> None:
+    with netlab.capture(port=echo.port) as capture, echo.connect(4) as client:
+        number = cookie(client)
+        client.sendall(b"before")
+        code = "import socket, sys; socket.socket(fileno=int(sys.argv[1])).sendall(b'of the child')"
+        inherited = client.fileno()
+        subprocess.run([sys.executable, "-c", code, str(inherited)], pass_fds=[inherited], check=True)
+        client.sendall(b"after")
+        answered = finish(client)
+        information = client.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 240)
+        sent = int.from_bytes(information[200:208], "little")  # tcpi_bytes_sent
+
+    row = only(outgoing(capture.connections()))
+    assert (row["cookie"], row["pid"], row["pid_source"]) == (number, os.getpid(), "connect")
+    assert row["bytes_sent"] == row["bytes_received"] == answered == sent
+    assert sent == len("before") + len("of the child") + len("after")
+
+
+def test_an_open_socket_that_several_processes_hold_is_one_row_of_one_that_ss_names(echo: Echo) -> None:
+    with (
+        echo.connect(4) as client,
+        subprocess.Popen(["cat"], stdin=subprocess.PIPE, pass_fds=[client.fileno()]) as one,
+        subprocess.Popen(["cat"], stdin=subprocess.PIPE, pass_fds=[client.fileno()]) as two,
+    ):
+        holders = {os.getpid(), one.pid, two.pid}
+        listed = subprocess.check_output(["ss", "-Htnp", "dport", f"= :{echo.port}"], text=True)
+        assert {int(pid) for pid in re.findall(r"pid=(\d+)", listed)} == holders
+        with netlab.capture(port=echo.port) as capture:
+            row = only(outgoing(capture.connections()))
+
+    assert (row["cookie"], row["pid"], row["pid_source"]) == (row["cookie"], min(holders), "socket")
+
+
+def test_owners_that_made_room_for_others_are_counted(echo: Echo) -> None:
+    with netlab.capture(port=echo.port, max_processes=64) as capture:
+        subprocess.run([sys.executable, "-c", FORKS, str(echo.port)], check=True, timeout=60)
+
+    rows = outgoing(capture.connections())
+    assert len(rows) == 200
+    assert rows["process"].tolist() == [f"child {number}" for number in range(200)]
+    lost = int(rows["cmdline"].isna().sum())
+    assert 200 - 64 <= lost < 200
+    assert rows["cgroup"].isna().sum() == lost
+    assert forgotten(capture.connections()) == undescribed(capture.connections())
+
+
+def test_an_owner_that_made_room_for_others_and_still_runs_is_looked_up(echo: Echo) -> None:
+    once = f"exec 3<>/dev/tcp/127.0.0.1/{echo.port}; exec 3<&-; echo; read line"
+    with (
+        netlab.capture(port=echo.port, max_processes=64) as capture,
+        subprocess.Popen(["bash", "-c", once], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process,
+    ):
+        assert process.stdout is not None
+        process.stdout.readline()
+        subprocess.run([sys.executable, "-c", FORKS, str(echo.port)], check=True, timeout=60)
+        while_it_runs = capture.connections()
+    afterwards = capture.connections()
+
+    described, unknown = (frame[frame["pid"] == process.pid] for frame in (while_it_runs, afterwards))
+    assert only(described)["cmdline"] == f"bash -c {once}"
+    assert pd.isna(only(unknown)["cmdline"])
+    assert forgotten(while_it_runs) == undescribed(while_it_runs)
+    assert forgotten(afterwards) == undescribed(afterwards)
+
+
+def test_a_pid_that_is_used_again_is_another_owner() -> None:
+    ours = processes.describe([os.getpid()])[os.getpid()]
+    earlier = replace(ours, cmdline="its predecessor", started_ns=ours.started_ns - 10**9)
+    attempts = np.zeros(3, ATTEMPT)
+    attempts["pid"], attempts["pid_source"] = ours.pid, PidSource.SOCKET
+    attempts["process_started_ns"] = [earlier.started_ns, ours.started_ns, 1]
+
+    known = Owners.of(Processes.none(), {earlier.pid: earlier}, {ours.pid: ours}).identify(attempts)
+
+    assert known.columns()["cmdline"].tolist() == ["its predecessor", ours.cmdline, pd.NA]
+    assert [gap.count for gap in known.missing()] == [1]

@@ -339,7 +339,7 @@ def test_without_privilege_the_owners_of_others_are_missing_and_coverage_says_so
         f"frame = connections(port={server.getsockname()[1]})\n"
         "print(len(frame), frame.pid.isna().sum(), frame.uid.max(), frame.rtt_ms.notna().sum())\n"
         "gaps = coverage(frame)\n"
-        "print(*gaps[gaps.what == 'pid, nspid, process, cmdline, container'].detail)"
+        "print(*gaps[gaps.what == 'pid, nspid, process, cmdline, cgroup, container'].detail)"
     )
     counts, detail = subprocess.check_output([sys.executable, "-c", code], text=True).splitlines()
 

@@ -1,0 +1,71 @@
+"""Control groups for tests to put processes into."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from netlab.kernel import capabilities
+
+
+@dataclass
+class Groups:
+    """One hierarchy: what is made in it goes with the test."""
+
+    root: Path
+    line: str  # what its line in /proc/PID/cgroup has before the path
+    made: list[Path] = field(default_factory=list)
+
+    def make(self, path: str) -> Path:
+        """Make a group, and those above it, in one of this test process's own.
+
+        That one is three levels down: of version 1 the hierarchy counts where a process is deepest.
+        """
+        group = self.root / f"netlab-{os.getpid()}" / "a" / "test" / path
+        for place in [*reversed(group.parents), group]:
+            if place.is_relative_to(self.root) and not place.exists():
+                place.mkdir()
+                self.made.append(place)
+        return group
+
+    def path(self, group: Path) -> str:
+        """Return the path that the kernel shows."""
+        return f"/{group.relative_to(self.root)}"
+
+    def remove(self) -> None:
+        while self.made:
+            group = self.made.pop()
+            for pid in (group / "cgroup.procs").read_text().split():
+                with contextlib.suppress(OSError):  # it may be ending
+                    (self.root / "cgroup.procs").write_text(pid)
+            group.rmdir()
+
+
+@contextlib.contextmanager
+def unified() -> Iterator[Groups]:
+    """The hierarchy of version 2."""
+    root = capabilities.cgroup2_mount()
+    assert root is not None
+    groups = Groups(root, "0::")
+    try:
+        yield groups
+    finally:
+        groups.remove()
+
+
+@contextlib.contextmanager
+def version_1(mountpoint: Path) -> Iterator[Groups]:
+    """A hierarchy of version 1 without controllers, which every kernel with version 1 lets one mount."""
+    name = f"netlab{os.getpid()}"
+    options = ["-t", "cgroup", "-o", f"none,name={name}", "cgroup"]
+    subprocess.run(["mount", *options, str(mountpoint)], check=True)
+    groups = Groups(mountpoint, f"name={name}:")
+    try:
+        yield groups
+    finally:
+        groups.remove()
+        subprocess.run(["umount", str(mountpoint)], check=True)

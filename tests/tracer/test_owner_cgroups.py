@@ -1,0 +1,162 @@
+"""Where the owner of a connection ran: its control group and its container, also when all are gone."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from groups import Groups, unified, version_1
+from loopback import Echo, outgoing
+
+import netlab
+
+pytestmark = pytest.mark.privileged
+ID = "0123456789abcdef" * 4
+
+# In bash: enter the groups, show what the kernel says of it, and connect.
+ENTER = """
+for group; do echo $$ > "$group/cgroup.procs"; done
+cat /proc/self/cgroup
+exec bash -c "exec 3<>/dev/tcp/127.0.0.1/$PORT"
+"""
+
+
+@pytest.fixture(params=["version 2", "version 1"])
+def groups(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Groups]:
+    with unified() if request.param == "version 2" else version_1(tmp_path) as made:
+        yield made
+
+
+def connect_from(echo: Echo, *groups: Path) -> tuple[int, str]:
+    """Connect from within *groups*; return the pid and what /proc/PID/cgroup said."""
+    with subprocess.Popen(
+        ["bash", "-c", ENTER, "bash", *groups],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={"PORT": str(echo.port), "PATH": "/usr/bin:/bin"},
+    ) as process:
+        assert process.stdout is not None
+        return process.pid, process.stdout.read()
+
+
+def by_pid(frame: pd.DataFrame) -> pd.DataFrame:
+    rows = outgoing(frame).set_index("pid")
+    assert rows.index.is_unique
+    return rows
+
+
+def test_containers_are_known_after_their_processes_and_cgroups_are_gone(echo: Echo, groups: Groups) -> None:
+    expected = {
+        f"docker-{ID}.scope": ID,
+        f"system.slice/docker-{ID}.scope/system.slice/nginx.service": ID,
+        f"kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod1.slice/crio-{ID}.scope": ID,
+        "lxc.payload.web/init.scope": "web",
+        r"machine.slice/machine-web\x2d1.scope/payload/init.scope": "web-1",
+        "system.slice/nginx.service": None,
+    }
+    with netlab.capture(port=echo.port) as capture:
+        said = {path: connect_from(echo, groups.make(path)) for path in expected}
+        groups.remove()
+
+    rows = by_pid(capture.connections())
+    found = {path: rows["container"][pid] for path, (pid, _) in said.items()}
+    assert {path: None if pd.isna(id_) else id_ for path, id_ in found.items()} == expected
+    for pid, text in said.values():
+        assert f"{groups.line}{rows['cgroup'][pid]}\n" in text
+
+
+def test_a_hybrid_host_s_container_in_version_1_is_not_hidden_by_the_service_in_version_2(
+    echo: Echo, tmp_path: Path
+) -> None:
+    with version_1(tmp_path) as old, unified() as new, netlab.capture(port=echo.port) as capture:
+        container = old.make(f"docker/{ID}")
+        pid, _ = connect_from(echo, new.make("system.slice/docker.service"), container)
+        expected = old.path(container)
+
+    row = by_pid(capture.connections()).loc[pid]
+    assert (row["container"], row["cgroup"]) == (ID, expected)
+
+
+def test_both_paths_of_a_hybrid_host_are_read_and_version_2_is_told(echo: Echo, tmp_path: Path) -> None:
+    with version_1(tmp_path) as old, unified() as new, netlab.capture(port=echo.port) as capture:
+        service = new.make("system.slice/nginx.service")
+        pid, _ = connect_from(echo, service, old.make("system.slice"))
+        expected = new.path(service)
+
+    row = by_pid(capture.connections()).loc[pid]
+    assert row["cgroup"] == expected
+    assert pd.isna(row["container"])
+
+
+def test_paths_of_any_length_are_whole_or_say_that_their_beginning_is_cut(echo: Echo, groups: Groups) -> None:
+    lengths = [
+        [1],
+        [255],
+        [127, 120],
+        [128, 120],
+        [126, 127, 100],
+        [127, 127, 100],
+        [100, 127, 127],
+        [60, 126, 240],
+        [60, 127, 240],
+        [255, 255],
+        [100] * 8,
+        [3] * 12,
+        [1] * 30,
+    ]
+    with netlab.capture(port=echo.port) as capture:
+        said = []
+        for number, sizes in enumerate(lengths):
+            names = [chr(ord("a") + number) * size for size in sizes]
+            said.append(connect_from(echo, groups.make("/".join(names))))
+            groups.remove()
+
+    rows = by_pid(capture.connections())
+    for pid, text in said:
+        path = rows["cgroup"][pid]
+        if path.startswith("/"):
+            assert f"{groups.line}{path}\n" in text
+        else:
+            assert path[:2] == "…/"
+            assert f"{path[1:]}\n" in text
+    cut = rows["cgroup"][[pid for pid, _ in said]].str.startswith("…").tolist()
+    assert cut[:3] == [False] * 3
+    assert cut[-4:] == [True, True, False, True]
+
+
+def test_a_cut_path_still_has_the_container(echo: Echo, groups: Groups) -> None:
+    with netlab.capture(port=echo.port) as capture:
+        pid, _ = connect_from(echo, groups.make(f"{'/'.join(['x' * 200] * 3)}/docker/{ID}/init.scope"))
+
+    row = by_pid(capture.connections()).loc[pid]
+    assert row["container"] == ID
+    assert row["cgroup"].endswith(f"x/docker/{ID}/init.scope")
+    assert row["cgroup"].startswith("…/")
+
+
+def test_the_socket_tables_tell_the_same_of_a_process_that_runs(echo: Echo, groups: Groups) -> None:
+    group = groups.make(f"docker/{ID}/init.scope")
+    client = (
+        f"import socket; s = socket.create_connection(('127.0.0.1', {echo.port})); print(flush=True); input()"
+    )
+    with (
+        netlab.capture(port=echo.port) as capture,
+        subprocess.Popen(
+            ["sh", "-c", f'echo $$ > {group}/cgroup.procs; exec python3 -c "{client}"'],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        ) as process,
+    ):
+        assert process.stdout is not None
+        process.stdout.readline()
+        followed, listed = (
+            by_pid(frame).loc[process.pid]
+            for frame in (capture.connections(), netlab.connections(port=echo.port))
+        )
+
+    assert followed["seen"] == "live"
+    assert followed["container"] == listed["container"] == ID
+    assert followed["cgroup"] == listed["cgroup"] == groups.path(group)
