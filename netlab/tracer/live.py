@@ -83,9 +83,13 @@ class Live(Closes):
         """Return the attempts that are open now, or were at the end."""
         return self.tcp.open()
 
-    def closed(self) -> Ended:
-        """Return the attempts that ended and are kept."""
-        return self.tcp.closed()
+    def closed(self, since: int = 0) -> Ended:
+        """Return the attempts that ended and are kept: all, or from number *since* on."""
+        return self.tcp.closed(since)
+
+    def over(self) -> npt.NDArray[np.uint64]:
+        """Return the cookies of the attempts open before that have ended; to be read before `closed()`."""
+        return self.tcp.over()
 
     def changes(self) -> npt.NDArray[np.void]:
         """Return every state change, in the order of the kernel's clock."""

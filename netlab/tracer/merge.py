@@ -19,6 +19,9 @@ from netlab.tracer.records import Attempts, chosen, joined, never_sent
 from netlab.tracer.snapshot import Snapshot
 
 Places = npt.NDArray[np.intp]
+Cookies = npt.NDArray[np.uint64]
+
+NO_COOKIES = np.empty(0, np.uint64)
 
 _TUPLE = ["netns", "local_address", "remote_address", "local_port", "remote_port"]
 _OWNER = ["pid", "uid", "process", "process_started_ns", "pid_source"]
@@ -57,15 +60,17 @@ class Table:
         )
 
 
-def merge(closed: Attempts, opened: Attempts, before: Snapshot, now: Snapshot) -> Table:
+def merge(
+    closed: Attempts, opened: Attempts, before: Snapshot, now: Snapshot, over: Cookies = NO_COOKIES
+) -> Table:
     """Join what the programs saw with the sockets listed at the start (*before*) and *now*.
 
-    *opened* has to be read before *closed*: an attempt that ends in between is then in both, and only its
-    closed record counts.
+    *opened* and *over* have to be read before *closed*: an attempt that ends in between is then in both, and
+    only its closed record counts. *over* are those of *before* that have ended: *closed* may not have them.
     """
     opened = _without(opened, _ended(opened, closed))
     older = before.attempts
-    older = _without(older, _listed(older, closed) | _listed(older, opened))
+    older = _without(older, _listed(older, closed) | _listed(older, opened) | np.isin(older["cookie"], over))
     attempts = joined([closed, opened, older])
     _fill_owner(attempts, before)
 

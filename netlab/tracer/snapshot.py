@@ -16,9 +16,8 @@ from netlab.kernel.sockdiag import Sockets, State
 from netlab.tracer.layout import ATTEMPT, NOT_COUNTED, Direction, PidSource
 from netlab.tracer.sockets import directions, ephemeral_ports
 
-# Listening is no connection; the others are not sockets any more, or not yet (struct inet_timewait_sock and
-# struct request_sock).
-_NO_CONNECTION = (State.LISTEN, State.TIME_WAIT, State.SYN_RECV)
+# Not sockets any more, or not yet: struct inet_timewait_sock and struct request_sock.
+_NO_SOCKETS = (State.TIME_WAIT, State.SYN_RECV)
 
 # What directions() answers: incoming, outgoing, unknown, and sockets without a peer.
 _DIRECTIONS = np.array(
@@ -52,14 +51,18 @@ class Snapshot:
 
 def take(only: Collection[int] | None = None) -> Snapshot:
     """List the TCP sockets of every namespace, or of those whose inodes are in *only*."""
-    answers = spaces.ask(spaces.ALL, lambda: (sockdiag.tcp_sockets(), ephemeral_ports()), only=only)
+    answers = spaces.ask(spaces.ALL, _sockets_here, only=only)
     listed = []
     for inode, (sockets, ephemeral) in answers.by_inode.items():
-        connected = ~np.isin(sockets.records["state"], _NO_CONNECTION)
+        connected = sockets.records["state"] != State.LISTEN
         direction = _DIRECTIONS[directions(sockets, ephemeral)[connected]]
         listed.append((_attempts(sockets.where(connected), direction, inode), sockets.where(connected)))
     cut = [netlink.INTERRUPTED] if any(sockets.interrupted for _, sockets in listed) else []
     return _with_owners(listed, [*answers.missing, *cut])
+
+
+def _sockets_here() -> tuple[Sockets, range]:
+    return sockdiag.tcp_sockets(without=_NO_SOCKETS), ephemeral_ports()
 
 
 def _attempts(sockets: Sockets, direction: npt.NDArray[np.uint8], inode: int) -> npt.NDArray[np.void]:

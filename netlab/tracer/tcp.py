@@ -18,6 +18,7 @@ from netlab.tracer.limits import Limits
 from netlab.tracer.records import Attempts, adopt, chosen, joined
 
 Changes = npt.NDArray[np.void]
+Cookies = npt.NDArray[np.uint64]
 
 _TRACEPOINTS = {
     "netlab_received": "tcp_rcv_space_adjust",
@@ -49,7 +50,8 @@ class TcpSource:
         self._changes: list[Changes] = []
         self._unfollowed = np.empty(0, ATTEMPT)  # attempts that began when the map was full
         self._last_open: Attempts | None = None
-        self._listed: npt.NDArray[np.uint64] | None = None
+        self._listed: Cookies | None = None
+        self._over = np.empty(0, np.uint64)  # those of the listed attempts that have ended
         self._strangers = True  # whether an end without a start counts, whoever's it is
         self._lock = threading.Lock()
         self._reports = program.ring("netlab_reports", ATTEMPT)
@@ -95,7 +97,9 @@ class TcpSource:
             if not len(reports):
                 return
             ended, self._unfollowed = adopt(self._unfollowed, reports)
-            self._ended.append(chosen(ended, self._known(ended)))
+            known = chosen(ended, self._known(ended))
+            self._ended.append(known)
+            self._over = np.union1d(self._over, self._of_listed(known["cookie"][known["opened_ns"] == 0]))
 
     def _known(self, ended: Attempts) -> npt.NDArray[np.bool_]:
         """Tell which ended attempts belong here; who owns those without an owner a snapshot may know."""
@@ -121,17 +125,27 @@ class TcpSource:
         *complete*, everybody is followed and nothing was paused, of one whose start was missed.
         """
         self.drain()
-        self._strangers = complete and not self._wanted.by_owner
-        self._listed = listed["cookie"][self._may_belong(listed)]
+        with self._lock:
+            self._strangers = complete and not self._wanted.by_owner
+            self._listed = listed["cookie"][self._may_belong(listed)]
+            self._over = self._of_listed(self._over)
+
+    def _of_listed(self, cookies: Cookies) -> Cookies:
+        return cookies if self._listed is None else np.intersect1d(cookies, self._listed)
+
+    def over(self) -> Cookies:
+        """Return the cookies of the listed attempts that have ended, kept or not."""
+        with self._lock:
+            return self._over
 
     def pause(self) -> None:
         """From now on ends without a start are of attempts that began in the pause."""
         self._strangers = False
 
-    def closed(self) -> Ended:
-        """Return the attempts that ended and are kept, oldest first."""
+    def closed(self, since: int) -> Ended:
+        """Return the attempts that ended and are kept, oldest first: all, or from number *since* on."""
         with self._lock:
-            return self._ended.all()
+            return self._ended.since(since) if since else self._ended.all()
 
     def open(self) -> Attempts:
         """Return the attempts that are open now, in no order; after the end, those that were open then."""

@@ -122,6 +122,19 @@ def test_connections_open_before_the_capture_are_in_it_once(echo: Echo) -> None:
         assert only(still_open)["state"] == "established"
 
 
+def test_a_connection_from_before_whose_end_is_not_kept_any_more_is_not_open_again(echo: Echo) -> None:
+    with echo.connect(4) as old, netlab.capture(port=echo.port, max_closed=5) as capture:
+        number = cookie(old)
+        finish(old)
+        old.close()
+        for _ in range(10):
+            echo.talk(4, 1)
+
+    frame = capture.connections()
+    assert number not in frame["cookie"].tolist()
+    assert len(frame) == 5
+
+
 def test_an_open_connection_shows_its_counters_as_they_are_now(echo: Echo) -> None:
     with netlab.capture(port=echo.port) as capture, echo.connect(4) as client:
         client.sendall(bytes(1000))
