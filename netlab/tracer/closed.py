@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from netlab.tracer.records import Attempts, chosen, joined
+from netlab.tracer.layout import ATTEMPT
+from netlab.tracer.records import Attempts, chosen, joined, put
 
 Numbers = npt.NDArray[np.int64]
 
-# Attempts in one block. Memory is taken and given back in pieces of this size, however much is kept: the C
-# library keeps what large copies leave between others, and the process would seem to grow.
+# Attempts in one block. Blocks are of one size and used again, because the C library keeps the holes that
+# pieces of many sizes leave between them, and the process would grow for hours.
 _BLOCK = 4096
 
 
@@ -34,7 +35,8 @@ class Closed:
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._blocks: list[tuple[Attempts, Numbers]] = []
+        self._blocks: list[_Block] = []
+        self._spare: list[_Block] = []
         self._kept = 0
         self.following = 0  # the number that the next attempt gets
 
@@ -52,16 +54,17 @@ class Closed:
 
     def since(self, number: int) -> Ended:
         """Return what is kept of the attempts from *number* on, at the cost of these alone."""
-        block = bisect_right(self._blocks, number, key=lambda one: int(one[1][0])) - 1
-        parts = self._blocks[max(block, 0) :]
-        numbers = np.concatenate([np.empty(0, np.int64), *(part[1] for part in parts)])
+        before = bisect_right(self._blocks, number, key=lambda block: int(block.numbers[0]))
+        blocks = self._blocks[max(before - 1, 0) :]
+        numbers = np.concatenate([np.empty(0, np.int64), *(block.numbers for block in blocks)])
         first = int(np.searchsorted(numbers, number))
-        return Ended(joined(part[0] for part in parts)[first:], numbers[first:], self.following)
+        attempts = joined(block.attempts for block in blocks)
+        return Ended(attempts[first:], numbers[first:], self.following)
 
     @property
     def newest(self) -> Attempts:
         """The attempts that were added last, and some before."""
-        return self._blocks[-1][0] if self._blocks else joined([])
+        return self._blocks[-1].attempts if self._blocks else joined([])
 
     @property
     def dropped(self) -> int:
@@ -69,30 +72,59 @@ class Closed:
         return self.following - self._kept
 
     def _put(self, attempts: Attempts, numbers: Numbers) -> None:
-        """Add to the last block, or begin another when it is full."""
-        if not len(attempts):
-            return
         self._kept += len(attempts)
-        if self._blocks and len(self._blocks[-1][0]) + len(attempts) <= _BLOCK:
-            last = self._blocks.pop()
-            attempts, numbers = joined([last[0], attempts]), np.concatenate([last[1], numbers])
-        self._blocks.append((attempts, numbers))
+        while len(attempts):
+            if not self._blocks or not self._blocks[-1].room:
+                self._blocks.append(self._spare.pop() if self._spare else _Block())
+            taken = self._blocks[-1].take(attempts, numbers)
+            attempts, numbers = attempts[taken:], numbers[taken:]
 
     def _trim(self) -> None:
         excess = self._kept - self._most
         if excess <= 0:
             return
-        empty = np.concatenate([_is_empty(attempts) for attempts, _ in self._blocks])
+        empty = np.concatenate([_is_empty(block.attempts) for block in self._blocks])
         keep = np.ones(len(empty), bool)
         keep[np.argsort(~empty, kind="stable")[:excess]] = False
-        blocks, self._blocks, self._kept, start = self._blocks, [], 0, 0
-        for attempts, numbers in blocks:
-            mine = keep[start : start + len(attempts)]
-            start += len(attempts)
-            if mine.all():
-                self._put(attempts, numbers)
-            else:
-                self._put(chosen(attempts, mine), numbers[mine])
+        blocks, self._blocks, self._kept = self._blocks, [], 0
+        for block in blocks:
+            mine, keep = np.split(keep, [len(block.numbers)])
+            attempts, numbers = chosen(block.attempts, mine), block.numbers[mine]
+            block.clear()
+            self._spare.append(block)
+            self._put(attempts, numbers)
+
+
+class _Block:
+    """Room for some attempts, filled from the start."""
+
+    def __init__(self) -> None:
+        self._attempts, self._numbers = np.empty(_BLOCK, ATTEMPT), np.empty(_BLOCK, np.int64)
+        self._used = 0
+
+    def clear(self) -> None:
+        self._used = 0
+
+    @property
+    def room(self) -> int:
+        return _BLOCK - self._used
+
+    @property
+    def attempts(self) -> Attempts:
+        return self._attempts[: self._used]
+
+    @property
+    def numbers(self) -> Numbers:
+        return self._numbers[: self._used]
+
+    def take(self, attempts: Attempts, numbers: Numbers) -> int:
+        """Add what there is room for of the attempts, and return how many that were."""
+        taken = min(self.room, len(attempts))
+        end = self._used + taken
+        put(attempts[:taken], into=self._attempts[self._used : end])
+        self._numbers[self._used : end] = numbers[:taken]
+        self._used = end
+        return taken
 
 
 def _is_empty(attempts: Attempts) -> npt.NDArray[np.bool_]:

@@ -43,6 +43,11 @@ def chosen(attempts: Attempts, keep: npt.NDArray[Any]) -> Attempts:
     return selected
 
 
+def put(attempts: Attempts, *, into: Attempts) -> None:
+    """Copy records over others."""
+    into.view(_RAW)[:] = attempts.view(_RAW)
+
+
 def adopt(starts: Attempts, reports: Attempts) -> tuple[Attempts, Attempts]:
     """Join starts that were reported alone to their ends.
 
