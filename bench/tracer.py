@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import netlab
+from bench.pairs import Watch, interleaved
 
 CONNECTIONS, STREAM_BYTES, ROUNDS = 4_000, 1 << 30, 15
 HELD_OPEN = 8_000
@@ -61,18 +62,11 @@ def stream(port: int) -> float:
     return time.perf_counter() - start
 
 
-def _compared(
-    work: Callable[[int], float], watch: Callable[[], contextlib.AbstractContextManager[object]]
-) -> float:
-    """Return the least time watched / the least time alone, measured in turn: others only ever add time."""
-    alone, seen = [], []
+def _compared(work: Callable[[int], float], watch: Watch) -> float:
+    """Return the median time watched / the median time alone."""
     with server() as port:
-        work(port)
-        for _ in range(ROUNDS):
-            alone.append(work(port))
-            with watch():
-                seen.append(work(port))
-    return min(seen) / min(alone)
+        seconds = interleaved(lambda: work(port), watch, ROUNDS)
+    return seconds.watched / seconds.alone
 
 
 @contextlib.contextmanager
