@@ -13,13 +13,13 @@ Watch: TypeAlias = Callable[[], AbstractContextManager[object]]
 
 @dataclass(frozen=True, slots=True)
 class Pairs:
-    """The medians of what the work measured."""
+    """The medians of what the work measured: one number for each thing."""
 
-    alone: float
-    watched: float
+    alone: tuple[float, ...]
+    watched: tuple[float, ...]
 
 
-def interleaved(work: Callable[[], float], watch: Watch, pairs: int) -> Pairs:
+def interleaved(work: Callable[[], tuple[float, ...]], watch: Watch, pairs: int) -> Pairs:
     """Measure *work* alone and while it is watched, *pairs* times each after one to warm up."""
     alone, watched = [], []
     work()
@@ -27,4 +27,8 @@ def interleaved(work: Callable[[], float], watch: Watch, pairs: int) -> Pairs:
         alone.append(work())
         with watch():
             watched.append(work())
-    return Pairs(statistics.median(alone), statistics.median(watched))
+    return Pairs(_medians(alone), _medians(watched))
+
+
+def _medians(runs: list[tuple[float, ...]]) -> tuple[float, ...]:
+    return tuple(statistics.median(values) for values in zip(*runs, strict=True))
