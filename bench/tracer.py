@@ -1,14 +1,12 @@
-"""What a capture costs those it watches, and what it misses, with tcplife beside it."""
+"""What a capture costs those it watches, with tcplife beside it."""
 
 from __future__ import annotations
 
 import contextlib
-import resource
 import shutil
 import signal
 import socket
 import subprocess
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +16,6 @@ import netlab
 from bench.pairs import Watch, interleaved
 
 CONNECTIONS, STREAM_BYTES, ROUNDS = 4_000, 1 << 30, 9
-HELD_OPEN = 8_000
 # It needs tracefs, which not every host has mounted; its own mount namespace leaves the host as it was.
 _TCPLIFE = "mount -t tracefs tracefs /sys/kernel/tracing && exec $0"
 
@@ -93,36 +90,6 @@ def tcplife(output: Path = Path("/dev/null")) -> Iterator[None]:
             process.wait(10)
 
 
-def _missed() -> list[tuple[str, float, str]]:
-    """Hold many connections open at once, close them all, and return the share each tool has as rows."""
-    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    with (
-        tempfile.TemporaryDirectory() as directory,
-        socket.create_server(("127.0.0.1", 0), backlog=4096) as listener,
-    ):
-        port, lines = listener.getsockname()[1], Path(directory) / "tcplife"
-        with netlab.capture(port=port) as capture, tcplife(lines), contextlib.ExitStack() as opened:
-            for _ in range(HELD_OPEN):
-                opened.enter_context(socket.create_connection(("127.0.0.1", port)))
-                opened.enter_context(listener.accept()[0])
-        ours = capture.connections()
-        theirs = sum(str(port) in line for line in lines.read_text(encoding="utf-8").splitlines())
-    counted = netlab.coverage(ours)["count"].sum()
-    return [
-        (
-            "rows of netlab.capture() / sockets opened and closed",
-            len(ours) / (2 * HELD_OPEN),
-            f"{counted} counted as lost",
-        ),
-        (
-            "rows of tcplife / sockets opened and closed",
-            theirs / (2 * HELD_OPEN),
-            f"{2 * HELD_OPEN} sockets open at once",
-        ),
-    ]
-
-
 def measure() -> list[tuple[str, float, str]]:
     many, much = f"{CONNECTIONS} connections by a Python client", f"{STREAM_BYTES >> 30} GiB over loopback"
     return [
@@ -132,7 +99,6 @@ def measure() -> list[tuple[str, float, str]]:
         *_compared("connect and close", connect_and_close, tcplife, "tcplife", many),
         *_compared("bulk stream", stream, netlab.capture, "netlab.capture()", f"{much}; target 1.01"),
         *_compared("bulk stream", stream, tcplife, "tcplife", much),
-        *_missed(),
     ]
 
 
