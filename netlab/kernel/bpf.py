@@ -31,7 +31,7 @@ import numpy.typing as npt
 
 from netlab.closing import Closes
 from netlab.errors import CapabilityError, KernelError, ProgramError
-from netlab.kernel import btf, capabilities, syscall, usage
+from netlab.kernel import btf, capabilities, heap, syscall, usage
 from netlab.kernel.ringbuf import RingBuffer
 from netlab.kernel.usage import Usage
 
@@ -122,7 +122,7 @@ class Program(Closes):
         self._rings: list[RingBuffer] = []
         with _explained(f"{self.name} did not compile on this kernel"):
             self._bpf = bcc.BPF(text=(macros + _source(names) + checks).encode(), cflags=list(_FLAGS))
-        _give_memory_back()
+        heap.trim()
         self._lib = bcc.lib
 
     def attach_raw_tracepoint(self, function: str, event: str) -> None:
@@ -273,12 +273,6 @@ def _raise_memlock() -> None:
     """Lift the locked-memory limit, which kernels before 5.11 charge maps to; others do not mind it."""
     with suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-
-
-def _give_memory_back() -> None:
-    """Return to the system what the compiler has freed, 40 MB: glibc would keep it for this process."""
-    with suppress(AttributeError):  # another C library
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 # LLVM inside libbcc crashes when two threads enter it, and descriptor 2 is there once for all of them.

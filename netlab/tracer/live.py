@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from netlab.closing import Closes
 from netlab.frames import Gap, Missing
-from netlab.kernel import btf
+from netlab.kernel import btf, heap
 from netlab.kernel.bpf import Program
 from netlab.kernel.usage import Usage, count_runs
 from netlab.tracer.closed import Ended
@@ -24,6 +24,7 @@ from netlab.tracer.records import Attempts
 from netlab.tracer.tcp import TcpSource
 
 _DRAIN_EVERY_S = 0.05
+_TRIM_EVERY_S = 30.0
 _CLOCK_MONOTONIC_COARSE = 6  # include/uapi/linux/time.h; its resolution is one jiffy
 _MISSED = "state changes came in the middle of another on the same CPU: so many connections at most"
 _LAYOUTS = {
@@ -66,8 +67,12 @@ class Live(Closes):
         self._reader.start()
 
     def _drain_until_closed(self) -> None:
+        trimmed_s = time.monotonic()
         while not self._ended.wait(_DRAIN_EVERY_S):
             self.drain()
+            if time.monotonic() - trimmed_s > _TRIM_EVERY_S:
+                heap.trim()
+                trimmed_s = time.monotonic()
 
     def drain(self) -> None:
         """Take over what the programs reported; nothing after `close()`."""
