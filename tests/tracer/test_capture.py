@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -210,6 +211,21 @@ def test_a_full_map_is_counted_and_the_attempts_are_rows_from_their_start(echo: 
     gaps = netlab.coverage(frame)
     lost = gaps[gaps["kind"] == "lost"]
     assert (lost["what"].tolist(), lost["count"].tolist()) == (["connect_ms, syn_retransmits"], [96])
+
+
+def test_a_full_map_keeps_no_account_of_connections_that_nobody_asked_for(
+    echo: Echo, closed_port: int
+) -> None:
+    with netlab.capture(port=echo.port, max_open=2) as capture, echo.connect(4), echo.connect(4):
+        for _ in range(300):
+            with socket.socket() as other:
+                assert other.connect_ex(("127.0.0.1", closed_port)) == errno.ECONNREFUSED
+        frame = capture.connections()
+
+        gaps = netlab.coverage(frame)
+        assert gaps.loc[gaps["kind"] == "lost", "count"].tolist() == [2]
+        assert len(frame) == 4
+        assert len(capture._watch.tcp._unfollowed) < 100  # one for each place in memory that a socket had
 
 
 def test_ten_thousand_connections_are_as_many_rows_or_counted(echo: Echo) -> None:
