@@ -4,7 +4,7 @@
 PYTHON ?= python3
 PACKAGES := python3-venv python3-bpfcc bpftool nftables conntrack iproute2 curl libcap2-bin
 TEST_PACKAGES := traceroute procps
-BENCH_PACKAGES := libbpf-tools
+BENCH_PACKAGES := libbpf-tools iperf3
 BIN := .venv/bin
 LINTED := netlab tests bench
 

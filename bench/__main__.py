@@ -1,4 +1,4 @@
-"""Every measurement, as a table of ratios: `python -m bench [name …]`.
+"""Every measurement, as a table of ratios: `python -m bench [name …]`; `python -m bench soak` takes longer.
 
 Each ratio is of two things measured in turn in this very run; absolute times on a shared machine mean little.
 """
@@ -8,10 +8,15 @@ from __future__ import annotations
 import importlib
 import sys
 
-NAMES = ("conntrack", "sockets", "maps", "tracer", "scale")
+from bench import soak
+
+NAMES = ("conntrack", "sockets", "maps", "start", "tracer", "streams", "scale")
 
 
 def main() -> None:
+    if sys.argv[1:2] == ["soak"]:
+        soak.main(sys.argv[2:])
+        return
     chosen = sys.argv[1:] or NAMES
     for name in chosen:
         if name not in NAMES:

@@ -1,23 +1,21 @@
-"""What a capture costs those it watches, and what it misses, with tcplife beside it."""
+"""What a capture costs those it watches, with tcplife beside it."""
 
 from __future__ import annotations
 
 import contextlib
-import resource
 import shutil
 import signal
 import socket
 import subprocess
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import netlab
+from bench.pairs import Watch, interleaved
 
-CONNECTIONS, STREAM_BYTES, ROUNDS = 4_000, 1 << 30, 15
-HELD_OPEN = 8_000
+CONNECTIONS, STREAM_BYTES, ROUNDS = 4_000, 1 << 30, 9
 # It needs tracefs, which not every host has mounted; its own mount namespace leaves the host as it was.
 _TCPLIFE = "mount -t tracefs tracefs /sys/kernel/tracing && exec $0"
 
@@ -43,36 +41,36 @@ def _accept(listener: socket.socket) -> None:
                 pass
 
 
-def connect_and_close(port: int) -> float:
-    start = time.perf_counter()
+def connect_and_close(port: int) -> None:
     for _ in range(CONNECTIONS):
         socket.create_connection(("127.0.0.1", port)).close()
-    return time.perf_counter() - start
 
 
-def stream(port: int) -> float:
+def stream(port: int) -> None:
     block = bytes(1 << 20)
-    start = time.perf_counter()
     with socket.create_connection(("127.0.0.1", port)) as client:
         for _ in range(STREAM_BYTES // len(block)):
             client.sendall(block)
         client.shutdown(socket.SHUT_WR)
         client.recv(1)
-    return time.perf_counter() - start
 
 
 def _compared(
-    work: Callable[[int], float], watch: Callable[[], contextlib.AbstractContextManager[object]]
-) -> float:
-    """Return the least time watched / the least time alone, measured in turn: others only ever add time."""
-    alone, seen = [], []
-    with server() as port:
+    what: str, work: Callable[[int], None], watch: Watch, watcher: str, note: str
+) -> list[tuple[str, float, str]]:
+    """Compare the time and the CPU time of the work: both of its ends are in this process."""
+
+    def seconds() -> tuple[float, float]:
+        start, spent = time.perf_counter(), time.process_time()
         work(port)
-        for _ in range(ROUNDS):
-            alone.append(work(port))
-            with watch():
-                seen.append(work(port))
-    return min(seen) / min(alone)
+        return time.perf_counter() - start, time.process_time() - spent
+
+    with server() as port:
+        pairs = interleaved(seconds, watch, ROUNDS)
+    return [
+        (f"{what}, {kind}: with {watcher} / alone", watched / alone, f"{watched:.2f} / {alone:.2f} s; {note}")
+        for kind, watched, alone in zip(("time", "CPU time"), pairs.watched, pairs.alone, strict=True)
+    ]
 
 
 @contextlib.contextmanager
@@ -92,53 +90,15 @@ def tcplife(output: Path = Path("/dev/null")) -> Iterator[None]:
             process.wait(10)
 
 
-def _missed() -> list[tuple[str, float, str]]:
-    """Hold many connections open at once, close them all, and return the share each tool has as rows."""
-    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    with (
-        tempfile.TemporaryDirectory() as directory,
-        socket.create_server(("127.0.0.1", 0), backlog=4096) as listener,
-    ):
-        port, lines = listener.getsockname()[1], Path(directory) / "tcplife"
-        with netlab.capture(port=port) as capture, tcplife(lines), contextlib.ExitStack() as opened:
-            for _ in range(HELD_OPEN):
-                opened.enter_context(socket.create_connection(("127.0.0.1", port)))
-                opened.enter_context(listener.accept()[0])
-        ours = capture.connections()
-        theirs = sum(str(port) in line for line in lines.read_text(encoding="utf-8").splitlines())
-    counted = netlab.coverage(ours)["count"].sum()
-    return [
-        (
-            "rows of netlab.capture() / sockets opened and closed",
-            len(ours) / (2 * HELD_OPEN),
-            f"{counted} counted as lost",
-        ),
-        (
-            "rows of tcplife / sockets opened and closed",
-            theirs / (2 * HELD_OPEN),
-            f"{2 * HELD_OPEN} sockets open at once",
-        ),
-    ]
-
-
 def measure() -> list[tuple[str, float, str]]:
-    detail = f"target 1.05; {CONNECTIONS} connections by a Python client, both ends watched, {ROUNDS} rounds"
-    stream_detail = f"target 1.01; {STREAM_BYTES >> 30} GiB over loopback"
+    many, much = f"{CONNECTIONS} connections by a Python client", f"{STREAM_BYTES >> 30} GiB over loopback"
     return [
-        (
-            "connect and close: with netlab.capture() / alone",
-            _compared(connect_and_close, netlab.capture),
-            detail,
+        *_compared(
+            "connect and close", connect_and_close, netlab.capture, "netlab.capture()", f"{many}; target 1.05"
         ),
-        (
-            "connect and close: with tcplife / alone",
-            _compared(connect_and_close, tcplife),
-            "for comparison",
-        ),
-        ("bulk stream: with netlab.capture() / alone", _compared(stream, netlab.capture), stream_detail),
-        ("bulk stream: with tcplife / alone", _compared(stream, tcplife), "for comparison"),
-        *_missed(),
+        *_compared("connect and close", connect_and_close, tcplife, "tcplife", many),
+        *_compared("bulk stream", stream, netlab.capture, "netlab.capture()", f"{much}; target 1.01"),
+        *_compared("bulk stream", stream, tcplife, "tcplife", much),
     ]
 
 

@@ -152,8 +152,9 @@ static __always_inline void netlab_follow(u64 key, struct netlab_attempt *attemp
 {
 	if (!netlab_open.update(&key, attempt))
 		return;
-	netlab_count(NETLAB_MAP_FULL);
 	attempt->unsent = 0;	/* what is reported now will not hear of its SYN */
+	if (netlab_has_wanted_port(attempt))	/* else the local port is not chosen yet, and hardly ever the one */
+		netlab_count(NETLAB_MAP_FULL);
 	netlab_report(attempt, NETLAB_ATTEMPT_LOST);
 }
 

@@ -31,7 +31,7 @@ import numpy.typing as npt
 
 from netlab.closing import Closes
 from netlab.errors import CapabilityError, KernelError, ProgramError
-from netlab.kernel import btf, capabilities, syscall, usage
+from netlab.kernel import btf, capabilities, heap, syscall, usage
 from netlab.kernel.ringbuf import RingBuffer
 from netlab.kernel.usage import Usage
 
@@ -126,6 +126,7 @@ class Program(Closes):
         self._rings: list[RingBuffer] = []
         with _explained(f"{self.name} did not compile on this kernel"):
             self._bpf = bcc.BPF(text=(macros + _source(names) + checks).encode(), cflags=list(_FLAGS))
+        heap.trim()
         self._lib = bcc.lib
 
     def attach_raw_tracepoint(self, function: str, event: str) -> None:

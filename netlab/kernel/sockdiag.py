@@ -199,9 +199,18 @@ class Sockets:
         return np.ma.array(values.data.astype(np.int64), mask=values.mask)
 
 
-def tcp_sockets() -> Sockets:
-    """Return the TCP sockets of the calling thread's network namespace, with their tcp_info."""
-    return _sockets(socket.IPPROTO_TCP, "TCP", "tcp_diag")
+def tcp_sockets(*, without: Iterable[State] = ()) -> Sockets:
+    """Return the TCP sockets of the calling thread's network namespace, with their tcp_info.
+
+    Parameters
+    ----------
+    without
+        Leave out sockets in these states: a busy server has tens of thousands in TIME_WAIT.
+    """
+    wanted = _EVERY_STATE
+    for state in without:
+        wanted &= ~(1 << state)
+    return _sockets(socket.IPPROTO_TCP, "TCP", "tcp_diag", wanted)
 
 
 def udp_sockets() -> Sockets:
@@ -221,12 +230,13 @@ def joined(parts: Iterable[Sockets]) -> Sockets:
     )
 
 
-def _sockets(protocol: int, name: str, module: str) -> Sockets:
-    return joined(_dumped(family, protocol, name, module) for family in (socket.AF_INET, socket.AF_INET6))
+def _sockets(protocol: int, name: str, module: str, states: int = _EVERY_STATE) -> Sockets:
+    families = (socket.AF_INET, socket.AF_INET6)
+    return joined(_dumped(family, protocol, name, module, states) for family in families)
 
 
-def _dumped(family: int, protocol: int, name: str, module: str) -> Sockets:
-    request = _REQUEST.pack(family, protocol, 1 << (_INFO - 1), _EVERY_STATE, b"")
+def _dumped(family: int, protocol: int, name: str, module: str, states: int) -> Sockets:
+    request = _REQUEST.pack(family, protocol, 1 << (_INFO - 1), states, b"")
     dump = netlink.dump(_SOCK_DIAG, _BY_FAMILY, request, doing=f"list {name} sockets", module=module)
     tcp_info, known = np.zeros(len(dump), TCP_INFO), np.zeros(len(dump), np.int64)
     for group in dump.groups(MESSAGE.itemsize):

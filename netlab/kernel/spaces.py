@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -26,7 +27,10 @@ class Answers(Generic[T]):
 def ask(
     netns: namespaces.NetNs, question: Callable[[], T], *, only: Collection[int] | None = None
 ) -> Answers[T]:
-    """Call *question* with the calling thread inside *netns*, or inside every namespace in turn.
+    """Call *question* inside *netns*, or inside every namespace in turn.
+
+    It is called in a thread of its own that enters them. A process counts as being where its first thread is
+    (/proc/PID/ns/net): who ends the processes in a namespace must not find there one that is only looking.
 
     Parameters
     ----------
@@ -42,9 +46,20 @@ def ask(
     NetlabError
         If no namespace answered: what the first one said.
     """
-    if netns != ALL:
-        with namespaces.entered(netns):
-            return Answers({namespaces.inode(): question()}, [])
+    if netns is None:
+        return Answers({namespaces.inode(): question()}, [])
+    with ThreadPoolExecutor(1) as thread:
+        if netns == ALL:
+            return thread.submit(_everywhere, question, only).result()
+        return thread.submit(_inside, netns, question).result()
+
+
+def _inside(netns: namespaces.NetNs, question: Callable[[], T]) -> Answers[T]:
+    with namespaces.entered(netns):
+        return Answers({namespaces.inode(): question()}, [])
+
+
+def _everywhere(question: Callable[[], T], only: Collection[int] | None) -> Answers[T]:
     own = namespaces.inode()
     answers: dict[int, T] = {}
     refusals: list[NetlabError] = []

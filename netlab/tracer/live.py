@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from netlab.closing import Closes
 from netlab.frames import Gap, Missing
-from netlab.kernel import btf
+from netlab.kernel import btf, heap
 from netlab.kernel.bpf import Program
 from netlab.kernel.usage import Usage, count_runs
 from netlab.tracer.closed import Closed, Ended
@@ -26,6 +26,7 @@ from netlab.tracer.tcp import TcpSource
 from netlab.tracer.udp import UdpSource
 
 _DRAIN_EVERY_S = 0.05
+_TRIM_EVERY_S = 30.0
 _CLOCK_MONOTONIC_COARSE = 6  # include/uapi/linux/time.h; its resolution is one jiffy
 _MISSED = "state changes came in the middle of another on the same CPU: so many connections at most"
 _LATE_CONNTRACK = (
@@ -51,6 +52,9 @@ class Source(Protocol):
 
     def expect(self, listed: Attempts, *, complete: bool) -> None:
         """Tell of the sockets that were there before; *complete* says that none was left out."""
+
+    def over(self) -> npt.NDArray[np.uint64]:
+        """Return the cookies of the listed sockets of which something has ended, kept or not."""
 
     def pause(self) -> None:
         """From now on nothing new is followed."""
@@ -88,8 +92,12 @@ class Live(Closes):
         self._reader.start()
 
     def _drain_until_closed(self) -> None:
+        trimmed_s = time.monotonic()
         while not self._ended.wait(_DRAIN_EVERY_S):
             self.drain()
+            if time.monotonic() - trimmed_s > _TRIM_EVERY_S:
+                heap.trim()
+                trimmed_s = time.monotonic()
 
     def drain(self) -> None:
         """Take over what the programs reported; nothing after `close()`."""
@@ -106,9 +114,13 @@ class Live(Closes):
         """Return the attempts that are open now, or were at the end."""
         return joined(source.open() for source in self._sources.values())
 
-    def closed(self) -> Ended:
-        """Return the attempts that ended and are kept, oldest first."""
-        return self._closed.all()
+    def closed(self, since: int = 0) -> Ended:
+        """Return the attempts that ended and are kept, oldest first: all, or from number *since* on."""
+        return self._closed.since(since)
+
+    def over(self) -> npt.NDArray[np.uint64]:
+        """Return the cookies of the attempts open before that have ended; to be read before `closed()`."""
+        return np.concatenate([source.over() for source in self._sources.values()])
 
     def expire(self, unlisted: Attempts, now_ns: int) -> None:
         """End the attempts whose socket is gone; see `TcpSource.expire`."""

@@ -15,7 +15,7 @@ from netlab.tracer import rows
 from netlab.tracer.closed import Ended
 from netlab.tracer.filters import Filter
 from netlab.tracer.layout import PidSource
-from netlab.tracer.merge import Table, merge
+from netlab.tracer.merge import Cookies, Table, merge
 from netlab.tracer.owners import Owners, Processes
 from netlab.tracer.records import Attempts, chosen, end_unseen, is_udp
 from netlab.tracer.snapshot import Snapshot
@@ -31,7 +31,7 @@ class Clock:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """Every attempt of anyone: those that ended come first in the table, and *ended* has their numbers."""
+    """Attempts of anyone: those that *ended* come first in the table, then every open one."""
 
     table: Table
     ended: Ended
@@ -50,13 +50,14 @@ class Look:
         before: Snapshot,
         now: Snapshot,
         *,
+        over: Cookies,
         wanted: Filter,
         clock: Clock,
         losses: list[Missing],
         processes: Processes,
     ) -> Look:
-        """Join what was seen; *opened* has to be read before *ended*, see `merge`."""
-        table = merge(ended.attempts, opened, before, now)
+        """Join what was seen; *opened* and *over* have to be read before *ended*, see `merge`."""
+        table = merge(ended.attempts, opened, before, now, over)
         missing = [*losses, *before.missing, *now.missing]
         owners = Owners.of(processes, before.owners, now.owners)
         return cls(table, ended, wanted, clock, owners, missing, now.complete, now.half_open)
@@ -77,21 +78,18 @@ class Look:
         """Return the attempts that the filter keeps."""
         return self.table.where(self.wanted.keeps(self.table.attempts))
 
-    def told(self, seen: int) -> tuple[Table, int]:
-        """Return what a client is told that has seen the closed attempts up to number *seen*.
-
-        Wanted attempts that closed since, then the open ones; and how many of them are the closed ones.
-        """
+    def told(self) -> tuple[Table, int]:
+        """Return what a client is told: the wanted attempts, those that ended first; and how many ended."""
         attempts, closed = self.table.attempts, len(self.ended.numbers)
         wanted = self.wanted.keeps(attempts)
         asking = (attempts["unsent"][closed:] != 0) & (self.table.states[closed:] != State.CLOSE)
-        fresh = np.flatnonzero(wanted[:closed] & (self.ended.numbers >= seen))
+        fresh = np.flatnonzero(wanted[:closed])
         running = closed + np.flatnonzero(wanted[closed:] & ~asking)
         return self.table.where(np.concatenate([fresh, running])), len(fresh)
 
     def dropped(self, seen: int) -> int:
-        """Return how many closed attempts are not kept any more though a client has not *seen* them."""
-        return self.ended.following - seen - int((self.ended.numbers >= seen).sum())
+        """Return how many attempts from number *seen* on, where this look begins, are not kept."""
+        return self.ended.following - seen - len(self.ended.numbers)
 
     def frame(self, part: Table) -> pd.DataFrame:
         """Return *part* of the attempts by the schema `netlab.schemas.CONNECTIONS`."""

@@ -19,6 +19,9 @@ from netlab.tracer.records import Attempts, chosen, has_peer, is_udp, joined, ne
 from netlab.tracer.snapshot import Snapshot
 
 Places = npt.NDArray[np.intp]
+Cookies = npt.NDArray[np.uint64]
+
+NO_COOKIES = np.empty(0, np.uint64)
 
 UNCONNECTED = max(State) + 1  # a UDP socket in CLOSE
 
@@ -59,15 +62,17 @@ class Table:
         )
 
 
-def merge(closed: Attempts, opened: Attempts, before: Snapshot, now: Snapshot) -> Table:
+def merge(
+    closed: Attempts, opened: Attempts, before: Snapshot, now: Snapshot, over: Cookies = NO_COOKIES
+) -> Table:
     """Join what the programs saw with the sockets listed at the start (*before*) and *now*.
 
-    *opened* has to be read before *closed*: an attempt that ends in between is then in both, and only its
-    closed record counts.
+    *opened* and *over* have to be read before *closed*: an attempt that ends in between is then in both, and
+    only its closed record counts. *over* are those of *before* that have ended: *closed* may not have them.
     """
     opened = _without(opened, _ended(opened, closed))
     older = chosen(before.attempts, has_peer(before.attempts))
-    older = _without(older, _listed(older, closed) | _listed(older, opened))
+    older = _without(older, _listed(older, closed) | _listed(older, opened) | np.isin(older["cookie"], over))
     attempts = joined([closed, opened, older])
     _fill_owner(attempts, before)
 

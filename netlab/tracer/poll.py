@@ -36,6 +36,7 @@ class Poll(Closes):
         self._closed = Closed(limits.max_closed)
         self._before = self._opened = np.empty(0, ATTEMPT)  # open at the last look: since before, or since
         self._skipped = np.empty(0, np.uint64)  # cookies of what opened while paused
+        self._over = np.empty(0, np.uint64)  # cookies of what was there before and is gone
         self._seen_to_open, self._paused = 0, False
         self._lock = threading.Lock()
         self._ended = threading.Event()
@@ -59,7 +60,9 @@ class Poll(Closes):
         """Compare the sockets that are there now with those of the last look."""
         with self._lock:
             now, now_ns = chosen(listed.attempts, has_peer(listed.attempts)), time.monotonic_ns()
+            was_there = self._before["cookie"]
             self._before = self._still_there(self._before, now, now_ns)
+            self._over = np.union1d(self._over, np.setdiff1d(was_there, self._before["cookie"]))
             self._opened = self._still_there(self._opened, now, now_ns)
             known = [self._before["cookie"], self._opened["cookie"], self._skipped]
             new = chosen(now, ~np.isin(now["cookie"], np.concatenate(known)))
@@ -89,10 +92,15 @@ class Poll(Closes):
         with self._lock:
             return self._opened
 
-    def closed(self) -> Ended:
-        """Return the attempts that are gone."""
+    def closed(self, since: int = 0) -> Ended:
+        """Return the attempts that are gone: all that are kept, or from number *since* on."""
         with self._lock:
-            return self._closed.all()
+            return self._closed.since(since)
+
+    def over(self) -> npt.NDArray[np.uint64]:
+        """Return the cookies of the attempts open before that are gone; to be read before `closed()`."""
+        with self._lock:
+            return self._over
 
     def expire(self, unlisted: Attempts, now_ns: int) -> None:
         """Do nothing: each look ends what is gone."""

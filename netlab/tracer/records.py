@@ -48,6 +48,11 @@ def chosen(attempts: Attempts, keep: npt.NDArray[Any]) -> Attempts:
     return selected
 
 
+def put(attempts: Attempts, *, into: Attempts) -> None:
+    """Copy records over others."""
+    into.view(_RAW)[:] = attempts.view(_RAW)
+
+
 def summed(flows: Attempts) -> Attempts:
     """Put the records of each UDP flow together: those of one socket and one tuple."""
     flows = chosen(flows, np.argsort(flows["opened_ns"], kind="stable"))
@@ -81,7 +86,7 @@ def adopt(starts: Attempts, reports: Attempts) -> tuple[Attempts, Attempts]:
     Returns
     -------
     tuple
-        The ends of the block, those of known starts completed; and the starts that still have no end.
+        The ends of the block, those of known starts completed; and the starts that may still have one.
     """
     alone = reports["closed_ns"] == 0
     if not len(starts) and not alone.any():
@@ -90,9 +95,12 @@ def adopt(starts: Attempts, reports: Attempts) -> tuple[Attempts, Attempts]:
     begins, follows = both["closed_ns"] == 0, both["opened_ns"] != 0
     by_socket = np.argsort(both["socket"], kind="stable")  # within one socket they stay in order
     before, after = by_socket[:-1], by_socket[1:]
-    pairs = (
-        (both["socket"][before] == both["socket"][after]) & begins[before] & ~begins[after] & ~follows[after]
-    )
+    same = both["socket"][before] == both["socket"][after]
+    # Its socket's memory is another's by now and nothing told of its end: it never left, or nobody wanted it.
+    left = same & (both["unsent"][before] != 0) & begins[before] & begins[after]
+    both["closed_ns"][before[left]] = both["opened_ns"][after[left]]
+    begins[before[left]] = False
+    pairs = same & begins[before] & ~begins[after] & ~follows[after]
     begun, over = before[pairs], after[pairs]
     for name in _STARTED:
         both[name][over] = both[name][begun]

@@ -245,7 +245,7 @@ class Capture:
         """
         with self._lock:
             look, now_ns = self._look(), time.monotonic_ns()
-            told, closed = look.told(0)
+            told, closed = look.told()
             opened = told.where(np.arange(closed, len(told.attempts))).attempts
             self._clients.register(client, opened, look.ended.following, now_ns)
 
@@ -270,9 +270,10 @@ class Capture:
             If the client has not registered, or was silent for too long.
         """
         with self._lock:
-            look = self._look()
+            self._started()
             account = replace(self._clients.get(client, time.monotonic_ns()))
-            told, closed = look.told(account.seen)
+            look = self._look(since=account.seen)
+            told, closed = look.told()
             change = clients.changes(account, told.attempts[:closed], told.attempts[closed:])
             dropped = look.dropped(account.seen)
             account.seen, account.closed_dropped = look.ended.following, account.closed_dropped + dropped
@@ -285,11 +286,11 @@ class Capture:
     def debug_state(self, client: str) -> dict[str, int]:
         """Return what is kept for *client*: for finding out why its account looks odd."""
         with self._lock:
-            following = self._started().closed().following
+            watch = self._started()
             account = self._clients.get(client, time.monotonic_ns())
             return {
                 "open_tracked": len(account.keys),
-                "closed_unseen": following - account.seen,
+                "closed_unseen": watch.closed(account.seen).following - account.seen,
                 "closed_dropped": account.closed_dropped,
                 "underflows": account.underflows,
             }
@@ -321,15 +322,17 @@ class Capture:
             raise CaptureError("this capture has not been started", fix=_ADVICE[State.NEW])
         return self._watch
 
-    def _look(self) -> Look:
+    def _look(self, *, since: int = 0) -> Look:
+        """Look at every open attempt and those that ended: all that are kept, or from number *since* on."""
         watch = self._started()
         now = self._now if self._state is State.STOPPED else self._snapshot_of_open(watch)
-        opened = watch.open()
+        opened, over = watch.open(), watch.over()
         look = Look.of(
-            watch.closed(),
+            watch.closed(since),
             opened,
             self._before,
             now,
+            over=over,
             wanted=self._options.wanted,
             clock=Clock(self._stopped_ns or time.monotonic_ns(), self._to_utc_ns),
             losses=watch.losses(),

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -16,16 +17,18 @@ from netlab.kernel.sockdiag import Sockets, State
 from netlab.tracer.layout import ATTEMPT, NOT_COUNTED, Direction, PidSource
 from netlab.tracer.sockets import directions, ephemeral_ports
 
-# Listening is no connection; the others are not sockets any more, or not yet (struct inet_timewait_sock and
-# struct request_sock).
-_NO_CONNECTION = (State.LISTEN, State.TIME_WAIT, State.SYN_RECV)
+# Listening is no connection; SYN_RECV is mostly no socket yet (struct request_sock).
+_NO_CONNECTION = (State.LISTEN, State.SYN_RECV)
 
 # What directions() answers: incoming, outgoing, unknown, and sockets without a peer.
 _DIRECTIONS = np.array(
     [Direction.INCOMING, Direction.OUTGOING, Direction.UNKNOWN, Direction.UNKNOWN], np.uint8
 )
 
-_TABLES = {socket.IPPROTO_TCP: sockdiag.tcp_sockets, socket.IPPROTO_UDP: sockdiag.udp_sockets}
+_TABLES: dict[int, Callable[[], Sockets]] = {
+    socket.IPPROTO_TCP: partial(sockdiag.tcp_sockets, without=[State.TIME_WAIT]),  # no socket any more
+    socket.IPPROTO_UDP: sockdiag.udp_sockets,
+}
 _COUNTERS = {
     "packets_sent": "segs_out",
     "packets_received": "segs_in",

@@ -19,6 +19,7 @@ from netlab.tracer.layout import ATTEMPT, CHANGE, PidSource
 from netlab.tracer.records import Attempts, adopt, chosen, joined
 
 Changes = npt.NDArray[np.void]
+Cookies = npt.NDArray[np.uint64]
 
 _TRACEPOINTS = {
     "netlab_received": "tcp_rcv_space_adjust",
@@ -51,7 +52,8 @@ class TcpSource:
         self._unfollowed = np.empty(0, ATTEMPT)  # attempts that began when the map was full
         self._absent = Absent()
         self._last_open: Attempts | None = None
-        self._listed: npt.NDArray[np.uint64] | None = None
+        self._listed: Cookies | None = None
+        self._over = np.empty(0, np.uint64)  # those of the listed attempts that have ended
         self._strangers = True  # whether an end without a start counts, whoever's it is
         self._lock = threading.Lock()
         self._reports = program.ring("netlab_reports", ATTEMPT)
@@ -102,6 +104,7 @@ class TcpSource:
             known = chosen(ended, self._known(ended))
             self._told = known["cookie"]
             self._ended.append(known)
+            self._over = np.union1d(self._over, self._of_listed(known["cookie"][known["opened_ns"] == 0]))
 
     def _known(self, ended: Attempts) -> npt.NDArray[np.bool_]:
         """Tell which ended attempts belong here; who owns those without an owner a snapshot may know."""
@@ -128,9 +131,19 @@ class TcpSource:
         missed.
         """
         self.drain()
-        hidden = self._wanted.by_owner or self._wanted.direction  # an end alone does not tell these
-        self._strangers = complete and not hidden
-        self._listed = listed["cookie"][self._may_belong(listed)]
+        with self._lock:
+            hidden = self._wanted.by_owner or self._wanted.direction  # an end alone does not tell these
+            self._strangers = complete and not hidden
+            self._listed = listed["cookie"][self._may_belong(listed)]
+            self._over = self._of_listed(self._over)
+
+    def _of_listed(self, cookies: Cookies) -> Cookies:
+        return cookies if self._listed is None else np.intersect1d(cookies, self._listed)
+
+    def over(self) -> Cookies:
+        """Return the cookies of the listed attempts that have ended, kept or not."""
+        with self._lock:
+            return self._over
 
     def pause(self) -> None:
         """From now on ends without a start are of attempts that began in the pause."""

@@ -38,6 +38,7 @@ class UdpSource:
         self._missing: list[Missing] = []
         self._released = np.empty(0, ATTEMPT)  # sockets that were closed: cookie and moment
         self._single = np.empty(0, ATTEMPT)  # flows that did not fit into the map, added up here
+        self._listed = self._over = np.empty(0, np.uint64)  # cookies of older sockets, and which had a flow
         self._last_open: Attempts | None = None
         self._lock = threading.RLock()
         self._timeouts = UdpTimeouts()
@@ -75,7 +76,7 @@ class UdpSource:
         ended, empty = reports["closed_ns"] != 0, reports["opened_ns"] == 0
         self._released = joined([self._released, chosen(reports, empty)])
         self._single = summed(joined([self._single, chosen(reports, ~ended)]))
-        self._ended.append(chosen(reports, ended & ~empty))
+        self._append(chosen(reports, ended & ~empty))
 
     def _sweep(self) -> Attempts:
         """Move the flows that have ended out of the map, and return the others.
@@ -85,18 +86,18 @@ class UdpSource:
         self._next_sweep = time.monotonic() + _SWEEP_EVERY_S
         keys, flows = self._flows.items()
         self._take_reports()  # after the map: what leaves it meanwhile is then in both, and counted once
-        over = self._over(flows)
+        over = self._are_over(flows)
         if over.any():
             taken = self._flows.take(keys[over])  # once more, and at once: a packet may have come meanwhile
             self._end(taken)
             flows = chosen(flows, ~over)
-        single_over = self._over(self._single)
+        single_over = self._are_over(self._single)
         self._end(chosen(self._single, single_over))
         self._single = chosen(self._single, ~single_over)
         self._released = self._released[:0]
         return summed(joined([flows, self._single])) if len(self._single) else flows
 
-    def _over(self, flows: Attempts) -> npt.NDArray[np.bool_]:
+    def _are_over(self, flows: Attempts) -> npt.NDArray[np.bool_]:
         if not len(flows):
             return np.zeros(0, bool)
         idle_ns = time.monotonic_ns() - flows["last_ns"].astype(np.int64)
@@ -111,7 +112,11 @@ class UdpSource:
             found = by_cookie[place.clip(max=len(by_cookie) - 1)]
             last_ns = np.where(found["cookie"] == flows["cookie"], found["closed_ns"], last_ns)
         flows["closed_ns"] = last_ns
+        self._append(flows)
+
+    def _append(self, flows: Attempts) -> None:
         self._ended.append(flows)
+        self._over = np.union1d(self._over, np.intersect1d(flows["cookie"], self._listed))
 
     def open(self) -> Attempts:
         """Return the flows that are running, in no order; after the end, those that were running then."""
@@ -120,8 +125,15 @@ class UdpSource:
         with self._lock:
             return self._sweep()
 
-    def expect(self, listed: Attempts, *, complete: bool) -> None:
-        """Take nothing from the list of sockets: a flow begins with the first packet that is seen."""
+    def expect(self, listed: Attempts, *, complete: bool) -> None:  # noqa: ARG002 - as of every source
+        """Remember the *listed* sockets; a flow begins with the first packet that is seen."""
+        with self._lock:
+            self._listed = listed["cookie"]
+
+    def over(self) -> npt.NDArray[np.uint64]:
+        """Return the cookies of the listed sockets of which a flow has ended."""
+        with self._lock:
+            return self._over
 
     def pause(self) -> None:
         """Go on with the flows that are followed; the programs leave out new ones."""

@@ -236,6 +236,9 @@ def test_a_connection_in_time_wait_has_no_owner_and_no_counters(pair: Pair) -> N
 
     assert found.records["local_port"].tolist() == [port]
     assert_only_its_addresses_are_known(found)
+    others = sockdiag.tcp_sockets(without=[State.TIME_WAIT])
+    assert not (others.state == State.TIME_WAIT).any()
+    assert len(others) == len(sockets) - 1
 
 
 def assert_only_its_addresses_are_known(found: Sockets) -> None:

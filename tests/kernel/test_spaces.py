@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -72,3 +73,14 @@ def test_an_unknown_namespace_is_refused_before_anything_is_asked() -> None:
     with pytest.raises(BadInput):
         spaces.ask("no-such-namespace", lambda: asked.append(None))
     assert not asked
+
+
+@pytest.mark.privileged
+def test_a_process_that_looks_into_a_namespace_is_not_taken_to_be_inside(space: str) -> None:
+    def where_the_process_is() -> int:
+        return Path("/proc/self/ns/net").stat().st_ino
+
+    own = where_the_process_is()
+
+    assert set(spaces.ask("all", where_the_process_is).by_inode.values()) == {own}
+    assert spaces.ask(space, where_the_process_is).by_inode == {netns.inode(space): own}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
 import json
 import os
@@ -124,6 +125,19 @@ def test_connections_open_before_the_capture_are_in_it_once(echo: Echo) -> None:
         assert only(still_open)["state"] == "established"
 
 
+def test_a_connection_from_before_whose_end_is_not_kept_any_more_is_not_open_again(echo: Echo) -> None:
+    with echo.connect(4) as old, netlab.capture(port=echo.port, max_closed=5) as capture:
+        number = cookie(old)
+        finish(old)
+        old.close()
+        for _ in range(10):
+            echo.talk(4, 1)
+
+    frame = capture.connections()
+    assert number not in frame["cookie"].tolist()
+    assert len(frame) == 5
+
+
 def test_an_open_connection_shows_its_counters_as_they_are_now(echo: Echo) -> None:
     with netlab.capture(port=echo.port) as capture, echo.connect(4) as client:
         client.sendall(bytes(1000))
@@ -211,6 +225,21 @@ def test_an_attempt_that_did_not_fit_into_the_map_is_open_as_long_as_its_socket(
 
     assert frame["state"].tolist() == ["established"] * 6
     assert frame["reason"].isna().all()
+
+
+def test_a_full_map_keeps_no_account_of_connections_that_nobody_asked_for(
+    echo: Echo, closed_port: int
+) -> None:
+    with netlab.capture(port=echo.port, max_open=2) as capture, echo.connect(4), echo.connect(4):
+        for _ in range(300):
+            with socket.socket() as other:
+                assert other.connect_ex(("127.0.0.1", closed_port)) == errno.ECONNREFUSED
+        frame = capture.connections()
+
+        gaps = netlab.coverage(frame)
+        assert gaps.loc[gaps["kind"] == "lost", "count"].tolist() == [2]
+        assert len(frame) == 4
+        assert len(capture._watch._tcp._unfollowed) < 100  # one for each place in memory that a socket had
 
 
 def test_ten_thousand_connections_are_as_many_rows_or_counted(echo: Echo) -> None:

@@ -147,14 +147,14 @@ def test_empty_attempts_are_dropped_first_then_the_oldest() -> None:
     closed = Closed(3)
     closed.append(attempts(sent(1, 1), sent(2, 0), sent(3, 0, error=111), sent(4, 4), sent(5, 0)))
 
-    kept = closed.all()
+    kept = closed.since(0)
 
     assert kept.attempts["socket"].tolist() == [1, 3, 4]
     assert kept.numbers.tolist() == [0, 2, 3]
     assert (kept.following, closed.dropped) == (5, 2)
 
     closed.append(attempts(sent(6, 6)))
-    assert closed.all().attempts["socket"].tolist() == [3, 4, 6]
+    assert closed.since(0).attempts["socket"].tolist() == [3, 4, 6]
 
 
 Step = tuple[str, int, int]
@@ -179,7 +179,7 @@ def test_the_changes_of_each_client_add_up_to_what_the_sockets_sent(steps: list[
     lost = {"one": 0, "other": 0}
 
     def look(name: str) -> None:
-        me, kept = clients.get(name, 0), closed.all()
+        me, kept = clients.get(name, 0), closed.since(0)
         fresh = kept.attempts[kept.numbers >= me.seen]
         lost[name] += kept.following - me.seen - len(fresh)
         me.seen = kept.following

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pandas as pd
 import pytest
-from loopback import Echo, finish
+from loopback import Echo, cookie, finish
 
 import netlab
 
@@ -104,6 +104,19 @@ def test_an_older_connection_counts_from_registration(echo: Echo) -> None:
     assert mine["delta_bytes_sent"].tolist() == [50]
     assert mine["bytes_sent"].tolist() == [1050]
     assert mine["new"].tolist() == [False]
+
+
+def test_an_older_connection_is_told_as_closed_once_and_never_again_as_open(echo: Echo) -> None:
+    with echo.connect(4) as old, netlab.capture(port=echo.port) as capture:
+        capture.register("me")
+        number = cookie(old)
+        finish(old)
+        old.close()
+        told = capture.delta("me")
+        again = capture.delta("me")
+
+    assert told.loc[told["cookie"] == number, "state"].tolist() == ["closed"]
+    assert number not in again["cookie"].tolist()
 
 
 def test_closed_attempts_dropped_before_a_client_saw_them_are_counted_for_it(echo: Echo) -> None:

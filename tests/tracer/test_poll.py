@@ -68,6 +68,29 @@ def test_a_connection_that_was_there_before_is_backfilled_and_its_end_is_seen(ec
     assert pd.isna(row["opened_at"])
 
 
+def test_a_connection_that_was_there_before_is_told_as_closed_once(echo: Echo) -> None:
+    told = []
+    with (
+        echo.connect(4) as client,
+        netlab.capture(mode="poll", poll_every_s=EVERY_S, port=echo.port) as capture,
+    ):
+        number = cookie(client)
+        capture.register("me")
+        finish(client)
+        client.close()
+
+        def is_told() -> bool:
+            frame = capture.delta("me")
+            told.extend(frame.loc[frame["cookie"] == number, "state"].tolist())
+            return "closed" in told
+
+        wait_until(is_told)
+        again = capture.delta("me")
+
+    assert told.count("closed") == 1
+    assert number not in again["cookie"].tolist()
+
+
 def test_connections_too_short_for_a_look_are_counted_as_missed(echo: Echo) -> None:
     with netlab.capture(mode="poll", poll_every_s=60, port=echo.port) as capture:
         for _ in range(25):

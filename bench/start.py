@@ -1,0 +1,75 @@
+"""What the start of a capture is made of, in processes of their own: nothing is imported or cached before."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import textwrap
+
+RUNS = 5
+
+# Each part is timed where it is called; what is within another part does not count there too.
+_SCRIPT = """
+    import functools, json, time
+    begun = time.perf_counter()
+    spent = dict.fromkeys(["import", "header tree", "compile", "load", "attach", "first snapshot"], 0.0)
+    stack = []
+
+    def timed(part, owner, name):
+        called = getattr(owner, name)
+        @functools.wraps(called)
+        def wrapper(*arguments, **options):
+            start = time.perf_counter()
+            stack.append(0.0)
+            try:
+                return called(*arguments, **options)
+            finally:
+                whole = time.perf_counter() - start
+                spent[part] += whole - stack.pop()
+                if stack:
+                    stack[-1] += whole
+        setattr(owner, name, wrapper)
+
+    import netlab, netlab.tracer.capture, netlab.tracer.session
+    from netlab.kernel import bpf, btf
+    from netlab.tracer import snapshot
+    bcc = bpf.load_bcc()
+    spent["import"] = time.perf_counter() - begun
+    timed("header tree", btf, "header_tree")
+    timed("compile", bcc.BPF, "__init__")
+    timed("load", bcc.BPF, "load_func")
+    timed("attach", bpf.Program, "attach_raw_tracepoint")
+    timed("attach", bpf.Program, "attach_cgroup")
+    timed("first snapshot", snapshot, "take")
+    capture = netlab.capture()
+    capture.start()
+    spent["the rest"] = time.perf_counter() - begun - sum(spent.values())
+    print(json.dumps(spent))
+    capture.stop()
+"""
+
+
+def _parts() -> dict[str, float]:
+    command = [sys.executable, "-c", textwrap.dedent(_SCRIPT)]
+    spent: dict[str, float] = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+    return spent
+
+
+def measure() -> list[tuple[str, float, str]]:
+    _parts()  # makes the header tree, once for each kernel build
+    runs = [_parts() for _ in range(RUNS)]
+    parts = {part: statistics.median(run[part] for run in runs) for part in runs[0]}
+    whole = sum(parts.values())
+    return [
+        ("start of a capture / its target of 1.0 s", whole, f"{whole:.2f} s; medians of {RUNS} processes"),
+        *(
+            (f"start of a capture: {part} / whole", seconds / whole, f"{1000 * seconds:.0f} ms")
+            for part, seconds in parts.items()
+        ),
+    ]
+
+
+if __name__ == "__main__":
+    print(*measure(), sep="\n")
