@@ -34,11 +34,13 @@ def capture(
     exclude_local: Excluded | None = None,
     backfill: bool = True,
     events: bool = False,
+    drops: bool = False,
     cost: bool = False,
     client_expiry_s: float = 120.0,
     poll_every_s: float = 0.5,
     max_open: int = 65_536,
     max_closed: int = 1_000_000,
+    max_drops: int = 16_384,
 ) -> Capture:
     """Follow TCP connection attempts over IPv4 and IPv6 in every network namespace of this host.
 
@@ -73,6 +75,9 @@ def capture(
         List the connections that are open already, too.
     events
         Record every change of state for `Capture.events()`, at some cost per connection.
+    drops
+        Record packets that this host dropped and TCP resets, each with the kernel's reason, for
+        `Capture.drops()` and the `reason` column of `Capture.failures()`.
     cost
         Have the kernel time the capture's programs for `Capture.cost()`; a run then takes some 50 ns more.
     client_expiry_s
@@ -81,6 +86,8 @@ def capture(
         With mode "poll": how often to look.
     max_open, max_closed
         How many attempts are kept at a time; what does not fit is counted in the coverage.
+    max_drops
+        How many kinds of drops (same tuple, reason and place) are told apart; the rest is counted.
 
     Returns
     -------
@@ -132,13 +139,19 @@ def capture(
     checks.positive("client_expiry_s", client_expiry_s, unit="seconds")
     checks.whole("max_open", max_open, 1, 1 << 24)
     checks.whole("max_closed", max_closed, 1, 1 << 30)
+    checks.whole("max_drops", max_drops, 1, 1 << 24)
     checks.positive("poll_every_s", poll_every_s, unit="seconds")
     if checks.choice("mode", mode, _MODES) == "poll":
-        _refuse_with_poll(events=events, cost=cost)
+        _refuse_with_poll(events=events, drops=drops, cost=cost)
     else:
         capabilities.require("CAP_BPF", "CAP_PERFMON", "CAP_NET_ADMIN", doing="follow connections with eBPF")
         load_bcc()
-    limits = Limits(max_open=max_open, max_closed=max_closed, change_pages=_CHANGE_PAGES if events else 1)
+    limits = Limits(
+        max_open=max_open,
+        max_closed=max_closed,
+        max_drops=max_drops,
+        change_pages=_CHANGE_PAGES if events else 1,
+    )
     return Capture(
         Options(
             wanted,
@@ -146,6 +159,7 @@ def capture(
             duration_s=duration_s,
             backfill=backfill,
             events=events,
+            drops=drops,
             cost=cost,
             client_expiry_s=client_expiry_s,
             mode=mode,

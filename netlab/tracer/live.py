@@ -16,6 +16,7 @@ from netlab.kernel import btf
 from netlab.kernel.bpf import Program
 from netlab.kernel.usage import Usage, count_runs
 from netlab.tracer.closed import Ended
+from netlab.tracer.drops import DropSource, drop_layouts, drop_macros
 from netlab.tracer.filters import Filter
 from netlab.tracer.layout import ATTEMPT, CHANGE, NOT_COUNTED, PROCESS, PROCESS_KEY, Counter
 from netlab.tracer.limits import Limits
@@ -47,21 +48,27 @@ class Source(Protocol):
 class Live(Closes):
     """Follows what *wanted* selects, from construction to `close()`."""
 
-    def __init__(self, wanted: Filter, limits: Limits, *, changes: bool, cost: bool) -> None:
+    def __init__(self, wanted: Filter, limits: Limits, *, changes: bool, cost: bool, drops: bool = False) -> None:
         self._limits = limits
         self._run_counts = count_runs() if cost else None
         self._ended = threading.Event()
         settings = wanted.macros() | limits.macros() | kernel_macros(changes=changes)
-        self.program = Program("tcp", settings=settings, layouts=_LAYOUTS)
+        names, layouts = ["tcp"], dict(_LAYOUTS)
+        if drops:
+            names.append("drops")
+            settings |= drop_macros()
+            layouts |= drop_layouts
+        self.program = Program(*names, settings=settings, layouts=layouts)
         try:
             self._counters = self.program.map("netlab_counters", "u4", "u8")
             self._paused = self.program.map("netlab_paused", "u4", "u4")
             self._processes = self.program.map("netlab_processes", PROCESS_KEY, PROCESS)
             self.tcp = TcpSource(self.program, wanted, limits)
+            self.drops = DropSource(self.program, wanted) if drops else None
         except BaseException:
             self._release()
             raise
-        self._sources: list[Source] = [self.tcp]
+        self._sources: list[Source] = [self.tcp, *([self.drops] if self.drops else [])]
         self._reader = threading.Thread(target=self._drain_until_closed, name="netlab-live", daemon=True)
         self._reader.start()
 

@@ -31,6 +31,8 @@ class Poll(Closes):
     What appears between two looks has opened, and what is gone has closed.
     """
 
+    drops = None  # a list of sockets has no packets
+
     def __init__(self, limits: Limits, *, every_s: float) -> None:
         self._every_s = every_s
         self._closed = Closed(limits.max_closed)
