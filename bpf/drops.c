@@ -6,7 +6,7 @@
  *
  * Compile-time settings, put in front of this file by netlab/tracer/, beside the filters that tcp.c names:
  *   NETLAB_DROPS_MAX  how many kinds of drops are told apart
- *   NETLAB_DROP_MAY_BE_NORMAL(reason)  true for reasons that packets of a connection that ended well are given, too
+ *   NETLAB_DROP_SAYS_NOTHING(reason)  true for the reasons that TCP also gives to packets it has done with
  *   NETLAB_DROP_HAS_REASON, NETLAB_DROP_HAS_RECEIVER, NETLAB_RESET_HAS_REASON  what this kernel's tracepoints tell
  */
 #include "netlab.h"
@@ -398,20 +398,22 @@ static __always_inline bool netlab_drop_read_headless(struct netlab_drop_event *
 }
 
 /*
- * What a TCP connection that has ended leaves: the last ACK, or the peer's FIN that nobody reads. No data is lost by it
- * (unread data is a reset sent, TCP_ABORT_ON_CLOSE), and each connection would take a place in the map.
+ * TCP gives no reason to what it has done with: ACKs outside of TCP_ESTABLISHED, the FIN that a closed socket leaves unread.
+ * Nothing is lost by it (unread data is a reset sent, TCP_ABORT_ON_CLOSE), and each connection would take a place in the map.
  */
-static __always_inline bool netlab_drop_is_normal_end(u32 reason, struct sock *sk)
+static __always_inline bool netlab_drop_is_done_with(u32 reason, struct sock *sk)
 {
 	u16 family = 0, protocol = 0;
 	u8 state = 0;
 
-	if (!sk || !NETLAB_DROP_MAY_BE_NORMAL(reason))
+	if (!sk || !NETLAB_DROP_SAYS_NOTHING(reason))
 		return false;
 	NETLAB_READ(family, sk->__sk_common.skc_family);
 	NETLAB_READ(state, sk->__sk_common.skc_state);
-	if (state != TCP_CLOSE || (family != NETLAB_AF_INET && family != NETLAB_AF_INET6))
+	if (family != NETLAB_AF_INET && family != NETLAB_AF_INET6)
 		return false;
+	if (state == TCP_TIME_WAIT || state == TCP_NEW_SYN_RECV)
+		return true;	/* TCP only, and smaller structs */
 	NETLAB_READ(protocol, sk->sk_protocol);
 	return protocol == IPPROTO_TCP;
 }
@@ -430,13 +432,17 @@ int netlab_drop_packet(struct bpf_raw_tracepoint_args *ctx)
 		receiver = (struct sock *)ctx->args[NETLAB_DROP_HAS_RECEIVER ? 3 : 0];
 	NETLAB_READ(sender, skb->sk);
 	sk = receiver ? receiver : sender;
-	if (netlab_drop_is_normal_end(event.key.reason, sk))
+	if (netlab_drop_is_done_with(event.key.reason, sk))
 		return 0;
 	parsed = netlab_drop_read_packet(&event, skb);
 	if (parsed == NETLAB_DROP_UNREADABLE)
 		netlab_drop_count_loss(NETLAB_DROPS_UNREAD);
 	if (parsed == NETLAB_DROP_UNREADABLE ||
 	    (parsed == NETLAB_DROP_OTHER && !netlab_drop_read_headless(&event, skb, sender)))
+		return 0;
+	/* Without the receiver it cannot be told which ones TCP has done with. */
+	if (NETLAB_DROP_HAS_REASON && !NETLAB_DROP_HAS_RECEIVER && event.key.protocol == IPPROTO_TCP &&
+	    NETLAB_DROP_SAYS_NOTHING(event.key.reason))
 		return 0;
 	event.key.kind = NETLAB_DROPPED;
 	event.key.location = ctx->args[1];

@@ -36,7 +36,7 @@ _REASONS = {
     DropKind.DROPPED: ("skb_drop_reason", "SKB_DROP_REASON_"),
     DropKind.RESET_SENT: ("sk_rst_reason", "SK_RST_REASON_"),
 }
-_MAY_BE_NORMAL = ("SKB_DROP_REASON_NOT_SPECIFIED", "SKB_DROP_REASON_QUEUE_PURGE")
+_SAYING_NOTHING = ("SKB_DROP_REASON_NOT_SPECIFIED", "SKB_DROP_REASON_QUEUE_PURGE")
 _KINDS = [kind.name.lower().replace("_", "-") for kind in DropKind]
 _PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmpv6"}  # IANA's numbers
 _ICMP = (1, 58)
@@ -50,13 +50,17 @@ def drop_macros() -> dict[str, str]:
     """Return what bpf/drops.c has to know of this kernel's tracepoints."""
     told = btf.tracepoint_arguments("kfree_skb")
     numbers = {name: number for number, name in btf.enumerators("skb_drop_reason").items()}
-    normal = [f"(reason) == {numbers[name]}" for name in _MAY_BE_NORMAL if name in numbers]
+    empty = [f"(reason) == {numbers[name]}" for name in _SAYING_NOTHING if name in numbers]
     return {
-        "NETLAB_DROP_MAY_BE_NORMAL(reason)": f"({' || '.join(normal) or '1'})",
+        "NETLAB_DROP_SAYS_NOTHING(reason)": f"({' || '.join(empty) or '1'})",
         "NETLAB_DROP_HAS_REASON": str(int("enum skb_drop_reason" in told)),
-        "NETLAB_DROP_HAS_RECEIVER": str(int("struct sock *" in told)),
+        "NETLAB_DROP_HAS_RECEIVER": str(int(_receivers_are_told())),
         "NETLAB_RESET_HAS_REASON": str(int(_resets_have_reasons())),
     }
+
+
+def _receivers_are_told() -> bool:
+    return "struct sock *" in btf.tracepoint_arguments("kfree_skb")
 
 
 def _resets_have_reasons() -> bool:
@@ -86,34 +90,29 @@ class DropSource:
 
     def last(self) -> None:
         """Keep the table, whose map goes away."""
-        self._last = self._read(), self._lost()
-
-    def records(self) -> Drops:
-        """Return one record (`DROP`) per kind of drop so far, in no order."""
-        return self._last[0] if self._last else self._read()
-
-    def losses(self) -> list[Missing]:
-        """Say what is not in the table, or cannot be told from it."""
-        return [*self._missing, *(self._last[1] if self._last else self._lost()), *self._unfiltered()]
+        self._last = self._read()
 
     def frame(self, *, to_utc_ns: int) -> pd.DataFrame:
         """Return the drops so far, schema `netlab.schemas.DROPS`, without their connections."""
-        records = self.records()
+        records, lost = self._last or self._read()
         names = self._symbols.names(records["location"])
-        missing = self.losses()
+        missing = [*self._missing, *lost]
+        if self._owned:
+            missing.append(Missing("drops", Gap.APPROXIMATE, None, _OF_OTHERS))
         nameless = int((names.isna() & (records["location"] != 0)).sum())
         if nameless:
             missing.append(Missing("location", Gap.UNAVAILABLE, nameless, _HIDDEN))
         return frame(records, names, to_utc_ns=to_utc_ns, missing=missing)
 
-    def _read(self) -> Drops:
-        keys, counts = self._table.items()
+    def _read(self) -> tuple[Drops, list[Missing]]:
+        """Return one record (`DROP`) per kind of drop so far, in no order, and what was lost by then."""
+        (keys, counts), lost = self._table.items(), self._lost()
         together = np.empty(len(keys), DROP)
         for part in (keys, counts):
             for name in part.dtype.names or ():
                 if name != "padding":
                     together[name] = part[name]
-        return together[_wanted(together, self._wanted)]
+        return together[_wanted(together, self._wanted)], lost
 
     def _lost(self) -> list[Missing]:
         numbers, values = self._counters.items()
@@ -130,9 +129,6 @@ class DropSource:
     def _missed(self) -> int:
         return sum(one.misses or 0 for one in self._program.usage() if one.name in _TRACEPOINTS)
 
-    def _unfiltered(self) -> list[Missing]:
-        return [Missing("drops", Gap.APPROXIMATE, None, _OF_OTHERS)] if self._owned else []
-
 
 _UNREAD = "IP packets whose headers could not be read, or their ports when those are asked for"
 _MISSED = "packets were dropped in the middle of another drop on the same CPU"
@@ -140,14 +136,20 @@ _OF_OTHERS = "packets have no owner and no direction: drops of other processes' 
 _HIDDEN = "/proc/kallsyms hides the functions' addresses (kernel.kptr_restrict), or the module is gone"
 
 
+_NO_REASONS = "Linux gives reasons since 5.17: packets that TCP had done with are among the dropped ones"
+_NO_RECEIVERS = "TCP packets without a reason: before Linux 6.11 most are none that were dropped, and none is in the table"
+_NO_RESET_REASONS = "before Linux 6.10 resets have no reason, and one that no socket sent is not reported"
+
+
 def _untold() -> list[Missing]:
     """Say what this kernel does not tell at all."""
     gaps = []
     if not btf.enumerators("skb_drop_reason"):
-        gaps.append(Missing("reason", Gap.UNAVAILABLE, None, "Linux gives reasons for drops since 5.17"))
+        gaps.append(Missing("reason", Gap.UNAVAILABLE, None, _NO_REASONS))
+    elif not _receivers_are_told():
+        gaps.append(Missing("drops", Gap.UNAVAILABLE, None, _NO_RECEIVERS))
     if not _resets_have_reasons():
-        detail = "before Linux 6.10 resets have no reason, and one that no socket sent is not reported"
-        gaps.append(Missing("reset-sent", Gap.UNAVAILABLE, None, detail))
+        gaps.append(Missing("reset-sent", Gap.UNAVAILABLE, None, _NO_RESET_REASONS))
     return gaps
 
 
