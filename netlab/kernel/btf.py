@@ -80,7 +80,8 @@ def enumerators(name: str) -> Mapping[int, str]:
 @cache
 def tracepoint_arguments(name: str) -> tuple[str, ...]:
     """Return the C types of what the running kernel hands to a raw tracepoint; none if it has no such one."""
-    found = re.search(rf"^typedef void \(\*btf_trace_{re.escape(name)}\)\(void \*, (.*)\);$", _types(), re.M)
+    typedef = rf"^typedef void \(\*btf_trace_{re.escape(name)}\)\(void \*, (.*)\);$"
+    found = re.search(typedef, _types(), re.MULTILINE)
     return tuple(found[1].split(", ")) if found else ()
 
 

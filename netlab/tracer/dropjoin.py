@@ -7,8 +7,30 @@ import pandas as pd
 _TUPLE = ["src", "sport", "dst", "dport"]
 _OWN = ["local_address", "local_port", "remote_address", "remote_port"]
 _TRANSLATED = [f"nat_{name}" for name in _OWN]
-_ATTEMPT = ["protocol", "netns", "opened_at", "closed_at", "state", "error", "connect_ms", "cookie", "pid", "process"]
-_DROP = ["kind", "reason", "location", "protocol", "interface", "netns", "packets", "cookie", "first_at", "last_at"]
+_ATTEMPT = [
+    "protocol",
+    "netns",
+    "opened_at",
+    "closed_at",
+    "state",
+    "error",
+    "connect_ms",
+    "cookie",
+    "pid",
+    "process",
+]
+_DROP = [
+    "kind",
+    "reason",
+    "location",
+    "protocol",
+    "interface",
+    "netns",
+    "packets",
+    "cookie",
+    "first_at",
+    "last_at",
+]
 _MOST_CLAUSES = 3
 # The kernel tells of a packet when it has done with it: a reset may have ended the connection by then.
 _LATE = pd.Timedelta(milliseconds=10)
@@ -61,7 +83,7 @@ def with_owners(drops: pd.DataFrame, connections: pd.DataFrame) -> pd.DataFrame:
 
 
 def with_drops(connections: pd.DataFrame, drops: pd.DataFrame) -> pd.DataFrame:
-    """Add to the `reason` of attempts that failed, or wait for an answer, what this host did to their packets.
+    """Add to the `reason` of attempts that failed, or wait for an answer, what was done to their packets.
 
     The same rows in the same order; one without a drop on this host keeps what it had. Where a row of drops
     reaches beyond an attempt's life, because its tuple was used again, the number of packets is left out.
@@ -95,7 +117,9 @@ def _pairs(connections: pd.DataFrame, drops: pd.DataFrame) -> pd.DataFrame:
         for names in (ends, ends[2:] + ends[:2])
     )
     by_tuple = tuples.dropna().merge(events[["drop", "protocol", *_TUPLE]].dropna(), on=["protocol", *_TUPLE])
-    by_cookie = attempts[["attempt", "cookie"]].dropna().merge(events[["drop", "cookie"]].dropna(), on="cookie")
+    by_cookie = (
+        attempts[["attempt", "cookie"]].dropna().merge(events[["drop", "cookie"]].dropna(), on="cookie")
+    )
     same = pd.concat([by_tuple[["attempt", "drop"]], by_cookie[["attempt", "drop"]]]).drop_duplicates()
     pairs = same.merge(attempts, on="attempt").merge(events, on="drop", suffixes=("", "_of_drop"))
     over = (pairs["last_at"] < pairs["opened_at"]) | (pairs["first_at"] > pairs["closed_at"] + _LATE)
@@ -103,9 +127,11 @@ def _pairs(connections: pd.DataFrame, drops: pd.DataFrame) -> pd.DataFrame:
 
 
 def _explaining(pairs: pd.DataFrame) -> pd.DataFrame:
-    """Leave out what the errno says already, and the same thing twice; resets first, then the most packets."""
+    """Leave out what the errno says already, and what is there twice; resets first, then most packets."""
     sent, dropped = pairs["kind"] == "reset-sent", pairs["kind"] == "dropped"
-    reset = pairs["error"].isin(_RESET_ERRORS) & ((pairs["kind"] == "reset-received") | (pairs["reason"] == "TCP_RESET"))
+    reset = pairs["error"].isin(_RESET_ERRORS) & (
+        (pairs["kind"] == "reset-received") | pairs["reason"].eq("TCP_RESET").fillna(value=False)
+    )
     one = ["attempt", "netns_of_drop", "reason"]
     answered = pd.MultiIndex.from_frame(pairs.loc[sent, one])
     twice = dropped & pd.MultiIndex.from_frame(pairs[one]).isin(answered)
@@ -120,8 +146,11 @@ def _clauses(found: pd.DataFrame) -> pd.Series:
     inside = ~(found["first_at"] < found["opened_at"]) & ~(found["last_at"] > found["closed_at"] + _LATE)
     number = found["packets"].astype("string").where(inside, "")
     packets = (number + " packets").where(~inside | (found["packets"] > 1), "1 packet").str.strip()
-    by_nft = found["location"].str.startswith("nft_").fillna(value=False) & (found["reason"] == "NETFILTER_DROP")
-    meaning = (" " + found["reason"].map(_MEANING).astype("string")).fillna("").mask(by_nft, " by nft")
+    by_nft = found["location"].str.startswith("nft_") & (found["reason"] == "NETFILTER_DROP").astype(
+        "boolean"
+    )
+    meaning = (" " + found["reason"].map(_MEANING).astype("string")).fillna("")
+    meaning = meaning.mask(by_nft.fillna(value=False), " by nft")
     at, on = (", " + found["location"]).fillna(""), (", on " + found["interface"]).fillna("")
     detail = " (" + found["reason"].fillna("no reason told") + at + on + ")"
     kind = found["kind"].astype("string")

@@ -14,7 +14,7 @@ import pandas as pd
 from netlab import addresses
 from netlab.errors import KernelError
 from netlab.frames import Gap, Missing, categories
-from netlab.kernel import btf
+from netlab.kernel import btf, netstat, spaces
 from netlab.kernel.bpf import Program
 from netlab.kernel.processes import printable
 from netlab.kernel.symbols import Symbols
@@ -79,6 +79,7 @@ class DropSource:
         self._last: tuple[Drops, list[Missing]] | None = None
         self._table = program.map("netlab_drops", DROP_KEY, DROP_COUNT)
         self._counters = program.map("netlab_drop_counters", "u4", "u8")
+        self._refused_before = _refused_by_listeners()
         for function, event in _TRACEPOINTS.items():
             try:
                 program.attach_raw_tracepoint(function, event)
@@ -112,6 +113,7 @@ class DropSource:
             for name in part.dtype.names or ():
                 if name != "padding":
                     together[name] = part[name]
+        lost += self._unseen(together)
         return together[_wanted(together, self._wanted)], lost
 
     def _lost(self) -> list[Missing]:
@@ -121,15 +123,35 @@ class DropSource:
         told = [
             (Gap.LOST, counts[DropCounter.FULL], full),
             (Gap.LOST, counts[DropCounter.UNREAD], _UNREAD),
-            (Gap.UNSEEN, counts[DropCounter.WHILE_PAUSED], "packets were dropped while the capture was paused"),
+            (
+                Gap.UNSEEN,
+                counts[DropCounter.WHILE_PAUSED],
+                "packets were dropped while the capture was paused",
+            ),
             (Gap.LOST, self._missed(), _MISSED),
         ]
         return [Missing("drops", kind, count, detail) for kind, count, detail in told if count]
+
+    def _unseen(self, records: Drops) -> list[Missing]:
+        """Say how many SYNs listeners had no room for: TCP frees them as if it had taken them."""
+        netns, before = self._wanted.netns, self._refused_before
+        now = {
+            inode: count for inode, count in _refused_by_listeners().items() if not netns or inode in netns
+        }
+        refused = sum(count - before.get(inode, 0) for inode, count in now.items())
+        numbers = [number for number, name in btf.enumerators("skb_drop_reason").items() if name == _OVERFLOW]
+        seen = records[(records["kind"] == DropKind.DROPPED) & np.isin(records["reason"], numbers)]
+        unseen = refused - int(seen["packets"].sum())
+        return [Missing("drops", Gap.UNSEEN, unseen, _NO_ROOM)] if unseen > 0 else []
 
     def _missed(self) -> int:
         return sum(one.misses or 0 for one in self._program.usage() if one.name in _TRACEPOINTS)
 
 
+_OVERFLOW = "SKB_DROP_REASON_TCP_LISTEN_OVERFLOW"
+_NO_ROOM = (
+    "connections that listeners on any port had no room for: of SYNs the kernel only counts it (ListenDrops)"
+)
 _UNREAD = "IP packets whose headers could not be read, or their ports when those are asked for"
 _MISSED = "packets were dropped in the middle of another drop on the same CPU"
 _OF_OTHERS = "packets have no owner and no direction: drops of other processes' connections are in it too"
@@ -137,8 +159,15 @@ _HIDDEN = "/proc/kallsyms hides the functions' addresses (kernel.kptr_restrict),
 
 
 _NO_REASONS = "Linux gives reasons since 5.17: packets that TCP had done with are among the dropped ones"
-_NO_RECEIVERS = "TCP packets without a reason: before Linux 6.11 most are none that were dropped, and none is in the table"
+_NO_RECEIVERS = (
+    "TCP packets let go without a reason: on this kernel most were not dropped, so all are left out"
+)
 _NO_RESET_REASONS = "before Linux 6.10 resets have no reason, and one that no socket sent is not reported"
+
+
+def _refused_by_listeners() -> dict[int, int]:
+    """Return how many connections listeners of each namespace have dropped."""
+    return spaces.ask(spaces.ALL, lambda: netstat.counters()["TcpExt.ListenDrops"]).by_inode
 
 
 def _untold() -> list[Missing]:
@@ -154,7 +183,7 @@ def _untold() -> list[Missing]:
 
 
 def _wanted(records: Drops, wanted: Filter) -> npt.NDArray[np.bool_]:
-    """Tell which drops pass, by the same rules as in the kernel: either end of a packet may be the local one."""
+    """Tell which drops pass, as the programs do: either end of a packet may be the local one."""
     ends = np.zeros(len(records), ATTEMPT)
     ported = ~np.isin(records["protocol"], _ICMP)
     for name in ("family", "protocol", "netns"):
@@ -168,7 +197,9 @@ def _wanted(records: Drops, wanted: Filter) -> npt.NDArray[np.bool_]:
     return keep
 
 
-def frame(records: Drops, locations: pd.Series, *, to_utc_ns: int, missing: Iterable[Missing]) -> pd.DataFrame:
+def frame(
+    records: Drops, locations: pd.Series, *, to_utc_ns: int, missing: Iterable[Missing]
+) -> pd.DataFrame:
     """Build the frame, first drop first."""
     order = np.argsort(records["first_ns"], kind="stable")
     records, locations = records[order], locations.iloc[order]

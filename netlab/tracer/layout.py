@@ -1,4 +1,4 @@
-"""The records that the programs in bpf/ write, as numpy dtypes; the compiler checks them against the C structs."""
+"""The records that our programs write, as numpy dtypes; the compiler checks them against the C structs."""
 
 from __future__ import annotations
 

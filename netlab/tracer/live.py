@@ -48,7 +48,9 @@ class Source(Protocol):
 class Live(Closes):
     """Follows what *wanted* selects, from construction to `close()`."""
 
-    def __init__(self, wanted: Filter, limits: Limits, *, changes: bool, cost: bool, drops: bool = False) -> None:
+    def __init__(
+        self, wanted: Filter, limits: Limits, *, changes: bool, cost: bool, drops: bool = False
+    ) -> None:
         self._limits = limits
         self._run_counts = count_runs() if cost else None
         self._ended = threading.Event()

@@ -222,9 +222,9 @@ class Capture:
     def drops(self) -> pd.DataFrame:
         """Return the packets that this host dropped and the TCP resets it sent and received, with the reason.
 
-        Alike ones (same tuple, reason and place) are one row. The process and direction filters do not apply
-        to packets; `netlab.coverage` says so, and the `pid` column tells whose connection it was, where known.
-        In a pause nothing is recorded.
+        Alike ones (same tuple, reason and place) are one row. Filters by process and direction do not apply
+        to packets; the coverage says so, and the `pid` column tells whose connection it was, where known.
+        What is dropped in a pause is counted in the coverage only.
 
         Returns
         -------

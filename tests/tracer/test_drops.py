@@ -1,10 +1,10 @@
-"""What the kernel drops, and says why: real sockets and firewalls do it, drops.toml has the rows to expect."""
+"""What the kernel drops and says why: real sockets and firewalls do it, drops.toml has the rows to expect."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import re
+import os
 import socket
 import subprocess
 import time
@@ -17,8 +17,8 @@ from typing import Any
 import pandas as pd
 import pytest
 from loopback import LINGER_0, LOOPBACK, Echo
-from scapy.layers.inet import IP, TCP
-from scapy.layers.inet6 import IPv6
+from scapy.layers.inet import ICMP, IP, TCP
+from scapy.layers.inet6 import ICMPv6EchoRequest, IPv6
 
 import netlab
 from netlab.kernel import btf
@@ -106,7 +106,9 @@ class Place:
         )
 
     def forged(self, flags: str, **fields: int) -> bytes:
-        header = IP(src=self.here, dst=self.gateway) if self.family == 4 else IPv6(src=self.here, dst=self.gateway)
+        header = (
+            IP(src=self.here, dst=self.gateway) if self.family == 4 else IPv6(src=self.here, dst=self.gateway)
+        )
         packet = header / TCP(sport=self.port, dport=self.port, flags=flags, **fields)
         return bytes(packet)[len(header) :]
 
@@ -217,7 +219,10 @@ def datagram_to_a_closed_port(at: Place) -> None:
 
 
 def datagrams_beyond_the_receive_buffer(at: Place) -> None:
-    with at.socket(at.net.gateway, socket.SOCK_DGRAM) as server, at.socket(at.net.client, socket.SOCK_DGRAM) as client:
+    with (
+        at.socket(at.net.gateway, socket.SOCK_DGRAM) as server,
+        at.socket(at.net.client, socket.SOCK_DGRAM) as client,
+    ):
         server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         server.bind((at.gateway, at.port))
         for _ in range(50):
@@ -225,24 +230,18 @@ def datagrams_beyond_the_receive_buffer(at: Place) -> None:
         time.sleep(0.05)
 
 
-def counted(host: Host, name: str, port: int) -> int:
+def counted(host: Host, name: str | None, port: int) -> int:
     """Return what nft or the kernel's own statistics have counted on *host*."""
+    if name is None:
+        return 0
     if name == "nft":
         listed = json.loads(host.run(["nft", "-j", "list", "ruleset"], check=True).stdout)["nftables"]
         rules = [each["rule"] for each in listed if "rule" in each]
         mine = [rule for rule in rules if rule["table"] == f"case{port}"]
         return sum(part["counter"]["packets"] for rule in mine for part in rule["expr"] if "counter" in part)
     with host.entered():
-        files = {file: Path(f"/proc/thread-self/net/{file}").read_text() for file in ("snmp", "netstat", "snmp6")}
-    if "." not in name:
-        return int(dict(line.split() for line in files["snmp6"].splitlines())[name])
-    group, counter = name.split(".")
-    names, values = (
-        line.split()
-        for line in (files["snmp"] + files["netstat"]).splitlines()
-        if line.startswith(f"{group}:")
-    )
-    return int(dict(zip(names, values, strict=True))[counter])
+        told = subprocess.run(["nstat", "-asz"], capture_output=True, text=True, check=True).stdout
+    return int(dict(line.split()[:2] for line in told.splitlines()[1:])[name.replace(".", "")])
 
 
 @pytest.mark.parametrize(
@@ -256,17 +255,16 @@ def test_the_rows_say_what_was_dropped_where_and_why(
     what: Callable[[Place], None] = globals()[case["what"]]
     host, port = net.hosts[case["at"]], 20_000 + number
     counter = case.get("counter6", case.get("counter")) if family == 6 else case.get("counter")
-    before = counted(host, counter, port) if counter else 0
+    before = counted(host, counter, port)
     with contextlib.ExitStack() as kept:
         what(Place(net, family, port, kept))
-        drops, after = capture.drops(), counted(host, counter, port) if counter else 0
+        drops, after = seen_and_counted(capture, lambda: counted(host, counter, port))
 
     mine = drops[(drops["sport"] == port) | (drops["dport"] == port)]
     rows = mine[mine["netns"] == host.inode]
     expected = case["rows"]
     assert told(rows, expected) == expected
-    if counter:
-        assert rows["packets"].iloc[0] == after - before
+    assert not counter or rows["packets"].iloc[0] == after - before
     if "says" in case:
         attempts = capture.failures()
         attempt = attempts[attempts["remote_port"] == port].squeeze()
@@ -274,8 +272,199 @@ def test_the_rows_say_what_was_dropped_where_and_why(
         assert attempt["cookie"] in mine["cookie"].tolist()
 
 
+def seen_and_counted(capture: Capture, count: Callable[[], int]) -> tuple[pd.DataFrame, int]:
+    """Return the drops of a moment in which the other count stood still."""
+    for _ in range(20):
+        before, drops = count(), capture.drops()
+        if count() == before:
+            return drops, before
+    raise AssertionError("packets are dropped all the time")
+
+
 def told(frame: pd.DataFrame, expected: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the columns of each row that are expected of it."""
     rows = frame.astype(object).where(frame.notna(), "NA").to_dict("records")
     assert len(rows) == len(expected), frame[["kind", "reason", "location", "tcp_flags", "packets"]]
     return [{name: row[name] for name in wanted} for row, wanted in zip(rows, expected, strict=True)]
+
+
+def test_syns_that_find_the_queue_full_are_counted_in_the_coverage(net: PracticeNetwork) -> None:
+    with netlab.capture(drops=True, netns=net.gateway.netns) as capture, contextlib.ExitStack() as kept:
+        place = Place(net, 4, 21_000, kept)
+        no_room_in_the_accept_queue(place)
+        known = coverage_of(capture).get("unseen", 0)
+        place.one_syn(place.gateway, place.socket(net.client))
+
+        assert coverage_of(capture)["unseen"] == known + 1
+
+
+def coverage_of(capture: Capture) -> dict[str, int]:
+    gaps = netlab.coverage(capture.drops())
+    return dict(zip(gaps["kind"], gaps["count"], strict=True))
+
+
+def test_the_names_are_those_of_the_kernels_own_enums() -> None:
+    for enum in ("skb_drop_reason", "sk_rst_reason"):
+        dumped = subprocess.run(
+            ["bpftool", "-j", "btf", "dump", "file", str(btf.VMLINUX)], capture_output=True, check=True
+        )
+        types = [each for each in json.loads(dumped.stdout)["types"] if each.get("name") == enum]
+        (values,) = (each["values"] for each in types if each["kind"] == "ENUM")
+        assert btf.enumerators(enum) == {each["val"] & 0xFFFF_FFFF: each["name"] for each in values}
+
+
+def test_drops_have_to_be_asked_for(closed_port: int) -> None:
+    with netlab.capture(port=closed_port) as capture:
+        refused(closed_port, 4)
+        with pytest.raises(netlab.CaptureError, match="drops=True"):
+            capture.drops()
+        cost = capture.cost()
+
+    assert not cost["program"].str.contains("drop").any()
+    assert "NO_SOCKET" not in capture.failures()["reason"].item()
+
+
+def test_a_capture_by_polling_has_no_drops() -> None:
+    with pytest.raises(netlab.BadInput, match="drops=True needs eBPF"):
+        netlab.capture(mode="poll", drops=True)
+
+
+def refused(port: int, family: int) -> None:
+    with socket.socket(socket.AF_INET if family == 4 else socket.AF_INET6) as client:
+        assert client.connect_ex((LOOPBACK[family], port))
+
+
+def datagrams(*ports: int) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        for port in ports:
+            client.sendto(b"?", (LOOPBACK[4], port))
+
+
+def test_what_does_not_fit_into_the_table_is_counted_to_the_last_packet(net: PracticeNetwork) -> None:
+    ports, room = range(30_000, 30_300), 100
+    with netlab.capture(drops=True, max_drops=room, netns=net.db.netns) as capture:
+        with net.db.entered():
+            datagrams(*ports, *ports)
+        drops = capture.drops()
+
+    assert len(drops) == room
+    assert drops["packets"].eq(2).all()
+    (gap,) = netlab.coverage(drops).to_dict("records")
+    assert (gap["kind"], gap["count"]) == ("lost", 2 * (len(ports) - room))
+    assert "reason: drops" in netlab.coverage(capture.connections())["what"].tolist()
+
+
+@pytest.mark.parametrize(
+    ("options", "ports"),
+    [
+        ({"port": 30_001}, [30_001]),
+        ({"protocol": "tcp"}, []),
+        ({"remote": "127.0.0.0/8"}, [30_001, 30_002]),
+        ({"remote": "192.0.2.0/24"}, []),
+        ({"exclude_remote": {"*": ["udp 30001"]}}, [30_001, 30_002]),  # its other end may be the remote one
+        ({"exclude_remote": {"127.0.0.1": ["*"]}}, []),
+        ({"port": range(30_002, 30_200, 2)}, [30_002]),  # more than the kernel is asked to compare
+    ],
+    ids=str,
+)
+def test_drops_pass_the_filters_of_the_capture(
+    net: PracticeNetwork, options: dict[str, Any], ports: list[int]
+) -> None:
+    with netlab.capture(drops=True, netns=net.db.netns, **options) as capture, net.db.entered():
+        datagrams(30_001, 30_002)
+
+    drops = capture.drops()
+    assert drops["dport"].dropna().tolist() == ports
+    assert drops["netns"].eq(net.db.inode).all()
+
+
+def test_a_filter_by_process_says_that_packets_have_none(closed_port: int) -> None:
+    with netlab.capture(port=closed_port, pid=os.getpid(), drops=True) as capture:
+        refused(closed_port, 4)
+
+    drops = capture.drops()
+    assert netlab.coverage(drops)["kind"].tolist() == ["approximate"]
+    assert drops["pid"].eq(os.getpid()).all()
+
+
+def test_nothing_is_recorded_in_a_pause_but_counted(net: PracticeNetwork) -> None:
+    with netlab.capture(drops=True, netns=net.db.netns) as capture, net.db.entered():
+        datagrams(30_001)
+        capture.pause()
+        datagrams(30_002, 30_002, 30_003)
+        capture.resume()
+        datagrams(30_004)
+
+    drops = capture.drops()
+    assert drops["dport"].dropna().tolist() == [30_001, 30_004]
+    assert coverage_of(capture) == {"unseen": 3}
+
+
+def test_a_client_of_deltas_takes_nothing_from_the_drops(closed_port: int) -> None:
+    with netlab.capture(port=closed_port, drops=True) as capture:
+        capture.register("one")
+        refused(closed_port, 6)
+        before = capture.drops()
+        assert capture.delta("one")["error"].tolist() == ["ECONNREFUSED"]
+
+        pd.testing.assert_frame_equal(capture.drops(), before)
+    pd.testing.assert_frame_equal(capture.drops(), before)
+
+
+def test_an_icmp_message_has_type_and_code_instead_of_ports(net: PracticeNetwork) -> None:
+    with netlab.capture(drops=True, netns=net.gateway.netns) as capture:
+        nft(
+            net.gateway,
+            "add table inet pings",
+            "add chain inet pings input { type filter hook input priority filter; }",
+            "add rule inet pings input icmp type echo-request drop",
+            "add rule inet pings input icmpv6 type echo-request drop",
+        )
+        ping(net, 4, socket.IPPROTO_ICMP, bytes(ICMP()))
+        ping(net, 6, socket.IPPROTO_ICMPV6, bytes(ICMPv6EchoRequest()))
+        nft(net.gateway, "delete table inet pings")
+
+    drops = capture.drops()
+    pings = drops[drops["reason"] == "NETFILTER_DROP"]
+    assert pings[["protocol", "icmp_type", "icmp_code", "packets"]].to_numpy().tolist() == [
+        ["icmp", 8, 0, 2],
+        ["icmpv6", 128, 0, 2],
+    ]
+    assert pings["sport"].isna().all()
+
+
+def ping(net: PracticeNetwork, family: plan.Family, protocol: int, message: bytes) -> None:
+    with net.client.entered():
+        raw = socket.socket(socket.AF_INET if family == 4 else socket.AF_INET6, socket.SOCK_RAW, protocol)
+    with raw:
+        for _ in range(2):
+            raw.sendto(message, (plan.INSIDE.address(plan.GATEWAY, family), 0))
+        time.sleep(0.05)
+
+
+OLDER = {
+    "reason": {
+        "kfree_skb": ("struct sk_buff *", "void *"),
+        "tcp_send_reset": ("const struct sock *", "const struct sk_buff *"),
+    },
+    "drops": {"kfree_skb": ("struct sk_buff *", "void *", "enum skb_drop_reason")},
+}
+
+
+@pytest.mark.parametrize("lack", OLDER)
+def test_an_older_kernels_tracepoints_are_read_and_the_lack_is_said(
+    lack: str, closed_port: int, echo: Echo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Older kernels hand over fewer arguments of the same; this kernel lets a program read only those."""
+    arguments, enums = btf.tracepoint_arguments, btf.enumerators
+    monkeypatch.setattr(btf, "tracepoint_arguments", lambda name: OLDER[lack].get(name, arguments(name)))
+    monkeypatch.setattr(btf, "enumerators", lambda name: {} if lack == "reason" else enums(name))
+    with netlab.capture(port=[closed_port, echo.port], drops=True) as capture:
+        refused(closed_port, 4)
+        echo.talk(4, 10)
+
+    drops = capture.drops()
+    refusal = drops[drops["dport"] == closed_port]
+    assert refusal["kind"].tolist() == ["dropped"]
+    assert refusal["reason"].isna().all() == (lack == "reason")
+    assert lack in netlab.coverage(drops)["what"].tolist()
