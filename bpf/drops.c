@@ -161,7 +161,8 @@ static __always_inline void netlab_drop_add(struct netlab_drop_event *event)
 	__sync_fetch_and_add(&known->packets, 1);
 	__sync_fetch_and_add(&known->bytes, event->count.bytes);
 	known->last_ns = event->count.last_ns;
-	known->tcp_flags |= event->count.tcp_flags;
+	if (event->count.tcp_flags & ~known->tcp_flags)	/* not atomic: the next packet like it adds what got lost */
+		known->tcp_flags |= event->count.tcp_flags;
 	if (event->count.cookie)
 		known->cookie = event->count.cookie;
 }

@@ -26,6 +26,7 @@ _DROP = [
     "protocol",
     "interface",
     "netns",
+    "tcp_flags",
     "packets",
     "cookie",
     "first_at",
@@ -144,8 +145,9 @@ def _clauses(found: pd.DataFrame) -> pd.Series:
     elsewhere = (found["netns_of_drop"] != found["netns"]).fillna(value=False)
     place = (" in network namespace " + found["netns_of_drop"].astype("string")).where(elsewhere, " here")
     inside = ~(found["first_at"] < found["opened_at"]) & ~(found["last_at"] > found["closed_at"] + _LATE)
-    number = found["packets"].astype("string").where(inside, "")
-    packets = (number + " packets").where(~inside | (found["packets"] > 1), "1 packet").str.strip()
+    noun = pd.Series("packet", found.index, dtype="string").mask(found["tcp_flags"] == "SYN", "SYN")
+    several = ~inside | (found["packets"] > 1)
+    packets = (found["packets"].astype("string") + " ").where(inside, "") + (noun + "s").where(several, noun)
     by_nft = found["location"].str.startswith("nft_") & (found["reason"] == "NETFILTER_DROP").astype(
         "boolean"
     )

@@ -324,11 +324,6 @@ def test_drops_have_to_be_asked_for(closed_port: int) -> None:
     assert "NO_SOCKET" not in capture.failures()["reason"].item()
 
 
-def test_a_capture_by_polling_has_no_drops() -> None:
-    with pytest.raises(netlab.BadInput, match="drops=True needs eBPF"):
-        netlab.capture(mode="poll", drops=True)
-
-
 def refused(port: int, family: int) -> None:
     with socket.socket(socket.AF_INET if family == 4 else socket.AF_INET6) as client:
         assert client.connect_ex((LOOPBACK[family], port))
