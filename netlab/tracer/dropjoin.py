@@ -124,7 +124,13 @@ def _pairs(connections: pd.DataFrame, drops: pd.DataFrame) -> pd.DataFrame:
     same = pd.concat([by_tuple[["attempt", "drop"]], by_cookie[["attempt", "drop"]]]).drop_duplicates()
     pairs = same.merge(attempts, on="attempt").merge(events, on="drop", suffixes=("", "_of_drop"))
     over = (pairs["last_at"] < pairs["opened_at"]) | (pairs["first_at"] > pairs["closed_at"] + _LATE)
-    return pairs[~over]
+    return pairs[~over & ~_of_another_loopback(pairs)]
+
+
+def _of_another_loopback(pairs: pd.DataFrame) -> pd.Series:
+    """Every namespace has the same loopback addresses, and they do not lead into another one."""
+    loopback = pairs["src"].str.startswith("127.") | (pairs["src"] == "::1")
+    return (loopback & (pairs["netns"] != pairs["netns_of_drop"])).fillna(value=False).astype(bool)
 
 
 def _explaining(pairs: pd.DataFrame) -> pd.DataFrame:
@@ -148,9 +154,7 @@ def _clauses(found: pd.DataFrame) -> pd.Series:
     noun = pd.Series("packet", found.index, dtype="string").mask(found["tcp_flags"] == "SYN", "SYN")
     several = ~inside | (found["packets"] > 1)
     packets = (found["packets"].astype("string") + " ").where(inside, "") + (noun + "s").where(several, noun)
-    by_nft = found["location"].str.startswith("nft_") & (found["reason"] == "NETFILTER_DROP").astype(
-        "boolean"
-    )
+    by_nft = found["location"].str.startswith("nft_") & found["reason"].str.match("NETFILTER_DROP$")
     meaning = (" " + found["reason"].map(_MEANING).astype("string")).fillna("")
     meaning = meaning.mask(by_nft.fillna(value=False), " by nft")
     at, on = (", " + found["location"]).fillna(""), (", on " + found["interface"]).fillna("")

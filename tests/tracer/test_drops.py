@@ -267,7 +267,9 @@ def test_the_rows_say_what_was_dropped_where_and_why(
     assert not counter or rows["packets"].iloc[0] == after - before
     if "says" in case:
         attempts = capture.failures()
-        attempt = attempts[attempts["remote_port"] == port].squeeze()
+        attempts = attempts[attempts["remote_port"] == port]
+        assert len(attempts) == 1, attempts[["netns", "direction", "error", "reason"]]
+        attempt = attempts.iloc[0]
         assert attempt["reason"].endswith(case["says"].format(netns=host.inode))
         assert attempt["cookie"] in mine["cookie"].tolist()
 
@@ -296,6 +298,26 @@ def test_syns_that_find_the_queue_full_are_counted_in_the_coverage(net: Practice
         place.one_syn(place.gateway, place.socket(net.client))
 
         assert coverage_of(capture)["unseen"] == known + 1
+
+
+def test_the_loopbacks_of_two_namespaces_are_not_mixed_up(net: PracticeNetwork) -> None:
+    hosts = (net.client, net.db)
+    with (
+        netlab.capture(drops=True, netns=[host.netns for host in hosts]) as capture,
+        contextlib.ExitStack() as kept,
+    ):
+        place = Place(net, 4, 21_001, kept)
+        for host in hosts:
+            place.rule(host, "output", "drop")
+            client = kept.enter_context(place.socket(host))
+            client.bind((LOOPBACK[4], 45_000))
+            client.setblocking(False)
+            client.connect_ex((LOOPBACK[4], place.port))
+        waiting = capture.failures()
+
+    assert waiting["netns"].tolist() == [host.inode for host in hosts]
+    assert waiting["reason"].str.count("dropped here by nft").eq(1).all()
+    assert not waiting["reason"].str.contains("in network namespace").any()
 
 
 def coverage_of(capture: Capture) -> dict[str, int]:
