@@ -11,7 +11,6 @@
  */
 #include "netlab.h"
 
-#define NETLAB_IP4 0x0800	/* include/uapi/linux/if_ether.h */
 #define NETLAB_UDP_HEADER 8
 /* include/uapi/linux/netfilter/nf_conntrack_common.h: IPS_SRC_NAT, IPS_DST_NAT; ctinfo of the reply direction. */
 #define NETLAB_TRANSLATED (1 << 4 | 1 << 5)
@@ -125,7 +124,7 @@ static __always_inline bool netlab_read_packet(struct netlab_packet *packet, str
 		return false;	/* raw sockets, too, may say that they are for UDP */
 	NETLAB_READ(network, whole->network_header);
 	NETLAB_READ(transport, whole->transport_header);
-	packet->key.version = skb->protocol == netlab_ntohs(NETLAB_IP4) ? 4 : 6;
+	packet->key.version = skb->protocol == netlab_ntohs(NETLAB_ETH_IP) ? 4 : 6;
 	packet->key.cookie = bpf_get_socket_cookie(skb);
 	packet->bytes = skb->len - (u16)(transport - network) - NETLAB_UDP_HEADER;
 	packet->packets = skb->gso_segs > 1 ? skb->gso_segs : 1;

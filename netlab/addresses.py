@@ -48,6 +48,13 @@ def text(family: int, addresses: Bytes) -> pa.Array:
     return ipv4_text(addresses) if family == 4 else ipv6_text(addresses)
 
 
+def mixed(is_ipv4: npt.NDArray[np.bool_], addresses: Bytes) -> pd.api.extensions.ExtensionArray:
+    """Return an (n, 16) array of both families as a column; an IPv4 address is in the first four bytes."""
+    parts = [ipv4_text(addresses[is_ipv4, :4]), ipv6_text(addresses[~is_ipv4])]
+    back = np.argsort(np.concatenate([np.flatnonzero(is_ipv4), np.flatnonzero(~is_ipv4)]))
+    return column(parts).take(back)
+
+
 def column(parts: list[pa.Array]) -> pd.api.extensions.ExtensionArray:
     """Join Arrow text arrays into one pandas string column with `pd.NA` for missing values."""
     joined = pa.chunked_array(parts, type=pa.large_string()).combine_chunks()

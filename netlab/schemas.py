@@ -205,6 +205,38 @@ COST = Schema(
     ),
 )
 
+DROPS = Schema(
+    "drops",
+    (
+        Column("first_at", _TIME, "when the first packet of this kind was dropped"),
+        Column("last_at", _TIME, "when the last one was"),
+        Column("kind", _CATEGORY, "dropped; reset-sent or reset-received: a TCP RST of or for this host"),
+        Column(
+            "reason",
+            _CATEGORY,
+            "the kernel's name for why (enum skb_drop_reason, of resets sent enum sk_rst_reason); "
+            "NOT_SPECIFIED: it let go of the packet without saying why, which may be a normal end",
+        ),
+        Column("location", _TEXT, "kernel function that let go of the packet"),
+        Column("protocol", _CATEGORY, "tcp, udp, icmp or icmpv6"),
+        Column("family", _INTEGER, "address family of the packet: 4 or 6"),
+        Column("src", _TEXT, "source address as in the packet at that place"),
+        Column("sport", _INTEGER, "source port; missing in later fragments"),
+        Column("dst", _TEXT, "destination address"),
+        Column("dport", _INTEGER, "destination port; missing in later fragments"),
+        Column("icmp_type", _INTEGER, "ICMP type"),
+        Column("icmp_code", _INTEGER, "ICMP code"),
+        Column("interface", _TEXT, "the interface it came by or was about to leave by, where known"),
+        Column("netns", _INTEGER, "inode of the network namespace where it happened"),
+        Column("tcp_flags", _CATEGORY, "TCP flags of all of them together, joined by |"),
+        Column("packets", _INTEGER, "as nft counts them: a GSO or GRO batch is one", "packets"),
+        Column("bytes", _INTEGER, "IP headers included, where they were there already", "bytes"),
+        Column("cookie", _INTEGER, "cookie of the connection's socket, by the kernel or else by the tuple"),
+        Column("pid", _INTEGER, "process id of that connection's owner"),
+        Column("process", _TEXT, "command name of that connection's owner"),
+    ),
+)
+
 DOCTOR = Schema(
     "doctor",
     (
@@ -215,7 +247,7 @@ DOCTOR = Schema(
     ),
 )
 
-ALL = {schema.name: schema for schema in (CONNECTIONS, DELTAS, EVENTS, CONNTRACK, HOPS, COST, DOCTOR)}
+ALL = {schema.name: schema for schema in (CONNECTIONS, DELTAS, EVENTS, CONNTRACK, HOPS, DROPS, COST, DOCTOR)}
 
 
 def as_markdown() -> str:

@@ -15,9 +15,11 @@ import re
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from functools import cache
 from itertools import count
 from pathlib import Path
+from types import MappingProxyType
 
 from netlab.errors import CapabilityError, KernelError
 
@@ -79,11 +81,33 @@ def module_offsets(module: str, struct: str) -> dict[str, int]:
 
 
 @cache
-def _definition(struct: str) -> str:
-    """Return the C text of one struct of the running kernel."""
-    types = (header_tree() / "include/vmlinux.h").read_text(encoding="utf-8")
-    start = types.find(f"\nstruct {struct} {{\n")
+def enumerators(name: str) -> Mapping[int, str]:
+    """Return the names of the running kernel's enum *name* by value; of two with one value the first counts.
+
+    A kernel without this enum has no names.
+    """
+    pairs = re.findall(r"^\t(\w+) = (-?\d+),$", _definition(name, "enum"), re.MULTILINE)
+    return MappingProxyType({int(value): word for word, value in reversed(pairs)})
+
+
+@cache
+def tracepoint_arguments(name: str) -> tuple[str, ...]:
+    """Return the C types of what the running kernel hands to a raw tracepoint; none if it has no such one."""
+    typedef = rf"^typedef void \(\*btf_trace_{re.escape(name)}\)\(void \*, (.*)\);$"
+    found = re.search(typedef, _types(), re.MULTILINE)
+    return tuple(found[1].split(", ")) if found else ()
+
+
+@cache
+def _definition(tag: str, kind: str = "struct") -> str:
+    """Return the C text of one struct or enum of the running kernel."""
+    types = _types()
+    start = types.find(f"\n{kind} {tag} {{\n")
     return types[start : types.find("\n};", start)] if start >= 0 else ""
+
+
+def _types() -> str:
+    return (header_tree() / "include/vmlinux.h").read_text(encoding="utf-8")
 
 
 def _cache() -> Path:

@@ -35,12 +35,14 @@ def capture(
     exclude_local: Excluded | None = None,
     backfill: bool = True,
     events: bool = False,
+    drops: bool = False,
     cost: bool = False,
     client_expiry_s: float = 120.0,
     poll_every_s: float = 0.5,
     max_open: int = 65_536,
     max_closed: int = 1_000_000,
     max_processes: int = 16_384,
+    max_drops: int = 16_384,
 ) -> Capture:
     """Follow TCP connection attempts and UDP flows, over IPv4 and IPv6, in every network namespace here.
 
@@ -75,6 +77,9 @@ def capture(
         List the connections that are open already, too.
     events
         Record every change of state for `Capture.events()`, at some cost per connection.
+    drops
+        Record packets that this host dropped and TCP resets, each with the kernel's reason, for
+        `Capture.drops()` and the `reason` column of `Capture.failures()`.
     cost
         Have the kernel time the capture's programs for `Capture.cost()`; a run then takes some 50 ns more.
     client_expiry_s
@@ -85,6 +90,8 @@ def capture(
         How many attempts are kept at a time; what does not fit is counted in the coverage.
     max_processes
         How many owners are remembered after they have exited; of those forgotten attempts are counted, too.
+    max_drops
+        How many kinds of drops (same tuple, reason and place) are told apart; the rest is counted.
 
     Returns
     -------
@@ -136,8 +143,9 @@ def capture(
     checks.whole("max_closed", max_closed, 1, 1 << 30)
     checks.whole("max_processes", max_processes, 1, 1 << 20)
     checks.positive("poll_every_s", poll_every_s, unit="seconds", most=threading.TIMEOUT_MAX)
+    checks.whole("max_drops", max_drops, 1, 1 << 24)
     if checks.choice("mode", mode, _MODES) == "poll":
-        _refuse_with_poll(events=events, cost=cost)
+        _refuse_with_poll(events=events, drops=drops, cost=cost)
     else:
         capabilities.require("CAP_BPF", "CAP_PERFMON", "CAP_NET_ADMIN", doing="follow connections with eBPF")
         load_bcc()
@@ -145,6 +153,7 @@ def capture(
         max_open=max_open,
         max_closed=max_closed,
         max_processes=max_processes,
+        max_drops=max_drops,
         change_pages=_CHANGE_PAGES if events else 1,
     )
     return Capture(
@@ -154,6 +163,7 @@ def capture(
             duration_s=duration_s,
             backfill=backfill,
             events=events,
+            drops=drops,
             cost=cost,
             client_expiry_s=client_expiry_s,
             mode=mode,

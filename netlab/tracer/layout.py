@@ -88,6 +88,33 @@ CHANGE = np.dtype(
         ("padding", "u1", 6),
     ]
 )
+DROP_KEY = np.dtype(
+    [
+        ("src", "u1", 16),
+        ("dst", "u1", 16),
+        ("location", "u8"),
+        ("netns", "u4"),
+        ("reason", "u4"),
+        ("sport", "u2"),
+        ("dport", "u2"),
+        ("family", "u1"),
+        ("protocol", "u1"),
+        ("kind", "u1"),
+        ("padding", "u1"),
+    ]
+)
+DROP_COUNT = np.dtype(
+    [
+        ("packets", "u8"),
+        ("bytes", "u8"),
+        ("first_ns", "u8"),
+        ("last_ns", "u8"),
+        ("cookie", "u8"),
+        ("interface", "S16"),
+        ("tcp_flags", "u1"),
+        ("padding", "u1", 7),
+    ]
+)
 
 
 class Direction(IntEnum):
@@ -123,3 +150,19 @@ class Counter(IntEnum):
     PACKET_LOST = 7
     TRANSLATION_UNKNOWN = 8
     PACKETS_WHILE_PAUSED = 9
+
+
+class DropKind(IntEnum):
+    """What happened to a packet, or with a reset."""
+
+    DROPPED = 0
+    RESET_SENT = 1
+    RESET_RECEIVED = 2
+
+
+class DropCounter(IntEnum):
+    """What bpf/drops.c counts when a drop is not in its table."""
+
+    FULL = 0
+    UNREAD = 1
+    WHILE_PAUSED = 2

@@ -15,6 +15,7 @@ class Limits:
     max_open: int = 65_536
     max_closed: int = 1_000_000
     max_processes: int = 16_384
+    max_drops: int = 16_384  # kinds of drops: same tuple, place and reason
     change_pages: int = 1  # of the ring of state changes: hardly any when nobody wants them
 
     def macros(self) -> dict[str, str]:
@@ -22,6 +23,7 @@ class Limits:
         return {
             "NETLAB_OPEN_MAX": str(self.max_open),
             "NETLAB_RING_PAGES": str(_RING_PAGES),
+            "NETLAB_DROPS_MAX": str(self.max_drops),
             "NETLAB_PROCESSES_MAX": str(self.max_processes),
             "NETLAB_CHANGE_PAGES": str(self.change_pages),
         }

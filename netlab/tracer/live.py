@@ -17,6 +17,7 @@ from netlab.kernel import btf, heap
 from netlab.kernel.bpf import Program
 from netlab.kernel.usage import Usage, count_runs
 from netlab.tracer.closed import Closed, Ended
+from netlab.tracer.drops import DropSource, drop_layouts, drop_macros
 from netlab.tracer.filters import Filter
 from netlab.tracer.layout import ATTEMPT, CHANGE, FLOW_KEY, NOT_COUNTED, PROCESS, PROCESS_KEY, Counter
 from netlab.tracer.limits import Limits
@@ -66,7 +67,9 @@ class Source(Protocol):
 class Live(Closes):
     """Follows what *wanted* selects, from construction to `close()`."""
 
-    def __init__(self, wanted: Filter, limits: Limits, *, changes: bool, cost: bool) -> None:
+    def __init__(
+        self, wanted: Filter, limits: Limits, *, changes: bool, cost: bool, drops: bool = False
+    ) -> None:
         self._limits = limits
         self._run_counts = count_runs() if cost else None
         self._ended = threading.Event()
@@ -74,7 +77,10 @@ class Live(Closes):
         files = _FILES.get(wanted.protocol, ["tcp", "udp"])
         settings = wanted.macros() | limits.macros() | kernel_macros(changes=changes)
         layouts = _SHARED | {struct: layout for file in files for struct, layout in _LAYOUTS[file].items()}
-        self.program = Program(*files, settings=settings, layouts=layouts)
+        if drops:
+            settings |= drop_macros()
+            layouts |= drop_layouts
+        self.program = Program(*files, *["drops"] * drops, settings=settings, layouts=layouts)
         self._sources: dict[str, Source] = {}  # by the map of what is open
         try:
             self._counters = self.program.map("netlab_counters", "u4", "u8")
@@ -85,6 +91,7 @@ class Live(Closes):
                 self._sources["netlab_open"] = self._tcp
             if "udp" in files:
                 self._sources["netlab_flows"] = UdpSource(self.program, self._closed)
+            self.drops = DropSource(self.program, wanted) if drops else None
         except BaseException:
             self._release()
             raise
@@ -224,6 +231,8 @@ class Live(Closes):
         for source in self._sources.values():
             source.drain()
             source.last()
+        if self.drops:
+            self.drops.last()
         self._last_processes = Processes(*self._processes.items())
         self._last_counters, self._last_usage = self._read_counters(), self.program.usage()
         self._release()

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from netlab.closing import Closes
 from netlab.frames import Gap, Missing
-from netlab.kernel import spaces
+from netlab.kernel import netstat, spaces
 from netlab.kernel.sockdiag import State
 from netlab.kernel.usage import Usage
 from netlab.tracer import snapshot
@@ -22,7 +21,7 @@ from netlab.tracer.owners import Processes
 from netlab.tracer.records import Attempts, chosen, has_peer, joined
 from netlab.tracer.snapshot import Snapshot
 
-_OPENS = ("ActiveOpens", "PassiveOpens")  # RFC 4022: one each for the two ends of a connection
+_OPENS = ("Tcp.ActiveOpens", "Tcp.PassiveOpens")  # RFC 4022: one each for the two ends of a connection
 
 
 class Poll(Closes):
@@ -30,6 +29,8 @@ class Poll(Closes):
 
     What appears between two looks has opened, and what is gone has closed.
     """
+
+    drops = None  # a list of sockets has no packets
 
     def __init__(self, limits: Limits, protocol: int, *, every_s: float) -> None:
         self._protocol, self._every_s = protocol, every_s
@@ -163,10 +164,8 @@ def _opens() -> dict[int, int]:
 
 
 def _opens_here() -> int:
-    lines = Path("/proc/thread-self/net/snmp").read_text(encoding="ascii").splitlines()
-    names, values = (line.split() for line in lines if line.startswith("Tcp:"))
-    counts = dict(zip(names, values, strict=True))
-    return sum(int(counts[name]) for name in _OPENS)
+    counts = netstat.counters()
+    return sum(counts[name] for name in _OPENS)
 
 
 _NO_REASON = "a list of sockets does not say how a connection began or ended; use mode='ebpf'"

@@ -170,11 +170,8 @@ def _outcome(attempts: Attempts, states: npt.NDArray[np.uint8]) -> dict[str, Any
 
 
 def _address(attempts: Attempts, name: str) -> Any:
-    """Return one address column; rows of both families keep their order."""
-    four = attempts["family"] != _AF_INET6
-    parts = [addresses.ipv4_text(attempts[name][four, :4]), addresses.ipv6_text(attempts[name][~four])]
-    back = np.argsort(np.concatenate([np.flatnonzero(four), np.flatnonzero(~four)]))
-    text = addresses.column(parts).take(back)
+    """Return one address column."""
+    text = addresses.mixed(attempts["family"] != _AF_INET6, attempts[name])
     return pd.Series(text).mask(~attempts[name].any(axis=1) & (attempts["remote_port"] == 0))
 
 

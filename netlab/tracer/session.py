@@ -16,7 +16,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from netlab.errors import CaptureError
-from netlab.tracer import clients, debugging, deltas, events, snapshot
+from netlab.tracer import clients, debugging, deltas, dropjoin, events, snapshot
 from netlab.tracer.filters import Filter
 from netlab.tracer.limits import Limits
 from netlab.tracer.live import Live, monotonic_to_utc_ns
@@ -38,6 +38,7 @@ class Options:
     duration_s: float | None
     backfill: bool
     events: bool
+    drops: bool
     cost: bool
     client_expiry_s: float
     mode: str  # ebpf or poll
@@ -125,7 +126,13 @@ class Capture:
         options = self._options
         if options.mode == "poll":
             return Poll(options.limits, options.wanted.protocol, every_s=options.poll_every_s)
-        return Live(options.wanted, options.limits, changes=options.events, cost=options.cost)
+        return Live(
+            options.wanted,
+            options.limits,
+            changes=options.events,
+            cost=options.cost,
+            drops=options.drops,
+        )
 
     def _stop_in_time(self) -> None:
         if not self._ended.wait(self._options.duration_s):
@@ -197,8 +204,7 @@ class Capture:
             the end of the capture.
         """
         with self._lock:
-            look = self._look()
-            return look.frame(look.kept())
+            return self._connections_and_drops()[0]
 
     def failures(self) -> pd.DataFrame:
         """Return the attempts that failed: the rows of `connections()` that have an `error` or a `reason`."""
@@ -228,6 +234,40 @@ class Capture:
             frame = events.frame(changed, kept.attempts, to_utc_ns=self._to_utc_ns)
             frame.attrs["coverage"] = look.frame(kept).attrs["coverage"]
             return frame
+
+    def drops(self) -> pd.DataFrame:
+        """Return the packets that this host dropped and the TCP resets it sent and received, with the reason.
+
+        Alike ones (same tuple, reason and place) are one row. Filters by process and direction do not apply
+        to packets; the coverage says so, and the `pid` column tells whose connection it was, where known.
+        What is dropped in a pause is counted in the coverage only.
+
+        Returns
+        -------
+        DataFrame
+            Schema `netlab.schemas.DROPS`.
+
+        Raises
+        ------
+        CaptureError
+            If the capture was not made with `drops=True`.
+        """
+        with self._lock:
+            connections, drops = self._connections_and_drops()
+            if drops is None:
+                raise CaptureError(
+                    "this capture did not record drops", fix="Make it with netlab.capture(drops=True)"
+                )
+            return dropjoin.with_owners(drops, connections)
+
+    def _connections_and_drops(self) -> tuple[pd.DataFrame, pd.DataFrame | None]:
+        """Return the attempts, what drops explain in their `reason`, and those drops if there are any."""
+        look, source = self._look(), self._started().drops
+        connections = look.frame(look.kept())
+        if source is None:
+            return connections, None
+        drops = source.frame(to_utc_ns=self._to_utc_ns)
+        return dropjoin.with_drops(connections, drops), drops
 
     def register(self, client: str) -> None:
         """Begin to keep account for *client* of what changes; safe to call again.

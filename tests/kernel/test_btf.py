@@ -25,7 +25,7 @@ READ = {
     "netns_ipv6",
 }
 READ |= {"task_struct", "fib6_info", "fib6_result", "flowi4", "flowi6", "sk_buff", "net_device", "mm_struct"}
-READ |= {"css_set", "cgroup", "cgrp_cset_link", "kernfs_node", "pid", "cred"}
+READ |= {"css_set", "cgroup", "cgrp_cset_link", "kernfs_node", "pid", "cred", "dst_entry", "iphdr", "ipv6hdr"}
 Struct = dict[str, Any]
 
 

@@ -144,7 +144,7 @@ def test_no_thread_is_left_behind(echo: Echo) -> None:
     assert "netlab-poll" not in {thread.name for thread in threading.enumerate()}
 
 
-@pytest.mark.parametrize("option", ["events", "cost"])
+@pytest.mark.parametrize("option", ["events", "drops", "cost"])
 def test_what_needs_ebpf_is_refused(option: str) -> None:
     with pytest.raises(netlab.BadInput, match=option):
         netlab.capture(mode="poll", **{option: True})  # type: ignore[arg-type]

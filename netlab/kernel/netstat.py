@@ -1,0 +1,17 @@
+"""The kernel's own TCP/IP statistics of a network namespace: /proc/net/snmp and /proc/net/netstat."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def counters() -> dict[str, int]:
+    """Return the counters of the calling thread's namespace by group and name, such as "Tcp.OutRsts"."""
+    found: dict[str, int] = {}
+    for file in ("snmp", "netstat"):
+        lines = Path(f"/proc/thread-self/net/{file}").read_text(encoding="ascii").splitlines()
+        for names, values in zip(lines[::2], lines[1::2], strict=True):
+            group, *words = names.replace(":", "").split()
+            numbers = map(int, values.split()[1:])
+            found |= {f"{group}.{word}": number for word, number in zip(words, numbers, strict=True)}
+    return found
