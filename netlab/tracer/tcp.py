@@ -142,7 +142,7 @@ class TcpSource:
         """From now on ends without a start are of attempts that began in the pause."""
         self._strangers = False
 
-    def closed(self, since: int) -> Ended:
+    def closed(self, since: int = 0) -> Ended:
         """Return the attempts that ended and are kept, oldest first: all, or from number *since* on."""
         with self._lock:
             return self._ended.since(since) if since else self._ended.all()
