@@ -148,13 +148,19 @@ static __always_inline void netlab_report(struct netlab_attempt *attempt, u32 if
 		netlab_count(if_lost);
 }
 
+/* An attempt that only its local port could make wanted is not counted before connect() has chosen that. */
+static __always_inline void netlab_count_wanted(struct netlab_attempt *attempt, u32 counter)
+{
+	if (netlab_has_wanted_port(attempt))
+		netlab_count(counter);
+}
+
 static __always_inline void netlab_follow(u64 key, struct netlab_attempt *attempt)
 {
 	if (!netlab_open.update(&key, attempt))
 		return;
 	attempt->unsent = 0;	/* what is reported now will not hear of its SYN */
-	if (netlab_has_wanted_port(attempt))	/* else the local port is not chosen yet, and hardly ever the one */
-		netlab_count(NETLAB_MAP_FULL);
+	netlab_count_wanted(attempt, NETLAB_MAP_FULL);
 	netlab_report(attempt, NETLAB_ATTEMPT_LOST);
 }
 
@@ -181,7 +187,7 @@ static __always_inline bool netlab_may_be_wanted(struct netlab_attempt *attempt)
 static __always_inline void netlab_follow_unless_paused(u64 key, struct netlab_attempt *attempt)
 {
 	if (netlab_is_paused())
-		netlab_count(NETLAB_WHILE_PAUSED);
+		netlab_count_wanted(attempt, NETLAB_WHILE_PAUSED);
 	else
 		netlab_follow(key, attempt);
 }
