@@ -163,6 +163,8 @@ class PracticeNetwork(Closes):
             with _step(f"the firewall of {name} could not be set"):
                 nft = capabilities.tool("nft") or "nft"
                 self.hosts[name].run([nft, "-f", "-"], input=text, check=True, timeout=_COMMAND_S)
+        with _step("the gateway could not be told to count what it translates"):
+            wiring.count_tracked(self.gateway)
 
     def _serve(self) -> None:
         for name, services in _SERVICES.items():

@@ -396,8 +396,12 @@ def told(frame: pd.DataFrame, columns: list[str]) -> list[dict[str, object]]:
     return rows.where(rows.notna(), "NA").to_dict("records")
 
 
+def marked(case: dict[str, Any]) -> Any:
+    return pytest.param(case, id=case["what"], marks=[pytest.mark.kernels] if case.get("kernels") else [])
+
+
 @pytest.mark.parametrize("family", [4, 6])
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case["what"])
+@pytest.mark.parametrize("case", [marked(case) for case in CASES])
 def test_what_happened_is_what_the_rows_say(
     net: PracticeNetwork, capture: Capture, case: dict[str, Any], family: plan.Family
 ) -> None:
