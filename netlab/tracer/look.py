@@ -13,11 +13,12 @@ from netlab.kernel.sockdiag import State
 from netlab.tracer import rows
 from netlab.tracer.closed import Ended
 from netlab.tracer.filters import Filter
-from netlab.tracer.layout import PidSource
+from netlab.tracer.layout import NOT_COUNTED, PidSource
 from netlab.tracer.merge import Table, merge
 from netlab.tracer.owners import Owners, Processes
 from netlab.tracer.records import Attempts, end_unseen
 from netlab.tracer.snapshot import Snapshot
+from netlab.tracer.sockets import UNCOUNTED_RTOS
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +101,7 @@ class Look:
             Missing("direction", Gap.APPROXIMATE, _count(guessed.backfilled), _FROM_PORTS),
             Missing("closed_at, error, counters", Gap.UNSEEN, _count(end_unseen(part.attempts)), _END),
             Missing("opened_at", Gap.UNSEEN, _count(unseen), _START),
+            Missing("rtos", Gap.UNAVAILABLE, _count(part.attempts["rtos"] == NOT_COUNTED), UNCOUNTED_RTOS),
         ]
         return [gap for gap in gaps if gap.count]
 

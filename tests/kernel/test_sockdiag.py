@@ -288,10 +288,13 @@ def test_bytes_that_wait_to_be_read_are_in_the_receive_queue(pair: Pair) -> None
         (0, set()),
         (104, {"rtt"}),  # Linux 3.14
         (200, {"rtt", "min_rtt"}),  # Linux 4.18
-        (248, {"rtt", "min_rtt", "bytes_sent"}),
+        (240, {"rtt", "min_rtt", "bytes_sent"}),  # Linux 6.1
+        (252, {"rtt", "min_rtt", "bytes_sent", "total_rto"}),
     ],
 )
-def test_what_an_older_kernel_does_not_give_is_masked(known: int, given: set[str]) -> None:
+def test_what_an_older_kernel_does_not_give_is_masked_and_told_from_no_tcp_info(
+    known: int, given: set[str]
+) -> None:
     sockets = Sockets(
         np.full(1, socket.IPPROTO_TCP, np.uint8),
         np.zeros(1, sockdiag.MESSAGE),
@@ -300,4 +303,6 @@ def test_what_an_older_kernel_does_not_give_is_masked(known: int, given: set[str
         interrupted=False,
     )
 
-    assert {name for name in ("rtt", "min_rtt", "bytes_sent") if not sockets.info(name).mask[0]} == given
+    names = {"rtt", "min_rtt", "bytes_sent", "total_rto"}
+    assert {name for name in names if not sockets.info(name).mask[0]} == given
+    assert {name for name in names if sockets.lacks(name)[0]} == (names - given if known else set())
