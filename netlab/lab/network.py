@@ -22,8 +22,8 @@ from netlab.kernel import capabilities
 from netlab.lab import ownership, plan, servers, warden, wiring
 from netlab.lab.host import Host
 
-_COMMAND_S = 10.0
-_READY_S = 5.0
+_COMMAND_S = 30.0
+_READY_S = 30.0  # who ends without being ready is noticed at once: this is for slow machines
 
 # On several lines, because nft refuses chains on one line without semicolons in the right places.
 _NAT = """\
