@@ -1,14 +1,16 @@
-# netlab: `make demo` runs the main job, `make test` every test, `make check` the linters, `make bench` the ratios.
+# netlab: `make demo` runs the main job, `make test` every test, `make check` the linters, `make bench` the ratios,
+# `make test-kernels` the tracer's tests on another kernel, of which `make test` has the short run.
 # Each installs by itself what is missing: Debian packages as root (else it prints the command), the rest in .venv.
 
 PYTHON ?= python3
 PACKAGES := python3-venv python3-bpfcc bpftool nftables conntrack iproute2 curl libcap2-bin
 TEST_PACKAGES := traceroute procps
+KERNEL_PACKAGES := qemu-system-x86 busybox-static kmod file
 BENCH_PACKAGES := libbpf-tools iperf3
 BIN := .venv/bin
 LINTED := netlab tests bench
 
-.PHONY: demo test check notebooks bench clean system
+.PHONY: demo test test-kernels test-kernels-short check notebooks bench clean system
 
 demo: .venv/ready system
 	$(BIN)/netlab demo
@@ -19,6 +21,14 @@ test: .venv/ready system check
 	$(BIN)/pytest
 	$(BIN)/pytest --nbval --nbval-current-env --nbval-sanitize-with notebooks/sanitize.cfg notebooks
 	NETLAB_RECORDED=1 $(BIN)/pytest --nbval --nbval-current-env --nbval-sanitize-with notebooks/sanitize.cfg notebooks
+	@$(MAKE) --no-print-directory test-kernels-short
+
+# The guest is emulated, so that even importing takes long: the short run gives it only the files that have marked tests.
+test-kernels: KERNEL_TESTS = tests/kernel tests/tracer
+test-kernels-short: KERNEL_TESTS = -m kernels $$($(BIN)/pytest -q --collect-only -m kernels | sed -n 's/::.*//p' | sort -u)
+test-kernels test-kernels-short: .venv/ready system
+	-@$(call install,$(KERNEL_PACKAGES))
+	@tests/second_kernel.sh $(KERNEL_TESTS)
 
 check: .venv/ready
 	$(BIN)/ruff check $(LINTED)

@@ -164,9 +164,14 @@ class Sockets:
 
         A listening socket's tcp_info says nothing about traffic, and is masked too.
         """
-        dtype, offset = TCP_INFO.fields[field][:2]  # type: ignore[index]
-        absent = self.known < offset + dtype.itemsize
+        absent = self.known < _end(field)
         return np.ma.array(self.tcp_info[field], mask=absent | (self.state == State.LISTEN))
+
+    def lacks(self, field: str) -> npt.NDArray[np.bool_]:
+        """Where the kernel gave tcp_info, and is too old for this field of it."""
+        given, short = self.known > 0, self.known < _end(field)
+        lacks: npt.NDArray[np.bool_] = given & short & (self.state != State.LISTEN)
+        return lacks
 
     @property
     def bytes_sent(self) -> Masked:
@@ -197,6 +202,12 @@ class Sockets:
     def _signed(self, field: str) -> Masked:
         values = self.info(field)
         return np.ma.array(values.data.astype(np.int64), mask=values.mask)
+
+
+def _end(field: str) -> int:
+    """Return how long tcp_info has to be to have *field*."""
+    dtype, offset = TCP_INFO.fields[field][:2]  # type: ignore[index]
+    return int(offset + dtype.itemsize)
 
 
 def tcp_sockets(*, without: Iterable[State] = ()) -> Sockets:

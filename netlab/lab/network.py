@@ -22,8 +22,8 @@ from netlab.kernel import capabilities
 from netlab.lab import ownership, plan, servers, warden, wiring
 from netlab.lab.host import Host
 
-_COMMAND_S = 10.0
-_READY_S = 5.0
+_COMMAND_S = 30.0
+_READY_S = 30.0  # who ends without being ready is noticed at once: this is for slow machines
 
 # On several lines, because nft refuses chains on one line without semicolons in the right places.
 _NAT = """\
@@ -163,6 +163,8 @@ class PracticeNetwork(Closes):
             with _step(f"the firewall of {name} could not be set"):
                 nft = capabilities.tool("nft") or "nft"
                 self.hosts[name].run([nft, "-f", "-"], input=text, check=True, timeout=_COMMAND_S)
+        with _step("the gateway could not be told to count what it translates"):
+            wiring.count_tracked(self.gateway)
 
     def _serve(self) -> None:
         for name, services in _SERVICES.items():

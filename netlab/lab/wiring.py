@@ -32,11 +32,12 @@ _EVERYWHERE = {
     "ipv6/icmp/ratelimit": "0",
 }
 _FORWARDING = {"ipv4/ip_forward": "1", "ipv6/conf/all/forwarding": "1"}
+# There once the kernel has loaded nf_conntrack, which it does for the first rule that translates.
 _ACCOUNTING = {"netfilter/nf_conntrack_acct": "1", "netfilter/nf_conntrack_timestamp": "1"}
 _BACKLOG = {"core/somaxconn": "4096"}
 _SYSCTLS = {
     plan.CLIENT: {"ipv4/tcp_syn_retries": "1"},  # a dropped SYN ends after 3 s and not after two minutes
-    plan.GATEWAY: _FORWARDING | _ACCOUNTING,
+    plan.GATEWAY: _FORWARDING,
     **dict.fromkeys(plan.ROUTERS, _FORWARDING),
     **dict.fromkeys(plan.SERVERS, _BACKLOG),
 }
@@ -45,6 +46,12 @@ _SYSCTLS = {
 def make_namespace(host: Host) -> None:
     """Make the namespace that is *host*, with its switches set."""
     _in_a_thread_of_its_own(_make_namespace, host)
+
+
+def count_tracked(host: Host) -> None:
+    """Have the kernel count the packets of the connections that *host*, which has its firewall, tracks."""
+    with host.entered():
+        _switch(_ACCOUNTING)
 
 
 def connect(hosts: dict[str, Host]) -> None:
@@ -68,7 +75,12 @@ def _make_namespace(host: Host) -> None:
         code = ctypes.get_errno()
         raise OSError(code, f"unshare(CLONE_NEWNET): {os.strerror(code)}")
     named_namespaces.attach(host.netns, threading.get_native_id())
-    for name, value in (_EVERYWHERE | _SYSCTLS[host.name]).items():
+    _switch(_EVERYWHERE | _SYSCTLS[host.name])
+
+
+def _switch(sysctls: dict[str, str]) -> None:
+    """Set switches of the namespace that this thread is in."""
+    for name, value in sysctls.items():
         Path("/proc/sys/net", name).write_text(value, encoding="ascii")
 
 

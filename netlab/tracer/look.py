@@ -14,11 +14,12 @@ from netlab.kernel.sockdiag import State
 from netlab.tracer import rows
 from netlab.tracer.closed import Ended
 from netlab.tracer.filters import Filter
-from netlab.tracer.layout import PidSource
+from netlab.tracer.layout import NOT_COUNTED, PidSource
 from netlab.tracer.merge import Cookies, Table, merge
 from netlab.tracer.owners import Owners, Processes
 from netlab.tracer.records import Attempts, chosen, end_unseen, is_udp
 from netlab.tracer.snapshot import Snapshot
+from netlab.tracer.sockets import UNCOUNTED_RTOS
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +108,7 @@ class Look:
         ownerless = _count(possible & (self.table.attempts["pid_source"] == PidSource.NONE))
         guessed = self.table if self.wanted.direction else part  # a wrong guess may be what left a row out
         udp, flow = is_udp(part.attempts), part.attempts["last_ns"] != 0
+        uncounted = part.attempts["rtos"] == NOT_COUNTED
         unseen = (part.attempts["opened_ns"] == 0) & ~part.backfilled
         gaps = [
             Missing("connections", Gap.UNSEEN, ownerless, _MAY_BELONG)
@@ -117,6 +119,7 @@ class Look:
             Missing("direction", Gap.APPROXIMATE, _count(guessed.backfilled), _FROM_PORTS),
             Missing("closed_at, error, counters", Gap.UNSEEN, _count(end_unseen(part.attempts)), _END),
             Missing("opened_at", Gap.UNSEEN, _count(unseen), _START),
+            Missing("rtos", Gap.UNAVAILABLE, _count(~udp & uncounted), UNCOUNTED_RTOS),
         ]
         return [gap for gap in gaps if gap.count]
 

@@ -305,6 +305,7 @@ def _missing(found: Snapshot, unreadable: int) -> list[Missing]:
         (_WHO, Gap.UNAVAILABLE, unheld, _owner_detail(unreadable)),
         (f"{_WHO}, uid, inode", Gap.UNAVAILABLE, ~sockets.owned, _UNOWNED_DETAIL),
         ("bytes, packets", Gap.UNAVAILABLE, sockets.protocol == socket.IPPROTO_UDP, _UDP_DETAIL),
+        ("rtos", Gap.UNAVAILABLE, sockets.lacks("total_rto"), UNCOUNTED_RTOS),
     ):
         count = int(where.sum())
         if count:
@@ -328,4 +329,5 @@ _DIRECTION_DETAIL = (
     "told from the ports: incoming where a socket listens on the local port, outgoing where it is ephemeral"
 )
 _UNOWNED_DETAIL = "no process has a descriptor: not accepted yet, closed by its process, or in TIME-WAIT"
+UNCOUNTED_RTOS = "this kernel does not count retransmission timeouts; Linux 6.7 and later do"
 _UDP_DETAIL = "the kernel does not count per UDP socket; netlab.capture() does"

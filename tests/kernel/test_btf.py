@@ -51,6 +51,7 @@ def members(struct: Struct, types: dict[int, Struct], base: int = 0) -> Iterator
 
 
 @pytest.mark.privileged
+@pytest.mark.kernels
 def test_every_member_is_read_from_where_the_kernel_has_it() -> None:
     """What offsetof says is not enough: clang has been seen to compute another address than that."""
     os.environ["BCC_KERNEL_SOURCE"] = str(btf.header_tree())

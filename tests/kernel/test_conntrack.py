@@ -94,8 +94,8 @@ def wire() -> None:
     for space, gateways in GATEWAYS.items():
         for gateway in gateways:
             run("ip", "-n", space, "route", "add", "default", "via", gateway)
-    inside(ROUTER, "sysctl", "-qw", *SETTINGS)
     inside(ROUTER, "nft", "-f", "-", text=RULES)
+    inside(ROUTER, "sysctl", "-qw", *SETTINGS)  # some are there once a rule has loaded nf_conntrack
     inside(SERVER, "nft", "-f", "-", text=LOSE)
 
 

@@ -65,7 +65,8 @@ def test_congestion_columns_are_those_of_tcp_info(echo: Echo) -> None:
         info = client.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
         finish(client)
 
-    rows = capture.connections().set_index("direction")
+    frame = capture.connections()
+    rows = frame.set_index("direction")
     assert rows.loc["incoming", "rwnd_limited_ms"] > 0  # the echo waited for the small window
     assert (
         rows.loc["outgoing", "rwnd_limited_ms"] >= struct.unpack_from("=Q", info, rwnd_limited)[0] / 1000 - 10
@@ -73,6 +74,9 @@ def test_congestion_columns_are_those_of_tcp_info(echo: Echo) -> None:
     assert rows.loc["outgoing", "out_of_order"] >= struct.unpack_from("=I", info, ooo)[0]
     if len(info) > rto:
         assert rows.loc["outgoing", "rtos"] >= struct.unpack_from("=H", info, rto)[0]
+    else:  # before Linux 6.7
+        assert rows["rtos"].isna().all()
+    assert ("rtos" in set(netlab.coverage(frame)["what"])) == rows["rtos"].isna().all()
 
 
 def test_the_cost_of_each_program_is_counted_when_asked_for(echo: Echo) -> None:

@@ -388,8 +388,12 @@ def no_free_local_port_after_a_connection(at: Place) -> None:
                 usual.write_text(before)
 
 
+def marked(case: dict[str, Any]) -> Any:
+    return pytest.param(case, id=case["what"], marks=[pytest.mark.kernels] if case.get("kernels") else [])
+
+
 @pytest.mark.parametrize("family", [4, 6])
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case["what"])
+@pytest.mark.parametrize("case", [marked(case) for case in CASES])
 def test_what_happened_is_what_the_rows_say(
     net: PracticeNetwork, capture: Capture, case: dict[str, Any], family: plan.Family
 ) -> None:

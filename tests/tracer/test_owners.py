@@ -30,6 +30,7 @@ def only(frame: pd.DataFrame) -> pd.Series:
     return frame.iloc[0]
 
 
+@pytest.mark.kernels
 def test_a_process_that_has_exited_is_named_with_its_command_line(echo: Echo) -> None:
     command = ["curl", "-s", "-m", "1", f"http://127.0.0.1:{echo.port}/path"]
     with netlab.capture(port=echo.port) as capture:

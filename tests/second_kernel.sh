@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# Runs pytest with the arguments given on a kernel other than this machine's: in QEMU without KVM, on this machine's
+# files, which the guest cannot change. It is the distribution's own kernel, unpacked below build/ and not installed,
+# so that this machine boots what it booted before. KERNEL=/boot/vmlinuz-... takes another one that is installed.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+skip() {
+	echo "tests on a second kernel skipped: $1"
+	exit 0
+}
+
+# Prints the path of the kernel.
+unpacked() (
+	package=$(apt-cache depends linux-image-amd64 | sed -n 's/^ *Depends: //p')
+	mkdir -p build/kernels && cd build/kernels
+	if [ -n "$package" ] && [ ! -d "$package" ]; then
+		apt-get download -qq -o APT::Sandbox::User=root "$package" >&2
+		dpkg-deb -x "$package"_*.deb unpacking && rm "$package"_*.deb && mv unpacking "$package"
+	fi
+	ls "$PWD/$package"/boot/vmlinuz-*
+)
+
+[ "$(uname -m)" = x86_64 ] || skip "it is set up for x86-64"
+command -v qemu-system-x86_64 >/dev/null || skip "no QEMU: apt-get install qemu-system-x86 busybox-static kmod file"
+kernel=${KERNEL:-$(unpacked 2>/dev/null || { apt-get update -qq && unpacked; })} ||
+	skip "the package linux-image-amd64 cannot be had here; name an installed kernel: KERNEL=/boot/vmlinuz-..."
+
+# The guest's /run is writable, its root file system is not. nbval imports all of Jupyter, which takes it long.
+command=(env HOME=/run/home HYPOTHESIS_STORAGE_DIRECTORY=/run/hypothesis
+	timeout "${GUEST_TIMEOUT_S:-3600}" .venv/bin/pytest -p no:cacheprovider -p no:nbval "$@")
+echo "On $kernel:"
+PATH=$PWD/.venv/bin:$PATH exec vng --run "$kernel" --force-9p --disable-kvm --cpus 2 --memory 3G --user root \
+	-- "$(printf '%q ' "${command[@]}")" </dev/null
