@@ -59,6 +59,13 @@ def port(value: object, name: str = "port") -> int:
     return whole(name, value, 1, 65535)
 
 
+def flag(name: str, value: object) -> bool:
+    """Return *value* if it is True or False."""
+    if not isinstance(value, bool):
+        raise BadInput(f"{name} {value!r} is neither True nor False", fix=f"Give {name}=True or {name}=False")
+    return value
+
+
 def positive(name: str, value: object, *, unit: str, most: float = float("inf")) -> float:
     """Return *value* as a float if it is a number above 0 and at most *most*, in *unit*."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= most:

@@ -93,6 +93,13 @@ def running() -> set[int]:
     return set(_pids())
 
 
+def thread_group(pid: int) -> int | None:
+    """Return the process that the process or thread *pid* belongs to; None where there is none."""
+    status = _read(Path("/proc") / str(pid) / "status")
+    found = status and re.search(rb"^Tgid:\s*(\d+)", status, re.MULTILINE)
+    return int(found[1]) if found else None
+
+
 def _pids() -> Iterator[int]:
     return (int(name) for name in os.listdir(_PROC) if name.isdecimal())  # noqa: PTH208 - as below
 

@@ -11,8 +11,9 @@ from netlab.kernel import capabilities, spaces
 from netlab.kernel.bpf import load_bcc
 from netlab.tracer.excludes import Excluded
 from netlab.tracer.filters import Addresses, Filter, Names, Pids, Ports, Spaces
+from netlab.tracer.life import Options
 from netlab.tracer.limits import Limits
-from netlab.tracer.session import Capture, Options
+from netlab.tracer.session import Capture
 
 _MODES = ("ebpf", "poll")
 _CHANGE_PAGES = 4096  # 16 MiB hold some 260,000 state changes
@@ -136,6 +137,8 @@ def capture(
         exclude_remote=exclude_remote,
         exclude_local=exclude_local,
     )
+    for name, value in {"backfill": backfill, "events": events, "drops": drops, "cost": cost}.items():
+        checks.flag(name, value)
     if duration_s is not None:
         checks.positive("duration_s", duration_s, unit="seconds", most=threading.TIMEOUT_MAX)
     checks.positive("client_expiry_s", client_expiry_s, unit="seconds")

@@ -36,7 +36,7 @@ class Closed:
     """
 
     def __init__(self, most: int) -> None:
-        self._most = most
+        self.most = most
         self._blocks: list[_Block] = []
         self._spare: list[_Block] = []
         self._kept = 0
@@ -48,7 +48,7 @@ class Closed:
         with self._lock:
             self._put(attempts, np.arange(self.following, self.following + len(attempts)))
             self.following += len(attempts)
-            if self._kept > self._most + self._most // 8:  # not each time: every attempt is looked at
+            if self._kept > self.most + self.most // 8:  # not each time: every attempt is looked at
                 self._trim()
 
     def since(self, number: int) -> Ended:
@@ -80,11 +80,11 @@ class Closed:
         """Say how many were dropped."""
         if not self.dropped:
             return []
-        detail = f"only {self._most} closed attempts are kept: empty ones went first, then the oldest"
+        detail = f"only {self.most} closed attempts are kept: empty ones went first, then the oldest"
         return [Missing("connections", Gap.LOST, self.dropped, detail)]
 
     def _trim(self) -> None:
-        excess = self._kept - self._most
+        excess = self._kept - self.most
         if excess <= 0:
             return
         empty = np.concatenate([_is_empty(block.attempts) for block in self._blocks])

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from netlab import checks
 from netlab.errors import BadInput
-from netlab.kernel import netns as namespaces, spaces
+from netlab.kernel import netns as namespaces, processes, spaces
 from netlab.tracer.excludes import PROTOCOLS, Excluded, Excludes
 from netlab.tracer.layout import Direction
 from netlab.tracer.networks import Address, End, Networks, Side, declarations
@@ -79,7 +79,7 @@ class Filter:
         """Check what the caller gave."""
         return cls(
             ports=tuple(checks.port(value) for value in _several("port", port)),
-            pids=tuple(checks.whole("pid", value, 1, _PID_MAX) for value in _several("pid", pid)),
+            pids=tuple(_pid(value) for value in _several("pid", pid)),
             names=tuple(_name(value) for value in _several("process", process)),
             remote=Networks.of("remote", _addresses("remote", remote)),
             local=Networks.of("local", _addresses("local", local)),
@@ -219,6 +219,14 @@ def _inode(value: object) -> int:
         f"netns {value!r}: {file} is there and is no network namespace",
         fix=f"Give a process id or one of /run/netns: {', '.join(namespaces.names()) or 'it is empty'}",
     )
+
+
+def _pid(value: object) -> int:
+    pid = checks.whole("pid", value, 1, _PID_MAX)
+    group = processes.thread_group(pid)
+    if group not in {None, pid}:
+        raise BadInput(f"pid {pid} is a thread of process {group}", fix=f"Follow the process: pid={group}")
+    return pid
 
 
 def _name(value: object) -> str:

@@ -269,10 +269,3 @@ def _conntrack_macros() -> dict[str, str]:
         return {macro: f"__builtin_offsetof(struct nf_conn, {field})" for macro, field in fields.items()}
     offsets = btf.module_offsets("nf_conntrack", "nf_conn")
     return {macro: str(offsets[field]) for macro, field in fields.items()} if offsets else {}
-
-
-def monotonic_to_utc_ns() -> int:
-    """Return what to add to CLOCK_MONOTONIC nanoseconds to get UTC."""
-    before = time.monotonic_ns()
-    now = time.time_ns()
-    return now - (before + time.monotonic_ns()) // 2

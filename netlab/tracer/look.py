@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from netlab.frames import Gap, Missing
+from netlab.kernel import clock
 from netlab.kernel.sockdiag import State
 from netlab.tracer import rows
 from netlab.tracer.closed import Ended
@@ -21,13 +22,30 @@ from netlab.tracer.records import Attempts, chosen, end_unseen, is_udp
 from netlab.tracer.snapshot import Snapshot
 from netlab.tracer.sockets import UNCOUNTED_RTOS
 
+_SHIFT_NS = 100_000_000  # what a clock that is being disciplined does not do at once
+
 
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """The present kernel time, and what to add to a kernel time to get UTC."""
+    """The kernel time of a look, and what to add to a kernel time to get UTC, as it was at the start."""
 
     now_ns: int
     to_utc_ns: int
+    shifted_ns: int = 0  # by how much UTC has been set since the start, or the host was suspended
+
+    @classmethod
+    def read(cls, now_ns: int, to_utc_ns: int) -> Clock:
+        """Compare the system's clock with what it was at the start."""
+        return cls(now_ns, to_utc_ns, clock.to_utc_ns() - to_utc_ns)
+
+    def missing(self) -> list[Missing]:
+        """Say that times are not those of the system's clock now."""
+        if abs(self.shifted_ns) < _SHIFT_NS:
+            return []
+        detail = (
+            f"the system's clock moved by {self.shifted_ns / 1e9:+.1f} s since the start: times are as it was"
+        )
+        return [Missing("opened_at, closed_at, last_packet_at, at", Gap.APPROXIMATE, None, detail)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +55,7 @@ class Look:
     table: Table
     ended: Ended
     wanted: Filter
-    clock: Clock
+    at: Clock
     owners: Owners
     missing: list[Missing]
     complete: frozenset[int]  # inodes of the namespaces whose every open socket is known now
@@ -53,15 +71,15 @@ class Look:
         *,
         over: Cookies,
         wanted: Filter,
-        clock: Clock,
+        at: Clock,
         losses: list[Missing],
         processes: Processes,
     ) -> Look:
         """Join what was seen; *opened* and *over* have to be read before *ended*, see `merge`."""
-        table = merge(ended.attempts, opened, before, now, over)
-        missing = [*losses, *before.missing, *now.missing]
+        table = merge(ended.attempts, opened, before, now, now_ns=at.now_ns, over=over)
+        missing = [*losses, *at.missing(), *before.missing, *now.missing]
         owners = Owners.of(processes, before.owners, now.owners)
-        return cls(table, ended, wanted, clock, owners, missing, now.complete, now.half_open)
+        return cls(table, ended, wanted, at, owners, missing, now.complete, now.half_open)
 
     def unlisted(self) -> Attempts:
         """Return the open TCP attempts that their namespace does not list, though it should.
@@ -96,8 +114,8 @@ class Look:
         """Return *part* of the attempts by the schema `netlab.schemas.CONNECTIONS`."""
         return rows.connections(
             part,
-            to_utc_ns=self.clock.to_utc_ns,
-            now_ns=self.clock.now_ns,
+            to_utc_ns=self.at.to_utc_ns,
+            now_ns=self.at.now_ns,
             owners=self.owners,
             missing=dict.fromkeys([*self.missing, *self._guesses(part)]),
         )

@@ -63,9 +63,15 @@ class Table:
 
 
 def merge(
-    closed: Attempts, opened: Attempts, before: Snapshot, now: Snapshot, over: Cookies = NO_COOKIES
+    closed: Attempts,
+    opened: Attempts,
+    before: Snapshot,
+    now: Snapshot,
+    *,
+    now_ns: int,
+    over: Cookies = NO_COOKIES,
 ) -> Table:
-    """Join what the programs saw with the sockets listed at the start (*before*) and *now*.
+    """Join what the programs saw with the sockets listed at the start (*before*) and *now*, at *now_ns*.
 
     *opened* and *over* have to be read before *closed*: an attempt that ends in between is then in both, and
     only its closed record counts. *over* are those of *before* that have ended: *closed* may not have them.
@@ -81,7 +87,7 @@ def merge(
     running = slice(len(closed), None)
     _fill_owner(attempts[running], now)
     states[running], inodes[running] = _measure(attempts[running], now)
-    states[running][never_sent(attempts[running])] = State.CLOSE
+    states[running][never_sent(attempts[running], now_ns)] = State.CLOSE
     _name_udp_states(attempts[running], states[running])
 
     places = _places(attempts, before.attempts)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import threading
-import time
 
 import numpy as np
 import numpy.typing as npt
 
 from netlab.closing import Closes
 from netlab.frames import Gap, Missing
-from netlab.kernel import netstat, spaces
+from netlab.kernel import clock, netstat, spaces
 from netlab.kernel.sockdiag import State
 from netlab.kernel.usage import Usage
 from netlab.tracer import snapshot
@@ -60,7 +59,7 @@ class Poll(Closes):
     def look(self, listed: Snapshot) -> None:
         """Compare the sockets that are there now with those of the last look."""
         with self._lock:
-            now, now_ns = chosen(listed.attempts, has_peer(listed.attempts)), time.monotonic_ns()
+            now, now_ns = chosen(listed.attempts, has_peer(listed.attempts)), clock.now_ns()
             was_there = self._before["cookie"]
             self._before = self._still_there(self._before, now, now_ns)
             self._over = np.union1d(self._over, np.setdiff1d(was_there, self._before["cookie"]))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import time
 from collections.abc import Iterable
 from typing import Any, TypeAlias
 
@@ -121,9 +120,9 @@ def has_peer(attempts: Attempts) -> npt.NDArray[np.bool_]:
     return connected
 
 
-def never_sent(attempts: Attempts) -> npt.NDArray[np.bool_]:
-    """Tell which open attempts failed before their first packet: no SYN has followed connect()."""
-    waited = time.monotonic_ns() - attempts["opened_ns"].astype(np.int64) > _CONNECT_S * 1e9
+def never_sent(attempts: Attempts, now_ns: int) -> npt.NDArray[np.bool_]:
+    """Tell which open attempts had failed by *now_ns*: no SYN came after connect()."""
+    waited = now_ns - attempts["opened_ns"].astype(np.int64) > _CONNECT_S * 1e9
     failed: npt.NDArray[np.bool_] = (attempts["unsent"] != 0) & (waited | (attempts["error"] != 0))
     return failed
 

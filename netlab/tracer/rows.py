@@ -117,7 +117,7 @@ def _owner(attempts: Attempts, known: Known) -> dict[str, Any]:
 def _times(attempts: Attempts, to_utc_ns: int, now_ns: int) -> dict[str, Any]:
     opened, established, closed = (attempts[name].astype(np.int64) for name in _MOMENTS)
     ended = np.where(closed == 0, now_ns, closed)
-    unseen = end_unseen(attempts)
+    unseen = end_unseen(attempts) | (attempts["unsent"] != 0)  # of those the release of the socket was seen
     shook_hands = (opened != 0) & (established != 0) & (attempts["direction"] == Direction.OUTGOING)
     return {
         "opened_at": np.ma.array(opened + to_utc_ns, mask=opened == 0),

@@ -18,6 +18,7 @@ from netlab.tracer.filters import Filter
 from netlab.tracer.layout import ATTEMPT, CHANGE, PidSource
 from netlab.tracer.records import Attempts, adopt, chosen, joined
 
+_CHANGES_EACH = 10  # of both ends of one connection
 Changes = npt.NDArray[np.void]
 Cookies = npt.NDArray[np.uint64]
 
@@ -49,6 +50,8 @@ class TcpSource:
         self._missing: list[Missing] = []
         self._told = np.empty(0, np.uint64)  # cookies of the ends that were reported last
         self._changes: list[Changes] = []
+        self._changes_kept = self._changes_dropped = 0
+        self._changes_most = _CHANGES_EACH * ended.most
         self._unfollowed = np.empty(0, ATTEMPT)  # attempts that began when the map was full
         self._absent = Absent()
         self._last_open: Attempts | None = None
@@ -96,7 +99,7 @@ class TcpSource:
         with self._lock:
             changes = self._change_ring.read()
             if len(changes):
-                self._changes.append(changes)
+                self._keep_changes(changes)
             reports = self._reports.read()
             if not len(reports):
                 return
@@ -182,8 +185,16 @@ class TcpSource:
             self._unfollowed = chosen(self._unfollowed, kept)
             self._ended.append(chosen(over, self._may_belong(over)))
 
+    def _keep_changes(self, changes: Changes) -> None:
+        """Keep as many as there can be of the closed attempts that are kept; the oldest go first."""
+        self._changes.append(changes)
+        self._changes_kept += len(changes)
+        while self._changes_kept - len(self._changes[0]) >= self._changes_most:
+            self._changes_kept -= len(self._changes[0])
+            self._changes_dropped += len(self._changes.pop(0))
+
     def changes(self) -> Changes:
-        """Return every state change, in the order of the kernel's clock."""
+        """Return every state change that is kept, in the order of the kernel's clock."""
         with self._lock:
             together = np.concatenate([np.empty(0, CHANGE), *self._changes])
             self._changes = [together[np.argsort(together["at_ns"], kind="stable")]]
@@ -194,5 +205,10 @@ class TcpSource:
         self._last_open = self.open()
 
     def losses(self) -> list[Missing]:
-        """Say what this source cannot see."""
-        return self._missing
+        """Say what this source cannot see, and what it did not keep."""
+        if not self._changes_dropped:
+            return self._missing
+        detail = (
+            f"only some {self._changes_most} state changes are kept, {_CHANGES_EACH} for each closed attempt"
+        )
+        return [*self._missing, Missing("events", Gap.LOST, self._changes_dropped, detail)]

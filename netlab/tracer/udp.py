@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from netlab.errors import CapabilityError, KernelError
 from netlab.frames import Gap, Missing
-from netlab.kernel import capabilities
+from netlab.kernel import capabilities, clock
 from netlab.kernel.bpf import CgroupHook, Program
 from netlab.tracer.closed import Closed
 from netlab.tracer.idle import UdpTimeouts
@@ -100,7 +100,7 @@ class UdpSource:
     def _are_over(self, flows: Attempts) -> npt.NDArray[np.bool_]:
         if not len(flows):
             return np.zeros(0, bool)
-        idle_ns = time.monotonic_ns() - flows["last_ns"].astype(np.int64)
+        idle_ns = clock.now_ns() - flows["last_ns"].astype(np.int64)
         over: npt.NDArray[np.bool_] = idle_ns > self._timeouts.of(flows)
         return over | np.isin(flows["cookie"], self._released["cookie"])
 

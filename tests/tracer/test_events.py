@@ -106,3 +106,17 @@ def test_the_raw_maps_show_open_attempts(echo: Echo) -> None:
         followed = capture.debug_maps()["netlab_open"]
 
         assert cookie(client) in followed["cookie"].tolist()
+
+
+def test_state_changes_are_kept_up_to_a_bound_and_those_dropped_are_counted(echo: Echo) -> None:
+    with netlab.capture(port=echo.port, events=True, max_closed=4) as capture:
+        for _ in range(30):
+            echo.talk(4, 1)
+            time.sleep(0.06)  # longer than a drain: they come in many blocks
+        frame = capture.events()
+
+    changes = 30 * len(CLIENT + SERVER)
+    gaps = netlab.coverage(frame)
+    dropped = int(gaps.loc[gaps["what"] == "events", "count"].sum())
+    assert 0 < dropped < changes
+    assert len(frame) <= changes - dropped

@@ -87,7 +87,7 @@ def test_only_a_socket_that_a_complete_list_should_have_is_missed() -> None:
         Snapshot.empty(),
         listed,
         wanted=Filter(),
-        clock=Clock(0, 0),
+        at=Clock(0, 0),
         losses=[],
         processes=Processes.none(),
     )

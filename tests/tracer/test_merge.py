@@ -29,7 +29,7 @@ def listed(*rows: dict[str, object]) -> Snapshot:
 def test_a_socket_that_closed_while_it_was_read_counts_once() -> None:
     both = attempts({"socket": 1, "cookie": 5, "opened_ns": 10})
 
-    table = merge(both, both, Snapshot.empty(), Snapshot.empty())
+    table = merge(both, both, Snapshot.empty(), Snapshot.empty(), now_ns=0)
 
     assert table.states.tolist() == [CLOSED]
 
@@ -38,7 +38,7 @@ def test_a_socket_used_again_is_two_attempts() -> None:
     first = attempts({"socket": 1, "cookie": 5, "opened_ns": 10})
     second = attempts({"socket": 1, "cookie": 5, "opened_ns": 20})
 
-    table = merge(first, second, Snapshot.empty(), Snapshot.empty())
+    table = merge(first, second, Snapshot.empty(), Snapshot.empty(), now_ns=0)
 
     assert table.attempts["opened_ns"].tolist() == [10, 20]
 
@@ -53,7 +53,7 @@ def test_an_attempt_read_before_its_syn_and_again_when_it_closed_counts_once() -
         {"socket": 2, "cookie": 6, "opened_ns": 9, "closed_ns": 20},
     )
 
-    table = merge(closed, asking, Snapshot.empty(), Snapshot.empty())
+    table = merge(closed, asking, Snapshot.empty(), Snapshot.empty(), now_ns=0)
 
     assert table.attempts[["socket", "opened_ns"]].tolist() == [(1, 11), (2, 9), (2, 30)]
 
@@ -62,7 +62,7 @@ def test_a_socket_listed_before_that_closed_takes_its_owner_from_the_list() -> N
     closed = attempts({"socket": 1, "cookie": 5, "bytes_sent": 9})
     before = listed({"cookie": 5, "pid": 42, "pid_source": PidSource.SOCKET, "direction": Direction.INCOMING})
 
-    table = merge(closed, attempts(), before, Snapshot.empty())
+    table = merge(closed, attempts(), before, Snapshot.empty(), now_ns=0)
 
     assert table.attempts["pid"].tolist() == [42]
     assert table.attempts["direction"].tolist() == [Direction.INCOMING]
@@ -73,7 +73,7 @@ def test_a_socket_listed_before_that_closed_takes_its_owner_from_the_list() -> N
 def test_a_socket_listed_and_seen_opening_is_live() -> None:
     opened = attempts({"socket": 1, "cookie": 5, "opened_ns": 10})
 
-    table = merge(attempts(), opened, listed({"cookie": 5}), Snapshot.empty())
+    table = merge(attempts(), opened, listed({"cookie": 5}), Snapshot.empty(), now_ns=0)
 
     assert table.backfilled.tolist() == [False]
 
@@ -82,7 +82,9 @@ def test_an_open_socket_without_a_cookie_is_found_by_its_tuple() -> None:
     tuple_ = {"netns": 7, "local_port": 1000, "remote_port": 80, "local_address": 1, "remote_address": 2}
     opened = attempts({"socket": 1, "opened_ns": 10, **tuple_})
 
-    table = merge(attempts(), opened, Snapshot.empty(), listed({"cookie": 5, "bytes_sent": 3, **tuple_}))
+    table = merge(
+        attempts(), opened, Snapshot.empty(), listed({"cookie": 5, "bytes_sent": 3, **tuple_}), now_ns=0
+    )
 
     assert table.attempts["bytes_sent"].tolist() == [3]
     assert table.inodes.tolist() == [100]
@@ -91,7 +93,7 @@ def test_an_open_socket_without_a_cookie_is_found_by_its_tuple() -> None:
 def test_an_open_socket_that_is_not_listed_has_no_known_state() -> None:
     opened = attempts({"socket": 1, "cookie": 5, "opened_ns": 10})
 
-    table = merge(attempts(), opened, Snapshot.empty(), Snapshot.empty())
+    table = merge(attempts(), opened, Snapshot.empty(), Snapshot.empty(), now_ns=0)
 
     assert table.states.tolist() == [0]
 
@@ -113,6 +115,6 @@ def test_every_socket_is_exactly_one_row(places: list[tuple[bool, bool, bool]]) 
         *({"cookie": row["cookie"]} for row, (_, _, was) in zip(rows, places, strict=True) if was)
     )
 
-    table = merge(closed, opened, before, Snapshot.empty())
+    table = merge(closed, opened, before, Snapshot.empty(), now_ns=0)
 
     assert sorted(table.attempts["cookie"].tolist()) == [row["cookie"] for row in rows]

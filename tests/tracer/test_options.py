@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -24,6 +26,8 @@ import netlab
         ({"duration_s": float("inf")}, "duration_s inf"),
         ({"mode": "poll", "poll_every_s": 1e12}, "poll_every_s 1000000000000.0"),
         ({"max_open": 0}, "max_open 0"),
+        ({"backfill": "no"}, "backfill 'no' is neither True nor False"),
+        ({"drops": 1}, "drops 1 is neither True nor False"),
         ({"prot": 443}, "Did you mean 'port'"),
     ],
 )
@@ -45,3 +49,23 @@ def test_without_privileges_a_capture_fails_at_once_with_the_reason_and_the_fix(
 
     assert "CAP_BPF" in run.stdout
     assert "sudo" in run.stdout
+
+
+def test_the_id_of_a_thread_is_refused_in_favour_of_its_process() -> None:
+    begun, over = threading.Event(), threading.Event()
+    ids: list[int] = []
+
+    def run() -> None:
+        ids.append(threading.get_native_id())
+        begun.set()
+        over.wait()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    begun.wait()
+    try:
+        with pytest.raises(netlab.BadInput, match=f"pid {ids[0]} is a thread of process {os.getpid()}"):
+            netlab.capture(pid=ids[0])
+    finally:
+        over.set()
+        thread.join()

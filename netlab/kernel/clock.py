@@ -1,0 +1,32 @@
+"""The kernel's own clock, which programs stamp records with, and UTC."""
+
+from __future__ import annotations
+
+import time
+from functools import cache
+from pathlib import Path
+
+_NS = 1_000_000_000
+
+
+def now_ns() -> int:
+    """Return CLOCK_MONOTONIC in nanoseconds as eBPF programs read it: that of no time namespace."""
+    return time.monotonic_ns() - _namespace_offset_ns()
+
+
+def to_utc_ns() -> int:
+    """Return what to add to `now_ns` to get UTC, as the system's clock is set now."""
+    before = now_ns()
+    utc_ns = time.time_ns()
+    return utc_ns - (before + now_ns()) // 2
+
+
+@cache
+def _namespace_offset_ns() -> int:
+    """Return by how much this process's time namespace has moved the clock (time_namespaces(7))."""
+    try:
+        lines = Path("/proc/self/timens_offsets").read_text(encoding="ascii").splitlines()
+    except OSError:  # a kernel without time namespaces
+        return 0
+    offsets = (line.split() for line in lines)
+    return sum(int(s) * _NS + int(ns) for clock, s, ns in offsets if clock == "monotonic")

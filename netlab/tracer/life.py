@@ -1,0 +1,237 @@
+"""The life of a capture: started, paused, stopped, and never left running behind anybody's back."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from types import TracebackType
+from typing import Self, TypeAlias
+
+from tqdm.auto import tqdm
+
+from netlab.errors import CaptureError
+from netlab.kernel import clock
+from netlab.tracer import snapshot
+from netlab.tracer.filters import Filter
+from netlab.tracer.limits import Limits
+from netlab.tracer.live import Live
+from netlab.tracer.poll import Poll
+from netlab.tracer.snapshot import Snapshot
+
+_BAR_FROM_S = 2.0  # shorter waits need no progress bar
+_TICK_S = 0.2
+_GRACE_S = 10.0  # a capture that should have ended this long ago will not
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What `netlab.capture()` was asked for, checked."""
+
+    wanted: Filter
+    limits: Limits
+    duration_s: float | None
+    backfill: bool
+    events: bool
+    drops: bool
+    cost: bool
+    client_expiry_s: float
+    mode: str  # ebpf or poll
+    poll_every_s: float
+
+
+Watch: TypeAlias = Live | Poll
+
+
+class State(StrEnum):
+    """Where a capture is in its life."""
+
+    NEW = "new"
+    RUNNING = "running"
+    PAUSED = "paused"
+    STOPPED = "stopped"
+
+
+_ADVICE = {
+    State.NEW: "Enter it with `with`, or call start()",
+    State.RUNNING: "It runs: stop() ends it, pause() interrupts it",
+    State.PAUSED: "resume() goes on, stop() ends it",
+    State.STOPPED: "Make a new one with netlab.capture()",
+}
+
+
+def _close_elsewhere(watch: Watch, process: int) -> None:
+    """End what a capture that nobody has any more has left running.
+
+    In a thread of its own: garbage is collected anywhere, in the thread that `close` waits for too.
+    """
+    if os.getpid() == process:
+        threading.Thread(target=watch.close, name="netlab-forgotten", daemon=True).start()
+
+
+class Life:
+    """A context manager that follows what *options* say as long as it is entered."""
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._state = State.NEW
+        self._watch: Watch | None = None
+        self._process = os.getpid()
+        self._to_utc_ns = self._stopped_ns = 0
+        self._before = self._now = Snapshot.empty()
+        self._ended = threading.Event()
+        self._lock = threading.RLock()
+
+    def __repr__(self) -> str:
+        return f"<netlab capture: {self._state}>"
+
+    @property
+    def state(self) -> State:
+        """Where the capture is in its life: new, running, paused or stopped."""
+        return self._state
+
+    def start(self) -> Self:
+        """Attach the programs, then list what is open already; returns when both are done, or raises.
+
+        In this order nothing falls between: a socket that opens meanwhile is in both, and counted once.
+        """
+        self._refuse_child()
+        with self._lock:
+            self._expect(State.NEW, doing="start")
+            watch = self._begin()
+            try:
+                self._to_utc_ns = clock.to_utc_ns()
+                if self._options.backfill:
+                    self._before = snapshot.take(protocol=self._options.wanted.protocol)
+                watch.expect(self._before.attempts, complete=self._options.backfill)
+            except BaseException:
+                watch.close()
+                raise
+            self._watch, self._state = watch, State.RUNNING
+            self._forgotten = weakref.finalize(self, _close_elsewhere, watch, self._process)
+            self._forgotten.atexit = False  # descriptors go with the process anyway
+        if self._options.duration_s is not None:
+            threading.Thread(target=self._stop_in_time, name="netlab-duration", daemon=True).start()
+        return self
+
+    def _begin(self) -> Watch:
+        options = self._options
+        if options.mode == "poll":
+            return Poll(options.limits, options.wanted.protocol, every_s=options.poll_every_s)
+        return Live(
+            options.wanted,
+            options.limits,
+            changes=options.events,
+            cost=options.cost,
+            drops=options.drops,
+        )
+
+    def _stop_in_time(self) -> None:
+        if not self._ended.wait(self._options.duration_s):
+            self.stop()
+
+    def pause(self) -> None:
+        """Stop following new attempts; those already followed go on. Skipped ones are counted."""
+        with self._lock:
+            self._expect(State.RUNNING, doing="pause").pause(paused=True)
+            self._state = State.PAUSED
+
+    def resume(self) -> None:
+        """Follow new attempts again."""
+        with self._lock:
+            self._expect(State.PAUSED, doing="resume").pause(paused=False)
+            self._state = State.RUNNING
+
+    def stop(self) -> None:
+        """Detach everything and keep what was seen; safe to call again."""
+        if os.getpid() != self._process:
+            self._leave_to_parent()
+            return
+        with self._lock:
+            if self._state is State.STOPPED:
+                return
+            try:
+                if self._watch is not None:
+                    self._now = self._snapshot_of_open(self._watch)
+            finally:  # an interrupt in the last look must not leave anything attached
+                if self._watch is not None:
+                    self._watch.close()
+                    self._forgotten.detach()
+                self._stopped_ns = clock.now_ns()
+                self._state = State.STOPPED
+                self._ended.set()
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Wait for the end of a capture with a duration; tell whether it has ended.
+
+        Parameters
+        ----------
+        timeout_s
+            Wait at most this many seconds.
+        """
+        if self._state is State.NEW:
+            raise CaptureError("this capture has not been started", fix=_ADVICE[State.NEW])
+        if self._options.duration_s is None and timeout_s is None:
+            raise CaptureError(
+                "this capture has no duration to wait for", fix="Give duration_s= or timeout_s="
+            )
+        total = min(limit for limit in (self._options.duration_s, timeout_s) if limit is not None)
+        deadline = time.monotonic() + (total if timeout_s is not None else total + _GRACE_S)
+        with tqdm(
+            total=round(total, 1), unit="s", desc="capturing", leave=False, disable=total < _BAR_FROM_S
+        ) as bar:
+            while not self._ended.wait(min(_TICK_S, max(0.0, deadline - time.monotonic()))):
+                bar.update(min(_TICK_S, total - bar.n))
+                if time.monotonic() >= deadline:
+                    break
+        return self._ended.is_set()
+
+    @contextmanager
+    def _asked(self) -> Iterator[Watch]:
+        """Hold the lock for an answer; not in a forked child, whose copy of it may be held for ever."""
+        self._refuse_child()
+        with self._lock:
+            if self._watch is None:
+                raise CaptureError("this capture has not been started", fix=_ADVICE[State.NEW])
+            yield self._watch
+
+    def _refuse_child(self) -> None:
+        if os.getpid() != self._process:
+            raise CaptureError(
+                f"this capture belongs to process {self._process}, which this one was forked from",
+                fix="Ask there, or start a capture of its own here",
+            )
+
+    def _leave_to_parent(self) -> None:
+        """In a forked child, close its copies of the descriptors and nothing else."""
+        if self._watch is not None and self._state is not State.STOPPED:
+            self._state = State.STOPPED
+            self._watch.abandon()
+
+    def _snapshot_of_open(self, watch: Watch) -> Snapshot:
+        """List the sockets of the namespaces that have open attempts."""
+        opened = watch.open()
+        only = {*opened["netns"].tolist(), *self._before.attempts["netns"].tolist()}
+        return snapshot.take(only, protocol=self._options.wanted.protocol) if only else Snapshot.empty()
+
+    def _expect(self, state: State, *, doing: str) -> Watch:
+        if self._state is not state:
+            raise CaptureError(f"this capture is {self._state}: it cannot {doing}", fix=_ADVICE[self._state])
+        return self._watch  # type: ignore[return-value]  # every state but NEW has one
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None and self._options.duration_s is not None:
+                self.wait()
+        finally:
+            self.stop()
