@@ -32,7 +32,7 @@
 #define NETLAB_AF_INET6 10
 #define NETLAB_COMM 16
 #define NETLAB_CMDLINE 256	/* a power of two */
-#define NETLAB_CGROUPS 512
+#define NETLAB_CGROUPS 512	/* a power of two: names begin within */
 #define NETLAB_CGROUP_LEVELS 16
 #define NETLAB_NAME 256		/* NAME_MAX and its NUL */
 #define NETLAB_HIERARCHIES 16
@@ -179,7 +179,7 @@ struct netlab_process_key {
 struct netlab_process {
 	char cmdline[NETLAB_CMDLINE];
 	/* Names from the innermost cgroup up, each with its NUL: in the default hierarchy, then in a version 1 one. */
-	char cgroups[NETLAB_CGROUPS];
+	char cgroups[NETLAB_CGROUPS + NETLAB_NAME];
 	u32 cmdline_bytes;		/* 0: not known */
 	u32 nspid;			/* the pid in its own pid namespace */
 	u16 unified_bytes;		/* where the first path ends */
@@ -212,8 +212,8 @@ static __always_inline void netlab_read_cmdline(struct netlab_process *process, 
 }
 
 /*
- * Read the names from *cgroup* up to the root behind what is there. The verifier wants each length to be a constant, and
- * bounds to be tested on the very register that is used: 64 bits, which clang has to take as they are.
+ * Read the names from *cgroup* up to the root behind what is there. Verifiers before Linux 6.6 or so lose a bound that is
+ * tested, and clang moves tests about: a mask on the very register that is used is a bound for all of them.
  */
 static __always_inline u64 netlab_read_path(char *names, u64 at, struct cgroup *cgroup, u8 *cut)
 {
@@ -235,16 +235,10 @@ static __always_inline u64 netlab_read_path(char *names, u64 at, struct cgroup *
 			return at;
 		}
 		NETLAB_READ(name, node->name);
-		asm volatile("" : "+r"(at));
-		if (at <= NETLAB_CGROUPS - NETLAB_NAME) {
-			bytes = bpf_probe_read_kernel_str(names + at, NETLAB_NAME, name);
-		} else if (at <= NETLAB_CGROUPS - NETLAB_NAME / 2) {
-			bytes = bpf_probe_read_kernel_str(names + at, NETLAB_NAME / 2, name);
-			if (bytes == NETLAB_NAME / 2)
-				return at;	/* it may not fit */
-		} else {
+		if (at >= NETLAB_CGROUPS)
 			return at;
-		}
+		asm volatile("%0 &= %1" : "+r"(at) : "i"(NETLAB_CGROUPS - 1));
+		bytes = bpf_probe_read_kernel_str(names + at, NETLAB_NAME, name);
 		if (bytes <= 0)
 			return at;
 		at += bytes;

@@ -159,7 +159,6 @@ static __always_inline void netlab_follow(u64 key, struct netlab_attempt *attemp
 {
 	if (!netlab_open.update(&key, attempt))
 		return;
-	attempt->unsent = 0;	/* what is reported now will not hear of its SYN */
 	netlab_count_wanted(attempt, NETLAB_MAP_FULL);
 	netlab_report(attempt, NETLAB_ATTEMPT_LOST);
 }

@@ -21,7 +21,7 @@ from netlab import checks
 from netlab.errors import BadInput
 from netlab.kernel import netns as namespaces, processes, spaces
 from netlab.tracer.excludes import PROTOCOLS, Excluded, Excludes
-from netlab.tracer.layout import Direction
+from netlab.tracer.layout import Direction, PidSource
 from netlab.tracer.networks import Address, End, Networks, Side, declarations
 
 MOST_IN_KERNEL = 64  # comparisons a condition may have: the verifier walks each of them at every hook
@@ -137,6 +137,12 @@ class Filter:
                 keep &= networks.hold(end) | ~end.known
             keep &= ~excludes.hold(end, attempts["protocol"])
         return keep
+
+    def may_keep(self, attempts: npt.NDArray[np.void]) -> npt.NDArray[np.bool_]:
+        """Tell which records pass, or would if their owner, not known yet, were wanted."""
+        ownerless = attempts["pid_source"] == PidSource.NONE
+        possible: npt.NDArray[np.bool_] = ownerless & self.of_anyone().keeps(attempts)
+        return possible | self.keeps(attempts)
 
     def _ends(self) -> list[tuple[Side, Networks, Excludes]]:
         """Return the ends that something is asked of."""

@@ -63,7 +63,7 @@ PROCESS_KEY = np.dtype([("pid", "u4"), ("padding", "u4"), ("started_ns", "u8")])
 PROCESS = np.dtype(
     [
         ("cmdline", "S256"),
-        ("cgroups", "S512"),
+        ("cgroups", "S768"),
         ("cmdline_bytes", "u4"),
         ("nspid", "u4"),
         ("unified_bytes", "u2"),

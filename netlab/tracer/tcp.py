@@ -15,7 +15,7 @@ from netlab.kernel.bpf import CgroupHook, Program
 from netlab.tracer.closed import Closed
 from netlab.tracer.expiry import Absent
 from netlab.tracer.filters import Filter
-from netlab.tracer.layout import ATTEMPT, CHANGE, PidSource
+from netlab.tracer.layout import ATTEMPT, CHANGE
 from netlab.tracer.records import Attempts, adopt, chosen, joined
 
 _CHANGES_EACH = 10  # of both ends of one connection
@@ -117,14 +117,8 @@ class TcpSource:
             followed |= (ended["cookie"] == 0) | ~np.isin(ended["cookie"], told)
         elif self._listed is not None:
             followed |= np.isin(ended["cookie"], self._listed)
-        mine: npt.NDArray[np.bool_] = followed & self._may_belong(ended)
+        mine: npt.NDArray[np.bool_] = followed & self._wanted.may_keep(ended)
         return mine
-
-    def _may_belong(self, attempts: Attempts) -> npt.NDArray[np.bool_]:
-        """Tell which attempts are wanted, or would be if their owner, not known yet, were."""
-        ownerless = attempts["pid_source"] == PidSource.NONE
-        possible: npt.NDArray[np.bool_] = ownerless & self._wanted.of_anyone().keeps(attempts)
-        return possible | self._wanted.keeps(attempts)
 
     def expect(self, listed: Attempts, *, complete: bool) -> None:
         """Take ends without a start for those of the *listed* attempts.
@@ -137,7 +131,7 @@ class TcpSource:
         with self._lock:
             hidden = self._wanted.by_owner or self._wanted.direction  # an end alone does not tell these
             self._strangers = complete and not hidden
-            self._listed = listed["cookie"][self._may_belong(listed)]
+            self._listed = listed["cookie"][self._wanted.may_keep(listed)]
             self._over = self._of_listed(self._over)
 
     def _of_listed(self, cookies: Cookies) -> Cookies:
@@ -159,7 +153,9 @@ class TcpSource:
         followed = self._open.items()[1]
         self.drain()
         with self._lock:
-            return joined([followed, self._unfollowed])
+            alone = self._unfollowed.copy()
+            alone["unsent"] = 0  # whether the SYN followed was not told
+            return joined([followed, alone])
 
     def expire(self, unlisted: Attempts, now_ns: int) -> None:
         """End the attempts whose socket was not listed for a while: nothing else would tell of their end.
@@ -183,7 +179,7 @@ class TcpSource:
                     self._open.delete(key)
             kept = ~np.isin(self._unfollowed["socket"], over["socket"])
             self._unfollowed = chosen(self._unfollowed, kept)
-            self._ended.append(chosen(over, self._may_belong(over)))
+            self._ended.append(chosen(over, self._wanted.may_keep(over)))
 
     def _keep_changes(self, changes: Changes) -> None:
         """Keep as many as there can be of the closed attempts that are kept; the oldest go first."""

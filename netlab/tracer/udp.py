@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -13,8 +14,9 @@ from netlab.frames import Gap, Missing
 from netlab.kernel import capabilities, clock
 from netlab.kernel.bpf import CgroupHook, Program
 from netlab.tracer.closed import Closed
+from netlab.tracer.filters import Filter
 from netlab.tracer.idle import UdpTimeouts
-from netlab.tracer.layout import ATTEMPT, FLOW_KEY
+from netlab.tracer.layout import ATTEMPT, FLOW_KEY, Direction
 from netlab.tracer.records import Attempts, chosen, joined, summed
 
 _FLOW_HOOKS = {
@@ -33,8 +35,11 @@ _SWEEP_EVERY_S = 2.0
 class UdpSource:
     """Follows UDP flows as long as *program* is attached."""
 
-    def __init__(self, program: Program, ended: Closed) -> None:
+    def __init__(self, program: Program, wanted: Filter, ended: Closed) -> None:
         self._program, self._ended = program, ended
+        self._wanted = replace(
+            wanted, direction=Direction.UNKNOWN
+        )  # of older sockets it is told from the ports
         self._missing: list[Missing] = []
         self._released = np.empty(0, ATTEMPT)  # sockets that were closed: cookie and moment
         self._single = np.empty(0, ATTEMPT)  # flows that did not fit into the map, added up here
@@ -115,7 +120,7 @@ class UdpSource:
         self._append(flows)
 
     def _append(self, flows: Attempts) -> None:
-        self._ended.append(flows)
+        self._ended.append(chosen(flows, self._wanted.may_keep(flows)))
         self._over = np.union1d(self._over, np.intersect1d(flows["cookie"], self._listed))
 
     def open(self) -> Attempts:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import struct
+import time
 
 import pytest
 from loopback import Echo, cookie, finish

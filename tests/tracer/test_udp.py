@@ -591,3 +591,18 @@ def test_tcp_alone_has_nothing_run_per_packet() -> None:
         programs = capture.cost()["program"].tolist()
     assert "netlab_state_changed" in programs
     assert not [name for name in programs if "datagram" in name]
+
+
+def test_flows_of_other_processes_take_no_room_from_those_asked_for(
+    net: PracticeNetwork, opened: contextlib.ExitStack
+) -> None:
+    peers = Peers(Place(net, 4), opened)
+    only: dict[str, Any] = {"process": "nobody", "max_closed": 5}
+    with netlab.capture(protocol="udp", netns=net.client.netns, backfill=False, **only) as capture:
+        server = peers.bound()
+        for _ in range(50):
+            with peers.connected(server) as client:
+                client.send(b"?")
+    flows = capture.connections()
+    assert flows.empty
+    assert "lost" not in set(netlab.coverage(flows)["kind"])
