@@ -7,12 +7,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from programs import alive, held_by, wait_until
 
 import netlab
 
@@ -68,27 +67,14 @@ def test_a_demo_ended_in_the_middle_leaves_nothing_behind(ending: signal.Signals
     with subprocess.Popen(
         [*RUN, "demo", "--output", str(tmp_path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as demo:
-        wait_until(lambda: netlab_programs() and namespaces_of(demo))
+        wait_until(lambda: held_by(demo.pid) and namespaces_of(demo))
+        held = held_by(demo.pid)
         demo.send_signal(ending)
         _, errors = demo.communicate(timeout=60)
 
-    wait_until(lambda: not namespaces_of(demo) and not netlab_programs())
+    wait_until(lambda: not namespaces_of(demo) and not alive(held))
     assert demo.returncode == (130 if ending == signal.SIGINT else -ending)
     assert ("interrupted" in errors) == (ending == signal.SIGINT)
-
-
-def netlab_programs() -> list[str]:
-    run = subprocess.run(["bpftool", "-j", "prog", "list"], capture_output=True, text=True, check=True)
-    return [
-        name for program in json.loads(run.stdout) if (name := program.get("name", "")).startswith("netlab")
-    ]
-
-
-def wait_until(holds: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 30
-    while not holds():
-        assert time.monotonic() < deadline, "it never came true"
-        time.sleep(0.05)
 
 
 def test_the_doctor_prints_a_line_for_each_capability() -> None:

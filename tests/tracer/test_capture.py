@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import gc
-import json
 import os
 import signal
 import socket
@@ -20,6 +19,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from loopback import LINGER_0, LOOPBACK, Echo, cookie, disconnect, finish
+from programs import alive, held_by, wait_until
 
 import netlab
 
@@ -492,13 +492,6 @@ def test_a_capture_leaves_no_descriptor_and_no_thread_behind(echo: Echo) -> None
     assert held() == before
 
 
-def programs() -> set[str]:
-    run = subprocess.run(["bpftool", "-j", "prog", "list"], capture_output=True, text=True, check=True)
-    return {
-        program["name"] for program in json.loads(run.stdout) if program.get("name", "").startswith("netlab")
-    }
-
-
 def test_a_capture_that_is_forgotten_ends() -> None:
     def running() -> set[str]:
         return {thread.name for thread in threading.enumerate() if thread.name.startswith("netlab-")}
@@ -522,13 +515,11 @@ def test_sigkill_in_mid_capture_leaves_no_program_attached() -> None:
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
-        assert programs()
+        held = held_by(process.pid)
+        assert len(alive(held)) == len(held) > 5
         process.send_signal(signal.SIGKILL)
 
-    deadline = time.monotonic() + 10  # the kernel frees programs after a grace period
-    while programs() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert programs() == set()
+    wait_until(lambda: not alive(held))  # the kernel frees programs after a grace period
 
 
 def test_ten_captures_at_once_and_one_killed_leave_nine_whole(echo: Echo) -> None:
@@ -549,6 +540,7 @@ def test_ten_captures_at_once_and_one_killed_leave_nine_whole(echo: Echo) -> Non
         ]
         with netlab.capture(port=echo.port) as capture:
             assert all(other.stdout and other.stdout.readline() == "ready\n" for other in others)
+            held = set().union(*(held_by(other.pid) for other in others), held_by(os.getpid()))
             echo.talk(4, 1)
             others[0].kill()
             others[0].wait()
@@ -557,7 +549,5 @@ def test_ten_captures_at_once_and_one_killed_leave_nine_whole(echo: Echo) -> Non
 
     assert rows == ["4\n"] * 8
     assert len(capture.connections()) == 4
-    wait_until_gone = time.monotonic() + 10
-    while programs() and time.monotonic() < wait_until_gone:
-        time.sleep(0.05)
-    assert programs() == set()
+    assert held
+    wait_until(lambda: not alive(held))

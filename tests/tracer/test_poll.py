@@ -10,23 +10,16 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Callable
 
 import pandas as pd
 import pytest
 from loopback import Echo, cookie, finish
+from programs import wait_until
 
 import netlab
 
 FAMILIES = pytest.mark.parametrize("family", [4, 6])
 EVERY_S = 0.1
-
-
-def wait_until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not holds():
-        assert time.monotonic() < deadline, "it never came true"
-        time.sleep(EVERY_S / 2)
 
 
 def ends(frame: pd.DataFrame, direction: str) -> pd.DataFrame:

@@ -1,0 +1,33 @@
+"""Which eBPF programs a process holds, and which are still there; waiting for what the kernel does later."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+
+def held_by(pid: int) -> set[int]:
+    """Return the ids of the programs that descriptors of a process stand for, links too."""
+    ids = set()
+    for file in Path(f"/proc/{pid}/fdinfo").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed since
+            lines = file.read_text(encoding="ascii").splitlines()
+            ids |= {int(line.split()[1]) for line in lines if line.startswith("prog_id:")}
+    return ids
+
+
+def alive(ids: set[int]) -> set[int]:
+    """Return those that the kernel still has."""
+    run = subprocess.run(["bpftool", "-j", "prog", "list"], capture_output=True, text=True, check=True)
+    return ids & {program["id"] for program in json.loads(run.stdout)}
+
+
+def wait_until(holds: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 30
+    while not holds():
+        assert time.monotonic() < deadline, "it never came true"
+        time.sleep(0.05)
