@@ -289,6 +289,9 @@ static __always_inline int netlab_datagram(struct __sk_buff *skb, bool outgoing)
 
 	if (!netlab_read_packet(&packet, skb, outgoing))
 		return 1;
+	arrived = outgoing ? NULL : netlab_arrived.lookup(&zero);
+	if (arrived)	/* also one that nobody wants: it is not the one before it that is refused */
+		__builtin_memcpy(arrived, &packet, sizeof(packet));
 	if (!NETLAB_WANTED_PORT(packet.key.local_port) && !NETLAB_WANTED_PORT(packet.key.remote_port))
 		return 1;
 	bpf_probe_read_kernel(&number, sizeof(number), &socket);	/* the verifier guards skb->sk, not a number */
@@ -299,9 +302,6 @@ static __always_inline int netlab_datagram(struct __sk_buff *skb, bool outgoing)
 		netlab_add(flow, &packet, outgoing);
 	if (outgoing && flow && flow->pid_source != NETLAB_PID_SEND && netlab_sent_by_process((struct sock *)number))
 		netlab_read_sender(flow);
-	arrived = outgoing ? NULL : netlab_arrived.lookup(&zero);
-	if (arrived)
-		__builtin_memcpy(arrived, &packet, sizeof(packet));
 	return 1;
 }
 

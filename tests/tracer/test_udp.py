@@ -343,6 +343,22 @@ def test_reused_ports_count_each_datagram_for_the_socket_that_got_it(
         assert mine["packets_received"].sum() == waiting > 0
 
 
+def test_a_full_queue_takes_nothing_from_the_flow_that_was_asked_for(
+    net: PracticeNetwork, opened: contextlib.ExitStack
+) -> None:
+    peers = Peers(Place(net, 4), opened)
+    server, wanted, other = peers.bound(), peers.bound(), peers.bound()
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    port = wanted.getsockname()[1]
+    with netlab.capture(protocol="udp", netns=net.client.netns, backfill=False, port=port) as capture:
+        wanted.sendto(bytes(100), server.getsockname())
+        for _ in range(100):
+            other.sendto(bytes(100), server.getsockname())
+        flows = capture.connections()
+    received = flows.query("direction == 'incoming'")[["packets_received", "bytes_received", "receive_drops"]]
+    assert received.to_numpy().tolist() == [[1, 100, 0]]
+
+
 @pytest.mark.parametrize("family", [4, 6])
 def test_datagrams_that_find_the_receive_queue_full_are_drops_and_not_received(
     net: PracticeNetwork, capture: Capture, opened: contextlib.ExitStack, family: plan.Family
