@@ -376,13 +376,15 @@ int netlab_socket_error(struct bpf_raw_tracepoint_args *ctx)
 	struct netlab_flow_key key = {};
 	struct netlab_attempt *flow;
 	u16 protocol = 0;
+	s32 error = 0;
 
 	NETLAB_READ(protocol, sk->sk_protocol);
-	if (protocol != IPPROTO_UDP || !netlab_read_connected(&key, sk))
-		return 0;
+	NETLAB_READ(error, sk->sk_err);
+	if (protocol != IPPROTO_UDP || !error || !netlab_read_connected(&key, sk))
+		return 0;	/* a packet's timestamp is reported as an error, too, with none */
 	flow = netlab_flows.lookup(&key);
 	if (flow)
-		NETLAB_READ(flow->error, sk->sk_err);
+		flow->error = error;
 	return 0;
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import contextlib
+import errno
 import os
 import socket
 import struct
@@ -26,6 +27,7 @@ from netlab.tracer.session import Capture
 pytestmark = pytest.mark.privileged
 CASES = tomllib.loads(Path(__file__).with_name("udp.toml").read_text())["case"]
 UDP_SEGMENT = 103  # include/uapi/linux/udp.h
+SO_TIMESTAMPING, TX_SOFTWARE = 37, 1 << 1 | 1 << 4  # include/uapi/linux/net_tstamp.h: made, and reported
 GROUP = {4: "239.1.2.3", 6: "ff02::123"}
 
 
@@ -357,6 +359,24 @@ def test_a_full_queue_takes_nothing_from_the_flow_that_was_asked_for(
         flows = capture.connections()
     received = flows.query("direction == 'incoming'")[["packets_received", "bytes_received", "receive_drops"]]
     assert received.to_numpy().tolist() == [[1, 100, 0]]
+
+
+def test_an_error_stays_when_the_kernel_reports_a_timestamp(
+    net: PracticeNetwork, capture: Capture, opened: contextlib.ExitStack
+) -> None:
+    peers = Peers(Place(net, 4), opened)
+    start, closed = pd.Timestamp.now("UTC"), peers.bound()
+    client = peers.connected(closed)
+    closed.close()
+    client.send(b"?")
+    assert client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.ECONNREFUSED
+    opened.enter_context(peers.at.socket(socket.SOCK_DGRAM)).bind(client.getpeername())
+    client.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPING, TX_SOFTWARE)
+    client.send(b"?")
+    client.recvmsg(1, 1024, socket.MSG_ERRQUEUE)  # it is there
+
+    outgoing = flows_since(capture, net, start).query("direction == 'outgoing'")
+    assert outgoing[["packets_sent", "error"]].to_numpy().tolist() == [[2, "ECONNREFUSED"]]
 
 
 @pytest.mark.parametrize("family", [4, 6])
