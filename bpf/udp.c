@@ -53,7 +53,7 @@ struct netlab_udp_socket {
 	u64 process_started_ns;
 	u32 pid;
 	u32 uid;
-	u64 flows;		/* how many have begun */
+	u64 flows;		/* how many have begun, and packets that did not fit into the map */
 };
 
 BPF_TABLE("lru_hash", u64, struct netlab_udp_socket, netlab_udp_sockets, NETLAB_OPEN_MAX);
@@ -264,17 +264,16 @@ static __always_inline void netlab_begin_flow(struct netlab_packet *packet, stru
 	flow.direction = outgoing ? NETLAB_OUTGOING : NETLAB_INCOMING;
 	netlab_add(&flow, packet, outgoing);
 	failed = netlab_flows.insert(&packet->key, &flow);
-	if (!failed) {
-		socket = netlab_udp_sockets.lookup(&packet->key.cookie);
-		if (socket)
-			__sync_fetch_and_add(&socket->flows, 1);
-		return;
-	}
 	known = failed == -NETLAB_EEXIST ? netlab_flows.lookup(&packet->key) : NULL;
 	if (known) {
 		netlab_add(known, packet, outgoing);	/* another CPU was faster */
 		return;
 	}
+	socket = netlab_udp_sockets.lookup(&packet->key.cookie);
+	if (socket)
+		__sync_fetch_and_add(&socket->flows, 1);
+	if (!failed)
+		return;
 	netlab_count(NETLAB_FLOWS_FULL);
 	if (netlab_flow_reports.ringbuf_output(&flow, sizeof(flow), BPF_RB_NO_WAKEUP))
 		netlab_count(NETLAB_PACKET_LOST);

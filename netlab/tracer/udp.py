@@ -15,7 +15,7 @@ from netlab.kernel.bpf import CgroupHook, Program
 from netlab.tracer.closed import Closed
 from netlab.tracer.idle import UdpTimeouts
 from netlab.tracer.layout import ATTEMPT, FLOW_KEY
-from netlab.tracer.records import Attempts, chosen, joined, summed
+from netlab.tracer.records import Attempts, chosen, joined, same_flow, summed
 
 _FLOW_HOOKS = {
     "netlab_udp_created": CgroupHook.SOCK_CREATE,
@@ -76,7 +76,17 @@ class UdpSource:
         ended, empty = reports["closed_ns"] != 0, reports["opened_ns"] == 0
         self._released = joined([self._released, chosen(reports, empty)])
         self._single = summed(joined([self._single, chosen(reports, ~ended)]))
-        self._append(chosen(reports, ended & ~empty))
+        flows = chosen(reports, ended & ~empty)
+        self._append(self._whole(flows, flows))
+
+    def _whole(self, parts: Attempts, flows: Attempts) -> Attempts:
+        """Put to the *parts* of ended *flows* what was added up here of them."""
+        if not len(self._single):
+            return parts
+        theirs = same_flow(self._single, flows)
+        whole = summed(joined([parts, chosen(self._single, theirs)]))
+        self._single = chosen(self._single, ~theirs)
+        return whole
 
     def _sweep(self) -> Attempts:
         """Move the flows that have ended out of the map, and return the others.
@@ -86,16 +96,15 @@ class UdpSource:
         self._next_sweep = time.monotonic() + _SWEEP_EVERY_S
         keys, flows = self._flows.items()
         self._take_reports()  # after the map: what leaves it meanwhile is then in both, and counted once
-        over = self._are_over(flows)
+        running = summed(joined([flows, self._single])) if len(self._single) else flows
+        over = self._are_over(running)
         if over.any():
-            taken = self._flows.take(keys[over])  # once more, and at once: a packet may have come meanwhile
-            self._end(taken)
-            flows = chosen(flows, ~over)
-        single_over = self._are_over(self._single)
-        self._end(chosen(self._single, single_over))
-        self._single = chosen(self._single, ~single_over)
+            gone = chosen(running, over)
+            theirs = over if running is flows else same_flow(flows, gone)
+            taken = self._flows.take(keys[theirs])  # once more, and at once: a packet may have come meanwhile
+            self._end(self._whole(taken, gone))
         self._released = self._released[:0]
-        return summed(joined([flows, self._single])) if len(self._single) else flows
+        return chosen(running, ~over)
 
     def _are_over(self, flows: Attempts) -> npt.NDArray[np.bool_]:
         if not len(flows):

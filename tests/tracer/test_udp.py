@@ -527,6 +527,33 @@ def test_more_flows_than_fit_are_added_up_all_the_same_and_said(
         assert said["count"].tolist() == [3 * (40 - 8)]
 
 
+def test_a_flow_that_fits_only_later_stays_one_row_and_no_client_is_told_it_twice(
+    net: PracticeNetwork, opened: contextlib.ExitStack
+) -> None:
+    peers, room = Peers(Place(net, 4), opened), 8
+    server = peers.bound()
+    with netlab.capture(
+        protocol="udp", netns=net.client.netns, backfill=False, max_open=room, direction="outgoing"
+    ) as capture:
+        capture.register("me")
+        first = [peers.connected(server) for _ in range(room)]
+        for each in first:
+            each.send(b"?")
+        late = peers.connected(server)
+        late.send(bytes(10))  # there is no room
+        for each in first:
+            each.close()
+        told = [capture.delta("me")]
+        late.send(bytes(20))  # now there is
+        told.append(capture.delta("me"))
+        late.close()
+        told.append(capture.delta("me"))
+        flows = capture.connections()
+        assert capture.debug_state("me")["underflows"] == 0
+    assert flows[["bytes_sent", "state"]].to_numpy().tolist() == [[1, "closed"]] * room + [[30, "closed"]]
+    assert pd.concat(told)["delta_bytes_sent"].sum() == flows["bytes_sent"].sum()
+
+
 def test_a_client_gets_what_changed_and_each_flow_closed_once(
     net: PracticeNetwork, opened: contextlib.ExitStack
 ) -> None:
