@@ -94,6 +94,8 @@ class UdpSource:
         A flow whose socket is closed ended then; an idle one ended with its last packet.
         """
         self._next_sweep = time.monotonic() + _SWEEP_EVERY_S
+        self._take_reports()
+        settled = len(self._released)  # every flow of these is in the map by now
         keys, flows = self._flows.items()
         self._take_reports()  # after the map: what leaves it meanwhile is then in both, and counted once
         running = summed(joined([flows, self._single])) if len(self._single) else flows
@@ -103,7 +105,7 @@ class UdpSource:
             theirs = over if running is flows else same_flow(flows, gone)
             taken = self._flows.take(keys[theirs])  # once more, and at once: a packet may have come meanwhile
             self._end(self._whole(taken, gone))
-        self._released = self._released[:0]
+        self._released = self._released[settled:]  # the map was read too early for some flows of the others
         return chosen(running, ~over)
 
     def _are_over(self, flows: Attempts) -> npt.NDArray[np.bool_]:

@@ -554,6 +554,27 @@ def test_a_flow_that_fits_only_later_stays_one_row_and_no_client_is_told_it_twic
     assert pd.concat(told)["delta_bytes_sent"].sum() == flows["bytes_sent"].sum()
 
 
+def test_flows_of_sockets_that_live_shorter_than_a_look_are_closed_as_they_are(
+    net: PracticeNetwork, opened: contextlib.ExitStack
+) -> None:
+    peers, sockets = Peers(Place(net, 4), opened), 10_000
+    place = peers.bound().getsockname()
+    with netlab.capture(
+        protocol="udp", netns=net.client.netns, backfill=False, direction="outgoing"
+    ) as capture:
+        child = os.fork()
+        if not child:
+            with net.client.entered():
+                for _ in range(sockets):
+                    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+                        client.sendto(b"?", place)
+            os._exit(0)
+        while os.waitpid(child, os.WNOHANG) == (0, 0):
+            capture.connections()
+        flows = capture.connections()
+    assert flows["state"].eq("closed").sum() == len(flows) == sockets
+
+
 def test_a_client_gets_what_changed_and_each_flow_closed_once(
     net: PracticeNetwork, opened: contextlib.ExitStack
 ) -> None:
