@@ -409,7 +409,8 @@ int netlab_udp_created(struct bpf_sock *ctx)
 
 /*
  * The last descriptor of a socket is closed. The one flow of a connected socket, which most clients have, ends here; the
- * flows of others user space finds by their socket.
+ * flows of others user space finds by their socket. So it does where more than answers comes in: until the socket
+ * is gone another CPU may count a packet in the middle of this.
  */
 int netlab_udp_released(struct bpf_sock *ctx)
 {
@@ -428,6 +429,8 @@ int netlab_udp_released(struct bpf_sock *ctx)
 	report.cookie = cookie;
 	if (socket && socket->flows == 1 && netlab_read_connected(&key, (struct sock *)number)) {
 		flow = netlab_flows.lookup(&key);
+		if (flow && flow->packets_received > flow->packets_sent)
+			flow = NULL;
 		if (flow)
 			__builtin_memcpy(&report, flow, sizeof(report));
 	}

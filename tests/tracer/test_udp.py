@@ -6,6 +6,7 @@ import array
 import contextlib
 import errno
 import os
+import signal
 import socket
 import struct
 import time
@@ -573,6 +574,50 @@ def test_flows_of_sockets_that_live_shorter_than_a_look_are_closed_as_they_are(
             capture.connections()
         flows = capture.connections()
     assert flows["state"].eq("closed").sum() == len(flows) == sockets
+
+
+def test_a_socket_that_is_closed_in_a_flood_is_one_row_and_each_datagram_is_in_it(
+    net: PracticeNetwork, opened: contextlib.ExitStack
+) -> None:
+    peers, sockets = Peers(Place(net, 4), opened), 500
+    sender, place = peers.bound(), peers.bound()
+    home = place.getsockname()
+    place.close()
+    with netlab.capture(protocol="udp", netns=net.client.netns, backfill=False) as capture:
+        before = without_port(net)
+        child = os.fork()
+        if not child:
+            while True:
+                with contextlib.suppress(ConnectionRefusedError):
+                    sender.sendto(b"?", home)
+        try:
+            for _ in range(sockets):
+                with peers.at.socket(socket.SOCK_DGRAM) as receiver:
+                    receiver.settimeout(10)
+                    receiver.bind(home)
+                    receiver.connect(sender.getsockname())
+                    for _ in range(30):
+                        receiver.recv(10)
+        finally:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+        unreceived = without_port(net) - before
+    flows = capture.connections()
+    received = flows.query("direction == 'incoming'")
+    sent = flows.query("direction == 'outgoing'")["packets_sent"].sum()
+    assert received["state"].eq("closed").sum() == len(received) == sockets
+    assert received["packets_received"].sum() + received["receive_drops"].sum() + unreceived == sent
+
+
+def without_port(net: PracticeNetwork) -> int:
+    """Return how many datagrams have found nobody on their port."""
+    with net.client.entered():
+        names, values = [
+            line.split()
+            for line in Path("/proc/thread-self/net/snmp").read_text().splitlines()
+            if line.startswith("Udp:")
+        ]
+    return int(values[names.index("NoPorts")])
 
 
 def test_a_client_gets_what_changed_and_each_flow_closed_once(
