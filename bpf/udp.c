@@ -8,6 +8,7 @@
  *
  * Compile-time settings beside those of netlab.h:
  *   NETLAB_CONN_STATUS, NETLAB_CONN_TUPLES  offsets in struct nf_conn, where conntrack was there at the start
+ *   NETLAB_VERDICT  offset in struct bpf_cg_run_ctx, on kernels that keep it there (since 5.18)
  */
 #include "netlab.h"
 
@@ -279,6 +280,20 @@ static __always_inline void netlab_begin_flow(struct netlab_packet *packet, stru
 		netlab_count(NETLAB_PACKET_LOST);
 }
 
+/* A control group below the root may have a program of its own; it has run by now, and ours runs whatever it says. */
+static __always_inline bool netlab_is_denied(void)
+{
+	s32 verdict = 0;
+#ifdef NETLAB_VERDICT
+	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+	struct bpf_run_ctx *run = NULL;
+
+	NETLAB_READ(run, task->bpf_ctx);
+	bpf_probe_read_kernel(&verdict, sizeof(verdict), (void *)run + NETLAB_VERDICT);
+#endif
+	return verdict != 0;
+}
+
 static __always_inline int netlab_datagram(struct __sk_buff *skb, bool outgoing)
 {
 	struct netlab_packet *arrived, packet = {};
@@ -286,7 +301,7 @@ static __always_inline int netlab_datagram(struct __sk_buff *skb, bool outgoing)
 	u64 socket = (u64)skb->sk, number = 0;
 	u32 zero = 0;
 
-	if (!netlab_read_packet(&packet, skb, outgoing))
+	if (!netlab_read_packet(&packet, skb, outgoing) || netlab_is_denied())
 		return 1;
 	arrived = outgoing ? NULL : netlab_arrived.lookup(&zero);
 	if (arrived)	/* also one that nobody wants: it is not the one before it that is refused */

@@ -24,7 +24,7 @@ from netlab.tracer.limits import Limits
 from netlab.tracer.owners import Processes
 from netlab.tracer.records import Attempts, joined
 from netlab.tracer.tcp import TcpSource
-from netlab.tracer.udp import UdpSource
+from netlab.tracer.udp import UdpSource, verdict_macro
 
 _DRAIN_EVERY_S = 0.05
 _TRIM_EVERY_S = 30.0
@@ -259,6 +259,7 @@ def kernel_macros(*, changes: bool = False) -> dict[str, str]:
         "NETLAB_PARENT(node)": f"(node)->{parent}",
         "NETLAB_TOTAL_RTO(tp)": "(tp)->total_rto" if counted else f"{NOT_COUNTED}U",
         **_conntrack_macros(),
+        **verdict_macro(),
     }
 
 

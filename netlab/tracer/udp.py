@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from netlab.errors import CapabilityError, KernelError
 from netlab.frames import Gap, Missing
-from netlab.kernel import capabilities
+from netlab.kernel import btf, capabilities
 from netlab.kernel.bpf import CgroupHook, Program
 from netlab.tracer.closed import Closed
 from netlab.tracer.idle import UdpTimeouts
@@ -28,6 +28,14 @@ _TRACEPOINTS = {
     "netlab_socket_error": ("inet_sk_error_report", "error"),
 }
 _SWEEP_EVERY_S = 2.0
+_COUNTED = "packets, bytes of UDP flows"
+_DENIED_TOO = "before Linux 5.18 what programs of control groups deny, such as IPAddressDeny=, is counted too"
+
+
+def verdict_macro() -> dict[str, str]:
+    """Return where this kernel keeps what programs of control groups said of a packet, if it does."""
+    kept = btf.has_field("task_struct", "bpf_ctx") and btf.has_field("bpf_cg_run_ctx", "retval")
+    return {"NETLAB_VERDICT": "__builtin_offsetof(struct bpf_cg_run_ctx, retval)"} if kept else {}
 
 
 class UdpSource:
@@ -56,6 +64,8 @@ class UdpSource:
             )
         for function, hook in _FLOW_HOOKS.items():
             self._program.attach_cgroup(function, root, hook)
+        if not verdict_macro():
+            self._missing.append(Missing(_COUNTED, Gap.APPROXIMATE, None, _DENIED_TOO))
         for function, (event, lack) in _TRACEPOINTS.items():
             try:
                 self._program.attach_raw_tracepoint(function, event)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import contextlib
+import ctypes
 import errno
 import os
 import signal
@@ -17,10 +18,13 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from groups import unified
 from loopback import cookie
 from places import Place, told
 
 import netlab
+from netlab.kernel import capabilities, syscall
+from netlab.kernel.bpf import CgroupHook
 from netlab.lab import plan
 from netlab.lab.network import PracticeNetwork
 from netlab.tracer.session import Capture
@@ -400,6 +404,58 @@ def test_datagrams_that_find_the_receive_queue_full_are_drops_and_not_received(
     assert incoming["packets_received"] == waiting
     assert incoming["bytes_received"] == 200 * waiting
     assert incoming["receive_drops"] == 100 - waiting > 0
+
+
+@pytest.mark.parametrize(("hook", "sent"), [(CgroupHook.INET_EGRESS, 1), (CgroupHook.INET_INGRESS, 4)])
+def test_what_a_program_of_the_sockets_control_group_denies_is_not_counted(
+    net: PracticeNetwork, capture: Capture, opened: contextlib.ExitStack, hook: CgroupHook, sent: int
+) -> None:
+    peers, group = Peers(Place(net, 4), opened), opened.enter_context(unified()).make("denied")
+    start = pd.Timestamp.now("UTC")
+    with inside(group):  # a socket stays in the group that it was made in
+        server, client = peers.bound(), peers.unbound()
+    with denied(group, hook):
+        for _ in range(3):
+            with contextlib.suppress(PermissionError):
+                client.sendto(b"?", server.getsockname())
+    client.sendto(b"?", server.getsockname())
+    server.recv(10)
+
+    outgoing, incoming = flows_since(capture, net, start).sort_values("direction").itertuples()
+    server.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        server.recv(10)
+    assert (outgoing.packets_sent, incoming.packets_received) == (sent, 1)
+
+
+@contextlib.contextmanager
+def inside(group: Path) -> Iterator[None]:
+    """Be in a control group for a while."""
+    (group / "cgroup.procs").write_text(str(os.getpid()))
+    try:
+        yield
+    finally:
+        (capabilities.cgroup2_mount() / "cgroup.procs").write_text(str(os.getpid()))
+
+
+@contextlib.contextmanager
+def denied(group: Path, hook: CgroupHook) -> Iterator[None]:
+    """Deny every packet of a control group, as systemd's IPAddressDeny= does."""
+    return_0 = struct.pack("=QQ", 0xB7, 0x95)  # r0 = 0; exit
+    program, free = ctypes.create_string_buffer(return_0, 16), ctypes.create_string_buffer(b"GPL")
+    skb, commands = 8, {"load": 5, "link": 28}  # include/uapi/linux/bpf.h
+    places = ctypes.addressof(program), ctypes.addressof(free)
+    loaded = syscall.bpf(
+        commands["load"], struct.pack("=IIQQIIQII16xII", skb, 2, *places, 0, 0, 0, 0, 0, 0, hook)
+    )
+    at = os.open(group, os.O_RDONLY)
+    link = syscall.bpf(commands["link"], struct.pack("=IIII", loaded, at, hook, 0))
+    assert loaded > 0 < link
+    try:
+        yield
+    finally:
+        for descriptor in (link, at, loaded):
+            os.close(descriptor)
 
 
 def test_the_owner_is_who_sends_and_a_shared_socket_is_one_row(
