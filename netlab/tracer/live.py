@@ -90,7 +90,7 @@ class Live(Closes):
             if self._tcp:
                 self._sources["netlab_open"] = self._tcp
             if "udp" in files:
-                self._sources["netlab_flows"] = UdpSource(self.program, self._closed)
+                self._sources["netlab_flows"] = UdpSource(self.program, self._closed, wanted.netns)
             self.drops = DropSource(self.program, wanted) if drops else None
         except BaseException:
             self._release()

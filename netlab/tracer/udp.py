@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Collection
 
 import numpy as np
 import numpy.typing as npt
 
 from netlab.errors import CapabilityError, KernelError
 from netlab.frames import Gap, Missing
-from netlab.kernel import btf, capabilities
+from netlab.kernel import btf, capabilities, netstat, spaces
 from netlab.kernel.bpf import CgroupHook, Program
 from netlab.tracer.closed import Closed
 from netlab.tracer.idle import UdpTimeouts
@@ -29,6 +30,11 @@ _TRACEPOINTS = {
 }
 _SWEEP_EVERY_S = 2.0
 _COUNTED = "packets, bytes of UDP flows"
+_RECEIVED = "packets_received, bytes_received of UDP flows"
+_DISCARDED = (
+    "datagrams were discarded at their socket, for a wrong checksum or by its own filter: at most so many "
+    "are counted as received"
+)
 _DENIED_TOO = "before Linux 5.18 what programs of control groups deny, such as IPAddressDeny=, is counted too"
 
 
@@ -41,8 +47,8 @@ def verdict_macro() -> dict[str, str]:
 class UdpSource:
     """Follows UDP flows as long as *program* is attached."""
 
-    def __init__(self, program: Program, ended: Closed) -> None:
-        self._program, self._ended = program, ended
+    def __init__(self, program: Program, ended: Closed, netns: Collection[int]) -> None:
+        self._program, self._ended, self._netns = program, ended, netns
         self._missing: list[Missing] = []
         self._released = np.empty(0, ATTEMPT)  # sockets that were closed: cookie and moment
         self._single = np.empty(0, ATTEMPT)  # flows that did not fit into the map, added up here
@@ -50,6 +56,8 @@ class UdpSource:
         self._last_open: Attempts | None = None
         self._lock = threading.RLock()
         self._timeouts = UdpTimeouts()
+        self._discarded_before = self._discarded()
+        self._last_discarded: dict[int, int] | None = None
         self._next_sweep = 0.0
         self._reports = program.ring("netlab_flow_reports", ATTEMPT)
         self._flows = program.map("netlab_flows", FLOW_KEY, ATTEMPT)
@@ -161,8 +169,26 @@ class UdpSource:
 
     def last(self) -> None:
         """Keep the running flows, whose map goes away."""
-        self._last_open = self.open()
+        self._last_open, self._last_discarded = self.open(), self._discarded()
 
     def losses(self) -> list[Missing]:
         """Say what this source cannot see."""
-        return self._missing
+        now = self._discarded() if self._last_discarded is None else self._last_discarded
+        discarded = sum(count - self._discarded_before.get(inode, 0) for inode, count in now.items())
+        if not discarded:
+            return self._missing
+        return [*self._missing, Missing(_RECEIVED, Gap.APPROXIMATE, discarded, _DISCARDED)]
+
+    def _discarded(self) -> dict[int, int]:
+        """Return how many datagrams each namespace discarded at their socket, full queues left out."""
+        return spaces.ask(spaces.ALL, _discarded, only=self._netns or None).by_inode
+
+
+def _discarded() -> int:
+    counts = netstat.counters()
+    return sum(
+        counts.get(f"{udp}.InErrors", 0)
+        - counts.get(f"{udp}.RcvbufErrors", 0)
+        - counts.get(f"{udp}.MemErrors", 0)
+        for udp in ("Udp", "Udp6")
+    )

@@ -32,6 +32,7 @@ from netlab.tracer.session import Capture
 pytestmark = pytest.mark.privileged
 CASES = tomllib.loads(Path(__file__).with_name("udp.toml").read_text())["case"]
 UDP_SEGMENT = 103  # include/uapi/linux/udp.h
+SO_ATTACH_FILTER = 26  # include/uapi/asm-generic/socket.h
 SO_TIMESTAMPING, TX_SOFTWARE = 37, 1 << 1 | 1 << 4  # include/uapi/linux/net_tstamp.h: made, and reported
 GROUP = {4: "239.1.2.3", 6: "ff02::123"}
 
@@ -426,6 +427,32 @@ def test_what_a_program_of_the_sockets_control_group_denies_is_not_counted(
     with pytest.raises(BlockingIOError):
         server.recv(10)
     assert (outgoing.packets_sent, incoming.packets_received) == (sent, 1)
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_what_is_discarded_after_it_was_counted_is_in_the_coverage(
+    net: PracticeNetwork, opened: contextlib.ExitStack, family: plan.Family
+) -> None:
+    peers = Peers(Place(net, family), opened)
+    server, picky = peers.bound(), peers.bound()
+    nothing = ctypes.create_string_buffer(struct.pack("=HBBI", 6, 0, 0, 0))  # BPF_RET: keep 0 bytes
+    picky.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("@HP", 1, ctypes.addressof(nothing)))
+    with netlab.capture(protocol="udp", netns=net.client.netns, backfill=False) as capture:
+        with net.client.entered():
+            raw = opened.enter_context(socket.socket(peers.at.kind, socket.SOCK_RAW, socket.IPPROTO_UDP))
+        size = 500  # shorter ones are checked before their socket is looked for
+        header = struct.pack("!HHHH", 4000, server.getsockname()[1], 8 + size, 0xBAD)
+        raw.sendto(header + bytes(size), (peers.at.home, 0))
+        peers.unbound().sendto(b"?", picky.getsockname())
+        server.settimeout(0.01)
+        with pytest.raises(TimeoutError):
+            server.recv(size)
+        running = capture.connections()
+    for flows in (running, capture.connections()):
+        gaps = netlab.coverage(flows).query("kind == 'approximate'")
+        assert gaps[["what", "count"]].to_numpy().tolist() == [
+            ["packets_received, bytes_received of UDP flows", 2]
+        ]
 
 
 @contextlib.contextmanager
