@@ -34,6 +34,7 @@ _LATE_CONNTRACK = (
     "packets were tracked by a conntrack that was loaded after the start: if it translates, flows are under "
     "translated addresses"
 )
+_ADDED_SINGLY = "packets were added up one by one, those that found their receive queue full as received"
 _SHARED = {"netlab_attempt": ATTEMPT, "netlab_process_key": PROCESS_KEY, "netlab_process": PROCESS}
 _LAYOUTS = {"tcp": {"netlab_change": CHANGE}, "udp": {"netlab_flow_key": FLOW_KEY}}
 _FILES = {socket.IPPROTO_TCP: ["tcp"], socket.IPPROTO_UDP: ["udp"]}
@@ -164,9 +165,9 @@ class Live(Closes):
             (Counter.WHILE_PAUSED, "connections", Gap.UNSEEN, "attempts began while the capture was paused"),
             (
                 Counter.FLOWS_FULL,
-                "receive_drops, error of UDP flows",
+                "packets_received, bytes_received, receive_drops, error of UDP flows",
                 Gap.LOST,
-                f"more than {self._limits.max_open} flows ran at a time: packets were added up one by one",
+                f"more than {self._limits.max_open} flows ran at a time: {_ADDED_SINGLY}",
             ),
             (
                 Counter.PACKET_LOST,

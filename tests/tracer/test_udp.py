@@ -611,6 +611,25 @@ def test_more_flows_than_fit_are_added_up_all_the_same_and_said(
         assert said["count"].tolist() == [3 * (40 - 8)]
 
 
+def test_without_room_a_full_queue_is_not_seen_and_said(
+    net: PracticeNetwork, opened: contextlib.ExitStack
+) -> None:
+    peers = Peers(Place(net, 4), opened)
+    with netlab.capture(protocol="udp", netns=net.client.netns, backfill=False, max_open=1) as capture:
+        alone, server = peers.bound(), peers.bound()
+        alone.sendto(b"?", alone.getsockname())
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client = peers.connected(server)
+        for _ in range(100):
+            client.send(bytes(200))
+        flows = capture.connections()
+    incoming = flows.query("direction == 'incoming'")
+    assert incoming[["packets_received", "receive_drops"]].to_numpy().tolist() == [[100, 0]]
+    gap = netlab.coverage(flows).query("kind == 'lost'").iloc[0]
+    assert "packets_received, bytes_received, receive_drops" in gap["what"]
+    assert "receive queue full" in gap["detail"]
+
+
 def test_a_flow_that_fits_only_later_stays_one_row_and_no_client_is_told_it_twice(
     net: PracticeNetwork, opened: contextlib.ExitStack
 ) -> None:
