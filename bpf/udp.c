@@ -128,7 +128,9 @@ static __always_inline bool netlab_read_packet(struct netlab_packet *packet, str
 	packet->key.version = skb->protocol == netlab_ntohs(NETLAB_ETH_IP) ? 4 : 6;
 	packet->key.cookie = bpf_get_socket_cookie(skb);
 	packet->bytes = skb->len - (u16)(transport - network) - NETLAB_UDP_HEADER;
-	packet->packets = skb->gso_segs > 1 ? skb->gso_segs : 1;
+	packet->packets = 1;	/* gso_segs would not do: it is 0 where a virtual machine has sent */
+	if (skb->gso_size && packet->bytes)
+		packet->packets = (packet->bytes + skb->gso_size - 1) / skb->gso_size;
 	netlab_read_addresses(packet, skb, outgoing);
 	bpf_skb_load_bytes(skb, (u16)(transport - network), ports, sizeof(ports));
 	packet->key.local_port = netlab_ntohs(outgoing ? ports[0] : ports[1]);

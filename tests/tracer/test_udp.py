@@ -6,6 +6,7 @@ import array
 import contextlib
 import ctypes
 import errno
+import fcntl
 import os
 import signal
 import socket
@@ -21,6 +22,8 @@ import pytest
 from groups import unified
 from loopback import cookie
 from places import Place, told
+from scapy.layers.inet import IP, UDP
+from scapy.utils import checksum
 
 import netlab
 from netlab.kernel import capabilities, syscall
@@ -31,7 +34,9 @@ from netlab.tracer.session import Capture
 
 pytestmark = pytest.mark.privileged
 CASES = tomllib.loads(Path(__file__).with_name("udp.toml").read_text())["case"]
-UDP_SEGMENT = 103  # include/uapi/linux/udp.h
+UDP_SEGMENT, UDP_GRO = 103, 104  # include/uapi/linux/udp.h
+TUNSETIFF, TUNSETOFFLOAD = 0x400454CA, 0x400454D0  # include/uapi/linux/if_tun.h, as are
+TUN_WITH_OFFLOAD, TUN_UDP_SEGMENTS = 0x0001 | 0x1000 | 0x4000, 0x01 | 0x20 | 0x40
 SO_ATTACH_FILTER = 26  # include/uapi/asm-generic/socket.h
 SO_TIMESTAMPING, TX_SOFTWARE = 37, 1 << 1 | 1 << 4  # include/uapi/linux/net_tstamp.h: made, and reported
 GROUP = {4: "239.1.2.3", 6: "ff02::123"}
@@ -405,6 +410,33 @@ def test_datagrams_that_find_the_receive_queue_full_are_drops_and_not_received(
     assert incoming["packets_received"] == waiting
     assert incoming["bytes_received"] == 200 * waiting
     assert incoming["receive_drops"] == 100 - waiting > 0
+
+
+def test_datagrams_that_a_virtual_machine_hands_over_as_one_are_counted_as_many(
+    net: PracticeNetwork, capture: Capture, opened: contextlib.ExitStack
+) -> None:
+    peers, start = Peers(Place(net, 4), opened), pd.Timestamp.now("UTC")
+    with net.client.entered():
+        tun = os.open("/dev/net/tun", os.O_RDWR)
+    opened.callback(os.close, tun)
+    fcntl.ioctl(tun, TUNSETIFF, struct.pack("16sH14x", b"machine", TUN_WITH_OFFLOAD))
+    fcntl.ioctl(tun, TUNSETOFFLOAD, TUN_UDP_SEGMENTS)
+    peers.at.run("ip", "address", "add", "198.18.77.1/24", "dev", "machine")
+    peers.at.run("ip", "link", "set", "machine", "up")
+    receiver = peers.unbound()
+    receiver.bind(("198.18.77.1", 0))
+    receiver.setsockopt(socket.IPPROTO_UDP, UDP_GRO, 1)
+    packet = IP(src="198.18.77.2", dst="198.18.77.1") / UDP(sport=9, dport=receiver.getsockname()[1])
+    whole = bytearray(bytes(packet / bytes(2500)))
+    pseudo = struct.pack(
+        "!4s4sHH", *(socket.inet_aton(end) for end in (packet.src, packet.dst)), 17, 8 + 2500
+    )
+    whole[26:28] = struct.pack("!H", ~checksum(pseudo) & 0xFFFF)  # the receiver is asked to do the rest
+    os.write(tun, struct.pack("=BBHHHH", 1, 5, 28, 1000, 20, 6) + whole)  # struct virtio_net_hdr
+    assert len(receiver.recv(3000)) == 2500
+
+    (received,) = flows_since(capture, net, start).itertuples()
+    assert (received.packets_received, received.bytes_received) == (3, 2500)
 
 
 @pytest.mark.parametrize(("hook", "sent"), [(CgroupHook.INET_EGRESS, 1), (CgroupHook.INET_INGRESS, 4)])
