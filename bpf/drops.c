@@ -82,7 +82,7 @@ BPF_HASH(netlab_drops, struct netlab_drop_key, struct netlab_drop_count, NETLAB_
 /* Nothing is lost silently; keep in step with tracer/layout.py. */
 enum netlab_drop_counter {
 	NETLAB_DROPS_FULL,	/* a packet's kind of drop did not fit into the map */
-	NETLAB_DROPS_UNREAD,	/* an IP packet whose headers could not be read, or its ports when those are asked for */
+	NETLAB_DROPS_UNREAD,	/* an IP packet of which something that is asked for could not be read */
 	NETLAB_DROPS_WHILE_PAUSED,
 	NETLAB_DROP_COUNTERS,
 };
@@ -125,12 +125,16 @@ static __always_inline bool netlab_drop_is_wanted(struct netlab_drop_key *key)
 {
 	bool ported = netlab_drop_has_ports(key->protocol);
 
-	if (!NETLAB_WANTED_NETNS(key->netns))
-		return false;
 	if (!NETLAB_WANTED_PORT(ported ? key->sport : 0) && !NETLAB_WANTED_PORT(ported ? key->dport : 0))
 		return false;
-	return netlab_drop_has_wanted_ends(key, key->src, key->dst) ||
-	       netlab_drop_has_wanted_ends(key, key->dst, key->src);
+	if (!netlab_drop_has_wanted_ends(key, key->src, key->dst) &&
+	    !netlab_drop_has_wanted_ends(key, key->dst, key->src))
+		return false;
+	if (NETLAB_WANTED_NETNS(key->netns))
+		return true;
+	if (!key->netns)	/* taken out of a socket's queue: neither a device nor a route is left */
+		netlab_drop_count_loss(NETLAB_DROPS_UNREAD);
+	return false;
 }
 
 static __always_inline void netlab_drop_add(struct netlab_drop_event *event)

@@ -8,6 +8,7 @@
  *
  * Compile-time settings beside those of netlab.h:
  *   NETLAB_CONN_STATUS, NETLAB_CONN_TUPLES  offsets in struct nf_conn, where conntrack was there at the start
+ *   NETLAB_VERDICT  offset in struct bpf_cg_run_ctx, on kernels that keep it there (since 5.18)
  */
 #include "netlab.h"
 
@@ -53,7 +54,7 @@ struct netlab_udp_socket {
 	u64 process_started_ns;
 	u32 pid;
 	u32 uid;
-	u64 flows;		/* how many have begun */
+	u64 flows;		/* how many have begun, and packets that did not fit into the map */
 };
 
 BPF_TABLE("lru_hash", u64, struct netlab_udp_socket, netlab_udp_sockets, NETLAB_OPEN_MAX);
@@ -127,7 +128,9 @@ static __always_inline bool netlab_read_packet(struct netlab_packet *packet, str
 	packet->key.version = skb->protocol == netlab_ntohs(NETLAB_ETH_IP) ? 4 : 6;
 	packet->key.cookie = bpf_get_socket_cookie(skb);
 	packet->bytes = skb->len - (u16)(transport - network) - NETLAB_UDP_HEADER;
-	packet->packets = skb->gso_segs > 1 ? skb->gso_segs : 1;
+	packet->packets = 1;	/* gso_segs would not do: it is 0 where a virtual machine has sent */
+	if (skb->gso_size && packet->bytes)
+		packet->packets = (packet->bytes + skb->gso_size - 1) / skb->gso_size;
 	netlab_read_addresses(packet, skb, outgoing);
 	bpf_skb_load_bytes(skb, (u16)(transport - network), ports, sizeof(ports));
 	packet->key.local_port = netlab_ntohs(outgoing ? ports[0] : ports[1]);
@@ -264,20 +267,33 @@ static __always_inline void netlab_begin_flow(struct netlab_packet *packet, stru
 	flow.direction = outgoing ? NETLAB_OUTGOING : NETLAB_INCOMING;
 	netlab_add(&flow, packet, outgoing);
 	failed = netlab_flows.insert(&packet->key, &flow);
-	if (!failed) {
-		socket = netlab_udp_sockets.lookup(&packet->key.cookie);
-		if (socket)
-			__sync_fetch_and_add(&socket->flows, 1);
-		return;
-	}
 	known = failed == -NETLAB_EEXIST ? netlab_flows.lookup(&packet->key) : NULL;
 	if (known) {
 		netlab_add(known, packet, outgoing);	/* another CPU was faster */
 		return;
 	}
+	socket = netlab_udp_sockets.lookup(&packet->key.cookie);
+	if (socket)
+		__sync_fetch_and_add(&socket->flows, 1);
+	if (!failed)
+		return;
 	netlab_count(NETLAB_FLOWS_FULL);
 	if (netlab_flow_reports.ringbuf_output(&flow, sizeof(flow), BPF_RB_NO_WAKEUP))
 		netlab_count(NETLAB_PACKET_LOST);
+}
+
+/* A control group below the root may have a program of its own; it has run by now, and ours runs whatever it says. */
+static __always_inline bool netlab_is_denied(void)
+{
+	s32 verdict = 0;
+#ifdef NETLAB_VERDICT
+	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+	struct bpf_run_ctx *run = NULL;
+
+	NETLAB_READ(run, task->bpf_ctx);
+	bpf_probe_read_kernel(&verdict, sizeof(verdict), (void *)run + NETLAB_VERDICT);
+#endif
+	return verdict != 0;
 }
 
 static __always_inline int netlab_datagram(struct __sk_buff *skb, bool outgoing)
@@ -287,8 +303,11 @@ static __always_inline int netlab_datagram(struct __sk_buff *skb, bool outgoing)
 	u64 socket = (u64)skb->sk, number = 0;
 	u32 zero = 0;
 
-	if (!netlab_read_packet(&packet, skb, outgoing))
+	if (!netlab_read_packet(&packet, skb, outgoing) || netlab_is_denied())
 		return 1;
+	arrived = outgoing ? NULL : netlab_arrived.lookup(&zero);
+	if (arrived)	/* also one that nobody wants: it is not the one before it that is refused */
+		__builtin_memcpy(arrived, &packet, sizeof(packet));
 	if (!NETLAB_WANTED_PORT(packet.key.local_port) && !NETLAB_WANTED_PORT(packet.key.remote_port))
 		return 1;
 	bpf_probe_read_kernel(&number, sizeof(number), &socket);	/* the verifier guards skb->sk, not a number */
@@ -299,9 +318,6 @@ static __always_inline int netlab_datagram(struct __sk_buff *skb, bool outgoing)
 		netlab_add(flow, &packet, outgoing);
 	if (outgoing && flow && flow->pid_source != NETLAB_PID_SEND && netlab_sent_by_process((struct sock *)number))
 		netlab_read_sender(flow);
-	arrived = outgoing ? NULL : netlab_arrived.lookup(&zero);
-	if (arrived)
-		__builtin_memcpy(arrived, &packet, sizeof(packet));
 	return 1;
 }
 
@@ -376,13 +392,15 @@ int netlab_socket_error(struct bpf_raw_tracepoint_args *ctx)
 	struct netlab_flow_key key = {};
 	struct netlab_attempt *flow;
 	u16 protocol = 0;
+	s32 error = 0;
 
 	NETLAB_READ(protocol, sk->sk_protocol);
-	if (protocol != IPPROTO_UDP || !netlab_read_connected(&key, sk))
-		return 0;
+	NETLAB_READ(error, sk->sk_err);
+	if (protocol != IPPROTO_UDP || !error || !netlab_read_connected(&key, sk))
+		return 0;	/* a packet's timestamp is reported as an error, too, with none */
 	flow = netlab_flows.lookup(&key);
 	if (flow)
-		NETLAB_READ(flow->error, sk->sk_err);
+		flow->error = error;
 	return 0;
 }
 
@@ -408,7 +426,8 @@ int netlab_udp_created(struct bpf_sock *ctx)
 
 /*
  * The last descriptor of a socket is closed. The one flow of a connected socket, which most clients have, ends here; the
- * flows of others user space finds by their socket.
+ * flows of others user space finds by their socket. So it does where more than answers comes in: until the socket
+ * is gone another CPU may count a packet in the middle of this.
  */
 int netlab_udp_released(struct bpf_sock *ctx)
 {
@@ -427,6 +446,8 @@ int netlab_udp_released(struct bpf_sock *ctx)
 	report.cookie = cookie;
 	if (socket && socket->flows == 1 && netlab_read_connected(&key, (struct sock *)number)) {
 		flow = netlab_flows.lookup(&key);
+		if (flow && flow->packets_received > flow->packets_sent)
+			flow = NULL;
 		if (flow)
 			__builtin_memcpy(&report, flow, sizeof(report));
 	}

@@ -149,7 +149,7 @@ _OVERFLOW = "SKB_DROP_REASON_TCP_LISTEN_OVERFLOW"
 _NO_ROOM = (
     "connections that listeners on any port had no room for: of SYNs the kernel only counts it (ListenDrops)"
 )
-_UNREAD = "IP packets whose headers could not be read, or their ports when those are asked for"
+_UNREAD = "IP packets whose headers, or ports or network namespace where asked for, could not be read"
 _MISSED = "packets were dropped in the middle of another drop on the same CPU"
 _OF_OTHERS = "packets have no owner and no direction: drops of other processes' connections are in it too"
 _HIDDEN = "/proc/kallsyms hides the functions' addresses (kernel.kptr_restrict), or the module is gone"

@@ -24,7 +24,7 @@ from netlab.tracer.limits import Limits
 from netlab.tracer.owners import Processes
 from netlab.tracer.records import Attempts, joined
 from netlab.tracer.tcp import TcpSource
-from netlab.tracer.udp import UdpSource
+from netlab.tracer.udp import UdpSource, verdict_macro
 
 _DRAIN_EVERY_S = 0.05
 _TRIM_EVERY_S = 30.0
@@ -34,6 +34,7 @@ _LATE_CONNTRACK = (
     "packets were tracked by a conntrack that was loaded after the start: if it translates, flows are under "
     "translated addresses"
 )
+_ADDED_SINGLY = "packets were added up one by one, those that found their receive queue full as received"
 _SHARED = {"netlab_attempt": ATTEMPT, "netlab_process_key": PROCESS_KEY, "netlab_process": PROCESS}
 _LAYOUTS = {"tcp": {"netlab_change": CHANGE}, "udp": {"netlab_flow_key": FLOW_KEY}}
 _FILES = {socket.IPPROTO_TCP: ["tcp"], socket.IPPROTO_UDP: ["udp"]}
@@ -164,9 +165,9 @@ class Live(Closes):
             (Counter.WHILE_PAUSED, "connections", Gap.UNSEEN, "attempts began while the capture was paused"),
             (
                 Counter.FLOWS_FULL,
-                "receive_drops, error of UDP flows",
+                "packets_received, bytes_received, receive_drops, error of UDP flows",
                 Gap.LOST,
-                f"more than {self._limits.max_open} flows ran at a time: packets were added up one by one",
+                f"more than {self._limits.max_open} flows ran at a time: {_ADDED_SINGLY}",
             ),
             (
                 Counter.PACKET_LOST,
@@ -259,6 +260,7 @@ def kernel_macros(*, changes: bool = False) -> dict[str, str]:
         "NETLAB_PARENT(node)": f"(node)->{parent}",
         "NETLAB_TOTAL_RTO(tp)": "(tp)->total_rto" if counted else f"{NOT_COUNTED}U",
         **_conntrack_macros(),
+        **verdict_macro(),
     }
 
 

@@ -19,6 +19,7 @@ _CONNECT_S = 1.0  # from connect() to the SYN it takes microseconds
 _NEVER = np.iinfo(np.uint64).max
 _FLOW = ["cookie", "local_address", "remote_address", "local_port", "remote_port"]
 _ADDED = ["bytes_sent", "bytes_received", "packets_sent", "packets_received", "receive_drops"]
+_LATEST = ["last_ns", "closed_ns", "error"]  # 0 in the parts that do not know it
 _STARTED = [
     "opened_ns",
     "established_ns",
@@ -55,21 +56,32 @@ def put(attempts: Attempts, *, into: Attempts) -> None:
 def summed(flows: Attempts) -> Attempts:
     """Put the records of each UDP flow together: those of one socket and one tuple."""
     flows = chosen(flows, np.argsort(flows["opened_ns"], kind="stable"))
-    tuples = [flows[name].view("S16").ravel() if "address" in name else flows[name] for name in _FLOW]
-    places, distinct = pd.MultiIndex.from_arrays(tuples).factorize()
+    places, distinct = _flows(flows).factorize()
     if len(distinct) == len(flows):
         return flows
     together = chosen(flows, np.unique(places, return_index=True)[1])
     for name in _ADDED:
         together[name] = 0
         np.add.at(together[name], places, flows[name])
-    np.maximum.at(together["last_ns"], places, flows["last_ns"])
+    for name in _LATEST:
+        np.maximum.at(together[name], places, flows[name])
     other_way = flows["direction"] != together["direction"][places]
     answered = np.where(other_way, flows["opened_ns"], flows["established_ns"])
     together["established_ns"] = _NEVER
     np.minimum.at(together["established_ns"], places, np.where(answered, answered, _NEVER))
     together["established_ns"][together["established_ns"] == _NEVER] = 0
     return together
+
+
+def same_flow(parts: Attempts, flows: Attempts) -> npt.NDArray[np.bool_]:
+    """Tell which *parts* are of one of the UDP *flows*: of its socket and its tuple."""
+    theirs: npt.NDArray[np.bool_] = _flows(parts).isin(_flows(flows))
+    return theirs
+
+
+def _flows(attempts: Attempts) -> pd.MultiIndex:
+    tuples = [attempts[name].view("S16").ravel() if "address" in name else attempts[name] for name in _FLOW]
+    return pd.MultiIndex.from_arrays(tuples)
 
 
 def adopt(starts: Attempts, reports: Attempts) -> tuple[Attempts, Attempts]:

@@ -11,13 +11,13 @@ import numpy.typing as npt
 
 from netlab.errors import CapabilityError, KernelError
 from netlab.frames import Gap, Missing
-from netlab.kernel import capabilities, clock
+from netlab.kernel import btf, capabilities, clock, netstat, spaces
 from netlab.kernel.bpf import CgroupHook, Program
 from netlab.tracer.closed import Closed
 from netlab.tracer.filters import Filter
 from netlab.tracer.idle import UdpTimeouts
 from netlab.tracer.layout import ATTEMPT, FLOW_KEY, Direction
-from netlab.tracer.records import Attempts, chosen, joined, summed
+from netlab.tracer.records import Attempts, chosen, joined, same_flow, summed
 
 _FLOW_HOOKS = {
     "netlab_udp_created": CgroupHook.SOCK_CREATE,
@@ -30,6 +30,19 @@ _TRACEPOINTS = {
     "netlab_socket_error": ("inet_sk_error_report", "error"),
 }
 _SWEEP_EVERY_S = 2.0
+_COUNTED = "packets, bytes of UDP flows"
+_RECEIVED = "packets_received, bytes_received of UDP flows"
+_DISCARDED = (
+    "datagrams were discarded at their socket, for a wrong checksum or by its own filter: at most so many "
+    "are counted as received"
+)
+_DENIED_TOO = "before Linux 5.18 what programs of control groups deny, such as IPAddressDeny=, is counted too"
+
+
+def verdict_macro() -> dict[str, str]:
+    """Return where this kernel keeps what programs of control groups said of a packet, if it does."""
+    kept = btf.has_field("task_struct", "bpf_ctx") and btf.has_field("bpf_cg_run_ctx", "retval")
+    return {"NETLAB_VERDICT": "__builtin_offsetof(struct bpf_cg_run_ctx, retval)"} if kept else {}
 
 
 class UdpSource:
@@ -37,9 +50,8 @@ class UdpSource:
 
     def __init__(self, program: Program, wanted: Filter, ended: Closed) -> None:
         self._program, self._ended = program, ended
-        self._wanted = replace(
-            wanted, direction=Direction.UNKNOWN
-        )  # of older sockets it is told from the ports
+        # Of older sockets the direction is told from the ports.
+        self._wanted = replace(wanted, direction=Direction.UNKNOWN)
         self._missing: list[Missing] = []
         self._released = np.empty(0, ATTEMPT)  # sockets that were closed: cookie and moment
         self._single = np.empty(0, ATTEMPT)  # flows that did not fit into the map, added up here
@@ -47,6 +59,8 @@ class UdpSource:
         self._last_open: Attempts | None = None
         self._lock = threading.RLock()
         self._timeouts = UdpTimeouts()
+        self._discarded_before = self._discarded()
+        self._last_discarded: dict[int, int] | None = None
         self._next_sweep = 0.0
         self._reports = program.ring("netlab_flow_reports", ATTEMPT)
         self._flows = program.map("netlab_flows", FLOW_KEY, ATTEMPT)
@@ -61,6 +75,8 @@ class UdpSource:
             )
         for function, hook in _FLOW_HOOKS.items():
             self._program.attach_cgroup(function, root, hook)
+        if not verdict_macro():
+            self._missing.append(Missing(_COUNTED, Gap.APPROXIMATE, None, _DENIED_TOO))
         for function, (event, lack) in _TRACEPOINTS.items():
             try:
                 self._program.attach_raw_tracepoint(function, event)
@@ -81,7 +97,17 @@ class UdpSource:
         ended, empty = reports["closed_ns"] != 0, reports["opened_ns"] == 0
         self._released = joined([self._released, chosen(reports, empty)])
         self._single = summed(joined([self._single, chosen(reports, ~ended)]))
-        self._append(chosen(reports, ended & ~empty))
+        flows = chosen(reports, ended & ~empty)
+        self._append(self._whole(flows, flows))
+
+    def _whole(self, parts: Attempts, flows: Attempts) -> Attempts:
+        """Put to the *parts* of ended *flows* what was added up here of them."""
+        if not len(self._single):
+            return parts
+        theirs = same_flow(self._single, flows)
+        whole = summed(joined([parts, chosen(self._single, theirs)]))
+        self._single = chosen(self._single, ~theirs)
+        return whole
 
     def _sweep(self) -> Attempts:
         """Move the flows that have ended out of the map, and return the others.
@@ -89,18 +115,19 @@ class UdpSource:
         A flow whose socket is closed ended then; an idle one ended with its last packet.
         """
         self._next_sweep = time.monotonic() + _SWEEP_EVERY_S
+        self._take_reports()
+        settled = len(self._released)  # every flow of these is in the map by now
         keys, flows = self._flows.items()
         self._take_reports()  # after the map: what leaves it meanwhile is then in both, and counted once
-        over = self._are_over(flows)
+        running = summed(joined([flows, self._single])) if len(self._single) else flows
+        over = self._are_over(running)
         if over.any():
-            taken = self._flows.take(keys[over])  # once more, and at once: a packet may have come meanwhile
-            self._end(taken)
-            flows = chosen(flows, ~over)
-        single_over = self._are_over(self._single)
-        self._end(chosen(self._single, single_over))
-        self._single = chosen(self._single, ~single_over)
-        self._released = self._released[:0]
-        return summed(joined([flows, self._single])) if len(self._single) else flows
+            gone = chosen(running, over)
+            theirs = over if running is flows else same_flow(flows, gone)
+            taken = self._flows.take(keys[theirs])  # once more, and at once: a packet may have come meanwhile
+            self._end(self._whole(taken, gone))
+        self._released = self._released[settled:]  # the map was read too early for some flows of the others
+        return chosen(running, ~over)
 
     def _are_over(self, flows: Attempts) -> npt.NDArray[np.bool_]:
         if not len(flows):
@@ -145,8 +172,26 @@ class UdpSource:
 
     def last(self) -> None:
         """Keep the running flows, whose map goes away."""
-        self._last_open = self.open()
+        self._last_open, self._last_discarded = self.open(), self._discarded()
 
     def losses(self) -> list[Missing]:
         """Say what this source cannot see."""
-        return self._missing
+        now = self._discarded() if self._last_discarded is None else self._last_discarded
+        discarded = sum(count - self._discarded_before.get(inode, 0) for inode, count in now.items())
+        if not discarded:
+            return self._missing
+        return [*self._missing, Missing(_RECEIVED, Gap.APPROXIMATE, discarded, _DISCARDED)]
+
+    def _discarded(self) -> dict[int, int]:
+        """Return how many datagrams each namespace discarded at their socket, full queues left out."""
+        return spaces.ask(spaces.ALL, _discarded, only=self._wanted.netns or None).by_inode
+
+
+def _discarded() -> int:
+    counts = netstat.counters()
+    return sum(
+        counts.get(f"{udp}.InErrors", 0)
+        - counts.get(f"{udp}.RcvbufErrors", 0)
+        - counts.get(f"{udp}.MemErrors", 0)
+        for udp in ("Udp", "Udp6")
+    )

@@ -405,7 +405,7 @@ def test_captures_start_in_several_threads_at_once(echo: Echo) -> None:
 def test_an_interrupt_in_the_last_look_still_detaches(echo: Echo, monkeypatch: pytest.MonkeyPatch) -> None:
     capture = netlab.capture(port=echo.port).start()
 
-    def interrupted(_only: object) -> None:
+    def interrupted(_only: object, **_: object) -> None:
         raise KeyboardInterrupt
 
     echo.talk(4, 1)
@@ -422,7 +422,7 @@ def test_an_interrupt_in_the_last_look_still_detaches(echo: Echo, monkeypatch: p
 def test_a_start_that_was_interrupted_is_none_and_can_be_made_again(
     echo: Echo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted() -> None:
+    def interrupted(**_: object) -> None:
         raise KeyboardInterrupt
 
     capture = netlab.capture(port=echo.port)

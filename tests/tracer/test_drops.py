@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import socket
+import struct
 import subprocess
 import time
 import tomllib
@@ -318,6 +319,22 @@ def test_the_loopbacks_of_two_namespaces_are_not_mixed_up(net: PracticeNetwork) 
     assert waiting["netns"].tolist() == [host.inode for host in hosts]
     assert waiting["reason"].str.count("dropped here by nft").eq(1).all()
     assert not waiting["reason"].str.contains("in network namespace").any()
+
+
+def test_packets_of_no_known_namespace_are_counted_where_one_is_asked_for(net: PracticeNetwork) -> None:
+    size, port = 500, 21_002  # shorter ones have their checksum tested before they are in a queue
+    with (
+        net.db.entered(),
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server,
+        socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_UDP) as raw,
+        netlab.capture(drops=True, port=port, netns=net.db.netns) as capture,
+    ):
+        server.bind((LOOPBACK[4], port))
+        server.settimeout(0.01)
+        raw.sendto(struct.pack("!HHHH", 9, port, 8 + size, 0xBAD) + bytes(size), (LOOPBACK[4], 0))
+        with pytest.raises(TimeoutError):
+            server.recv(size)
+        assert coverage_of(capture) == {"lost": 1}
 
 
 def coverage_of(capture: Capture) -> dict[str, int]:

@@ -112,7 +112,11 @@ def test_every_socket_is_exactly_one_row(places: list[tuple[bool, bool, bool]]) 
         )
     )
     before = listed(
-        *({"cookie": row["cookie"]} for row, (_, _, was) in zip(rows, places, strict=True) if was)
+        *(
+            {"cookie": row["cookie"], "remote_port": 80}
+            for row, (_, _, was) in zip(rows, places, strict=True)
+            if was
+        )
     )
 
     table = merge(closed, opened, before, Snapshot.empty(), now_ns=0)

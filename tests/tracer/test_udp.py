@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import array
 import contextlib
+import ctypes
+import errno
+import fcntl
 import os
+import signal
 import socket
 import struct
 import time
@@ -15,17 +19,26 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from groups import unified
 from loopback import cookie
 from places import Place, told
+from scapy.layers.inet import IP, UDP
+from scapy.utils import checksum
 
 import netlab
+from netlab.kernel import capabilities, syscall
+from netlab.kernel.bpf import CgroupHook
 from netlab.lab import plan
 from netlab.lab.network import PracticeNetwork
 from netlab.tracer.session import Capture
 
 pytestmark = pytest.mark.privileged
 CASES = tomllib.loads(Path(__file__).with_name("udp.toml").read_text())["case"]
-UDP_SEGMENT = 103  # include/uapi/linux/udp.h
+UDP_SEGMENT, UDP_GRO = 103, 104  # include/uapi/linux/udp.h
+TUNSETIFF, TUNSETOFFLOAD = 0x400454CA, 0x400454D0  # include/uapi/linux/if_tun.h, as are
+TUN_WITH_OFFLOAD, TUN_UDP_SEGMENTS = 0x0001 | 0x1000 | 0x4000, 0x01 | 0x20 | 0x40
+SO_ATTACH_FILTER = 26  # include/uapi/asm-generic/socket.h
+SO_TIMESTAMPING, TX_SOFTWARE = 37, 1 << 1 | 1 << 4  # include/uapi/linux/net_tstamp.h: made, and reported
 GROUP = {4: "239.1.2.3", 6: "ff02::123"}
 
 
@@ -343,6 +356,40 @@ def test_reused_ports_count_each_datagram_for_the_socket_that_got_it(
         assert mine["packets_received"].sum() == waiting > 0
 
 
+def test_a_full_queue_takes_nothing_from_the_flow_that_was_asked_for(
+    net: PracticeNetwork, opened: contextlib.ExitStack
+) -> None:
+    peers = Peers(Place(net, 4), opened)
+    server, wanted, other = peers.bound(), peers.bound(), peers.bound()
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    port = wanted.getsockname()[1]
+    with netlab.capture(protocol="udp", netns=net.client.netns, backfill=False, port=port) as capture:
+        wanted.sendto(bytes(100), server.getsockname())
+        for _ in range(100):
+            other.sendto(bytes(100), server.getsockname())
+        flows = capture.connections()
+    received = flows.query("direction == 'incoming'")[["packets_received", "bytes_received", "receive_drops"]]
+    assert received.to_numpy().tolist() == [[1, 100, 0]]
+
+
+def test_an_error_stays_when_the_kernel_reports_a_timestamp(
+    net: PracticeNetwork, capture: Capture, opened: contextlib.ExitStack
+) -> None:
+    peers = Peers(Place(net, 4), opened)
+    start, closed = pd.Timestamp.now("UTC"), peers.bound()
+    client = peers.connected(closed)
+    closed.close()
+    client.send(b"?")
+    assert client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.ECONNREFUSED
+    opened.enter_context(peers.at.socket(socket.SOCK_DGRAM)).bind(client.getpeername())
+    client.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPING, TX_SOFTWARE)
+    client.send(b"?")
+    client.recvmsg(1, 1024, socket.MSG_ERRQUEUE)  # it is there
+
+    outgoing = flows_since(capture, net, start).query("direction == 'outgoing'")
+    assert outgoing[["packets_sent", "error"]].to_numpy().tolist() == [[2, "ECONNREFUSED"]]
+
+
 @pytest.mark.parametrize("family", [4, 6])
 def test_datagrams_that_find_the_receive_queue_full_are_drops_and_not_received(
     net: PracticeNetwork, capture: Capture, opened: contextlib.ExitStack, family: plan.Family
@@ -363,6 +410,111 @@ def test_datagrams_that_find_the_receive_queue_full_are_drops_and_not_received(
     assert incoming["packets_received"] == waiting
     assert incoming["bytes_received"] == 200 * waiting
     assert incoming["receive_drops"] == 100 - waiting > 0
+
+
+def test_datagrams_that_a_virtual_machine_hands_over_as_one_are_counted_as_many(
+    net: PracticeNetwork, capture: Capture, opened: contextlib.ExitStack
+) -> None:
+    peers, start = Peers(Place(net, 4), opened), pd.Timestamp.now("UTC")
+    with net.client.entered():
+        tun = os.open("/dev/net/tun", os.O_RDWR)
+    opened.callback(os.close, tun)
+    fcntl.ioctl(tun, TUNSETIFF, struct.pack("16sH14x", b"machine", TUN_WITH_OFFLOAD))
+    fcntl.ioctl(tun, TUNSETOFFLOAD, TUN_UDP_SEGMENTS)
+    peers.at.run("ip", "address", "add", "198.18.77.1/24", "dev", "machine")
+    peers.at.run("ip", "link", "set", "machine", "up")
+    receiver = peers.unbound()
+    receiver.bind(("198.18.77.1", 0))
+    receiver.setsockopt(socket.IPPROTO_UDP, UDP_GRO, 1)
+    packet = IP(src="198.18.77.2", dst="198.18.77.1") / UDP(sport=9, dport=receiver.getsockname()[1])
+    whole = bytearray(bytes(packet / bytes(2500)))
+    pseudo = struct.pack(
+        "!4s4sHH", *(socket.inet_aton(end) for end in (packet.src, packet.dst)), 17, 8 + 2500
+    )
+    whole[26:28] = struct.pack("!H", ~checksum(pseudo) & 0xFFFF)  # the receiver is asked to do the rest
+    os.write(tun, struct.pack("=BBHHHH", 1, 5, 28, 1000, 20, 6) + whole)  # struct virtio_net_hdr
+    assert len(receiver.recv(3000)) == 2500
+
+    (received,) = flows_since(capture, net, start).itertuples()
+    assert (received.packets_received, received.bytes_received) == (3, 2500)
+
+
+@pytest.mark.parametrize(("hook", "sent"), [(CgroupHook.INET_EGRESS, 1), (CgroupHook.INET_INGRESS, 4)])
+def test_what_a_program_of_the_sockets_control_group_denies_is_not_counted(
+    net: PracticeNetwork, capture: Capture, opened: contextlib.ExitStack, hook: CgroupHook, sent: int
+) -> None:
+    peers, group = Peers(Place(net, 4), opened), opened.enter_context(unified()).make("denied")
+    start = pd.Timestamp.now("UTC")
+    with inside(group):  # a socket stays in the group that it was made in
+        server, client = peers.bound(), peers.unbound()
+    with denied(group, hook):
+        for _ in range(3):
+            with contextlib.suppress(PermissionError):
+                client.sendto(b"?", server.getsockname())
+    client.sendto(b"?", server.getsockname())
+    server.recv(10)
+
+    outgoing, incoming = flows_since(capture, net, start).sort_values("direction").itertuples()
+    server.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        server.recv(10)
+    assert (outgoing.packets_sent, incoming.packets_received) == (sent, 1)
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_what_is_discarded_after_it_was_counted_is_in_the_coverage(
+    net: PracticeNetwork, opened: contextlib.ExitStack, family: plan.Family
+) -> None:
+    peers = Peers(Place(net, family), opened)
+    server, picky = peers.bound(), peers.bound()
+    nothing = ctypes.create_string_buffer(struct.pack("=HBBI", 6, 0, 0, 0))  # BPF_RET: keep 0 bytes
+    picky.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("@HP", 1, ctypes.addressof(nothing)))
+    with netlab.capture(protocol="udp", netns=net.client.netns, backfill=False) as capture:
+        with net.client.entered():
+            raw = opened.enter_context(socket.socket(peers.at.kind, socket.SOCK_RAW, socket.IPPROTO_UDP))
+        size = 500  # shorter ones are checked before their socket is looked for
+        header = struct.pack("!HHHH", 4000, server.getsockname()[1], 8 + size, 0xBAD)
+        raw.sendto(header + bytes(size), (peers.at.home, 0))
+        peers.unbound().sendto(b"?", picky.getsockname())
+        server.settimeout(0.01)
+        with pytest.raises(TimeoutError):
+            server.recv(size)
+        running = capture.connections()
+    for flows in (running, capture.connections()):
+        gaps = netlab.coverage(flows).query("kind == 'approximate'")
+        assert gaps[["what", "count"]].to_numpy().tolist() == [
+            ["packets_received, bytes_received of UDP flows", 2]
+        ]
+
+
+@contextlib.contextmanager
+def inside(group: Path) -> Iterator[None]:
+    """Be in a control group for a while."""
+    (group / "cgroup.procs").write_text(str(os.getpid()))
+    try:
+        yield
+    finally:
+        (capabilities.cgroup2_mount() / "cgroup.procs").write_text(str(os.getpid()))
+
+
+@contextlib.contextmanager
+def denied(group: Path, hook: CgroupHook) -> Iterator[None]:
+    """Deny every packet of a control group, as systemd's IPAddressDeny= does."""
+    return_0 = struct.pack("=QQ", 0xB7, 0x95)  # r0 = 0; exit
+    program, free = ctypes.create_string_buffer(return_0, 16), ctypes.create_string_buffer(b"GPL")
+    skb, commands = 8, {"load": 5, "link": 28}  # include/uapi/linux/bpf.h
+    places = ctypes.addressof(program), ctypes.addressof(free)
+    loaded = syscall.bpf(
+        commands["load"], struct.pack("=IIQQIIQII16xII", skb, 2, *places, 0, 0, 0, 0, 0, 0, hook)
+    )
+    at = os.open(group, os.O_RDONLY)
+    link = syscall.bpf(commands["link"], struct.pack("=IIII", loaded, at, hook, 0))
+    assert loaded > 0 < link
+    try:
+        yield
+    finally:
+        for descriptor in (link, at, loaded):
+            os.close(descriptor)
 
 
 def test_the_owner_is_who_sends_and_a_shared_socket_is_one_row(
@@ -489,6 +641,117 @@ def test_more_flows_than_fit_are_added_up_all_the_same_and_said(
         gaps = netlab.coverage(flows)
         said = gaps[gaps["detail"].str.contains("more than 8 flows")]
         assert said["count"].tolist() == [3 * (40 - 8)]
+
+
+def test_without_room_a_full_queue_is_not_seen_and_said(
+    net: PracticeNetwork, opened: contextlib.ExitStack
+) -> None:
+    peers = Peers(Place(net, 4), opened)
+    with netlab.capture(protocol="udp", netns=net.client.netns, backfill=False, max_open=1) as capture:
+        alone, server = peers.bound(), peers.bound()
+        alone.sendto(b"?", alone.getsockname())
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client = peers.connected(server)
+        for _ in range(100):
+            client.send(bytes(200))
+        flows = capture.connections()
+    incoming = flows.query("direction == 'incoming'")
+    assert incoming[["packets_received", "receive_drops"]].to_numpy().tolist() == [[100, 0]]
+    gap = netlab.coverage(flows).query("kind == 'lost'").iloc[0]
+    assert "packets_received, bytes_received, receive_drops" in gap["what"]
+    assert "receive queue full" in gap["detail"]
+
+
+def test_a_flow_that_fits_only_later_stays_one_row_and_no_client_is_told_it_twice(
+    net: PracticeNetwork, opened: contextlib.ExitStack
+) -> None:
+    peers, room = Peers(Place(net, 4), opened), 8
+    server = peers.bound()
+    with netlab.capture(
+        protocol="udp", netns=net.client.netns, backfill=False, max_open=room, direction="outgoing"
+    ) as capture:
+        capture.register("me")
+        first = [peers.connected(server) for _ in range(room)]
+        for each in first:
+            each.send(b"?")
+        late = peers.connected(server)
+        late.send(bytes(10))  # there is no room
+        for each in first:
+            each.close()
+        told = [capture.delta("me")]
+        late.send(bytes(20))  # now there is
+        told.append(capture.delta("me"))
+        late.close()
+        told.append(capture.delta("me"))
+        flows = capture.connections()
+        assert capture.debug_state("me")["underflows"] == 0
+    assert flows[["bytes_sent", "state"]].to_numpy().tolist() == [[1, "closed"]] * room + [[30, "closed"]]
+    assert pd.concat(told)["delta_bytes_sent"].sum() == flows["bytes_sent"].sum()
+
+
+def test_flows_of_sockets_that_live_shorter_than_a_look_are_closed_as_they_are(
+    net: PracticeNetwork, opened: contextlib.ExitStack
+) -> None:
+    peers, sockets = Peers(Place(net, 4), opened), 10_000
+    place = peers.bound().getsockname()
+    with netlab.capture(
+        protocol="udp", netns=net.client.netns, backfill=False, direction="outgoing"
+    ) as capture:
+        child = os.fork()
+        if not child:
+            with net.client.entered():
+                for _ in range(sockets):
+                    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+                        client.sendto(b"?", place)
+            os._exit(0)
+        while os.waitpid(child, os.WNOHANG) == (0, 0):
+            capture.connections()
+        flows = capture.connections()
+    assert flows["state"].eq("closed").sum() == len(flows) == sockets
+
+
+def test_a_socket_that_is_closed_in_a_flood_is_one_row_and_each_datagram_is_in_it(
+    net: PracticeNetwork, opened: contextlib.ExitStack
+) -> None:
+    peers, sockets = Peers(Place(net, 4), opened), 500
+    sender, place = peers.bound(), peers.bound()
+    home = place.getsockname()
+    place.close()
+    with netlab.capture(protocol="udp", netns=net.client.netns, backfill=False) as capture:
+        before = without_port(net)
+        child = os.fork()
+        if not child:
+            while True:
+                with contextlib.suppress(ConnectionRefusedError):
+                    sender.sendto(b"?", home)
+        try:
+            for _ in range(sockets):
+                with peers.at.socket(socket.SOCK_DGRAM) as receiver:
+                    receiver.settimeout(10)
+                    receiver.bind(home)
+                    receiver.connect(sender.getsockname())
+                    for _ in range(30):
+                        receiver.recv(10)
+        finally:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+        unreceived = without_port(net) - before
+    flows = capture.connections()
+    received = flows.query("direction == 'incoming'")
+    sent = flows.query("direction == 'outgoing'")["packets_sent"].sum()
+    assert received["state"].eq("closed").sum() == len(received) == sockets
+    assert received["packets_received"].sum() + received["receive_drops"].sum() + unreceived == sent
+
+
+def without_port(net: PracticeNetwork) -> int:
+    """Return how many datagrams have found nobody on their port."""
+    with net.client.entered():
+        names, values = [
+            line.split()
+            for line in Path("/proc/thread-self/net/snmp").read_text().splitlines()
+            if line.startswith("Udp:")
+        ]
+    return int(values[names.index("NoPorts")])
 
 
 def test_a_client_gets_what_changed_and_each_flow_closed_once(
