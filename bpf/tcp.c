@@ -2,7 +2,7 @@
 /*
  * TCP connection attempts, from connect() or the end of the handshake to the last state, on hooks that kernels keep stable.
  *
- * Nothing runs per packet: byte and packet counts, round-trip times and retransmissions are the kernel's own,
+ * Nothing runs per packet, and one small program per read(2): counts, round-trip times and retransmissions are the kernel's,
  * read from struct tcp_sock when the state changes. An attempt lives in netlab_open, keyed by its socket's
  * kernel address, and leaves through netlab_reports when the socket reaches TCP_CLOSE.
  *

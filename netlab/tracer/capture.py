@@ -112,7 +112,7 @@ def capture(
     changes come from the raw tracepoint `inet_sock_set_state` (net/ipv4/af_inet.c), counters from the
     kernel's own `struct tcp_sock` at the moment of closing. UDP flows are added up by cgroup_skb programs on
     the root control group, which run for each packet and leave those of TCP at once; with protocol="tcp"
-    nothing runs per packet.
+    nothing runs per packet, and one small program each time that a process has read.
 
     Filters are compiled into the programs; one with more than 64 ranges, networks or other items is applied
     to what they report instead, with the same result.
