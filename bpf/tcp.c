@@ -37,19 +37,11 @@ struct netlab_tcp_copy {
 
 BPF_PERCPU_ARRAY(netlab_tcp_copies, struct netlab_tcp_copy, NETLAB_DEPTHS);
 
-/* Which state change this CPU has taken last: socket and new state in one number, and when. */
-struct netlab_turn {
-	u64 taken;
-	u64 at_ns;
-};
-
 /*
- * A turn is good for the same change only: a socket's memory is soon another socket, though not within this time. A
- * change that was interrupted for longer is taken twice, which does no harm.
+ * Which state change this CPU has taken last: socket and new state in one number. It is good for one change: a socket's
+ * memory is soon another socket. No time limit tells the two apart: a slow machine needs longer than any.
  */
-#define NETLAB_TURN_NS 20000
-
-BPF_PERCPU_ARRAY(netlab_turns, struct netlab_turn, 1);
+BPF_PERCPU_ARRAY(netlab_turns, u64, 1);
 
 struct netlab_change {
 	u64 at_ns;	/* CLOCK_MONOTONIC */
@@ -520,14 +512,13 @@ int netlab_state_changed(struct bpf_raw_tracepoint_args *ctx)
 	struct sock *sk = (struct sock *)ctx->args[0];
 	int after = ctx->args[2];
 	u32 zero = 0;
-	struct netlab_turn *turn = netlab_turns.lookup(&zero);
+	u64 *turn = netlab_turns.lookup(&zero);
 
 	if (!turn)
 		return 0;
-	turn->at_ns = bpf_ktime_get_ns();
-	turn->taken = (u64)sk ^ (u64)after << 56;
+	*turn = (u64)sk ^ (u64)after << 56;
 	if (netlab_is_news(sk, after))
-		netlab_change_of(sk, ctx->args[1], after, turn->at_ns, NETLAB_OUTER);
+		netlab_change_of(sk, ctx->args[1], after, bpf_ktime_get_ns(), NETLAB_OUTER);
 	return 0;
 }
 
@@ -536,21 +527,17 @@ int netlab_state_nested(struct bpf_raw_tracepoint_args *ctx)
 	struct sock *sk = (struct sock *)ctx->args[0];
 	int after = ctx->args[2];
 	u32 zero = 0;
-	u64 now = bpf_ktime_get_ns();
-	struct netlab_turn *turn = netlab_turns.lookup(&zero);
+	u64 *turn = netlab_turns.lookup(&zero);
 
 	if (!turn)
 		return 0;
-	if (turn->taken == ((u64)sk ^ (u64)after << 56)) {
-		u64 key = (u64)sk;
-
-		/* It may have been taken and interrupted for long; then what it began or ended is no more to be done. */
-		if (now - turn->at_ns < NETLAB_TURN_NS || !netlab_open.lookup(&key))
-			return 0;
+	if (*turn == ((u64)sk ^ (u64)after << 56)) {
+		*turn = 0;
+		return 0;
 	}
 	netlab_count(NETLAB_NESTED_CHANGE);
 	if (after != TCP_SYN_SENT && netlab_is_news(sk, after))	/* nothing connects in softirq */
-		netlab_change_of(sk, ctx->args[1], after, now, NETLAB_NESTED);
+		netlab_change_of(sk, ctx->args[1], after, bpf_ktime_get_ns(), NETLAB_NESTED);
 	return 0;
 }
 

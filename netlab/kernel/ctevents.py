@@ -21,6 +21,7 @@ from netlab.frames import Gap, Missing
 from netlab.kernel import capabilities, conntrack, netlink, netns as namespaces
 
 _NETFILTER = 12
+_STATISTICS = 0x104  # (NFNL_SUBSYS_CTNETLINK << 8) | IPCTNL_MSG_CT_GET_STATS_CPU
 _NEW = 1 << 0  # NFNLGRP_CONNTRACK_NEW as a bit, include/uapi/linux/netfilter/nfnetlink_compat.h
 _BUFFER_BYTES = 32 << 20  # some 40,000 entries: the kernel charges a message far more than its length
 _SO_RCVBUFFORCE = 33
@@ -52,12 +53,19 @@ def _events_are_off() -> bool:
         return False
 
 
+def _load() -> None:
+    """Load the module that tells of entries: binding alone has the kernel load it, and does not wait."""
+    doing = "listen for conntrack entries"
+    netlink.dump(_NETFILTER, _STATISTICS, bytes(4), doing=doing, module="nf_conntrack_netlink")
+
+
 class ConntrackEvents(Closes):
     """Listens for new conntrack entries in one network namespace; made by `netlab.conntrack_events()`."""
 
     def __init__(self, netns: namespaces.NetNs) -> None:
         capabilities.require("CAP_NET_ADMIN", doing="listen for conntrack entries")
         with namespaces.entered(netns):
+            _load()
             self._inode = namespaces.inode()
             self._silent = _events_are_off()
             self._kernel = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETFILTER)

@@ -25,6 +25,7 @@ import netlab
 
 pytestmark = pytest.mark.privileged
 FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
+TCP_SYNCNT = 7  # include/uapi/linux/tcp.h
 FAMILIES = pytest.mark.parametrize("family", [4, 6])
 
 
@@ -80,6 +81,7 @@ def test_an_attempt_given_up_by_its_own_process_is_cancelled() -> None:
     with netlab.lab.practice() as net, netlab.capture(port=net.ports.drops) as capture:
         with net.client.entered():
             client = socket.socket()
+        client.setsockopt(socket.IPPROTO_TCP, TCP_SYNCNT, 6)  # it does not time out before it is given up
         client.setblocking(False)
         with contextlib.suppress(BlockingIOError):
             client.connect((net.web.address4, net.ports.drops))
