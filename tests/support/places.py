@@ -6,8 +6,10 @@ import contextlib
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
+import pytest
 from loopback import LOOPBACK
 
 from netlab.lab import plan
@@ -61,6 +63,11 @@ class Place:
             yield
         finally:
             host.run(["ip", f"-{self.family}", "route", "del", *route], check=True)
+
+
+def marked(case: dict[str, Any]) -> Any:
+    """Return a case of a data file as a parameter, marked if it runs on the second kernel as well."""
+    return pytest.param(case, id=case["what"], marks=[pytest.mark.kernels] if case.get("kernels") else [])
 
 
 def told(frame: pd.DataFrame, columns: list[str]) -> list[dict[str, object]]:

@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from loopback import LINGER_0, disconnect
-from places import Place, told
+from places import Place, marked, told
 
 import netlab
 from netlab.lab import plan
@@ -386,10 +386,6 @@ def no_free_local_port_after_a_connection(at: Place) -> None:
         finally:
             with at.net.client.entered():
                 usual.write_text(before)
-
-
-def marked(case: dict[str, Any]) -> Any:
-    return pytest.param(case, id=case["what"], marks=[pytest.mark.kernels] if case.get("kernels") else [])
 
 
 @pytest.mark.parametrize("family", [4, 6])

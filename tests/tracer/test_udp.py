@@ -21,7 +21,7 @@ import pandas as pd
 import pytest
 from groups import unified
 from loopback import cookie
-from places import Place, told
+from places import Place, marked, told
 from scapy.layers.inet import IP, UDP
 from scapy.utils import checksum
 
@@ -273,7 +273,7 @@ def flows_since(capture: Capture, net: PracticeNetwork, start: pd.Timestamp) -> 
 
 
 @pytest.mark.parametrize("family", [4, 6])
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case["what"])
+@pytest.mark.parametrize("case", [marked(case) for case in CASES])
 def test_what_was_sent_is_what_the_rows_say(
     net: PracticeNetwork,
     capture: Capture,
