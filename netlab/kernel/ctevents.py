@@ -18,7 +18,7 @@ import pandas as pd
 from netlab.closing import Closes
 from netlab.errors import CaptureError
 from netlab.frames import Gap, Missing
-from netlab.kernel import capabilities, conntrack, netlink, netns as namespaces
+from netlab.kernel import capabilities, ctframe, netlink, netns as namespaces
 
 _NETFILTER = 12
 _NEW = 1 << 0  # NFNLGRP_CONNTRACK_NEW as a bit, include/uapi/linux/netfilter/nfnetlink_compat.h
@@ -81,7 +81,7 @@ class ConntrackEvents(Closes):
         """
         self._receive()
         words = np.frombuffer(b"".join(self._blocks), np.uint32)
-        frame = conntrack.frame_of(netlink.Dump.of(words), self._inode)
+        frame = ctframe.frame_of(netlink.Dump.of(words), self._inode)
         frame.attrs["coverage"] = [asdict(gap) for gap in self._gaps(len(frame))]
         return frame
 

@@ -172,6 +172,30 @@ def dump(protocol: int, message_type: int, body: bytes, *, doing: str, module: s
     return _messages(words, sequence)
 
 
+def get(protocol: int, message_type: int, body: bytes, *, doing: str, module: str = "") -> Dump:
+    """Request one object, in the network namespace of the calling thread.
+
+    Takes and raises what `dump` does; without such an object (ENOENT) the answer has no message.
+    """
+    sequence = secrets.randbits(32) | 1
+    header = _HEADER.pack(_HEADER.size + len(body), message_type, _REQUEST, sequence, 0)
+    try:
+        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol) as kernel:
+            kernel.settimeout(_SILENCE_S)
+            kernel.bind((0, 0))
+            kernel.send(header + body)
+            answer = kernel.recv(_LARGEST_BLOCK)
+        _closes(memoryview(answer), 0, sequence)  # raises the error it may be
+    except TimeoutError as error:
+        raise KernelError(f"the kernel stopped answering while netlab tried to {doing}") from error
+    except OSError as error:
+        if error.errno != errno.ENOENT:
+            raise refusal(error.errno, doing, module=module) from error
+        answer = b""
+    words = np.frombuffer(answer, np.uint32, len(answer) // 4)
+    return _messages(words, sequence) if len(words) else Dump.of(words)
+
+
 def _receive(kernel: socket.socket, sequence: int) -> Words:
     """Receive blocks up to and including the one that closes the dump."""
     buffer, used = _memory(), 0
