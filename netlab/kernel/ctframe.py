@@ -1,4 +1,4 @@
-"""Conntrack entries as a frame: layouts joined column by column, numbers and bytes named once per distinct value.
+"""Conntrack entries as a frame: layouts joined column by column, each distinct value named once.
 
 Entries of one layout stay together from the dump to the frame, so that every column is one gather for each
 layout. A dump's own order is that of a hash table, and nothing is lost with it.
@@ -60,7 +60,7 @@ def frame_of(dump: netlink.Dump, inode: int) -> pd.DataFrame:
 
 
 def arrival(groups: list[netlink.Group]) -> netlink.Rows:
-    """Return the places of rows in the order their messages came in, from those of one group after another."""
+    """Return the order in which the messages came in, for rows that are sorted by group."""
     return np.argsort(np.concatenate([np.empty(0, np.intp), *(group.rows for group in groups)]))
 
 

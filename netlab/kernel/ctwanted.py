@@ -1,7 +1,8 @@
-"""Which conntrack entries are wanted: said to the kernel as far as it can filter, and applied to what it sends.
+"""Which conntrack entries are wanted: asked of the kernel as far as it can filter, and applied to its answer.
 
 The kernel's filters (CTA_FILTER since 5.8, CTA_STATUS since 5.17, CTA_ZONE since 6.8) only save work: every
-entry is looked at again, so that an older kernel, which passes over what it does not know, gives the same rows.
+entry is looked at again, so that an older kernel, which passes over what it does not know, gives the same
+rows.
 """
 
 from __future__ import annotations
@@ -158,11 +159,9 @@ def selected(entries: Entries, it: Wanted) -> Entries:
         if value is not None:
             keep &= _equal(entries, name, value)
     if it.mark is not None:
-        value, mask = it.mark
-        marks = numbers["mark"]
-        keep &= (np.zeros(len(entries), np.int64) if marks is None else marks) & mask == value
+        keep &= _masked(entries, "mark", it.mark[1]) == it.mark[0]
     if it.status:
-        keep &= numbers["status"] & it.status == it.status
+        keep &= _masked(entries, "status", it.status) == it.status
     if it.port is not None:
         keep &= np.any([_equal(entries, name, it.port) for name in _ANY_PLACE], axis=0)
     for name, address in it.places:
@@ -177,6 +176,11 @@ def _equal(entries: Entries, name: str, value: int) -> ctentries.Flags:
     values = entries.numbers[name]
     equal: ctentries.Flags = np.zeros(len(entries), bool) if values is None else values == value
     return equal
+
+
+def _masked(entries: Entries, name: str, mask: int) -> ctentries.Array:
+    values = entries.numbers[name]
+    return np.zeros(len(entries), np.int64) if values is None else values.astype(np.int64) & mask
 
 
 def _be(number: int, octets: int) -> bytes:

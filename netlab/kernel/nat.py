@@ -1,9 +1,9 @@
 """Which tracked connections are translated, and what kind of translation it is.
 
-The two tuples of an entry say what is translated. What they do not say is whether the new source was written in
-a rule or taken from the outgoing interface: MASQUERADE leaves no trace in ctnetlink. What can be known is whether
-the new source is an address of this namespace, and whether both ends are on one link, by the subnets of its
-interfaces.
+The two tuples of an entry say what is translated. What they do not say is whether the new source was written
+in a rule or taken from the outgoing interface: MASQUERADE leaves no trace in ctnetlink. What can be known is
+whether the new source is an address of this namespace, and whether both ends are on one link, by the subnets
+of its interfaces.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def nat(
     mark: int | str | None = None,
     zone: int | None = None,
 ) -> pd.DataFrame:
-    """List only the tracked connections whose addresses or ports are translated, with the kind of translation.
+    """List only the tracked connections whose addresses or ports are translated, and what kind that is.
 
     Takes and raises what `conntrack` does.
 

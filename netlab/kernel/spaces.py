@@ -35,7 +35,8 @@ def ask(netns: Spaces, question: Callable[[], T], *, only: Collection[int] | Non
     Parameters
     ----------
     netns
-        As for `netlab.kernel.netns.entered`, a list of such, or "all": those that have a process or a name here.
+        As for `netlab.kernel.netns.entered`, a list of such, or "all": those that have a process or a name
+        here.
     question
         Called in each; may raise NetlabError, which counts that namespace as missing where several are asked.
     only

@@ -122,7 +122,11 @@ def translate(
     asked = _Tuple(_text(places[0]), sport, _text(places[1]), dport)
     answers = spaces.ask(netns, lambda: _found(number, asked, zone))
     ((inode, found),) = answers.by_inode.items()
-    return None if found is None else _translation(protocol, asked, inode, *found)
+    if found is None:
+        return None
+    side, original, reply = found
+    direction, end = _other_side(asked, side, original, reply)
+    return Translation(protocol, end.src, end.sport, end.dst, end.dport, direction, side, inode)
 
 
 def _with_identifiers(protocol: str | int) -> int:
@@ -180,15 +184,12 @@ def _tuples(entries: ctentries.Entries) -> tuple[_Tuple, _Tuple]:
     return side(""), side("reply_")
 
 
-def _translation(
-    protocol: str | int, asked: _Tuple, inode: int, side: Side, original: _Tuple, reply: _Tuple
-) -> Translation:
+def _other_side(asked: _Tuple, side: Side, original: _Tuple, reply: _Tuple) -> tuple[Direction, _Tuple]:
     before = {Direction.ORIGINAL: original, Direction.REPLY: reply}
     after = {Direction.ORIGINAL: reply.turned(), Direction.REPLY: original.turned()}
     here, there = (before, after) if side is Side.BEFORE else (after, before)
     direction = next(way for way, packet in here.items() if packet == asked)
-    end = there[direction]
-    return Translation(protocol, end.src, end.sport, end.dst, end.dport, direction, side, inode)
+    return direction, there[direction]
 
 
 def _text(places: bytes) -> str:
