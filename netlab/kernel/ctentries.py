@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from netlab.errors import KernelError
 from netlab.kernel import ctnames, netlink
 
 Array: TypeAlias = npt.NDArray[Any]
@@ -96,6 +97,8 @@ def _tuple(
         f"{prefix}src": group.octets((side, 1, source)),
         f"{prefix}dst": group.octets((side, 1, source + 1)),
     }
+    if any(octets.shape[1] != (4 if family == 4 else 16) for octets in places.values()):
+        raise KernelError("a conntrack entry has an address of another length than its family's")
     numbers = {
         f"{prefix}sport": _first(group, ">u2", (side, 2, 2), (side, 2, 4), (side, 2, 7)),  # port, ICMP ids
         f"{prefix}dport": group.get((side, 2, 3), ">u2"),
