@@ -341,7 +341,7 @@ def framed(*messages: bytes) -> pd.DataFrame:
     return ctframe.frame_of(netlink.Dump.of(words), inode=1)
 
 
-@pytest.mark.parametrize(("place", "name"), enumerate(DCCP.split()))
+@pytest.mark.parametrize(("place", "name"), list(enumerate(DCCP.split())))
 def test_a_dccp_state_has_its_name(place: int, name: str) -> None:
     state = attribute(4, attribute(2, attribute(1, bytes([place])), nested=True), nested=True)
 
