@@ -71,6 +71,11 @@ class ConntrackEvents(Closes):
             raise
         self._thread.submit(self._listen)
 
+    @property
+    def namespaces(self) -> frozenset[int]:
+        """The network namespaces listened in at this moment, by inode."""
+        return frozenset(self._listeners.copy())
+
     def entries(self) -> pd.DataFrame:
         """Return every entry made since the start, in order, as it was when it was made.
 
