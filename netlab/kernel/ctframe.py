@@ -21,6 +21,7 @@ from netlab.kernel import ctentries, ctnames, netlink
 from netlab.kernel.ctentries import Array, Entries
 from netlab.schemas import CONNTRACK
 
+_PIECE = 16_384  # entries decoded at a time: their messages stay in the cache from column to column
 BODY = 4  # bytes of struct nfgenmsg: address family, version, resource id
 Masked: TypeAlias = "np.ma.MaskedArray[Any, Any]"
 
@@ -49,7 +50,9 @@ class Part:
 
 def parts_of(dump: netlink.Dump, inode: int) -> Iterator[Part]:
     """Decode a dump of the namespace *inode*, one part for each layout."""
-    return (Part(inode, ctentries.decoded(group)) for group in dump.groups(BODY))
+    return (
+        Part(inode, ctentries.decoded(piece)) for group in dump.groups(BODY) for piece in group.pieces(_PIECE)
+    )
 
 
 def frame_of(dump: netlink.Dump, inode: int) -> pd.DataFrame:

@@ -101,6 +101,12 @@ class Group:
     rows: Rows
     payloads: dict[Path, tuple[int, int]]  # attribute path -> (offset in words, length in bytes)
 
+    def pieces(self, most: int) -> Iterator[Group]:
+        """Split the group into some of at most *most* messages, which the processor's cache holds."""
+        for first in range(0, len(self.starts), most):
+            some = slice(first, first + most)
+            yield Group(self.words, self.starts[some], self.rows[some], self.payloads)
+
     def get(self, path: Path, dtype: str) -> npt.NDArray[np.generic] | None:
         """Return one attribute of every message as an array of *dtype*, or None where the layout has none.
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import storm
 
 import netlab
 from netlab.kernel import ctlisten, netns
-from tests.support import storm
 
 pytestmark = pytest.mark.privileged
 
