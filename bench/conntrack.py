@@ -90,7 +90,8 @@ def peak() -> tuple[int, int]:
     code = (
         "import re, netlab\n"
         "from pathlib import Path\n"
-        "def kib(name): return int(re.search(name + r':\\s+(\\d+)', Path('/proc/self/status').read_text())[1])\n"
+        "def kib(name):\n"
+        "    return int(re.search(name + r':\\s+(\\d+)', Path('/proc/self/status').read_text())[1])\n"
         "netlab.conntrack(port=1, mark=1)\n"
         "Path('/proc/self/clear_refs').write_text('5')  # VmHWM begins anew\n"
         "before = kib('VmRSS')\n"
@@ -119,7 +120,8 @@ def stormed() -> list[tuple[str, float, str]]:
         gaps = netlab.coverage(events.events())
         lost = int(gaps[gaps["kind"] == "lost"]["count"].sum())
         same = set(events.table().id) == set(netlab.conntrack().id)
-    detail = f"{heard:,} heard, {lost:,} counted as lost, in {took:.1f} s; the table {'equals' if same else 'IS NOT'} a dump"
+    table = "equals" if same else "IS NOT"
+    detail = f"{heard:,} heard, {lost:,} counted as lost, in {took:.1f} s; the table {table} a dump"
     return [
         ("200,000 new flows: heard or counted / sent", (heard + lost) / flows, detail),
         ("200,000 new flows: processor time of listening / wall time", used / took, "20,000 a second"),

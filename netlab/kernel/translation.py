@@ -111,14 +111,13 @@ def translate(
     places = ctwanted.packed(src, "src"), ctwanted.packed(dst, "dst")
     if len(places[0]) != len(places[1]):
         raise BadInput(f"src {src!r} and dst {dst!r} are of two families", fix="Give two of one family")
-    checks.whole("zone", zone, 0, 65535)
+    zone = checks.whole("zone", zone, 0, 65535)
     if number in _ICMP:
-        checks.whole("sport", sport, 0, 65535)
+        sport = checks.whole("sport", sport, 0, 65535)
         if dport is not None:
             raise BadInput(f"dport {dport!r} has no meaning for {protocol}", fix="Leave it out")
     else:
-        checks.port(sport, "sport")
-        checks.port(dport, "dport")
+        sport, dport = checks.port(sport, "sport"), checks.port(dport, "dport")
     asked = _Tuple(_text(places[0]), sport, _text(places[1]), dport)
     answers = spaces.ask(netns, lambda: _found(number, asked, zone))
     ((inode, found),) = answers.by_inode.items()
