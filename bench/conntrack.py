@@ -84,7 +84,7 @@ def scaled() -> list[tuple[str, float, str]]:
         (
             f"{entries:,} conntrack entries: time of each / at 100,000",
             took["frame"] / entries / usual["frame"],
-            f"{took['frame']:.3f} s; raw receive {took['raw'] / entries / usual['raw']:.2f}, {took['raw']:.3f} s",
+            f"{took['frame']:.3f} s; raw: {took['raw'] / entries / usual['raw']:.2f}, {took['raw']:.3f} s",
         )
         for entries, took in seconds.items()
     ]
