@@ -22,7 +22,7 @@ from netlab import checks
 from netlab.closing import Closes
 from netlab.errors import BadInput, NetlabError
 from netlab.frames import Gap, Missing
-from netlab.kernel import capabilities, netns as namespaces, spaces
+from netlab.kernel import capabilities, netlink, netns as namespaces, spaces
 from netlab.kernel.cthistory import History
 from netlab.kernel.ctlisten import Heard, Listener
 from netlab.kernel.manymsg import Receiver
@@ -113,7 +113,7 @@ class ConntrackEvents(Closes):
             their end, a dump is taken first.
         """
         history, stale = self._history(current=True)
-        frame = history.table()
+        frame = history.table(self.namespaces)
         gaps = [
             *self._gaps(),
             Missing(
@@ -147,7 +147,9 @@ class ConntrackEvents(Closes):
         if self._failure:
             raise self._failure
         listeners = [*self._left, *self._listeners.values()]
-        heard: dict[int, Sequence[Heard]] = {listener.inode: tuple(listener.heard) for listener in listeners}
+        heard: dict[int, list[Heard]] = {}
+        for listener in listeners:  # a namespace that is gone leaves its inode to another
+            heard.setdefault(listener.inode, []).extend(listener.heard)
         return History.of(heard), any(listener.stale for listener in listeners)
 
     def _gaps(self, *, new: bool = False) -> list[Missing]:
@@ -164,6 +166,8 @@ class ConntrackEvents(Closes):
                 f"still there are in as found by {resyncs} dumps"
             )
             gaps.append(Missing("events", Gap.LOST, lost, detail))
+        if any(one.dump.interrupted for listener in listeners for one in listener.heard):
+            gaps.append(netlink.INTERRUPTED)
         if refused:
             gaps.append(Missing("events", Gap.LOST, refused, "they were cut, or not from the kernel"))
         if self._dropped:

@@ -6,7 +6,7 @@ entry is now is therefore its last message, filled up from those before; a dump 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,7 +38,7 @@ class History:
     superseded: npt.NDArray[np.bool_]  # from before a later dump of the same namespace
 
     @classmethod
-    def of(cls, heard: dict[int, Sequence[Heard]], missing: Sequence[Missing] = ()) -> History:
+    def of(cls, heard: Mapping[int, Sequence[Heard]], missing: Sequence[Missing] = ()) -> History:
         """Put together what was heard in each namespace, by inode."""
         joined = [(inode, one) for inode, all_of_it in heard.items() for one in _blocks_joined(all_of_it)]
         parts: list[Part] = []
@@ -63,17 +63,20 @@ class History:
     def new(self) -> pd.DataFrame:
         """Return each entry that was made meanwhile as it was when it was first heard of."""
         known = self.frame.duplicated(KEY).to_numpy()
-        keep = (self.kinds == NEW) | ((self.kinds == FOUND) & ~self.first & ~known)
-        return self._entries(keep)
+        following = pd.Series(self.kinds).groupby(self._entry_codes()).shift(-1).to_numpy()
+        # The message of an entry may wait in the socket while a dump finds the entry: then it is kept, as it
+        # tells how the entry was made.
+        found = (self.kinds == FOUND) & ~self.first & ~known & (following != NEW)
+        return self._entries((self.kinds == NEW) | found)
 
-    def table(self) -> pd.DataFrame:
-        """Return the entries that are there after the last message, each as last heard of."""
-        entries_apart = self.frame.groupby(KEY, sort=False, dropna=False, observed=True)
-        codes = entries_apart.ngroup().to_numpy().astype(np.int64)
+    def table(self, namespaces: Collection[int]) -> pd.DataFrame:
+        """Return the entries that are there after the last message, in namespaces that are there, too."""
+        codes = self._entry_codes()
         last = np.zeros(codes.max(initial=-1) + 1, np.intp)
         last[codes] = np.arange(len(codes))  # of equal places the last is kept
         dying = self.frame["status"].astype("string").str.contains("dying", regex=False).fillna(value=False)
         gone = (self.kinds == DESTROY) | self.superseded | dying.to_numpy(dtype=bool)
+        gone |= ~self.frame["netns"].isin(namespaces).to_numpy(dtype=bool)
         alive = np.zeros(len(codes), bool)
         alive[last] = ~gone[last]
         entries = self._entries(alive)
@@ -81,6 +84,11 @@ class History:
         for name in ("state", "timeout_s", "helper", "labels", "secctx", "started_at", "use"):
             entries[name] = _filled(self.frame[name], codes, alive, partial)
         return entries
+
+    def _entry_codes(self) -> npt.NDArray[np.int64]:
+        """Return a number for each row that rows of the same entry share."""
+        entries = self.frame.groupby(KEY, sort=False, dropna=False, observed=True)
+        return entries.ngroup().to_numpy().astype(np.int64)
 
     def _entries(self, keep: npt.NDArray[np.bool_]) -> pd.DataFrame:
         entries = self.frame.loc[keep, CONNTRACK.names].reset_index(drop=True)

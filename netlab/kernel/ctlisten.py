@@ -50,6 +50,7 @@ class Listener:
         self.inode = namespaces.inode()
         self._file = None if file is None else os.open(file, os.O_RDONLY | os.O_CLOEXEC)
         self.heard: list[Heard] = []
+        self.kept_bytes = 0  # of it, as the kernel sent it
         self.lost = 0
         self.refused = 0
         self.resyncs = 0
@@ -64,25 +65,22 @@ class Listener:
             )
             self._kernel.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, self._buffer)
             self._kernel.bind((0, _GROUPS))
-        except BaseException:
+        except OSError as error:
             self.close()
-            raise
+            raise netlink.refusal(
+                error.errno, "listen for conntrack entries", module=conntrack.MODULE
+            ) from error
 
     @property
     def silent_entries(self) -> bool:
         """Tell whether entries may change and end without a word: all, or those from before the start.
 
-        With nf_conntrack_events=2, the default, only entries that are made while somebody listens tell of
-        themselves (nf_ct_ecache_ext_add(), net/netfilter/nf_conntrack_ecache.c).
+        With nf_conntrack_events=2, the default, only entries that are made while somebody on the host listens
+        tell of themselves (nf_ct_ecache_ext_add(), net/netfilter/nf_conntrack_ecache.c).
         """
         if self.setting == 0:
             return True
         return self.setting == 2 and any(len(heard.dump) for heard in self.heard if heard.first)
-
-    @property
-    def kept_bytes(self) -> int:
-        """How much is kept, as the kernel sent it."""
-        return sum(one.dump.words.nbytes for one in self.heard)
 
     def receive(self, receiver: Receiver, orders: Iterator[int]) -> None:
         """Take what waits."""
@@ -99,7 +97,7 @@ class Listener:
             self.refused += block.refused
             at = np.full(len(block.starts), time.time_ns(), np.int64)
             dump = netlink.Dump(block.words, block.starts, interrupted=False)
-            self.heard.append(Heard(dump, at, next(orders), found=False, first=False))
+            self._keep(Heard(dump, at, next(orders), found=False, first=False))
 
     def _overflowed(self) -> None:
         self._count_lost()
@@ -108,10 +106,16 @@ class Listener:
             self._buffer *= 2
             self._kernel.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, self._buffer)
 
+    def _keep(self, heard: Heard) -> None:
+        self.heard.append(heard)
+        self.kept_bytes += heard.dump.words.nbytes
+
     def forget(self, after: int) -> int:
         """Keep only the first *after* blocks of what was heard; return how many messages go."""
-        messages = sum(len(one.dump) for one in self.heard[after:])
+        forgotten = self.heard[after:]
         del self.heard[after:]
+        self.kept_bytes -= sum(one.dump.words.nbytes for one in forgotten)
+        messages = sum(len(one.dump) for one in forgotten)
         if messages:
             self._stale_since = time.monotonic()
         return messages
@@ -126,6 +130,7 @@ class Listener:
         due = self._stale_since is not None and now - self._synced_at >= _RESYNC_S
         if not (first or force or due):
             return
+        self._synced_at = now
         try:
             with namespaces.entered(None if self._file is None else f"/proc/self/fd/{self._file}"):
                 dump = conntrack.dump(Wanted())
@@ -133,9 +138,9 @@ class Listener:
             self.unanswered.append(error)
             return
         at = np.full(len(dump), time.time_ns(), np.int64)
-        self.heard.append(Heard(dump, at, order, found=True, first=first))
+        self._keep(Heard(dump, at, order, found=True, first=first))
         self.resyncs += not first
-        self._stale_since, self._synced_at = None, now
+        self._stale_since = None
 
     @property
     def stale(self) -> bool:
