@@ -25,8 +25,10 @@ if TYPE_CHECKING:
         ProgramError as ProgramError,
     )
     from netlab.frames import concat as concat, coverage as coverage
-    from netlab.kernel.conntrack import conntrack as conntrack, nat as nat
+    from netlab.kernel.conntrack import conntrack as conntrack
     from netlab.kernel.ctevents import conntrack_events as conntrack_events
+    from netlab.kernel.nat import nat as nat
+    from netlab.kernel.translation import translate as translate
     from netlab.path.graph import path_graph as path_graph
     from netlab.path.trace import traceroute as traceroute
     from netlab.tracer.capture import capture as capture
@@ -45,13 +47,14 @@ _HOME = {
     "coverage": "netlab.frames",
     "doctor": "netlab.checkup",
     "load": "netlab.bundle",
-    "nat": "netlab.kernel.conntrack",
+    "nat": "netlab.kernel.nat",
     "path_graph": "netlab.path.graph",
     "plot_hops": "netlab.views.hops",
     "plot_path": "netlab.views.path",
     "plot_timeline": "netlab.views.timeline",
     "save": "netlab.bundle",
     "traceroute": "netlab.path.trace",
+    "translate": "netlab.kernel.translation",
     "with_nat": "netlab.tracer.nat",
     **dict.fromkeys(
         (

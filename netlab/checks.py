@@ -6,6 +6,7 @@ import difflib
 import functools
 import inspect
 from collections.abc import Callable, Iterable
+from numbers import Integral
 from typing import ParamSpec, TypeVar
 
 from netlab.errors import BadInput
@@ -47,11 +48,11 @@ def choice(name: str, value: object, known: Iterable[str]) -> str:
 
 def whole(name: str, value: object, low: int, high: int) -> int:
     """Return *value* if it is a whole number from *low* to *high*."""
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+    if isinstance(value, bool) or not isinstance(value, Integral) or not low <= int(value) <= high:
         raise BadInput(
             f"{name} {value!r} is not a whole number from {low} to {high}", fix=f"Give {name} in that range"
         )
-    return value
+    return int(value)  # also of a number that comes from a frame
 
 
 def port(value: object, name: str = "port") -> int:

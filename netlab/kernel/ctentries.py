@@ -1,7 +1,7 @@
-"""One conntrack entry's attributes as columns: the tables of ctnetlink, and the decoder of one group.
+"""One conntrack entry's attributes as columns: the paths of ctnetlink, and the decoder of one group.
 
-Source: include/uapi/linux/netfilter/nfnetlink_conntrack.h, nf_conntrack_common.h, nf_conntrack_tcp.h and
-nf_conntrack_sctp.h. What an attribute carries is big-endian.
+Source: include/uapi/linux/netfilter/nfnetlink_conntrack.h, and what ctnetlink_fill_info() in
+net/netfilter/nf_conntrack_netlink.c puts where. What an attribute carries is big-endian.
 """
 
 from __future__ import annotations
@@ -12,92 +12,35 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from netlab.kernel import netlink
+from netlab.errors import KernelError
+from netlab.kernel import ctnames, netlink
 
 Array: TypeAlias = npt.NDArray[Any]
 Flags: TypeAlias = npt.NDArray[np.bool_]
 
 # Attribute paths: enum ctattr_type, then the enums of what is nested in it.
-_ORIGINAL, _REPLY = 1, 2
-_TCP_STATE, _SCTP_STATE = (4, 1, 1), (4, 3, 1)
-_STATUS, _TIMEOUT, _MARK, _ID = (3,), (7,), (8,), (12,)
-_ZONES = (18,), (_ORIGINAL, 3), (_REPLY, 3)  # of the entry, or of one direction only
-_ICMP_TYPES, _ICMP_CODES = ((_ORIGINAL, 2, 5), (_ORIGINAL, 2, 8)), ((_ORIGINAL, 2, 6), (_ORIGINAL, 2, 9))
+ORIGINAL, REPLY = 1, 2
+STATUS, MARK, ZONE, MARK_MASK, FILTER, STATUS_MASK = 3, 8, 18, 21, 25, 26
+_TIMEOUT, _USE, _ID = (7,), (11,), (12,)
+_STARTED, _STOPPED, _EVENT = (20, 1), (20, 2), (27,)
+_ICMP_TYPES, _ICMP_CODES = ((ORIGINAL, 2, 5), (ORIGINAL, 2, 8)), ((ORIGINAL, 2, 6), (ORIGINAL, 2, 9))
 _COUNTERS = {"packets": (9, 1), "bytes": (9, 2), "reply_packets": (10, 1), "reply_bytes": (10, 2)}
+_OCTETS = {"helper": (5, 1), "secctx": (19, 1), "labels": (22,)}
 
-_PROTOCOLS = {  # not from /etc/protocols, which differs between hosts
-    1: "icmp",
-    2: "igmp",
-    6: "tcp",
-    17: "udp",
-    33: "dccp",
-    47: "gre",
-    50: "esp",
-    51: "ah",
-    58: "icmpv6",
-    132: "sctp",
-    136: "udplite",
-}
-NUMBERS = {name: number for number, name in _PROTOCOLS.items()}
-
-# enum tcp_conntrack and enum sctp_conntrack, spelt as conntrack(8) prints them.
-_TCP = [
-    "NONE",
-    "SYN_SENT",
-    "SYN_RECV",
-    "ESTABLISHED",
-    "FIN_WAIT",
-    "CLOSE_WAIT",
-    "LAST_ACK",
-    "TIME_WAIT",
-    "CLOSE",
-    "SYN_SENT2",
-]
-_SCTP = [
-    "NONE",
-    "CLOSED",
-    "COOKIE_WAIT",
-    "COOKIE_ECHOED",
-    "ESTABLISHED",
-    "SHUTDOWN_SENT",
-    "SHUTDOWN_RECD",
-    "SHUTDOWN_ACK_SENT",
-    "HEARTBEAT_SENT",
-    "HEARTBEAT_ACKED",
-]
-STATES = list(dict.fromkeys([*_TCP, *_SCTP]))
 _STATE_PLACES = {
-    path: np.array([STATES.index(name) for name in names] + [-1] * (256 - len(names)))
-    for path, names in ((_TCP_STATE, _TCP), (_SCTP_STATE, _SCTP))
+    path: np.array([ctnames.STATES.index(name) for name in names] + [-1] * (256 - len(names)))
+    for path, names in (((4, 1, 1), ctnames.TCP), ((4, 2, 1), ctnames.DCCP), ((4, 3, 1), ctnames.SCTP))
 }
-
-_FLAGS = [
-    "expected",
-    "seen-reply",
-    "assured",
-    "confirmed",
-    "src-nat",
-    "dst-nat",
-    "seq-adjust",
-    "src-nat-done",
-    "dst-nat-done",
-    "dying",
-    "fixed-timeout",
-    "template",
-    "untracked",
-    "helper",
-    "offload",
-    "hw-offload",
-]
-NAT = {1: "snat", 2: "dnat", 3: "both"}
+_OFFLOADED, _BY_HARDWARE = (1 << ctnames.FLAGS.index(name) for name in ("offload", "hw-offload"))
 
 
 @dataclass(frozen=True, slots=True)
 class Entries:
-    """Entries of one layout: *places* are (n, 4) or (n, 16) address bytes; None is an absent attribute."""
+    """Entries of one layout; None is an absent attribute."""
 
-    places: dict[str, Array]
+    places: dict[str, Array]  # (n, 4) or (n, 16) address bytes
     numbers: dict[str, Array | None]
+    octets: dict[str, Array | None]  # (n, length) bytes of texts and bitmaps
 
     def __len__(self) -> int:
         return len(self.places["src"])
@@ -107,35 +50,43 @@ class Entries:
         return Entries(
             {name: values[keep] for name, values in self.places.items()},
             {name: None if values is None else values[keep] for name, values in self.numbers.items()},
+            {name: None if values is None else values[keep] for name, values in self.octets.items()},
         )
 
 
 def decoded(group: netlink.Group) -> Entries:
     """Return the entries of one group; names of columns are those of `netlab.schemas.CONNTRACK`.
 
-    `state` has places in STATES, `nat` keys of NAT or 0, the others what the kernel says.
+    `state` has places in `ctnames.STATES`; `nat`, `offload` and `zone_direction` keys of their tables in
+    `ctnames`, or 0; times are nanoseconds since 1970; the others what the kernel says.
     """
-    family = family_of(group.length((_ORIGINAL, 1, 1)))
-    places, numbers = _tuple(group, _ORIGINAL, family, "")
-    reply_places, reply_numbers = _tuple(group, _REPLY, family, "reply_")
+    family = family_of(group.length((ORIGINAL, 1, 1)))
+    places, numbers = _tuple(group, ORIGINAL, family, "")
+    reply_places, reply_numbers = _tuple(group, REPLY, family, "reply_")
     places |= reply_places
     numbers |= reply_numbers
-    zone = _first(group, ">u2", *_ZONES)
+    status = group.get((STATUS,), ">u4")
     numbers |= {
-        "protocol": group.get((_ORIGINAL, 2, 1), "u1"),
+        "protocol": group.get((ORIGINAL, 2, 1), "u1"),
         "family": np.full(len(group.rows), family),
         "state": _state(group),
-        "status": group.get(_STATUS, ">u4"),
+        "status": status,
+        "offload": None if status is None else _offload(status),
         "timeout_s": group.get(_TIMEOUT, ">u4"),
         **{name: group.get(path, ">u8") for name, path in _COUNTERS.items()},
-        "mark": group.get(_MARK, ">u4"),
-        "zone": np.zeros(len(group.rows), np.int64) if zone is None else zone,  # the default zone is not sent
+        "mark": group.get((MARK,), ">u4"),
+        **_zone(group),
         "id": group.get(_ID, ">u4"),
+        "use": group.get(_USE, ">u4"),
         "icmp_type": _first(group, "u1", *_ICMP_TYPES),
         "icmp_code": _first(group, "u1", *_ICMP_CODES),
+        "started_at": group.get(_STARTED, ">u8"),
+        "stopped_at": group.get(_STOPPED, ">u8"),
+        "at": group.get(_EVENT, ">u8"),
     }
     numbers["nat"] = _translation(places, numbers)
-    return Entries(places, numbers)
+    octets = {name: group.octets(path) if group.length(path) > 0 else None for name, path in _OCTETS.items()}
+    return Entries(places, numbers, octets)
 
 
 def _tuple(
@@ -146,6 +97,8 @@ def _tuple(
         f"{prefix}src": group.octets((side, 1, source)),
         f"{prefix}dst": group.octets((side, 1, source + 1)),
     }
+    if any(octets.shape[1] != (4 if family == 4 else 16) for octets in places.values()):
+        raise KernelError("a conntrack entry has an address of another length than its family's")
     numbers = {
         f"{prefix}sport": _first(group, ">u2", (side, 2, 2), (side, 2, 4), (side, 2, 7)),  # port, ICMP ids
         f"{prefix}dport": group.get((side, 2, 3), ">u2"),
@@ -158,6 +111,16 @@ def _first(group: netlink.Group, dtype: str, *paths: netlink.Path) -> Array | No
     return next((values for values in found if values is not None), None)
 
 
+def _zone(group: netlink.Group) -> dict[str, Array | None]:
+    """Return the zone, and where it is that of one direction only; the default zone is not sent."""
+    rows = len(group.rows)
+    for direction, path in enumerate(((ZONE,), (ORIGINAL, 3), (REPLY, 3))):
+        zone = group.get(path, ">u2")
+        if zone is not None:
+            return {"zone": zone, "zone_direction": np.full(rows, direction) if direction else None}
+    return {"zone": np.zeros(rows, np.int64), "zone_direction": None}
+
+
 def _state(group: netlink.Group) -> Array | None:
     """Return places in STATES, -1 for a state that has no name here."""
     for path, places in _STATE_PLACES.items():
@@ -166,6 +129,12 @@ def _state(group: netlink.Group) -> Array | None:
             found: Array = places[values]
             return found
     return None
+
+
+def _offload(status: Array) -> Array | None:
+    hardware = status & _BY_HARDWARE != 0
+    offloaded = (status & _OFFLOADED != 0) | hardware
+    return offloaded.astype(np.int64) + hardware if offloaded.any() else None
 
 
 def _translation(places: dict[str, Array], numbers: dict[str, Array | None]) -> Array:
@@ -194,13 +163,3 @@ def _port_differs(one: Array | None, other: Array | None) -> Flags | bool:
 def family_of(octets: int) -> int:
     """Return the family of addresses that are so long."""
     return 4 if octets == 4 else 6
-
-
-def protocol_name(number: int) -> str:
-    """Return a protocol's name, or its number as text."""
-    return _PROTOCOLS.get(number, str(number))
-
-
-def flag_names(status: int) -> str:
-    """Return the names of the status bits that are set, joined by |."""
-    return "|".join(name for bit, name in enumerate(_FLAGS) if status >> bit & 1)

@@ -101,6 +101,12 @@ class Group:
     rows: Rows
     payloads: dict[Path, tuple[int, int]]  # attribute path -> (offset in words, length in bytes)
 
+    def pieces(self, most: int) -> Iterator[Group]:
+        """Split the group into some of at most *most* messages, which the processor's cache holds."""
+        for first in range(0, len(self.starts), most):
+            some = slice(first, first + most)
+            yield Group(self.words, self.starts[some], self.rows[some], self.payloads)
+
     def get(self, path: Path, dtype: str) -> npt.NDArray[np.generic] | None:
         """Return one attribute of every message as an array of *dtype*, or None where the layout has none.
 
@@ -170,6 +176,30 @@ def dump(protocol: int, message_type: int, body: bytes, *, doing: str, module: s
     except OSError as error:
         raise refusal(error.errno, doing, module=module) from error
     return _messages(words, sequence)
+
+
+def get(protocol: int, message_type: int, body: bytes, *, doing: str, module: str = "") -> Dump:
+    """Request one object, in the network namespace of the calling thread.
+
+    Takes and raises what `dump` does; without such an object (ENOENT) the answer has no message.
+    """
+    sequence = secrets.randbits(32) | 1
+    header = _HEADER.pack(_HEADER.size + len(body), message_type, _REQUEST, sequence, 0)
+    try:
+        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol) as kernel:
+            kernel.settimeout(_SILENCE_S)
+            kernel.bind((0, 0))
+            kernel.send(header + body)
+            answer = kernel.recv(_LARGEST_BLOCK)
+        _closes(memoryview(answer), 0, sequence)  # raises the error it may be
+    except TimeoutError as error:
+        raise KernelError(f"the kernel stopped answering while netlab tried to {doing}") from error
+    except OSError as error:
+        if error.errno != errno.ENOENT:
+            raise refusal(error.errno, doing, module=module) from error
+        answer = b""
+    words = np.frombuffer(answer, np.uint32, len(answer) // 4)
+    return _messages(words, sequence) if len(words) else Dump.of(words)
 
 
 def _receive(kernel: socket.socket, sequence: int) -> Words:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from pathlib import Path
+from typing import Generic, TypeAlias, TypeVar
 
-from netlab.errors import NetlabError
+from netlab.errors import BadInput, NetlabError
 from netlab.frames import Gap, Missing
 from netlab.kernel import netns as namespaces
 
 T = TypeVar("T")
 
 ALL = "all"
+Spaces: TypeAlias = namespaces.NetNs | Sequence[namespaces.NetNs]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +26,8 @@ class Answers(Generic[T]):
     missing: list[Missing]
 
 
-def ask(
-    netns: namespaces.NetNs, question: Callable[[], T], *, only: Collection[int] | None = None
-) -> Answers[T]:
-    """Call *question* inside *netns*, or inside every namespace in turn.
+def ask(netns: Spaces, question: Callable[[], T], *, only: Collection[int] | None = None) -> Answers[T]:
+    """Call *question* inside *netns*, or inside several namespaces in turn.
 
     It is called in a thread of its own that enters them. A process counts as being where its first thread is
     (/proc/PID/ns/net): who ends the processes in a namespace must not find there one that is only looking.
@@ -35,22 +35,27 @@ def ask(
     Parameters
     ----------
     netns
-        As for `netlab.kernel.netns.entered`, or "all": those that have a process or a name here.
+        As for `netlab.kernel.netns.entered`, a list of such, or "all": those that have a process or a name
+        here.
     question
-        Called in each; may raise NetlabError, which counts that namespace as missing.
+        Called in each; may raise NetlabError, which counts that namespace as missing where several are asked.
     only
         With "all": the inodes of those to ask. That none of them answers is then no error.
 
     Raises
     ------
+    BadInput
+        If there is no such namespace; none was asked then.
     NetlabError
         If no namespace answered: what the first one said.
     """
+    if isinstance(netns, Sequence) and not isinstance(netns, str):
+        return _of_each(netns, question)
     if netns is None:
         return Answers({namespaces.inode(): question()}, [])
     with ThreadPoolExecutor(1) as thread:
         if netns == ALL:
-            return thread.submit(_everywhere, question, only).result()
+            return thread.submit(_in_turn, namespaces.everywhere(), question, only).result()
         return thread.submit(_inside, netns, question).result()
 
 
@@ -59,11 +64,21 @@ def _inside(netns: namespaces.NetNs, question: Callable[[], T]) -> Answers[T]:
         return Answers({namespaces.inode(): question()}, [])
 
 
-def _everywhere(question: Callable[[], T], only: Collection[int] | None) -> Answers[T]:
+def _of_each(several: Sequence[namespaces.NetNs], question: Callable[[], T]) -> Answers[T]:
+    if not several:
+        raise BadInput("netns is an empty list", fix='Give at least one, or "all"')
+    files = {namespaces.inode(one): namespaces.path(one) for one in several}
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(_in_turn, files, question, None).result()
+
+
+def _in_turn(
+    files: Mapping[int, Path], question: Callable[[], T], only: Collection[int] | None
+) -> Answers[T]:
     own = namespaces.inode()
     answers: dict[int, T] = {}
     refusals: list[NetlabError] = []
-    for inode, file in namespaces.everywhere().items():
+    for inode, file in files.items():
         if only is not None and inode not in only:
             continue
         try:

@@ -14,8 +14,9 @@ import pytest
 
 from netlab.errors import BadInput
 from netlab.frames import coverage
-from netlab.kernel import conntrack as module, netlink, netns
-from netlab.kernel.conntrack import conntrack, nat
+from netlab.kernel import conntrack as module, ctframe, netlink, netns
+from netlab.kernel.conntrack import conntrack
+from netlab.kernel.nat import nat
 
 CLIENT, ROUTER, SERVER = (f"netlab-ct{os.getpid()}{role}" for role in "crs")
 
@@ -188,7 +189,7 @@ def test_messages_become_rows_in_the_order_they_came_in(router: str) -> None:
     with netns.entered(router):
         dump = netlink.dump(12, 0x101, bytes(4), doing="list conntrack entries")
 
-    frame = module.frame_of(dump, inode=1)
+    frame = ctframe.frame_of(dump, inode=1)
 
     assert frame.id.tolist() == list(listed(router))  # conntrack(8) prints them as they come
     assert frame.index.tolist() == list(range(len(dump)))

@@ -1,0 +1,176 @@
+"""A socket that hears what happens to conntrack entries in one network namespace, and what it heard.
+
+The kernel throws messages away that find the socket's buffer full. It says so once (ENOBUFS) and counts them:
+the number is exact. What they said is found again, as far as it still exists, by a dump.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from netlab.errors import CaptureError, NetlabError
+from netlab.kernel import conntrack, netlink, netns as namespaces
+from netlab.kernel.ctwanted import Wanted
+from netlab.kernel.manymsg import Receiver
+
+_STATISTICS = 0x104  # (NFNL_SUBSYS_CTNETLINK << 8) | IPCTNL_MSG_CT_GET_STATS_CPU
+_GROUPS = 0b111  # NFNLGRP_CONNTRACK_NEW, _UPDATE, _DESTROY as bits, linux/netfilter/nfnetlink_compat.h
+_BUFFER_BYTES = 32 << 20  # some 40,000 messages: the kernel charges one far more than its length
+_LARGEST_BUFFER = 512 << 20
+_SO_RCVBUFFORCE, _SO_MEMINFO = 33, 55
+_MEMINFO = struct.Struct("=9I")  # SK_MEMINFO_*; the last counts the messages thrown away
+_RESYNC_S = 1.0  # not more often: a dump takes time that listening needs
+_SYSCTL = Path("/proc/sys/net/netfilter/nf_conntrack_events")
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """Messages of one kind of source, in the order they came in."""
+
+    dump: netlink.Dump
+    at_ns: npt.NDArray[np.int64]  # when each was read
+    order: int  # of all that this process heard
+    found: bool  # by a dump; what it lacks was gone then
+    first: bool  # the dump at the start
+
+
+def _load() -> None:
+    """Load the module that tells of entries: binding alone has the kernel load it, and does not wait."""
+    doing = "listen for conntrack entries"
+    netlink.dump(conntrack.NETFILTER, _STATISTICS, bytes(4), doing=doing, module=conntrack.MODULE)
+
+
+class Listener:
+    """Listens in the namespace of the thread that makes it; all methods are for that thread."""
+
+    def __init__(self, file: Path | None) -> None:
+        self.inode = namespaces.inode()
+        self._file = None if file is None else os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+        self.heard: list[Heard] = []
+        self.kept_bytes = 0  # of it, as the kernel sent it
+        self.lost = 0
+        self.refused = 0
+        self.resyncs = 0
+        self.unanswered: list[NetlabError] = []
+        self.setting = _setting()
+        self._buffer = _BUFFER_BYTES
+        self._stale_since: float | None = None
+        self._synced_at = 0.0
+        try:
+            _load()
+            self._kernel = socket.socket(
+                socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, conntrack.NETFILTER
+            )
+            self._kernel.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, self._buffer)
+            self._kernel.bind((0, _GROUPS))
+        except NetlabError:
+            self.close()
+            raise
+        except OSError as error:
+            self.close()
+            raise netlink.refusal(
+                error.errno, "listen for conntrack entries", module=conntrack.MODULE
+            ) from error
+
+    @property
+    def silent_entries(self) -> bool:
+        """Tell whether entries may change and end without a word: all, or those from before the start.
+
+        With nf_conntrack_events=2, the default, only entries that are made while somebody on the host listens
+        tell of themselves (nf_ct_ecache_ext_add(), net/netfilter/nf_conntrack_ecache.c).
+        """
+        if self.setting == 0:
+            return True
+        return self.setting == 2 and any(len(heard.dump) for heard in self.heard if heard.first)
+
+    def receive(self, receiver: Receiver, orders: Iterator[int]) -> None:
+        """Take what waits."""
+        while True:
+            try:
+                block = receiver.receive(self._kernel.fileno())
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise CaptureError(f"conntrack events could not be read: {error.strerror}") from error
+                self._overflowed()
+                continue
+            if block is None:
+                return
+            self.refused += block.refused
+            at = np.full(len(block.starts), time.time_ns(), np.int64)
+            dump = netlink.Dump(block.words, block.starts, interrupted=False)
+            self._keep(Heard(dump, at, next(orders), found=False, first=False))
+
+    def _overflowed(self) -> None:
+        self._count_lost()
+        self._stale_since = time.monotonic()
+        if self._buffer < _LARGEST_BUFFER:
+            self._buffer *= 2
+            self._kernel.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, self._buffer)
+
+    def _keep(self, heard: Heard) -> None:
+        self.heard.append(heard)
+        self.kept_bytes += heard.dump.words.nbytes
+
+    def forget(self, after: int) -> int:
+        """Keep only the first *after* blocks of what was heard; return how many messages go."""
+        forgotten = self.heard[after:]
+        del self.heard[after:]
+        self.kept_bytes -= sum(one.dump.words.nbytes for one in forgotten)
+        messages = sum(len(one.dump) for one in forgotten)
+        if messages:
+            self._stale_since = time.monotonic()
+        return messages
+
+    def _count_lost(self) -> None:
+        said = self._kernel.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMINFO.size)
+        self.lost = _MEMINFO.unpack(said)[-1]
+
+    def resync(self, order: int, *, first: bool = False, force: bool = False) -> None:
+        """Take a dump if messages were lost, or if it is asked for; call it right after `receive`."""
+        now = time.monotonic()
+        due = self._stale_since is not None and now - self._synced_at >= _RESYNC_S
+        if not (first or force or due):
+            return
+        self._synced_at = now
+        try:
+            with namespaces.entered(None if self._file is None else f"/proc/self/fd/{self._file}"):
+                dump = conntrack.dump(Wanted())
+        except NetlabError as error:
+            self.unanswered.append(error)
+            return
+        at = np.full(len(dump), time.time_ns(), np.int64)
+        self._keep(Heard(dump, at, order, found=True, first=first))
+        self.resyncs += not first
+        self._stale_since = None
+
+    @property
+    def stale(self) -> bool:
+        """Tell whether messages were lost that no dump has made up for."""
+        return self._stale_since is not None
+
+    def close(self) -> None:
+        """Let go of the socket and of the namespace; what was heard stays."""
+        if hasattr(self, "_kernel") and self._kernel.fileno() >= 0:
+            self._count_lost()
+            self._kernel.close()
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+
+def _setting() -> int:
+    """Return nf_conntrack_events of the calling thread's namespace: off, on, or 2: while somebody listens."""
+    try:
+        return int(_SYSCTL.read_text())
+    except OSError:  # no such setting: the kernel tells
+        return 1

@@ -1,0 +1,138 @@
+"""Which tracked connections are translated, and what kind of translation it is.
+
+The two tuples of an entry say what is translated. What they do not say is whether the new source was written
+in a rule or taken from the outgoing interface: MASQUERADE leaves no trace in ctnetlink. What can be known is
+whether the new source is an address of this namespace, and whether both ends are on one link, by the subnets
+of its interfaces.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from netlab.kernel import conntrack, ctentries, ctframe, ctwanted, netlink, netns as namespaces, spaces
+from netlab.kernel.ctentries import Array, Entries, Flags
+from netlab.schemas import NAT
+
+_ROUTE = 0  # NETLINK_ROUTE
+_GET_ADDRESSES = 22  # RTM_GETADDR
+_IFADDRMSG = np.dtype(
+    [("family", "u1"), ("prefix_bits", "u1"), ("flags", "u1"), ("scope", "u1"), ("index", "u4")]
+)
+_ADDRESS, _LOCAL = (1,), (2,)  # IFA_ADDRESS (the peer's on a point-to-point link), IFA_LOCAL (IPv4 only)
+
+_KINDS = ["snat", "dnat", "both", "masquerade", "hairpin"]
+_MASQUERADE, _HAIRPIN = 4, 5
+
+
+def nat(
+    *,
+    netns: spaces.Spaces = None,
+    family: int | None = None,
+    protocol: str | int | None = None,
+    address: str | None = None,
+    port: int | None = None,
+    mark: int | str | None = None,
+    zone: int | None = None,
+) -> pd.DataFrame:
+    """List only the tracked connections whose addresses or ports are translated, and what kind that is.
+
+    Takes and raises what `conntrack` does.
+
+    Returns
+    -------
+    DataFrame
+        Columns as in `netlab.schemas.NAT`. `nat` is what the tuples say: "snat" where replies go elsewhere
+        than to the source, "dnat" where they come from elsewhere than the destination, "both" where both
+        hold. `kind` says more where more can be known: "masquerade" is a snat to an address of this
+        namespace, which a MASQUERADE rule makes, and a SNAT rule with such an address as well; "hairpin" is
+        a dnat, with or without snat, whose client and new destination are on one link of this namespace, or
+        are the same. Ends behind another router are not recognised as being on one link.
+
+    Notes
+    -----
+    Addresses and their subnets by RTM_GETADDR, in the namespace of the entry.
+
+    Examples
+    --------
+    >>> import netlab
+    >>> print(netlab.nat().nat.isna().any())
+    False
+    """
+    chosen = ctwanted.wanted(
+        family=family,
+        protocol=protocol,
+        address=address,
+        port=port,
+        mark=mark,
+        zone=zone,
+        translated=True,
+    )
+    homes: dict[int, list[_Home]] = {}
+
+    def ask() -> netlink.Dump:
+        homes[namespaces.inode()] = _homes()
+        return conntrack.dump(chosen)
+
+    parts, missing = conntrack.listed(spaces.ask(netns, ask), chosen)
+    kinds = [_kind(part.entries, homes[part.inode]) for part in parts]
+    codes = np.concatenate([np.zeros(0, np.int64), *kinds])
+    if not len(codes):
+        return NAT.empty(missing)
+    return ctframe.framed(parts, missing, NAT, kind=pd.Categorical.from_codes(codes - 1, pd.Index(_KINDS)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Home:
+    """An address of this namespace."""
+
+    address: Array
+    peer: Array  # an address of the subnet: the own one, or the other end's
+    prefix_bits: int
+    link: int  # index of the interface
+
+
+def _homes() -> list[_Home]:
+    """Return the addresses of the calling thread's namespace."""
+    found = netlink.dump(_ROUTE, _GET_ADDRESSES, bytes(_IFADDRMSG.itemsize), doing="list addresses")
+    headers = found.body(_IFADDRMSG)
+    homes = []
+    for group in found.groups(_IFADDRMSG.itemsize):
+        peers = group.octets(_ADDRESS)
+        own = group.octets(_LOCAL) if group.length(_LOCAL) > 0 else peers
+        for header, address, peer in zip(headers[group.rows], own, peers, strict=True):
+            homes.append(_Home(address, peer, int(header["prefix_bits"]), int(header["index"])))
+    return homes
+
+
+def _kind(entries: Entries, homes: list[_Home]) -> Array:
+    """Return the place of each translated entry's kind in _KINDS, from 1."""
+    source, new_source = entries.places["src"], entries.places["reply_dst"]
+    target = entries.places["reply_src"]
+    known = np.asarray(entries.numbers["nat"])
+    link, new_link = _link(source, homes), _link(target, homes)
+    same_link = ((link == new_link) & (link > 0)) | ~ctentries.differ(source, target)
+    hairpin = (known >= 2) & same_link & ~_own(source, homes)
+    masquerade = (known == 1) & _own(new_source, homes) & ctentries.differ(source, new_source)
+    return np.select([hairpin, masquerade], [_HAIRPIN, _MASQUERADE], known)
+
+
+def _own(places: Array, homes: list[_Home]) -> Flags:
+    own = np.zeros(len(places), bool)
+    for home in homes:
+        if len(home.address) == places.shape[1]:
+            own |= (places == home.address).all(axis=1)
+    return own
+
+
+def _link(places: Array, homes: list[_Home]) -> Array:
+    """Return the interface whose subnet has each address, the longest prefix first; 0 where none has."""
+    links = np.zeros(len(places), np.int64)
+    for home in sorted(homes, key=lambda home: home.prefix_bits):
+        if len(home.peer) == places.shape[1]:
+            mask = np.packbits(np.arange(8 * len(home.peer)) < home.prefix_bits)
+            links[((places ^ home.peer) & mask == 0).all(axis=1)] = home.link
+    return links
