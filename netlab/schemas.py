@@ -152,7 +152,7 @@ ROUTES = Schema(
         Column("gateway", _TEXT, "next hop's address, of either family; missing where the network is on the link"),
         Column("interface", _TEXT, "interface of this next hop"),
         Column("address", _TEXT, "preferred source address"),
-        Column("metric", _INTEGER, "of two routes to one network the lower counts; missing: 0"),
+        Column("metric", _INTEGER, "of two routes to one network the lower counts"),
         Column("protocol", _CATEGORY, "who made it: kernel, boot (ip without a word), static, dhcp, ra, bird …"),
         Column("scope", _CATEGORY, "global, link or host; IPv6 has global only"),
         Column("flags", _CATEGORY, "flags of the next hop by name, joined by |: linkdown, dead, onlink …"),

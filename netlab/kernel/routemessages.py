@@ -87,7 +87,7 @@ def _columns(group: netlink.Group, bodies: Array, family: int) -> pd.DataFrame:
             "destination": _prefix(group, _DESTINATION, bodies["destination_length"], family),
             "source": _prefix(group, _SOURCE, bodies["source_length"], family),
             "address": _address(group, _PREFERRED, family),
-            "metric": _number(group.get(_PRIORITY, "u4"), rows),
+            "metric": _number(group.get(_PRIORITY, "u4"), rows).fillna(0),  # IPv4 does not send 0
             "preference": _number(group.get(_PREFERENCE, "u1"), rows),
             "nexthop_id": _number(group.get(_NEXTHOP_ID, "u4"), rows),
             "mtu": _nested(group, _METRICS, _mtu),

@@ -23,7 +23,7 @@ from netlab.kernel import netlink
 
 T = TypeVar("T")
 Array: TypeAlias = npt.NDArray[Any]
-Interface: TypeAlias = ipaddress.IPv4Interface | ipaddress.IPv6Interface
+Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 ROUTE = 0  # NETLINK_ROUTE
 FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
@@ -102,21 +102,21 @@ def _kind(payload: bytes) -> str:
     return _string(attributes(payload).get(_LINK_INFO_KIND, b""))
 
 
-def interface_addresses(kernel: socket.socket) -> dict[int, list[tuple[str, Interface]]]:
+def interface_addresses(kernel: socket.socket) -> dict[int, list[tuple[str, Network]]]:
     """Return for each interface's index its addresses: the local one, and the network it is in.
 
     They differ where the link is point-to-point: the network is then the peer's.
     """
     dump = netlink.dump_over(kernel, _GET_ADDRESS, bytes(_ADDRESS.itemsize), doing="list addresses")
     bodies = dump.body(_ADDRESS)
-    found: dict[int, list[tuple[str, Interface]]] = {}
+    found: dict[int, list[tuple[str, Network]]] = {}
     for group in _of_ip(dump, bodies, _ADDRESS_NETWORK):
         place = _ADDRESS_LOCAL if group.length(_ADDRESS_LOCAL) > 0 else _ADDRESS_NETWORK
         places = group.octets(place), group.octets(_ADDRESS_NETWORK)
         for row, local, network in zip(group.rows, *places, strict=True):
             whole = ipaddress.ip_interface((network.tobytes(), int(bodies["prefix"][row])))
             local_text = str(ipaddress.ip_address(local.tobytes()))
-            found.setdefault(int(bodies["index"][row]), []).append((local_text, whole))
+            found.setdefault(int(bodies["index"][row]), []).append((local_text, whole.network))
     return found
 
 
