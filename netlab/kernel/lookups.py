@@ -36,6 +36,10 @@ _MEANINGS = {
     errno.EACCES: ("prohibit", "a prohibit route or rule"),
     errno.ENETUNREACH: ("none", "no route matches, or an unreachable rule"),
 }
+_KINDS = {code: kind for code, (kind, _) in _MEANINGS.items()}
+_REASONS = {code: os.strerror(code) for code in errno.errorcode} | {
+    code: words for code, (_, words) in _MEANINGS.items()
+}
 FOREIGN = "the source is no address of this network namespace"
 _LEADS_NOWHERE = ["blackhole", "unreachable", "prohibit", "none"]
 
@@ -75,12 +79,10 @@ def answers(kernel: socket.socket, questions: Sequence[Question]) -> pd.DataFram
 def _of_family(kernel: socket.socket, questions: list[Question], family: int) -> pd.DataFrame:
     found = _asked(kernel, questions, family, 0)
     matched = _asked(kernel, questions, family, _FIB_MATCH)
-    known = found["type"].map(routemessages.TYPES)
     refused = found["refusal"].fillna(found["error"])
-    refused = refused.fillna(found["type"].map(routemessages.ERRORS)).astype("Int64")
-    meanings = refused.map({code: kind for code, (kind, _) in _MEANINGS.items()})
-    reasons = refused.map({code: words for code, (_, words) in _MEANINGS.items()})
-    kind = known.fillna(meanings).astype("string")
+    refused = refused.fillna(found["type"].map(routemessages.ERRORS).astype("Int64"))
+    kind = _named(found["type"], routemessages.TYPES).fillna(_named(refused, _KINDS))
+    reason = _named(refused, _REASONS)
     foreign = _foreign(kernel, questions, found["refusal"], family)
     dead = kind.isin(_LEADS_NOWHERE).to_numpy(bool) | foreign
     sources = pd.Series([text(question.source) for question in questions], dtype="string")
@@ -92,13 +94,17 @@ def _of_family(kernel: socket.socket, questions: list[Question], family: int) ->
             "address": sources.fillna(found["address"]).mask(dead | found["index"].isna()),
             "table": found["table"].mask(found["table"] == 0),
             "mtu": found["mtu"].mask(dead),
-            "error": refused.map(lambda code: errno.errorcode.get(code, str(code)), na_action="ignore"),
-            "reason": reasons.fillna(refused.map(os.strerror, na_action="ignore")).mask(foreign, FOREIGN),
+            "error": _named(refused, errno.errorcode),
+            "reason": reason.mask(foreign, FOREIGN),
             "route": matched["destination"],
             "metric": matched["metric"],
             "nexthops": matched["nexthops"],
         }
-    ).astype({"error": "string", "reason": "string"})
+    )
+
+
+def _named(numbers: pd.Series[int], words: dict[int, str]) -> pd.Series[str]:
+    return numbers.map(words).astype("string")
 
 
 def _foreign(

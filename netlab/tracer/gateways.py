@@ -169,7 +169,8 @@ def _with(connections: pd.DataFrame, answers: list[pd.DataFrame]) -> pd.DataFram
     for ours, theirs in _FILLED.items():
         values = connections[ours].astype("string").to_numpy(object, copy=True)
         values[rows] = found.loc[rows, theirs].to_numpy(object)
-        filled[ours] = pd.array(values, "string").astype(connections[ours].dtype)
+        dtype = connections[ours].dtype
+        filled[ours] = pd.array(values, "string").astype("category" if dtype == "category" else dtype)
     return filled
 
 
