@@ -149,11 +149,15 @@ ROUTES = Schema(
         Column("type", _CATEGORY, "unicast, local, broadcast, multicast, blackhole, unreachable …"),
         Column("destination", _TEXT, "network it is for; 0.0.0.0/0 or ::/0 is the default route"),
         Column("source", _TEXT, "network that the source must be in (IPv6 source routing)"),
-        Column("gateway", _TEXT, "next hop's address, of either family; missing where the network is on the link"),
+        Column(
+            "gateway", _TEXT, "next hop's address, of either family; missing where the network is on the link"
+        ),
         Column("interface", _TEXT, "interface of this next hop"),
         Column("address", _TEXT, "preferred source address"),
         Column("metric", _INTEGER, "of two routes to one network the lower counts"),
-        Column("protocol", _CATEGORY, "who made it: kernel, boot (ip without a word), static, dhcp, ra, bird …"),
+        Column(
+            "protocol", _CATEGORY, "who made it: kernel, boot (ip without a word), static, dhcp, ra, bird …"
+        ),
         Column("scope", _CATEGORY, "global, link or host; IPv6 has global only"),
         Column("flags", _CATEGORY, "flags of the next hop by name, joined by |: linkdown, dead, onlink …"),
         Column("nexthop", _INTEGER, "this next hop's place in the route, from 0"),
@@ -174,7 +178,11 @@ GATEWAY = Schema(
         Column("family", _INTEGER, "4 or 6"),
         Column("destination", _TEXT, "the address that was asked about"),
         Column("type", _CATEGORY, "as via_type of connections"),
-        Column("gateway", _TEXT, "next hop's address, of either family; missing where the destination is on the link"),
+        Column(
+            "gateway",
+            _TEXT,
+            "next hop's address, of either family; missing where the destination is on the link",
+        ),
         Column("mac", _TEXT, "next hop's link-layer address; missing while it is not resolved"),
         Column("neighbour", _CATEGORY, "state of the next hop's neighbour entry: reachable, stale, failed …"),
         Column("interface", _TEXT, "interface the packets leave by"),

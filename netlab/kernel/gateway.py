@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable
+from dataclasses import fields
 from typing import TypeAlias
 
+import numpy as np
 import pandas as pd
 
 from netlab import addresses, checks
@@ -13,7 +15,7 @@ from netlab.errors import BadInput
 from netlab.frames import Gap, Missing
 from netlab.kernel import lookups, netns as namespaces, spaces
 from netlab.kernel.lookups import Question
-from netlab.kernel.routing import Routing
+from netlab.kernel.routing import Routing, Way
 from netlab.kernel.rtnetlink import Link
 from netlab.schemas import GATEWAY
 
@@ -78,12 +80,17 @@ def gateway(
     wanted = [_packed("destination", one) for one in several]
     asked = _questions(wanted, source, mark, uid)
     found = spaces.ask(netns, lambda: _answered(asked, interface))
-    parts = [answer.assign(netns=inode) for inode, answer in found.by_inode.items()]
-    whole = pd.concat(parts, ignore_index=True)
-    whole["destination"] = [lookups.text(one) for one in wanted] * len(parts)
-    whole["family"] = [question.family for question in asked] * len(parts)
-    data = {name: whole[name].array for name in GATEWAY.names}
-    return GATEWAY.frame(data, [*found.missing, *_hashed(whole)])
+    ways = [way for some in found.by_inode.values() for way in some]
+    data = {field.name: [getattr(way, field.name) for way in ways] for field in fields(Way)}
+    return GATEWAY.frame(
+        {
+            "netns": np.repeat(list(found.by_inode), len(asked)),
+            "family": [question.family for question in asked] * len(found.by_inode),
+            "destination": [lookups.text(one) for one in wanted] * len(found.by_inode),
+            **data,
+        },
+        [*found.missing, *_hashed(ways)],
+    )
 
 
 _ONE = (str, ipaddress.IPv4Address, ipaddress.IPv6Address)
@@ -118,15 +125,17 @@ def _packed(name: str, value: object) -> bytes:
             f"{name} {value!r} is not an IP address", fix="Give one like '192.0.2.1'; names are not looked up"
         ) from error
     if address.is_unspecified:
-        raise BadInput(f"{name} {value!r} stands for no address", fix="Give that of one host, or leave it out")
+        raise BadInput(
+            f"{name} {value!r} stands for no address", fix="Give that of one host, or leave it out"
+        )
     return address.packed
 
 
-def _answered(asked: list[Question], interface: str | None) -> pd.DataFrame:
+def _answered(asked: list[Question], interface: str | None) -> list[Way]:
     """Ask in the calling thread's namespace."""
     with Routing() as routing:
         index = 0 if interface is None else _index(interface, routing.links)
-        return routing.answers([question._replace(interface=index) for question in asked])
+        return routing.ways([question._replace(interface=index) for question in asked])
 
 
 def _index(interface: str, links: dict[int, Link]) -> int:
@@ -137,10 +146,12 @@ def _index(interface: str, links: dict[int, Link]) -> int:
     raise BadInput(f"there is no interface {interface!r}", fix=checks.nearest(str(interface), names))
 
 
-def _hashed(found: pd.DataFrame) -> list[Missing]:
+def _hashed(ways: list[Way]) -> list[Missing]:
     """Say which next hops are those of one flow only."""
-    count = int((found["nexthops"] > 1).sum())
+    count = sum((way.nexthops or 0) > 1 for way in ways)
     if not count:
         return []
-    detail = "the route has several next hops, and the kernel chooses by a hash of the flow: another may differ"
+    detail = (
+        "the route has several next hops, and the kernel chooses by a hash of the flow: another may differ"
+    )
     return [Missing("gateway, mac, interface", Gap.APPROXIMATE, count, detail)]

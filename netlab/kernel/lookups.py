@@ -12,36 +12,37 @@ import os
 import secrets
 import socket
 import struct
+import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
+from netlab.errors import KernelError
 from netlab.kernel import netlink, routemessages
-from netlab.kernel.rtnetlink import FAMILIES
+from netlab.kernel.rtnetlink import FAMILIES, attributes
 
 _GET_ROUTE, _ERROR = 26, 2
 _LOOKUP_TABLE, _FIB_MATCH = 0x1000, 0x2000  # RTM_F_*: name the table; the route itself instead of its result
+_HEADER_SIZE, _BODY = 16, struct.Struct("=8BI")  # struct nlmsghdr; struct rtmsg, as routemessages.BODY
+_DESTINATION, _INTERFACE, _PRIORITY, _PREFERRED, _METRICS, _MULTIPATH, _TABLE = 1, 4, 6, 7, 8, 9, 15
 _ANSWER = struct.Struct("=IHHIIi")  # a header, and the errno that an error message carries
 _LARGEST = 1 << 16
 _BATCH = 64  # requests in flight: the answers of one batch fit into any receive buffer
 _DOING = "look up routes"
 
-# Errors that stand for a route that leads nowhere, and for none.
-_MEANINGS = {
-    errno.EINVAL: ("blackhole", "a blackhole route or rule: packets are thrown away without a word"),
-    errno.EHOSTUNREACH: ("unreachable", "an unreachable route"),
-    errno.EACCES: ("prohibit", "a prohibit route or rule"),
-    errno.ENETUNREACH: ("none", "no route matches, or an unreachable rule"),
-}
-_KINDS = {code: kind for code, (kind, _) in _MEANINGS.items()}
-_REASONS = {code: os.strerror(code) for code in errno.errorcode} | {
-    code: words for code, (_, words) in _MEANINGS.items()
+# What leads nowhere: as a type of route IPv6 tells it, as an errno IPv4 does (fib_props, fib_semantics.c).
+_ERRORS = {"blackhole": errno.EINVAL, "unreachable": errno.EHOSTUNREACH, "prohibit": errno.EACCES}
+_KINDS = {code: kind for kind, code in _ERRORS.items()} | {errno.ENETUNREACH: "none"}
+_REASONS = {
+    "blackhole": "a blackhole route or rule: packets are thrown away without a word",
+    "unreachable": "an unreachable route",
+    "prohibit": "a prohibit route or rule",
+    "none": "no route matches, or an unreachable rule",
 }
 FOREIGN = "the source is no address of this network namespace"
-_LEADS_NOWHERE = ["blackhole", "unreachable", "prohibit", "none"]
 
 
 class Question(NamedTuple):
@@ -58,70 +59,99 @@ class Question(NamedTuple):
     port: int = 0
 
 
-def answers(kernel: socket.socket, questions: Sequence[Question]) -> pd.DataFrame:
-    """Return the kernel's answer to each question, in order.
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the kernel said; *index* is the interface's, 0 where the packet does not leave."""
 
-    Columns `type`, `gateway`, `index` (of the interface), `address`, `table`, `mtu`, `error`, `reason`, and
-    of the route that matched: `route`, `metric`, `nexthops`.
-    """
-    if not questions:
-        return _ANSWERS
-    parts = []
-    families = np.array([question.family for question in questions])
-    for family in FAMILIES:
-        places = np.flatnonzero(families == family)
-        if len(places):
-            some = [questions[place] for place in places]
-            parts.append(_of_family(kernel, some, family).set_axis(places))
-    return pd.concat(parts).sort_index().reset_index(drop=True)
+    type: str | None = None
+    gateway: str | None = None
+    index: int = 0
+    address: str | None = None
+    table: int | None = None
+    mtu: int | None = None
+    error: str | None = None
+    reason: str | None = None
+    route: str | None = None  # the network of the route that matched, and what else that route has
+    metric: int | None = None
+    nexthops: int | None = None
 
 
-def _of_family(kernel: socket.socket, questions: list[Question], family: int) -> pd.DataFrame:
-    found = _asked(kernel, questions, family, 0)
-    matched = _asked(kernel, questions, family, _FIB_MATCH)
-    refused = found["refusal"].fillna(found["error"])
-    refused = refused.fillna(found["type"].map(routemessages.ERRORS).astype("Int64"))
-    kind = _named(found["type"], routemessages.TYPES).fillna(_named(refused, _KINDS))
-    reason = _named(refused, _REASONS)
-    foreign = _foreign(kernel, questions, found["refusal"], family)
-    dead = kind.isin(_LEADS_NOWHERE).to_numpy(bool) | foreign
-    sources = pd.Series([text(question.source) for question in questions], dtype="string")
-    return pd.DataFrame(
-        {
-            "type": kind.mask(foreign),
-            "gateway": found["gateway"].mask(dead),
-            "index": found["index"].mask(dead),
-            "address": sources.fillna(found["address"]).mask(dead | found["index"].isna()),
-            "table": found["table"].mask(found["table"] == 0),
-            "mtu": found["mtu"].mask(dead),
-            "error": _named(refused, errno.errorcode),
-            "reason": reason.mask(foreign, FOREIGN),
-            "route": matched["destination"],
-            "metric": matched["metric"],
-            "nexthops": matched["nexthops"],
-        }
+def answers(kernel: socket.socket, questions: Sequence[Question]) -> list[Answer]:
+    """Return the kernel's answer to each question, in order."""
+    found = _asked(kernel, questions, 0)
+    matched = _asked(kernel, questions, _FIB_MATCH)
+    foreign = _foreign(kernel, questions, found)
+    return [
+        Answer(error=errno.errorcode.get(told), reason=FOREIGN)
+        if isinstance(told, int) and question.source in foreign
+        else _answer(question, told, route)
+        for question, told, route in zip(questions, found, matched, strict=True)
+    ]
+
+
+def _answer(question: Question, told: bytes | int, matched: bytes | int) -> Answer:
+    if isinstance(told, int):
+        return _refused(told, _KINDS.get(told), matched)
+    *_, table, _, _, number, _ = _BODY.unpack_from(told, _HEADER_SIZE)
+    inside = attributes(told[_HEADER_SIZE + _BODY.size :])
+    kind = routemessages.TYPES.get(number)
+    if kind in _ERRORS:
+        return _refused(_ERRORS[kind], kind, matched)
+    preferred = inside.get(_PREFERRED, b"")
+    return Answer(
+        type=kind,
+        gateway=routemessages.gateway(inside, question.family),
+        index=_whole(inside, _INTERFACE) or 0,
+        address=text(question.source or preferred),
+        table=_whole(inside, _TABLE) or table or None,
+        mtu=routemessages.mtu(inside.get(_METRICS, b"")),
+        **_route(matched),
     )
 
 
-def _named(numbers: pd.Series[int], words: dict[int, str]) -> pd.Series[str]:
-    return numbers.map(words).astype("string")
+def _refused(code: int, kind: str | None, matched: bytes | int) -> Answer:
+    reason = _REASONS.get(kind or "", os.strerror(code))
+    return Answer(type=kind, error=errno.errorcode.get(code, str(code)), reason=reason, **_route(matched))
 
 
-def _foreign(
-    kernel: socket.socket, questions: list[Question], refusal: pd.Series, family: int
-) -> npt.NDArray[np.bool_]:
-    """Tell which refusals are about the source, which IPv4 wants to be this host's.
+def _route(matched: bytes | int) -> dict[str, Any]:
+    """Return what is told of the route itself; where no table was needed there is none."""
+    if isinstance(matched, int):
+        return {}
+    family, length, *_ = _BODY.unpack_from(matched, _HEADER_SIZE)
+    inside = attributes(matched[_HEADER_SIZE + _BODY.size :])
+    network = inside.get(_DESTINATION, bytes(4 if family == socket.AF_INET else 16))
+    hops = inside.get(_MULTIPATH)
+    return {
+        "route": f"{text(network)}/{length}",
+        "metric": _whole(inside, _PRIORITY) or 0,
+        "nexthops": 1 if hops is None else len(routemessages.next_hops(hops, 4 if len(network) == 4 else 6)),
+    }
+
+
+def _whole(inside: dict[int, bytes], kind: int) -> int | None:
+    return int.from_bytes(inside[kind], sys.byteorder) if kind in inside else None
+
+
+def _foreign(kernel: socket.socket, questions: Sequence[Question], found: list[bytes | int]) -> set[bytes]:
+    """Return the sources of refused questions that are not this host's, which IPv4 wants them to be.
 
     The errno is that of a blackhole (older kernels) or that of no route.
     """
-    foreign = np.zeros(len(questions), bool)
-    refused = np.flatnonzero(refusal.isin([errno.EINVAL, errno.ENETUNREACH]))
-    doubtful = [place for place in refused if questions[place].source]
-    if family == 4 and doubtful:
-        sources = [Question(family, questions[place].source) for place in doubtful]
-        own = _asked(kernel, sources, family, 0)["type"].map(routemessages.TYPES).eq("local")
-        foreign[doubtful] = ~own.fillna(value=False).to_numpy(bool)
-    return foreign
+    doubtful = {
+        question.source
+        for question, told in zip(questions, found, strict=True)
+        if told in {errno.EINVAL, errno.ENETUNREACH} and question.family == 4 and question.source
+    }
+    told = _asked(kernel, [Question(4, source) for source in doubtful], 0)
+    return {source for source, answer in zip(doubtful, told, strict=True) if not _is_local(answer)}
+
+
+def _is_local(answer: bytes | int) -> bool:
+    if isinstance(answer, int):
+        return False
+    *_, number, _ = _BODY.unpack_from(answer, _HEADER_SIZE)
+    return routemessages.TYPES.get(number) == "local"
 
 
 def text(address: bytes) -> str | None:
@@ -131,55 +161,40 @@ def text(address: bytes) -> str | None:
     return socket.inet_ntop(socket.AF_INET if len(address) == 4 else socket.AF_INET6, address)
 
 
-def _asked(kernel: socket.socket, questions: list[Question], family: int, flags: int) -> pd.DataFrame:
-    """Return what the messages say, one row for each question; `refusal` is the errno of an error message."""
-    refusals = np.zeros(len(questions), np.int64)
-    routes: list[bytes] = []
-    has_flow = np.array([question.protocol != 0 for question in questions])
-    order = np.concatenate([np.flatnonzero(~has_flow), np.flatnonzero(has_flow)])
+def _asked(kernel: socket.socket, questions: Sequence[Question], flags: int) -> list[bytes | int]:
+    """Return the message that answers each question, or the errno of the refusal."""
+    layouts: dict[tuple[int, bool], list[int]] = {}
+    for place, question in enumerate(questions):
+        layouts.setdefault((question.family, question.protocol != 0), []).append(place)
+    told: list[bytes | int] = [0] * len(questions)
     try:
-        for flow in (False, True):
-            places = np.flatnonzero(has_flow == flow)
+        for (family, flow), places in layouts.items():
             requests = _requests([questions[place] for place in places], family, flags, flow=flow)
             for first in range(0, len(requests), _BATCH):
-                some = places[first : first + _BATCH]
-                refusals[some], told = _exchange(kernel, requests[first : first + _BATCH])
-                routes += told
+                answered = _exchange(kernel, requests[first : first + _BATCH])
+                for place, answer in zip(places[first : first + _BATCH], answered, strict=True):
+                    told[place] = answer
     except TimeoutError as error:
-        raise netlink.KernelError(f"the kernel stopped answering while netlab tried to {_DOING}") from error
+        raise KernelError(f"the kernel stopped answering while netlab tried to {_DOING}") from error
     except OSError as error:
         raise netlink.refusal(error.errno, _DOING) from error
-    dump = netlink.Dump.of(np.frombuffer(b"".join(routes), np.uint32))
-    found = routemessages.decoded(dump, family).drop_duplicates("row")
-    answered = order[refusals[order] == 0]
-    found = found.set_axis(answered[found["row"]]).reindex(range(len(questions)))
-    return found.assign(refusal=pd.array(np.where(refusals, refusals, -1), "Int64")).replace({"refusal": {-1: pd.NA}})
+    return told
 
 
-def _exchange(
-    kernel: socket.socket, requests: npt.NDArray[np.void]
-) -> tuple[npt.NDArray[np.int64], list[bytes]]:
-    """Send requests in one message and receive their answers: an errno or 0 for each, and the routes."""
+def _exchange(kernel: socket.socket, requests: npt.NDArray[np.void]) -> list[bytes | int]:
+    """Send requests in one block, and receive their answers."""
     first = int(requests["sequence"][0])
     kernel.send(requests.tobytes())
-    refusals, routes = np.zeros(len(requests), np.int64), []
-    place = 0
-    while place < len(requests):
+    told: list[bytes | int] = []
+    while len(told) < len(requests):
         block = kernel.recv(_LARGEST)
         _, kind, _, sequence, _, code = _ANSWER.unpack_from(block)
-        if sequence != first + place:
-            continue  # an answer to a request that was given up
-        if kind == _ERROR:
-            refusals[place] = -code
-        else:
-            routes.append(block)
-        place += 1
-    return refusals, routes
+        if sequence == first + len(told):  # any other answers a request that was given up
+            told.append(-code if kind == _ERROR else block)
+    return told
 
 
-def _requests(
-    questions: list[Question], family: int, flags: int, *, flow: bool
-) -> npt.NDArray[np.void]:
+def _requests(questions: list[Question], family: int, flags: int, *, flow: bool) -> npt.NDArray[np.void]:
     """Return netlink messages; what is not known is zero, which the kernel takes for absent."""
     size = 4 if family == 4 else 16
     requests = np.zeros(len(questions), _request(size, flow=flow))
@@ -235,23 +250,3 @@ def _request(address_size: int, *, flow: bool) -> np.dtype[np.void]:
 def _attribute(value: str, padding: int = 0) -> np.dtype[np.void]:
     fields = [("length", "u2"), ("kind", "u2"), ("value", value)]
     return np.dtype([*fields, ("", f"V{padding}")] if padding else fields)
-
-
-_ANSWERS = pd.DataFrame(
-    {
-        name: pd.array([], dtype)
-        for name, dtype in {
-            "type": "string",
-            "gateway": "string",
-            "index": "Int64",
-            "address": "string",
-            "table": "Int64",
-            "mtu": "Int64",
-            "error": "string",
-            "reason": "string",
-            "route": "string",
-            "metric": "Int64",
-            "nexthops": "Int64",
-        }.items()
-    }
-)

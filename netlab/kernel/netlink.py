@@ -177,9 +177,7 @@ def opened(protocol: int) -> socket.socket:
     return kernel
 
 
-def dump_over(
-    kernel: socket.socket, message_type: int, body: bytes, *, doing: str, module: str = ""
-) -> Dump:
+def dump_over(kernel: socket.socket, message_type: int, body: bytes, *, doing: str, module: str = "") -> Dump:
     """Do what `dump` does over a socket that is open already, in the namespace it was opened in."""
     sequence = secrets.randbits(32) | 1  # 0 stands in too many payloads
     header = _HEADER.pack(_HEADER.size + len(body), message_type, _REQUEST | _DUMP, sequence, 0)

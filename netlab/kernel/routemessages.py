@@ -5,7 +5,6 @@ Source: struct rtmsg, struct rtnexthop and enum rtattr_type_t, include/uapi/linu
 
 from __future__ import annotations
 
-import errno
 import socket
 import struct
 from typing import Any, TypeAlias
@@ -33,7 +32,7 @@ BODY = np.dtype(
     ]
 )
 _DESTINATION, _SOURCE, _INTERFACE, _GATEWAY, _PRIORITY, _PREFERRED = (1,), (2,), (4,), (5,), (6,), (7,)
-_METRICS, _MULTIPATH, _CACHE, _TABLE, _VIA = (8,), (9,), (12,), (15,), (18,)
+_METRICS, _MULTIPATH, _TABLE, _VIA = (8,), (9,), (15,), (18,)
 _PREFERENCE, _ENCAP_TYPE, _NEXTHOP_ID = (20,), (21,), (30,)
 _MTU = 2  # RTAX_MTU
 _HOP = struct.Struct("=HBBi")  # length, flags, weight - 1, interface
@@ -51,8 +50,6 @@ TYPES = {
     9: "throw",
     10: "nat",
 }
-# What routes that lead nowhere answer (fib_props, net/ipv4/fib_semantics.c; ip6_route_info_create).
-ERRORS = {6: errno.EINVAL, 7: errno.EHOSTUNREACH, 8: errno.EACCES}
 
 
 def decoded(dump: netlink.Dump, family: int) -> pd.DataFrame:
@@ -90,8 +87,7 @@ def _columns(group: netlink.Group, bodies: Array, family: int) -> pd.DataFrame:
             "metric": _number(group.get(_PRIORITY, "u4"), rows).fillna(0),  # IPv4 does not send 0
             "preference": _number(group.get(_PREFERENCE, "u1"), rows),
             "nexthop_id": _number(group.get(_NEXTHOP_ID, "u4"), rows),
-            "mtu": _nested(group, _METRICS, _mtu),
-            "error": _nested(group, _CACHE, _cache_error),
+            "mtu": _nested(group, _METRICS, mtu),
         }
     )
     hops = _multipath(group, family) if group.length(_MULTIPATH) > 0 else _single(group, bodies, family)
@@ -127,14 +123,10 @@ def _nested(group: netlink.Group, path: netlink.Path, parse: Any) -> pd.api.exte
     return pd.array(each_distinct(group.octets(path), parse), "Int64")
 
 
-def _mtu(payload: bytes) -> int | None:
+def mtu(payload: bytes) -> int | None:
+    """Return the MTU in RTA_METRICS."""
     value = attributes(payload).get(_MTU)
     return None if value is None else int(struct.unpack("=I", value)[0])
-
-
-def _cache_error(payload: bytes) -> int | None:
-    """Return rta_error of struct rta_cacheinfo, which only IPv6 fills, as a positive errno."""
-    return abs(struct.unpack_from("=i", payload, 12)[0]) or None
 
 
 def _single(group: netlink.Group, bodies: Array, family: int) -> pd.DataFrame:
@@ -158,7 +150,7 @@ def _single(group: netlink.Group, bodies: Array, family: int) -> pd.DataFrame:
 
 def _multipath(group: netlink.Group, family: int) -> pd.DataFrame:
     """Return all next hops; the index says which row of the group they are of."""
-    routes = each_distinct(group.octets(_MULTIPATH), lambda payload: _next_hops(payload, family))
+    routes = each_distinct(group.octets(_MULTIPATH), lambda payload: next_hops(payload, family))
     flat = [(place, len(hops), *hop) for hops in routes for place, hop in enumerate(hops)]
     columns = list(zip(*flat, strict=True)) or [()] * 7
     names = ["nexthop", "nexthops", "gateway", "index", "weight", "flags", "encap"]
@@ -172,8 +164,8 @@ def _multipath(group: netlink.Group, family: int) -> pd.DataFrame:
 NextHop: TypeAlias = tuple[str | None, int | None, int, int, int | None]
 
 
-def _next_hops(payload: bytes, family: int) -> list[NextHop]:
-    """Return gateway, interface, weight, flags and encapsulation of each struct rtnexthop."""
+def next_hops(payload: bytes, family: int) -> list[NextHop]:
+    """Return gateway, interface, weight, flags and encapsulation of each struct rtnexthop in RTA_MULTIPATH."""
     hops: list[NextHop] = []
     at = 0
     while at + _HOP.size <= len(payload):
@@ -183,12 +175,13 @@ def _next_hops(payload: bytes, family: int) -> list[NextHop]:
         inside = attributes(payload[at + _HOP.size : at + length])
         encap = inside.get(_ENCAP_TYPE[0])
         kind = None if encap is None else int(struct.unpack("=H", encap)[0])
-        hops.append((_gateway(inside, family), index or None, more + 1, flags, kind))
+        hops.append((gateway(inside, family), index or None, more + 1, flags, kind))
         at += (length + 3) & ~3
     return hops
 
 
-def _gateway(inside: dict[int, bytes], family: int) -> str | None:
+def gateway(inside: dict[int, bytes], family: int) -> str | None:
+    """Return the next hop among a route's attributes, which may be of the other family."""
     if _GATEWAY[0] in inside:
         return _text(family, inside[_GATEWAY[0]])
     return _via(inside[_VIA[0]]) if _VIA[0] in inside else None

@@ -116,7 +116,10 @@ def routes(*, netns: namespaces.NetNs = None, family: int | None = None) -> pd.D
 
 
 _INTERRUPTED = Missing(
-    "routes", Gap.APPROXIMATE, None, "the tables changed while they were read: a route may be missing or twice"
+    "routes",
+    Gap.APPROXIMATE,
+    None,
+    "the tables changed while they were read: a route may be missing or twice",
 )
 
 

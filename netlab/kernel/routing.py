@@ -10,14 +10,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import ipaddress
-import itertools
 import socket
 import struct
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
-
-import pandas as pd
 
 from netlab.closing import Closes
 from netlab.errors import KernelError
@@ -44,7 +42,8 @@ _GROUPS = {
 _NEIGHBOUR_MESSAGES = {28, 29}  # RTM_NEWNEIGH, RTM_DELNEIGH
 _HEADER = struct.Struct("=IH")  # length and type
 _HASH_POLICIES = ("ipv4/fib_multipath_hash_policy", "ipv6/fib_multipath_hash_policy")
-_WITH_NEIGHBOUR = ["unicast", "anycast"]
+_WITH_NEIGHBOUR = {"unicast", "anycast"}
+_NO_MAC = "00:00:00:00:00:00"
 
 
 def _listening() -> socket.socket:
@@ -62,12 +61,33 @@ def _listening() -> socket.socket:
     return events
 
 
-def _destinations(questions: list[Question]) -> pd.Series[str]:
-    return pd.Series([lookups.text(question.destination) for question in questions], dtype="string")
-
-
 def _holds(network: rtnetlink.Network, address: str | None) -> bool:
-    return not pd.isna(address) and ipaddress.ip_address(address) in network
+    return address is not None and ipaddress.ip_address(address) in network
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """Which way a packet goes; the fields are columns of `netlab.schemas.GATEWAY`."""
+
+    type: str | None
+    gateway: str | None
+    mac: str | None
+    neighbour: str | None
+    interface: str | None
+    interface_kind: str | None
+    vrf: str | None
+    address: str | None
+    subnet: str | None
+    table: int | None
+    route: str | None
+    metric: int | None
+    nexthops: int | None
+    mtu: int | None
+    error: str | None
+    reason: str | None
+
+
+_COPIED = [field.name for field in fields(lookups.Answer) if field.name != "index"]
 
 
 class Routing(Closes):
@@ -96,11 +116,11 @@ class Routing(Closes):
 
     def refresh(self) -> None:
         """Hear what changed, and forget what it touches."""
-        changed, neighbours = self._heard()
+        changed, met = self._heard()
         if changed or time.monotonic() - self._since > self._max_age_s:
             self._forget()
-        elif neighbours:
-            self._neighbours = self._told = None
+        elif met:
+            self._neighbours, self._ways = None, {}
 
     @property
     def looks_at(self) -> set[str]:
@@ -124,43 +144,38 @@ class Routing(Closes):
         domains = {self._vrf(index) for index in places}
         return domains.pop() if len(domains) == 1 else 0
 
-    def answers(self, questions: Sequence[Question]) -> pd.DataFrame:
-        """Return an answer to each question, in order, with names, neighbours and subnets.
-
-        Columns are those of `netlab.schemas.GATEWAY` from `type` on. Call `refresh` first.
-        """
-        new = [question for question in dict.fromkeys(questions) if question not in self._numbers]
-        if len(self._numbers) + len(new) > _MOST_ANSWERS:
+    def ways(self, questions: Sequence[Question]) -> list[Way]:
+        """Return the way of each question, in order. Call `refresh` first."""
+        new = [question for question in dict.fromkeys(questions) if question not in self._answers]
+        if len(self._answers) + len(new) > _MOST_ANSWERS:
             self._forget()
             new = list(dict.fromkeys(questions))
-        if new:
-            told = lookups.answers(self._kernel, new)
-            told["next_hop"] = told["gateway"].fillna(_destinations(new))
-            self._known = pd.concat([self._known, told], ignore_index=True) if self._numbers else told
-            self._numbers.update(zip(new, itertools.count(len(self._numbers))))
-            self._told = None
-        if self._told is None:
-            self._told = self._described()
-        return self._told.iloc[[self._numbers[question] for question in questions]].reset_index(drop=True)
+        self._answers.update(zip(new, lookups.answers(self._kernel, new), strict=True))
+        return [self._way(question) for question in questions]
 
-    def _described(self) -> pd.DataFrame:
+    def _way(self, question: Question) -> Way:
+        if question in self._ways:
+            return self._ways[question]
         if self._neighbours is None:
             self._neighbours = rtnetlink.neighbours(self._kernel)
-        known = self._known
-        keys = known[["index", "next_hop"]].mask(~known["type"].isin(_WITH_NEIGHBOUR))
-        met = self._neighbours.rename(columns={"address": "next_hop", "state": "neighbour"})
-        met = keys.merge(met.astype({"index": "Int64"}), on=["index", "next_hop"], how="left")
-        links = known["index"].map(self._links)
-        vrfs = {index: self._links[vrf].name for index in self._links if (vrf := self._vrf(index))}
-        places = zip(known["index"], known["address"], known["next_hop"], strict=True)
-        return known.assign(
-            mac=met["mac"].mask(met["mac"].isin(["", "00:00:00:00:00:00"])),
-            neighbour=met["neighbour"],
-            interface=links.map(lambda link: link.name, na_action="ignore"),
-            interface_kind=links.map(lambda link: link.kind or None, na_action="ignore"),
-            vrf=known["index"].map(vrfs),
-            subnet=[self._subnet(*place) for place in places],
-        ).astype(dict.fromkeys(("interface", "interface_kind", "vrf", "subnet"), "string"))
+        answer = self._answers[question]
+        next_hop = answer.gateway or lookups.text(question.destination)
+        mac, state = None, None
+        if answer.type in _WITH_NEIGHBOUR:
+            mac, state = self._neighbours.get((answer.index, next_hop), (None, None))
+        link = self._links.get(answer.index)
+        vrf = self._links.get(self._vrf(answer.index))
+        way = Way(
+            mac=None if mac == _NO_MAC else mac,
+            neighbour=state,
+            interface=link.name if link else None,
+            interface_kind=(link.kind or None) if link else None,
+            vrf=vrf.name if vrf else None,
+            subnet=self._subnet(answer.index, answer.address, next_hop),
+            **{name: getattr(answer, name) for name in _COPIED},
+        )
+        self._ways[question] = way
+        return way
 
     def _vrf(self, index: int) -> int:
         """Return the index of the VRF that an interface belongs to or is, or 0."""
@@ -171,10 +186,8 @@ class Routing(Closes):
                 return link.index
         return 0
 
-    def _subnet(self, index: int | None, address: str | None, next_hop: str | None) -> str | None:
+    def _subnet(self, index: int, address: str | None, next_hop: str | None) -> str | None:
         """Return the interface's network that has the source address, or else the next hop."""
-        if index is pd.NA:
-            return None
         networks = self._networks.get((index, address), [])
         if networks:
             return str(max(networks, key=lambda network: _holds(network, next_hop)))
@@ -184,11 +197,13 @@ class Routing(Closes):
     def _forget(self) -> None:
         """Know nothing but what the namespace consists of."""
         self._since = time.monotonic()
-        self._numbers: dict[Question, int] = {}
-        self._known = self._told = self._neighbours = None
+        self._answers: dict[Question, lookups.Answer] = {}
+        self._ways: dict[Question, Way] = {}
+        self._neighbours: dict[tuple[int, str], tuple[str | None, str | None]] | None = None
         self._links = rtnetlink.links(self._kernel)
         self._places: dict[str, set[int]] = {}
-        self._networks, self._on = {}, {}
+        self._networks: dict[tuple[int, str], list[rtnetlink.Network]] = {}
+        self._on: dict[int, list[rtnetlink.Network]] = {}
         for index, some in rtnetlink.interface_addresses(self._kernel).items():
             for local, network in some:
                 self._places.setdefault(local, set()).add(index)

@@ -18,7 +18,6 @@ import numpy.typing as npt
 import pandas as pd
 
 from netlab import addresses
-from netlab.frames import categories
 from netlab.kernel import netlink
 
 T = TypeVar("T")
@@ -40,7 +39,16 @@ _NEIGHBOUR = np.dtype(
     [("family", "u1"), ("", "V3"), ("index", "i4"), ("state", "u2"), ("flags", "u1"), ("type", "u1")]
 )
 _NEIGHBOUR_ADDRESS, _NEIGHBOUR_MAC = (1,), (2,)
-_NUD = ["incomplete", "reachable", "stale", "delay", "probe", "failed", "noarp", "permanent"]  # bit 0 on
+_NUD = {
+    0x01: "incomplete",
+    0x02: "reachable",
+    0x04: "stale",
+    0x08: "delay",
+    0x10: "probe",
+    0x20: "failed",
+    0x40: "noarp",
+    0x80: "permanent",
+}
 
 _RULE_SIZE = 12  # struct fib_rule_hdr
 _RULE_SELECTORS = {(10,): "mark", (20,): "uid", (22,): "flow", (23,): "flow", (24,): "flow"}
@@ -120,40 +128,23 @@ def interface_addresses(kernel: socket.socket) -> dict[int, list[tuple[str, Netw
     return found
 
 
-def neighbours(kernel: socket.socket) -> pd.DataFrame:
-    """Return the neighbours of both families: index of the interface, address, MAC and state.
+def neighbours(kernel: socket.socket) -> dict[tuple[int, str], tuple[str | None, str | None]]:
+    """Return the MAC and the state of each neighbour, by the interface's index and its address.
 
-    Equal (index, address) pairs occur once. A neighbour that did not answer has no MAC.
+    A neighbour that did not answer has no MAC, one that was not asked yet no state.
     """
-    parts = []
+    found: dict[tuple[int, str], tuple[str | None, str | None]] = {}
     for family, number in FAMILIES.items():
         body = bytes([number]).ljust(_NEIGHBOUR.itemsize, b"\0")
         dump = netlink.dump_over(kernel, _GET_NEIGHBOUR, body, doing="list neighbours")
         bodies = dump.body(_NEIGHBOUR)
         for group in _of_ip(dump, bodies, _NEIGHBOUR_ADDRESS):
-            parts.append(
-                pd.DataFrame(
-                    {
-                        "index": bodies["index"][group.rows].astype(np.int64),
-                        "address": addresses.column([addresses.text(family, group.octets(_NEIGHBOUR_ADDRESS))]),
-                        "mac": _macs(group),
-                        "state": bodies["state"][group.rows].astype(np.int64),
-                    }
-                )
-            )
-    found = pd.concat(parts, ignore_index=True) if parts else _NO_NEIGHBOURS.copy()
-    found["state"] = _states(found["state"].to_numpy())
+            some = bodies[group.rows]
+            texts = addresses.text(family, group.octets(_NEIGHBOUR_ADDRESS)).to_pylist()
+            keys = zip(some["index"].tolist(), texts, strict=True)
+            states = map(_NUD.get, some["state"].tolist())
+            found.update(zip(keys, zip(_macs(group), states, strict=True), strict=True))
     return found
-
-
-_NO_NEIGHBOURS = pd.DataFrame(
-    {
-        "index": pd.array([], "int64"),
-        "address": pd.array([], "string"),
-        "mac": pd.array([], "string"),
-        "state": pd.array([], "int64"),
-    }
-)
 
 
 def _of_ip(dump: netlink.Dump, bodies: Array, place: netlink.Path) -> Iterator[netlink.Group]:
@@ -164,23 +155,11 @@ def _of_ip(dump: netlink.Dump, bodies: Array, place: netlink.Path) -> Iterator[n
             yield group
 
 
-_HEX = np.array([f"{octet:02x}:" for octet in range(256)], "S3")
-
-
-def _macs(group: netlink.Group) -> pd.api.extensions.ExtensionArray:
+def _macs(group: netlink.Group) -> list[str | None]:
     """Return link-layer addresses as text, whatever their length; tunnels have IP addresses there."""
-    length = group.length(_NEIGHBOUR_MAC)
-    if length < 1:
-        return pd.array([None] * len(group.rows), "string")
-    spelt = _HEX[group.octets(_NEIGHBOUR_MAC)].view(f"S{3 * length}").ravel()
-    return pd.array(spelt.astype(f"S{3 * length - 1}").astype("U"), "string")
-
-
-def _states(bits: npt.NDArray[np.int64]) -> pd.Categorical[str]:
-    codes = np.full(len(bits), len(_NUD))
-    for bit in range(len(_NUD)):
-        codes[bits == 1 << bit] = bit
-    return categories(codes, [*_NUD, None])
+    if group.length(_NEIGHBOUR_MAC) < 1:
+        return [None] * len(group.rows)
+    return [octets.tobytes().hex(":") for octets in group.octets(_NEIGHBOUR_MAC)]
 
 
 def rule_selectors(kernel: socket.socket) -> set[str]:

@@ -10,16 +10,17 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from netlab import checks
 from netlab.closing import Closes
 from netlab.errors import BadInput, CaptureError
 from netlab.frames import Gap, Missing
-from netlab.kernel import lookups, netns as namespaces, spaces
+from netlab.kernel import netns as namespaces, spaces
 from netlab.kernel.ctentries import NUMBERS
 from netlab.kernel.lookups import Question
-from netlab.kernel.routing import MAX_AGE_S, Routing
+from netlab.kernel.routing import MAX_AGE_S, Routing, Way
 
 _FILLED = {
     "via_gateway": "gateway",
@@ -30,10 +31,22 @@ _FILLED = {
     "via_type": "type",
 }
 _ENDS = ["local_address", "remote_address"]
-_FLOW = ["protocol", "local_port", "remote_port"]
-_NEEDED = ["netns", "uid", "closed_at", "nat_remote_address", *_ENDS, *_FLOW, *_FILLED]
+_LOOKED_AT = {
+    "uid": {"uid": "Int64"},
+    "flow": {"protocol": "string", "local_port": "Int64", "remote_port": "Int64"},
+}
+_NEEDED = [
+    "netns",
+    "closed_at",
+    "nat_remote_address",
+    *_ENDS,
+    *_FILLED,
+    *_LOOKED_AT["uid"],
+    *_LOOKED_AT["flow"],
+]
 _UNSPECIFIED = ["0.0.0.0", "::"]
 _SCOPELESS = "the peer's address is link-local, and which link is not known"
+_UNNAMED = "a type of route that this version does not know"
 _MARKS = "policy rules look at the packets' mark, which connections do not tell: taken for 0"
 _ENDED = "of connections that ended: the way is that of now"
 _TRANSLATED = "translated ones: the way is that to the address that the socket uses"
@@ -63,24 +76,63 @@ class RouteCache(Closes):
 
     def _filled(self, connections: pd.DataFrame) -> pd.DataFrame:
         has_peer = connections["remote_address"].notna() & ~connections["remote_address"].isin(_UNSPECIFIED)
-        wanted = (has_peer & connections["netns"].notna()).to_numpy(bool)
-        numbers = connections["netns"].to_numpy(np.int64, na_value=0)
-        silent = self._open({int(number) for number in np.unique(numbers[wanted])})
-        answers, gaps = [], []
-        for inode, known in self._known.items():
-            rows = np.flatnonzero(wanted & (numbers == inode))
-            if len(rows):
-                found, lacks = _answers(known, connections.iloc[rows])
-                answers.append(found.set_axis(rows))
-                gaps.append(lacks)
-        unasked = int((wanted & ~np.isin(numbers, list(self._known))).sum())
-        filled = _with(connections, answers)
-        missing = [*_unasked(unasked, silent), *_missing(sum(gaps, Counter()), connections[wanted])]
+        rows = np.flatnonzero(has_peer & connections["netns"].notna())
+        wanted = connections.iloc[rows]
+        silent = self._open({int(inode) for inode in wanted["netns"].unique()})
+        here = wanted["netns"].isin(list(self._known)).to_numpy(bool)
+        keys = self._keys(wanted[here])
+        codes = keys.groupby(list(keys), dropna=False, sort=False, observed=True).ngroup().to_numpy()
+        _, first = np.unique(codes, return_index=True)
+        ways = self._ways(keys.iloc[first])
+        filled = _with(connections, rows[here], codes, ways)
+        missing = [
+            *_unasked(int((~here).sum()), silent),
+            *_unanswered(codes, ways),
+            *_doubtful(wanted, self._unmarked(wanted)),
+        ]
         filled.attrs["coverage"] = [
             *(gap for gap in connections.attrs.get("coverage", []) if gap["what"] != "via_*"),
             *map(asdict, missing),
         ]
         return filled
+
+    def _keys(self, connections: pd.DataFrame) -> pd.DataFrame:
+        """Return what ways depend on; what a namespace's rules do not look at is blank in its rows."""
+        keys = connections[["netns", *_ENDS]]
+        if "mark" in connections:
+            keys = keys.assign(mark=connections["mark"])
+        for what, names in _LOOKED_AT.items():
+            looking = self._looking_at(what, connections)
+            if looking.any():
+                columns = {
+                    name: connections[name].astype(dtype).where(looking) for name, dtype in names.items()
+                }
+                keys = keys.assign(**columns)
+        return keys
+
+    def _looking_at(self, what: str, connections: pd.DataFrame) -> pd.Series[bool]:
+        inodes = [inode for inode, known in self._known.items() if what in known.looks_at]
+        return connections["netns"].isin(inodes)
+
+    def _unmarked(self, connections: pd.DataFrame) -> int:
+        """Return how many connections there are whose unknown mark may lead them elsewhere."""
+        return 0 if "mark" in connections else int(self._looking_at("mark", connections).sum())
+
+    def _ways(self, distinct: pd.DataFrame) -> list[Way | None]:
+        """Return the way of each row, each namespace asked once; None where it cannot be asked for."""
+        places: dict[int, list[int]] = {}
+        questions = []
+        for place, row in enumerate(distinct.to_dict("records")):
+            question = _question(self._known[row["netns"]], row)
+            questions.append(question)
+            if question:
+                places.setdefault(row["netns"], []).append(place)
+        found: list[Way | None] = [None] * len(questions)
+        for inode, some in places.items():
+            asked = [question for place in some if (question := questions[place])]
+            for place, way in zip(some, self._known[inode].ways(asked), strict=True):
+                found[place] = way
+        return found
 
     def _open(self, inodes: Collection[int]) -> list[Missing]:
         """Know just these namespaces, as they are now; a socket in one that is not needed would keep it alive."""
@@ -108,30 +160,6 @@ class RouteCache(Closes):
                 self._known.popitem()[1].close()
 
 
-def _answers(known: Routing, connections: pd.DataFrame) -> tuple[pd.DataFrame, Counter[str]]:
-    """Ask once for each distinct pair of ends, and give every row its answer; count those without one."""
-    keys = [*_ENDS]
-    keys += ["mark"] if "mark" in connections else []
-    keys += ["uid"] if "uid" in known.looks_at else []
-    keys += _FLOW if "flow" in known.looks_at else []
-    codes = connections.groupby(keys, dropna=False, sort=False, observed=True).ngroup().to_numpy()
-    _, first = np.unique(codes, return_index=True)
-    distinct = connections.iloc[first][keys].to_dict("records")
-    questions = [_question(known, row) for row in distinct]
-    askable = [place for place, question in enumerate(questions) if question]
-    told = known.answers([question for question in questions if question])
-    told = told.set_axis(askable).reindex(range(len(questions)))
-    rows = told.iloc[codes]
-    gaps = Counter(
-        {
-            _SCOPELESS: int(np.isin(codes, list(set(range(len(questions))) - set(askable))).sum()),
-            lookups.FOREIGN: int(rows["reason"].eq(lookups.FOREIGN).sum()),
-            _MARKS: len(rows) if "mark" in known.looks_at - set(keys) else 0,
-        }
-    )
-    return rows, gaps
-
-
 def _question(known: Routing, row: dict[str, Any]) -> Question | None:
     """Return what to ask; None for a link-local peer whose link is not known."""
     destination = ipaddress.ip_address(row["remote_address"])
@@ -149,7 +177,7 @@ def _question(known: Routing, row: dict[str, Any]) -> Question | None:
         interface=interface,
         mark=_number(row.get("mark")) or 0,
         uid=_number(row.get("uid")),
-        protocol=NUMBERS[protocol] if protocol else 0,
+        protocol=0 if protocol is None or pd.isna(protocol) else NUMBERS[protocol],
         source_port=_number(row.get("local_port")) or 0,
         port=_number(row.get("remote_port")) or 0,
     )
@@ -159,16 +187,16 @@ def _number(value: Any) -> int | None:
     return None if value is None or pd.isna(value) else int(value)
 
 
-def _with(connections: pd.DataFrame, answers: list[pd.DataFrame]) -> pd.DataFrame:
-    """Return the rows with what was answered; a row without an answer keeps what it had."""
+def _with(
+    connections: pd.DataFrame, rows: npt.NDArray[np.intp], codes: npt.NDArray[np.intp], ways: list[Way | None]
+) -> pd.DataFrame:
+    """Return the connections with the ways of *rows*; a row without an answer keeps what it had."""
     filled = connections.copy()
-    if not answers:
-        return filled
-    found = pd.concat(answers)
-    rows = found.index[found["type"].notna()]
+    answered = np.array([way is not None and way.type is not None for way in ways], bool)[codes]
     for ours, theirs in _FILLED.items():
+        told = np.array([getattr(way, theirs, None) for way in ways], object)
         values = connections[ours].astype("string").to_numpy(object, copy=True)
-        values[rows] = found.loc[rows, theirs].to_numpy(object)
+        values[rows[answered]] = told[codes[answered]]
         dtype = connections[ours].dtype
         filled[ours] = pd.array(values, "string").astype("category" if dtype == "category" else dtype)
     return filled
@@ -181,21 +209,25 @@ def _unasked(count: int, silent: list[Missing]) -> list[Missing]:
     return [Missing("via_*", Gap.UNAVAILABLE, count, detail)]
 
 
-def _missing(gaps: Counter[str], connections: pd.DataFrame) -> list[Missing]:
-    """Say which connections have no way, and whose may be another."""
+def _unanswered(codes: npt.NDArray[np.intp], ways: list[Way | None]) -> list[Missing]:
+    """Say of which connections the kernel knows no way, and why."""
+    rows = np.bincount(codes, minlength=len(ways))
+    reasons: Counter[str] = Counter()
+    for count, way in zip(rows.tolist(), ways, strict=True):
+        if way is None or way.type is None:
+            reasons[(way.reason or _UNNAMED) if way else _SCOPELESS] += count
+    return [Missing("via_*", Gap.UNAVAILABLE, count, reason) for reason, count in reasons.items()]
+
+
+def _doubtful(connections: pd.DataFrame, unmarked: int) -> list[Missing]:
+    """Say which connections' packets may go, or may have gone, another way."""
     translated = connections["nat_remote_address"].fillna(connections["remote_address"])
     doubts = {
-        _MARKS: gaps.pop(_MARKS, 0),
+        _MARKS: unmarked,
         _ENDED: int(connections["closed_at"].notna().sum()),
         _TRANSLATED: int((translated != connections["remote_address"]).sum()),
     }
-    kinds = ((Gap.UNAVAILABLE, gaps), (Gap.APPROXIMATE, doubts))
-    return [
-        Missing("via_*", kind, count, detail)
-        for kind, some in kinds
-        for detail, count in some.items()
-        if count
-    ]
+    return [Missing("via_*", Gap.APPROXIMATE, count, reason) for reason, count in doubts.items() if count]
 
 
 def with_gateway(connections: pd.DataFrame, *, known: RouteCache | None = None) -> pd.DataFrame:

@@ -153,10 +153,8 @@ def test_neighbours_are_those_of_ip_neigh(middle: Router) -> None:
     with netns.entered(middle.netns), netlink.opened(rtnetlink.ROUTE) as kernel:
         found, names = rtnetlink.neighbours(kernel), rtnetlink.links(kernel)
 
-    devices = [names[index].name for index in found["index"]]
-    macs = [None if pd.isna(mac) else mac for mac in found["mac"]]
-    ours = zip(zip(found["address"], devices, strict=True), zip(macs, found["state"], strict=True), strict=True)
-    assert dict(ours) == says
+    ours = {(address, names[index].name): told for (index, address), told in found.items()}
+    assert ours == says
     assert len(says) > 8
 
 

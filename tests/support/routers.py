@@ -59,7 +59,21 @@ def router() -> Iterator[Router]:
             run("ip", "netns", "add", name)
             made.callback(run, "ip", "netns", "del", name)
         for side, other in (("east", east), ("west", west)):
-            run("ip", "-n", middle, "link", "add", side, "type", "veth", "peer", "name", "middle", "netns", other)
+            run(
+                "ip",
+                "-n",
+                middle,
+                "link",
+                "add",
+                side,
+                "type",
+                "veth",
+                "peer",
+                "name",
+                "middle",
+                "netns",
+                other,
+            )
             run("ip", "-n", other, "link", "set", "middle", "up")
         run("ip", "-n", middle, "-batch", "-", text="\n".join(DATA["middle"]))
         run("ip", "-n", middle, "-6", "-batch", "-", text="\n".join(DATA["middle6"]))

@@ -44,9 +44,7 @@ def test_connections_of_a_namespace_get_its_routes(middle: Router) -> None:
         found = netlab.with_gateway(netlab.connections(protocol="udp"))
 
     rows = found[(found["remote_address"] == "10.60.1.1") & (found["netns"] == netns.inode(middle.netns))]
-    assert ways(rows) == [
-        ["10.50.2.2", "02:00:00:00:02:02", "west", "10.50.2.1", "10.50.2.0/24", "unicast"]
-    ]
+    assert ways(rows) == [["10.50.2.2", "02:00:00:00:02:02", "west", "10.50.2.1", "10.50.2.0/24", "unicast"]]
 
 
 @pytest.mark.privileged
@@ -77,9 +75,9 @@ def test_ports_count_where_the_hash_of_next_hops_has_them(middle: Router) -> Non
     found = netlab.with_gateway(frame)
 
     says = [
-        middle.way(
-            "10.61.1.1", "from", "10.50.3.1", "ipproto", "tcp", "sport", str(port), "dport", "80"
-        )["gateway"]
+        middle.way("10.61.1.1", "from", "10.50.3.1", "ipproto", "tcp", "sport", str(port), "dport", "80")[
+            "gateway"
+        ]
         for port in frame["local_port"]
     ]
     assert found["via_gateway"].tolist() == says
@@ -154,7 +152,9 @@ def test_more_changes_than_the_socket_holds_leave_no_stale_answer(middle: Router
     frame = connections(middle, ["10.60.1.1"])
     with netlab.route_cache(max_age_s=3600) as known:
         netlab.with_gateway(frame, known=known)
-        flood = [f"route replace 10.99.{place % 250}.0/24 via 10.50.1.{2 + place % 50}" for place in range(4000)]
+        flood = [
+            f"route replace 10.99.{place % 250}.0/24 via 10.50.1.{2 + place % 50}" for place in range(4000)
+        ]
         last = "route replace 10.60.0.0/16 via 10.50.1.4 metric 10"
         run("ip", "-n", middle.netns, "-batch", "-", text="\n".join([*flood, last]))
         found = netlab.with_gateway(frame, known=known)
