@@ -216,7 +216,7 @@ def _requests(questions: list[Question], family: int, flags: int, *, flow: bool)
         ("source_port", 28, [question.source_port for question in questions]),
         ("port", 29, [question.port for question in questions]),
     ):
-        if name in requests.dtype.names:
+        if name in (requests.dtype.names or ()):
             requests[name]["kind"] = kind
             requests[name]["value"] = values
             requests[name]["length"] = 4 + requests[name]["value"].dtype.itemsize

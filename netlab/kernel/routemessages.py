@@ -165,7 +165,7 @@ NextHop: TypeAlias = tuple[str | None, int | None, int, int, int | None]
 
 
 def next_hops(payload: bytes, family: int) -> list[NextHop]:
-    """Return gateway, interface, weight, flags and encapsulation of each struct rtnexthop in RTA_MULTIPATH."""
+    """Return gateway, interface, weight, flags and encapsulation of each hop in RTA_MULTIPATH."""
     hops: list[NextHop] = []
     at = 0
     while at + _HOP.size <= len(payload):

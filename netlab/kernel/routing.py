@@ -1,4 +1,4 @@
-"""One network namespace's routing as known now: answers are kept until the kernel says that something changed.
+"""One network namespace's routing: answers are kept until the kernel says that something changed.
 
 The kernel tells listeners of changed routes, rules, links, addresses and neighbours (rtnetlink(7)), but not
 of what it learns for one destination by redirects or path MTU discovery, nor of sysctls: answers have a
@@ -10,12 +10,14 @@ from __future__ import annotations
 import contextlib
 import errno
 import ipaddress
+import math
 import socket
 import struct
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from netlab.closing import Closes
 from netlab.errors import KernelError
@@ -95,6 +97,9 @@ class Routing(Closes):
 
     def __init__(self, max_age_s: float = MAX_AGE_S) -> None:
         self._max_age_s = max_age_s
+        self._answers: dict[Question, lookups.Answer] = {}
+        self._ways: dict[Question, Way] = {}
+        self._neighbours: rtnetlink.Neighbours | None = None  # None: to be asked for
         with contextlib.ExitStack() as opened:
             try:
                 self._kernel = opened.enter_context(netlink.opened(rtnetlink.ROUTE))
@@ -120,11 +125,11 @@ class Routing(Closes):
         if changed or time.monotonic() - self._since > self._max_age_s:
             self._forget()
         elif met:
-            self._neighbours, self._ways = None, {}
+            self._forget_neighbours()
 
     @property
     def looks_at(self) -> set[str]:
-        """What the choice of a route depends on here beside addresses: mark, uid, flow (protocol and ports)."""
+        """What the way depends on here beside addresses: mark, uid, flow (protocol and ports)."""
         return self._looks_at
 
     @property
@@ -133,16 +138,16 @@ class Routing(Closes):
         return self._links
 
     def interface_of(self, source: str) -> int:
-        """Return the interface that packets from *source* are bound to, or 0: a VRF's, or a link's own address.
+        """Return the index of what a socket with this address is bound to, or 0.
 
-        A socket that has an address in a VRF is bound to the VRF; a link-local address says which link
-        as long as no other has the same.
+        That is the VRF that the address is in. A link-local address says which link, as long as no other
+        has the same.
         """
-        places = self._places.get(source, set())
-        if ipaddress.ip_address(source).is_link_local and source.count(":"):
-            return next(iter(places)) if len(places) == 1 else 0
-        domains = {self._vrf(index) for index in places}
-        return domains.pop() if len(domains) == 1 else 0
+        bound = self._places.get(source, set())
+        address = ipaddress.ip_address(source)
+        if address.version == 4 or not address.is_link_local:
+            bound = {self._vrf(index) for index in bound}
+        return next(iter(bound)) if len(bound) == 1 else 0
 
     def ways(self, questions: Sequence[Question]) -> list[Way]:
         """Return the way of each question, in order. Call `refresh` first."""
@@ -156,15 +161,14 @@ class Routing(Closes):
     def _way(self, question: Question) -> Way:
         if question in self._ways:
             return self._ways[question]
-        if self._neighbours is None:
-            self._neighbours = rtnetlink.neighbours(self._kernel)
         answer = self._answers[question]
-        next_hop = answer.gateway or lookups.text(question.destination)
+        next_hop = answer.gateway or str(ipaddress.ip_address(question.destination))
         mac, state = None, None
         if answer.type in _WITH_NEIGHBOUR:
-            mac, state = self._neighbours.get((answer.index, next_hop), (None, None))
+            mac, state = self._met().get((answer.index, next_hop), (None, None))
         link = self._links.get(answer.index)
         vrf = self._links.get(self._vrf(answer.index))
+        told: dict[str, Any] = {name: getattr(answer, name) for name in _COPIED}
         way = Way(
             mac=None if mac == _NO_MAC else mac,
             neighbour=state,
@@ -172,7 +176,7 @@ class Routing(Closes):
             interface_kind=(link.kind or None) if link else None,
             vrf=vrf.name if vrf else None,
             subnet=self._subnet(answer.index, answer.address, next_hop),
-            **{name: getattr(answer, name) for name in _COPIED},
+            **told,
         )
         self._ways[question] = way
         return way
@@ -188,18 +192,26 @@ class Routing(Closes):
 
     def _subnet(self, index: int, address: str | None, next_hop: str | None) -> str | None:
         """Return the interface's network that has the source address, or else the next hop."""
-        networks = self._networks.get((index, address), [])
+        networks = self._networks.get((index, address or ""), [])
         if networks:
             return str(max(networks, key=lambda network: _holds(network, next_hop)))
         around = [network for network in self._on.get(index, []) if _holds(network, next_hop)]
         return str(max(around, key=lambda network: network.prefixlen)) if around else None
 
+    def _met(self) -> rtnetlink.Neighbours:
+        if self._neighbours is None:
+            self._neighbours = rtnetlink.neighbours(self._kernel)
+        return self._neighbours
+
+    def _forget_neighbours(self) -> None:
+        self._ways.clear()
+        self._neighbours = None
+
     def _forget(self) -> None:
         """Know nothing but what the namespace consists of."""
-        self._since = time.monotonic()
-        self._answers: dict[Question, lookups.Answer] = {}
-        self._ways: dict[Question, Way] = {}
-        self._neighbours: dict[tuple[int, str], tuple[str | None, str | None]] | None = None
+        self._since = -math.inf  # until all of it is known
+        self._answers.clear()
+        self._forget_neighbours()
         self._links = rtnetlink.links(self._kernel)
         self._places: dict[str, set[int]] = {}
         self._networks: dict[tuple[int, str], list[rtnetlink.Network]] = {}
@@ -214,6 +226,7 @@ class Routing(Closes):
             file.seek(0)
             if file.read().strip() != "0":
                 self._looks_at.add("flow")
+        self._since = time.monotonic()
 
     def _heard(self) -> tuple[bool, bool]:
         """Tell whether routing has changed, and whether neighbours have."""

@@ -22,6 +22,7 @@ from netlab.kernel import netlink
 
 T = TypeVar("T")
 Array: TypeAlias = npt.NDArray[Any]
+Neighbours: TypeAlias = dict[tuple[int, str], tuple[str | None, str | None]]
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 ROUTE = 0  # NETLINK_ROUTE
@@ -56,7 +57,7 @@ _RULE_SELECTORS = {(10,): "mark", (20,): "uid", (22,): "flow", (23,): "flow", (2
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """An interface: *kind* as `ip -d link` shows it ("" of a device that has none), *master* an index or 0."""
+    """An interface: *kind* as in `ip -d link` ("" where it has none), *master* an index or 0."""
 
     index: int
     name: str
@@ -128,12 +129,12 @@ def interface_addresses(kernel: socket.socket) -> dict[int, list[tuple[str, Netw
     return found
 
 
-def neighbours(kernel: socket.socket) -> dict[tuple[int, str], tuple[str | None, str | None]]:
+def neighbours(kernel: socket.socket) -> Neighbours:
     """Return the MAC and the state of each neighbour, by the interface's index and its address.
 
     A neighbour that did not answer has no MAC, one that was not asked yet no state.
     """
-    found: dict[tuple[int, str], tuple[str | None, str | None]] = {}
+    found: Neighbours = {}
     for family, number in FAMILIES.items():
         body = bytes([number]).ljust(_NEIGHBOUR.itemsize, b"\0")
         dump = netlink.dump_over(kernel, _GET_NEIGHBOUR, body, doing="list neighbours")

@@ -7,6 +7,7 @@ import threading
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import asdict
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -31,20 +32,10 @@ _FILLED = {
     "via_type": "type",
 }
 _ENDS = ["local_address", "remote_address"]
-_LOOKED_AT = {
-    "uid": {"uid": "Int64"},
-    "flow": {"protocol": "string", "local_port": "Int64", "remote_port": "Int64"},
-}
-_NEEDED = [
-    "netns",
-    "closed_at",
-    "nat_remote_address",
-    *_ENDS,
-    *_FILLED,
-    *_LOOKED_AT["uid"],
-    *_LOOKED_AT["flow"],
-]
-_UNSPECIFIED = ["0.0.0.0", "::"]
+_LOOKED_AT = {"uid": ["uid"], "flow": ["protocol", "local_port", "remote_port"]}
+_NEEDED = {"netns", "closed_at", "nat_remote_address", *_ENDS, *_FILLED, *chain(*_LOOKED_AT.values())}
+# No peer: what a socket has that is not connected.
+_UNSPECIFIED = ["0.0.0.0", "::"]  # noqa: S104 - nothing is bound
 _SCOPELESS = "the peer's address is link-local, and which link is not known"
 _UNNAMED = "a type of route that this version does not know"
 _MARKS = "policy rules look at the packets' mark, which connections do not tell: taken for 0"
@@ -63,7 +54,7 @@ class RouteCache(Closes):
 
     def fill(self, connections: pd.DataFrame) -> pd.DataFrame:
         """Return *connections* with their `via_*` columns, as `netlab.with_gateway` does."""
-        lacking = sorted(set(_NEEDED) - set(connections.columns))
+        lacking = sorted(_NEEDED - set(connections.columns))
         if lacking:
             raise BadInput(
                 f"this frame has no column {lacking[0]!r}",
@@ -104,10 +95,7 @@ class RouteCache(Closes):
         for what, names in _LOOKED_AT.items():
             looking = self._looking_at(what, connections)
             if looking.any():
-                columns = {
-                    name: connections[name].astype(dtype).where(looking) for name, dtype in names.items()
-                }
-                keys = keys.assign(**columns)
+                keys = keys.assign(**{name: connections[name].where(looking) for name in names})
         return keys
 
     def _looking_at(self, what: str, connections: pd.DataFrame) -> pd.Series[bool]:
@@ -135,7 +123,7 @@ class RouteCache(Closes):
         return found
 
     def _open(self, inodes: Collection[int]) -> list[Missing]:
-        """Know just these namespaces, as they are now; a socket in one that is not needed would keep it alive."""
+        """Know just these namespaces, as they are now: a socket in another would keep it alive."""
         for inode in set(self._known) - set(inodes):
             self._known.pop(inode).close()
         for known in self._known.values():
@@ -160,7 +148,7 @@ class RouteCache(Closes):
                 self._known.popitem()[1].close()
 
 
-def _question(known: Routing, row: dict[str, Any]) -> Question | None:
+def _question(known: Routing, row: dict[Any, Any]) -> Question | None:
     """Return what to ask; None for a link-local peer whose link is not known."""
     destination = ipaddress.ip_address(row["remote_address"])
     source = "" if pd.isna(row["local_address"]) else row["local_address"]
@@ -188,7 +176,7 @@ def _number(value: Any) -> int | None:
 
 
 def _with(
-    connections: pd.DataFrame, rows: npt.NDArray[np.intp], codes: npt.NDArray[np.intp], ways: list[Way | None]
+    connections: pd.DataFrame, rows: npt.NDArray[Any], codes: npt.NDArray[Any], ways: list[Way | None]
 ) -> pd.DataFrame:
     """Return the connections with the ways of *rows*; a row without an answer keeps what it had."""
     filled = connections.copy()
@@ -209,7 +197,7 @@ def _unasked(count: int, silent: list[Missing]) -> list[Missing]:
     return [Missing("via_*", Gap.UNAVAILABLE, count, detail)]
 
 
-def _unanswered(codes: npt.NDArray[np.intp], ways: list[Way | None]) -> list[Missing]:
+def _unanswered(codes: npt.NDArray[Any], ways: list[Way | None]) -> list[Missing]:
     """Say of which connections the kernel knows no way, and why."""
     rows = np.bincount(codes, minlength=len(ways))
     reasons: Counter[str] = Counter()
