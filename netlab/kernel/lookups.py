@@ -84,9 +84,17 @@ def answers(kernel: socket.socket, questions: Sequence[Question]) -> list[Answer
     return [
         Answer(error=errno.errorcode.get(told), reason=FOREIGN)
         if isinstance(told, int) and question.source in foreign
-        else _answer(question, told, route)
+        else answer(question, told, route)
         for question, told, route in zip(questions, found, matched, strict=True)
     ]
+
+
+def answer(question: Question, told: bytes | int, matched: bytes | int) -> Answer:
+    """Return what two messages say: the way, and the route that matched; a number is an errno instead."""
+    try:
+        return _answer(question, told, matched)
+    except (struct.error, ValueError) as error:
+        raise KernelError(f"the kernel's answer to a route look-up cannot be read: {error}") from error
 
 
 def _answer(question: Question, told: bytes | int, matched: bytes | int) -> Answer:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 from collections.abc import Iterator
 
 import numpy as np
@@ -255,3 +256,22 @@ def test_no_connection_needs_no_namespace() -> None:
 
     assert found.empty
     assert netlab.coverage(found).empty
+
+
+@pytest.mark.privileged
+def test_without_privileges_the_own_namespace_is_filled_and_the_others_are_counted(middle: Router) -> None:
+    code = f"""
+import os, netlab
+from netlab.kernel import netns
+frame = netlab.schemas.CONNECTIONS.frame(
+    {{"netns": [netns.inode(), {netns.inode(middle.netns)}], "remote_address": ["127.0.0.1", "10.60.1.1"]}}
+)
+netlab.with_gateway(frame.iloc[:1])
+os.setgroups([]); os.setresgid(*[65534] * 3); os.setresuid(*[65534] * 3)
+found = netlab.with_gateway(frame)
+print(found.via_interface.fillna("").tolist(), *netlab.coverage(found)[["count", "detail"]].iloc[0])
+"""
+    told = run(sys.executable, "-c", code)
+
+    assert told.startswith("['lo', ''] 1 ")
+    assert "CAP_SYS_ADMIN" in told
