@@ -13,7 +13,7 @@ import pandas as pd
 from netlab import addresses, checks
 from netlab.errors import BadInput
 from netlab.frames import Gap, Missing
-from netlab.kernel import lookups, netns as namespaces, spaces
+from netlab.kernel import netns as namespaces, rtnetlink, spaces
 from netlab.kernel.lookups import Question
 from netlab.kernel.routing import Routing, Way
 from netlab.kernel.rtnetlink import Link
@@ -86,7 +86,7 @@ def gateway(
         {
             "netns": np.repeat(list(found.by_inode), len(asked)),
             "family": [question.family for question in asked] * len(found.by_inode),
-            "destination": [lookups.text(one) for one in wanted] * len(found.by_inode),
+            "destination": [rtnetlink.text(one) for one in wanted] * len(found.by_inode),
             **data,
         },
         [*found.missing, *_hashed(ways)],

@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from netlab.errors import KernelError
 from netlab.kernel import netlink, routemessages
-from netlab.kernel.rtnetlink import FAMILIES, attributes
+from netlab.kernel.rtnetlink import FAMILIES, attributes, text
 
 _GET_ROUTE, _ERROR = 26, 2
 _LOOKUP_TABLE, _FIB_MATCH = 0x1000, 0x2000  # RTM_F_*: name the table; the route itself instead of its result
@@ -105,12 +105,11 @@ def _answer(question: Question, told: bytes | int, matched: bytes | int) -> Answ
     kind = routemessages.TYPES.get(number)
     if kind in _ERRORS:
         return _refused(_ERRORS[kind], kind, matched)
-    preferred = inside.get(_PREFERRED, b"")
     return Answer(
         type=kind,
-        gateway=routemessages.gateway(inside, question.family),
+        gateway=routemessages.gateway(inside),
         index=_whole(inside, _INTERFACE) or 0,
-        address=text(question.source or preferred),
+        address=text(address) if (address := question.source or inside.get(_PREFERRED)) else None,
         table=_whole(inside, _TABLE) or table or None,
         mtu=routemessages.mtu(inside.get(_METRICS, b"")),
         **_route(matched),
@@ -133,7 +132,7 @@ def _route(matched: bytes | int) -> dict[str, Any]:
     return {
         "route": f"{text(network)}/{length}",
         "metric": _whole(inside, _PRIORITY) or 0,
-        "nexthops": 1 if hops is None else len(routemessages.next_hops(hops, 4 if len(network) == 4 else 6)),
+        "nexthops": 1 if hops is None else len(routemessages.next_hops(hops)),
     }
 
 
@@ -160,13 +159,6 @@ def _is_local(answer: bytes | int) -> bool:
         return False
     *_, number, _ = _BODY.unpack_from(answer, _HEADER_SIZE)
     return routemessages.TYPES.get(number) == "local"
-
-
-def text(address: bytes) -> str | None:
-    """Return an address as text, None for the empty one."""
-    if not address:
-        return None
-    return socket.inet_ntop(socket.AF_INET if len(address) == 4 else socket.AF_INET6, address)
 
 
 def _asked(kernel: socket.socket, questions: Sequence[Question], flags: int) -> list[bytes | int]:

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from netlab import addresses
 from netlab.kernel import netlink
-from netlab.kernel.rtnetlink import Array, attributes, each_distinct
+from netlab.kernel.rtnetlink import Array, attributes, each_distinct, text
 
 BODY = np.dtype(
     [
@@ -90,7 +90,7 @@ def _columns(group: netlink.Group, bodies: Array, family: int) -> pd.DataFrame:
             "mtu": _nested(group, _METRICS, mtu),
         }
     )
-    hops = _multipath(group, family) if group.length(_MULTIPATH) > 0 else _single(group, bodies, family)
+    hops = _multipath(group) if group.length(_MULTIPATH) > 0 else _single(group, bodies, family)
     return frame.join(hops, how="right").reset_index(drop=True)
 
 
@@ -148,9 +148,9 @@ def _single(group: netlink.Group, bodies: Array, family: int) -> pd.DataFrame:
     )
 
 
-def _multipath(group: netlink.Group, family: int) -> pd.DataFrame:
+def _multipath(group: netlink.Group) -> pd.DataFrame:
     """Return all next hops; the index says which row of the group they are of."""
-    routes = each_distinct(group.octets(_MULTIPATH), lambda payload: next_hops(payload, family))
+    routes = each_distinct(group.octets(_MULTIPATH), next_hops)
     flat = [(place, len(hops), *hop) for hops in routes for place, hop in enumerate(hops)]
     columns = list(zip(*flat, strict=True)) or [()] * 7
     names = ["nexthop", "nexthops", "gateway", "index", "weight", "flags", "encap"]
@@ -164,7 +164,7 @@ def _multipath(group: netlink.Group, family: int) -> pd.DataFrame:
 NextHop: TypeAlias = tuple[str | None, int | None, int, int, int | None]
 
 
-def next_hops(payload: bytes, family: int) -> list[NextHop]:
+def next_hops(payload: bytes) -> list[NextHop]:
     """Return gateway, interface, weight, flags and encapsulation of each hop in RTA_MULTIPATH."""
     hops: list[NextHop] = []
     at = 0
@@ -175,15 +175,15 @@ def next_hops(payload: bytes, family: int) -> list[NextHop]:
         inside = attributes(payload[at + _HOP.size : at + length])
         encap = inside.get(_ENCAP_TYPE[0])
         kind = None if encap is None else int(struct.unpack("=H", encap)[0])
-        hops.append((gateway(inside, family), index or None, more + 1, flags, kind))
+        hops.append((gateway(inside), index or None, more + 1, flags, kind))
         at += (length + 3) & ~3
     return hops
 
 
-def gateway(inside: dict[int, bytes], family: int) -> str | None:
+def gateway(inside: dict[int, bytes]) -> str | None:
     """Return the next hop among a route's attributes, which may be of the other family."""
     if _GATEWAY[0] in inside:
-        return _text(family, inside[_GATEWAY[0]])
+        return text(inside[_GATEWAY[0]])
     return _via(inside[_VIA[0]]) if _VIA[0] in inside else None
 
 
@@ -192,8 +192,4 @@ def _via(payload: bytes) -> str | None:
     (number,) = struct.unpack_from("=H", payload)
     if number not in {socket.AF_INET, socket.AF_INET6}:
         return None
-    return _text(4 if number == socket.AF_INET else 6, payload[2:])
-
-
-def _text(family: int, packed: bytes) -> str:
-    return str(addresses.text(family, np.frombuffer(packed, np.uint8)[None])[0])
+    return text(payload[2:])

@@ -1,8 +1,8 @@
 """One network namespace's routing: answers are kept until the kernel says that something changed.
 
 The kernel tells listeners of changed routes, rules, links, addresses and neighbours (rtnetlink(7)), but not
-of what it learns for one destination by redirects or path MTU discovery, nor of sysctls: answers have a
-greatest age, too.
+of what it learns for one destination by redirects or path MTU discovery, nor of sysctls: who keeps this
+looks at its age, too.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import ipaddress
-import math
 import socket
 import struct
 import time
@@ -24,7 +23,6 @@ from netlab.errors import KernelError
 from netlab.kernel import lookups, netlink, rtnetlink
 from netlab.kernel.lookups import Question
 
-MAX_AGE_S = 60.0
 _MOST_ANSWERS = 1 << 16
 _LARGEST = 1 << 16
 _SOL_NETLINK, _ADD_MEMBERSHIP, _CAP_ACK = 270, 1, 10  # the last: errors come without the request in them
@@ -63,6 +61,15 @@ def _listening() -> socket.socket:
     return events
 
 
+def _hashes_flow() -> bool:
+    """Tell whether the choice among several next hops looks at ports, in the calling thread's namespace."""
+    for name in _HASH_POLICIES:
+        with contextlib.suppress(OSError):  # no IPv6 here, or not readable
+            if Path("/proc/sys/net", name).read_text(encoding="ascii").strip() != "0":
+                return True
+    return False
+
+
 def _holds(network: rtnetlink.Network, address: str | None) -> bool:
     return address is not None and ipaddress.ip_address(address) in network
 
@@ -95,8 +102,9 @@ _COPIED = [field.name for field in fields(lookups.Answer) if field.name != "inde
 class Routing(Closes):
     """The routing of the calling thread's namespace, from now until it is closed."""
 
-    def __init__(self, max_age_s: float = MAX_AGE_S) -> None:
-        self._max_age_s = max_age_s
+    def __init__(self) -> None:
+        self._since_s = time.monotonic()
+        self._hashes_flow = _hashes_flow()
         self._answers: dict[Question, lookups.Answer] = {}
         self._ways: dict[Question, Way] = {}
         self._neighbours: rtnetlink.Neighbours | None = None  # None: to be asked for
@@ -107,11 +115,6 @@ class Routing(Closes):
                 self._events = opened.enter_context(_listening())
             except OSError as error:
                 raise netlink.refusal(error.errno, "listen for changed routes") from error
-            self._policies = [
-                opened.enter_context(file.open(encoding="ascii"))  # read again later, in this namespace
-                for name in _HASH_POLICIES
-                if (file := Path("/proc/sys/net", name)).exists()
-            ]
             self._forget()
             self._opened = opened.pop_all()
 
@@ -119,10 +122,15 @@ class Routing(Closes):
         """Give the sockets back; safe to call again."""
         self._opened.close()
 
+    @property
+    def age_s(self) -> float:
+        """How long ago it was opened: of some changes the kernel does not tell."""
+        return time.monotonic() - self._since_s
+
     def refresh(self) -> None:
         """Hear what changed, and forget what it touches."""
         changed, met = self._heard()
-        if changed or time.monotonic() - self._since > self._max_age_s:
+        if changed or not self._whole:
             self._forget()
         elif met:
             self._forget_neighbours()
@@ -162,7 +170,7 @@ class Routing(Closes):
         if question in self._ways:
             return self._ways[question]
         answer = self._answers[question]
-        next_hop = answer.gateway or str(ipaddress.ip_address(question.destination))
+        next_hop = answer.gateway or rtnetlink.text(question.destination)
         mac, state = None, None
         if answer.type in _WITH_NEIGHBOUR:
             mac, state = self._met().get((answer.index, next_hop), (None, None))
@@ -209,7 +217,7 @@ class Routing(Closes):
 
     def _forget(self) -> None:
         """Know nothing but what the namespace consists of."""
-        self._since = -math.inf  # until all of it is known
+        self._whole = False  # should the kernel refuse in the middle
         self._answers.clear()
         self._forget_neighbours()
         self._links = rtnetlink.links(self._kernel)
@@ -222,11 +230,9 @@ class Routing(Closes):
                 self._networks.setdefault((index, local), []).append(network)
                 self._on.setdefault(index, []).append(network)
         self._looks_at = rtnetlink.rule_selectors(self._kernel)
-        for file in self._policies:
-            file.seek(0)
-            if file.read().strip() != "0":
-                self._looks_at.add("flow")
-        self._since = time.monotonic()
+        if self._hashes_flow:
+            self._looks_at.add("flow")
+        self._whole = True
 
     def _heard(self) -> tuple[bool, bool]:
         """Tell whether routing has changed, and whether neighbours have."""

@@ -65,6 +65,11 @@ class Link:
     master: int
 
 
+def text(packed: bytes) -> str:
+    """Return one address as text; ValueError if it is none."""
+    return socket.inet_ntop(socket.AF_INET if len(packed) == 4 else socket.AF_INET6, packed)
+
+
 def attributes(payload: bytes) -> dict[int, bytes]:
     """Return what is nested in an attribute, by type; the last one of a type counts."""
     found, at = {}, 0
@@ -124,7 +129,7 @@ def interface_addresses(kernel: socket.socket) -> dict[int, list[tuple[str, Netw
         places = group.octets(place), group.octets(_ADDRESS_NETWORK)
         for row, local, network in zip(group.rows, *places, strict=True):
             whole = ipaddress.ip_interface((network.tobytes(), int(bodies["prefix"][row])))
-            local_text = str(ipaddress.ip_address(local.tobytes()))
+            local_text = text(local.tobytes())
             found.setdefault(int(bodies["index"][row]), []).append((local_text, whole.network))
     return found
 

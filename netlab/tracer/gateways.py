@@ -21,7 +21,7 @@ from netlab.frames import Gap, Missing
 from netlab.kernel import netns as namespaces, spaces
 from netlab.kernel.ctentries import NUMBERS
 from netlab.kernel.lookups import Question
-from netlab.kernel.routing import MAX_AGE_S, Routing, Way
+from netlab.kernel.routing import Routing, Way
 
 _FILLED = {
     "via_gateway": "gateway",
@@ -31,6 +31,7 @@ _FILLED = {
     "via_subnet": "subnet",
     "via_type": "type",
 }
+_MAX_AGE_S = 60.0
 _ENDS = ["local_address", "remote_address"]
 _LOOKED_AT = {"uid": ["uid"], "flow": ["protocol", "local_port", "remote_port"]}
 _NEEDED = {"netns", "closed_at", "nat_remote_address", *_ENDS, *_FILLED, *chain(*_LOOKED_AT.values())}
@@ -124,18 +125,19 @@ class RouteCache(Closes):
 
     def _open(self, inodes: Collection[int]) -> list[Missing]:
         """Know just these namespaces, as they are now: a socket in another would keep it alive."""
-        for inode in set(self._known) - set(inodes):
-            self._known.pop(inode).close()
-        for known in self._known.values():
-            known.refresh()
+        for inode, known in list(self._known.items()):
+            if inode not in inodes or known.age_s > self._max_age_s:
+                self._known.pop(inode).close()
+            else:
+                known.refresh()
         new = set(inodes) - set(self._known)
         silent: list[Missing] = []
         if namespaces.inode() in new:
-            own = spaces.ask(None, lambda: Routing(self._max_age_s))
+            own = spaces.ask(None, Routing)
             self._known |= own.by_inode
             new -= set(own.by_inode)
         if new:
-            found = spaces.ask(spaces.ALL, lambda: Routing(self._max_age_s), only=new)
+            found = spaces.ask(spaces.ALL, Routing, only=new)
             self._known |= found.by_inode
             silent = found.missing
         return silent
@@ -261,7 +263,7 @@ def with_gateway(connections: pd.DataFrame, *, known: RouteCache | None = None) 
         return once.fill(connections)
 
 
-def route_cache(*, max_age_s: float = MAX_AGE_S) -> RouteCache:
+def route_cache(*, max_age_s: float = _MAX_AGE_S) -> RouteCache:
     """Keep what is known of routing, for `netlab.with_gateway()` to be called again and again.
 
     Parameters

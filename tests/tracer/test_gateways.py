@@ -149,6 +149,18 @@ def test_a_kept_answer_changes_with_what_it_rests_on(
 
 
 @pytest.mark.privileged
+def test_what_changes_without_an_event_is_found_when_the_answer_is_too_old(middle: Router) -> None:
+    frame = connections(middle, ["10.61.1.1"] * 40, local_address=["10.50.3.1"] * 40)
+    with netlab.route_cache(max_age_s=1e-9) as known:
+        before = netlab.with_gateway(frame, known=known)
+        run("ip", "netns", "exec", middle.netns, "sysctl", "-qw", "net.ipv4.fib_multipath_hash_policy=1")
+        after = netlab.with_gateway(frame, known=known)
+
+    assert len(before["via_gateway"].unique()) == 1
+    assert len(after["via_gateway"].unique()) == 2
+
+
+@pytest.mark.privileged
 def test_more_changes_than_the_socket_holds_leave_no_stale_answer(middle: Router) -> None:
     frame = connections(middle, ["10.60.1.1"])
     with netlab.route_cache(max_age_s=3600) as known:
