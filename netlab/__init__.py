@@ -27,11 +27,14 @@ if TYPE_CHECKING:
     from netlab.frames import concat as concat, coverage as coverage
     from netlab.kernel.conntrack import conntrack as conntrack
     from netlab.kernel.ctevents import conntrack_events as conntrack_events
+    from netlab.kernel.gateway import gateway as gateway
     from netlab.kernel.nat import nat as nat
+    from netlab.kernel.routes import routes as routes
     from netlab.kernel.translation import translate as translate
     from netlab.path.graph import path_graph as path_graph
     from netlab.path.trace import traceroute as traceroute
     from netlab.tracer.capture import capture as capture
+    from netlab.tracer.gateways import route_cache as route_cache, with_gateway as with_gateway
     from netlab.tracer.nat import with_nat as with_nat
     from netlab.tracer.sockets import connections as connections
     from netlab.views.hops import plot_hops as plot_hops
@@ -46,15 +49,19 @@ _HOME = {
     "conntrack_events": "netlab.kernel.ctevents",
     "coverage": "netlab.frames",
     "doctor": "netlab.checkup",
+    "gateway": "netlab.kernel.gateway",
     "load": "netlab.bundle",
     "nat": "netlab.kernel.nat",
     "path_graph": "netlab.path.graph",
     "plot_hops": "netlab.views.hops",
     "plot_path": "netlab.views.path",
     "plot_timeline": "netlab.views.timeline",
+    "route_cache": "netlab.tracer.gateways",
+    "routes": "netlab.kernel.routes",
     "save": "netlab.bundle",
     "traceroute": "netlab.path.trace",
     "translate": "netlab.kernel.translation",
+    "with_gateway": "netlab.tracer.gateways",
     "with_nat": "netlab.tracer.nat",
     **dict.fromkeys(
         (

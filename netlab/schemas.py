@@ -83,10 +83,17 @@ CONNECTIONS = Schema(
         Column("nat_local_port", _INTEGER, "this end's port after translation"),
         Column("nat_remote_address", _TEXT, "the peer's address after translation"),
         Column("nat_remote_port", _INTEGER, "the peer's port after translation"),
-        Column("via_gateway", _TEXT, "next hop's address"),
+        Column("via_gateway", _TEXT, "next hop's address; missing where the peer is on the link"),
         Column("via_mac", _TEXT, "next hop's link-layer address"),
         Column("via_interface", _TEXT, "interface the packets leave by"),
-        Column("via_subnet", _TEXT, "subnet of the interface"),
+        Column("via_address", _TEXT, "source address they leave with, before translation"),
+        Column("via_subnet", _TEXT, "network of that address, or else of the next hop, on the interface"),
+        Column(
+            "via_type",
+            _CATEGORY,
+            "type of the route: unicast, local, broadcast, anycast, multicast; of one that leads nowhere "
+            "blackhole, unreachable or prohibit; none where no route matches",
+        ),
         Column(
             "seen",
             _CATEGORY,
@@ -174,6 +181,66 @@ CONNTRACK_EVENTS = Schema(
         ),
         *CONNTRACK.columns,
         Column("stopped_at", _TIME, "when it was destroyed, if nf_conntrack_timestamp was on"),
+    ),
+)
+
+ROUTES = Schema(
+    "routes",
+    (
+        Column("netns", _INTEGER, "inode of the network namespace"),
+        Column("family", _INTEGER, "4 or 6"),
+        Column("table", _INTEGER, "routing table: 254 is main, 255 local, 253 default"),
+        Column("type", _CATEGORY, "unicast, local, broadcast, multicast, blackhole, unreachable …"),
+        Column("destination", _TEXT, "network it is for; 0.0.0.0/0 or ::/0 is the default route"),
+        Column("source", _TEXT, "network that the source must be in (IPv6 source routing)"),
+        Column(
+            "gateway", _TEXT, "next hop's address, of either family; missing where the network is on the link"
+        ),
+        Column("interface", _TEXT, "interface of this next hop"),
+        Column("address", _TEXT, "preferred source address"),
+        Column("metric", _INTEGER, "of two routes to one network the lower counts"),
+        Column(
+            "protocol", _CATEGORY, "who made it: kernel, boot (ip without a word), static, dhcp, ra, bird …"
+        ),
+        Column("scope", _CATEGORY, "global, link or host; IPv6 has global only"),
+        Column("flags", _CATEGORY, "flags of the next hop by name, joined by |: linkdown, dead, onlink …"),
+        Column("nexthop", _INTEGER, "this next hop's place in the route, from 0"),
+        Column("nexthops", _INTEGER, "how many next hops the route has"),
+        Column("weight", _INTEGER, "share of the flows, of a route with several next hops"),
+        Column("nexthop_id", _INTEGER, "id of the next hop object that it uses"),
+        Column("encap", _CATEGORY, "light-weight tunnel: mpls, ip, ip6, seg6, bpf …"),
+        Column("mtu", _INTEGER, "the route's own MTU", "bytes"),
+        Column("tos", _INTEGER, "type of service that it is for; 0 is any"),
+        Column("preference", _CATEGORY, "IPv6 router preference (RFC 4191): low, medium, high"),
+    ),
+)
+
+GATEWAY = Schema(
+    "gateway",
+    (
+        Column("netns", _INTEGER, "inode of the network namespace"),
+        Column("family", _INTEGER, "4 or 6"),
+        Column("destination", _TEXT, "the address that was asked about"),
+        Column("type", _CATEGORY, "as via_type of connections"),
+        Column(
+            "gateway",
+            _TEXT,
+            "next hop's address, of either family; missing where the destination is on the link",
+        ),
+        Column("mac", _TEXT, "next hop's link-layer address; missing while it is not resolved"),
+        Column("neighbour", _CATEGORY, "state of the next hop's neighbour entry: reachable, stale, failed …"),
+        Column("interface", _TEXT, "interface the packets leave by"),
+        Column("interface_kind", _TEXT, "what it is: veth, bridge, vlan, tun …; missing of plain devices"),
+        Column("vrf", _TEXT, "the VRF that the interface belongs to"),
+        Column("address", _TEXT, "source address they leave with"),
+        Column("subnet", _TEXT, "network of that address, or else of the next hop, on the interface"),
+        Column("table", _INTEGER, "routing table that had the answer: 254 is main, 255 local"),
+        Column("route", _TEXT, "network of the route that matched"),
+        Column("metric", _INTEGER, "that route's metric"),
+        Column("nexthops", _INTEGER, "how many next hops that route has; the kernel chose this one"),
+        Column("mtu", _INTEGER, "MTU of this path, where it is known not to be the interface's", "bytes"),
+        Column("error", _CATEGORY, "errno name of the kernel's refusal, such as ENETUNREACH"),
+        Column("reason", _TEXT, "the refusal in words"),
     ),
 )
 
@@ -300,6 +367,11 @@ ALL = {
         CONNTRACK,
         NAT,
         CONNTRACK_EVENTS,
+    ),
+)
+
+        ROUTES,
+        GATEWAY,
         HOPS,
         DROPS,
         COST,

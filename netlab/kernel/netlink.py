@@ -163,14 +163,33 @@ def dump(protocol: int, message_type: int, body: bytes, *, doing: str, module: s
     KernelError
         If the kernel refuses for another reason, stops answering, or answers what is no netlink message.
     """
+    try:
+        kernel = opened(protocol)
+    except OSError as error:
+        raise refusal(error.errno, doing, module=module) from error
+    with kernel:
+        return dump_over(kernel, message_type, body, doing=doing, module=module)
+
+
+def opened(protocol: int) -> socket.socket:
+    """Return a netlink socket of the calling thread's namespace that does not wait for ever."""
+    kernel = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
+    try:
+        kernel.settimeout(_SILENCE_S)
+        kernel.bind((0, 0))
+    except BaseException:
+        kernel.close()
+        raise
+    return kernel
+
+
+def dump_over(kernel: socket.socket, message_type: int, body: bytes, *, doing: str, module: str = "") -> Dump:
+    """Do what `dump` does over a socket that is open already, in the namespace it was opened in."""
     sequence = secrets.randbits(32) | 1  # 0 stands in too many payloads
     header = _HEADER.pack(_HEADER.size + len(body), message_type, _REQUEST | _DUMP, sequence, 0)
     try:
-        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol) as kernel:
-            kernel.settimeout(_SILENCE_S)
-            kernel.bind((0, 0))
-            kernel.send(header + body)
-            words = _receive(kernel, sequence)
+        kernel.send(header + body)
+        words = _receive(kernel, sequence)
     except TimeoutError as error:
         raise KernelError(f"the kernel stopped answering while netlab tried to {doing}") from error
     except OSError as error:

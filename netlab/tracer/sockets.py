@@ -299,7 +299,7 @@ def _missing(found: Snapshot, unreadable: int) -> list[Missing]:
     """Say what a snapshot cannot know, as far as the frame has rows that lack it."""
     sockets = found.sockets
     unheld = sockets.owned & np.ma.getmaskarray(found.pid)
-    gaps = [*found.missing, Missing(_COLUMNS, Gap.UNAVAILABLE, None, _COLUMNS_DETAIL), _CLOSED]
+    gaps = [*found.missing, Missing(_COLUMNS, Gap.UNAVAILABLE, None, _COLUMNS_DETAIL), _WAYS, _CLOSED]
     for what, kind, where, detail in (
         ("direction", Gap.APPROXIMATE, found.direction != _NO_PEER, _DIRECTION_DETAIL),
         (_WHO, Gap.UNAVAILABLE, unheld, _owner_detail(unreadable)),
@@ -320,8 +320,12 @@ def _owner_detail(unreadable: int) -> str:
 
 
 _WHO = "pid, nspid, process, cmdline, cgroup, container"
-_COLUMNS = "opened_at, duration_s, connect_ms, error, reason, remote_name, nat_*, via_*"
+_COLUMNS = (
+    "opened_at, duration_s, connect_ms, last_packet_at, assured, receive_drops, error, reason, "
+    "remote_name, nat_*"
+)
 _COLUMNS_DETAIL = "not in the socket tables; netlab.capture() sees connections begin and end"
+_WAYS = Missing("via_*", Gap.UNAVAILABLE, None, "netlab.with_gateway() looks them up")
 _CLOSED = Missing(
     "connections that failed or closed before", Gap.UNSEEN, None, "netlab.capture() traces them"
 )

@@ -1,0 +1,157 @@
+"""Which way a packet would go: next hop, interface and source address, as the kernel would choose them."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable
+from dataclasses import fields
+from typing import TypeAlias
+
+import numpy as np
+import pandas as pd
+
+from netlab import addresses, checks
+from netlab.errors import BadInput
+from netlab.frames import Gap, Missing
+from netlab.kernel import netns as namespaces, rtnetlink, spaces
+from netlab.kernel.lookups import Question
+from netlab.kernel.routing import Routing, Way
+from netlab.kernel.rtnetlink import Link
+from netlab.schemas import GATEWAY
+
+Address: TypeAlias = str | ipaddress.IPv4Address | ipaddress.IPv6Address
+_HIGHEST = 2**32 - 1
+
+
+@checks.options
+def gateway(
+    destination: Address | Iterable[Address],
+    *,
+    source: Address | None = None,
+    mark: int | None = None,
+    interface: str | None = None,
+    uid: int | None = None,
+    netns: namespaces.NetNs = None,
+) -> pd.DataFrame:
+    """Say which way packets to a destination go from here, or from another network namespace.
+
+    Parameters
+    ----------
+    destination
+        An IP address, or several.
+    source
+        The source address; None lets the kernel choose it.
+    mark
+        The packet's firewall mark (SO_MARK), which policy rules may look at.
+    interface
+        The interface or VRF that the socket is bound to (SO_BINDTODEVICE).
+    uid
+        The user whose socket sends, which policy rules may look at; None is the calling user.
+    netns
+        A name under /run/netns, a path, a process id, "all", or None for the calling thread's namespace.
+
+    Returns
+    -------
+    DataFrame
+        One row for each destination (in each namespace), columns as in `netlab.schemas.GATEWAY`. A
+        destination that cannot be reached is a row, too: `type` and `reason` say why.
+
+    Raises
+    ------
+    BadInput
+        If an argument cannot be right, or the namespace has no such interface.
+    CapabilityError
+        Without CAP_SYS_ADMIN, for another namespace than the own one.
+
+    Notes
+    -----
+    RTM_GETROUTE look-ups, as `ip route get` makes them (net/ipv4/route.c, net/ipv6/route.c), joined with
+    the tables of neighbours, links and addresses (rtnetlink(7)). No packet is sent: a neighbour that nobody
+    has talked to has no MAC.
+
+    Examples
+    --------
+    >>> import netlab
+    >>> way = netlab.gateway("127.0.0.1").iloc[0]
+    >>> print(way.type, way.interface, way.address, way.subnet)
+    local lo 127.0.0.1 127.0.0.0/8
+    """
+    several = [destination] if isinstance(destination, _ONE) else list(destination)
+    wanted = [_packed("destination", one) for one in several]
+    asked = _questions(wanted, source, mark, uid)
+    found = spaces.ask(netns, lambda: _answered(asked, interface))
+    ways = [way for some in found.by_inode.values() for way in some]
+    data = {field.name: [getattr(way, field.name) for way in ways] for field in fields(Way)}
+    return GATEWAY.frame(
+        {
+            "netns": np.repeat(list(found.by_inode), len(asked)),
+            "family": [question.family for question in asked] * len(found.by_inode),
+            "destination": [rtnetlink.text(one) for one in wanted] * len(found.by_inode),
+            **data,
+        },
+        [*found.missing, *_hashed(ways)],
+    )
+
+
+_ONE = (str, ipaddress.IPv4Address, ipaddress.IPv6Address)
+
+
+def _questions(
+    wanted: list[bytes], source: Address | None, mark: int | None, uid: int | None
+) -> list[Question]:
+    origin = b"" if source is None else _packed("source", source)
+    if origin and any(len(one) != len(origin) for one in wanted):
+        raise BadInput(
+            f"source {str(source)!r} is not of the destination's family",
+            fix="Ask for each family on its own",
+        )
+    known_mark = 0 if mark is None else checks.whole("mark", mark, 0, _HIGHEST)
+    known_uid = None if uid is None else checks.whole("uid", uid, 0, _HIGHEST - 1)
+    return [
+        Question(4 if len(one) == 4 else 6, one, origin, mark=known_mark, uid=known_uid) for one in wanted
+    ]
+
+
+def _packed(name: str, value: object) -> bytes:
+    if not isinstance(value, _ONE):
+        raise BadInput(f"{name} {value!r} is not an IP address", fix="Give one like '192.0.2.1'")
+    text, _, scope = str(value).partition("%")
+    if scope:
+        raise BadInput(f"{name} {value!r} names an interface", fix=f"Give {text!r} and interface={scope!r}")
+    try:
+        address = ipaddress.ip_address(addresses.canonical(text))
+    except ValueError as error:
+        raise BadInput(
+            f"{name} {value!r} is not an IP address", fix="Give one like '192.0.2.1'; names are not looked up"
+        ) from error
+    if address.is_unspecified:
+        raise BadInput(
+            f"{name} {value!r} stands for no address", fix="Give that of one host, or leave it out"
+        )
+    return address.packed
+
+
+def _answered(asked: list[Question], interface: str | None) -> list[Way]:
+    """Ask in the calling thread's namespace."""
+    with Routing() as routing:
+        index = 0 if interface is None else _index(interface, routing.links)
+        return routing.ways([question._replace(interface=index) for question in asked])
+
+
+def _index(interface: str, links: dict[int, Link]) -> int:
+    for link in links.values():
+        if link.name == interface:
+            return link.index
+    names = [link.name for link in links.values()]
+    raise BadInput(f"there is no interface {interface!r}", fix=checks.nearest(str(interface), names))
+
+
+def _hashed(ways: list[Way]) -> list[Missing]:
+    """Say which next hops are those of one flow only."""
+    count = sum((way.nexthops or 0) > 1 for way in ways)
+    if not count:
+        return []
+    detail = (
+        "the route has several next hops, and the kernel chooses by a hash of the flow: another may differ"
+    )
+    return [Missing("gateway, mac, interface", Gap.APPROXIMATE, count, detail)]

@@ -1,0 +1,252 @@
+"""Route look-ups: which way the kernel would send a packet, asked for many destinations over one socket.
+
+RTM_GETROUTE without a dump asks the routing code itself (inet_rtm_getroute, net/ipv4/route.c;
+inet6_rtm_getroute, net/ipv6/route.c), policy rules, learned exceptions and the choice among several next
+hops included. Each request has one answer, in order: a route, or an error message.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import socket
+import struct
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from netlab.errors import KernelError
+from netlab.kernel import netlink, routemessages
+from netlab.kernel.rtnetlink import FAMILIES, attributes, text
+
+_GET_ROUTE, _ERROR = 26, 2
+_LOOKUP_TABLE, _FIB_MATCH = 0x1000, 0x2000  # RTM_F_*: name the table; the route itself instead of its result
+_HEADER_SIZE, _BODY = 16, struct.Struct("=8BI")  # struct nlmsghdr; struct rtmsg, as routemessages.BODY
+_DESTINATION, _INTERFACE, _PRIORITY, _PREFERRED, _METRICS, _MULTIPATH, _TABLE = 1, 4, 6, 7, 8, 9, 15
+_ANSWER = struct.Struct("=IHHIIi")  # a header, and the errno that an error message carries
+_LARGEST = 1 << 16
+_BATCH = 64  # requests in flight: the answers of one batch fit into any receive buffer
+_DOING = "look up routes"
+
+# What leads nowhere: as a type of route IPv6 tells it, as an errno IPv4 does (fib_props, fib_semantics.c).
+_ERRORS = {"blackhole": errno.EINVAL, "unreachable": errno.EHOSTUNREACH, "prohibit": errno.EACCES}
+_KINDS = {code: kind for kind, code in _ERRORS.items()} | {errno.ENETUNREACH: "none"}
+_REASONS = {
+    "blackhole": "a blackhole route or rule: packets are thrown away without a word",
+    "unreachable": "an unreachable route",
+    "prohibit": "a prohibit route or rule",
+    "none": "no route matches, or an unreachable rule",
+}
+FOREIGN = "the source is no address of this network namespace"
+
+
+class Question(NamedTuple):
+    """What a packet looks like to the routing code; 0 and empty stand for what is not known."""
+
+    family: int  # 4 or 6
+    destination: bytes
+    source: bytes = b""
+    interface: int = 0
+    mark: int = 0
+    uid: int | None = None  # None: this process's own
+    protocol: int = 0  # TCP or UDP; without it the ports do not count
+    source_port: int = 0
+    port: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the kernel said; *index* is the interface's, 0 where the packet does not leave."""
+
+    type: str | None = None
+    gateway: str | None = None
+    index: int = 0
+    address: str | None = None
+    table: int | None = None
+    mtu: int | None = None
+    error: str | None = None
+    reason: str | None = None
+    route: str | None = None  # the network of the route that matched, and what else that route has
+    metric: int | None = None
+    nexthops: int | None = None
+
+
+def answers(kernel: socket.socket, questions: Sequence[Question]) -> list[Answer]:
+    """Return the kernel's answer to each question, in order."""
+    found = _asked(kernel, questions, 0)
+    matched = _asked(kernel, questions, _FIB_MATCH)
+    foreign = _foreign(kernel, questions, found)
+    return [
+        Answer(error=errno.errorcode.get(told), reason=FOREIGN)
+        if isinstance(told, int) and question.source in foreign
+        else answer(question, told, route)
+        for question, told, route in zip(questions, found, matched, strict=True)
+    ]
+
+
+def answer(question: Question, told: bytes | int, matched: bytes | int) -> Answer:
+    """Return what two messages say: the way, and the route that matched; a number is an errno instead."""
+    try:
+        return _answer(question, told, matched)
+    except (struct.error, ValueError) as error:
+        raise KernelError(f"the kernel's answer to a route look-up cannot be read: {error}") from error
+
+
+def _answer(question: Question, told: bytes | int, matched: bytes | int) -> Answer:
+    if isinstance(told, int):
+        return _refused(told, _KINDS.get(told), matched)
+    *_, table, _, _, number, _ = _BODY.unpack_from(told, _HEADER_SIZE)
+    inside = attributes(told[_HEADER_SIZE + _BODY.size :])
+    kind = routemessages.TYPES.get(number)
+    if kind in _ERRORS:
+        return _refused(_ERRORS[kind], kind, matched)
+    return Answer(
+        type=kind,
+        gateway=routemessages.gateway(inside),
+        index=_whole(inside, _INTERFACE) or 0,
+        address=text(address) if (address := question.source or inside.get(_PREFERRED)) else None,
+        table=_whole(inside, _TABLE) or table or None,
+        mtu=routemessages.mtu(inside.get(_METRICS, b"")),
+        **_route(matched),
+    )
+
+
+def _refused(code: int, kind: str | None, matched: bytes | int) -> Answer:
+    reason = _REASONS.get(kind or "", os.strerror(code))
+    return Answer(type=kind, error=errno.errorcode.get(code, str(code)), reason=reason, **_route(matched))
+
+
+def _route(matched: bytes | int) -> dict[str, Any]:
+    """Return what is told of the route itself; where no table was needed there is none."""
+    if isinstance(matched, int):
+        return {}
+    family, length, *_ = _BODY.unpack_from(matched, _HEADER_SIZE)
+    inside = attributes(matched[_HEADER_SIZE + _BODY.size :])
+    network = inside.get(_DESTINATION, bytes(4 if family == socket.AF_INET else 16))
+    hops = inside.get(_MULTIPATH)
+    return {
+        "route": f"{text(network)}/{length}",
+        "metric": _whole(inside, _PRIORITY) or 0,
+        "nexthops": 1 if hops is None else len(routemessages.next_hops(hops)),
+    }
+
+
+def _whole(inside: dict[int, bytes], kind: int) -> int | None:
+    return int.from_bytes(inside[kind], sys.byteorder) if kind in inside else None
+
+
+def _foreign(kernel: socket.socket, questions: Sequence[Question], found: list[bytes | int]) -> set[bytes]:
+    """Return the sources of refused questions that are not this host's, which IPv4 wants them to be.
+
+    The errno is that of a blackhole (older kernels) or that of no route.
+    """
+    doubtful = {
+        question.source
+        for question, told in zip(questions, found, strict=True)
+        if told in {errno.EINVAL, errno.ENETUNREACH} and question.family == 4 and question.source
+    }
+    told = _asked(kernel, [Question(4, source) for source in doubtful], 0)
+    return {source for source, answer in zip(doubtful, told, strict=True) if not _is_local(answer)}
+
+
+def _is_local(answer: bytes | int) -> bool:
+    if isinstance(answer, int):
+        return False
+    *_, number, _ = _BODY.unpack_from(answer, _HEADER_SIZE)
+    return routemessages.TYPES.get(number) == "local"
+
+
+def _asked(kernel: socket.socket, questions: Sequence[Question], flags: int) -> list[bytes | int]:
+    """Return the message that answers each question, or the errno of the refusal."""
+    layouts: dict[tuple[int, bool], list[int]] = {}
+    for place, question in enumerate(questions):
+        layouts.setdefault((question.family, question.protocol != 0), []).append(place)
+    told: list[bytes | int] = [0] * len(questions)
+    try:
+        for (family, flow), places in layouts.items():
+            requests = _requests([questions[place] for place in places], family, flags, flow=flow)
+            for first in range(0, len(requests), _BATCH):
+                answered = _exchange(kernel, requests[first : first + _BATCH])
+                for place, answer in zip(places[first : first + _BATCH], answered, strict=True):
+                    told[place] = answer
+    except TimeoutError as error:
+        raise KernelError(f"the kernel stopped answering while netlab tried to {_DOING}") from error
+    except OSError as error:
+        raise netlink.refusal(error.errno, _DOING) from error
+    return told
+
+
+def _exchange(kernel: socket.socket, requests: npt.NDArray[np.void]) -> list[bytes | int]:
+    """Send requests in one block, and receive their answers."""
+    first = int(requests["sequence"][0])
+    kernel.send(requests.tobytes())
+    told: list[bytes | int] = []
+    while len(told) < len(requests):
+        block = kernel.recv(_LARGEST)
+        _, kind, _, sequence, _, code = _ANSWER.unpack_from(block)
+        if sequence == first + len(told):  # any other answers a request that was given up
+            told.append(-code if kind == _ERROR else block)
+    return told
+
+
+def _requests(questions: list[Question], family: int, flags: int, *, flow: bool) -> npt.NDArray[np.void]:
+    """Return netlink messages; what is not known is zero, which the kernel takes for absent."""
+    size = 4 if family == 4 else 16
+    requests = np.zeros(len(questions), _request(size, flow=flow))
+    first = secrets.randbits(31)
+    requests["length"], requests["message"], requests["request"] = requests.dtype.itemsize, _GET_ROUTE, 1
+    requests["sequence"] = np.arange(first, first + len(questions))
+    requests["body"]["family"] = FAMILIES[family]
+    requests["body"]["destination_length"] = 8 * size
+    requests["body"]["source_length"] = [8 * len(question.source) for question in questions]
+    requests["body"]["flags"] = flags | _LOOKUP_TABLE
+    own = os.getuid()
+    for name, kind, values in (
+        ("destination", 1, [question.destination for question in questions]),
+        ("source", 2, [question.source for question in questions]),
+        ("interface", 4, [question.interface for question in questions]),
+        ("mark", 16, [question.mark for question in questions]),
+        ("uid", 25, [own if question.uid is None else question.uid for question in questions]),
+        ("protocol", 27, [question.protocol for question in questions]),
+        ("source_port", 28, [question.source_port for question in questions]),
+        ("port", 29, [question.port for question in questions]),
+    ):
+        if name in (requests.dtype.names or ()):
+            requests[name]["kind"] = kind
+            requests[name]["value"] = values
+            requests[name]["length"] = 4 + requests[name]["value"].dtype.itemsize
+    return requests
+
+
+def _request(address_size: int, *, flow: bool) -> np.dtype[np.void]:
+    """Return the layout of a request: nlmsghdr, rtmsg, and attributes padded to four bytes."""
+    fields: list[Any] = [
+        ("length", "u4"),
+        ("message", "u2"),
+        ("request", "u2"),
+        ("sequence", "u4"),
+        ("port_id", "u4"),
+        ("body", routemessages.BODY),
+        ("destination", _attribute(f"S{address_size}")),
+        ("source", _attribute(f"S{address_size}")),
+        ("interface", _attribute("u4")),
+        ("mark", _attribute("u4")),
+        ("uid", _attribute("u4")),
+    ]
+    if flow:
+        fields += [
+            ("protocol", _attribute("u1", 3)),
+            ("source_port", _attribute(">u2", 2)),
+            ("port", _attribute(">u2", 2)),
+        ]
+    return np.dtype(fields)
+
+
+def _attribute(value: str, padding: int = 0) -> np.dtype[np.void]:
+    fields = [("length", "u2"), ("kind", "u2"), ("value", value)]
+    return np.dtype([*fields, ("", f"V{padding}")] if padding else fields)

@@ -1,0 +1,179 @@
+"""What rtnetlink tells of one network namespace: its links, addresses, neighbours and rules.
+
+Source: include/uapi/linux/rtnetlink.h, if_link.h, if_addr.h, neighbour.h and fib_rules.h. Numbers in the
+messages are the host's, addresses are in network order.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+import struct
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, TypeAlias, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from netlab import addresses
+from netlab.kernel import netlink
+
+T = TypeVar("T")
+Array: TypeAlias = npt.NDArray[Any]
+Neighbours: TypeAlias = dict[tuple[int, str], tuple[str | None, str | None]]
+Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+ROUTE = 0  # NETLINK_ROUTE
+FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
+_GET_LINK, _GET_ADDRESS, _GET_NEIGHBOUR, _GET_RULE = 18, 22, 30, 34
+
+_LINK = np.dtype([("family", "u1"), ("", "u1"), ("type", "u2"), ("index", "i4"), ("", "V8")])
+_LINK_NAME, _LINK_MASTER, _LINK_INFO, _LINK_INFO_KIND = 3, 10, 18, 1
+_EXT_MASK, _SKIP_STATS = 29, 1 << 3  # IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS
+
+_ADDRESS = np.dtype([("family", "u1"), ("prefix", "u1"), ("flags", "u1"), ("scope", "u1"), ("index", "u4")])
+_ADDRESS_NETWORK, _ADDRESS_LOCAL = (1,), (2,)  # the peer's where the link is point-to-point
+
+_NEIGHBOUR = np.dtype(
+    [("family", "u1"), ("", "V3"), ("index", "i4"), ("state", "u2"), ("flags", "u1"), ("type", "u1")]
+)
+_NEIGHBOUR_ADDRESS, _NEIGHBOUR_MAC = (1,), (2,)
+_NUD = {
+    0x01: "incomplete",
+    0x02: "reachable",
+    0x04: "stale",
+    0x08: "delay",
+    0x10: "probe",
+    0x20: "failed",
+    0x40: "noarp",
+    0x80: "permanent",
+}
+
+_RULE_SIZE = 12  # struct fib_rule_hdr
+_RULE_SELECTORS = {(10,): "mark", (20,): "uid", (22,): "flow", (23,): "flow", (24,): "flow"}
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """An interface: *kind* as in `ip -d link` ("" where it has none), *master* an index or 0."""
+
+    index: int
+    name: str
+    kind: str
+    master: int
+
+
+def text(packed: bytes) -> str:
+    """Return one address as text; ValueError if it is none."""
+    return socket.inet_ntop(socket.AF_INET if len(packed) == 4 else socket.AF_INET6, packed)
+
+
+def attributes(payload: bytes) -> dict[int, bytes]:
+    """Return what is nested in an attribute, by type; the last one of a type counts."""
+    found, at = {}, 0
+    while at + 4 <= len(payload):
+        length, kind = struct.unpack_from("=HH", payload, at)
+        if length < 4:
+            break
+        found[kind & 0x3FFF] = payload[at + 4 : at + length]
+        at += (length + 3) & ~3
+    return found
+
+
+def each_distinct(octets: npt.NDArray[np.uint8], parse: Callable[[bytes], T]) -> list[T]:
+    """Return what *parse* makes of each row of bytes; equal rows are parsed once."""
+    rows = np.ascontiguousarray(octets).view(f"V{octets.shape[1]}").ravel()
+    codes, distinct = pd.factorize(rows.astype(object))
+    parsed = [parse(one) for one in distinct]
+    return [parsed[code] for code in codes]
+
+
+def links(kernel: socket.socket) -> dict[int, Link]:
+    """Return the interfaces by index."""
+    body = bytes(_LINK.itemsize) + struct.pack("=HHI", 8, _EXT_MASK, _SKIP_STATS)
+    dump = netlink.dump_over(kernel, _GET_LINK, body, doing="list interfaces")
+    index = dump.body(_LINK)["index"]
+    found = {}
+    for group in dump.groups(_LINK.itemsize):
+        masters = group.get((_LINK_MASTER,), "u4")
+        names = each_distinct(group.octets((_LINK_NAME,)), _string)
+        kinds = [""] * len(names)
+        if group.length((_LINK_INFO,)) > 0:
+            kinds = each_distinct(group.octets((_LINK_INFO,)), _kind)
+        for place, row in enumerate(group.rows):
+            master = 0 if masters is None else int(masters[place])
+            found[int(index[row])] = Link(int(index[row]), names[place], kinds[place], master)
+    return found
+
+
+def _string(payload: bytes) -> str:
+    return payload.split(b"\0")[0].decode(errors="backslashreplace")
+
+
+def _kind(payload: bytes) -> str:
+    return _string(attributes(payload).get(_LINK_INFO_KIND, b""))
+
+
+def interface_addresses(kernel: socket.socket) -> dict[int, list[tuple[str, Network]]]:
+    """Return for each interface's index its addresses: the local one, and the network it is in.
+
+    They differ where the link is point-to-point: the network is then the peer's.
+    """
+    dump = netlink.dump_over(kernel, _GET_ADDRESS, bytes(_ADDRESS.itemsize), doing="list addresses")
+    bodies = dump.body(_ADDRESS)
+    found: dict[int, list[tuple[str, Network]]] = {}
+    for group in _of_ip(dump, bodies, _ADDRESS_NETWORK):
+        place = _ADDRESS_LOCAL if group.length(_ADDRESS_LOCAL) > 0 else _ADDRESS_NETWORK
+        places = group.octets(place), group.octets(_ADDRESS_NETWORK)
+        for row, local, network in zip(group.rows, *places, strict=True):
+            whole = ipaddress.ip_interface((network.tobytes(), int(bodies["prefix"][row])))
+            local_text = text(local.tobytes())
+            found.setdefault(int(bodies["index"][row]), []).append((local_text, whole.network))
+    return found
+
+
+def neighbours(kernel: socket.socket) -> Neighbours:
+    """Return the MAC and the state of each neighbour, by the interface's index and its address.
+
+    A neighbour that did not answer has no MAC, one that was not asked yet no state.
+    """
+    found: Neighbours = {}
+    for family, number in FAMILIES.items():
+        body = bytes([number]).ljust(_NEIGHBOUR.itemsize, b"\0")
+        dump = netlink.dump_over(kernel, _GET_NEIGHBOUR, body, doing="list neighbours")
+        bodies = dump.body(_NEIGHBOUR)
+        for group in _of_ip(dump, bodies, _NEIGHBOUR_ADDRESS):
+            some = bodies[group.rows]
+            texts = addresses.text(family, group.octets(_NEIGHBOUR_ADDRESS)).to_pylist()
+            keys = zip(some["index"].tolist(), texts, strict=True)
+            states = map(_NUD.get, some["state"].tolist())
+            found.update(zip(keys, zip(_macs(group), states, strict=True), strict=True))
+    return found
+
+
+def _of_ip(dump: netlink.Dump, bodies: Array, place: netlink.Path) -> Iterator[netlink.Group]:
+    """Return the groups of messages about IP addresses; a bridge's forwarding table is neighbours, too."""
+    for group in dump.groups(bodies.dtype.itemsize):
+        families = bodies["family"][group.rows]
+        if group.length(place) in {4, 16} and np.isin(families, list(FAMILIES.values())).all():
+            yield group
+
+
+def _macs(group: netlink.Group) -> list[str | None]:
+    """Return link-layer addresses as text, whatever their length; tunnels have IP addresses there."""
+    if group.length(_NEIGHBOUR_MAC) < 1:
+        return [None] * len(group.rows)
+    return [octets.tobytes().hex(":") for octets in group.octets(_NEIGHBOUR_MAC)]
+
+
+def rule_selectors(kernel: socket.socket) -> set[str]:
+    """Return what the policy rules of both families look at beside addresses: mark, uid, flow (ports)."""
+    found = set()
+    for number in FAMILIES.values():
+        body = bytes([number]).ljust(_RULE_SIZE, b"\0")
+        dump = netlink.dump_over(kernel, _GET_RULE, body, doing="list policy rules")
+        for group in dump.groups(_RULE_SIZE):
+            found |= {_RULE_SELECTORS[path] for path in group.payloads if path in _RULE_SELECTORS}
+    return found

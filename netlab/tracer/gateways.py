@@ -1,0 +1,296 @@
+"""Which way the packets of connections go: the kernel's routing, asked in each connection's own namespace."""
+
+from __future__ import annotations
+
+import ipaddress
+import threading
+from collections import Counter
+from collections.abc import Collection
+from dataclasses import asdict
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from netlab import checks
+from netlab.closing import Closes
+from netlab.errors import BadInput, CaptureError
+from netlab.frames import Gap, Missing
+from netlab.kernel import netns as namespaces, spaces
+from netlab.kernel.ctentries import NUMBERS
+from netlab.kernel.lookups import Question
+from netlab.kernel.routing import Routing, Way
+
+_FILLED = {
+    "via_gateway": "gateway",
+    "via_mac": "mac",
+    "via_interface": "interface",
+    "via_address": "address",
+    "via_subnet": "subnet",
+    "via_type": "type",
+}
+_MAX_AGE_S = 60.0
+_ENDS = ["local_address", "remote_address"]
+_LOOKED_AT = {"uid": ["uid"], "flow": ["protocol", "local_port", "remote_port"]}
+_NEEDED = {"netns", "closed_at", "nat_remote_address", *_ENDS, *_FILLED, *chain(*_LOOKED_AT.values())}
+# No peer: what a socket has that is not connected.
+_UNSPECIFIED = ["0.0.0.0", "::"]  # noqa: S104 - nothing is bound
+_SCOPELESS = "the peer's address is link-local, and which link is not known"
+_UNNAMED = "a type of route that this version does not know"
+_MARKS = "policy rules look at the packets' mark, which connections do not tell: taken for 0"
+_ENDED = "of connections that ended: the way is that of now"
+_TRANSLATED = "translated ones: the way is that to the address that the socket uses"
+
+
+class RouteCache(Closes):
+    """What is known of each namespace's routing; made by `netlab.route_cache()`."""
+
+    def __init__(self, max_age_s: float) -> None:
+        self._max_age_s = max_age_s
+        self._known: dict[int, Routing] = {}
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def fill(self, connections: pd.DataFrame) -> pd.DataFrame:
+        """Return *connections* with their `via_*` columns, as `netlab.with_gateway` does."""
+        lacking = sorted(_NEEDED - set(connections.columns))
+        if lacking:
+            raise BadInput(
+                f"this frame has no column {lacking[0]!r}",
+                fix="Pass what Capture.connections() or netlab.connections() returned",
+            )
+        with self._lock:
+            if self._closed:
+                raise CaptureError("this route cache is closed", fix="Use it inside its `with` block")
+            return self._filled(connections)
+
+    def _filled(self, connections: pd.DataFrame) -> pd.DataFrame:
+        has_peer = connections["remote_address"].notna() & ~connections["remote_address"].isin(_UNSPECIFIED)
+        rows = np.flatnonzero(has_peer & connections["netns"].notna())
+        wanted = connections.iloc[rows]
+        silent = self._open({int(inode) for inode in wanted["netns"].unique()})
+        here = wanted["netns"].isin(list(self._known)).to_numpy(bool)
+        keys = self._keys(wanted[here])
+        codes = keys.groupby(list(keys), dropna=False, sort=False, observed=True).ngroup().to_numpy()
+        _, first = np.unique(codes, return_index=True)
+        ways = self._ways(keys.iloc[first])
+        filled = _with(connections, rows[here], codes, ways)
+        missing = [
+            *_unasked(int((~here).sum()), silent),
+            *_unanswered(codes, ways),
+            *_doubtful(wanted, self._unmarked(wanted)),
+        ]
+        filled.attrs["coverage"] = [
+            *(gap for gap in connections.attrs.get("coverage", []) if gap["what"] != "via_*"),
+            *map(asdict, missing),
+        ]
+        return filled
+
+    def _keys(self, connections: pd.DataFrame) -> pd.DataFrame:
+        """Return what ways depend on; what a namespace's rules do not look at is blank in its rows."""
+        keys = connections[["netns", *_ENDS]]
+        if "mark" in connections:
+            keys = keys.assign(mark=connections["mark"])
+        for what, names in _LOOKED_AT.items():
+            looking = self._looking_at(what, connections)
+            if looking.any():
+                keys = keys.assign(**{name: connections[name].where(looking) for name in names})
+        return keys
+
+    def _looking_at(self, what: str, connections: pd.DataFrame) -> pd.Series[bool]:
+        inodes = [inode for inode, known in self._known.items() if what in known.looks_at]
+        return connections["netns"].isin(inodes)
+
+    def _unmarked(self, connections: pd.DataFrame) -> int:
+        """Return how many connections there are whose unknown mark may lead them elsewhere."""
+        return 0 if "mark" in connections else int(self._looking_at("mark", connections).sum())
+
+    def _ways(self, distinct: pd.DataFrame) -> list[Way | None]:
+        """Return the way of each row, each namespace asked once; None where it cannot be asked for."""
+        places: dict[int, list[int]] = {}
+        questions = []
+        for place, row in enumerate(distinct.to_dict("records")):
+            question = _question(self._known[row["netns"]], row)
+            questions.append(question)
+            if question:
+                places.setdefault(row["netns"], []).append(place)
+        found: list[Way | None] = [None] * len(questions)
+        for inode, some in places.items():
+            asked = [question for place in some if (question := questions[place])]
+            for place, way in zip(some, self._known[inode].ways(asked), strict=True):
+                found[place] = way
+        return found
+
+    def _open(self, inodes: Collection[int]) -> list[Missing]:
+        """Know just these namespaces, as they are now: a socket in another would keep it alive."""
+        for inode, known in list(self._known.items()):
+            if inode not in inodes or known.age_s > self._max_age_s:
+                self._known.pop(inode).close()
+            else:
+                known.refresh()
+        new = set(inodes) - set(self._known)
+        silent: list[Missing] = []
+        if namespaces.inode() in new:
+            own = spaces.ask(None, Routing)
+            self._known |= own.by_inode
+            new -= set(own.by_inode)
+        if new:
+            found = spaces.ask(spaces.ALL, Routing, only=new)
+            self._known |= found.by_inode
+            silent = found.missing
+        return silent
+
+    def close(self) -> None:
+        """Give the sockets back; safe to call again."""
+        with self._lock:
+            self._closed = True
+            while self._known:
+                self._known.popitem()[1].close()
+
+
+def _question(known: Routing, row: dict[Any, Any]) -> Question | None:
+    """Return what to ask; None for a link-local peer whose link is not known."""
+    destination = ipaddress.ip_address(row["remote_address"])
+    source = "" if pd.isna(row["local_address"]) else row["local_address"]
+    if source in _UNSPECIFIED:
+        source = ""
+    interface = known.interface_of(source) if source else 0
+    if destination.version == 6 and destination.is_link_local and not interface:
+        return None
+    protocol = row.get("protocol")
+    return Question(
+        family=destination.version,
+        destination=destination.packed,
+        source=ipaddress.ip_address(source).packed if source else b"",
+        interface=interface,
+        mark=_number(row.get("mark")) or 0,
+        uid=_number(row.get("uid")),
+        protocol=0 if protocol is None or pd.isna(protocol) else NUMBERS[protocol],
+        source_port=_number(row.get("local_port")) or 0,
+        port=_number(row.get("remote_port")) or 0,
+    )
+
+
+def _number(value: Any) -> int | None:
+    return None if value is None or pd.isna(value) else int(value)
+
+
+def _with(
+    connections: pd.DataFrame, rows: npt.NDArray[Any], codes: npt.NDArray[Any], ways: list[Way | None]
+) -> pd.DataFrame:
+    """Return the connections with the ways of *rows*; a row without an answer keeps what it had."""
+    filled = connections.copy()
+    answered = np.array([way is not None and way.type is not None for way in ways], bool)[codes]
+    for ours, theirs in _FILLED.items():
+        told = np.array([getattr(way, theirs, None) for way in ways], object)
+        values = connections[ours].astype("string").to_numpy(object, copy=True)
+        values[rows[answered]] = told[codes[answered]]
+        dtype = connections[ours].dtype
+        filled[ours] = pd.array(values, "string").astype("category" if dtype == "category" else dtype)
+    return filled
+
+
+def _unasked(count: int, silent: list[Missing]) -> list[Missing]:
+    if not count:
+        return []
+    detail = silent[0].detail if silent else "their network namespaces have no process and no name here"
+    return [Missing("via_*", Gap.UNAVAILABLE, count, detail)]
+
+
+def _unanswered(codes: npt.NDArray[Any], ways: list[Way | None]) -> list[Missing]:
+    """Say of which connections the kernel knows no way, and why."""
+    rows = np.bincount(codes, minlength=len(ways))
+    reasons: Counter[str] = Counter()
+    for count, way in zip(rows.tolist(), ways, strict=True):
+        if way is None or way.type is None:
+            reasons[(way.reason or _UNNAMED) if way else _SCOPELESS] += count
+    return [Missing("via_*", Gap.UNAVAILABLE, count, reason) for reason, count in reasons.items()]
+
+
+def _doubtful(connections: pd.DataFrame, unmarked: int) -> list[Missing]:
+    """Say which connections' packets may go, or may have gone, another way."""
+    translated = connections["nat_remote_address"].fillna(connections["remote_address"])
+    doubts = {
+        _MARKS: unmarked,
+        _ENDED: int(connections["closed_at"].notna().sum()),
+        _TRANSLATED: int((translated != connections["remote_address"]).sum()),
+    }
+    return [Missing("via_*", Gap.APPROXIMATE, count, reason) for reason, count in doubts.items() if count]
+
+
+def with_gateway(connections: pd.DataFrame, *, known: RouteCache | None = None) -> pd.DataFrame:
+    """Fill the `via_*` columns of connections: which way their packets go, as this host's kernel says now.
+
+    Parameters
+    ----------
+    connections
+        What `Capture.connections()` or `netlab.connections()` returned on this host.
+    known
+        A `netlab.route_cache()` that keeps answers for the next call; without it all are asked anew.
+
+    Returns
+    -------
+    DataFrame
+        The same rows in the same order. Each was looked up in its own network namespace, from its own
+        source address; a column `mark` is taken into account where the frame has one, the user and the
+        ports where policy rules or the choice among several next hops depend on them. A row that has no
+        answer keeps what it had; the coverage says how many, and why.
+
+    Raises
+    ------
+    BadInput
+        If the frame is of another kind.
+    CaptureError
+        If the cache is closed.
+
+    Notes
+    -----
+    The look-ups are those of `netlab.gateway`, one for each distinct pair of addresses in a namespace. A
+    source address of a VRF, or of one link only (link-local), stands for what the socket is bound to.
+
+    Examples
+    --------
+    >>> import netlab
+    >>> now = netlab.with_gateway(netlab.connections())
+    >>> bool(now.via_interface[now.via_type == "local"].eq("lo").all())
+    True
+    """
+    if known is not None:
+        return known.fill(connections)
+    with route_cache() as once:
+        return once.fill(connections)
+
+
+def route_cache(*, max_age_s: float = _MAX_AGE_S) -> RouteCache:
+    """Keep what is known of routing, for `netlab.with_gateway()` to be called again and again.
+
+    Parameters
+    ----------
+    max_age_s
+        How long an answer counts, in seconds. It is forgotten earlier, when the kernel tells of a changed
+        route, rule, link, address or neighbour in its namespace; of redirects, of path MTUs and of sysctls it
+        does not tell.
+
+    Returns
+    -------
+    RouteCache
+        Use it as a context manager: until it is closed it holds sockets in the namespaces that the last
+        frame named, which keeps those alive.
+
+    Raises
+    ------
+    BadInput
+        If the age is no number above 0.
+
+    Examples
+    --------
+    >>> import netlab
+    >>> with netlab.route_cache() as known:
+    ...     first = netlab.with_gateway(netlab.connections(), known=known)
+    ...     later = netlab.with_gateway(netlab.connections(), known=known)
+    >>> later.columns.equals(first.columns)
+    True
+    """
+    return RouteCache(checks.positive("max_age_s", max_age_s, unit="seconds"))
