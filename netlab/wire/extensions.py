@@ -20,7 +20,7 @@ _LENGTH_AT = {4: 1, 6: 0}  # its place in the second word of the header
 _HEADER = struct.Struct("!BBH")
 _OBJECT = struct.Struct("!HBB")
 _ENTRY = struct.Struct("!I")
-_EXTENSIBLE = {Error.TIME_EXCEEDED, Error.PORT_UNREACHABLE, Error.ADMIN_PROHIBITED, Error.NET_UNREACHABLE}
+EXTENSIBLE = {Error.TIME_EXCEEDED, Error.PORT_UNREACHABLE, Error.ADMIN_PROHIBITED, Error.NET_UNREACHABLE}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Object:
 
 def extended(message: Message, objects: Sequence[Object]) -> Message:
     """Return the error *message* with *objects* behind its quote, which is cut or padded to 128 bytes."""
-    if message.error not in _EXTENSIBLE:
+    if message.error not in EXTENSIBLE:
         raise ValueError(f"an ICMP {message.error} has no room for extensions")
     packed = b"".join(_OBJECT.pack(_OBJECT.size + len(o.value), *o.kind) + o.value for o in objects)
     blank = _HEADER.pack(_VERSION << 4, 0, 0) + packed

@@ -118,7 +118,7 @@ def decode_options(data: bytes) -> dict[int, bytes]:
 
 
 def encode_sack(blocks: Iterable[tuple[int, int]]) -> bytes:
-    """Return the value of a SACK option (RFC 2018): for each block its first byte and the one after its last."""
+    """Return the value of a SACK option (RFC 2018): the first byte of each block and the one after it."""
     return b"".join(struct.pack("!II", *block) for block in blocks)
 
 

@@ -19,9 +19,10 @@ labels = st.lists(
 )
 
 
-def entries_scapy_reads(stack: object) -> list[tuple[int, int, int, int]]:
+def entries_scapy_reads(stack: list[MPLS]) -> list[tuple[int, int, int, int]]:
     """Return (label, class, bottom of stack, TTL) of each entry."""
-    return [(entry.label, entry.cos, entry.s, entry.ttl) for entry in stack]  # type: ignore[attr-defined]
+    layers = [entry for top in stack for entry in top.iterpayloads() if isinstance(entry, MPLS)]
+    return [(entry.label, entry.cos, entry.s, entry.ttl) for entry in layers]
 
 
 def entries_of(stack: list[extensions.Label]) -> list[tuple[int, int, int, int]]:
