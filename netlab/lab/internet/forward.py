@@ -67,31 +67,34 @@ class Internet:
         """
         number, self._number = self._number, self._number + 1
         chance = chance or Drawn(self._seed, number)
-        client = self._atlas.at(at_ns).shape.nodes[CLIENT]
-        there: list[str] = []
-        back: list[str] = []
-        answered_by, answer, arrived_ns = "", None, at_ns
+        try:
+            parcel = received(packet)
+        except DecodeError:
+            return Journey(
+                number=number, at_ns=at_ns, packet=packet, there=(), outcome=Outcome.DAMAGED, place=CLIENT
+            )
+        away = Trip(parcel, self._atlas.at(at_ns).shape.nodes[CLIENT], at_ns, away=True)
+        home: Trip | None = None
         outcome, place = Outcome.ANSWERED, CLIENT
         try:
-            away = Trip(_decoded(packet), client, at_ns, there, away=True)
-            home = Trip(self._answer(away, chance, number), away.node, away.at_ns, back, away=False)
-            answered_by = away.node.name
+            home = Trip(self._answer(away, chance, number), away.node, away.at_ns, away=False)
             self._send_home(home)
             self._travel(home, chance)
-            answer, arrived_ns = home.parcel.encode(), home.at_ns
         except Stop as stop:
             outcome, place = stop.outcome, stop.place
+        arrived = home if outcome is Outcome.ANSWERED else None
         return Journey(
             number=number,
             at_ns=at_ns,
             packet=packet,
-            there=tuple(there),
-            back=tuple(back),
+            there=tuple(away.visited),
+            back=tuple(home.visited) if home else (),
             outcome=outcome,
             place=place,
-            answered_by=answered_by,
-            answer=answer,
-            delay_ns=arrived_ns - at_ns if answer is not None else None,
+            expired=away.expired,
+            answered_by=away.node.name if home else "",
+            answer=arrived.parcel.encode() if arrived else None,
+            delay_ns=arrived.at_ns - at_ns if arrived else None,
         )
 
     def possible(self, packet: bytes, at_ns: int = 0) -> Iterator[Journey]:
@@ -112,6 +115,7 @@ class Internet:
             self._travel(trip, chance)
             what = hosts.answer(trip.node, trip.parcel, self._connections[trip.node.name])
         except Stop as stop:
+            trip.expired = stop.outcome is Outcome.EXPIRED
             if stop.outcome is Outcome.TOO_BIG:
                 what = _TOO_BIG[trip.parcel.family]
             elif stop.outcome in _ERRORS and trip.node.name != CLIENT:
@@ -219,13 +223,6 @@ class Internet:
             raise Stop(Outcome.UNTRANSLATED, node.name)
         if node.dnat:
             nat.come_back_from_inside(node, parcel)
-
-
-def _decoded(packet: bytes) -> Parcel:
-    try:
-        return received(packet)
-    except DecodeError as error:
-        raise Stop(Outcome.DAMAGED, CLIENT) from error
 
 
 def _parcel(

@@ -30,7 +30,8 @@ class Journey:
     """What happened to one packet of the client's.
 
     `there` and `back` are the nodes that it and its answer came to, `place` is the node or link where the
-    journey ended, `answered_by` the node that answered. `delay_ns` is from entering to the answer's arrival.
+    journey ended, `expired` whether its TTL ended the way there, `answered_by` the node that answered,
+    `delay_ns` is from entering to the answer's arrival.
     """
 
     number: int
@@ -40,6 +41,16 @@ class Journey:
     outcome: Outcome
     place: str
     back: tuple[str, ...] = ()
+    expired: bool = False
     answered_by: str = ""
     delay_ns: int | None = None
     answer: bytes | None = None
+
+
+@dataclass(slots=True)
+class Entry:
+    """A packet in the log: its journey, when it entered (wall clock), and how late its answer was."""
+
+    journey: Journey
+    entered_ns: int
+    late_ns: int | None = None

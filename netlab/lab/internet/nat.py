@@ -103,7 +103,7 @@ def _requote(parcel: Parcel, quote: _Quote) -> None:
 
 
 class _Quote:
-    """The quote in an ICMP error, changed in place: its lengths are those of a packet that is not all there."""
+    """The quote in an ICMP error, changed in place: it tells the lengths of a packet not all there."""
 
     def __init__(self, message: bytes, family: int) -> None:
         self.message = bytearray(message)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
-from itertools import count
+from itertools import count, pairwise
 from os import PathLike
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -34,7 +34,7 @@ def load_shape(path: str | PathLike[str]) -> nx.DiGraph[str]:
     r"""Read the graph of a simulated internet from a TOML file.
 
     The file has `[nodes.NAME]` tables and a list of `[[links]]`, each with `between = ["a", "b"]` (both
-    directions alike) or `from = "a"` and `to = "b"` (that direction, which may follow a `between` and change
+    directions alike; more names are a row of links) or `from = "a"` and `to = "b"` (that direction, which may follow a `between` and change
     some of it), `[[changes]]`, and anything else, which becomes an attribute of the graph as it is: a test's
     expectation, for example. Links name nodes that need no table of their own.
 
@@ -81,8 +81,8 @@ def load_shape(path: str | PathLike[str]) -> nx.DiGraph[str]:
 
 def _ends(what: str, link: Mapping[str, Any]) -> list[tuple[str, str]]:
     match link:
-        case {"between": [str(one), str(other)]}:
-            return [(one, other), (other, one)]
+        case {"between": [str(), str(), *_] as row} if all(isinstance(name, str) for name in row):
+            return [ends for pair in pairwise(row) for ends in (pair, pair[::-1])]
         case {"from": str(near), "to": str(far)}:
             return [(near, far)]
     raise BadInput(f"{what} does not say where it is", fix='Give between = ["a", "b"], or from and to')

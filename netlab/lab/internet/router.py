@@ -28,9 +28,10 @@ class Trip:
     parcel: Parcel
     node: Node
     at_ns: int
-    visited: list[str]
+    visited: list[str] = field(default_factory=list)
     link: Link | None = None
     mtu_bytes: int = 0
+    expired: bool = False
     away: bool = field(kw_only=True)
 
 

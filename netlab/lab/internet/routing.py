@@ -47,7 +47,7 @@ class Routes:
         return max(found, key=lambda pair: pair[0])[1] if found else None
 
     def ways(self, node: str, target: str) -> tuple[Link, ...]:
-        """Return the links of *node* that are on a cheapest path to *target*, by the name of their far end."""
+        """Return the links of *node* that are on a cheapest path to *target*, by the far end."""
         if target not in self._ways:
             self._ways[target] = self._towards(target)
         return self._ways[target].get(node, ())

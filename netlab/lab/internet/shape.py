@@ -1,4 +1,4 @@
-"""What a simulated internet consists of: nodes, links, and what changes when. Every attribute is listed here."""
+"""What a simulated internet consists of: nodes, links, and what changes when."""
 
 from __future__ import annotations
 
