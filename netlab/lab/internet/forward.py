@@ -165,9 +165,9 @@ class Internet:
     def _next_link(self, trip: Trip, chance: Chance) -> Link:
         routes, node = self._atlas.at(trip.at_ns), trip.node
         owner = routes.owner(trip.parcel.header.destination)
-        if owner is None and node.name == CLIENT:
-            return routes.shape.links[CLIENT][0]  # its default route
         ways = routes.ways(node.name, owner.name) if owner else ()
+        if not ways and node.name == CLIENT:
+            ways = routes.shape.links[CLIENT][:1]  # its default route
         if not ways:
             raise Stop(Outcome.NO_ROUTE, node.name)
         if len(ways) == 1:

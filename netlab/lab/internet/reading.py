@@ -33,10 +33,10 @@ _POOL4, _POOL6 = ipaddress.ip_network("198.18.0.0/15"), ipaddress.ip_network("20
 def load_shape(path: str | PathLike[str]) -> nx.DiGraph[str]:
     r"""Read the graph of a simulated internet from a TOML file.
 
-    The file has `[nodes.NAME]` tables and a list of `[[links]]`, each with `between = ["a", "b"]` (both
-    directions alike; more names are a row of links) or `from = "a"` and `to = "b"` (that direction, which may follow a `between` and change
-    some of it), `[[changes]]`, and anything else, which becomes an attribute of the graph as it is: a test's
-    expectation, for example. Links name nodes that need no table of their own.
+    The file has `[nodes.NAME]` tables, a list of `[[links]]`, one of `[[changes]]`, and anything else, which
+    becomes an attribute of the graph as it is: a test's expectation, for example. A link is `between = ["a",
+    "b"]`, both directions alike (more names are a row of links), or `from = "a"` and `to = "b"`, that
+    direction only. A later link may change some of an earlier one, and names nodes that need no table.
 
     Parameters
     ----------
