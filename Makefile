@@ -3,7 +3,7 @@
 
 PYTHON ?= python3
 PACKAGES := python3-venv python3-bpfcc bpftool nftables conntrack iproute2 curl libcap2-bin
-TEST_PACKAGES := traceroute procps
+TEST_PACKAGES := traceroute procps iputils-ping iputils-tracepath mtr-tiny
 BENCH_PACKAGES := libbpf-tools iperf3
 BIN := .venv/bin
 LINTED := netlab tests bench
