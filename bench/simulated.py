@@ -31,7 +31,7 @@ def _late_answers_ms() -> list[float]:
             probes = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         with probes:
             probes.connect((net.address("web"), _PORT))
-            probes.setblocking(False)
+            probes.settimeout(0)
             due = time.monotonic_ns()
             for _ in range(PROBES):
                 due += GAP_NS
@@ -72,7 +72,7 @@ def measure() -> Iterator[tuple[str, float, str]]:
         answers += _late_answers_ms()
         sleeper += _late_sleeper_ms()
     middle, last = statistics.median(answers), _p99(answers)
-    detail = f"{len(answers)} answers late by {middle:.4f} ms in the median, p99 {last:.3f}, most {max(answers):.1f}"
+    detail = f"{len(answers)} answers: median {middle:.4f} ms, p99 {last:.3f}, most {max(answers):.1f}"
     yield "simulated: median lateness of answers over 0.1 ms", middle / 0.1, detail
     detail = f"sleeper {_p99(sleeper):.3f} ms, most {max(sleeper):.1f}"
     yield "simulated: p99 lateness of answers over that of a mere sleeper", last / _p99(sleeper), detail

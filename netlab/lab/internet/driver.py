@@ -29,6 +29,7 @@ _STATISTICS = struct.Struct("II")
 _LARGEST = 65535
 _LATEST_NS = 10**9  # an older stamp is none: the clock was set meanwhile
 _SPIN_NS = 60_000  # how long before a packet is due waiting turns into watching: about a wake-up
+_AT_ONCE = 64  # packets until the next look at requests, which a flood must not keep waiting
 _PRIORITY = 1  # of the real-time class: any is before all ordinary processes
 
 
@@ -77,7 +78,7 @@ class Driver:
 
     def _take(self) -> None:
         """Carry the packets that entered; what is due meanwhile goes first."""
-        while True:
+        for _ in range(_AT_ONCE):
             try:
                 packet, extra, _, _ = self._tap.recvmsg(_LARGEST, 64)
             except BlockingIOError:
@@ -129,11 +130,18 @@ def _hurry() -> bool:
     return True
 
 
+def _low(descriptor: int) -> int:
+    """Return *descriptor* under the lowest free number: select(2) knows none above 1023, the owner may."""
+    low = os.dup(descriptor)
+    os.close(descriptor)
+    return low
+
+
 def main(tun: int, tap: int, control: Connection) -> None:
     """Carry packets until the other end of *control* is closed."""
     epochs, seed = control.recv()
-    with socket.socket(fileno=tap) as listening:
-        driver = Driver(Internet(Atlas(epochs), seed), tun, listening)
+    with socket.socket(fileno=_low(tap)) as listening:
+        driver = Driver(Internet(Atlas(epochs), seed), _low(tun), listening)
         control.send({"start_ns": driver.start_ns, "real_time": _hurry()})
         with suppress(EOFError, ConnectionError):
             while driver.wait(control):
@@ -147,4 +155,4 @@ def _answer(request: Any, driver: Driver, control: Connection) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), Connection(int(sys.argv[3])))
+    main(int(sys.argv[1]), int(sys.argv[2]), Connection(_low(int(sys.argv[3]))))

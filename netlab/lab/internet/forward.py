@@ -11,6 +11,7 @@ from netlab.lab.internet.chance import Chance, Drawn, Told, draw
 from netlab.lab.internet.connections import Connections
 from netlab.lab.internet.journey import Journey, Outcome
 from netlab.lab.internet.parcel import Parcel, received
+from netlab.lab.internet.reassembly import Reassembly
 from netlab.lab.internet.router import Bucket, Stop, Trip
 from netlab.lab.internet.routing import Atlas
 from netlab.lab.internet.shape import CLIENT, Balance, Link, Node
@@ -58,6 +59,7 @@ class Internet:
         self._bindings: nat.Bindings = {}
         self._buckets: dict[str, Bucket] = {}
         self._connections: dict[str, Connections] = defaultdict(Connections)
+        self._pieces: dict[str, Reassembly] = defaultdict(Reassembly)
         self._number = 0
 
     def carry(self, packet: bytes, at_ns: int, chance: Chance | None = None) -> Journey:
@@ -113,6 +115,7 @@ class Internet:
         what: hosts.Answer
         try:
             self._travel(trip, chance)
+            trip.parcel = self._whole(trip)
             what = hosts.answer(trip.node, trip.parcel, self._connections[trip.node.name])
         except Stop as stop:
             trip.expired = stop.outcome is Outcome.EXPIRED
@@ -130,6 +133,12 @@ class Internet:
         tos = trip.parcel.tos if trip.parcel.is_icmp else 0
         addresses = asked.destination, asked.source
         return _parcel(trip.node, addresses, asked.protocol, what, tos=tos, number=number)
+
+    def _whole(self, trip: Trip) -> Parcel:
+        whole = self._pieces[trip.node.name].join(trip.parcel)
+        if whole is None:
+            raise Stop(Outcome.FRAGMENT, trip.node.name)
+        return whole
 
     def _error(self, trip: Trip, what: icmp.Error, number: int) -> Parcel:
         node, parcel, family = trip.node, trip.parcel, trip.parcel.family
@@ -244,4 +253,6 @@ def _parcel(
         header = ip.IPv6(
             source=source, destination=destination, protocol=protocol, ttl=node.reply_ttl, traffic_class=tos
         )
-    return Parcel(header, transport)
+    parcel = Parcel(header, transport)
+    parcel.may_be_cut = True  # by its sender, who is taken to know the MTU of the path
+    return parcel

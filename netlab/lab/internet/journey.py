@@ -11,6 +11,7 @@ class Outcome(StrEnum):
 
     ANSWERED = "answered"
     TAKEN = "taken"  # it arrived and calls for no answer, as an ACK or a reset
+    FRAGMENT = "fragment"  # it arrived, and not all of its packet had
     SILENT = "silent"  # where it ended nobody wants to answer
     RATE_LIMITED = "rate-limited"
     FILTERED = "filtered"

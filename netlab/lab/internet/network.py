@@ -6,6 +6,7 @@ import atexit
 import os
 import subprocess
 import sys
+import threading
 from contextlib import suppress
 from ipaddress import ip_address
 from multiprocessing import Pipe
@@ -61,6 +62,7 @@ class SimulatedInternet(Closes):
         self._warden: subprocess.Popen[bytes] | None = None
         self._entries: list[Entry] = []
         self._failure: LabError | None = None
+        self._asking = threading.Lock()
         self.overlooked = 0
         self.truth = Truth(Atlas(epochs), seed, self._log)
         with step("its name could not be claimed"):
@@ -145,10 +147,11 @@ class SimulatedInternet(Closes):
     def _log(self) -> list[Entry]:
         if self._failure is not None:
             raise self._failure
-        if self._control is not None:
-            self._send("log")
-            self._entries, self.overlooked = self._receive(_ANSWER_S)
-        return self._entries
+        with self._asking:
+            if self._control is not None:
+                self._send("log")
+                self._entries, self.overlooked = self._receive(_ANSWER_S)
+            return self._entries
 
     def _send(self, what: object) -> None:
         assert self._control is not None  # noqa: S101 - the callers have looked
@@ -241,8 +244,8 @@ def simulated(graph: reading.Graph, *, seed: int = 0) -> SimulatedInternet:
     Attribute of the **graph**: `changes`, a list of tables of `at_s` (seconds after the start), `node` or
     `between` or `from` and `to`, and the attributes that are different from then on.
 
-    Fragments that a router makes travel together and arrive as one packet. The client's own fragments are
-    not put together.
+    Fragments that a router makes travel together and arrive as one packet; the client's own go one by one.
+    The log keeps every packet for as long as the network exists.
 
     Examples
     --------

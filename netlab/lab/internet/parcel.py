@@ -28,13 +28,14 @@ class Parcel:
         What follows it.
     """
 
-    __slots__ = ("cut_bytes", "header", "tos", "transport", "ttl")
+    __slots__ = ("cut_bytes", "header", "may_be_cut", "tos", "transport", "ttl")
 
     def __init__(self, header: ip.Header, transport: bytes) -> None:
         self.header = header
         self.transport = transport
         self.ttl = header.ttl
         self.tos = header.tos if isinstance(header, ip.IPv4) else header.traffic_class
+        self.may_be_cut = isinstance(header, ip.IPv4) and not header.flags_offset & ip.DONT_FRAGMENT
         self.cut_bytes = 0  # how much of the transport is in each fragment, if a router has cut it
 
     @property
@@ -47,7 +48,7 @@ class Parcel:
         """Whether the sender has cut it."""
         if isinstance(self.header, ip.IPv4):
             return bool(self.header.flags_offset & (ip.MORE_FRAGMENTS | _OFFSET))
-        return self.header.protocol == ip.FRAGMENT
+        return self.header.protocol == ip.FRAGMENT and len(self.transport) >= 8
 
     @property
     def has_ports(self) -> bool:
@@ -61,7 +62,14 @@ class Parcel:
 
     @property
     def _is_first(self) -> bool:
-        return not (isinstance(self.header, ip.IPv4) and self.header.flags_offset & _OFFSET)
+        """Whether it has the start of the transport: it is whole, or the first fragment."""
+        if isinstance(self.header, ip.IPv4):
+            return not self.header.flags_offset & _OFFSET
+        return self.header.protocol != ip.FRAGMENT or not self._offset6
+
+    @property
+    def _offset6(self) -> int:
+        return int.from_bytes(self.transport[2:4], "big") & 0xFFF8
 
     @property
     def is_error(self) -> bool:
@@ -117,7 +125,7 @@ class Parcel:
         size = 20 + len(header.options) if isinstance(header, ip.IPv4) else 40
         if size + (self.cut_bytes or len(self.transport)) <= mtu_bytes:
             return True
-        if isinstance(header, ip.IPv6) or header.flags_offset & ip.DONT_FRAGMENT:
+        if not self.may_be_cut:
             return False
         self.cut_bytes = (mtu_bytes - size) // 8 * 8
         return True

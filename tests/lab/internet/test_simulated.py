@@ -79,6 +79,31 @@ def test_ping_gets_all_answers_none_before_its_time(net: lab.SimulatedInternet, 
 
 
 @pytest.mark.parametrize("family", [4, 6])
+def test_a_ping_that_needs_three_fragments_is_answered(net: lab.SimulatedInternet, family: int) -> None:
+    before = len(net.truth.journeys())
+    text = output(net, "ping", "-n", "-c", "1", "-s", "4000", net.address("web", family))
+
+    assert " 0% packet loss" in text
+    assert [str(journey.outcome) for journey in net.truth.journeys()[before:]] == [
+        "fragment",
+        "fragment",
+        "answered",
+    ]
+
+
+def test_a_flood_does_not_keep_it_from_closing() -> None:
+    with lab.simulated(chain(udp="silent")) as net:
+        flood = net.client.popen(
+            ["ping", "-q", "-f", net.address("web")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        assert becomes_true(lambda: len(net.truth.journeys()) > 1000)
+    flood.wait(timeout=30)
+
+    assert net.client.netns not in netns.names()
+    assert len(net.truth.journeys()) > 1000
+
+
+@pytest.mark.parametrize("family", [4, 6])
 def test_mtr_sees_the_routers_in_order(net: lab.SimulatedInternet, family: int) -> None:
     text = output(net, "mtr", "-n", "-r", "-c", "1", "-i", "0.1", "-G", "1", net.address("web", family))
 
