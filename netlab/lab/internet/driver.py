@@ -45,8 +45,8 @@ class Driver:
         self._tap = tap
         self._due: list[tuple[int, int, Entry]] = []
 
-    def wait(self, control: Connection) -> bool:
-        """Work until there is something on *control*; return whether it is a request and not its end."""
+    def work(self, control: Connection) -> None:
+        """Carry packets until there is something on *control*: a request, or its end."""
         watched: list[Any] = [self._tap, self._tun, control]
         while True:
             left_ns = self._write_due()
@@ -57,7 +57,7 @@ class Driver:
             if self._tun in ready:
                 self._drain()
             if control in ready:
-                return True
+                return
 
     def count_overlooked(self) -> None:
         """Count the packets that entered while the tap was full: they vanished."""
@@ -71,9 +71,9 @@ class Driver:
             if left_ns > 0:
                 return left_ns
             _, _, entry = heapq.heappop(self._due)
-            entry.late_ns = -left_ns
-            with suppress(OSError):  # EINVAL: the kernel cannot even tell its family
+            with suppress(OSError):  # somebody took the device down: the answer never gets a time in the log
                 os.write(self._tun, entry.journey.answer or b"")
+                entry.late_ns = -left_ns
         return None
 
     def _take(self) -> None:
@@ -144,7 +144,8 @@ def main(tun: int, tap: int, control: Connection) -> None:
         driver = Driver(Internet(Atlas(epochs), seed), _low(tun), listening)
         control.send({"start_ns": driver.start_ns, "real_time": _hurry()})
         with suppress(EOFError, ConnectionError):
-            while driver.wait(control):
+            while True:
+                driver.work(control)
                 _answer(control.recv(), driver, control)
 
 

@@ -108,7 +108,7 @@ class Truth:
             its answer came to), `outcome` (`netlab.lab.internet.journey.Outcome`), `place` (the node or link
             where it ended), `answered_by`, `delay_ms` (how long the way there and back takes, missing without
             an answer), `late_ms` (how much later the answer was put into the kernel, missing while it is
-            under way), `rtt_ms` (the sum: the true round-trip time).
+            under way and if the kernel refused it), `rtt_ms` (the sum: the true round-trip time).
         """
         rows = [_row(entry) for entry in self._log()]
         frame = pd.DataFrame(rows, columns=_COLUMNS)
