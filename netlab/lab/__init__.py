@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from netlab.lab.internet.network import SimulatedInternet, simulated
     from netlab.lab.internet.reading import load_shape
+    from netlab.lab.internet.truth import Flow
     from netlab.lab.network import PracticeNetwork, practice
     from netlab.lab.ownership import clean
     from netlab.lab.traffic import drive, shop
 
 __all__ = [
+    "Flow",
     "PracticeNetwork",
     "SimulatedInternet",
     "clean",
@@ -25,6 +27,7 @@ __all__ = [
 
 # Imported when first used: the processes that the lab starts import parts of it, and are to start fast.
 _HOME = {
+    "Flow": "netlab.lab.internet.truth",
     "PracticeNetwork": "netlab.lab.network",
     "SimulatedInternet": "netlab.lab.internet.network",
     "clean": "netlab.lab.ownership",

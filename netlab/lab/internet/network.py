@@ -202,7 +202,8 @@ def simulated(graph: reading.Graph, *, seed: int = 0) -> SimulatedInternet:
     Returns
     -------
     SimulatedInternet
-        Ready to be used, with `client`, `address(node)`, and `truth`.
+        Ready to be used, with `client`, `address(node)`, and `truth`: `truth.paths(flow)` and `truth.hops(flow)`
+        of a `netlab.lab.Flow`, and `truth.log()`.
 
     Raises
     ------

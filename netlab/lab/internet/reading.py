@@ -146,13 +146,14 @@ class _Addresses:
             for family in (4, 6):
                 given = graph.nodes[name].get(f"address{family}")
                 if given is not None:
-                    self._own(known.address(family)(f"address{family} of node {name!r}", given), name)
+                    self.own(known.address(family)(f"address{family} of node {name!r}", given), name)
         self._free = {4: self._unused(_POOL4), 6: self._unused(_POOL6)}
 
     def _unused(self, pool: Any) -> Iterable[bytes]:
         return iter(a for a in (pool[number].packed for number in count(1)) if a not in self._owners)
 
-    def _own(self, address: bytes, name: str) -> None:
+    def own(self, address: bytes, name: str) -> None:
+        """Note that *address* is *name*'s; refuse it if another node has it."""
         if self._owners.setdefault(address, name) != name:
             text = ipaddress.ip_address(address)
             raise BadInput(f"nodes {self._owners[address]!r} and {name!r} have the same address {text}")
@@ -160,18 +161,21 @@ class _Addresses:
     def take(self, family: int, name: str) -> bytes:
         """Return the next free address of *family* for *name*."""
         address = next(iter(self._free[family]))
-        self._own(address, name)
+        self.own(address, name)
         return address
 
     def check(self, links: Mapping[str, tuple[Link, ...]]) -> None:
         """Refuse addresses of interfaces that another node has."""
         for link in (link for of_node in links.values() for link in of_node):
             for address in filter(None, (link.far_address4, link.far_address6)):
-                self._own(address, link.far)
+                self.own(address, link.far)
 
 
 def _node(name: str, attributes: Mapping[str, Any], addresses: _Addresses) -> Node:
     checked = known.checked(f"node {name!r}", attributes, known.NODE)
+    for outside in (checked.get("nat4"), checked.get("nat6"), *checked.get("dnat", ())):
+        if outside:
+            addresses.own(outside, name)
     for family in (4, 6):
         if not checked.get(f"address{family}"):
             checked[f"address{family}"] = addresses.take(family, name)

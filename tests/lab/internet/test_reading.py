@@ -119,6 +119,15 @@ def test_two_nodes_with_one_address_are_refused_by_name() -> None:
         reading.epochs(made)
 
 
+@pytest.mark.parametrize("outside", [{"nat4": "192.0.2.1"}, {"dnat": {"192.0.2.1": "192.0.2.2"}}])
+def test_an_outside_address_that_another_node_has_is_refused(outside: dict[str, Any]) -> None:
+    made = graph(node=outside)
+    made.nodes["web"]["address4"] = "192.0.2.1"
+
+    with pytest.raises(BadInput, match=r"nodes 'web' and 'r1' have the same address 192\.0\.2\.1"):
+        reading.epochs(made)
+
+
 def test_addresses_that_are_not_given_are_taken_in_order_around_those_that_are() -> None:
     made = graph(node={"address4": "198.18.0.1", "address6": "2001:db8::2"})
     nodes = reading.epochs(made)[0].shape.nodes
