@@ -23,7 +23,6 @@ _SO_ATTACH_FILTER = 26
 _SO_RCVBUFFORCE = 33
 _SO_TIMESTAMPNS = 35
 _TAP_BYTES = 8 << 20  # some 5,000 packets of a burst
-_SMALLEST6 = 1280  # RFC 8200 section 5: a device with a smaller MTU has no IPv6
 
 # ld [type of the packet] (linux/filter.h: SKF_AD_OFF + SKF_AD_PKTTYPE); jeq #outgoing; ret all; ret nothing
 _OUTGOING_ONLY = (
@@ -72,7 +71,7 @@ def configure(client: Node, mtu_bytes: int) -> None:
     with IPRoute() as ip:
         loopback, device = (ip.link_lookup(ifname=name)[0] for name in ("lo", NAME))
         ip.link("set", index=loopback, state="up")
-        ip.link("set", index=device, mtu=max(mtu_bytes, _SMALLEST6), state="up")
+        ip.link("set", index=device, mtu=mtu_bytes, state="up")
         ip.addr("add", index=device, address=socket.inet_ntop(socket.AF_INET, client.address4), prefixlen=32)
         address6 = socket.inet_ntop(socket.AF_INET6, client.address6)
         ip.addr("add", index=device, address=address6, prefixlen=128, flags=_IFA_F_NODAD)

@@ -119,12 +119,10 @@ class Internet:
             what = hosts.answer(trip.node, trip.parcel, self._connections[trip.node.name])
         except Stop as stop:
             trip.expired = stop.outcome is Outcome.EXPIRED
-            if stop.outcome is Outcome.TOO_BIG:
-                what = _TOO_BIG[trip.parcel.family]
-            elif stop.outcome in _ERRORS and trip.node.name != CLIENT:
-                what = _ERRORS[stop.outcome]
-            else:
+            errors = _ERRORS | {Outcome.TOO_BIG: _TOO_BIG[trip.parcel.family]}
+            if stop.outcome not in errors or trip.node.name == CLIENT:
                 raise
+            what = errors[stop.outcome]
         if isinstance(what, hosts.Quiet):
             raise Stop(_QUIET[what], trip.node.name)
         if isinstance(what, icmp.Error):

@@ -115,18 +115,19 @@ class SimulatedInternet(Closes):
         with step(f"the namespace {self.client.netns} could not be made"):
             wiring.make_namespace(self.client)
         with step(f"the TUN device in {self.client.netns} could not be made"):
-            wiring.in_a_thread_of_its_own(self._start, epochs[0].shape)
+            wiring.in_a_thread_of_its_own(self._start, [epoch.shape for epoch in epochs])
         with step("the process that carries the packets did not start"):
             self._send((epochs, seed))
             started = self._receive(_READY_S)
             self.real_time = bool(started["real_time"])
 
-    def _start(self, shape: Shape) -> None:
+    def _start(self, shapes: list[Shape]) -> None:
         """Make the device and start the process behind it, which alone keeps both descriptors."""
         with self.client.entered():
             tun = device.open_tun()
             try:
-                device.configure(shape.nodes[CLIENT], min(link.mtu_bytes for link in shape.links[CLIENT]))
+                mtu_bytes = min(link.mtu_bytes for shape in shapes for link in shape.links[CLIENT])
+                device.configure(shapes[0].nodes[CLIENT], mtu_bytes)
                 with device.open_tap() as tap:
                     self._popen(tun, tap.fileno())
             finally:
@@ -202,8 +203,8 @@ def simulated(graph: reading.Graph, *, seed: int = 0) -> SimulatedInternet:
     Returns
     -------
     SimulatedInternet
-        Ready to be used, with `client`, `address(node)`, and `truth`: `truth.paths(flow)` and `truth.hops(flow)`
-        of a `netlab.lab.Flow`, and `truth.log()`.
+        Ready to be used, with `client`, `address(node)`, and `truth`: `truth.paths(flow)` and
+        `truth.hops(flow)` of a `netlab.lab.Flow`, and `truth.log()`.
 
     Raises
     ------
@@ -217,9 +218,9 @@ def simulated(graph: reading.Graph, *, seed: int = 0) -> SimulatedInternet:
     Notes
     -----
     Attributes of a **link** (in a DiGraph, of one direction): `delay_ms`, `jitter_ms` (evenly spread, on
-    top), `loss` (0 to 1), `mtu_bytes` (1500; larger packets are cut or, with DF or in IPv6, answered),
-    `metric` (1), `up` (True), `far_address4`, `far_address6` (the far end's interface, which answers for what
-    came by this link; else the node's address does).
+    top), `loss` (0 to 1), `mtu_bytes` (1500; the client's own 1280 at least; larger packets are cut or, with
+    DF or in IPv6, answered), `metric` (1), `up` (True), `far_address4`, `far_address6` (the far end's
+    interface, which answers for what came by this link; else the node's address does).
 
     Attributes of a **node**:
 

@@ -22,6 +22,8 @@ Graph: TypeAlias = "nx.Graph[str]"
 # Where addresses that nobody gave come from: the benchmark and documentation ranges (RFC 2544, RFC 3849).
 _POOL4, _POOL6 = ipaddress.ip_network("198.18.0.0/15"), ipaddress.ip_network("2001:db8::/64")
 
+_SMALLEST6 = 1280  # RFC 8200 section 5: a device with a smaller MTU has no IPv6
+
 
 def load_shape(path: str | PathLike[str]) -> nx.DiGraph[str]:
     r"""Read the graph of a simulated internet from a TOML file.
@@ -186,6 +188,11 @@ def _node(name: str, attributes: Mapping[str, Any], addresses: _Addresses) -> No
 
 def _link(near: str, far: str, attributes: Mapping[str, Any]) -> Link:
     checked = known.checked(f"link {near!r} to {far!r}", attributes, known.LINK)
+    if near == CLIENT and checked.get("mtu_bytes", _SMALLEST6) < _SMALLEST6:
+        raise BadInput(
+            f"mtu_bytes of link {near!r} to {far!r}: IPv6 needs {_SMALLEST6} at least",
+            fix="Make a link behind it narrow: this one is the device itself",
+        )
     for field in ("delay", "jitter"):
         checked[f"{field}_ns"] = round(checked.pop(f"{field}_ms", 0) * 10**6)
     return Link(near=near, far=far, **checked)

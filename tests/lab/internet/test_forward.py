@@ -68,6 +68,8 @@ def graphs(draw: st.DrawFn) -> nx.Graph:
             graph.nodes[node].update(nat4=f"192.0.2.{number}", nat6=f"2001:db8:ffff::{number}")
     for edge in graph.edges:
         graph.edges[edge].update(draw(link_attributes))
+        if "client" in edge:
+            graph.edges[edge].pop("mtu_bytes", None)
     return graph
 
 

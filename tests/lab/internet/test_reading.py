@@ -128,6 +128,14 @@ def test_an_outside_address_that_another_node_has_is_refused(outside: dict[str, 
         reading.epochs(made)
 
 
+def test_a_client_without_room_for_ipv6_is_refused() -> None:
+    made = graph()
+    made.edges["client", "r1"]["mtu_bytes"] = 1279
+
+    with pytest.raises(BadInput, match="mtu_bytes of link 'client' to 'r1': IPv6 needs 1280"):
+        reading.epochs(made)
+
+
 def test_addresses_that_are_not_given_are_taken_in_order_around_those_that_are() -> None:
     made = graph(node={"address4": "198.18.0.1", "address6": "2001:db8::2"})
     nodes = reading.epochs(made)[0].shape.nodes
