@@ -10,7 +10,7 @@ import sys
 
 from bench import soak
 
-NAMES = ("conntrack", "sockets", "maps", "gateways", "start", "tracer", "streams", "scale")
+NAMES = ("conntrack", "sockets", "maps", "gateways", "start", "tracer", "streams", "scale", "simulated")
 
 
 def main() -> None:

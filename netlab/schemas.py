@@ -367,9 +367,6 @@ ALL = {
         CONNTRACK,
         NAT,
         CONNTRACK_EVENTS,
-    ),
-)
-
         ROUTES,
         GATEWAY,
         HOPS,

@@ -6,6 +6,11 @@ import os
 import signal
 
 import pytest
+from hypothesis import settings
+
+# How long an example takes says how busy the machine is.
+settings.register_profile("netlab", deadline=None)
+settings.load_profile("netlab")
 
 
 def pytest_configure() -> None:

@@ -15,7 +15,13 @@ FUNCTIONS = [
     for name in netlab.__all__
     if callable(value := getattr(netlab, name)) and not isinstance(value, type)
 ]
-EXAMPLES = [*FUNCTIONS, netlab.lab.practice, netlab.lab.clean]
+EXAMPLES = [
+    *FUNCTIONS,
+    netlab.lab.practice,
+    netlab.lab.simulated,
+    netlab.lab.load_shape,
+    netlab.lab.clean,
+]
 
 
 @pytest.mark.privileged

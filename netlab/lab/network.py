@@ -9,18 +9,16 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import IO, cast
 
 import networkx as nx
-from pyroute2.netlink.exceptions import NetlinkError
 
 from netlab.closing import Closes
-from netlab.errors import CapabilityError, LabError, NetlabError
+from netlab.errors import CapabilityError
 from netlab.kernel import capabilities
-from netlab.lab import ownership, plan, servers, warden, wiring
+from netlab.lab import ownership, plan, servers, wiring
 from netlab.lab.host import Host
+from netlab.lab.steps import step
 
 _COMMAND_S = 30.0
 _READY_S = 30.0  # who ends without being ready is noticed at once: this is for slow machines
@@ -76,7 +74,7 @@ class PracticeNetwork(Closes):
         _refuse_if_impossible()
         self._owner = os.getpid()
         self._servers: list[subprocess.Popen[bytes]] = []
-        with _step("its name could not be claimed"):
+        with step("its name could not be claimed"):
             self._claim: ownership.Claim | None = ownership.claim()
         self.name = self._claim.name
         self.hosts = {
@@ -136,12 +134,12 @@ class PracticeNetwork(Closes):
         return f"<PracticeNetwork {self.name}, {state}: {' - '.join(self.hosts)}>"
 
     def _build(self) -> None:
-        with _step("the process that outlives this one could not be started"):
-            self._warden = _watched(self.name)
+        with step("the process that outlives this one could not be started"):
+            self._warden = ownership.watched(self.name)
         for host in self.hosts.values():
-            with _step(f"the namespace {host.netns} could not be made"):
+            with step(f"the namespace {host.netns} could not be made"):
                 wiring.make_namespace(host)
-        with _step("the links could not be made"):
+        with step("the links could not be made"):
             wiring.connect(self.hosts)
         self._firewall()
         self._serve()
@@ -160,7 +158,7 @@ class PracticeNetwork(Closes):
             **dict.fromkeys(plan.SERVERS, _DROP.format(port=self.ports.drops)),
         }
         for name, text in rules.items():
-            with _step(f"the firewall of {name} could not be set"):
+            with step(f"the firewall of {name} could not be set"):
                 nft = capabilities.tool("nft") or "nft"
                 self.hosts[name].run([nft, "-f", "-"], input=text, check=True, timeout=_COMMAND_S)
         with _step("the gateway could not be told to count what it translates"):
@@ -168,7 +166,7 @@ class PracticeNetwork(Closes):
 
     def _serve(self) -> None:
         for name, services in _SERVICES.items():
-            with _step(f"the servers of {name} could not be started"):
+            with step(f"the servers of {name} could not be started"):
                 server = self.hosts[name].popen(
                     [sys.executable, "-I", servers.__file__, *services],
                     stdin=subprocess.PIPE,
@@ -178,7 +176,7 @@ class PracticeNetwork(Closes):
                 )
                 self._servers.append(server)
         for name, server in zip(_SERVICES, self._servers, strict=True):
-            with _step(f"the servers of {name} did not start"):
+            with step(f"the servers of {name} did not start"):
                 _await_ready(server)
 
     def _wait_until_reachable(self) -> None:
@@ -187,7 +185,7 @@ class PracticeNetwork(Closes):
         for name, port in plan.LISTENING:
             for family in plan.FAMILIES:
                 place = (plan.address(name, family), port)
-                with _step(f"{name} did not accept on {place[0]} port {port}"), self.client.entered():
+                with step(f"{name} did not accept on {place[0]} port {port}"), self.client.entered():
                     _connect(place, deadline)
 
 
@@ -220,17 +218,6 @@ def practice() -> PracticeNetwork:
     return PracticeNetwork()
 
 
-def _watched(network: str) -> subprocess.Popen[bytes]:
-    """Start the process that removes *network* if this one is killed."""
-    return subprocess.Popen(
-        [sys.executable, "-P", warden.__file__, network],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,  # Ctrl-C goes to the whole group of processes
-    )
-
-
 def _refuse_if_impossible() -> None:
     """Refuse at once what is known to fail."""
     capabilities.require(*ownership.NEEDED, doing="build the practice network", fix=ownership.GRANT)
@@ -238,24 +225,6 @@ def _refuse_if_impossible() -> None:
         raise CapabilityError(
             "cannot build the practice network without nft", fix="Run: apt-get install nftables"
         )
-
-
-@contextmanager
-def _step(problem: str) -> Iterator[None]:
-    """Say which step failed."""
-    try:
-        yield
-    except subprocess.CalledProcessError as error:
-        raise LabError(f"{problem}: {str(error.stderr).strip()[:300]}", fix=_DOCTOR) from error
-    except NetlinkError as error:
-        raise LabError(f"{problem}: {error.args[-1]}", fix=_DOCTOR) from error
-    except NetlabError as error:
-        raise LabError(f"{problem}: {error.problem}", fix=error.fix or _DOCTOR) from error
-    except (OSError, subprocess.SubprocessError) as error:
-        raise LabError(f"{problem}: {error}", fix=_DOCTOR) from error
-
-
-_DOCTOR = "netlab.doctor() tells what this host allows"
 
 
 def _await_ready(server: subprocess.Popen[bytes]) -> None:

@@ -12,6 +12,8 @@ import os
 import re
 import select
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterable
 from contextlib import suppress
@@ -22,6 +24,7 @@ from pyroute2 import netns as named_namespaces
 
 from netlab.errors import LabError
 from netlab.kernel import capabilities, netns
+from netlab.lab import warden
 from netlab.lab.plan import HOSTS
 
 NEEDED = ("CAP_NET_ADMIN", "CAP_SYS_ADMIN")
@@ -56,6 +59,17 @@ def claim() -> Claim:
         if name not in taken and (claimed := _locked(name, os.O_CREAT | os.O_EXCL)):
             return claimed
     raise AssertionError("count() has no end")
+
+
+def watched(network: str) -> subprocess.Popen[bytes]:
+    """Start the process that removes *network* if this one is killed."""
+    return subprocess.Popen(
+        [sys.executable, "-P", warden.__file__, network],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,  # Ctrl-C goes to the whole group of processes
+    )
 
 
 def remove(network: str) -> list[str]:

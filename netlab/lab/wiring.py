@@ -45,7 +45,7 @@ _SYSCTLS = {
 
 def make_namespace(host: Host) -> None:
     """Make the namespace that is *host*, with its switches set."""
-    _in_a_thread_of_its_own(_make_namespace, host)
+    in_a_thread_of_its_own(_make_namespace, host)
 
 
 def count_tracked(host: Host) -> None:
@@ -56,10 +56,10 @@ def count_tracked(host: Host) -> None:
 
 def connect(hosts: dict[str, Host]) -> None:
     """Link the hosts by veth pairs, and give them addresses and routes."""
-    _in_a_thread_of_its_own(_connect, hosts)
+    in_a_thread_of_its_own(_connect, hosts)
 
 
-def _in_a_thread_of_its_own(work: Callable[[T], None], subject: T) -> None:
+def in_a_thread_of_its_own(work: Callable[[T], None], subject: T) -> None:
     """Do *work* on *subject* in a thread that ends with it.
 
     The thread may change its namespace for good, and pyroute2, which drives an event loop of its own, does

@@ -38,3 +38,11 @@ def transport(source: bytes, destination: bytes, protocol: int, segment: bytes) 
 def word_for(wanted: int, data: bytes) -> int:
     """Return the 16-bit word that, added to *data*, makes its checksum *wanted* (1 to 0xFFFE)."""
     return (-wanted - ones_sum(data)) % 0xFFFF  # complementing is negating modulo 65535
+
+
+def updated(value: int, before: bytes, after: bytes) -> int:
+    """Return what the checksum *value* becomes where the words *before* turn into *after* (RFC 1624)."""
+    total = (~value & 0xFFFF) + (~ones_sum(before) & 0xFFFF) + ones_sum(after)
+    while total > 0xFFFF:
+        total = (total & 0xFFFF) + (total >> 16)
+    return ~total & 0xFFFF

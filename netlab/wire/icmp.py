@@ -75,6 +75,37 @@ _ERRORS: dict[int, dict[int, tuple[dict[int, Error], Error]]] = {
 }
 
 
+ECHO_REQUEST = {4: 8, 6: 128}
+ECHO_REPLY = {4: 0, 6: 129}
+
+# How each error is sent: the plainest type and code that says it.
+_SENT_AS: dict[int, dict[Error, tuple[int, int]]] = {
+    4: {
+        Error.TIME_EXCEEDED: (11, 0),
+        Error.REASSEMBLY_EXCEEDED: (11, 1),
+        Error.NET_UNREACHABLE: (3, 0),
+        Error.HOST_UNREACHABLE: (3, 1),
+        Error.PROTOCOL_UNREACHABLE: (3, 2),
+        Error.PORT_UNREACHABLE: (3, 3),
+        Error.FRAGMENTATION_NEEDED: (3, 4),
+        Error.SOURCE_ROUTE_FAILED: (3, 5),
+        Error.ADMIN_PROHIBITED: (3, 13),
+        Error.PARAMETER_PROBLEM: (12, 0),
+    },
+    6: {
+        Error.TIME_EXCEEDED: (3, 0),
+        Error.REASSEMBLY_EXCEEDED: (3, 1),
+        Error.NET_UNREACHABLE: (1, 0),
+        Error.ADMIN_PROHIBITED: (1, 1),
+        Error.HOST_UNREACHABLE: (1, 3),
+        Error.PORT_UNREACHABLE: (1, 4),
+        Error.PACKET_TOO_BIG: (2, 0),
+        Error.PROTOCOL_UNREACHABLE: (4, 1),
+        Error.PARAMETER_PROBLEM: (4, 0),
+    },
+}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
     """An ICMP message: `rest` is the second word of the header, `body` what follows."""
@@ -103,6 +134,15 @@ class Message:
             else checksum.transport(source, destination, ip.ICMPV6, blank)
         )
         return _HEADER.pack(self.type, self.code, value, self.rest) + self.body
+
+
+def error(family: int, what: Error, quoted: bytes, *, mtu_bytes: int = 0) -> Message:
+    """Return the message that says *what* about the packet that starts with *quoted*.
+
+    *mtu_bytes* is for fragmentation-needed (RFC 1191 section 4) and packet-too-big (RFC 4443 section 3.2).
+    """
+    kind, code = _SENT_AS[family][what]
+    return Message(family=family, type=kind, code=code, rest=mtu_bytes.to_bytes(4, "big"), body=quoted)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,10 @@ from netlab.wire import checksum
 ICMP = 1
 TCP = 6
 UDP = 17
+FRAGMENT = 44  # IPv6's extension header (RFC 8200 section 4.5)
 ICMPV6 = 58
+DONT_FRAGMENT = 0x4000  # in IPv4's flags_offset, as MORE_FRAGMENTS; the low 13 bits count eights of bytes
+MORE_FRAGMENTS = 0x2000
 
 _V4 = struct.Struct("!BBHHHBBH4s4s")
 _V6 = struct.Struct("!IHBB16s16s")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from netlab.errors import DecodeError
@@ -11,6 +12,8 @@ from netlab.wire import checksum, ip
 
 _HEADER = struct.Struct("!HHIIBBHHH")
 _START = struct.Struct("!HHI")
+
+END, NO_OPERATION, MSS, SACK_PERMITTED, SACK = 0, 1, 2, 4, 5  # kinds of option
 
 
 class Flags(enum.IntFlag):
@@ -88,6 +91,35 @@ def decode(data: bytes) -> tuple[TCP, bytes]:
         options=data[_HEADER.size : length],
     )
     return header, data[length:]
+
+
+def encode_options(*options: tuple[int, bytes]) -> bytes:
+    """Return options, given as (kind, value), padded to whole words; raises ValueError above 40 bytes."""
+    packed = b"".join(bytes([kind, 2 + len(value)]) + value for kind, value in options)
+    if len(packed) > 40:
+        raise ValueError(f"{len(packed)} bytes of TCP options do not fit")
+    return bytes([NO_OPERATION]) * (-len(packed) % 4) + packed
+
+
+def decode_options(data: bytes) -> dict[int, bytes]:
+    """Return the value of each option in *data* by kind; one that is cut off ends the list."""
+    found: dict[int, bytes] = {}
+    place = 0
+    while place < len(data) and data[place] != END:
+        if data[place] == NO_OPERATION:
+            place += 1
+            continue
+        length = data[place + 1] if place + 1 < len(data) else 0
+        if length < 2 or place + length > len(data):
+            break
+        found[data[place]] = data[place + 2 : place + length]
+        place += length
+    return found
+
+
+def encode_sack(blocks: Iterable[tuple[int, int]]) -> bytes:
+    """Return the value of a SACK option (RFC 2018): the first byte of each block and the one after it."""
+    return b"".join(struct.pack("!II", *block) for block in blocks)
 
 
 def decode_start(data: bytes) -> Start:

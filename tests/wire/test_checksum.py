@@ -34,3 +34,12 @@ def test_the_one_pseudo_header_sums_to_that_of_ipv4(source: bytes, destination: 
     theirs = in4_pseudoheader(17, header, len(data))
 
     assert checksum.transport(source, destination, 17, data) == checksum.internet(theirs + data)
+
+
+@given(st.binary(min_size=4, max_size=40), st.binary(min_size=2, max_size=2))
+def test_an_updated_checksum_is_right_for_the_changed_bytes(data: bytes, word: bytes) -> None:
+    changed = data[:2] + word + data[4:]
+    value = checksum.updated(checksum.internet(data), data[2:4], word)
+
+    # 0 and 0xFFFF are the same number in one's complement; which of them comes out is the caller's concern.
+    assert value % 0xFFFF == checksum.internet(changed) % 0xFFFF

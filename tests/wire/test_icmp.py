@@ -108,3 +108,9 @@ def test_hostile_messages_give_a_quote_or_a_decode_error(
         assert icmp.quote(message).header.family == family
     except DecodeError as error:
         assert str(error)  # noqa: PT017 - both outcomes are right, any other exception is not
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_an_error_that_we_send_reads_as_what_it_says(family: int) -> None:
+    for what in icmp._SENT_AS[family]:
+        assert icmp.error(family, what, b"").error is what

@@ -169,3 +169,31 @@ def test_hostile_bytes_give_a_value_or_a_decode_error(data: bytes) -> None:
             decode(data)
         except DecodeError as error:
             assert str(error)  # noqa: PT017 - both outcomes are right, any other exception is not
+
+
+@given(st.lists(st.tuples(bits32, bits32), min_size=1, max_size=4))
+def test_scapy_reads_our_sack_blocks(blocks: list[tuple[int, int]]) -> None:
+    options = tcp.encode_options((tcp.SACK, tcp.encode_sack(blocks)))
+    segment = tcp.TCP(
+        source_port=1,
+        destination_port=2,
+        sequence=3,
+        acknowledgment=4,
+        flags=tcp.Flags.ACK,
+        window=5,
+        options=options,
+    ).encode(bytes(4), bytes(4))
+    flat = tuple(edge for block in blocks for edge in block)
+
+    assert ("SAck", flat) in inet.TCP(segment).options
+    assert tcp.decode_options(options) == {tcp.SACK: tcp.encode_sack(blocks)}
+
+
+def test_options_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(ValueError, match="do not fit"):
+        tcp.encode_options((tcp.SACK, bytes(40)))
+
+
+@given(st.binary(max_size=40))
+def test_hostile_options_are_read_without_an_error(data: bytes) -> None:
+    assert all(len(value) <= len(data) for value in tcp.decode_options(data).values())
