@@ -161,7 +161,7 @@ class PracticeNetwork(Closes):
             with step(f"the firewall of {name} could not be set"):
                 nft = capabilities.tool("nft") or "nft"
                 self.hosts[name].run([nft, "-f", "-"], input=text, check=True, timeout=_COMMAND_S)
-        with _step("the gateway could not be told to count what it translates"):
+        with step("the gateway could not be told to count what it translates"):
             wiring.count_tracked(self.gateway)
 
     def _serve(self) -> None:

@@ -19,7 +19,7 @@ from netlab.closing import Closes
 from netlab.errors import BadInput, CaptureError
 from netlab.frames import Gap, Missing
 from netlab.kernel import netns as namespaces, spaces
-from netlab.kernel.ctentries import NUMBERS
+from netlab.kernel.ctnames import NUMBERS
 from netlab.kernel.lookups import Question
 from netlab.kernel.routing import Routing, Way
 
