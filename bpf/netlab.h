@@ -35,7 +35,7 @@
 #define NETLAB_CGROUPS 512	/* a power of two: names begin within */
 #define NETLAB_CGROUP_LEVELS 16
 #define NETLAB_NAME 256		/* NAME_MAX and its NUL */
-#define NETLAB_HIERARCHIES 16
+#define NETLAB_HIERARCHIES 32
 #define NETLAB_ETH_IP 0x0800	/* include/uapi/linux/if_ether.h */
 #define NETLAB_ETH_IPV6 0x86dd
 #define NETLAB_RTF_REJECT 0x0200	/* include/uapi/linux/ipv6_route.h */

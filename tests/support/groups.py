@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from programs import wait_until
+
 from netlab.kernel import capabilities
 
 
@@ -69,3 +71,13 @@ def version_1(mountpoint: Path) -> Iterator[Groups]:
     finally:
         groups.remove()
         subprocess.run(["umount", str(mountpoint)], check=True)
+        wait_until(lambda: _is_gone(name, options, mountpoint))
+
+
+def _is_gone(name: str, options: list[str], mountpoint: Path) -> bool:
+    """Unmount once more: a hierarchy outlives it when its groups are still going (cgroup_kill_sb())."""
+    if f"name={name}:" not in Path("/proc/self/cgroup").read_text(encoding="ascii"):
+        return True
+    subprocess.run(["mount", *options, str(mountpoint)], check=True)
+    subprocess.run(["umount", str(mountpoint)], check=True)
+    return False

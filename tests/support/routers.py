@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from programs import wait_until
+
 from netlab.kernel import netns
 
 DATA = tomllib.loads(
@@ -77,4 +79,6 @@ def router() -> Iterator[Router]:
             run("ip", "-n", other, "link", "set", "middle", "up")
         run("ip", "-n", middle, "-batch", "-", text="\n".join(DATA["middle"]))
         run("ip", "-n", middle, "-6", "-batch", "-", text="\n".join(DATA["middle6"]))
-        yield Router(middle)
+        built = Router(middle)
+        wait_until(lambda: not built.told("-6", "addr", "show", "tentative"))  # no source before (RFC 4862)
+        yield built

@@ -88,6 +88,7 @@ def test_only_a_socket_that_a_complete_list_should_have_is_missed() -> None:
         listed,
         wanted=Filter(),
         at=Clock(0, 0),
+        over=np.empty(0, np.uint64),
         losses=[],
         processes=Processes.none(),
     )
