@@ -317,7 +317,7 @@ STEP = st.tuples(
 
 
 @settings(
-    max_examples=10,
+    max_examples=5,
     deadline=None,
     derandomize="CI" in os.environ,
     phases=[Phase.explicit, Phase.reuse, Phase.generate],  # each try takes a second: shrinking takes minutes
