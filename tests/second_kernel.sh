@@ -31,5 +31,6 @@ command=(env HOME=/run/home HYPOTHESIS_STORAGE_DIRECTORY=/run/hypothesis PYTEST_
 	timeout "${GUEST_TIMEOUT_S:-7200}" .venv/bin/pytest -p no:cacheprovider "$@")
 # Without AVX2: as QEMU 7.2 emulates it, numpy's argsort does not sort.
 echo "On $kernel:"
-PATH=$PWD/.venv/bin:$PATH exec vng --run "$kernel" --force-9p --disable-kvm --qemu-opts="-cpu Nehalem" \
-	--cpus 2 --memory 3G --user root -- "$(printf '%q ' "${command[@]}")" </dev/null
+# Through a pipe: QEMU opens its output anew, which would cut off a log file.
+PATH=$PWD/.venv/bin:$PATH vng --run "$kernel" --force-9p --disable-kvm --qemu-opts="-cpu Nehalem" \
+	--cpus 2 --memory 3G --user root -- "$(printf '%q ' "${command[@]}")" </dev/null 2>&1 | cat
