@@ -147,10 +147,11 @@ class LiveConntrack(LiveTable[Dumps, tuple[pd.DataFrame, list[Fill]]]):
 
 
 def _gauge(level: Fill) -> str:
+    width = min(100, 100 * level.share)
     kind = "netlab-bad" if level.share >= _NEARLY_FULL else "netlab-main"
     return (
         f'<div class="netlab-gauge"><span>namespace {level.netns}</span>'
-        f'<span class="netlab-bar"><i class="{kind}" style="width: {min(100, 100 * level.share):.1f}%"></i></span>'
+        f'<span class="netlab-bar"><i class="{kind}" style="width: {width:.1f}%"></i></span>'
         f"<span>{level.entries:,} of {level.most:,} entries ({share(level.entries, level.most)})</span>"
         "</div>"
     )

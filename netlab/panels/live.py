@@ -74,6 +74,7 @@ class LivePanel(widgets.VBox, Generic[F, Seen]):
     """
 
     state = traitlets.UseEnum(State, default_value=State.NEW)
+    _closed = True  # until it is made: ipywidgets closes what failed in the making, too
 
     def __init__(self, make: Callable[[], F], body: Sequence[widgets.Widget]) -> None:
         self._make = make
@@ -81,7 +82,7 @@ class LivePanel(widgets.VBox, Generic[F, Seen]):
         self.error: Exception | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="netlab-panel")
-        self._closed = False
+        self._closed = self._owned = False
         self._start = widgets.Button(description="Start", icon="play")
         self._pause = widgets.Button(description="Pause", icon="pause")
         self._stop = widgets.Button(description="Stop", icon="stop")
@@ -112,9 +113,9 @@ class LivePanel(widgets.VBox, Generic[F, Seen]):
         return self
 
     def stop(self) -> None:
-        """End the feed and show what it saw; safe to call again."""
+        """End the feed, unless it ran before the panel, and show what it saw; safe to call again."""
         if self.state in _AT_WORK and self.feed is not None:
-            self.feed.stop()
+            self._end_feed()
             self._end_tasks()
             self._show(self._read(self.feed))
             self.state = State.STOPPED
@@ -142,8 +143,7 @@ class LivePanel(widgets.VBox, Generic[F, Seen]):
             return
         self._closed = True
         self._end_tasks()
-        if self.feed is not None:
-            self.feed.stop()
+        self._end_feed()
         self._worker.shutdown(wait=False, cancel_futures=True)
         for widget in _whole(self):
             widgets.VBox.close(widget) if widget is self else widget.close()
@@ -158,9 +158,14 @@ class LivePanel(widgets.VBox, Generic[F, Seen]):
 
     def _begin(self) -> None:
         feed = self._make()
-        if feed.state == "new":
+        self._owned = feed.state == "new"
+        if self._owned:
             feed.start()
         self.feed = feed
+
+    def _end_feed(self) -> None:
+        if self._owned and self.feed is not None:
+            self.feed.stop()
 
     def _follow_from_now(self) -> None:
         self.error, self._fault.value = None, ""
@@ -193,7 +198,10 @@ class LivePanel(widgets.VBox, Generic[F, Seen]):
         if self.state not in _AT_WORK or self.feed is None:
             return
         self.state = State.STOPPING
-        await _running_loop().run_in_executor(self._worker, self.feed.stop)  # the task shows the last of it
+        await _running_loop().run_in_executor(self._worker, self._end_feed)
+        self._end_tasks(but=asyncio.current_task())
+        self._show(await _running_loop().run_in_executor(self._worker, self._read, self.feed))
+        self.state = State.STOPPED
 
     def _spawn(self, work: Any) -> None:
         """Run *work* in the notebook's loop; what it raises is shown in the panel."""
@@ -212,14 +220,13 @@ class LivePanel(widgets.VBox, Generic[F, Seen]):
     def _fail(self, error: Exception) -> None:
         self.error = error
         self._end_tasks()
-        if self.feed is not None:
-            self.feed.stop()
+        self._end_feed()
         kind = "" if isinstance(error, NetlabError) else f"{type(error).__name__}: "
         self._fault.value = f'<div class="netlab-error">{escaped(f"{kind}{error}", _LONGEST_ERROR)}</div>'
         self.state = State.FAILED
 
-    def _end_tasks(self) -> None:
-        for task in self._tasks:
+    def _end_tasks(self, *, but: asyncio.Task[None] | None = None) -> None:
+        for task in self._tasks - {but}:
             task.cancel()
 
     def _refuse_closed(self) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import unicodedata
 from typing import Any
 
 import pandas as pd
@@ -11,13 +10,12 @@ import pandas as pd
 from netlab.views.text import DASH, significant
 
 _MOST = 200
-_HIDDEN = {"Cc", "Cf", "Co", "Cn", "Cs", "Zl", "Zp"}  # control, format, unassigned; they can lie about order
 
 
 def plain(text: object, most: int = _MOST) -> str:
-    """Return *text* in at most *most* characters; control and format characters as visible escapes."""
+    """Return *text* in at most *most* characters; an escape for what is not seen or changes the reading."""
     start = str(text)[: most + 1]
-    shown = "".join(_escape(c) if unicodedata.category(c) in _HIDDEN else c for c in start)
+    shown = "".join(c if c.isprintable() else _escape(c) for c in start)
     return shown if len(shown) <= most else shown[: most - 1] + "…"
 
 
