@@ -133,12 +133,13 @@ class Table(anywidget.AnyWidget):
         }
 
     def _matching(self) -> _Order:
+        words = self._wanted("words").split()
         wanted = np.ones(len(self._frame), bool)
-        for word in self._wanted("words").split():
+        texts = [self._frame[name].astype("string").fillna("") for name in self._searched if words]
+        for word in words:
             found = np.zeros(len(self._frame), bool)
-            for name in self._searched:
-                column = self._frame[name].astype("string")
-                found |= column.str.contains(word, case=False, regex=False).fillna(value=False).to_numpy(bool)
+            for text in texts:
+                found |= text.str.contains(word, case=False, regex=False).to_numpy(bool)
             wanted &= found
         return np.flatnonzero(wanted)
 
