@@ -247,6 +247,12 @@ GATEWAY = Schema(
 HOPS = Schema(
     "hops",
     (
+        Column("trace", _TEXT, "id of the call that made the row: tells repetitions by the same flow apart"),
+        Column("host", _TEXT, "name of the host that probed"),
+        Column("netns", _INTEGER, "inode of the network namespace it probed from"),
+        Column("source_address", _TEXT, "source address of the probe"),
+        Column("gateway", _TEXT, "next hop the probes left for; missing where the target is on the link"),
+        Column("interface", _TEXT, "interface they left by"),
         Column("target", _TEXT, "what was asked for"),
         Column("target_address", _TEXT, "the address that was probed"),
         Column("run", _INTEGER, "repetition of the whole trace, from 0"),
