@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from netlab.frames import Gap, Missing
+from netlab.path.origin import Origin
 from netlab.path.probes import Flow
 from netlab.path.state import DESTINATION, Run, timing
 from netlab.path.target import Target
@@ -18,6 +19,7 @@ def frame(
     runs: Sequence[Run],
     target: Target,
     flow: Flow,
+    origin: Origin,
     *,
     missing: Sequence[Missing] = (),
     names: Mapping[str, str] | None = None,
@@ -27,7 +29,7 @@ def frame(
     probes = [probe for _, probe, _ in rows]
     answers = [answer for *_, answer in rows]
     times = [timing(p, a) if a else None for p, a in zip(probes, answers, strict=True)]
-    constant = {
+    constant = origin.columns() | {
         "target": target.name,
         "target_address": target.address,
         "flow": 0,
@@ -50,7 +52,7 @@ def frame(
         "reply_ttl": [a.ttl if a else None for a in answers],
         "clock": [t[1].value if t else None for t in times],
     }
-    return HOPS.frame(data, missing=[*gaps(runs), *missing])
+    return HOPS.frame(data, missing=[*gaps(runs), *origin.missing(), *missing])
 
 
 def gaps(runs: Sequence[Run]) -> list[Missing]:

@@ -12,6 +12,7 @@ from netlab import checks
 from netlab.frames import Gap, Missing
 from netlab.kernel import netns as namespaces
 from netlab.path import engine, names, rows
+from netlab.path.origin import origin
 from netlab.path.pace import Pace
 from netlab.path.probes import MARKS, Protocol
 from netlab.path.sockets import RawChannel
@@ -118,6 +119,7 @@ def traceroute(
     checks.whole("runs", runs, 1, 100_000)
     namespaces.path(netns)
     chosen, source = routed(addresses_of(target, family), netns)
+    start = origin(chosen, source, netns)
     with RawChannel(kind, chosen, source, port=port, source_port=source_port, netns=netns) as channel:
         done = _runs(plan, channel, _counted(runs, target, progress=progress))
     missing = _losses(channel)
@@ -125,7 +127,7 @@ def traceroute(
     if resolve:
         found, unfinished = names.names_of(answer.address for run in done for answer in run.answers.values())
         missing += _unnamed(unfinished)
-    return rows.frame(done, chosen, channel.flow, names=found, missing=missing)
+    return rows.frame(done, chosen, channel.flow, start, names=found, missing=missing)
 
 
 def _counted(runs: int, target: str, *, progress: bool) -> Iterable[int]:
