@@ -275,6 +275,19 @@ HOPS = Schema(
     ),
 )
 
+PATH_METRICS = Schema(
+    "path_metrics",
+    (
+        Column("metric", _CATEGORY, "name of the gauge: datadog.network_path.path.hops …"),
+        Column("value", _REAL, "its value"),
+        Column("unit", _CATEGORY, "seconds, hops or paths"),
+        Column("tags", _TEXT, "its tags, separated by commas"),
+        Column("trace", _TEXT, "trace as in hops"),
+        Column("target", _TEXT, "what was asked for"),
+        Column("at", _TIME, "when the first probe was sent"),
+    ),
+)
+
 DELTAS = Schema(
     "deltas",
     (
@@ -376,6 +389,7 @@ ALL = {
         ROUTES,
         GATEWAY,
         HOPS,
+        PATH_METRICS,
         DROPS,
         COST,
         DOCTOR,

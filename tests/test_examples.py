@@ -21,6 +21,7 @@ EXAMPLES = [
     netlab.lab.simulated,
     netlab.lab.load_shape,
     netlab.lab.clean,
+    *(getattr(netlab.path, name) for name in netlab.path.__all__),
 ]
 
 

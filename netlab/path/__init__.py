@@ -11,11 +11,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from netlab.path.metrics import path_metrics as path_metrics
     from netlab.path.payload import to_network_path as to_network_path
     from netlab.path.payload_in import from_network_path as from_network_path
 
 _HOME = {
     "from_network_path": "netlab.path.payload_in",
+    "path_metrics": "netlab.path.metrics",
     "to_network_path": "netlab.path.payload",
 }
 

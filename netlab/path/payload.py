@@ -69,7 +69,7 @@ def to_network_path(
 
     Examples
     --------
-    >>> import netlab.path
+    >>> import netlab
     >>> path = netlab.path.to_network_path(netlab.traceroute("127.0.0.1"), tags=["team:net"])
     >>> path["destination"]["hostname"], path["traceroute"]["hop_count"]
     ('127.0.0.1', {'avg': 1.0, 'min': 1, 'max': 1})

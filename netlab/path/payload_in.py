@@ -46,7 +46,7 @@ def from_network_path(payload: Mapping[str, Any] | str | bytes) -> pd.DataFrame:
 
     Examples
     --------
-    >>> import netlab.path
+    >>> import netlab
     >>> path = netlab.path.to_network_path(netlab.traceroute("127.0.0.1"))
     >>> netlab.path.from_network_path(path)["address"].unique().tolist()
     ['127.0.0.1']
