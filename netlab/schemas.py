@@ -247,6 +247,12 @@ GATEWAY = Schema(
 HOPS = Schema(
     "hops",
     (
+        Column("trace", _TEXT, "id of the call that made the row: tells repetitions by the same flow apart"),
+        Column("host", _TEXT, "name of the host that probed"),
+        Column("netns", _INTEGER, "inode of the network namespace it probed from"),
+        Column("source_address", _TEXT, "source address of the probe"),
+        Column("gateway", _TEXT, "next hop the probes left for; missing where the target is on the link"),
+        Column("interface", _TEXT, "interface they left by"),
         Column("target", _TEXT, "what was asked for"),
         Column("target_address", _TEXT, "the address that was probed"),
         Column("run", _INTEGER, "repetition of the whole trace, from 0"),
@@ -266,6 +272,19 @@ HOPS = Schema(
         Column("method", _CATEGORY, "how it was probed: raw"),
         Column("reply_ttl", _INTEGER, "TTL of the answer when it arrived"),
         Column("clock", _CATEGORY, "which clock timed the answer: kernel or user"),
+    ),
+)
+
+PATH_METRICS = Schema(
+    "path_metrics",
+    (
+        Column("metric", _CATEGORY, "name of the gauge: datadog.network_path.path.hops …"),
+        Column("value", _REAL, "its value"),
+        Column("unit", _CATEGORY, "seconds, hops or paths"),
+        Column("tags", _TEXT, "its tags, separated by commas"),
+        Column("trace", _TEXT, "trace as in hops"),
+        Column("target", _TEXT, "what was asked for"),
+        Column("at", _TIME, "when the first probe was sent"),
     ),
 )
 
@@ -370,6 +389,7 @@ ALL = {
         ROUTES,
         GATEWAY,
         HOPS,
+        PATH_METRICS,
         DROPS,
         COST,
         DOCTOR,

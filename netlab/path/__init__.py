@@ -5,3 +5,31 @@ answer is for, `engine` when to send which, `state` what was sent and heard. `so
 network, with `ports`, `filters` and `listening`; `simulated` the same seam without one. `rows` makes the
 frame, `graph` the graph. `trace` puts them together.
 """
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from netlab.path.metrics import path_metrics as path_metrics
+    from netlab.path.payload import to_network_path as to_network_path
+    from netlab.path.payload_in import from_network_path as from_network_path
+
+_HOME = {
+    "from_network_path": "netlab.path.payload_in",
+    "path_metrics": "netlab.path.metrics",
+    "to_network_path": "netlab.path.payload",
+}
+
+__all__ = sorted(_HOME)  # noqa: PLE0605 - the table above is the one list of names
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'netlab.path' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]
