@@ -269,6 +269,32 @@ HOPS = Schema(
     ),
 )
 
+HOP_STATS = Schema(
+    "hop_stats",
+    (
+        Column("target", _TEXT, "what was asked for"),
+        Column("ttl", _INTEGER, "TTL (hop limit) the probes left with"),
+        Column("address", _TEXT, "who answered most often; missing when nobody did"),
+        Column("name", _TEXT, "that address's name, when looked up"),
+        Column("addresses", _INTEGER, "how many different addresses answered"),
+        Column("probes", _INTEGER, "how many were sent"),
+        Column("answers", _INTEGER, "how many of them were answered"),
+        Column("loss", _REAL, "share of probes without an answer, from 0 to 1"),
+        Column("loss_low", _REAL, "lower end of its 95 % interval (Wilson)"),
+        Column("loss_high", _REAL, "upper end of its 95 % interval"),
+        Column("last_ms", _REAL, "round-trip time of the latest answer", "ms"),
+        Column("min_ms", _REAL, "smallest round-trip time", "ms"),
+        Column("mean_ms", _REAL, "mean round-trip time", "ms"),
+        Column("p50_ms", _REAL, "median round-trip time", "ms"),
+        Column("p95_ms", _REAL, "95 % of the answers came within this time", "ms"),
+        Column("p99_ms", _REAL, "99 % of the answers came within this time", "ms"),
+        Column("max_ms", _REAL, "largest round-trip time", "ms"),
+        Column("jitter_ms", _REAL, "mean difference between consecutive round-trip times", "ms"),
+        Column("first_at", _TIME, "when the first probe was sent"),
+        Column("last_at", _TIME, "when the last probe was sent"),
+    ),
+)
+
 DELTAS = Schema(
     "deltas",
     (
@@ -370,6 +396,7 @@ ALL = {
         ROUTES,
         GATEWAY,
         HOPS,
+        HOP_STATS,
         DROPS,
         COST,
         DOCTOR,
