@@ -295,6 +295,42 @@ HOP_STATS = Schema(
     ),
 )
 
+PATH_RUNS = Schema(
+    "path_runs",
+    (
+        Column("target", _TEXT, "what was asked for"),
+        Column("flow", _INTEGER, "flow id as in hops"),
+        Column("run", _INTEGER, "run as in hops"),
+        Column("at", _TIME, "when the run's first probe was sent"),
+        Column("path", _TEXT, "the path's id: a hash of its hops"),
+        Column("hops", _TEXT, "the path's addresses by TTL; * where it is not known, or each packet differs"),
+        Column("end_ttl", _INTEGER, "the last TTL that was probed on the path"),
+        Column("reached", _FLAG, "the destination answered in this run"),
+    ),
+)
+
+PATH_CHANGES = Schema(
+    "path_changes",
+    (
+        Column("target", _TEXT, "what was asked for"),
+        Column("flow", _INTEGER, "flow id as in hops"),
+        Column("at", _TIME, "when the first run on the new path began"),
+        Column("last_at", _TIME, "when the last probe on the old path was sent"),
+        Column("run", _INTEGER, "the first run on the new path"),
+        Column(
+            "kind",
+            _CATEGORY,
+            "route, return (to an earlier path), remap (by a load balancer), unknown (there is one flow only)",
+        ),
+        Column("first_ttl", _INTEGER, "the first TTL that has another hop"),
+        Column("last_ttl", _INTEGER, "the last TTL that has another hop"),
+        Column("before", _TEXT, "the old path's id"),
+        Column("after", _TEXT, "the new path's id"),
+        Column("hops_before", _TEXT, "the old path's addresses"),
+        Column("hops_after", _TEXT, "the new path's addresses"),
+    ),
+)
+
 DELTAS = Schema(
     "deltas",
     (
@@ -397,6 +433,8 @@ ALL = {
         GATEWAY,
         HOPS,
         HOP_STATS,
+        PATH_RUNS,
+        PATH_CHANGES,
         DROPS,
         COST,
         DOCTOR,

@@ -4,7 +4,7 @@
 heard, `sockets` is the seam to the network and `simulated` the same seam without one, `rows` makes the
 frame, `graph` the graph. `trace` puts them together.
 
-Over time: `monitoring` probes a path again and again, `stats` counts per hop, `changes` tells when the path
+Over time: `monitoring` probes a path again and again, `stats` counts per hop, `course` tells when the path
 became another, `verdicts` what a hop's losses mean (with `bucket`, which recognises rate limits), `comparing`
 sets two times side by side. All but `monitoring` are functions of frames of hops, whoever made those.
 """
@@ -15,9 +15,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from netlab.path.course import path_changes as path_changes, path_runs as path_runs
     from netlab.path.stats import path_stats as path_stats
 
 _HOME = {
+    "path_changes": "netlab.path.course",
+    "path_runs": "netlab.path.course",
     "path_stats": "netlab.path.stats",
 }
 
