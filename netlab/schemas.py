@@ -320,7 +320,7 @@ PATH_CHANGES = Schema(
         Column(
             "kind",
             _CATEGORY,
-            "route, return (to an earlier path), remap (by a load balancer), unknown (there is one flow only)",
+            "route, return (to an earlier path), remap (by a load balancer), unknown (of a single flow)",
         ),
         Column("first_ttl", _INTEGER, "the first TTL that has another hop"),
         Column("last_ttl", _INTEGER, "the last TTL that has another hop"),
@@ -328,6 +328,41 @@ PATH_CHANGES = Schema(
         Column("after", _TEXT, "the new path's id"),
         Column("hops_before", _TEXT, "the old path's addresses"),
         Column("hops_after", _TEXT, "the new path's addresses"),
+    ),
+)
+
+VERDICTS = Schema(
+    "verdicts",
+    (
+        Column("target", _TEXT, "what was asked for"),
+        Column("ttl", _INTEGER, "TTL (hop limit) the probes left with"),
+        Column("address", _TEXT, "who answered most often; missing when nobody did"),
+        Column(
+            "verdict",
+            _CATEGORY,
+            "ok, earlier-loss, rate-limited, path-loss, forward-loss, return-loss, silent-by-policy, "
+            "path-changed, unreached, not-enough-data",
+        ),
+        Column("why", _TEXT, "the verdict's reason in words"),
+        Column("probes", _INTEGER, "how many were sent"),
+        Column("answers", _INTEGER, "how many of them were answered"),
+        Column("loss", _REAL, "share of probes without an answer, from 0 to 1"),
+        Column("loss_low", _REAL, "lower end of its 95 % interval (Wilson)"),
+        Column("loss_high", _REAL, "upper end of its 95 % interval"),
+        Column("later_ttl", _INTEGER, "the later hop that lost least at the same time"),
+        Column("later_loss", _REAL, "that hop's loss then"),
+        Column("end_loss", _REAL, "the destination's loss; missing when it was never reached"),
+        Column("longest_loss", _INTEGER, "most probes lost in a row"),
+        Column("spacing_s", _REAL, "median time between consecutive answers' probes", "s"),
+        Column("bucket_per_s", _REAL, "answers a second that the fitted token bucket allows"),
+        Column("bucket_burst", _INTEGER, "answers at once that it allows"),
+        Column("bucket_misfit", _REAL, "share of the foretold outcomes that came out otherwise"),
+        Column(
+            "bucket_evidence",
+            _REAL,
+            "natural logarithm of how much likelier the bucket makes the outcomes than random loss does",
+        ),
+        Column("span_s", _REAL, "from the first probe that counts to the last", "s"),
     ),
 )
 
@@ -435,6 +470,7 @@ ALL = {
         HOP_STATS,
         PATH_RUNS,
         PATH_CHANGES,
+        VERDICTS,
         DROPS,
         COST,
         DOCTOR,

@@ -63,12 +63,18 @@ class Course:
     seen: dict[tuple[int, str], Any]  # (TTL, address) → when this flow met it first
     patterns: list[Pattern] = field(default_factory=list)
 
-    def changed_ttls(self) -> dict[int, int]:
-        """Return the TTLs where the path became another, each with the place of the run that came last."""
-        found: dict[int, int] = {}
-        for before, after in zip(self.segments, self.segments[1:], strict=False):
-            found |= dict.fromkeys(differing(before.pattern, after.pattern), after.first)
-        return found
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PathChange:
+    """A flow's path became another at `at`, from `run` on; `last_at` is when the old one was last probed."""
+
+    at: Any
+    last_at: Any
+    run: int
+    kind: Change
+    ttls: list[int]
+    before: Pattern
+    after: Pattern
 
 
 def path_runs(hops: pd.DataFrame) -> pd.DataFrame:
@@ -145,22 +151,34 @@ def path_changes(hops: pd.DataFrame) -> pd.DataFrame:
     0
     """
     found = courses(in_order(hops, COLUMNS, "path_changes()"))
-    rows = [row for course in found for row in _changes(course, found)]
+    rows = [_row(course, change) for course in found for change in changes(course, found)]
     rows.sort(key=lambda row: row[2])
     return _frame(PATH_CHANGES, rows, hops)
 
 
-def _changes(course: Course, all_courses: list[Course]) -> Iterator[tuple[Any, ...]]:
+def _row(course: Course, change: PathChange) -> tuple[Any, ...]:
+    return (
+        *(course.target, course.flow, change.at, change.last_at, change.run, change.kind.value),
+        *(change.ttls[0], change.ttls[-1], path_id(change.before), path_id(change.after)),
+        *(as_text(change.before), as_text(change.after)),
+    )
+
+
+def changes(course: Course, all_courses: list[Course]) -> Iterator[PathChange]:
+    """Yield the changes of a flow's path; the other flows tell why."""
     others = [other for other in all_courses if other.target == course.target and other is not course]
     for number, after in enumerate(course.segments[1:], 1):
         before = course.segments[number - 1]
         ttls = differing(before.pattern, after.pattern)
         last_at = course.last_at[before.last]
-        kind = _kind(course, number, [(ttl, after.pattern[ttl]) for ttl in ttls], others, last_at)
-        old, new = course.patterns[before.path], course.patterns[after.path]
-        yield (
-            *(course.target, course.flow, course.first_at[after.first], last_at, course.runs[after.first]),
-            *(kind.value, ttls[0], ttls[-1], path_id(old), path_id(new), as_text(old), as_text(new)),
+        yield PathChange(
+            at=course.first_at[after.first],
+            last_at=last_at,
+            run=int(course.runs[after.first]),
+            kind=_kind(course, number, [(ttl, after.pattern[ttl]) for ttl in ttls], others, last_at),
+            ttls=ttls,
+            before=course.patterns[before.path],
+            after=course.patterns[after.path],
         )
 
 

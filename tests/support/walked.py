@@ -56,6 +56,7 @@ class WalkedChannel:
         self._internet = Internet(atlas, seed)
         self._now = 0
         self._coming: list[tuple[int, int, bytes]] = []
+        self.identifications: dict[int, int] = {}  # of answers, by the time of sending
 
     def now_ns(self) -> int:
         return self._now
@@ -68,6 +69,7 @@ class WalkedChannel:
         self.journeys.append(journey)
         if journey.answer is not None:
             heapq.heappush(self._coming, (self._now + journey.delay_ns, journey.number, journey.answer))
+            self.identifications[mark] = int.from_bytes(journey.answer[4:6], "big")
         return START_NS + self._now
 
     def receive(self, wait_ns: int) -> list[Answer]:
