@@ -265,6 +265,7 @@ HOPS = Schema(
         Column("port", _INTEGER, "destination port of the probe; icmp has none"),
         Column("method", _CATEGORY, "how it was probed: raw"),
         Column("reply_ttl", _INTEGER, "TTL of the answer when it arrived"),
+        Column("reply_id", _INTEGER, "IPv4 identification of the answer; some routers count with it"),
         Column("clock", _CATEGORY, "which clock timed the answer: kernel or user"),
     ),
 )
@@ -354,7 +355,7 @@ VERDICTS = Schema(
         Column("end_loss", _REAL, "the destination's loss; missing when it was never reached"),
         Column("longest_loss", _INTEGER, "most probes lost in a row"),
         Column("spacing_s", _REAL, "median time between consecutive answers' probes", "s"),
-        Column("bucket_per_s", _REAL, "answers a second that the fitted token bucket allows"),
+        Column("bucket_rate", _REAL, "answers that the fitted token bucket allows", "1/s"),
         Column("bucket_burst", _INTEGER, "answers at once that it allows"),
         Column("bucket_misfit", _REAL, "share of the foretold outcomes that came out otherwise"),
         Column(

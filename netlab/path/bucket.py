@@ -22,6 +22,7 @@ Flags = npt.NDArray[np.bool_]
 _BURSTS = np.array([1, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 50], np.float64)
 _RATES = 120  # tried between the bounds: some 4 % from one to the next
 _NEARBY = np.linspace(0.94, 1.06, 49)  # tried again around the likeliest, because errors add up over time
+_KINDS = 6  # of each bucket
 _LONGEST = 2000  # probes, the latest: the fit costs some 30 ms per 1000
 
 # A bucket that is this close to one token may answer or not: the next rate tried is as far away, and probes
@@ -70,7 +71,7 @@ def fit(at_s: Reals, answered: Flags, *, background: float = 0.0) -> Limit | Non
         return None
     roughly = _grid(rates).follow(at_s, answered).likeliest_rate()
     tried = _grid(roughly * _NEARBY).follow(at_s, answered)
-    price = math.log(len(_BURSTS) * (len(rates) + len(_NEARBY)))
+    price = math.log(_KINDS * len(_BURSTS) * (len(rates) + len(_NEARBY)))
     return tried.best(misfit=_MISFIT + 1.5 * background, recoveries=_RECOVERIES, evidence=_EVIDENCE + price)
 
 
@@ -101,26 +102,30 @@ def longest(flags: Flags) -> int:
 class _Buckets:
     """Many buckets at once, each followed along the same probes.
 
-    Each is there twice: one kind takes a loss against its word for an error of its own and empties itself,
-    which keeps it in step where nothing but the limit loses; the other kind takes it for a loss elsewhere.
+    Each is there six times. It begins full, or with one token or none, as another trace may have left it. And
+    it takes a loss against its word for an error of its own and empties itself, which keeps it in step where
+    nothing but the limit loses; or it takes it for a loss elsewhere.
     """
 
     def __init__(self, per_s: Reals, burst: Reals) -> None:
-        self._per_s, self._burst = np.tile(per_s, 2), np.tile(burst, 2)
-        self._trusts_losses = np.arange(len(self._per_s)) < len(per_s)
+        self._per_s, self._burst = np.tile(per_s, _KINDS), np.tile(burst, _KINDS)
         cells = len(self._per_s)
+        kind = np.arange(cells) // len(per_s)
+        self._at_first = np.choose(kind % 3, [self._burst, np.ones(cells), np.zeros(cells)])
+        self._trusts_losses = kind < 3
         self._foretold = np.zeros((2, 2, cells))  # [foretold silence or answer][silence or answer]
         self._recoveries = np.zeros(cells)
         self._price = 0.0
 
     def follow(self, at_s: Reals, answered: Flags) -> _Buckets:
         """Let each bucket foretell each probe from what went before."""
-        tokens = self._burst.copy()
+        tokens = self._at_first.copy()
         vague = _VAGUE_TOKENS + self._per_s * _VAGUE_S
         before, last = at_s[0], True
         for at, came in zip(at_s.tolist(), answered.tolist(), strict=True):
-            tokens = np.minimum(self._burst, tokens + self._per_s * (at - before))
+            tokens += self._per_s * (at - before)
             full, empty = tokens > 1 + vague, tokens < 1 - vague
+            tokens = np.minimum(self._burst, tokens)
             self._foretold[1, int(came)] += full
             self._foretold[0, int(came)] += empty
             if came:
@@ -144,14 +149,10 @@ class _Buckets:
     def best(self, *, misfit: float, recoveries: int, evidence: float) -> Limit | None:
         """Return the likeliest bucket that keeps to the limits given."""
         silence, answer = self._foretold
-        both = silence + answer
         gain = self._gain()
-        wrong = np.maximum(
-            answer[0] - misfit * answer.sum(axis=0), silence[1] - _MISFIT * silence.sum(axis=0)
-        )
-        if not misfit:
-            wrong = answer[0] + silence[1]
-        fits = (wrong <= 0) & (self._recoveries >= recoveries) & (gain >= evidence)
+        fits = answer[0] <= misfit * answer.sum(axis=0)
+        fits &= silence[1] <= min(misfit, _MISFIT) * silence.sum(axis=0)
+        fits &= (self._recoveries >= recoveries) & (gain >= evidence)
         if not fits.any():
             return None
         place = int(np.argmax(np.where(fits, gain, -np.inf)))

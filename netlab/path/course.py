@@ -76,6 +76,12 @@ class PathChange:
     before: Pattern
     after: Pattern
 
+    @property
+    def ttls_with_new_ends(self) -> list[int]:
+        """The TTLs that have another hop, and those that only the longer path has behind another end."""
+        shorter, longer = sorted((max(self.before), max(self.after)))
+        return [*self.ttls, *(range(shorter + 1, longer + 1) if self.ttls[-1] == shorter else ())]
+
 
 def path_runs(hops: pd.DataFrame) -> pd.DataFrame:
     """Tell which path each run met.

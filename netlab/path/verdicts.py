@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -21,8 +22,10 @@ ALPHA = 0.001  # how often a difference may be seen where there is none
 _AGREES = 0.01  # the same, for each later hop that must have the loss too
 _REGULAR = 0.01  # the same, for answers that follow losses too regularly
 _SILENT_SPAN_S = 2.0  # one burst may have met an empty bucket; a Linux router has a token again by then
+_USED_UP_S = 10.0  # a limit that answers nothing for so long is rarer than a link that is down
+_LEAST_GOES = 3  # of losses that a used-up limit does not explain
 
-_COLUMNS = [*course.COLUMNS, "name"]
+_COLUMNS = [*course.COLUMNS, "reply_id"]
 
 
 class Verdict(StrEnum):
@@ -49,7 +52,7 @@ class Hop:
     addresses: int
     at_s: Reals
     answered: Flags
-    reply_ids: Reals | None = None
+    reply_ids: Reals
     changed: bool = False
     limit: Limit | None = None
 
@@ -81,7 +84,9 @@ class Hop:
     def between(self, first_s: float, last_s: float) -> Hop:
         """Return the part of it from one time to another."""
         inside = (self.at_s >= first_s) & (self.at_s <= last_s)
-        return Hop(self.ttl, self.address, self.addresses, self.at_s[inside], self.answered[inside])
+        return dataclasses.replace(
+            self, at_s=self.at_s[inside], answered=self.answered[inside], reply_ids=self.reply_ids[inside]
+        )
 
 
 def explain(hops: pd.DataFrame) -> pd.DataFrame:
@@ -138,12 +143,9 @@ def explain(hops: pd.DataFrame) -> pd.DataFrame:
     >>> verdicts[["ttl", "verdict", "probes", "loss"]].values.tolist()
     [[1, 'ok', 3, 0.0]]
     """
-    probes = in_order(hops, _COLUMNS, "explain()")
-    if "reply_id" in hops.columns:
-        ids = hops.loc[hops.sort_values("sent_at", kind="stable").index, "reply_id"]
-        probes["reply_id"] = ids.astype("float64").to_numpy()
-    found = course.courses(probes)
-    probes = within_path(probes)
+    every = in_order(hops, _COLUMNS, "explain()")
+    found = course.courses(every)
+    probes = within_path(every)
     rows = []
     for target, part in probes.groupby("target", sort=True, observed=True):
         of_target = [flow for flow in found if flow.target == target]
@@ -172,7 +174,7 @@ def _hops(probes: pd.DataFrame, flows: list[course.Course]) -> list[Hop]:
                 addresses=len(addresses),
                 at_s=(kept["sent_at"] - start).dt.total_seconds().to_numpy(np.float64),
                 answered=kept["address"].notna().to_numpy(bool),
-                reply_ids=kept["reply_id"].to_numpy(np.float64) if "reply_id" in kept else None,
+                reply_ids=kept["reply_id"].to_numpy(np.float64, na_value=np.nan),
                 changed=changed is not None,
             )
         )
@@ -185,7 +187,7 @@ def _changed_at(flows: list[course.Course]) -> dict[int, Any]:
     for flow in flows:
         for change in course.changes(flow, flows):
             if change.kind is not Change.REMAP:
-                for ttl in change.ttls:
+                for ttl in change.ttls_with_new_ends:
                     latest[ttl] = max(latest.get(ttl, change.at), change.at)
     return latest
 
@@ -250,10 +252,8 @@ class _Bench:
         hop = self._hops[place]
         slack_s = hop.span_s / max(1, hop.probes - 1)  # they are probed in turn
         first_s, last_s = float(hop.at_s[0]) - slack_s, float(hop.at_s[-1]) + slack_s
-        parts = [(later, later.between(first_s, last_s)) for later in self._hops[place + 1 :]]
-        for whole, part in parts:
-            part.limit = whole.limit
-        return [part for _, part in parts if part.answers]
+        parts = [later.between(first_s, last_s) for later in self._hops[place + 1 :]]
+        return [part for part in parts if part.answers]
 
     def _of_silence(self, place: int) -> tuple[Verdict, str]:
         hop = self._hops[place]
@@ -301,6 +301,9 @@ class _Bench:
 
     def _of_loss_from_here_on(self, place: int) -> tuple[Verdict, str]:
         hop = self._hops[place]
+        if _is_one_short_loss(hop):
+            why = f"{_counted(hop)} lost, one after another: a rate limit that was used up looks alike"
+            return Verdict.NOT_ENOUGH_DATA, why
         if _is_regular(hop.answered):
             return (
                 Verdict.NOT_ENOUGH_DATA,
@@ -331,7 +334,15 @@ class _Bench:
 
 def _answers_sent(hop: Hop) -> bool | None:
     """Whether the answers that did not come had been sent, if their numbers tell."""
-    return None if hop.reply_ids is None else replyids.were_sent(hop.at_s, hop.reply_ids)
+    return replyids.were_sent(hop.at_s, hop.reply_ids)
+
+
+def _is_one_short_loss(hop: Hop) -> bool:
+    """Whether the losses come in hardly more than one go, and none is longer than a used-up limit lasts."""
+    ends = np.flatnonzero(np.diff(np.concatenate([[True], hop.answered, [True]]).astype(np.int8)))
+    starts, stops = ends[::2], np.minimum(ends[1::2], hop.probes - 1)
+    lasted_s = hop.at_s[stops] - hop.at_s[starts]
+    return len(starts) < _LEAST_GOES and bool((lasted_s < _USED_UP_S).all())
 
 
 def _is_regular(answered: Flags) -> bool:
