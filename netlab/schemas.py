@@ -271,6 +271,7 @@ HOPS = Schema(
         Column("port", _INTEGER, "destination port of the probe; icmp has none"),
         Column("method", _CATEGORY, "how it was probed: raw"),
         Column("reply_ttl", _INTEGER, "TTL of the answer when it arrived"),
+        Column("reply_id", _INTEGER, "IPv4 identification of the answer; some routers count with it"),
         Column("clock", _CATEGORY, "which clock timed the answer: kernel or user"),
     ),
 )
@@ -285,6 +286,103 @@ PATH_METRICS = Schema(
         Column("trace", _TEXT, "trace as in hops"),
         Column("target", _TEXT, "what was asked for"),
         Column("at", _TIME, "when the first probe was sent"),
+    ),
+)
+
+HOP_STATS = Schema(
+    "hop_stats",
+    (
+        Column("target", _TEXT, "what was asked for"),
+        Column("ttl", _INTEGER, "TTL (hop limit) the probes left with"),
+        Column("address", _TEXT, "who answered most often; missing when nobody did"),
+        Column("name", _TEXT, "that address's name, when looked up"),
+        Column("addresses", _INTEGER, "how many different addresses answered"),
+        Column("probes", _INTEGER, "how many were sent"),
+        Column("answers", _INTEGER, "how many of them were answered"),
+        Column("loss", _REAL, "share of probes without an answer, from 0 to 1"),
+        Column("loss_low", _REAL, "lower end of its 95 % interval (Wilson)"),
+        Column("loss_high", _REAL, "upper end of its 95 % interval"),
+        Column("last_ms", _REAL, "round-trip time of the latest answer", "ms"),
+        Column("min_ms", _REAL, "smallest round-trip time", "ms"),
+        Column("mean_ms", _REAL, "mean round-trip time", "ms"),
+        Column("p50_ms", _REAL, "median round-trip time", "ms"),
+        Column("p95_ms", _REAL, "95 % of the answers came within this time", "ms"),
+        Column("p99_ms", _REAL, "99 % of the answers came within this time", "ms"),
+        Column("max_ms", _REAL, "largest round-trip time", "ms"),
+        Column("jitter_ms", _REAL, "mean difference between consecutive round-trip times", "ms"),
+        Column("first_at", _TIME, "when the first probe was sent"),
+        Column("last_at", _TIME, "when the last probe was sent"),
+    ),
+)
+
+PATH_RUNS = Schema(
+    "path_runs",
+    (
+        Column("target", _TEXT, "what was asked for"),
+        Column("flow", _INTEGER, "flow id as in hops"),
+        Column("run", _INTEGER, "run as in hops"),
+        Column("at", _TIME, "when the run's first probe was sent"),
+        Column("path", _TEXT, "the path's id: a hash of its hops"),
+        Column("hops", _TEXT, "the path's addresses by TTL; * where it is not known, or each packet differs"),
+        Column("end_ttl", _INTEGER, "the last TTL that was probed on the path"),
+        Column("reached", _FLAG, "the destination answered in this run"),
+    ),
+)
+
+PATH_CHANGES = Schema(
+    "path_changes",
+    (
+        Column("target", _TEXT, "what was asked for"),
+        Column("flow", _INTEGER, "flow id as in hops"),
+        Column("at", _TIME, "when the first run on the new path began"),
+        Column("last_at", _TIME, "when the last probe on the old path was sent"),
+        Column("run", _INTEGER, "the first run on the new path"),
+        Column(
+            "kind",
+            _CATEGORY,
+            "route, return (to an earlier path), remap (by a load balancer), unknown (of a single flow)",
+        ),
+        Column("first_ttl", _INTEGER, "the first TTL that has another hop"),
+        Column("last_ttl", _INTEGER, "the last TTL that has another hop"),
+        Column("before", _TEXT, "the old path's id"),
+        Column("after", _TEXT, "the new path's id"),
+        Column("hops_before", _TEXT, "the old path's addresses"),
+        Column("hops_after", _TEXT, "the new path's addresses"),
+    ),
+)
+
+VERDICTS = Schema(
+    "verdicts",
+    (
+        Column("target", _TEXT, "what was asked for"),
+        Column("ttl", _INTEGER, "TTL (hop limit) the probes left with"),
+        Column("address", _TEXT, "who answered most often; missing when nobody did"),
+        Column(
+            "verdict",
+            _CATEGORY,
+            "ok, earlier-loss, rate-limited, path-loss, forward-loss, return-loss, silent-by-policy, "
+            "path-changed, unreached, not-enough-data",
+        ),
+        Column("why", _TEXT, "the verdict's reason in words"),
+        Column("probes", _INTEGER, "how many were sent"),
+        Column("answers", _INTEGER, "how many of them were answered"),
+        Column("loss", _REAL, "share of probes without an answer, from 0 to 1"),
+        Column("loss_low", _REAL, "lower end of its 95 % interval (Wilson)"),
+        Column("loss_high", _REAL, "upper end of its 95 % interval"),
+        Column("later_ttl", _INTEGER, "the later hop that lost least at the same time"),
+        Column("later_loss", _REAL, "that hop's loss then"),
+        Column("end_loss", _REAL, "the destination's loss; missing when it was never reached"),
+        Column("longest_loss", _INTEGER, "most probes lost in a row"),
+        Column("spacing_s", _REAL, "median time between consecutive answers' probes", "s"),
+        Column("bucket_rate", _REAL, "answers that the fitted token bucket allows", "1/s"),
+        Column("bucket_burst", _INTEGER, "answers at once that it allows"),
+        Column("bucket_misfit", _REAL, "share of the foretold outcomes that came out otherwise"),
+        Column(
+            "bucket_evidence",
+            _REAL,
+            "natural logarithm of how much likelier the bucket makes the outcomes than random loss does",
+        ),
+        Column("span_s", _REAL, "from the first probe that counts to the last", "s"),
     ),
 )
 
@@ -390,6 +488,10 @@ ALL = {
         GATEWAY,
         HOPS,
         PATH_METRICS,
+        HOP_STATS,
+        PATH_RUNS,
+        PATH_CHANGES,
+        VERDICTS,
         DROPS,
         COST,
         DOCTOR,
