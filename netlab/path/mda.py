@@ -16,9 +16,9 @@ from collections import defaultdict
 from dataclasses import dataclass
 
 from netlab.path.sightings import Chart, Fate, Place, Sightings, Stop
-from netlab.path.stopping import Points, points
+from netlab.path.stopping import missed, points
 
-AHEAD = 4  # TTLs that the first flow probes before the nearer ones have answered
+AHEAD = 3  # TTLs that the first flow probes before the nearer ones have answered
 _SCOUT = 0
 
 Ask = tuple[int, int]  # flow, TTL
@@ -65,12 +65,16 @@ class Search:
         """Return what is known, by the stopping points for as many balancers as there are."""
         while True:
             chart = self.sightings.chart(self.points)
-            widths = [stop.width for stop in chart.values() if stop.width > 1]
-            twos = widths.count(2)
-            now = points(self.limits.confidence, twos, len(widths) - twos)
+            balancers = [stop for stop in chart.values() if stop.width > 1]
+            twos = sum(self._has_two(stop) for stop in balancers)
+            now = points(self.limits.confidence, twos, len(balancers) - twos)
             if now is self.points:
                 return chart
             self.points = now
+
+    def _has_two(self, stop: Stop) -> bool:
+        """Whether it is likely that a balancer has not more than two next hops."""
+        return stop.width == 2 and missed(2, stop.tested) <= 1 - self.limits.confidence
 
     def missing(self, place: Place, stop: Stop) -> int:
         """Return how many more flows must be seen to pass *place*."""
@@ -125,7 +129,7 @@ class Search:
         """Send flows through the places that need more, and look for such flows where there are none left."""
         asks: list[Ask] = []
         demand: dict[Place, int] = defaultdict(int)
-        leads = _leads(chart)
+        leads, everyones = _leads(chart), self._everyones(chart)
         for place, stop in reversed(chart.items()):
             wanted = max(self.missing(place, stop), demand.pop(place, 0))
             wanted -= self._pending(place, stop)
@@ -135,11 +139,20 @@ class Search:
             fresh = [flow for flow in stop.through if flow not in hop][:wanted]
             asks += [(flow, place.ttl + 1) for flow in fresh]
             lacking = wanted - len(fresh)
-            if place == self.sightings.source:
-                asks += self._new_flows(lacking)
+            if place in everyones:
+                asks += [(flow, place.ttl + 1) for flow in self._new_flows(lacking)]
             elif lacking and (near := self._nearest(chart, leads[place], place)):
                 demand[near] += lacking
         return asks
+
+    def _everyones(self, chart: Chart) -> set[Place]:
+        """Return the places that every flow passes: the source, and what single next hops it leads to."""
+        place = self.sightings.source
+        found = {place}
+        while not self.missing(place, chart[place]) and len(chart[place].onward) == 1:
+            place = next(iter(chart[place].onward))
+            found.add(place)
+        return found
 
     def _pending(self, place: Place, stop: Stop) -> int:
         hop = self.sightings.cells[place.ttl + 1]
@@ -158,17 +171,19 @@ class Search:
         ]
         return max(likely, key=lambda item: item[0])[1] if likely else None
 
-    def _new_flows(self, number: int) -> list[Ask]:
+    def _new_flows(self, number: int) -> range:
         new = range(self._flows, min(self._flows + number, self.limits.flows))
         self.exhausted |= len(new) < number
         self._flows += len(new)
-        return [(flow, self.limits.first_ttl) for flow in new]
+        return new
 
     def _unsettled(self, chart: Chart) -> list[Ask]:
         """Probe flows of balancers again: those of a per-packet balancer do not stay on their branch."""
         asks = []
         for place, stop in chart.items():
             wanted = self.repeats(stop)
+            if self.missing(place, stop):  # one tells most; the others can wait for the number of branches
+                wanted = min(wanted, 1)
             if stop.again >= wanted:
                 continue
             hop = self.sightings.cells[place.ttl + 1]
