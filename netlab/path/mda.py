@@ -46,12 +46,16 @@ class Search:
 
     def next(self) -> list[Ask]:
         """Return what to send now; the caller sends all of it, and says later what was heard."""
+        asks = self._sent([*self._scouting(), *self._first_flows()])
         chart = self.chart()
-        asks = dict.fromkeys([*self._scouting(), *self._first_flows(), *self._unheard(chart)])
-        asks |= dict.fromkeys([*self._untested(chart), *self._unsettled(chart)])
+        asks += self._sent([*self._unheard(chart), *self._untested(chart), *self._unsettled(chart)])
+        return asks
+
+    def _sent(self, asks: list[Ask]) -> list[Ask]:
+        asks = [*dict.fromkeys(asks)]
         for flow, ttl in asks:
             self.sightings.sent(flow, ttl)
-        return list(asks)
+        return asks
 
     def answered(self, flow: int, ttl: int, address: str, *, ends: bool, late: bool = False) -> None:
         """Take an answer; *late* if the probe had been given up."""
