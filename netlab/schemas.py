@@ -251,8 +251,8 @@ EXPLANATION = Schema(
         Column(
             "station",
             _CATEGORY,
-            "socket, translation, route, bridge (from port to port), peer (the other socket), hop (of a trace); "
-            "unknown where the way cannot be followed",
+            "socket, translation, route, bridge (from port to port), peer (the other socket), hop (of a "
+            "trace); unknown where the way cannot be followed",
         ),
         Column("netns", _INTEGER, "inode of the network namespace"),
         Column("namespace", _TEXT, "its name under /run/netns"),

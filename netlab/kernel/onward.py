@@ -11,6 +11,7 @@ from netlab.kernel.rtnetlink import Link
 
 _PAIRS = {"veth", "netkit"}
 _BRIDGE, _VRF = "bridge", "vrf"
+_HIDDEN = "a network namespace without a process or name here, or with none that this user may look at"
 _CARRIERS = {"bond", "team"}  # what comes to a member has come to the master
 
 
@@ -60,7 +61,7 @@ class Onward:
         if link.peer_netns is None:
             return Peer(self.own, link.peer)
         if link.peer_netns not in self.spaces:
-            return End(f"{link.name} leads to a network namespace without a process or a name to find it by")
+            return End(f"{link.name} leads to {_HIDDEN}")
         return Peer(self.spaces[link.peer_netns], link.peer)
 
     def port(self, bridge: Link, mac: str | None) -> Link | End:
@@ -72,7 +73,7 @@ class Onward:
         return self.links[self.ports[bridge.index, mac]]
 
     def comes_to(self, link: Link) -> Link | End:
-        """Return what a packet that comes to *link* has come to: the bridge that it is a port of, or itself."""
+        """Return what a packet that comes to *link* has come to: a bridge that it is a port of, or itself."""
         above = self.links.get(link.master)
         if above is None or above.kind == _VRF:
             return link

@@ -61,8 +61,8 @@ _RULE_SELECTORS = {(10,): "mark", (20,): "uid", (22,): "flow", (23,): "flow", (2
 class Link:
     """An interface: *kind* as in `ip -d link` ("" where it has none), *master* an index or 0.
 
-    *peer* is the index of the other end of a pair (veth, netkit), or of the interface below (vlan, macvlan), or
-    0. If that one is in another namespace, *peer_netns* is the id which this namespace has for the other.
+    *peer* is the index of the other end of a pair (veth, netkit), or of the interface below (vlan, macvlan),
+    or 0. If that one is in another namespace, *peer_netns* is the id which this namespace has for the other.
     """
 
     index: int

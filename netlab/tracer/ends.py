@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import socket
 from dataclasses import replace
 
 import numpy as np
@@ -16,6 +15,7 @@ from netlab.tracer.stations import Packet, Station
 _MAPPED = bytes(10) + b"\xff\xff"
 _NOBODY = "nothing listens on this port here, and no socket has this connection"
 _ONLY_LISTENS = "a socket listens here, and none has this connection (any more)"
+_DUAL = "it is an IPv6 socket, which gets IPv4 packets unless IPV6_V6ONLY is set"
 _PEERLESS = {"tcp": State.LISTEN, "udp": State.CLOSE}
 
 Flags = npt.NDArray[np.bool_]
@@ -38,8 +38,11 @@ def peer(here: Station, protocol: str, packet: Packet) -> Station:
         return replace(
             here, detail=f"one of {len(waiting)} sockets that wait on this port: which cannot be told"
         )
-    found = _owned(here, sockets.where(waiting))
-    return replace(found, detail=_ONLY_LISTENS) if protocol == "tcp" else found
+    one = sockets.where(waiting)
+    details = [_ONLY_LISTENS] if protocol == "tcp" else []
+    if packet.family == 4 and one.family[0] == 6:
+        details.append(_DUAL)
+    return replace(_owned(here, one), detail="; ".join(details) or None)
 
 
 def _at(sockets: Sockets, end: str, port: int) -> Flags:
@@ -50,17 +53,17 @@ def _at(sockets: Sockets, end: str, port: int) -> Flags:
 def _has(sockets: Sockets, end: str, address: str) -> Flags:
     """Tell which sockets have *address* at an end, as their own or mapped into IPv6."""
     packed = ipaddress.ip_address(address).packed
-    six = sockets.records["family"] == socket.AF_INET6
-    if len(packed) == 16:
-        return six & _equal(sockets, end, packed)
-    four = ~six & _equal(sockets, end, packed)
-    return four | six & _equal(sockets, end, _MAPPED + packed)
+    six = sockets.family == 6
+    wanted = ~six & _equal(sockets, end, packed)
+    mapped = packed if len(packed) == 16 else _MAPPED + packed
+    either: Flags = wanted | six & _equal(sockets, end, mapped)
+    return either
 
 
 def _is_anywhere(sockets: Sockets, family: int) -> Flags:
     """Tell which sockets take packets for any address; one of IPv6 mostly takes those of IPv4 too."""
-    flags: Flags = ~sockets.records["local_address"].any(axis=1)
-    return flags if family == 4 else flags & (sockets.records["family"] == socket.AF_INET6)
+    flags: Flags = (sockets.records["local_address"] == 0).all(axis=1)
+    return flags if family == 4 else flags & (sockets.family == 6)
 
 
 def _equal(sockets: Sockets, end: str, packed: bytes) -> Flags:

@@ -62,7 +62,7 @@ class Explanation:
 def explain(
     row: pd.Series[Any] | Mapping[str, Any] | pd.DataFrame, *, hops: pd.DataFrame | None = None
 ) -> Explanation:
-    """Tell which way the packets of a connection go on this host: namespaces, translations, routes, other end.
+    """Tell which way a connection's packets go on this host: namespaces, translations, routes, the other end.
 
     Parameters
     ----------
@@ -225,17 +225,15 @@ def _hops(traced: pd.DataFrame, found: Sequence[Station]) -> list[Station]:
     if known.empty:
         targets = sorted(map(str, traced["target_address"].dropna().unique()))
         raise BadInput(
-            f"hops leads to {', '.join(targets[:3]) or 'nowhere'}, and this connection to {', '.join(sorted(wanted))}",
-            fix="Pass the trace of this connection's peer",
+            f"hops leads to {', '.join(targets[:3]) or 'nowhere'}, not to this connection's peer",
+            fix=f"Pass the trace to {' or '.join(sorted(wanted))}",
         )
-    answered = known.groupby(["ttl", "address"], sort=True, observed=True)["rtt_ms"].median()
-    silent = sorted(set(known["ttl"]) - set(answered.index.get_level_values("ttl")))
-    rows = [(int(ttl), str(who), float(rtt)) for (ttl, who), rtt in answered.items()]
+    stops = known.groupby(["ttl", "address"], dropna=False)["rtt_ms"].median().reset_index()
+    heard = stops["ttl"].isin(stops.loc[stops["address"].notna(), "ttl"])
+    stops = stops[stops["address"].notna() | ~heard].astype(object)
     return [
-        Station("hop", ttl=ttl, address=who, rtt_ms=rtt, source="traceroute")
-        for ttl, who, rtt in sorted(
-            [*rows, *((int(ttl), None, None) for ttl in silent)], key=lambda one: one[0]
-        )
+        Station("hop", ttl=ttl, address=address, rtt_ms=rtt_ms, source="traceroute")
+        for ttl, address, rtt_ms in stops.where(stops.notna(), None).itertuples(index=False, name=None)
     ]
 
 

@@ -12,7 +12,7 @@ from netlab.frames import Missing
 from netlab.kernel.processes import printable
 from netlab.schemas import EXPLANATION
 
-_LONGEST = 80  # of one name in words
+_LONGEST_NAME, _LONGEST = 80, 400  # bytes of foreign text that are shown
 
 
 class Packet(NamedTuple):
@@ -94,15 +94,15 @@ def place(address: str, port: int) -> str:
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
-def plain(text: str) -> str:
-    """Return foreign text that does nothing to a terminal."""
-    return printable(text.encode(errors="backslashreplace"), _LONGEST)
+def plain(text: str, longest: int = _LONGEST) -> str:
+    """Return foreign text that does nothing to a terminal, bounded."""
+    return printable(text.encode(errors="backslashreplace"), longest)
 
 
 def _space(inode: int | None, names: Mapping[int, str]) -> str:
     if inode is None:
         return ""
-    return plain(names[inode]) if inode in names else f"netns {inode}"
+    return plain(names[inode], _LONGEST_NAME) if inode in names else f"netns {inode}"
 
 
 def _said(one: Station, names: Mapping[int, str]) -> str:
@@ -125,7 +125,7 @@ def _said(one: Station, names: Mapping[int, str]) -> str:
 
 
 def _owner(one: Station) -> str:
-    known = plain(one.process) if one.process else ""
+    known = plain(one.process, _LONGEST_NAME) if one.process else ""
     pid = "" if one.pid is None else f"pid {one.pid}"
     return f"{known} ({pid})" if known and pid else known or pid
 

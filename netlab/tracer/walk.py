@@ -1,8 +1,8 @@
 """A packet followed through the network namespaces of this host, by what the kernel knows now.
 
 In each namespace it is translated as its conntrack entry says, routed by the kernel's own look-up, and sent
-on by the interface to that one's other end. A destination is rewritten before the route is looked up, a source
-after it (the hooks of nf_nat: PREROUTING and OUTPUT, INPUT and POSTROUTING).
+on by the interface to that one's other end. A destination is rewritten before the route is looked up, a
+source after it (the hooks of nf_nat: PREROUTING and OUTPUT, INPUT and POSTROUTING).
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import threading
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,9 +18,9 @@ from typing import Any
 
 from netlab.errors import NetlabError
 from netlab.frames import Gap, Missing
-from netlab.kernel import netns as namespaces, onward, spaces
+from netlab.kernel import natrules, netns as namespaces, onward, spaces
 from netlab.kernel.lookups import Question
-from netlab.kernel.onward import End, Onward, Peer
+from netlab.kernel.onward import End, Onward
 from netlab.kernel.routing import Routing, Way
 from netlab.kernel.rtnetlink import Link
 from netlab.kernel.translation import Direction, Side, translate
@@ -27,7 +28,6 @@ from netlab.tracer import ends
 from netlab.tracer.stations import Packet, Station
 
 _MOST_PLACES = 32  # namespaces and bridges; more is taken for a loop
-_TRACKED = Path("/proc/sys/net/netfilter/nf_conntrack_count")  # of the namespace; none: nothing is tracked
 _FORWARDS = Path("/proc/sys/net/ipv6/conf/all/forwarding")
 _LOOP = "the packet has been here: it goes round"
 _FAR = f"not followed any further after {_MOST_PLACES} network namespaces and bridges"
@@ -68,7 +68,7 @@ class Walk:
     def __init__(self, flow: Flow) -> None:
         self.flow = flow
         self.stations: list[Station] = []
-        self.missing: list[Missing] = []
+        self._gaps: Counter[tuple[str, Gap, str]] = Counter()
         self._own = namespaces.inode()
         # The own one by its thread's number: it is looked at from threads that are elsewhere.
         here = Path(f"/proc/self/task/{threading.get_native_id()}/ns/net")
@@ -76,6 +76,11 @@ class Walk:
         self._root: int | None = None
         with contextlib.suppress(NetlabError):
             self._root = namespaces.inode(1)
+
+    @property
+    def missing(self) -> list[Missing]:
+        """What could not be told, for the coverage."""
+        return [Missing(what, kind, count, detail) for (what, kind, detail), count in self._gaps.items()]
 
     def go(self) -> None:
         """Follow the packet until it reaches a socket, leaves the host, or cannot be followed."""
@@ -91,12 +96,14 @@ class Walk:
     def _visited(self, at: _At) -> _At | None:
         """Visit the place, in a thread that enters its namespace."""
         if at.netns not in self._files:
-            return self._end(at, _GONE)
+            self._end(at, _GONE)
+            return None
         file = None if at.netns == self._own else str(self._files[at.netns])
         try:
             return spaces.ask(file, lambda: self._visit(at)).by_inode[at.netns]
         except NetlabError as error:
-            return self._end(at, str(error))
+            self._end(at, str(error))
+            return None
 
     def _visit(self, at: _At) -> _At | None:
         with Routing() as routing:
@@ -106,7 +113,8 @@ class Walk:
                 self.stations[-1] = replace(self.stations[-1], to_interface=port.name)
                 came = known.comes_to(port)
                 if isinstance(came, End):
-                    return self._end(at, came.detail)
+                    self._end(at, came.detail)
+                    return None
                 at = replace(at, index=came.index)
                 if onward.is_bridge(came) and not _is_for(came, at, known, routing):
                     return self._bridge(at, known, came)
@@ -129,7 +137,7 @@ class Walk:
                 answers = found.direction is Direction.REPLY
                 self._note(_translated(here, new, answers=answers))
             return new
-        if self.flow.lasting or not _TRACKED.exists():
+        if self.flow.lasting or natrules.present() is False:
             return packet
         if self._beyond_is_here(at) and self.flow.beyond:
             known = replace(here, source="connection", detail=_BY_ROW)
@@ -227,7 +235,7 @@ class Walk:
         self.stations.append(station)
 
     def _lacks(self, what: str, detail: str, kind: Gap = Gap.UNAVAILABLE) -> None:
-        self.missing.append(Missing(what, kind, 1, detail))
+        self._gaps[what, kind, detail] += 1
 
     def _end(self, at: _At, why: str) -> None:
         """End the way here, and say why."""
