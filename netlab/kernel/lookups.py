@@ -44,9 +44,9 @@ _REASONS = {
     "none": "no route matches, or an unreachable rule",
 }
 _NOT_TAKEN = {
-    errno.EINVAL: "a blackhole route, or a martian address: thrown away without a word",
+    errno.EINVAL: "thrown away: by a blackhole route, as martian, or by the reverse path filter (rp_filter)",
     errno.EHOSTUNREACH: "no route, or not forwarded: net.ipv4.ip_forward is 0 here",
-    errno.EXDEV: "thrown away by the reverse path filter (rp_filter)",
+    errno.EXDEV: "thrown away: by the reverse path filter (rp_filter)",  # before Linux 6.15
 }  # ip_route_input_slow(), net/ipv4/route.c
 FOREIGN = "the source is no address of this network namespace"
 
