@@ -244,6 +244,56 @@ GATEWAY = Schema(
     ),
 )
 
+EXPLANATION = Schema(
+    "explanation",
+    (
+        Column("step", _INTEGER, "place on the way that this end's packets take, from 0"),
+        Column(
+            "station",
+            _CATEGORY,
+            "socket, translation, route, bridge (from port to port), peer (the other socket), hop (of a "
+            "trace); unknown where the way cannot be followed",
+        ),
+        Column("netns", _INTEGER, "inode of the network namespace"),
+        Column("namespace", _TEXT, "its name under /run/netns"),
+        Column("protocol", _CATEGORY, "tcp or udp"),
+        Column("src", _TEXT, "source of the packet that comes to this station"),
+        Column("sport", _INTEGER, "its source port"),
+        Column("dst", _TEXT, "its destination"),
+        Column("dport", _INTEGER, "its destination port"),
+        Column("new_src", _TEXT, "translation: the source that it leaves with"),
+        Column("new_sport", _INTEGER, "translation: the source port that it leaves with"),
+        Column("new_dst", _TEXT, "translation: the destination that it leaves with"),
+        Column("new_dport", _INTEGER, "translation: the destination port that it leaves with"),
+        Column("nat", _CATEGORY, "what the flow's entry does: snat, dnat or both"),
+        Column(
+            "flow_direction", _CATEGORY, "original, or reply: this end's packets answer, and are turned back"
+        ),
+        Column("type", _CATEGORY, "as via_type of connections"),
+        Column("gateway", _TEXT, "next hop's address; missing where the destination is on the link"),
+        Column("mac", _TEXT, "next hop's link-layer address, as far as it is known"),
+        Column("interface", _TEXT, "interface the packet leaves by; of a bridge, its port"),
+        Column("interface_kind", _TEXT, "what that is: veth, bridge, vlan …; missing of plain devices"),
+        Column("subnet", _TEXT, "network of the source address, or else of the next hop, on the interface"),
+        Column("to_interface", _TEXT, "the other end of that interface"),
+        Column("to_netns", _INTEGER, "inode of the network namespace that it is in"),
+        Column("state", _CATEGORY, "state of the socket, as in connections"),
+        Column("pid", _INTEGER, "the socket's owner"),
+        Column("process", _TEXT, "the owner's command name"),
+        Column("ttl", _INTEGER, "hop: the TTL it answered at"),
+        Column("address", _TEXT, "hop: who answered; missing when nobody did"),
+        Column("rtt_ms", _REAL, "hop: median round-trip time", "ms"),
+        Column("error", _CATEGORY, "errno name of the connection's failure, or of the kernel's refusal"),
+        Column("reason", _TEXT, "that in words"),
+        Column(
+            "source",
+            _CATEGORY,
+            "who says so: connection (its row), conntrack, routing, bridge, sockets, traceroute",
+        ),
+        Column("detail", _TEXT, "what cannot be told here and why, or what else is to know"),
+    ),
+)
+
 HOPS = Schema(
     "hops",
     (
@@ -486,6 +536,7 @@ ALL = {
         CONNTRACK_EVENTS,
         ROUTES,
         GATEWAY,
+        EXPLANATION,
         HOPS,
         PATH_METRICS,
         HOP_STATS,
