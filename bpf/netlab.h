@@ -73,7 +73,6 @@ struct netlab_attempt {
 	u64 last_ns;		/* UDP: the last packet, give or take a jiffy */
 	u64 bytes_sent;
 	u64 bytes_received;
-	u64 cgroup;
 	u64 process_started_ns;	/* tells the owner from others with its pid: see netlab_meet_process() */
 	u32 pid;
 	u32 uid;
@@ -343,11 +342,13 @@ static __always_inline u32 netlab_user(void)
 	return uid;
 }
 
+/* Older kernels give cgroup_skb programs no helper for the pid. */
 static __always_inline void netlab_read_owner(struct netlab_attempt *attempt, u8 source)
 {
-	attempt->pid = bpf_get_current_pid_tgid() >> 32;
+	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+
+	NETLAB_READ(attempt->pid, task->tgid);
 	attempt->uid = netlab_user();
-	attempt->cgroup = bpf_get_current_cgroup_id();
 	attempt->process_started_ns = netlab_meet_process(attempt->pid);
 	attempt->pid_source = source;
 	netlab_process_name(attempt->process);

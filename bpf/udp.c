@@ -50,7 +50,6 @@ BPF_RINGBUF_OUTPUT(netlab_flow_reports, NETLAB_RING_PAGES);
 /* Who made a socket: of one that only receives nothing else tells, short of who holds its descriptor. */
 struct netlab_udp_socket {
 	char process[NETLAB_COMM];
-	u64 cgroup;
 	u64 process_started_ns;
 	u32 pid;
 	u32 uid;
@@ -158,29 +157,9 @@ static __always_inline bool netlab_sent_by_process(struct sock *sk)
 	return file && !encapsulation;
 }
 
-/* As netlab_read_owner() does, without the helpers that older kernels do not give to cgroup_skb programs. */
-static __always_inline void netlab_read_sender(struct netlab_attempt *flow)
-{
-	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
-	struct css_set *sets = NULL;
-	struct cgroup *cgroup = NULL;
-	struct kernfs_node *node = NULL;
-
-	NETLAB_READ(flow->pid, task->tgid);
-	flow->uid = netlab_user();
-	NETLAB_READ(sets, task->cgroups);
-	NETLAB_READ(cgroup, sets->dfl_cgrp);
-	NETLAB_READ(node, cgroup->kn);
-	NETLAB_READ(flow->cgroup, node->id);
-	flow->process_started_ns = netlab_meet_process(flow->pid);
-	flow->pid_source = NETLAB_PID_SEND;
-	netlab_process_name(flow->process);
-}
-
 static __always_inline void netlab_read_creator(struct netlab_attempt *flow, struct netlab_udp_socket *socket)
 {
 	__builtin_memcpy(flow->process, socket->process, NETLAB_COMM);
-	flow->cgroup = socket->cgroup;
 	flow->process_started_ns = socket->process_started_ns;
 	flow->pid = socket->pid;
 	flow->uid = socket->uid;
@@ -222,7 +201,7 @@ static __always_inline void netlab_read_flow(
 	if (socket)
 		netlab_read_creator(flow, socket);
 	if (outgoing && netlab_sent_by_process(sk))
-		netlab_read_sender(flow);
+		netlab_read_owner(flow, NETLAB_PID_SEND);
 }
 
 /*
@@ -317,7 +296,7 @@ static __always_inline int netlab_datagram(struct __sk_buff *skb, bool outgoing)
 	else
 		netlab_add(flow, &packet, outgoing);
 	if (outgoing && flow && flow->pid_source != NETLAB_PID_SEND && netlab_sent_by_process((struct sock *)number))
-		netlab_read_sender(flow);
+		netlab_read_owner(flow, NETLAB_PID_SEND);
 	return 1;
 }
 
@@ -416,7 +395,6 @@ int netlab_udp_created(struct bpf_sock *ctx)
 	cookie = bpf_get_socket_cookie(ctx);
 	netlab_read_owner(&owner, NETLAB_PID_CREATE);
 	__builtin_memcpy(made.process, owner.process, NETLAB_COMM);
-	made.cgroup = owner.cgroup;
 	made.process_started_ns = owner.process_started_ns;
 	made.pid = owner.pid;
 	made.uid = owner.uid;

@@ -19,7 +19,6 @@ ATTEMPT = np.dtype(
         ("last_ns", "u8"),
         ("bytes_sent", "u8"),
         ("bytes_received", "u8"),
-        ("cgroup", "u8"),
         ("process_started_ns", "u8"),
         ("pid", "u4"),
         ("uid", "u4"),
