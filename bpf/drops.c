@@ -19,13 +19,6 @@
 #define NETLAB_FIRST_INODE 0xeffffff0
 #define NETLAB_INODES (1 << 24)
 
-/* The third word of ::ffff:0:0/96, in network order. */
-#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
-#define NETLAB_MAPPED 0xffff0000
-#else
-#define NETLAB_MAPPED 0x0000ffff
-#endif
-
 /* IPv6's own numbers are macros (include/uapi/linux/in6.h), which the header tree lacks. */
 #define NETLAB_HOPOPTS 0
 #define NETLAB_ROUTING 43
@@ -343,9 +336,8 @@ static __always_inline void netlab_drop_turn(struct netlab_drop_key *key)
 /* The tuple of a connected socket, as its own packets carry it. */
 static __always_inline bool netlab_drop_read_sock(struct netlab_drop_event *event, const struct sock *sk)
 {
-	struct ipv6_pinfo *pinet6 = NULL;
-	u16 family = 0, local = 0, remote = 0, protocol = 0;
-	u32 mapped[4] = {};
+	struct netlab_ends ends = {};
+	u16 family = 0, protocol = 0;
 	u8 state = 0;
 
 	NETLAB_READ(family, sk->__sk_common.skc_family);
@@ -355,28 +347,14 @@ static __always_inline bool netlab_drop_read_sock(struct netlab_drop_event *even
 	if (state == TCP_TIME_WAIT || state == TCP_NEW_SYN_RECV || state == TCP_LISTEN)
 		return false;	/* the first two are smaller structs */
 	NETLAB_READ(protocol, sk->sk_protocol);
-	if (!netlab_drop_has_ports(protocol))
-		return false;
-	NETLAB_READ(remote, sk->__sk_common.skc_dport);
-	NETLAB_READ(local, ((struct inet_sock *)sk)->inet_sport);
-	if (!remote)
+	if (!netlab_drop_has_ports(protocol) || !netlab_read_connected(&ends, sk))
 		return false;
 	event->key.protocol = protocol;
-	event->key.sport = netlab_ntohs(local);
-	event->key.dport = netlab_ntohs(remote);
-	if (family == NETLAB_AF_INET6)
-		NETLAB_READ(mapped, sk->__sk_common.skc_v6_daddr);
-	/* An IPv6 socket may talk IPv4: ::ffff:0:0/96, RFC 4291 section 2.5.5.2. */
-	if (family == NETLAB_AF_INET || (!mapped[0] && !mapped[1] && mapped[2] == NETLAB_MAPPED)) {
-		event->key.family = NETLAB_AF_INET;
-		bpf_probe_read_kernel(event->key.src, 4, &((struct inet_sock *)sk)->inet_saddr);
-		bpf_probe_read_kernel(event->key.dst, 4, &sk->__sk_common.skc_daddr);
-		return true;
-	}
-	event->key.family = NETLAB_AF_INET6;
-	NETLAB_READ(pinet6, ((struct inet_sock *)sk)->pinet6);
-	bpf_probe_read_kernel(event->key.src, 16, &pinet6->saddr);
-	bpf_probe_read_kernel(event->key.dst, 16, &sk->__sk_common.skc_v6_daddr);
+	event->key.family = ends.version == 4 ? NETLAB_AF_INET : NETLAB_AF_INET6;
+	event->key.sport = ends.local_port;
+	event->key.dport = ends.remote_port;
+	__builtin_memcpy(event->key.src, ends.local_address, 16);
+	__builtin_memcpy(event->key.dst, ends.remote_address, 16);
 	return true;
 }
 

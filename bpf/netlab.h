@@ -26,6 +26,13 @@
 #define netlab_ntohs(x) (x)
 #endif
 
+/* The third word of ::ffff:0:0/96, in network order. */
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+#define NETLAB_MAPPED 0xffff0000
+#else
+#define NETLAB_MAPPED 0x0000ffff
+#endif
+
 #define NETLAB_READ(into, from) bpf_probe_read_kernel(&(into), sizeof(into), &(from))
 
 #define NETLAB_AF_INET 2
@@ -153,6 +160,47 @@ static __always_inline bool netlab_has_wanted_ends(struct netlab_attempt *attemp
 static __always_inline bool netlab_is_wanted(struct netlab_attempt *attempt)
 {
 	return netlab_has_wanted_port(attempt) && netlab_has_wanted_ends(attempt);
+}
+
+/* The two ends of a connection. */
+struct netlab_ends {
+	u8 local_address[16];	/* as in a packet: IPv4 uses the first four bytes */
+	u8 remote_address[16];
+	u16 local_port;
+	u16 remote_port;
+	u32 version;		/* of IP, 4 or 6 */
+};
+
+/*
+ * The ends of a connected socket, as its packets carry them: a socket of IPv6 may talk IPv4 (::ffff:0:0/96, RFC 4291
+ * section 2.5.5.2). False when it is not connected.
+ */
+static __always_inline bool netlab_read_connected(struct netlab_ends *ends, const struct sock *sk)
+{
+	struct ipv6_pinfo *pinet6 = NULL;
+	u16 local = 0, remote = 0, family = 0;
+	u32 to[4] = {};
+
+	NETLAB_READ(remote, sk->__sk_common.skc_dport);
+	if (!remote)
+		return false;
+	NETLAB_READ(local, ((struct inet_sock *)sk)->inet_sport);
+	NETLAB_READ(family, sk->__sk_common.skc_family);
+	ends->local_port = netlab_ntohs(local);
+	ends->remote_port = netlab_ntohs(remote);
+	if (family == NETLAB_AF_INET6)
+		NETLAB_READ(to, sk->__sk_common.skc_v6_daddr);
+	if (family == NETLAB_AF_INET || (!to[0] && !to[1] && to[2] == NETLAB_MAPPED)) {
+		ends->version = 4;
+		bpf_probe_read_kernel(ends->local_address, 4, &((struct inet_sock *)sk)->inet_saddr);
+		bpf_probe_read_kernel(ends->remote_address, 4, &sk->__sk_common.skc_daddr);
+		return true;
+	}
+	ends->version = 6;
+	NETLAB_READ(pinet6, ((struct inet_sock *)sk)->pinet6);
+	bpf_probe_read_kernel(ends->local_address, 16, &pinet6->saddr);
+	__builtin_memcpy(ends->remote_address, to, 16);
+	return true;
 }
 
 /* The thread group's name, which is what ps shows; a thread may call itself something else. */

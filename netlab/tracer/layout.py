@@ -48,16 +48,16 @@ ATTEMPT = np.dtype(
         ("padding", "u1", 4),
     ]
 )
-FLOW_KEY = np.dtype(
+ENDS = np.dtype(
     [
         ("local_address", "u1", 16),
         ("remote_address", "u1", 16),
-        ("cookie", "u8"),
         ("local_port", "u2"),
         ("remote_port", "u2"),
         ("version", "u4"),
     ]
 )
+FLOW_KEY = np.dtype([("ends", ENDS), ("cookie", "u8")])
 PROCESS_KEY = np.dtype([("pid", "u4"), ("padding", "u4"), ("started_ns", "u8")])
 PROCESS = np.dtype(
     [
