@@ -72,24 +72,6 @@ struct netlab_drop_ends {
 
 BPF_HASH(netlab_drops, struct netlab_drop_key, struct netlab_drop_count, NETLAB_DROPS_MAX);
 
-/* Nothing is lost silently; keep in step with tracer/layout.py. */
-enum netlab_drop_counter {
-	NETLAB_DROPS_FULL,	/* a packet's kind of drop did not fit into the map */
-	NETLAB_DROPS_UNREAD,	/* an IP packet of which something that is asked for could not be read */
-	NETLAB_DROPS_WHILE_PAUSED,
-	NETLAB_DROP_COUNTERS,
-};
-
-BPF_ARRAY(netlab_drop_counters, u64, NETLAB_DROP_COUNTERS);
-
-static __always_inline void netlab_drop_count_loss(u32 counter)
-{
-	u64 *slot = netlab_drop_counters.lookup(&counter);
-
-	if (slot)
-		__sync_fetch_and_add(slot, 1);
-}
-
 static __always_inline bool netlab_drop_has_ports(u8 protocol)
 {
 	return protocol == IPPROTO_TCP || protocol == IPPROTO_UDP;
@@ -126,7 +108,7 @@ static __always_inline bool netlab_drop_is_wanted(struct netlab_drop_key *key)
 	if (NETLAB_WANTED_NETNS(key->netns))
 		return true;
 	if (!key->netns)	/* taken out of a socket's queue: neither a device nor a route is left */
-		netlab_drop_count_loss(NETLAB_DROPS_UNREAD);
+		netlab_count(NETLAB_DROPS_UNREAD);
 	return false;
 }
 
@@ -137,7 +119,7 @@ static __always_inline void netlab_drop_add(struct netlab_drop_event *event)
 	if (!netlab_drop_is_wanted(&event->key))
 		return;
 	if (netlab_is_paused()) {
-		netlab_drop_count_loss(NETLAB_DROPS_WHILE_PAUSED);
+		netlab_count(NETLAB_DROPS_WHILE_PAUSED);
 		return;
 	}
 	event->count.packets = 1;
@@ -150,7 +132,7 @@ static __always_inline void netlab_drop_add(struct netlab_drop_event *event)
 		known = netlab_drops.lookup(&event->key);	/* another CPU was faster, or the map is full */
 	}
 	if (!known) {
-		netlab_drop_count_loss(NETLAB_DROPS_FULL);
+		netlab_count(NETLAB_DROPS_FULL);
 		return;
 	}
 	__sync_fetch_and_add(&known->packets, 1);
@@ -417,7 +399,7 @@ int netlab_drop_packet(struct bpf_raw_tracepoint_args *ctx)
 		return 0;
 	parsed = netlab_drop_read_packet(&event, skb);
 	if (parsed == NETLAB_DROP_UNREADABLE)
-		netlab_drop_count_loss(NETLAB_DROPS_UNREAD);
+		netlab_count(NETLAB_DROPS_UNREAD);
 	if (parsed == NETLAB_DROP_UNREADABLE ||
 	    (parsed == NETLAB_DROP_OTHER && !netlab_drop_read_headless(&event, skb, sender)))
 		return 0;
@@ -452,7 +434,7 @@ int netlab_drop_reset_sent(struct bpf_raw_tracepoint_args *ctx)
 	if (parsed == NETLAB_DROP_READ)
 		netlab_drop_turn(&event.key);
 	else if (!sk || !netlab_drop_read_sock(&event, sk)) {
-		netlab_drop_count_loss(NETLAB_DROPS_UNREAD);
+		netlab_count(NETLAB_DROPS_UNREAD);
 		return 0;
 	}
 	event.key.kind = NETLAB_RESET_SENT;
@@ -477,7 +459,7 @@ int netlab_drop_reset_received(struct bpf_raw_tracepoint_args *ctx)
 	struct netlab_drop_event event = {};
 
 	if (!netlab_drop_read_sock(&event, sk)) {
-		netlab_drop_count_loss(NETLAB_DROPS_UNREAD);
+		netlab_count(NETLAB_DROPS_UNREAD);
 		return 0;
 	}
 	netlab_drop_turn(&event.key);

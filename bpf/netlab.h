@@ -121,6 +121,9 @@ enum netlab_counter {
 	NETLAB_PACKET_LOST,	/* nor did it fit there */
 	NETLAB_TRANSLATION_UNKNOWN,	/* a UDP packet was tracked by a conntrack that came after the start */
 	NETLAB_PACKETS_WHILE_PAUSED,	/* a UDP packet of no flow that is followed, while the capture was paused */
+	NETLAB_DROPS_FULL,	/* a dropped packet's kind of drop did not fit into the map */
+	NETLAB_DROPS_UNREAD,	/* a dropped IP packet of which something that is asked for could not be read */
+	NETLAB_DROPS_WHILE_PAUSED,	/* a packet was dropped while the capture was paused */
 	NETLAB_COUNTERS,
 };
 

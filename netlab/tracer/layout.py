@@ -149,6 +149,9 @@ class Counter(IntEnum):
     PACKET_LOST = 7
     TRANSLATION_UNKNOWN = 8
     PACKETS_WHILE_PAUSED = 9
+    DROPS_FULL = 10
+    DROPS_UNREAD = 11
+    DROPS_WHILE_PAUSED = 12
 
 
 class DropKind(IntEnum):
@@ -157,11 +160,3 @@ class DropKind(IntEnum):
     DROPPED = 0
     RESET_SENT = 1
     RESET_RECEIVED = 2
-
-
-class DropCounter(IntEnum):
-    """What bpf/drops.c counts when a drop is not in its table."""
-
-    FULL = 0
-    UNREAD = 1
-    WHILE_PAUSED = 2
