@@ -162,7 +162,8 @@ class Search:
         hop = self.sightings.cells[place.ttl + 1]
         return sum(
             flow in hop
-            and self.sightings.fate(place.ttl + 1, hop[flow], place) not in {Fate.HEARD, Fate.SILENT, Fate.UNKNOWN}
+            and self.sightings.fate(place.ttl + 1, hop[flow], place)
+            not in {Fate.HEARD, Fate.SILENT, Fate.UNKNOWN}
             for flow in stop.through
         )
 

@@ -259,7 +259,9 @@ class Sightings:
         fates = {flow: self.fate(ttl, cell, at.get(flow)) for flow, cell in self.hop(ttl)}
         hop = self.cells[ttl]
         again = [flow for flow, fate in fates.items() if fate is Fate.TO_REPEAT]
-        doubtful = [f for f, fate in fates.items() if fate is Fate.TO_CHECK or (f in again and hop[f].lost > 1)]
+        doubtful = [
+            f for f, fate in fates.items() if fate is Fate.TO_CHECK or (f in again and hop[f].lost > 1)
+        ]
         answering = [flow for flow, fate in fates.items() if fate is Fate.HEARD and not hop[flow].waiting]
         answering.sort(key=lambda flow: hop[flow].sent)
         return again + answering[: min(len(doubtful), MOST_CHECKS - self._checks[ttl].sent)]
