@@ -229,5 +229,5 @@ def categories(codes: npt.NDArray[np.integer[Any]], names: Sequence[str | None])
 class _Door:
     """`frame.netlab`: its home is far above this room, and is imported when it is first asked for."""
 
-    def __new__(cls, frame: pd.DataFrame) -> Any:  # noqa: PYI034 - it only leads there
+    def __new__(cls, frame: pd.DataFrame) -> Any:
         return importlib.import_module("netlab.accessor").Accessor(frame)
