@@ -272,6 +272,10 @@ HOPS = Schema(
         Column("method", _CATEGORY, "how it was probed: raw"),
         Column("reply_ttl", _INTEGER, "TTL of the answer when it arrived"),
         Column("clock", _CATEGORY, "which clock timed the answer: kernel or user"),
+        Column(
+            "asn", _INTEGER, "number of the AS that announces the address, when looked up in a local file"
+        ),
+        Column("as_name", _TEXT, "that AS's name"),
     ),
 )
 

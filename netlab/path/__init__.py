@@ -11,6 +11,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from netlab.path.asn import with_asn as with_asn
     from netlab.path.metrics import path_metrics as path_metrics
     from netlab.path.payload import to_network_path as to_network_path
     from netlab.path.payload_in import from_network_path as from_network_path
@@ -19,6 +20,7 @@ _HOME = {
     "from_network_path": "netlab.path.payload_in",
     "path_metrics": "netlab.path.metrics",
     "to_network_path": "netlab.path.payload",
+    "with_asn": "netlab.path.asn",
 }
 
 __all__ = sorted(_HOME)  # noqa: PLE0605 - the table above is the one list of names
