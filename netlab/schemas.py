@@ -265,7 +265,11 @@ HOPS = Schema(
         Column("port", _INTEGER, "destination port of the probe; icmp has none"),
         Column("method", _CATEGORY, "how it was probed: raw"),
         Column("reply_ttl", _INTEGER, "TTL of the answer when it arrived"),
-        Column("clock", _CATEGORY, "which clock timed the answer: kernel or user"),
+        Column(
+            "clock",
+            _CATEGORY,
+            "kernel: transmit and receive timestamps; kernel-receive: the latter; user: the process's own",
+        ),
     ),
 )
 
