@@ -1,7 +1,31 @@
 """Which way packets go: traceroute and what is derived from it.
 
 `probes` says what a probe is and `kinds` what each kind looks like on the wire, `matching` which probe an
-answer is for, `engine` when to send which, `state` what was sent and heard. `sockets` is the seam to the
-network, with `ports`, `filters` and `listening`; `simulated` the same seam without one. `rows` makes the
-frame, `graph` the graph. `trace` puts them together.
+answer is for, `engine` when to send which, `state` what was sent and heard. `loop` lets many traces take
+turns. `station` has the sockets, with `ports`, `filters`, `listening` and `departures`, and serves one
+`outlet.Outlet` per target; `sockets` is the seam to the network for one target, `simulated` the same seam
+without a network. `tracing` puts them together, `rows` makes the frame, `graph` the graph, `trace` is what
+callers see.
 """
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from netlab.path.trace import trace_many as trace_many
+
+_HOME = {"trace_many": "netlab.path.trace"}
+
+__all__ = sorted(_HOME)  # noqa: PLE0605 - the table above is the one list of names
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'netlab.path' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

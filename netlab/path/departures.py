@@ -27,9 +27,9 @@ _MOST_WAITING = 1024  # packets without a time; where none ever comes, they must
 class Sender:
     """Sends through *sock*, which stays the caller's to close, and collects the kernel's transmit timestamps.
 
-    The kernel notes when it hands the packet to the device (Documentation/networking/timestamping.rst), and the
-    note waits in the socket's error queue: at once, unless a queueing discipline holds the packet back. Where
-    the kernel or the device notes nothing, there are no stamps.
+    The kernel notes when it hands the packet to the device (Documentation/networking/timestamping.rst), and
+    the note waits in the socket's error queue: at once, unless a queueing discipline holds the packet back.
+    Where the kernel or the device notes nothing, there are no stamps.
 
     Parameters
     ----------

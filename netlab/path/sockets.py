@@ -1,4 +1,4 @@
-"""The engine's seam on this host's network for one target: a station with one line."""
+"""The engine's seam on this host's network for one target: a station with one outlet."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 
 from netlab.kernel.netns import NetNs
 from netlab.path import station
-from netlab.path.lines import Line
+from netlab.path.outlet import Outlet
 from netlab.path.probes import Flow, Protocol, Vary
 from netlab.path.state import Answer
 from netlab.path.target import Target
@@ -49,7 +49,7 @@ class RawChannel(contextlib.AbstractContextManager["RawChannel"]):
                     protocol, [target.family], port=port, source_port=source_port, vary=vary, netns=netns
                 )
             )
-            self._line = Line(self._station, target, source)
+            self._line = Outlet(self._station, target, source)
             self._resources = resources.pop_all()
 
     def __exit__(self, *_: object) -> None:

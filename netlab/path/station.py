@@ -25,17 +25,17 @@ from netlab.path.target import FAMILIES, Target
 from netlab.wire import icmp
 
 if TYPE_CHECKING:
-    from netlab.path.lines import Line
+    from netlab.path.outlet import Outlet
 
 _ERRORS = {4: socket.IPPROTO_ICMP, 6: socket.IPPROTO_ICMPV6}
 _ANSWERS = {Protocol.UDP: socket.IPPROTO_UDP, Protocol.TCP: socket.IPPROTO_TCP}
 
-_Meant: TypeAlias = "tuple[Line, Match] | None"  # the line that an answer is for, and what it says
+_Meant: TypeAlias = "tuple[Outlet, Match] | None"  # the outlet that an answer is for, and what it says
 _Meaning: TypeAlias = Callable[[Heard], _Meant]
 
 
 class Station(contextlib.AbstractContextManager["Station"]):
-    """Sends probes and hears answers for any number of lines, each to a target of its own.
+    """Sends probes and hears answers for any number of outlets, each to a target of its own.
 
     `salt`, `identifier` and `checksum` tell its packets from others': see `netlab.path.probes.Flow` and
     `netlab.path.kinds.EchoFlow`. `unreadable` counts packets that the filters let through but are not what
@@ -78,7 +78,7 @@ class Station(contextlib.AbstractContextManager["Station"]):
         self._first = source_port
         self._netns = netns
         self._ports: dict[tuple[bytes, int], Ports] = {}
-        self._lines: dict[str, Line] = {}
+        self._outlets: dict[str, Outlet] = {}
         self._ears: dict[Ear, _Meaning] = {}
         self._senders: dict[int, Sender] = {}
         self._answers: dict[int, Ear] = {}
@@ -111,9 +111,9 @@ class Station(contextlib.AbstractContextManager["Station"]):
         """How many packets the kernel dropped because they were not read in time."""
         return sum(ear.dropped for ear in self._ears)
 
-    def join(self, line: Line) -> None:
-        """Give what comes from the target of *line*, or is about packets to it, to *line*."""
-        self._lines[line.target.address] = line
+    def join(self, outlet: Outlet) -> None:
+        """Give what comes from the target of *outlet*, or is about packets to it, to *outlet*."""
+        self._outlets[outlet.target.address] = outlet
 
     def ports(self, target: Target, source: bytes, flow: int) -> tuple[int, int]:
         """Return the source and the destination port of a flow; its answers are heard from now on.
@@ -137,7 +137,7 @@ class Station(contextlib.AbstractContextManager["Station"]):
         self._answers[target.family].narrow(filters.answers(target.family, self._remote, own))
         return found
 
-    def send(self, line: Line, probe: tuple[int, int], packet: bytes) -> int:
+    def send(self, outlet: Outlet, probe: tuple[int, int], packet: bytes) -> int:
         """Send the packet of *probe* (flow, mark); return the wall-clock time just before it left.
 
         Raises
@@ -145,15 +145,15 @@ class Station(contextlib.AbstractContextManager["Station"]):
         OSError
             If the kernel does not let it out.
         """
-        sender = self._senders[line.target.family]
-        return sender.send(packet, line.target.sockaddr(0), (line, probe))
+        sender = self._senders[outlet.target.family]
+        return sender.send(packet, outlet.target.sockaddr(0), (outlet, probe))
 
-    def receive(self, wait_ns: int) -> list[tuple[Line, Answer]]:
+    def receive(self, wait_ns: int) -> list[tuple[Outlet, Answer]]:
         """Return the answers that are there, waiting up to *wait_ns* for the first."""
         ready = [key.fileobj for key, _ in self._selector.select(wait_ns / 10**9)]
         for sender in self._senders.values():
-            for (line, probe), left_ns in sender.stamps():
-                line.departures[probe] = left_ns
+            for (outlet, probe), left_ns in sender.stamps():
+                outlet.departures[probe] = left_ns
         understood = [
             self._understood(heard, meaning)
             for ear, meaning in self._ears.items()
@@ -166,7 +166,7 @@ class Station(contextlib.AbstractContextManager["Station"]):
         self._ears[ear] = meaning
         self._selector.register(ear, selectors.EVENT_READ)
 
-    def _understood(self, heard: Heard, meaning: _Meaning) -> tuple[Line, Answer] | None:
+    def _understood(self, heard: Heard, meaning: _Meaning) -> tuple[Outlet, Answer] | None:
         try:
             found = meaning(heard)
         except DecodeError:
@@ -174,18 +174,18 @@ class Station(contextlib.AbstractContextManager["Station"]):
             return None
         if found is None:
             return None
-        line, match = found
+        outlet, match = found
         answer = Answer(
             flow=match.flow,
             mark=match.mark,
             address=heard.address,
             reply=match.reply,
             ttl=heard.ttl,
-            left_ns=None if match.mark is None else line.departures.get((match.flow, match.mark)),
+            left_ns=None if match.mark is None else outlet.departures.get((match.flow, match.mark)),
             stamp_ns=heard.stamp_ns,
             received_ns=heard.received_ns,
         )
-        return line, answer
+        return outlet, answer
 
     def _error_of(self, family: int) -> _Meaning:
         def meaning(heard: Heard) -> _Meant:
@@ -195,18 +195,16 @@ class Station(contextlib.AbstractContextManager["Station"]):
             if message.error is None:
                 return None
             quote = icmp.quote(message)
-            line = self._lines.get(socket.inet_ntop(FAMILIES[family], quote.header.destination))
-            return _meant(line, line and line.register.error(message.error, quote))
+            outlet = self._outlets.get(socket.inet_ntop(FAMILIES[family], quote.header.destination))
+            match = outlet.register.error(message.error, quote) if outlet else None
+            return (outlet, match) if outlet and match else None
 
         return meaning
 
     def _transport(self, heard: Heard) -> _Meant:
-        line = self._lines.get(heard.address)
-        return _meant(line, line and line.register.answer(heard.data))
-
-
-def _meant(line: Line | None, match: Match | None) -> _Meant:
-    return None if line is None or match is None else (line, match)
+        outlet = self._outlets.get(heard.address)
+        match = outlet.register.answer(heard.data) if outlet else None
+        return (outlet, match) if outlet and match else None
 
 
 def now_ns() -> int:

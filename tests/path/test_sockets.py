@@ -104,7 +104,14 @@ def answered(
 ) -> tuple[int, Clock]:
     probe = Probe(mark=1, ttl=1, attempt=0, wall_ns=wall_ns, sent_ns=5000)
     answer = Answer(
-        flow=0, mark=1, address="a", reply="r", ttl=64, stamp_ns=stamp_ns, received_ns=5000 + took_ns
+        flow=0,
+        mark=1,
+        address="a",
+        reply="r",
+        ttl=64,
+        left_ns=left_ns,
+        stamp_ns=stamp_ns,
+        received_ns=5000 + took_ns,
     )
     return timing(probe, answer)
 

@@ -1,4 +1,4 @@
-"""A line to one target: its flows, and what has been sent over them."""
+"""An outlet to one target: its flows, and what has been sent over them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from netlab.path.station import Station
 from netlab.path.target import Target
 
 
-class Line:
+class Outlet:
     """Probes of any number of flows to one target, sent and heard by a station.
 
     `register` matches answers to them, `departures` has when the kernel sent each (flow, mark), wall clock.
