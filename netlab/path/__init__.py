@@ -1,9 +1,11 @@
 """Which way packets go: traceroute and what is derived from it.
 
 `probes` says what a probe is and `kinds` what each kind looks like on the wire, `matching` which probe an
-answer is for, `engine` when to send which, `state` what was sent and heard. `sockets` is the seam to the
-network, with `ports`, `filters` and `listening`; `simulated` the same seam without one. `rows` makes the
-frame, `graph` the graph. `trace` puts them together.
+answer is for, `engine` when to send which, `state` what was sent and heard. `loop` lets many traces take
+turns. `station` has the sockets, with `ports`, `filters`, `listening` and `departures`, and serves one
+`outlet.Outlet` per target; `sockets` is the seam to the network for one target, `simulated` the same seam
+without a network. `tracing` puts them together, `rows` makes the frame, `graph` the graph, `trace` is what
+callers see.
 """
 
 from __future__ import annotations
@@ -16,11 +18,13 @@ if TYPE_CHECKING:
     from netlab.path.metrics import path_metrics as path_metrics
     from netlab.path.payload import to_network_path as to_network_path
     from netlab.path.payload_in import from_network_path as from_network_path
+    from netlab.path.trace import trace_many as trace_many
 
 _HOME = {
     "from_network_path": "netlab.path.payload_in",
     "path_metrics": "netlab.path.metrics",
     "to_network_path": "netlab.path.payload",
+    "trace_many": "netlab.path.trace",
     "with_asn": "netlab.path.asn",
 }
 
