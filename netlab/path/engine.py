@@ -146,6 +146,9 @@ class Prober:
         """
         nearest = self._run.end_ttl or self._trial
         if nearest is None:
+            self._discovering = True  # if it had ended: now there is something to be found
+            earliest = min((probe.sent_ns for probe in self._pending.values()), default=answer.received_ns)
+            self._slowest[0] = max(self._slowest[0], answer.received_ns - earliest)
             return answer
         hold = self._hold_ns()
         young = [

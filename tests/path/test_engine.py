@@ -172,9 +172,12 @@ def test_duplicates_and_strangers_change_nothing() -> None:
     assert run.reported() == before
 
 
+@pytest.mark.parametrize("rtt_ms", [9, 14, 300])
 @pytest.mark.parametrize("near", [0, 1, 3])
-def test_a_target_that_does_not_say_which_probe_it_answers_is_found_by_one_probe_at_a_time(near: int) -> None:
-    dumb = SimulatedHop(address="10.0.0.99", rtt_ms=9, reply="rst", tells=False)
+def test_a_target_that_does_not_say_which_probe_it_answers_is_found_by_one_probe_at_a_time(
+    near: int, rtt_ms: float
+) -> None:
+    dumb = SimulatedHop(address="10.0.0.99", rtt_ms=rtt_ms, reply="rst", tells=False)
     run = traced(SimulatedChannel([*routers(1, 2), *[SILENT] * near, dumb]))
     expected = {1: ["10.0.0.1"] * 3, 2: ["10.0.0.2"] * 3} | {3 + n: [""] * 3 for n in range(near)}
 

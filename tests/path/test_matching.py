@@ -157,7 +157,6 @@ def test_a_quote_whose_places_speak_for_two_probes_is_no_answer() -> None:
         ("SA", 0xBEEF0000 + 77 + 1, "syn-ack"),
         ("RA", 0xBEEF0000 + 77 + 1, "rst"),
         ("A", 0xBEEF0000 + 77 + 1, None),  # a challenge
-        ("R", 0, None),  # acknowledges nothing
         ("SA", 0xDEAD0000 + 77 + 1, None),  # another trace's
         ("S", 0, None),
     ],
@@ -168,6 +167,12 @@ def test_a_segment_of_the_target_is_taken_by_what_it_acknowledges(
     answer = bytes(inet.TCP(sport=443, dport=50_000, flags=flags, ack=acknowledged))
 
     assert register(Protocol.TCP).answer(answer) == (Match(reply, 0, 77) if reply else None)
+
+
+def test_a_reset_that_acknowledges_nothing_is_for_some_probe_of_the_flow() -> None:
+    answer = bytes(inet.TCP(sport=443, dport=50_001, flags="R"))
+
+    assert register(Protocol.TCP).answer(answer) == Match("rst", 1, None)
 
 
 @pytest.mark.parametrize("ports", [(444, 50_000), (443, 50_002), (443, 1)])
