@@ -28,7 +28,7 @@ _ANCILLARY = 256
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heard:
-    """A received packet without its IP header.
+    """A received packet without its IP header, of which `ttl` and IPv4's `identification` are left.
 
     `stamp_ns` is the kernel's receive time (wall clock), `received_ns` the monotonic time after reading it.
     """
@@ -39,6 +39,7 @@ class Heard:
     ttl: int | None
     stamp_ns: int | None
     received_ns: int
+    identification: int | None = None
 
 
 class Ear:
@@ -58,7 +59,7 @@ class Ear:
         self._with_header = sock.family == socket.AF_INET and sock.type == socket.SOCK_RAW
         sock.settimeout(0)
         if program:
-            _attach(sock, program)
+            attach(sock, program)
         hop_limit = (
             (socket.IPPROTO_IP, _IP_RECVTTL)
             if sock.family == socket.AF_INET
@@ -76,6 +77,10 @@ class Ear:
         """Return the socket's descriptor, for a selector."""
         return self._sock.fileno()
 
+    def narrow(self, program: bytes) -> None:
+        """Receive only what the classic BPF *program* accepts from now on."""
+        attach(self._sock, program)
+
     def heard(self) -> Iterator[Heard]:
         """Yield what has arrived; raises DecodeError at a raw packet whose IP header is damaged."""
         while True:
@@ -87,7 +92,7 @@ class Ear:
 
     def _packet(self, data: bytes, extras: list[tuple[int, int, bytes]], sender: tuple[str, int]) -> Heard:
         received_ns = time.monotonic_ns()
-        ttl = stamp_ns = None
+        ttl = stamp_ns = identification = None
         for level, kind, value in extras:
             match level, kind:
                 case socket.SOL_SOCKET, 64:  # _SO_TIMESTAMPNS_NEW
@@ -100,8 +105,15 @@ class Ear:
         if self._with_header:
             header, data = ip.decode(data)
             ttl = header.ttl
+            identification = header.identification if isinstance(header, ip.IPv4) else None
         return Heard(
-            data=data, address=sender[0], port=sender[1], ttl=ttl, stamp_ns=stamp_ns, received_ns=received_ns
+            data=data,
+            address=sender[0],
+            port=sender[1],
+            ttl=ttl,
+            identification=identification,
+            stamp_ns=stamp_ns,
+            received_ns=received_ns,
         )
 
 
@@ -111,5 +123,6 @@ class _Program(ctypes.Structure):
     _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_char_p))
 
 
-def _attach(sock: socket.socket, program: bytes) -> None:
+def attach(sock: socket.socket, program: bytes) -> None:
+    """Let only packets that the classic BPF *program* accepts into *sock*, in place of an earlier one."""
     sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, bytes(_Program(len(program) // 8, program)))

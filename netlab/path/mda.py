@@ -162,7 +162,8 @@ class Search:
         hop = self.sightings.cells[place.ttl + 1]
         return sum(
             flow in hop
-            and self.sightings.fate(place.ttl + 1, hop[flow], place) not in {Fate.HEARD, Fate.SILENT, Fate.UNKNOWN}
+            and self.sightings.fate(place.ttl + 1, hop[flow], place)
+            not in {Fate.HEARD, Fate.SILENT, Fate.UNKNOWN}
             for flow in stop.through
         )
 
@@ -171,7 +172,8 @@ class Search:
         likely = [
             (len(chart[near].onward[place]) / chart[near].tested, near)
             for near in leads
-            if chart[near].misses(place) < self.points(chart[near].width) and chart[near].unknown < MOST_UNKNOWN
+            if chart[near].misses(place) < self.points(chart[near].width)
+            and chart[near].unknown < MOST_UNKNOWN
         ]
         return max(likely, key=lambda item: item[0])[1] if likely else None
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from netlab.frames import Gap, Missing
-from netlab.path.probes import Flow
+from netlab.path.origin import Origin
 from netlab.path.state import DESTINATION, Run, timing
 from netlab.path.target import Target
 from netlab.schemas import HOPS
@@ -17,28 +17,34 @@ from netlab.schemas import HOPS
 def frame(
     runs: Sequence[Run],
     target: Target,
-    flow: Flow,
+    protocol: str,
+    ports: Mapping[int, tuple[int | None, int | None]],
+    origin: Origin,
     *,
+    method: str = "raw",
     missing: Sequence[Missing] = (),
     names: Mapping[str, str] | None = None,
 ) -> pd.DataFrame:
-    """Return one row per probe up to the end of the path, by run, TTL and attempt."""
+    """Return one row per probe up to the end of the path, by run, TTL and attempt.
+
+    *ports* has the source and the destination port of each flow.
+    """
     rows = [(run.number, probe, answer) for run in runs for probe, answer in run.reported()]
     probes = [probe for _, probe, _ in rows]
     answers = [answer for *_, answer in rows]
     times = [timing(p, a) if a else None for p, a in zip(probes, answers, strict=True)]
-    constant = {
+    constant = origin.columns() | {
         "target": target.name,
         "target_address": target.address,
-        "flow": 0,
-        "protocol": flow.protocol.value,
-        "family": flow.family,
-        "source_port": flow.source_port,
-        "port": flow.port,
-        "method": "raw",
+        "protocol": protocol,
+        "family": target.family,
+        "method": method,
     }
     data = {name: [value] * len(rows) for name, value in constant.items()} | {
         "run": [number for number, *_ in rows],
+        "flow": [probe.flow for probe in probes],
+        "source_port": [ports[probe.flow][0] for probe in probes],
+        "port": [ports[probe.flow][1] for probe in probes],
         "ttl": [probe.ttl for probe in probes],
         "attempt": [probe.attempt for probe in probes],
         "address": [a.address if a else None for a in answers],
@@ -48,9 +54,10 @@ def frame(
         "reached": [a.reply in DESTINATION if a else None for a in answers],
         "sent_at": np.array([probe.wall_ns for probe in probes], np.int64),
         "reply_ttl": [a.ttl if a else None for a in answers],
+        "reply_id": [a.identification if a else None for a in answers],
         "clock": [t[1].value if t else None for t in times],
     }
-    return HOPS.frame(data, missing=[*gaps(runs), *missing])
+    return HOPS.frame(data, missing=[*gaps(runs), *origin.missing(), *missing])
 
 
 def gaps(runs: Sequence[Run]) -> list[Missing]:
@@ -70,10 +77,10 @@ def gaps(runs: Sequence[Run]) -> list[Missing]:
     if unplaced:
         found.append(
             Missing(
-                "UDP answers",
+                "answers of the target",
                 Gap.UNSEEN,
                 unplaced,
-                "the target answered without repeating any of the probe, so its hop is not known",
+                "the target answered without saying which probe it is for, so its hop is not known",
             )
         )
     return found

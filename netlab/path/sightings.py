@@ -200,7 +200,7 @@ class Sightings:
 
     def _loss(self, ttl: int) -> float:
         heard = [cell for _, cell in self.hop(ttl) if cell.heard]
-        return sum(cell.lost for cell in heard) / sum(cell.sent for cell in heard)
+        return sum(cell.lost for cell in heard) / max(1, sum(cell.sent for cell in heard))
 
     def _tries(self, ttl: int, near: Place | None) -> int:
         if ttl > self.extent + 1:
