@@ -95,7 +95,7 @@ class Search:
         return math.ceil(math.log(chance) / -math.log(len(stop.addresses)))
 
     def _scouting(self) -> list[Ask]:
-        """The first flow goes ahead to find the end of the path."""
+        """Send the first flow ahead to find the end of the path."""
         unsent, waiting = [], 0
         last = min(self.limits.max_ttl, self.sightings.ends.get(_SCOUT, self.limits.max_ttl))
         for ttl in range(self.limits.first_ttl, last + 1):
@@ -108,7 +108,7 @@ class Search:
         return unsent[: max(0, AHEAD - waiting)]
 
     def _first_flows(self) -> list[Ask]:
-        """As many flows as every router needs anyway follow it without waiting for one another."""
+        """Send after it as many flows as every router needs anyway, without waiting for one another."""
         asks = []
         flows = min(self.sightings.enough, self.limits.flows)
         for ttl in range(self.limits.first_ttl, self.sightings.extent + 1):

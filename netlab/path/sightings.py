@@ -42,10 +42,11 @@ class Place:
 
 @dataclass(slots=True)
 class Stop:
-    """What is known of a place: the flows that go on from it, those seen there, and where they were seen next.
+    """What is known of a place: the flows that go on from it, those seen there, and where they went.
 
-    `answers` counts what came from the next TTL, `mixed` says that packets of one flow may get to any of several
-    addresses there, `unknown` is for how many flows too much was lost to tell, and `sequence` is of when each flow's next place was known.
+    `answers` counts what came from the next TTL. `mixed` says that packets of one flow may get to any of
+    several addresses there, `unknown` for how many flows too much was lost to tell, and `sequence` when each
+    flow's next place was known.
     """
 
     through: list[int] = field(default_factory=list)
@@ -117,7 +118,7 @@ class _Checks:
 
 
 class Sightings:
-    """The answers to all flows from *first_ttl* on; `extent` is the highest TTL that one came from.
+    """The answers to all flows from *first_ttl* on.
 
     Where *enough* flows have all gone on to the same place, others are taken to go there.
     """
@@ -134,6 +135,7 @@ class Sightings:
 
     @property
     def extent(self) -> int:
+        """The highest TTL that an answer came from."""
         return max(self._reach.values(), default=self.source.ttl)
 
     def sent(self, flow: int, ttl: int) -> None:
@@ -228,7 +230,7 @@ class Sightings:
         return chart
 
     def _follow(self, ttl: int, before: dict[int, Place], stops: Chart) -> dict[int, Place]:
-        """Add to the stops before *ttl* where their flows were seen; return where the flows that go on are."""
+        """Add to the stops before *ttl* where their flows were seen; return where those that go on are."""
         for flow, cell in self.hop(ttl):
             if flow in before and cell.heard:
                 stop = stops[before[flow]]
@@ -285,7 +287,7 @@ class Sightings:
 
 
 def _joined(sets: Iterable[set[str]]) -> dict[str, frozenset[str]]:
-    """Return for each member the union of the sets that it is in, and of those that share members with them."""
+    """Return for each member the union of the sets that it is in and of those that share members with it."""
     unions: list[frozenset[str]] = []
     for members in sets:
         touching = [union for union in unions if union & members]
