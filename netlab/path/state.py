@@ -49,7 +49,7 @@ class Probe:
 class Answer:
     """An answer to the probe of *flow* with *mark*; None where it does not say to which of the flow.
 
-    `ttl` is what the answer arrived with, `identification` its IPv4 header's, `left_ns` and `stamp_ns` are the
+    `ttl` and IPv4's `identification` are what the answer arrived with, `left_ns` and `stamp_ns` the
     kernel's transmit time of the probe and receive time of the answer (wall clock), `received_ns` is the
     monotonic time after reading it.
     """
