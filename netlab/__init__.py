@@ -34,7 +34,9 @@ if TYPE_CHECKING:
     from netlab.path.graph import path_graph as path_graph
     from netlab.path.trace import traceroute as traceroute
     from netlab.tracer.capture import capture as capture
+    from netlab.tracer.explain import explain as explain
     from netlab.tracer.gateways import route_cache as route_cache, with_gateway as with_gateway
+    from netlab.tracer.graph import connection_graph as connection_graph
     from netlab.tracer.nat import with_nat as with_nat
     from netlab.tracer.sockets import connections as connections
     from netlab.views.hops import plot_hops as plot_hops
@@ -43,12 +45,14 @@ if TYPE_CHECKING:
 
 _HOME = {
     "capture": "netlab.tracer.capture",
+    "connection_graph": "netlab.tracer.graph",
     "connections": "netlab.tracer.sockets",
     "conntrack": "netlab.kernel.conntrack",
     "concat": "netlab.frames",
     "conntrack_events": "netlab.kernel.ctevents",
     "coverage": "netlab.frames",
     "doctor": "netlab.checkup",
+    "explain": "netlab.tracer.explain",
     "gateway": "netlab.kernel.gateway",
     "load": "netlab.bundle",
     "nat": "netlab.kernel.nat",
