@@ -1,0 +1,180 @@
+"""A traceroute beside the other tracers of this world, on a chain of eight routers and on a slow internet.
+
+netlab's time is that of a call, a peer's that of its process: what a notebook waits for in either case. A peer
+that takes longer than `_PATIENCE_S` is stopped and counted with that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import statistics
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import networkx as nx
+
+from netlab import lab, traceroute
+from netlab.kernel import netns
+
+ROUNDS, ROUTERS, HOP_MS = 5, 8, 20
+_PATIENCE_S = 30.0
+_SLOW_S = 2.0  # who takes longer is run once only
+_SILENT = (3, 5)
+_SYSCTLS = (
+    "net.ipv4.ip_forward=1",
+    "net.ipv4.icmp_ratelimit=0",
+    "net.ipv4.icmp_msgs_per_sec=1000000",
+    "net.ipv4.icmp_msgs_burst=1000000",
+)
+_SILENCE = """
+table ip netlab_bench {
+    chain out {
+        type filter hook output priority 0
+        icmp type { time-exceeded, destination-unreachable } drop
+    }
+}
+"""
+_DEATH = """
+table ip netlab_bench {
+    chain in {
+        type filter hook input priority 0
+        drop
+    }
+}
+"""
+PEERS = {
+    "traceroute": ["traceroute", "-n"],
+    "traceroute -I": ["traceroute", "-n", "-I"],
+    "traceroute -T": ["traceroute", "-n", "-T"],
+    "tracepath": ["tracepath", "-n"],
+    "mtr -c 1": ["mtr", "-n", "-r", "-c", "1"],
+    "tcptraceroute": ["tcptraceroute", "-n"],
+    "lft": ["lft", "-n", "-S"],
+    "scamper": ["scamper", "-i"],
+}
+_KINDS = ("udp", "tcp", "icmp")
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """Where to trace from (a namespace), and to what."""
+
+    netns: str
+    target: str
+
+
+def _run(*command: str, text: str | None = None) -> None:
+    subprocess.run(command, input=text, text=True, check=True)
+
+
+@contextlib.contextmanager
+def _chain() -> Iterator[tuple[Way, list[str]]]:
+    """Join a client, routers and a target; yield the way and the namespaces in order."""
+    names = [f"netlab-bench{os.getpid()}-{number}" for number in range(ROUTERS + 2)]
+    with contextlib.ExitStack() as made:
+        for name in names:
+            _run("ip", "netns", "add", name)
+            made.callback(_run, "ip", "netns", "del", name)
+            _run("ip", "-n", name, "link", "set", "lo", "up")
+            _run("ip", "netns", "exec", name, "sysctl", "-qw", *_SYSCTLS)
+        for number, (near, far) in enumerate(zip(names, names[1:], strict=False)):
+            _run("ip", "-n", near, "link", "add", "toward", "type", "veth", "peer", "name", "back", "netns", far)
+            for name, device, host in ((near, "toward", 1), (far, "back", 2)):
+                _run("ip", "-n", name, "address", "add", f"10.98.{number}.{host}/24", "dev", device)
+                _run("ip", "-n", name, "link", "set", device, "up")
+            _run("ip", "-n", far, "route", "add", "10.98.0.0/16", "via", f"10.98.{number}.1")
+        for number, name in enumerate(names[:-1]):
+            _run("ip", "-n", name, "route", "add", f"10.98.{ROUTERS}.2/32", "via", f"10.98.{number}.2")
+            if number:
+                _run("ip", "-n", name, "route", "add", "default", "via", f"10.98.{number}.2")
+        yield Way(names[0], f"10.98.{ROUTERS}.2"), names
+
+
+@contextlib.contextmanager
+def _rules(names: list[str], rules: str) -> Iterator[None]:
+    for name in names:
+        _run("ip", "netns", "exec", name, "nft", "-f", "-", text=rules)
+    yield
+    for name in names:
+        _run("ip", "netns", "exec", name, "nft", "delete", "table", "ip", "netlab_bench")
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    begin = time.monotonic()
+    work()
+    return time.monotonic() - begin
+
+
+def _peer_s(command: list[str], way: Way) -> float:
+    def call() -> None:
+        with netns.entered(way.netns), contextlib.suppress(subprocess.TimeoutExpired):
+            subprocess.run([*command, way.target], capture_output=True, check=False, timeout=_PATIENCE_S)
+
+    return _seconds(call)
+
+
+def _scapy(way: Way) -> None:
+    from scapy.layers.inet import traceroute as scapy_traceroute
+
+    with netns.entered(way.netns):
+        scapy_traceroute(way.target, maxttl=ROUTERS + 4, timeout=2, verbose=False)
+
+
+def _times(way: Way) -> tuple[dict[str, float], dict[str, float]]:
+    """Return the medians in seconds of netlab's kinds and of the peers that are installed, taken in turn."""
+    ours: dict[str, list[float]] = {kind: [] for kind in _KINDS}
+    theirs: dict[str, list[float]] = {
+        name: [] for name, command in PEERS.items() if shutil.which(command[0])
+    }
+    for number in range(ROUNDS + 1):
+        for kind, taken in ours.items():
+            taken.append(_seconds(lambda kind=kind: traceroute(way.target, protocol=kind, netns=way.netns)))
+        for name, taken in theirs.items():
+            if not taken or taken[0] < _SLOW_S:
+                taken.append(_peer_s(PEERS[name], way))
+        if number == 0:  # to warm up; who is slow is slow at once
+            ours = {kind: [] for kind in _KINDS}
+            theirs = {name: taken if taken[0] >= _SLOW_S else [] for name, taken in theirs.items()}
+    return (
+        {name: statistics.median(taken) for name, taken in ours.items()},
+        {name: statistics.median(taken) for name, taken in theirs.items()},
+    )
+
+
+def _said(times: dict[str, float]) -> str:
+    ordered = sorted(times.items(), key=lambda item: item[1])
+    return ", ".join(f"{name} {1000 * taken:.1f}" for name, taken in ordered) + " ms"
+
+
+def _beside(what: str, way: Way, peer: str | None = None) -> Iterator[tuple[str, float, str]]:
+    """Yield netlab's slowest kind over the fastest peer, or over *peer*."""
+    ours, theirs = _times(way)
+    known = theirs[peer] if peer else min(theirs.values())
+    against = peer or "the fastest peer"
+    yield f"peers: {what} / {against}", max(ours.values()) / known, f"{_said(ours)}; {_said(theirs)}"
+
+
+def measure() -> Iterator[tuple[str, float, str]]:
+    """Take turns, so that all meet the same machine."""
+    with _chain() as (way, names):
+        yield from _beside("all hops answer", way)
+        with _rules([names[number] for number in _SILENT], _SILENCE):
+            yield from _beside("two silent hops", way, "traceroute")
+        with _rules(names[-1:], _DEATH):
+            ours, theirs = _times(way)
+            detail = f"{_said(ours)}; {_said(theirs)}"
+            yield "peers: dead target, in units of the stated second", max(ours.values()), detail
+    graph = nx.path_graph(["client", *(f"r{number}" for number in range(1, ROUTERS + 1)), "web"])
+    nx.set_edge_attributes(graph, HOP_MS / 2, "delay_ms")
+    with lab.simulated(graph) as net:
+        slow = Way(net.client.netns, net.address("web"))
+        yield from _beside(f"all hops answer, {HOP_MS} ms each", slow)
+    for number in _SILENT:
+        graph.nodes[f"r{number}"]["silent"] = True
+    with lab.simulated(graph) as net:
+        slow = Way(net.client.netns, net.address("web"))
+        yield from _beside(f"two silent hops, {HOP_MS} ms each", slow, "traceroute")
