@@ -25,8 +25,8 @@ def account(search: Search) -> Account:
     those that find flows, repeat, or replace lost ones.
 
     Each of `nodes` has `ttl`, `address`, `next` (addresses), `silent_next`, `tested` (flows that were seen to
-    pass it), `balances` ("flow", "packet", "unknown", or None for a single next hop) and `confidence`, that no
-    other next hop is missing. Each of `links` has `ttl` (of its nearer end), `from`, `to`, `flows` (how many
+    pass it), `balances` ("flow", "packet", "unknown", or None for a single next hop) and `confidence`, that
+    no other next hop is missing. Each of `links` has `ttl` (of its nearer end), `from`, `to`, `flows` (how many
     went over it), `certain` (False if packets of one flow took several ways, so that the two may be on
     different ones) and `confidence`, that the flows really stay on it.
     """
@@ -45,7 +45,7 @@ def account(search: Search) -> Account:
         "nodes": [
             _node(search, chart, place, address) for place in chart for address in sorted(place.addresses)
         ],
-        "links": _links(search, chart),
+        "links": _links(chart),
     }
 
 
@@ -91,7 +91,7 @@ def _balances(search: Search, chart: Chart, place: Place, stop: Stop) -> str | N
     return FLOW if stop.again >= search.repeats(chart, stop) else UNKNOWN
 
 
-def _links(search: Search, chart: Chart) -> list[Account]:
+def _links(chart: Chart) -> list[Account]:
     at: dict[int, int] = defaultdict(int)
     for place in chart:
         at[place.ttl] += 1

@@ -172,7 +172,7 @@ class Search:
         likely = [
             (len(chart[near].onward[place]) / chart[near].tested, near)
             for near in leads
-            if chart[near].misses(place) < self.points(chart[near].width)
+            if chart[near].misses(place) < 2 * self.points(chart[near].width)
             and chart[near].unknown < MOST_UNKNOWN
         ]
         return max(likely, key=lambda item: item[0])[1] if likely else None

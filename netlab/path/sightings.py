@@ -261,7 +261,7 @@ class Sightings:
 
     def _implied(self, ttl: int, stops: Chart) -> dict[int, Place]:
         heard = {flow for flow, cell in self.hop(ttl) if cell.heard}
-        implied = {}
+        implied: dict[int, Place] = {}
         for near, stop in stops.items():
             if place := self.only_next(near, stop):
                 implied |= {flow: place for flow in stop.through if flow not in heard}
