@@ -45,7 +45,7 @@ def account(search: Search) -> Account:
         "nodes": [
             _node(search, chart, place, address) for place in chart for address in sorted(place.addresses)
         ],
-        "links": _links(chart),
+        "links": _links(search, chart),
     }
 
 
@@ -91,7 +91,7 @@ def _balances(search: Search, chart: Chart, place: Place, stop: Stop) -> str | N
     return FLOW if stop.again >= search.repeats(chart, stop) else UNKNOWN
 
 
-def _links(chart: Chart) -> list[Account]:
+def _links(search: Search, chart: Chart) -> list[Account]:
     at: dict[int, int] = defaultdict(int)
     for place in chart:
         at[place.ttl] += 1
@@ -100,7 +100,11 @@ def _links(chart: Chart) -> list[Account]:
     for place, stop in chart.items():
         if len(stop.addresses) > 1 and not stop.mixed:
             doubt = max(doubt, len(stop.addresses) ** -float(stop.again))
+        hop = search.sightings.cells.get(place.ttl, {})
         for onward, flows in stop.onward.items():
+            seen = [flow for flow in flows if flow in hop or place == search.sightings.source]
+            if not seen:
+                continue
             certain = 1 in {len(place.addresses), len(onward.addresses)}
             alone = 1 in {at[place.ttl], at[onward.ttl]}
             links += [
@@ -108,7 +112,7 @@ def _links(chart: Chart) -> list[Account]:
                     "ttl": place.ttl,
                     "from": near,
                     "to": far,
-                    "flows": len(flows),
+                    "flows": len(seen),
                     "certain": certain,
                     "confidence": (1.0 if alone else 1 - doubt) if certain else None,
                 }
