@@ -8,7 +8,7 @@ import networkx as nx
 import pandas as pd
 
 from netlab.errors import BadInput
-from netlab.path import stops as tables
+from netlab.path import branches, stops as tables
 
 _COLUMNS = ["target", "run", "flow", "ttl", "address", "rtt_ms", "reached", "name"]
 _FLOW = ["target", "target_address", "protocol", "source_address", "source_port", "port", "flow"]
@@ -80,6 +80,8 @@ def path_graph(hops: pd.DataFrame) -> nx.DiGraph[str]:
     _add_nodes(graph, probes, stops)
     _add_edges(graph, probes, stops)
     _add_marks(graph, hops)
+    if "multipath" in hops.attrs:
+        branches.annotate(graph, hops.attrs["multipath"])
     return graph
 
 

@@ -18,7 +18,9 @@ SHAPES = {
     "long": diamond(4, 2),
     "ends at the target": diamond(4, tail=0),
     "begins at the source": {"source": ["a", "b"], "a": ["r"], "b": ["r"], "r": ["web"]},
-    "nested": joined(path("r", "a", "c1", "d", "z"), path("r", "a", "c2", "d", "z"), path("r", "b", "e", "f", "z")),
+    "nested": joined(
+        path("r", "a", "c1", "d", "z"), path("r", "a", "c2", "d", "z"), path("r", "b", "e", "f", "z")
+    ),
     "unequal": joined(path("r", "a", "z"), path("r", "b", "c", "z")),
     "meshed": joined(*(path("r", a, b, "z") for a in ("a1", "a2") for b in ("b1", "b2"))),
     "two in a row": joined(*(path("r", a, "m", b, "z") for a in ("a1", "a2") for b in ("b1", "b2", "b3"))),

@@ -38,8 +38,8 @@ def diamond(width: int, length: int = 1, *, tail: int = 1) -> Links:
 
 
 def fan(*widths: int) -> Links:
-    """Return a tree of balancers, each of which has the next of *widths* next hops, joined again at the end."""
-    graph = path("r0", "end") if not widths else {SOURCE: ["r0"], "end": [TARGET]}
+    """Return a tree of balancers with so many next hops each on its levels, joined again at the end."""
+    graph = {SOURCE: ["r0"], "end": [TARGET]}
     level = ["r0"]
     for width in widths:
         for near in level:
@@ -51,10 +51,9 @@ def fan(*widths: int) -> Links:
 def random_graph(seed: int) -> Links:
     """Return layers of one to four routers in which every router is reached and leads on."""
     chance = random.Random(seed)
-    layers = [[SOURCE], ["r0"]]
-    for number in range(chance.randint(1, 4)):
-        layers.append([f"n{number}.{place}" for place in range(chance.randint(1, 4))])
-    layers.append([TARGET])
+    widths = [chance.randint(1, 4) for _ in range(chance.randint(1, 4))]
+    inner = [[f"n{number}.{place}" for place in range(width)] for number, width in enumerate(widths)]
+    layers = [[SOURCE], ["r0"], *inner, [TARGET]]
     graph: Links = {}
     for nears, fars in pairwise(layers):
         for near in nears:
