@@ -26,9 +26,9 @@ def account(search: Search) -> Account:
 
     Each of `nodes` has `ttl`, `address`, `next` (addresses), `silent_next`, `tested` (flows that were seen to
     pass it), `balances` ("flow", "packet", "unknown", or None for a single next hop) and `confidence`, that
-    no other next hop is missing. Each of `links` has `ttl` (of its nearer end), `from`, `to`, `flows` (how many
-    went over it), `certain` (False if packets of one flow took several ways, so that the two may be on
-    different ones) and `confidence`, that the flows really stay on it.
+    no other next hop is missing. Each of `links` has `ttl` (of its nearer end), `from`, `to`, `flows` (how
+    many were seen at both ends), `certain` (False if packets of one flow took several ways, so that the two
+    may be on different ones) and `confidence`, that the flows really stay on it.
     """
     chart = search.chart()
     cells = [cell for hop in search.sightings.cells.values() for cell in hop.values()]
@@ -56,7 +56,7 @@ def annotate(graph: nx.DiGraph[str], found: Account) -> None:
         if node["address"] in graph and node["confidence"] is not None:
             known = graph.nodes[node["address"]]
             known["confidence"] = min(node["confidence"], known["confidence"] or 1.0)
-            known["balances"] = node["balances"] or known.get("balances")
+            known["balances"] = node["balances"] or known["balances"]
     links = {(link["from"], link["to"]): link for link in found["links"]}
     for near, far, edge in graph.edges(data=True):
         link = links.get((near, far))

@@ -10,7 +10,7 @@ _TRIES = 2
 
 
 class Sweep:
-    """Probes each of the flows at each TTL up to its own end; the first goes ahead to find how far that is."""
+    """Probes each flow at each TTL up to its own end; the first goes ahead to find how far that is."""
 
     def __init__(self, limits: Limits) -> None:
         self.sightings = Sightings(limits.first_ttl, enough=1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections import defaultdict
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import networkx as nx
@@ -46,8 +47,14 @@ def true_links(net: Any, family: int, protocol: str) -> set[tuple[str, str]]:
         flow = Flow("web", protocol=protocol, source_port=port, port=port, family=family)
         for way in net.truth.paths(flow):
             addresses = ["source", *(net.address(node, family) for node in way)]
-            found |= set(zip(addresses, addresses[1:], strict=False))
+            found |= set(pairwise(addresses))
     return found
+
+
+def undirected(net: Any, graph: Any) -> set[tuple[str, str]]:
+    """Return the links of a graph, both ways, and the source's."""
+    ends = [(net.address(near), net.address(far)) for near, far in graph.edges]
+    return {*ends, *((far, near) for near, far in ends), ("source", net.address("r1"))}
 
 
 def claimed(found: Account) -> set[tuple[str, str]]:
@@ -117,11 +124,11 @@ def test_behind_a_per_packet_balancer_no_link_is_claimed_that_may_be_none(length
     with lab.simulated(graph, seed=SEED) as net:
         hops = netlab.multipath(net.address("web"), netns=net.client.netns, confidence=0.999)
         drawn = netlab.path_graph(hops)
-        truth = {(net.address(a), net.address(b)) for a, b in graph.edges} | {("source", net.address("r1"))}
+        truth = undirected(net, graph)
 
     certain = {(near, far) for near, far, edge in drawn.edges(data=True) if edge["certain"]}
-    assert certain <= truth | {(far, near) for near, far in truth}
-    assert claimed(hops.attrs["multipath"]) <= truth | {(far, near) for near, far in truth}
+    assert certain <= truth
+    assert claimed(hops.attrs["multipath"]) <= truth
 
 
 @pytest.mark.privileged
@@ -132,11 +139,11 @@ def test_limited_rates_are_said_to_lower_the_confidence() -> None:
     graph.nodes["r2"].update(icmp_per_s=1.0, icmp_burst=6)
     with lab.simulated(graph, seed=SEED) as net:
         hops = netlab.multipath(net.address("web"), netns=net.client.netns)
-        truth = {(net.address(a), net.address(b)) for a, b in graph.edges}
+        truth = undirected(net, graph)
 
     found = hops.attrs["multipath"]
     assert found["reached_confidence"] < 0.95
-    assert {link for link in claimed(found) if link[0] != "source"} <= truth
+    assert claimed(found) <= truth
     assert not any(node["silent_next"] for node in found["nodes"])
     assert netlab.coverage(hops)["what"].tolist().count("branches") == 1
 
@@ -215,3 +222,23 @@ def test_a_host_that_is_near_is_found_with_no_router_between() -> None:
 
     assert isinstance(hops, pd.DataFrame)
     assert claimed(hops.attrs["multipath"]) == {("source", "127.0.0.1")}
+
+
+REWRITING = {
+    "nat_kept": {"home": "source, source-port, checksum"},
+    "nat_addresses": {"home": "checksum"},
+    "nat": {},
+    "chain": {},
+}
+
+
+@pytest.mark.privileged
+@pytest.mark.parametrize("shape", REWRITING)
+def test_a_nat_is_found_by_what_later_quotes_show(shape: str) -> None:
+    with internet(shape) as net:
+        hops = netlab.multipath(net.address("web"), netns=net.client.netns, strategy="dublin", flows=3)
+        graph = netlab.path_graph(hops)
+        found = {node: fields for node, fields in graph.nodes(data="rewrites") if fields}
+        expected = {net.address(node): fields for node, fields in REWRITING[shape].items()}
+
+    assert found == expected
