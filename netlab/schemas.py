@@ -324,6 +324,11 @@ HOPS = Schema(
         Column("reply_ttl", _INTEGER, "TTL of the answer when it arrived"),
         Column("reply_id", _INTEGER, "IPv4 identification of the answer; some routers count with it"),
         Column(
+            "rewritten",
+            _TEXT,
+            "fields of the quoted probe that are not as sent (source, source-port, checksum …); empty: none",
+        ),
+        Column(
             "clock",
             _CATEGORY,
             "kernel: transmit and receive timestamps; kernel-receive: the latter; user: the process's own",

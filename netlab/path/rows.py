@@ -85,6 +85,7 @@ def frame_of(
         "sent_at": np.array([probe.wall_ns for probe in probes], np.int64),
         "reply_ttl": [a.ttl if a else None for a in answers],
         "reply_id": [a.identification if a else None for a in answers],
+        "rewritten": [a.rewritten if a else None for a in answers],
         "clock": [t[1].value if t else None for t in times],
     }
     unsure = dict.fromkeys(gap for traced in traces if traced.origin for gap in traced.origin.missing())

@@ -52,7 +52,7 @@ class Answer:
 
     `ttl` is what the answer arrived with, `identification` its IPv4 header's, `left_ns` and `stamp_ns` are
     the kernel's transmit time of the probe and receive time of the answer (wall clock), `received_ns` is the
-    monotonic time after reading it.
+    monotonic time after reading it. `rewritten` is of the probe that it quotes: see `netlab.path.rewriting`.
     """
 
     flow: int
@@ -64,6 +64,7 @@ class Answer:
     received_ns: int
     left_ns: int | None = None
     identification: int | None = None
+    rewritten: str | None = None
 
     @property
     def ends_path(self) -> bool:

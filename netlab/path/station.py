@@ -203,6 +203,7 @@ class Station(contextlib.AbstractContextManager["Station"]):
             mark=match.mark,
             address=heard.address,
             reply=match.reply,
+            rewritten=match.rewritten,
             ttl=heard.ttl,
             identification=heard.identification,
             left_ns=None if match.mark is None else outlet.departures.get((match.flow, match.mark)),

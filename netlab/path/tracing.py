@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import random
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -101,20 +101,9 @@ def trace(
     if not good:
         return [_failed(name, choice) for name, choice in chosen if isinstance(choice, NetlabError)], []
     ways = iter(origins(good, request.netns))
-    return _over_station(request, chosen, ways, {target.family for target, _ in good}, stopped, on_run)
-
-
-def _over_station(
-    request: Request,
-    chosen: Sequence[tuple[str, _Choice]],
-    ways: Iterator[Origin],
-    families: Collection[int],
-    stopped: Callable[[], bool] | None,
-    on_run: Callable[[], object],
-) -> tuple[list[Traced], list[Missing]]:
     with Station(
         request.protocol,
-        families,
+        {target.family for target, _ in good},
         port=request.port,
         source_port=request.source_port,
         vary=Vary.SOURCE_PORT,
@@ -124,7 +113,7 @@ def _over_station(
         trails = _Trails(request, station, on_run)
         found = [(name, choice, trails.add(choice)) for name, choice in chosen]
         trails.drive(stopped)
-    missing = [*_losses(station), *trails.unbegun()]
+    missing = [*losses(station), *trails.unbegun()]
     return [_traced(name, choice, trail, ways) for name, choice, trail in found], missing
 
 
@@ -154,11 +143,14 @@ class _Trails:
         target, source = choice
         try:
             if target.address not in self._outlets:
-                self._outlets[target.address] = Outlet(self._station, target, source), _marks(self._request)
+                self._outlets[target.address] = (
+                    Outlet(self._station, target, source),
+                    marks(self._request.protocol),
+                )
         except NetlabError as error:
             return error
-        outlet, marks = self._outlets[target.address]
-        trail = Trail(self._request, outlet, marks, self._on_run)
+        outlet, numbers = self._outlets[target.address]
+        trail = Trail(self._request, outlet, numbers, self._on_run)
         self._places.setdefault(id(outlet), []).append(len(self._trails))
         self._trails.append(trail)
         return trail
@@ -178,11 +170,10 @@ class _Trails:
         return [(self._places[id(outlet)], answer) for outlet, answer in self._station.receive(wait_ns)]
 
 
-def _marks(request: Request) -> Iterator[int]:
-    if request.protocol is Protocol.SACK:
-        return iter(
-            range(1, sack.MARKS + 1)
-        )  # `_bounded` in `netlab.path.trace` sees to it that they suffice
+def marks(protocol: Protocol) -> Iterator[int]:
+    """Yield the numbers of probes, from anywhere on and round and round; those of SACK only once."""
+    if protocol is Protocol.SACK:
+        return iter(range(1, sack.MARKS + 1))  # `_bounded` in `netlab.path.trace` sees that they suffice
     # Going on with the marks from run to run keeps an answer that comes a run late from fitting anything;
     # starting anywhere does the same for the next trace from this port.
     start = random.randrange(MARKS)  # noqa: S311 - no secret
@@ -209,7 +200,8 @@ def _failed(name: str, error: NetlabError) -> Traced:
     return Traced(name=name, target=None, error=error)
 
 
-def _losses(station: Station) -> list[Missing]:
+def losses(station: Station) -> list[Missing]:
+    """Return what this host did not hear."""
     lost = [
         Missing(
             "answers", Gap.LOST, station.dropped, "the sockets' buffers were full: this host was too busy"
