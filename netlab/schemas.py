@@ -322,6 +322,20 @@ HOPS = Schema(
         Column("method", _CATEGORY, "how it was probed: raw"),
         Column("error", _TEXT, "why this target could not be probed; such a row has no probe"),
         Column("reply_ttl", _INTEGER, "TTL of the answer when it arrived"),
+        Column(
+            "return_hops", _INTEGER, "how many hops away the answer started, if with a TTL of 64, 128 or 255"
+        ),
+        Column("dscp", _INTEGER, "service class that the probe left with"),
+        Column("ecn", _INTEGER, "ECN bits that the probe left with"),
+        Column("quoted_ttl", _INTEGER, "TTL of the probe where it ended; this and the next four as quoted"),
+        Column("quoted_dscp", _INTEGER, "its service class there"),
+        Column("quoted_ecn", _INTEGER, "its ECN bits there"),
+        Column(
+            "rewritten",
+            _TEXT,
+            "what of it had changed: source, source port, identifier, checksum, id, flow label; or nothing",
+        ),
+        Column("mpls", _TEXT, "labels it arrived under, outermost first, as L=label,E=class,S=last,T=TTL/…"),
         Column("reply_id", _INTEGER, "IPv4 identification of the answer; some routers count with it"),
         Column(
             "clock",

@@ -26,6 +26,7 @@ class Outlet:
 
     def __init__(self, station: Station, target: Target, source: bytes) -> None:
         self.target = target
+        self.tos = station.tos
         self.register = Register()
         self.departures: dict[tuple[int, int], int] = {}
         self._station = station
@@ -76,6 +77,7 @@ class Outlet:
             source=self._source,
             target=self.target.packed,
             salt=self._station.salt,
+            tos=self.tos,
             identifier=self._station.identifier,
             checksum=1 + (self._station.checksum + number) % MARKS,
         )
@@ -88,6 +90,7 @@ class Outlet:
             source=self._source,
             target=self.target.packed,
             salt=self._station.salt,
+            tos=self.tos,
             source_port=source_port,
             port=port,
         )

@@ -46,6 +46,7 @@ class Flow(ABC):
     source: bytes
     target: bytes
     salt: int
+    tos: int = 0  # DSCP and ECN (RFC 2474, RFC 3168)
     numbers: ClassVar[dict[int, int]]  # the IP protocol number by family
 
     @property
@@ -111,6 +112,7 @@ class Flow(ABC):
                 destination=self.target,
                 protocol=self.protocol_number,
                 ttl=ttl,
+                tos=self.tos,
                 identification=mark,
             )
         else:
@@ -119,6 +121,7 @@ class Flow(ABC):
                 destination=self.target,
                 protocol=self.protocol_number,
                 ttl=ttl,
+                traffic_class=self.tos,
                 flow_label=self.label,
             )
         return header.encode(self._transport(mark))

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from netlab.errors import CapabilityError, DecodeError
 from netlab.kernel.netns import NetNs, entered
-from netlab.path import filters
+from netlab.path import filters, quotes
 from netlab.path.departures import Sender
 from netlab.path.listening import Ear, Heard
 from netlab.path.matching import Match
 from netlab.path.ports import LAST_PORT, Ports, none_left
 from netlab.path.probes import MARKS, Protocol, Vary
+from netlab.path.quotes import Quoted
 from netlab.path.state import Answer
 from netlab.path.target import FAMILIES, Target
 from netlab.wire import icmp
@@ -30,7 +31,8 @@ if TYPE_CHECKING:
 _ERRORS = {4: socket.IPPROTO_ICMP, 6: socket.IPPROTO_ICMPV6}
 _ANSWERS = {Protocol.UDP: socket.IPPROTO_UDP, Protocol.TCP: socket.IPPROTO_TCP}
 
-_Meant: TypeAlias = "tuple[Outlet, Match] | None"  # the outlet that an answer is for, and what it says
+# The outlet that an answer is for, what it says, and what it shows of the probe.
+_Meant: TypeAlias = "tuple[Outlet, Match, Quoted | None] | None"
 _Meaning: TypeAlias = Callable[[Heard], _Meant]
 
 
@@ -53,6 +55,8 @@ class Station(contextlib.AbstractContextManager["Station"]):
         The source port of flow 0, which flow n comes n after; None for ports that the kernel picks.
     vary
         Which port makes another flow. ICMP flows differ in their checksum.
+    tos
+        The probes' traffic class: DSCP and ECN.
 
     Raises
     ------
@@ -69,8 +73,10 @@ class Station(contextlib.AbstractContextManager["Station"]):
         source_port: int | None,
         vary: Vary,
         netns: NetNs,
+        tos: int = 0,
     ) -> None:
         self.protocol = protocol
+        self.tos = tos
         self.salt = secrets.randbits(32)
         self.identifier, self.checksum = secrets.randbits(16), 1 + secrets.randbelow(MARKS)
         self.unreadable = 0
@@ -174,7 +180,7 @@ class Station(contextlib.AbstractContextManager["Station"]):
             return None
         if found is None:
             return None
-        outlet, match = found
+        outlet, match, quoted = found
         answer = Answer(
             flow=match.flow,
             mark=match.mark,
@@ -185,6 +191,7 @@ class Station(contextlib.AbstractContextManager["Station"]):
             left_ns=None if match.mark is None else outlet.departures.get((match.flow, match.mark)),
             stamp_ns=heard.stamp_ns,
             received_ns=heard.received_ns,
+            quoted=quoted,
         )
         return outlet, answer
 
@@ -198,14 +205,17 @@ class Station(contextlib.AbstractContextManager["Station"]):
             quote = icmp.quote(message)
             outlet = self._outlets.get(socket.inet_ntop(FAMILIES[family], quote.header.destination))
             match = outlet.register.error(message.error, quote) if outlet else None
-            return (outlet, match) if outlet and match else None
+            if outlet is None or match is None or match.mark is None:
+                return None
+            sent = outlet.register.flows[match.flow].packet(quote.header.ttl, match.mark)
+            return outlet, match, quotes.quoted(sent, quote, quotes.labels(message))
 
         return meaning
 
     def _transport(self, heard: Heard) -> _Meant:
         outlet = self._outlets.get(heard.address)
         match = outlet.register.answer(heard.data) if outlet else None
-        return (outlet, match) if outlet and match else None
+        return (outlet, match, None) if outlet and match else None
 
 
 def now_ns() -> int:

@@ -40,6 +40,8 @@ def traceroute(
     timeout_s: float = 1.0,
     runs: int = 1,
     source_port: int | None = None,
+    dscp: int = 0,
+    ecn: int = 0,
     packets_per_s: int = pace.PER_SECOND,
     resolve: bool = False,
     netns: namespaces.NetNs = None,
@@ -74,6 +76,9 @@ def traceroute(
         How often to repeat the whole trace, with the same flow.
     source_port
         The flow's source port; the same ports take the same way through a load balancer again.
+    dscp, ecn
+        The service class of the probes, 0 to 63 (46 is that of voice), and their ECN bits, 0 to 3.
+        `quoted_dscp` and `quoted_ecn` tell where they are rewritten.
     packets_per_s
         The most packets that are sent in any second, 1 to 100,000. Linux routers send 1000 ICMP errors in a
         second at most.
@@ -124,6 +129,7 @@ def traceroute(
         protocol=protocol,
         port=port,
         source_port=source_port,
+        tos=_tos(dscp, ecn),
         first_ttl=first_ttl,
         max_ttl=max_ttl,
         queries=queries,
@@ -155,6 +161,8 @@ def trace_many(
     timeout_s: float = 1.0,
     runs: int = 1,
     source_port: int | None = None,
+    dscp: int = 0,
+    ecn: int = 0,
     packets_per_s: int = _MANY_PER_S,
     resolve: bool = False,
     netns: namespaces.NetNs = None,
@@ -175,7 +183,8 @@ def trace_many(
         The most packets that are sent to all of them in any second, 1 to 100,000.
     progress
         Whether to show a progress bar over the targets and runs.
-    protocol, port, family, first_ttl, max_ttl, queries, timeout_s, runs, source_port, resolve, netns, stop
+    protocol, port, family, first_ttl, max_ttl, queries, timeout_s, runs, source_port, dscp, ecn, resolve,
+    netns, stop
         As in `netlab.traceroute`.
 
     Returns
@@ -202,6 +211,7 @@ def trace_many(
         protocol=protocol,
         port=port,
         source_port=source_port,
+        tos=_tos(dscp, ecn),
         first_ttl=first_ttl,
         max_ttl=max_ttl,
         queries=queries,
@@ -227,6 +237,7 @@ def _request(
     protocol: str,
     port: int | None,
     source_port: int | None,
+    tos: int,
     first_ttl: int,
     max_ttl: int,
     queries: int,
@@ -243,6 +254,7 @@ def _request(
         protocol=kind,
         port=port,
         source_port=source_port,
+        tos=tos,
         plan=Plan(
             first_ttl=checks.whole("first_ttl", first_ttl, 1, checks.whole("max_ttl", max_ttl, 1, 255)),
             max_ttl=max_ttl,
@@ -253,6 +265,10 @@ def _request(
         packets_per_s=checks.whole("packets_per_s", packets_per_s, 1, _MOST_PER_S),
         netns=netns,
     )
+
+
+def _tos(dscp: int, ecn: int) -> int:
+    return checks.whole("dscp", dscp, 0, 63) << 2 | checks.whole("ecn", ecn, 0, 3)
 
 
 def _ports(kind: Protocol, port: int | None, source_port: int | None) -> tuple[int, int | None]:

@@ -34,6 +34,7 @@ class Request:
     runs: int
     packets_per_s: int
     netns: NetNs
+    tos: int = 0
 
 
 class Trail:
@@ -105,6 +106,7 @@ def trace(
         source_port=request.source_port,
         vary=Vary.SOURCE_PORT,
         netns=request.netns,
+        tos=request.tos,
     ) as station:
         trails = _Trails(request, station, on_run)
         found = [(name, choice, trails.add(choice)) for name, choice in chosen]
@@ -183,6 +185,7 @@ def _traced(name: str, choice: _Choice, trail: Trail | NetlabError, ways: Iterat
         name=name,
         target=choice[0],
         origin=way,
+        tos=trail.outlet.tos,
         ports=trail.outlet.ports,
         runs=trail.runs,
         error=trail.error,
