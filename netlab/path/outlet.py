@@ -54,8 +54,8 @@ class Outlet:
         self.register.add(flow)
         return flow
 
-    def send(self, flow: int, ttl: int, mark: int) -> int:
-        """Send a probe; return the wall-clock time just before it left.
+    def send(self, flow: int, ttl: int, mark: int, *, size_bytes: int = 0) -> int:
+        """Send a probe, of a given size if that matters; return the wall-clock time just before it left.
 
         Raises
         ------
@@ -63,7 +63,7 @@ class Outlet:
             If the kernel does not let it out, because the route is gone or a local firewall rule drops it, or
             if there is no port for the flow.
         """
-        packet = self.flow(flow).packet(ttl, mark)
+        packet = self.flow(flow).packet(ttl, mark, size_bytes=size_bytes)
         self.register.sent(flow, mark)
         self.departures.pop((flow, mark), None)
         try:

@@ -15,23 +15,28 @@ _IDENTIFIER_AT = {ip.ICMP: 4, ip.ICMPV6: 4}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quoted:
-    """A probe as it arrived where it ended: `changed` names what was rewritten on the way there."""
+    """A probe as it arrived where it ended: `changed` names what was rewritten on the way there.
+
+    `mtu_bytes` is that of the next link, where the probe was too big for it and the router says so.
+    """
 
     ttl: int
     tos: int
     changed: tuple[str, ...]
     labels: tuple[Label, ...]
+    mtu_bytes: int | None = None
 
 
-def quoted(packet: bytes, quote: icmp.Quote, labels: Sequence[Label]) -> Quoted:
-    """Return what *quote* shows of the probe that was sent as *packet*."""
+def quoted(packet: bytes, quote: icmp.Quote, message: icmp.Message) -> Quoted:
+    """Return what *message* and its *quote* show of the probe that was sent as *packet*."""
     sent, transport = ip.decode(packet)
     header = quote.header
     return Quoted(
         ttl=header.ttl,
         tos=header.tos if isinstance(header, ip.IPv4) else header.traffic_class,
         changed=tuple(_changed(sent, transport, quote)),
-        labels=tuple(labels),
+        labels=tuple(labels(message)),
+        mtu_bytes=mtu_bytes(message),
     )
 
 
@@ -64,6 +69,15 @@ def labels(message: icmp.Message) -> list[Label]:
     except DecodeError:
         return []
     return extensions.decode_labels(objects)
+
+
+def mtu_bytes(message: icmp.Message) -> int | None:
+    """Return the MTU that *message* tells; routers from before RFC 1191 tell 0, which is nothing."""
+    if message.error is icmp.Error.FRAGMENTATION_NEEDED:
+        return int.from_bytes(message.rest[2:], "big") or None
+    if message.error is icmp.Error.PACKET_TOO_BIG:
+        return int.from_bytes(message.rest, "big") or None
+    return None
 
 
 def as_text(stack: Sequence[Label]) -> str | None:

@@ -208,7 +208,7 @@ class Station(contextlib.AbstractContextManager["Station"]):
             if outlet is None or match is None or match.mark is None:
                 return None
             sent = outlet.register.flows[match.flow].packet(quote.header.ttl, match.mark)
-            return outlet, match, quotes.quoted(sent, quote, quotes.labels(message))
+            return outlet, match, quotes.quoted(sent, quote, message)
 
         return meaning
 

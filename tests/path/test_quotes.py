@@ -113,7 +113,7 @@ SENT1 = bytes(inet.IP(src="10.0.0.1", dst="10.0.0.2", id=7) / inet.ICMP(id=3, se
     ],
 )
 def test_what_a_router_saw_otherwise_is_named(sent: bytes, change: dict[str, Any], found: tuple[str]) -> None:
-    quoted = quotes.quoted(sent, icmp.quote(error(changed(sent, **change))), [])
+    quoted = seen(sent, changed(sent, **change))
 
     assert quoted.changed == found
 
@@ -121,7 +121,7 @@ def test_what_a_router_saw_otherwise_is_named(sent: bytes, change: dict[str, Any
 def test_what_the_quote_does_not_show_is_not_said_to_have_changed() -> None:
     short = changed(SENT6, src="fd::3")[: 40 + 8]  # a TCP checksum is further back
 
-    assert quotes.quoted(SENT6, icmp.quote(error(short)), []).changed == ("source",)
+    assert seen(SENT6, short).changed == ("source",)
 
 
 def test_damaged_extensions_have_no_labels() -> None:
@@ -132,6 +132,24 @@ def test_damaged_extensions_have_no_labels() -> None:
     assert quotes.labels(whole) == [Label(5)]
     assert quotes.labels(broken) == []
     assert quotes.labels(message) == []
+
+
+@pytest.mark.parametrize("family", [4, 6])
+@pytest.mark.parametrize(("told", "mtu_bytes"), [(1400, 1400), (0, None)])
+def test_the_mtu_of_the_next_link_is_what_the_router_says(
+    family: int, told: int, mtu_bytes: int | None
+) -> None:
+    what = icmp.Error.FRAGMENTATION_NEEDED if family == 4 else icmp.Error.PACKET_TOO_BIG
+    sent = SENT4 if family == 4 else SENT6
+    message = icmp.error(family, what, sent, mtu_bytes=told)
+
+    assert quotes.quoted(sent, icmp.quote(message), message).mtu_bytes == mtu_bytes
+    assert seen(sent, sent).mtu_bytes is None
+
+
+def seen(sent: bytes, arrived: bytes) -> quotes.Quoted:
+    message = error(arrived)
+    return quotes.quoted(sent, icmp.quote(message), message)
 
 
 def changed(packet: bytes, **fields: Any) -> bytes:
