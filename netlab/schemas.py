@@ -349,6 +349,25 @@ HOPS = Schema(
     ),
 )
 
+PATH_MTU = Schema(
+    "path_mtu",
+    (
+        Column("trace", _TEXT, "id of the call that made the row"),
+        Column("host", _TEXT, "name of the host that probed"),
+        Column("netns", _INTEGER, "inode of the network namespace it probed from"),
+        Column("source_address", _TEXT, "source address of the probes"),
+        Column("target", _TEXT, "what was asked for"),
+        Column("target_address", _TEXT, "the address that was probed"),
+        Column("family", _INTEGER, "4 or 6"),
+        Column("protocol", _CATEGORY, "udp or icmp"),
+        Column("mtu_bytes", _INTEGER, "largest packet, with its IP header, that passes", "bytes"),
+        Column("ttl", _INTEGER, "hop before the limit, 0 for this host; missing where that cannot be told"),
+        Column("address", _TEXT, "that hop's address, or who told the limit"),
+        Column("told", _CATEGORY, "fragmentation-needed, packet-too-big; silent (a hole); interface (own)"),
+        Column("at", _TIME, "when the way was tried"),
+    ),
+)
+
 PATH_METRICS = Schema(
     "path_metrics",
     (
@@ -561,6 +580,7 @@ ALL = {
         GATEWAY,
         EXPLANATION,
         HOPS,
+        PATH_MTU,
         PATH_METRICS,
         HOP_STATS,
         PATH_RUNS,

@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from netlab.path.outlet import Outlet
 
 _ERRORS = {4: socket.IPPROTO_ICMP, 6: socket.IPPROTO_ICMPV6}
+# From linux/in.h and linux/in6.h; Python's socket module lacks them. What the kernel remembers of path MTUs
+# does not hold back a probe of a size: that is what it is to find out.
+_MTU_DISCOVER = {4: (socket.IPPROTO_IP, 10), 6: (socket.IPPROTO_IPV6, 23)}
+_PROBE = 3
 _ANSWERS = {Protocol.UDP: socket.IPPROTO_UDP, Protocol.TCP: socket.IPPROTO_TCP}
 
 # The outlet that an answer is for, what it says, and what it shows of the probe.
@@ -92,7 +96,9 @@ class Station(contextlib.AbstractContextManager["Station"]):
             self._selector = resources.enter_context(selectors.DefaultSelector())
             self._held = resources.enter_context(contextlib.ExitStack())
             for family in families:
-                self._senders[family] = Sender(resources.enter_context(_raw(family, socket.IPPROTO_RAW)))
+                sending = resources.enter_context(_raw(family, socket.IPPROTO_RAW))
+                sending.setsockopt(*_MTU_DISCOVER[family], _PROBE)
+                self._senders[family] = Sender(sending)
                 errors = resources.enter_context(_raw(family, _ERRORS[family]))
                 if protocol is Protocol.ICMP:
                     self._listen(Ear(errors, filters.echoes(family, self.identifier)), self._error_of(family))
