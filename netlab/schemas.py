@@ -322,12 +322,21 @@ HOPS = Schema(
         Column("method", _CATEGORY, "how it was probed: raw"),
         Column("error", _TEXT, "why this target could not be probed; such a row has no probe"),
         Column("reply_ttl", _INTEGER, "TTL of the answer when it arrived"),
-        Column("reply_id", _INTEGER, "IPv4 identification of the answer; some routers count with it"),
+        Column(
+            "return_hops", _INTEGER, "how many hops away the answer started, if with a TTL of 64, 128 or 255"
+        ),
+        Column("dscp", _INTEGER, "service class that the probe left with"),
+        Column("ecn", _INTEGER, "ECN bits that the probe left with"),
+        Column("quoted_ttl", _INTEGER, "TTL of the probe where it ended; this and the next four as quoted"),
+        Column("quoted_dscp", _INTEGER, "its service class there"),
+        Column("quoted_ecn", _INTEGER, "its ECN bits there"),
         Column(
             "rewritten",
             _TEXT,
-            "fields of the quoted probe that are not as sent (source, source-port, checksum …); empty: none",
+            "what of it had changed: source, source port, identifier, checksum, id, flow label; or nothing",
         ),
+        Column("mpls", _TEXT, "labels it arrived under, outermost first, as L=label,E=class,S=last,T=TTL/…"),
+        Column("reply_id", _INTEGER, "IPv4 identification of the answer; some routers count with it"),
         Column(
             "clock",
             _CATEGORY,
@@ -337,6 +346,25 @@ HOPS = Schema(
             "asn", _INTEGER, "number of the AS that announces the address, when looked up in a local file"
         ),
         Column("as_name", _TEXT, "that AS's name"),
+    ),
+)
+
+PATH_MTU = Schema(
+    "path_mtu",
+    (
+        Column("trace", _TEXT, "id of the call that made the row"),
+        Column("host", _TEXT, "name of the host that probed"),
+        Column("netns", _INTEGER, "inode of the network namespace it probed from"),
+        Column("source_address", _TEXT, "source address of the probes"),
+        Column("target", _TEXT, "what was asked for"),
+        Column("target_address", _TEXT, "the address that was probed"),
+        Column("family", _INTEGER, "4 or 6"),
+        Column("protocol", _CATEGORY, "udp or icmp"),
+        Column("mtu_bytes", _INTEGER, "largest packet, with its IP header, that passes", "bytes"),
+        Column("ttl", _INTEGER, "hop before the limit, 0 for this host; missing where that cannot be told"),
+        Column("address", _TEXT, "that hop's address, or who told the limit"),
+        Column("told", _CATEGORY, "fragmentation-needed, packet-too-big; silent (a hole); interface (own)"),
+        Column("at", _TIME, "when the way was tried"),
     ),
 )
 
@@ -552,6 +580,7 @@ ALL = {
         GATEWAY,
         EXPLANATION,
         HOPS,
+        PATH_MTU,
         PATH_METRICS,
         HOP_STATS,
         PATH_RUNS,

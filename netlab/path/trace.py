@@ -44,6 +44,8 @@ def traceroute(
     timeout_s: float = 1.0,
     runs: int = 1,
     source_port: int | None = None,
+    dscp: int = 0,
+    ecn: int = 0,
     packets_per_s: int = pace.PER_SECOND,
     resolve: bool = False,
     netns: namespaces.NetNs = None,
@@ -80,6 +82,9 @@ def traceroute(
         How often to repeat the whole trace, with the same flow.
     source_port
         The flow's source port; the same ports take the same way through a load balancer again.
+    dscp, ecn
+        The service class of the probes, 0 to 63 (46 is that of voice), and their ECN bits, 0 to 3.
+        `quoted_dscp` and `quoted_ecn` tell where they are rewritten.
     packets_per_s
         The most packets that are sent in any second, 1 to 100,000. Linux routers send 1000 ICMP errors in a
         second at most.
@@ -130,6 +135,7 @@ def traceroute(
         protocol=protocol,
         port=port,
         source_port=source_port,
+        tos=_tos(dscp, ecn),
         first_ttl=first_ttl,
         max_ttl=max_ttl,
         queries=queries,
@@ -165,6 +171,8 @@ def trace_many(
     timeout_s: float = 1.0,
     runs: int = 1,
     source_port: int | None = None,
+    dscp: int = 0,
+    ecn: int = 0,
     packets_per_s: int = _MANY_PER_S,
     resolve: bool = False,
     netns: namespaces.NetNs = None,
@@ -185,7 +193,8 @@ def trace_many(
         The most packets that are sent to all of them in any second, 1 to 100,000.
     progress
         Whether to show a progress bar over the targets and runs.
-    protocol, port, family, first_ttl, max_ttl, queries, timeout_s, runs, source_port, resolve, netns, stop
+    protocol, port, family, first_ttl, max_ttl, queries, timeout_s, runs, source_port, dscp, ecn, resolve,
+    netns, stop
         As in `netlab.traceroute`.
 
     Returns
@@ -212,6 +221,7 @@ def trace_many(
         protocol=protocol,
         port=port,
         source_port=source_port,
+        tos=_tos(dscp, ecn),
         first_ttl=first_ttl,
         max_ttl=max_ttl,
         queries=queries,
@@ -239,6 +249,7 @@ def request_of(
     protocol: str,
     port: int | None,
     source_port: int | None,
+    tos: int = 0,
     first_ttl: int,
     max_ttl: int,
     queries: int,
@@ -255,6 +266,7 @@ def request_of(
         protocol=kind,
         port=port,
         source_port=source_port,
+        tos=tos,
         plan=Plan(
             first_ttl=checks.whole("first_ttl", first_ttl, 1, checks.whole("max_ttl", max_ttl, 1, 255)),
             max_ttl=max_ttl,
@@ -283,6 +295,10 @@ def _bounded(request: Request) -> None:
         raise BadInput(
             f"{most} probes are more than tcp-sack can send", fix="Give a lower max_ttl, or fewer runs"
         )
+
+
+def _tos(dscp: int, ecn: int) -> int:
+    return checks.whole("dscp", dscp, 0, 63) << 2 | checks.whole("ecn", ecn, 0, 3)
 
 
 def _ports(kind: Protocol, port: int | None, source_port: int | None) -> tuple[int, int | None]:

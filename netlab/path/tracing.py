@@ -37,6 +37,7 @@ class Request:
     runs: int
     packets_per_s: int
     netns: NetNs
+    tos: int = 0
 
 
 class Trail:
@@ -109,6 +110,7 @@ def trace(
         vary=Vary.SOURCE_PORT,
         netns=request.netns,
         patience_s=request.plan.timeout_ns / 10**9,
+        tos=request.tos,
     ) as station:
         trails = _Trails(request, station, on_run)
         found = [(name, choice, trails.add(choice)) for name, choice in chosen]
@@ -190,6 +192,7 @@ def _traced(name: str, choice: _Choice, trail: Trail | NetlabError, ways: Iterat
         name=name,
         target=choice[0],
         origin=way,
+        tos=trail.outlet.tos,
         ports=trail.outlet.ports,
         runs=trail.runs,
         error=trail.error,
