@@ -315,7 +315,7 @@ HOPS = Schema(
         Column("reply", _CATEGORY, "time-exceeded, port-unreachable, syn-ack, rst …; missing = no answer"),
         Column("reached", _FLAG, "the answer came from the destination itself, judged by its type"),
         Column("sent_at", _TIME, "when the probe was sent"),
-        Column("protocol", _CATEGORY, "udp, tcp or icmp"),
+        Column("protocol", _CATEGORY, "udp, tcp, tcp-sack or icmp"),
         Column("family", _INTEGER, "4 or 6"),
         Column("source_port", _INTEGER, "source port of the probe; icmp has none"),
         Column("port", _INTEGER, "destination port of the probe; icmp has none"),

@@ -27,9 +27,9 @@ def account(search: Search) -> Account:
 
     Each of `nodes` has `ttl`, `address`, `next` (addresses), `silent_next`, `tested` (flows that were seen to
     pass it), `balances` ("flow", "packet", "destination", "unknown", or None for a single next hop) and
-    `confidence`, that no other next hop is missing. Each of `links` has `ttl` (of its nearer end), `from`, `to`, `flows` (how
-    many were seen at both ends), `certain` (False if packets of one flow took several ways, so that the two
-    may be on different ones) and `confidence`, that the flows really stay on it.
+    `confidence`, that no other next hop is missing. Each of `links` has `ttl` (of its nearer end), `from`,
+    `to`, `flows` (how many were seen at both ends), `certain` (False if packets of one flow took several
+    ways, so that the two may be on different ones) and `confidence`, that the flows really stay on it.
     """
     chart = search.chart()
     cells = [cell for hop in search.sightings.cells.values() for cell in hop.values()]

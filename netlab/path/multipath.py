@@ -19,13 +19,14 @@ from netlab.path.explorer import Explorer
 from netlab.path.mda import Limits, Search
 from netlab.path.origin import origins
 from netlab.path.outlet import Outlet
-from netlab.path.probes import Vary
+from netlab.path.probes import Protocol, Vary
 from netlab.path.rows import Traced
 from netlab.path.station import Station, now_ns
 from netlab.path.sweep import Sweep
 from netlab.path.trace import frame_of, request_of, stopped_by
 from netlab.path.tracing import Request
 
+_KINDS = [Protocol.UDP, Protocol.TCP, Protocol.ICMP]  # the flows of SACK probes are connections
 _DUBLIN_FLOWS = 20
 _LEAST, _MOST = 0.5, 0.9999  # confidence
 
@@ -86,8 +87,9 @@ def multipath(
     -------
     DataFrame
         One row per probe, as in `netlab.schemas.HOPS`; `flow` tells the flows apart, which are not all probed
-        at all TTLs. The rows of neighbours come last. With "mda", `attrs["multipath"]` is what was found, by node and by link, and how sure it
-        is: see `netlab.path.branches.account`. `netlab.path_graph` draws it with these confidences.
+        at all TTLs. The rows of neighbours come last. With "mda", `attrs["multipath"]` is what was found, by
+        node and by link, and how sure it is: see `netlab.path.branches.account`. `netlab.path_graph` draws it
+        with these confidences.
 
     Raises
     ------
@@ -114,6 +116,7 @@ def multipath(
     [('source', '127.0.0.1')]
     """
     how = How(checks.choice("strategy", strategy, list(How)))
+    checks.choice("protocol", protocol, _KINDS)
     request = request_of(
         protocol=protocol,
         port=port,
@@ -198,7 +201,7 @@ def _explored(
                 outlet.send,
                 number=0,
                 timeout_ns=request.plan.timeout_ns,
-                marks=tracing.marks(),
+                marks=tracing.marks(request),
             )
             for job, outlet in zip(jobs, outlets, strict=True)
         ]

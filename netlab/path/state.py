@@ -7,7 +7,7 @@ from enum import StrEnum
 
 from netlab.wire import icmp
 
-UDP_REPLY, SYN_ACK, RST, ECHO_REPLY = "udp-reply", "syn-ack", "rst", "echo-reply"
+UDP_REPLY, SYN_ACK, RST, ECHO_REPLY, SACK = "udp-reply", "syn-ack", "rst", "echo-reply", "sack"
 
 # Answers that only the destination gives. RFC 792: protocol and port unreachable are "received from a host",
 # the other codes from a gateway. Comparing addresses instead fails under NAT, anycast and multi-homing.
@@ -19,6 +19,7 @@ DESTINATION = frozenset(
         SYN_ACK,
         RST,
         ECHO_REPLY,
+        SACK,
     }
 )
 

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from netlab.errors import CapabilityError, DecodeError
 from netlab.kernel.netns import NetNs, entered
-from netlab.path import filters
+from netlab.path import filters, sack
 from netlab.path.departures import Sender
 from netlab.path.listening import Ear, Heard
 from netlab.path.matching import Match
 from netlab.path.ports import LAST_PORT, Ports, none_left
 from netlab.path.probes import MARKS, Protocol, Vary
+from netlab.path.sack import Handshake
 from netlab.path.state import Answer
 from netlab.path.target import FAMILIES, Target
 from netlab.wire import icmp
@@ -28,9 +29,13 @@ if TYPE_CHECKING:
     from netlab.path.outlet import Outlet
 
 _ERRORS = {4: socket.IPPROTO_ICMP, 6: socket.IPPROTO_ICMPV6}
-_ANSWERS = {Protocol.UDP: socket.IPPROTO_UDP, Protocol.TCP: socket.IPPROTO_TCP}
+_ANSWERS = {
+    Protocol.UDP: socket.IPPROTO_UDP,
+    Protocol.TCP: socket.IPPROTO_TCP,
+    Protocol.SACK: socket.IPPROTO_TCP,
+}
 
-_Meant: TypeAlias = "tuple[Outlet, Match] | None"  # the outlet that an answer is for, and what it says
+_Meant: TypeAlias = "list[tuple[Outlet, Match]]"  # the outlet that an answer is for, and what it says
 _Meaning: TypeAlias = Callable[[Heard], _Meant]
 
 
@@ -53,6 +58,8 @@ class Station(contextlib.AbstractContextManager["Station"]):
         The source port of flow 0, which flow n comes n after; None for ports that the kernel picks.
     vary
         Which port makes another flow. ICMP flows differ in their checksum.
+    patience_s
+        How long a target may take to accept a connection.
 
     Raises
     ------
@@ -69,7 +76,9 @@ class Station(contextlib.AbstractContextManager["Station"]):
         source_port: int | None,
         vary: Vary,
         netns: NetNs,
+        patience_s: float = 1.0,
     ) -> None:
+        self._patience_s = patience_s
         self.protocol = protocol
         self.salt = secrets.randbits(32)
         self.identifier, self.checksum = secrets.randbits(16), 1 + secrets.randbelow(MARKS)
@@ -137,6 +146,20 @@ class Station(contextlib.AbstractContextManager["Station"]):
         self._answers[target.family].narrow(filters.answers(target.family, self._remote, own))
         return found
 
+    def connect(self, target: Target, source: bytes, flow: int) -> Handshake:
+        """Return what the target says when the kernel connects the flow, whose ports are known, to it.
+
+        Raises
+        ------
+        NoSackError
+            If there is no connection, or one without selective acknowledgments.
+        """
+        ports = self._ports[source, target.scope]
+        sock = ports.holder(flow if len(self._remote) == 1 else 0)
+        return sack.connect(
+            sock, target, self._remote[0], self._answers[target.family], timeout_s=self._patience_s
+        )
+
     def send(self, outlet: Outlet, probe: tuple[int, int], packet: bytes) -> int:
         """Send the packet of *probe* (flow, mark); return the wall-clock time just before it left.
 
@@ -154,28 +177,28 @@ class Station(contextlib.AbstractContextManager["Station"]):
         for sender in self._senders.values():
             for (outlet, probe), left_ns in sender.stamps():
                 outlet.departures[probe] = left_ns
-        understood = [
-            self._understood(heard, meaning)
+        return [
+            pair
             for ear, meaning in self._ears.items()
             if ear in ready
             for heard in ear.heard()
+            for pair in self._understood(heard, meaning)
         ]
-        return [pair for pair in understood if pair is not None]
 
     def _listen(self, ear: Ear, meaning: _Meaning) -> None:
         self._ears[ear] = meaning
         self._selector.register(ear, selectors.EVENT_READ)
 
-    def _understood(self, heard: Heard, meaning: _Meaning) -> tuple[Outlet, Answer] | None:
+    def _understood(self, heard: Heard, meaning: _Meaning) -> list[tuple[Outlet, Answer]]:
         try:
             found = meaning(heard)
         except DecodeError:
             self.unreadable += 1
-            return None
-        if found is None:
-            return None
-        outlet, match = found
-        answer = Answer(
+            return []
+        return [(outlet, self._answer(heard, outlet, match)) for outlet, match in found]
+
+    def _answer(self, heard: Heard, outlet: Outlet, match: Match) -> Answer:
+        return Answer(
             flow=match.flow,
             mark=match.mark,
             address=heard.address,
@@ -187,7 +210,6 @@ class Station(contextlib.AbstractContextManager["Station"]):
             stamp_ns=heard.stamp_ns,
             received_ns=heard.received_ns,
         )
-        return outlet, answer
 
     def _error_of(self, family: int) -> _Meaning:
         def meaning(heard: Heard) -> _Meant:
@@ -195,18 +217,17 @@ class Station(contextlib.AbstractContextManager["Station"]):
             if message.type == icmp.ECHO_REPLY[family]:
                 return self._transport(heard)
             if message.error is None:
-                return None
+                return []
             quote = icmp.quote(message)
             outlet = self._outlets.get(socket.inet_ntop(FAMILIES[family], quote.header.destination))
             match = outlet.register.error(message.error, quote) if outlet else None
-            return (outlet, match) if outlet and match else None
+            return [(outlet, match)] if outlet and match else []
 
         return meaning
 
     def _transport(self, heard: Heard) -> _Meant:
         outlet = self._outlets.get(heard.address)
-        match = outlet.register.answer(heard.data) if outlet else None
-        return (outlet, match) if outlet and match else None
+        return [(outlet, match) for match in outlet.register.answers(heard.data)] if outlet else []
 
 
 def now_ns() -> int:

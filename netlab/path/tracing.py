@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import itertools
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from netlab.errors import NetlabError
 from netlab.frames import Gap, Missing
 from netlab.kernel.netns import NetNs
-from netlab.path import loop
+from netlab.path import loop, sack
 from netlab.path.engine import Plan, Prober
 from netlab.path.origin import Origin, origins
 from netlab.path.outlet import Outlet
@@ -21,6 +22,8 @@ from netlab.path.rows import Traced
 from netlab.path.state import Answer, Run
 from netlab.path.station import Station, now_ns
 from netlab.path.target import Target, routed
+
+_Choice: TypeAlias = tuple[Target, bytes] | NetlabError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,22 +101,31 @@ def trace(
     if not good:
         return [_failed(name, choice) for name, choice in chosen if isinstance(choice, NetlabError)], []
     ways = iter(origins(good, request.netns))
+    return _over_station(request, chosen, ways, {target.family for target, _ in good}, stopped, on_run)
+
+
+def _over_station(
+    request: Request,
+    chosen: Sequence[tuple[str, _Choice]],
+    ways: Iterator[Origin],
+    families: Collection[int],
+    stopped: Callable[[], bool] | None,
+    on_run: Callable[[], object],
+) -> tuple[list[Traced], list[Missing]]:
     with Station(
         request.protocol,
-        {target.family for target, _ in good},
+        families,
         port=request.port,
         source_port=request.source_port,
         vary=Vary.SOURCE_PORT,
         netns=request.netns,
+        patience_s=request.plan.timeout_ns / 10**9,
     ) as station:
         trails = _Trails(request, station, on_run)
         found = [(name, choice, trails.add(choice)) for name, choice in chosen]
         trails.drive(stopped)
     missing = [*losses(station), *trails.unbegun()]
     return [_traced(name, choice, trail, ways) for name, choice, trail in found], missing
-
-
-_Choice = tuple[Target, bytes] | NetlabError
 
 
 def _chosen(addresses: Sequence[Target] | NetlabError, netns: NetNs) -> _Choice:
@@ -142,7 +154,7 @@ class _Trails:
         target, source = choice
         try:
             if target.address not in self._outlets:
-                self._outlets[target.address] = Outlet(self._station, target, source), marks()
+                self._outlets[target.address] = Outlet(self._station, target, source), marks(self._request)
         except NetlabError as error:
             return error
         outlet, numbers = self._outlets[target.address]
@@ -166,8 +178,12 @@ class _Trails:
         return [(self._places[id(outlet)], answer) for outlet, answer in self._station.receive(wait_ns)]
 
 
-def marks() -> Iterator[int]:
-    """Yield the numbers of probes, from anywhere on and round and round."""
+def marks(request: Request) -> Iterator[int]:
+    """Yield the numbers of probes: from anywhere on and round and round, or as many as there are."""
+    if request.protocol is Protocol.SACK:
+        return iter(
+            range(1, sack.MARKS + 1)
+        )  # `_bounded` in `netlab.path.trace` sees to it that they suffice
     # Going on with the marks from run to run keeps an answer that comes a run late from fitting anything;
     # starting anywhere does the same for the next trace from this port.
     start = random.randrange(MARKS)  # noqa: S311 - no secret
