@@ -145,10 +145,7 @@ class _Trails:
         target, source = choice
         try:
             if target.address not in self._outlets:
-                self._outlets[target.address] = (
-                    Outlet(self._station, target, source),
-                    marks(self._request.protocol),
-                )
+                self._outlets[target.address] = Outlet(self._station, target, source), marks(self._request)
         except NetlabError as error:
             return error
         outlet, numbers = self._outlets[target.address]
@@ -172,9 +169,9 @@ class _Trails:
         return [(self._places[id(outlet)], answer) for outlet, answer in self._station.receive(wait_ns)]
 
 
-def marks(protocol: Protocol) -> Iterator[int]:
-    """Yield the numbers of probes, from anywhere on and round and round; those of SACK only once."""
-    if protocol is Protocol.SACK:
+def marks(request: Request) -> Iterator[int]:
+    """Yield the numbers of probes: from anywhere on and round and round, or as many as there are."""
+    if request.protocol is Protocol.SACK:
         return iter(range(1, sack.MARKS + 1))  # `_bounded` in `netlab.path.trace` sees that they suffice
     # Going on with the marks from run to run keeps an answer that comes a run late from fitting anything;
     # starting anywhere does the same for the next trace from this port.
