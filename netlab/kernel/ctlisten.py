@@ -161,6 +161,11 @@ class Listener:
             self._stale_since = time.monotonic()
         return messages
 
+    def taken(self) -> list[Heard]:
+        """Return what was heard since the last call, and let go of it."""
+        heard, self.heard, self.kept_bytes = self.heard, [], 0
+        return heard
+
     def _count_lost(self) -> None:
         said = self._kernel.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMINFO.size)
         self.lost = _MEMINFO.unpack(said)[-1]

@@ -7,13 +7,14 @@ import threading
 
 from netlab import checks
 from netlab.errors import BadInput, CapabilityError
-from netlab.kernel import capabilities, spaces
+from netlab.kernel import capabilities, netns as namespaces, spaces
 from netlab.kernel.bpf import load_bcc
 from netlab.tracer.excludes import Excluded
 from netlab.tracer.filters import Addresses, Filter, Names, Pids, Ports, Spaces
 from netlab.tracer.life import Options
 from netlab.tracer.limits import Limits
 from netlab.tracer.session import Capture
+from netlab.tracer.translations import host_of
 
 _MODES = ("ebpf", "poll")
 _CHANGE_PAGES = 4096  # 16 MiB hold some 260,000 state changes
@@ -37,6 +38,7 @@ def capture(
     backfill: bool = True,
     events: bool = False,
     drops: bool = False,
+    nat: bool | namespaces.NetNs = True,
     cost: bool = False,
     client_expiry_s: float = 120.0,
     poll_every_s: float = 0.5,
@@ -44,6 +46,7 @@ def capture(
     max_closed: int = 1_000_000,
     max_processes: int = 16_384,
     max_drops: int = 16_384,
+    max_nat: int = 1_000_000,
 ) -> Capture:
     """Follow TCP connection attempts and UDP flows, over IPv4 and IPv6, in every network namespace here.
 
@@ -147,6 +150,9 @@ def capture(
     checks.whole("max_processes", max_processes, 1, 1 << 20)
     checks.positive("poll_every_s", poll_every_s, unit="seconds", most=threading.TIMEOUT_MAX)
     checks.whole("max_drops", max_drops, 1, 1 << 24)
+    checks.whole("max_nat", max_nat, 1, 1 << 30)
+    if nat is None:
+        raise BadInput("nat is None", fix="True and False are possible, and a network namespace")
     if checks.choice("mode", mode, _MODES) == "poll":
         _refuse_with_poll(events=events, drops=drops, cost=cost)
     else:
@@ -157,6 +163,7 @@ def capture(
         max_closed=max_closed,
         max_processes=max_processes,
         max_drops=max_drops,
+        max_nat=max_nat,
         change_pages=_CHANGE_PAGES if events else 1,
     )
     return Capture(
@@ -171,6 +178,7 @@ def capture(
             client_expiry_s=client_expiry_s,
             mode=mode,
             poll_every_s=poll_every_s,
+            nat=host_of(nat),
         )
     )
 

@@ -1,0 +1,40 @@
+"""Records told apart by some of their fields: the bytes of those fields as one Arrow column."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+_NOWHERE = -1
+
+
+def packed(records: npt.NDArray[np.void], fields: Mapping[str, str] | Sequence[str]) -> pa.Array:
+    """Return the bytes of *fields* of each record side by side.
+
+    Records of two kinds compare if the fields have the same types in the same order; a mapping gives the
+    names that another kind has for them as its keys.
+    """
+    names = list(fields.values()) if isinstance(fields, Mapping) else list(fields)
+    layout = np.dtype([(name, records.dtype[name]) for name in names])
+    key = np.empty(len(records), layout)
+    for name in names:
+        key[name] = records[name]
+    return pa.FixedSizeBinaryArray.from_buffers(
+        pa.binary(layout.itemsize), len(key), [None, pa.py_buffer(key.view(np.uint8))]
+    )
+
+
+def numbered(keys: pa.Array) -> tuple[npt.NDArray[np.int64], pa.Array]:
+    """Return a number for each key, the same for the same, and the distinct keys by number."""
+    encoded = keys.dictionary_encode()
+    return encoded.indices.to_numpy().astype(np.int64), encoded.dictionary
+
+
+def places(keys: pa.Array, among: pa.Array) -> npt.NDArray[np.int64]:
+    """Return where each key is *among* distinct ones, -1 where it is not."""
+    found = pc.index_in(keys, value_set=among).fill_null(_NOWHERE)
+    return np.asarray(found.to_numpy(), np.int64)
