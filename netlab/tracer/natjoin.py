@@ -34,7 +34,7 @@ _SIDES = [
     (["src", "sport", "dst", "dport"], ["reply_dst", "reply_dport", "reply_src", "reply_sport"]),
     (["reply_src", "reply_sport", "reply_dst", "reply_dport"], ["dst", "dport", "src", "sport"]),
 ]
-_EARLY_NS = 1_000_000_000  # an entry is made when the first packet leaves, which may be seen before or after
+_EARLY_NS = 10_000_000  # an entry is made when the first packet leaves, which may be just before it is seen
 _NOTHING = -1
 
 Numbers = npt.NDArray[np.int64]
@@ -171,15 +171,17 @@ def _owners(codes: Numbers, times: Times, sides: _Sides) -> tuple[Numbers, Flags
     )
     first = np.searchsorted(ends, since)
     last = np.searchsorted(np.maximum.accumulate(begins), until, side="right") - 1
-    last = np.maximum(first, last)
-    group = np.cumsum(np.concatenate([[0], sides.codes[1:] != sides.codes[:-1]]))
-    number = np.arange(len(first))
-    apart = group * (len(first) + 1) - number  # counting off begins anew in each group
-    counted = np.maximum.accumulate(first + apart) - apart
-    owners = np.maximum.accumulate(np.minimum(last, counted))
     somebody = first < len(codes)
     somebody[somebody] = codes[first[somebody]] == sides.codes[somebody]
-    return np.where(somebody, owners, _NOTHING), first == last
+    # Others were there before the attempt, which found them or not.
+    own = somebody & (last >= first)
+    own[own] = sides.entries["ended_until_ns"][own] >= times.opened_ns[first[own]]
+    last = np.maximum(first, last)
+    group = np.cumsum(np.concatenate([[0], sides.codes[1:] != sides.codes[:-1]])[: len(own)])
+    apart = group * (len(own) + 1) - np.cumsum(own)  # counting off begins anew in each group
+    counted = np.maximum.accumulate(first - ~own + apart) - apart
+    owners = np.maximum.accumulate(np.clip(counted, first, last))
+    return np.where(somebody, owners, _NOTHING), ~own | (first == last)
 
 
 def _in_line(*moments: tuple[Numbers, Numbers]) -> list[Numbers]:
