@@ -61,7 +61,7 @@ class Found:
 
     tuples: Tuples  # as they are beyond the translation, or as they were
     translated: Flags
-    doubtful: Flags  # the translation may be that of the attempt before or after
+    doubtful: Flags  # the attempt before or after may have made the entry
     contested: Flags  # entries of several zones say different things: none was taken
 
 
@@ -82,11 +82,10 @@ def beyond(tuples: Tuples, times: Times, entries: Entries) -> Found:
         differs = known[hit] & (after != found.tuples[hit])
         found.contested[hit[differs]] = True
         found.tuples[hit] = after
-        found.doubtful[hit] |= doubtful[place != _NOTHING]
+        found.doubtful[rows] |= doubtful
         known[hit] = True
     found.tuples[found.contested] = tuples[found.contested]
     found.translated[:] = found.tuples != tuples
-    found.doubtful[:] &= found.translated
     return found
 
 
@@ -137,7 +136,7 @@ def _matched(codes: Numbers, times: Times, sides: _Sides) -> tuple[Numbers, Flag
     place, doubtful = np.full(len(codes), _NOTHING), np.zeros(len(codes), bool)
     order = np.lexsort((times.opened_ns, times.closed_ns, codes))
     codes, times = codes[order], times.where(order)
-    owners, sure = _owners(codes, times, sides)
+    owners, first, last = _owners(codes, times, sides)
     owned = np.flatnonzero(owners != _NOTHING)  # the others were made when every attempt was over
     if not len(owned):
         return place, doubtful
@@ -149,14 +148,15 @@ def _matched(codes: Numbers, times: Times, sides: _Sides) -> tuple[Numbers, Flag
     there = np.where(
         begun_with, ended["ended_until_ns"] >= times.opened_ns, ended["ended_since_ns"] > times.opened_ns
     )
-    taken = there & (newest >= 0) & (sides.codes[entry] == codes)
+    same = (newest >= 0) & (sides.codes[entry] == codes)
+    taken = there & same
     place[order[taken]] = entry[taken]
-    doubtful[order[taken]] = ~sure[entry[taken]]
+    doubtful[order] = same & (first[entry] < last[entry]) & (attempts <= last[entry])
     return place, doubtful
 
 
-def _owners(codes: Numbers, times: Times, sides: _Sides) -> tuple[Numbers, Flags]:
-    """Return the attempt that made each entry, by its place, and whether no other can have.
+def _owners(codes: Numbers, times: Times, sides: _Sides) -> tuple[Numbers, Numbers, Numbers]:
+    """Return the attempt that made each entry, by its place, and the first and the last that can have.
 
     The attempts are in the order of codes and ends, the entries in that of codes and arrival.
     """
@@ -181,7 +181,7 @@ def _owners(codes: Numbers, times: Times, sides: _Sides) -> tuple[Numbers, Flags
     apart = group * (len(own) + 1) - np.cumsum(own)  # counting off begins anew in each group
     counted = np.maximum.accumulate(first - ~own + apart) - apart
     owners = np.maximum.accumulate(np.clip(counted, first, last))
-    return np.where(somebody, owners, _NOTHING), ~own | (first == last)
+    return np.where(somebody, owners, _NOTHING), first, np.where(own, last, first)
 
 
 def _in_line(*moments: tuple[Numbers, Numbers]) -> list[Numbers]:

@@ -42,7 +42,8 @@ _LATE = (
     f"{LOOK_AROUND_S:g} s later: of entries from before only those that were still there are known"
 )
 _DOUBTFUL = (
-    "their tuple was used again within moments: the translation may be that of the attempt before or after"
+    "their tuple was used again within moments: the translation may be that of the attempt before or after, "
+    "which then may lack it"
 )
 _CONTESTED = "conntrack has their tuple in several zones, translated in different ways"
 
