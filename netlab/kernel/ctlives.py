@@ -142,6 +142,12 @@ class Lives:
             self.dropped += kept - self._most
 
 
+def listed(inode: int, dump: netlink.Dump) -> Entries:
+    """Return the entries that a dump of a namespace listed, as living now."""
+    nothing = np.zeros(len(dump), np.int64)
+    return lives(messages(inode, [Heard(dump, nothing, 0, found=True, first=True, since_ns=0, until_ns=0)]))
+
+
 def messages(inode: int, heard: Sequence[Heard]) -> Entries:
     """Return what was heard in a namespace, one record for each message about TCP or UDP.
 

@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from netlab.closing import Closes
-from netlab.errors import NetlabError
+from netlab.errors import CaptureError, NetlabError
 from netlab.kernel import netns as namespaces
 from netlab.kernel.ctlisten import Group, Listener
 from netlab.kernel.manymsg import Receiver
@@ -136,6 +136,9 @@ class Watch(Closes):
                 self._look_around()
         except NetlabError as error:
             self._failure = error
+            return
+        except OSError as error:
+            self._failure = CaptureError(f"listening for conntrack entries ended: {error}")
             return
         self._wake.wait(_DRAIN_S)
         self._wake.clear()

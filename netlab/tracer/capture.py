@@ -151,8 +151,6 @@ def capture(
     checks.positive("poll_every_s", poll_every_s, unit="seconds", most=threading.TIMEOUT_MAX)
     checks.whole("max_drops", max_drops, 1, 1 << 24)
     checks.whole("max_nat", max_nat, 1, 1 << 30)
-    if nat is None:
-        raise BadInput("nat is None", fix="True and False are possible, and a network namespace")
     if checks.choice("mode", mode, _MODES) == "poll":
         _refuse_with_poll(events=events, drops=drops, cost=cost)
     else:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from netlab import addresses
-from netlab.errors import NetlabError
+from netlab.errors import BadInput, NetlabError
 from netlab.frames import Gap, Missing
-from netlab.kernel import capabilities, clock, ctlives, netns as namespaces
+from netlab.kernel import capabilities, clock, conntrack, ctlives, netlink, netns as namespaces, spaces
 from netlab.kernel.ctlisten import Group, Listener
 from netlab.kernel.ctlives import Entries, Flags, Lives
+from netlab.kernel.ctwanted import Wanted
 from netlab.kernel.ctwatch import LOOK_AROUND_S, Watch
 from netlab.tracer import natjoin
 from netlab.tracer.layout import Direction
@@ -32,7 +34,7 @@ _LOOPBACK6 = np.frombuffer(bytes(15) + b"\x01", np.uint8)
 _ADDRESSES, _PORTS = ("local_address", "remote_address"), ("local_port", "remote_port")
 _WHAT = "nat_*"
 
-_NOT_ASKED = Missing(_WHAT, Gap.UNAVAILABLE, None, "netlab.capture(nat=True) looks translations up")
+_NOT_ASKED = "{}(nat=True) looks translations up"
 _SILENT = (
     "net.netfilter.nf_conntrack_events is 0 in so many network namespaces: only entries that were there when "
     "netlab looked are known. Run there: sysctl -w net.netfilter.nf_conntrack_events=1"
@@ -112,13 +114,19 @@ class Known:
 
 
 def _tuples(attempts: Attempts) -> Tuples:
-    tuples = np.empty(len(attempts), natjoin.TUPLE)
-    for name in ("netns", "protocol", *_PORTS):
-        tuples[name] = attempts[name]
-    four = attempts["family"] == _AF_INET
+    return tuples_of(attempts, attempts["protocol"], attempts["netns"])
+
+
+def tuples_of(ends: npt.NDArray[np.void], protocol: npt.NDArray[Any], netns: npt.NDArray[Any]) -> Tuples:
+    """Return the tuples of records with addresses, ports and a family; IPv4 fills the first four bytes."""
+    tuples = np.empty(len(ends), natjoin.TUPLE)
+    tuples["protocol"], tuples["netns"] = protocol, netns
+    four = ends["family"] == _AF_INET
+    for name in _PORTS:
+        tuples[name] = ends[name]
     for name in _ADDRESSES:
-        tuples[name] = attempts[name]
-        tuples[name][four] = ctlives.mapped(attempts[name][four, :4])
+        tuples[name] = ends[name]
+        tuples[name][four] = ctlives.mapped(ends[name][four, :4])
     return tuples
 
 
@@ -147,19 +155,17 @@ class Translations(Watch):
     def __init__(self, host: Host, wanted: Collection[int], most: int) -> None:
         self._host, self._wanted, self._most = host, frozenset(wanted), most
         self._lives = Lives(most)
-        self._interrupted = False
         super().__init__(self._namespaces, again=True, groups=Group.NEW | Group.DESTROY)
 
     def now(self) -> Known:
         """Return what is known of everything that happened until now; after the end, until then."""
+        gaps = []
         try:
             self._catch_up(settle=True)
-            entries = (
-                self._lives.all() if self._stop.is_set() else self._thread.submit(self._lives.all).result()
-            )
         except NetlabError as error:
-            return Known.nothing(Missing(_WHAT, Gap.INCOMPLETE, None, str(error)))
-        return Known(entries, self._host.inode, self._gaps())
+            gaps.append(Missing(_WHAT, Gap.INCOMPLETE, None, str(error)))
+        entries = self._lives.all() if self._stop.is_set() else self._thread.submit(self._lives.all).result()
+        return Known(entries, self._host.inode, [*gaps, *self._gaps()])
 
     def _gaps(self) -> list[Missing]:
         listeners = self._all()
@@ -231,7 +237,7 @@ class NoTranslations:
 def begin(host: Host | None, wanted: Collection[int], most: int) -> Translations | NoTranslations:
     """Follow translations where that is asked for and possible."""
     if host is None:
-        return NoTranslations(_NOT_ASKED)
+        return NoTranslations(Missing(_WHAT, Gap.UNAVAILABLE, None, _NOT_ASKED.format("netlab.capture")))
     try:
         capabilities.require("CAP_NET_ADMIN", doing="look translations up")
         return Translations(host, wanted, most)
@@ -239,10 +245,44 @@ def begin(host: Host | None, wanted: Collection[int], most: int) -> Translations
         return NoTranslations(Missing(_WHAT, Gap.UNAVAILABLE, None, str(error)))
 
 
+def of_open(host: Host | None, tuples: Tuples) -> Translated:
+    """Return the translations of sockets that are open now, by a dump of their namespaces and the host's."""
+    if host is None:
+        detail = _NOT_ASKED.format("netlab.connections")
+        return Translated({}, [Missing(_WHAT, Gap.UNAVAILABLE, None, detail)])
+    if not _CONNTRACK.exists():
+        return Translated({}, [])
+    everything = np.full(len(tuples), ctlives.NEVER)
+    times = Times(np.zeros(len(tuples), np.int64), everything, np.ones(len(tuples), bool))
+    wanted = {*np.unique(tuples["netns"]).tolist(), host.inode}
+    try:
+        capabilities.require("CAP_NET_ADMIN", doing="look translations up")
+        answers = spaces.ask(spaces.ALL, _dump, only=wanted)
+        dumps = (
+            answers.by_inode
+            if host.inode in answers.by_inode
+            else {**answers.by_inode, **spaces.ask(host.file, _dump).by_inode}
+        )
+    except NetlabError as error:
+        return Translated({}, [Missing(_WHAT, Gap.UNAVAILABLE, None, str(error))])
+    missing = [Missing(_WHAT, gap.kind, gap.count, f"{gap.what}: {gap.detail}") for gap in answers.missing]
+    if any(dump.interrupted for dump in dumps.values()):
+        missing.append(replace(netlink.INTERRUPTED, what=_WHAT))
+    entries = [ctlives.listed(inode, dump) for inode, dump in dumps.items()]
+    known = Known(np.concatenate([np.empty(0, ctlives.LIFE), *entries]), host.inode, missing)
+    return known.beyond(tuples, times)
+
+
+def _dump() -> netlink.Dump:
+    return conntrack.dump(Wanted())
+
+
 def host_of(netns: bool | namespaces.NetNs) -> Host | None:  # noqa: FBT001 - what users say
     """Return the namespace that *netns* stands for: True is that of process 1, as far as it can be seen."""
     if netns is False:
         return None
+    if netns is None:
+        raise BadInput("nat is None", fix="Give True, False or a network namespace")
     if netns is not True:
         return Host(namespaces.inode(netns), namespaces.path(netns))
     try:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import subprocess
+import sys
+import textwrap
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -443,3 +447,54 @@ def test_where_conntrack_is_not_loaded_nobody_listens(net: Between, monkeypatch:
 def test_what_is_no_namespace_is_refused(nat: object) -> None:
     with pytest.raises(netlab.BadInput):
         netlab.capture(nat=nat)  # type: ignore[arg-type]
+
+
+def test_a_list_of_open_connections_has_translations_on_demand(net: Between) -> None:
+    with talked(net, 4, (SERVICE[4], 80)) as (client, accepted):
+        one, other = ends(client), ends(accepted)
+        asked = netlab.connections(netns=net.client, nat=net.router)
+        served = netlab.connections(netns="all", nat=net.router)
+        unasked = netlab.connections(netns=net.client)
+
+    assert row(asked, net.client, one)[NAT].tolist() == turned(other)
+    assert row(served, net.server, other)[NAT].tolist() == turned(one)
+    assert gaps(asked).empty
+    assert row(unasked, net.client, one)[NAT].isna().all()
+    assert gaps(unasked)["detail"].tolist() == ["netlab.connections(nat=True) looks translations up"]
+
+
+def test_translations_survive_a_recording(net: Between, tmp_path: Path) -> None:
+    with (
+        netlab.capture(protocol="tcp", nat=net.router) as capture,
+        talked(net, 4, (SERVICE[4], 80)) as (client, accepted),
+    ):
+        one, other = ends(client), ends(accepted)
+    netlab.save(tmp_path / "nat.netlab", connections=capture.connections())
+
+    frame = netlab.load(tmp_path / "nat.netlab")["connections"]
+    assert row(frame, net.client, one)[NAT].tolist() == turned(other)
+
+
+@pytest.mark.parametrize("ask", ["netlab.connections(nat=True)", "poll()"])
+def test_who_may_not_ask_conntrack_is_told_so_and_gets_the_rest(ask: str) -> None:
+    code = f"""
+        import os, socket
+        import netlab
+        listening = socket.create_server(("127.0.0.1", 0))
+        client = socket.create_connection(listening.getsockname())
+        def poll():
+            with netlab.capture(mode="poll", poll_every_s=0.05) as capture:
+                pass
+            return capture.connections()
+        {ask}  # so that nothing is left to import
+        os.setgroups([]); os.setresgid(*[65534] * 3); os.setresuid(*[65534] * 3)
+        frame = {ask}
+        assert client.getsockname()[1] in set(frame["local_port"])
+        gaps = netlab.coverage(frame)
+        print(*gaps[gaps["what"] == "nat_*"]["detail"], sep="\\n")
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True
+    )
+    assert "CAP_NET_ADMIN" in done.stdout
+    assert "root" in done.stdout
