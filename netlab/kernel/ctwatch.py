@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from netlab.closing import Closes
-from netlab.errors import CaptureError, NetlabError
+from netlab.errors import BadInput, CaptureError, NetlabError
 from netlab.kernel import netns as namespaces
 from netlab.kernel.ctlisten import Group, Listener
 from netlab.kernel.manymsg import Receiver
@@ -120,6 +120,10 @@ class Watch(Closes):
         try:
             with namespaces.entered(there):
                 self._listeners[inode] = listener = Listener(there, self._groups)
+        except BadInput as error:
+            if not self._again:  # else it is gone by now
+                self._refusals.append(error)
+            return
         except NetlabError as error:
             self._refusals.append(error)
             return

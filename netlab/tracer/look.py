@@ -21,7 +21,7 @@ from netlab.tracer.owners import Owners, Processes
 from netlab.tracer.records import Attempts, chosen, end_unseen, is_udp
 from netlab.tracer.snapshot import Snapshot
 from netlab.tracer.sockets import UNCOUNTED_RTOS
-from netlab.tracer.translations import Known
+from netlab.tracer.translated import Known
 
 _SHIFT_NS = 100_000_000  # what a clock that is being disciplined does not do at once
 

@@ -21,7 +21,7 @@ from netlab.tracer.merge import Table
 from netlab.tracer.owners import Known, Owners
 from netlab.tracer.reasons import explain
 from netlab.tracer.records import Attempts, end_unseen, is_udp
-from netlab.tracer.translations import Known as Translations
+from netlab.tracer.translated import Known as Translations
 
 _AF_INET6 = 10
 _NO_RTT = 0xFFFFFFFF  # the kernel's windowed minimum before the first sample

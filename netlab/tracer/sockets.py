@@ -18,7 +18,7 @@ from netlab.frames import Gap, Missing, categories
 from netlab.kernel import netlink, netns as namespaces, processes, sockdiag, spaces
 from netlab.kernel.sockdiag import Sockets, State
 from netlab.schemas import CONNECTIONS
-from netlab.tracer import translations
+from netlab.tracer import translated, translations
 
 Flags: TypeAlias = npt.NDArray[np.bool_]
 Masked: TypeAlias = np.ma.MaskedArray[Any, Any]
@@ -129,10 +129,10 @@ def connections(
     data = columns(found)
     data["seen"] = categories(np.zeros(len(found.sockets), np.int8), ["poll"])
     records = found.sockets.records
-    tuples = translations.tuples_of(records, found.sockets.protocol, found.netns)
-    translated = translations.of_open(host, tuples)
-    missing = [*_missing(found, unreadable), *translated.missing]
-    return CONNECTIONS.frame(data | translated.columns, missing)
+    tuples = translated.tuples_of(records, found.sockets.protocol, found.netns)
+    beyond = translations.of_open(host, tuples)
+    missing = [*_missing(found, unreadable), *beyond.missing]
+    return CONNECTIONS.frame(data | beyond.columns, missing)
 
 
 def snapshot(*, netns: namespaces.NetNs = None, protocol: str | None = None) -> Snapshot:
