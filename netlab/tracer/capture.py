@@ -84,6 +84,12 @@ def capture(
     drops
         Record packets that this host dropped and TCP resets, each with the kernel's reason, for
         `Capture.drops()` and the `reason` column of `Capture.failures()`.
+    nat
+        Fill the `nat_*` columns from conntrack: what the connection's own network namespace translates, then
+        the host's (that of process 1), or that of the namespace named here instead. Conntrack is not loaded
+        for it, and where no rule tracks connections it costs nothing; elsewhere the kernel tells netlab of
+        each entry made and ended, for some 10 µs of CPU time. A namespace that ends is kept up to a second
+        longer.
     cost
         Have the kernel time the capture's programs for `Capture.cost()`; a run then takes some 50 ns more.
     client_expiry_s
@@ -96,6 +102,8 @@ def capture(
         How many owners are remembered after they have exited; of those forgotten attempts are counted, too.
     max_drops
         How many kinds of drops (same tuple, reason and place) are told apart; the rest is counted.
+    max_nat
+        How many translations are kept, also of entries that have ended; the oldest go first, and are counted.
 
     Returns
     -------
@@ -116,6 +124,9 @@ def capture(
     kernel's own `struct tcp_sock` at the moment of closing. UDP flows are added up by cgroup_skb programs on
     the root control group, which run for each packet and leave those of TCP at once; with protocol="tcp"
     nothing runs per packet, and one small program each time that a process has read.
+
+    Translations are those of netfilter's conntrack, found by tuple, namespace and time; what the eBPF
+    programs of others translate, such as Cilium's, is not in them.
 
     Filters are compiled into the programs; one with more than 64 ranges, networks or other items is applied
     to what they report instead, with the same result.
