@@ -116,15 +116,16 @@ class Lives:
     def _tell(self, entries: Entries) -> None:
         self._zoned |= set(entries["netns"][entries["zone"] != 0].tolist())
         known = lives(np.concatenate([self._live, entries]))
-        known = known[translates(known) | np.isin(known["netns"], list(self._zoned))]
+        keep = translates(known) | np.isin(known["netns"], list(self._zoned))
+        known = keys.chosen(known, keep)
         ended = known["ended_until_ns"] != NEVER
-        self._live = known[~ended]
-        self._put_away(known[ended])
+        self._live = keys.chosen(known, ~ended)
+        self._put_away(keys.chosen(known, ended))
 
     def _end(self, which: Flags, since_ns: int, until_ns: int) -> None:
-        over = self._live[which]
+        over = keys.chosen(self._live, which)
         over["ended_since_ns"], over["ended_until_ns"] = since_ns, until_ns
-        self._live = self._live[~which]
+        self._live = keys.chosen(self._live, ~which)
         self._put_away(over)
 
     def _put_away(self, over: Entries) -> None:
@@ -212,15 +213,16 @@ def lives(told: Entries) -> Entries:
         return told
     codes, _ = keys.numbered(keys.packed(told, _ENTRY))
     order = np.lexsort((told["order"], codes))
-    told, codes = told[order], codes[order]
+    told, codes = keys.chosen(told, order), codes[order]
     before, after = told[:-1], told[1:]
     same_tuple = codes[1:] == codes[:-1]
     made_anew = (after["kind"] == _NEW) & (before["kind"] == _NEW)  # what is found first may be told of later
     goes_on = same_tuple & (before["id"] == after["id"]) & (before["kind"] != _DESTROY) & ~made_anew
     first = np.flatnonzero(np.concatenate([[True], ~goes_on]))
     last = np.append(first[1:], len(told)) - 1
-    known, end = told[first], told[last]
-    known["ended_since_ns"], known["ended_until_ns"] = end["ended_since_ns"], end["ended_until_ns"]
+    known = keys.chosen(told, first)
+    for name in ("ended_since_ns", "ended_until_ns"):
+        known[name] = told[name][last]
     followed = np.append(same_tuple[last[:-1]], [False]) & (known["ended_until_ns"] == NEVER)
     following = np.flatnonzero(followed) + 1
     known["ended_since_ns"][followed] = known["made_since_ns"][following]

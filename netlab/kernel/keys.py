@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,13 +13,11 @@ import pyarrow.compute as pc
 _NOWHERE = -1
 
 
-def packed(records: npt.NDArray[np.void], fields: Mapping[str, str] | Sequence[str]) -> pa.Array:
-    """Return the bytes of *fields* of each record side by side.
+def packed(records: npt.NDArray[np.void], names: Sequence[str]) -> pa.Array:
+    """Return the bytes of the fields of each record side by side.
 
-    Records of two kinds compare if the fields have the same types in the same order; a mapping gives the
-    names that another kind has for them as its keys.
+    Records of two kinds compare if the fields have the same types in the same order.
     """
-    names = list(fields.values()) if isinstance(fields, Mapping) else list(fields)
     layout = np.dtype([(name, records.dtype[name]) for name in names])
     key = np.empty(len(records), layout)
     for name in names:
@@ -26,6 +25,13 @@ def packed(records: npt.NDArray[np.void], fields: Mapping[str, str] | Sequence[s
     return pa.FixedSizeBinaryArray.from_buffers(
         pa.binary(layout.itemsize), len(key), [None, pa.py_buffer(key.view(np.uint8))]
     )
+
+
+def chosen(records: npt.NDArray[np.void], keep: npt.NDArray[Any]) -> npt.NDArray[np.void]:
+    """Return the records that *keep* selects, flags or places: numpy would copy them field by field."""
+    raw = records.view(np.dtype(("V", records.dtype.itemsize)))
+    selected: npt.NDArray[np.void] = raw[keep].view(records.dtype)
+    return selected
 
 
 def numbered(keys: pa.Array) -> tuple[npt.NDArray[np.int64], pa.Array]:

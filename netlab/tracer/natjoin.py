@@ -78,7 +78,7 @@ def beyond(tuples: Tuples, times: Times, entries: Entries) -> Found:
         rows = np.flatnonzero(np.isin(codes, here.codes))
         place, doubtful = _matched(codes[rows], times.where(rows), here)
         hit = rows[place != _NOTHING]
-        after = here.after[place[place != _NOTHING]]
+        after = keys.chosen(here.after, place[place != _NOTHING])
         differs = known[hit] & (after != found.tuples[hit])
         found.contested[hit[differs]] = True
         found.tuples[hit] = after
@@ -99,7 +99,9 @@ class _Sides:
     after: Tuples
 
     def where(self, keep: Flags | npt.NDArray[np.intp]) -> _Sides:
-        return _Sides(self.codes[keep], self.zone[keep], self.entries[keep], self.after[keep])
+        return _Sides(
+            self.codes[keep], self.zone[keep], keys.chosen(self.entries, keep), keys.chosen(self.after, keep)
+        )
 
 
 def _sides(entries: Entries, distinct: pa.Array) -> _Sides:
@@ -117,15 +119,15 @@ def _sides(entries: Entries, distinct: pa.Array) -> _Sides:
         rows.append(mine)
         after.append(seen)
     code, row = np.concatenate(codes), np.concatenate(rows)
-    chosen = entries[row]
+    chosen = keys.chosen(entries, row)
     order = np.lexsort((chosen["order"], chosen["zone"], code))
-    code, chosen = code[order], chosen[order]
+    code, chosen = code[order], keys.chosen(chosen, order)
     same_code = code[1:] == code[:-1]
     steps = np.concatenate([[0], same_code & (chosen["zone"][1:] != chosen["zone"][:-1])])[: len(code)]
     number = np.cumsum(steps)
     starts = np.concatenate([[0], np.flatnonzero(~same_code) + 1])[: len(code)]
     zone = number - np.repeat(number[starts], np.diff(np.append(starts, len(code)))) if len(code) else number
-    return _Sides(code, zone, chosen, np.concatenate(after)[order])
+    return _Sides(code, zone, chosen, keys.chosen(np.concatenate(after), order))
 
 
 def _matched(codes: Numbers, times: Times, sides: _Sides) -> tuple[Numbers, Flags]:
@@ -144,10 +146,8 @@ def _matched(codes: Numbers, times: Times, sides: _Sides) -> tuple[Numbers, Flag
     newest = np.searchsorted(owners[owned], attempts, side="right") - 1
     entry = owned[newest.clip(min=0)]
     begun_with = owners[entry] == attempts
-    ended = sides.entries[entry]
-    there = np.where(
-        begun_with, ended["ended_until_ns"] >= times.opened_ns, ended["ended_since_ns"] > times.opened_ns
-    )
+    since, until = (sides.entries[name][entry] for name in ("ended_since_ns", "ended_until_ns"))
+    there = np.where(begun_with, until >= times.opened_ns, since > times.opened_ns)
     same = (newest >= 0) & (sides.codes[entry] == codes)
     taken = there & same
     place[order[taken]] = entry[taken]
