@@ -121,9 +121,7 @@ class Listener:
                 self._overflowed()
                 continue
             if block is None:
-                self._empty_ns = asked_ns
-                if not self.stale and self.setting:
-                    self._known_ns = asked_ns
+                self.quiet(asked_ns)
                 return
             self.refused += block.refused
             at = np.full(len(block.starts), time.time_ns(), np.int64)
@@ -139,6 +137,16 @@ class Listener:
                     until_ns=clock.now_ns(),
                 )
             )
+
+    def quiet(self, at_ns: int) -> None:
+        """Know that nothing waited at this moment of the kernel's clock."""
+        self._empty_ns = at_ns
+        if not self.stale and self.setting:
+            self._known_ns = at_ns
+
+    def fileno(self) -> int:
+        """Return the descriptor, to wait for."""
+        return self._kernel.fileno()
 
     def _overflowed(self) -> None:
         self._count_lost()

@@ -188,13 +188,26 @@ def _fill(
             told[name][rows] = numbers
     zone, direction = entries.numbers["zone"], entries.numbers["zone_direction"]
     told["zone"][rows] = zone if direction is None else zone + (direction << 16)  # type: ignore[operator]
-    for ours, theirs in (("made", "started_at"), ("ended", "stopped_at")):
-        stamp = entries.numbers[theirs]
-        if stamp is not None:
-            at_ns = stamp.astype(np.int64) - to_utc_ns[rows]
+    _stamp(told, rows, entries, to_utc_ns)
+
+
+def _stamp(
+    told: Entries, rows: netlink.Rows, entries: ctentries.Entries, to_utc_ns: npt.NDArray[np.int64]
+) -> None:
+    """Narrow the moments down to what the kernel says, if it does: of a begin only since Linux 6.14."""
+    kind = told["kind"][rows]
+    for ours, theirs, known in (
+        ("made", "at", kind == _NEW),
+        ("made", "started_at", kind >= 0),
+        ("ended", "stopped_at", kind == _DESTROY),
+    ):
+        stamps = entries.numbers[theirs]
+        if stamps is not None:
+            mine = rows[known]
+            at_ns = stamps[known].astype(np.int64) - to_utc_ns[mine]
             since, until = f"{ours}_since_ns", f"{ours}_until_ns"
-            at_ns = np.clip(at_ns, told[since][rows], told[until][rows])
-            told[since][rows] = told[until][rows] = at_ns
+            at_ns = np.clip(at_ns, told[since][mine], told[until][mine])
+            told[since][mine] = told[until][mine] = at_ns
 
 
 def mapped(octets: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:

@@ -7,7 +7,7 @@ in a namespace that it only listens to.
 from __future__ import annotations
 
 import itertools
-import os
+import select
 import threading
 import time
 from abc import abstractmethod
@@ -18,7 +18,7 @@ from pathlib import Path
 
 from netlab.closing import Closes
 from netlab.errors import BadInput, CaptureError, NetlabError
-from netlab.kernel import netns as namespaces
+from netlab.kernel import clock, netns as namespaces
 from netlab.kernel.ctlisten import Group, Listener
 from netlab.kernel.manymsg import Receiver
 
@@ -50,12 +50,13 @@ class Watch(Closes):
         self._stop, self._wake = threading.Event(), threading.Event()
         self._failure: NetlabError | None = None
         self._looked_around_at = 0.0
-        self._process = os.getpid()
+        self._waiting = select.epoll()  # hundreds of sockets, of which few have something to say
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="netlab-conntrack")
         try:
             self._thread.submit(self._start).result()
         except BaseException:
             self._thread.shutdown()
+            self._waiting.close()
             raise
         self._thread.submit(self._listen)
 
@@ -74,12 +75,15 @@ class Watch(Closes):
         finally:
             self._stop.set()
             self._thread.shutdown()
-            for listener in self._listeners.values():
-                listener.close()
+            self._let_go()
 
     def abandon(self) -> None:
         """In a forked child, which has no such thread, let go of the copies of the sockets."""
         self._stop.set()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        self._waiting.close()
         for listener in self._listeners.values():
             listener.close()
 
@@ -127,6 +131,7 @@ class Watch(Closes):
         except NetlabError as error:
             self._refusals.append(error)
             return
+        self._waiting.register(listener, select.EPOLLIN)
         listener.resync(next(self._orders), first=True)
         self._joined(listener)
 
@@ -150,8 +155,13 @@ class Watch(Closes):
             self._thread.submit(self._listen)
 
     def _take(self, *, settle: bool) -> None:
+        asked_ns = clock.now_ns()
+        waiting = {socket for socket, _ in self._waiting.poll(0, len(self._listeners) or 1)}
         for listener in self._listeners.values():
-            self._take_from(listener, settle=settle)
+            if settle or listener.stale or listener.fileno() in waiting:
+                self._take_from(listener, settle=settle)
+            else:
+                listener.quiet(asked_ns)
 
     def _look_around(self) -> None:
         """Leave the namespaces that are gone, which our sockets alone keep, and join new ones."""
@@ -159,6 +169,7 @@ class Watch(Closes):
         for inode in set(self._listeners) - set(there):
             listener = self._listeners.pop(inode)
             self._take_from(listener, settle=False)
+            self._waiting.unregister(listener)
             listener.close()
             self._left.append(listener)
             self._gone(listener)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import closing
@@ -20,6 +21,14 @@ from netlab.kernel.manymsg import Receiver
 pytestmark = pytest.mark.privileged
 
 SPACE = f"netlab-lives{os.getpid()}"
+TURN = """
+table ip netlab_lives {
+    chain out {
+        type nat hook output priority -100
+        udp dport 53 dnat to 127.0.0.1:54
+    }
+}
+"""
 FLOW = "-p udp -s 10.0.0.1 -d 10.0.0.2 --sport 5 --dport 53"
 
 
@@ -55,7 +64,7 @@ def space() -> Iterator[str]:
 @pytest.fixture
 def listener(space: str) -> Iterator[Listener]:
     with netns.entered(space):
-        listening = Listener(None, Group.NEW | Group.DESTROY)
+        listening = Listener(netns.path(SPACE), Group.NEW | Group.DESTROY)
     with closing(listening):
         yield listening
 
@@ -87,17 +96,25 @@ def test_an_entry_has_its_begin_and_its_end_between_two_readings(listener: Liste
 
 
 def test_the_kernels_own_times_are_exact(listener: Listener) -> None:
+    run("ip", "-n", SPACE, "link", "set", "lo", "up")
+    inside(SPACE, "nft", "-f", "-", text=TURN)
     inside(SPACE, "sysctl", "-qw", "net.netfilter.nf_conntrack_timestamp=1")
     heard = Heard(listener)
     heard.take()
-    before = clock.now_ns()
-    insert("--src-nat", "10.0.0.9")
-    made = clock.now_ns()
+    with netns.entered(SPACE), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        before = clock.now_ns()
+        sender.sendto(b"x", ("127.0.0.1", 53))
+        made = clock.now_ns()
     delete()
+    ended = clock.now_ns()
     heard.take()
 
     (life,) = heard.all
-    assert before <= life["made_since_ns"] == life["made_until_ns"] <= made <= life["ended_since_ns"]
+    between_clocks_ns = 1_000_000  # the stamp is UTC
+    assert life["made_since_ns"] == life["made_until_ns"]
+    assert before - between_clocks_ns <= life["made_since_ns"] <= made + between_clocks_ns
+    assert life["ended_since_ns"] == life["ended_until_ns"] <= ended + between_clocks_ns
+    assert life["ended_since_ns"] >= made - between_clocks_ns
 
 
 def test_what_is_not_translated_is_not_kept(listener: Listener) -> None:
@@ -120,7 +137,7 @@ def test_an_older_entry_is_found_and_its_successor_ends_it(space: str) -> None:
     """Of one made while nobody listened the kernel does not tell the end."""
     insert("--src-nat", "10.0.0.9")
     with netns.entered(space):
-        listening = Listener(None, Group.NEW | Group.DESTROY)
+        listening = Listener(netns.path(SPACE), Group.NEW | Group.DESTROY)
     with closing(listening):
         heard = Heard(listening)
         assert heard.take() == [("::9", True)]
@@ -135,7 +152,7 @@ def test_an_older_entry_is_found_and_its_successor_ends_it(space: str) -> None:
 def test_a_dump_ends_what_it_does_not_list(space: str) -> None:
     insert("--src-nat", "10.0.0.9")
     with netns.entered(space):
-        listening = Listener(None, Group.NEW | Group.DESTROY)
+        listening = Listener(netns.path(SPACE), Group.NEW | Group.DESTROY)
     with closing(listening):
         heard = Heard(listening)
         heard.take()
@@ -156,7 +173,7 @@ def test_entries_that_follow_each_other_at_once_are_told_apart(listener: Listene
 
 def test_an_end_whose_begin_was_lost_tells_the_translation(space: str) -> None:
     with netns.entered(space):
-        listening = Listener(None, Group.DESTROY)
+        listening = Listener(netns.path(SPACE), Group.DESTROY)
     with closing(listening):
         heard = Heard(listening)
         insert("--src-nat", "10.0.0.9")
@@ -169,7 +186,9 @@ def test_an_end_whose_begin_was_lost_tells_the_translation(space: str) -> None:
 def test_other_protocols_are_left_out(listener: Listener) -> None:
     heard = Heard(listener)
     insert(
-        "--src-nat", "10.0.0.9", flow="-p sctp --state CLOSED -s 10.0.0.1 -d 10.0.0.2 --sport 5 --dport 53"
+        "--src-nat",
+        "10.0.0.9",
+        flow="-p icmp -s 10.0.0.1 -d 10.0.0.2 --icmp-type 8 --icmp-code 0 --icmp-id 1",
     )
 
     assert heard.take() == []
@@ -201,7 +220,7 @@ def test_a_full_buffer_is_made_up_for_by_a_dump(space: str, monkeypatch: pytest.
     monkeypatch.setattr(ctlisten, "_BUFFER_BYTES", 1 << 11)
     monkeypatch.setattr(ctlisten, "_LARGEST_BUFFER", 1 << 11)
     with netns.entered(space):
-        listening = Listener(None, Group.NEW | Group.DESTROY)
+        listening = Listener(netns.path(SPACE), Group.NEW | Group.DESTROY)
     with closing(listening):
         heard = Heard(listening)
         for port in range(10, 30):
