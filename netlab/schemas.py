@@ -79,10 +79,19 @@ CONNECTIONS = Schema(
         Column("rwnd_limited_ms", _REAL, "time the peer's receive window held the sender up", "ms"),
         Column("error", _CATEGORY, "errno name of the failure, such as ECONNREFUSED"),
         Column("reason", _TEXT, "the failure in words"),
-        Column("nat_local_address", _TEXT, "this end's address after translation"),
-        Column("nat_local_port", _INTEGER, "this end's port after translation"),
-        Column("nat_remote_address", _TEXT, "the peer's address after translation"),
-        Column("nat_remote_port", _INTEGER, "the peer's port after translation"),
+        Column(
+            "nat_local_address",
+            _TEXT,
+            "this end's address as the peer's side sees it: beyond what conntrack translates in the own "
+            "namespace, then on the host; all nat_* are missing where neither translates",
+        ),
+        Column("nat_local_port", _INTEGER, "this end's port there"),
+        Column(
+            "nat_remote_address",
+            _TEXT,
+            "the peer's address there: where the packets go or come from in truth",
+        ),
+        Column("nat_remote_port", _INTEGER, "the peer's port there"),
         Column("via_gateway", _TEXT, "next hop's address; missing where the peer is on the link"),
         Column("via_mac", _TEXT, "next hop's link-layer address"),
         Column("via_interface", _TEXT, "interface the packets leave by"),
