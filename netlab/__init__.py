@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from netlab.tracer.graph import connection_graph as connection_graph
     from netlab.tracer.nat import with_nat as with_nat
     from netlab.tracer.sockets import connections as connections
+    from netlab.views.connections import plot_connections as plot_connections
     from netlab.views.hops import plot_hops as plot_hops
     from netlab.views.path import plot_path as plot_path
     from netlab.views.timeline import plot_timeline as plot_timeline
@@ -57,6 +58,7 @@ _HOME = {
     "load": "netlab.bundle",
     "nat": "netlab.kernel.nat",
     "path_graph": "netlab.path.graph",
+    "plot_connections": "netlab.views.connections",
     "plot_hops": "netlab.views.hops",
     "plot_path": "netlab.views.path",
     "plot_timeline": "netlab.views.timeline",

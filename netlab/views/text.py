@@ -50,6 +50,15 @@ def seconds(value: Any) -> str:
     return f"{significant(value / 86_400)} d"
 
 
+def octets(value: float) -> str:
+    """Return a number of bytes in the unit it is read best in, such as ``12.3 kB`` (1000 bytes each)."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(value) < 999.5:
+            return f"{value} B" if unit == "B" else f"{significant(value)} {unit}"
+        value /= 1000
+    return f"{significant(value)} TB"
+
+
 def share(part: int, whole: int) -> str:
     """Return *part* of *whole* as a percentage that says 0 and 100 only when it is exactly that."""
     if not whole:
