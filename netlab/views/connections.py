@@ -41,7 +41,9 @@ _FAILED = "orange, dashed: failed attempts"
 _PAD_IN, _GAP_IN, _PASS_IN = 0.1, 0.14, 0.12
 _BETWEEN_IN, _MORE_IN, _MOST_IN = 0.45, 0.025, 2.2  # between columns, more for each line, and at most
 _THINNEST_PT, _WIDEST_PT = 1.0, 7.0
-_FEW = 20  # lines; more of them are thinner, or they would cover each other
+_FEW = (
+    20  # of more lines each is thinner, or they would cover each other; a line of fewer connections is, too
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,8 +279,8 @@ def _draw_lines(
     axes: Axes, lines: Mapping[tuple[Id, Id], Tally | None], places: Mapping[Id, _Placed], theme: Theme
 ) -> None:
     told = {pair: tally for pair, tally in lines.items() if tally and not any(map(_is_rest, pair))}
-    most = max((tally.connections for tally in told.values()), default=1)
-    widest_pt = max(_WIDEST_PT * min(1.0, math.sqrt(_FEW / max(len(told), 1))), 2 * _THINNEST_PT)
+    most = max([_FEW, *(tally.connections for tally in told.values())])
+    widest_pt = max(_WIDEST_PT * min(1.0, _FEW / max(len(told), 1)), 1.5 * _THINNEST_PT)
     for (near, far), tally in lines.items():
         ends = places[near], places[far]
         if tally is None or (near, far) not in told:
@@ -290,7 +292,7 @@ def _draw_lines(
             width = _width_pt(tally.connections / most, widest_pt)
             _draw_line(axes, *ends, colour=theme.second, linestyle="-", linewidth=width, zorder=1)
         if tally.failures:
-            width = max(_width_pt(tally.failures / most, widest_pt), 1.6)
+            width = min(max(_width_pt(tally.failures / most, widest_pt), 1.6), 3.0)
             _draw_line(axes, *ends, colour=theme.bad, linestyle="--", linewidth=width, zorder=2)
 
 

@@ -305,6 +305,24 @@ def test_a_packet_that_the_reverse_path_filter_takes_is_not_followed() -> None:
 
 
 @pytest.mark.privileged
+def test_a_link_local_destination_without_its_link_is_not_guessed() -> None:
+    found = netlab.explain(attempt(local_address="fe80::7", remote_address="fe80::9"))
+
+    assert found.frame["station"].tolist() == ["socket", "route"]
+    assert "the destination is link-local, and which link is not known" in gaps(found)
+
+
+@pytest.mark.privileged
+def test_a_link_local_source_tells_the_link() -> None:
+    said = json.loads(chains.ip("client", "-j", "-6", "address", "show", "dev", "eth0"))
+    (local,) = (one["local"] for link in said for one in link["addr_info"] if one["scope"] == "link")
+    found = netlab.explain(attempt(local_address=local, remote_address="fe80::9"))
+
+    assert found.frame["interface"].iloc[1] == "eth0"
+    assert found.frame["to_netns"].iloc[1] == chains.inode("host")
+
+
+@pytest.mark.privileged
 def test_a_bridge_sends_to_the_port_that_has_the_mac() -> None:
     """Two containers on one bridge: the packet does not come up to the host's routing."""
     other = chains.name("other")
@@ -479,6 +497,7 @@ def test_anything_else_than_one_connection_is_refused(row: Any, said: str) -> No
     [
         ({"protocol": "sctp"}, "protocol 'sctp'"),
         ({"local_address": "nowhere"}, "addresses are none"),
+        ({"local_address": "fd79:1::2"}, "of two families"),
         ({"remote_port": 99999}, "is not a whole number from 1 to 65535"),
     ],
 )
