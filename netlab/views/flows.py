@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 
 import networkx as nx
 
+from netlab.tracer.graph import service_key
 from netlab.views.text import DASH, counted, legible, milliseconds, octets
 
 Graph: TypeAlias = "nx.MultiDiGraph[Any]"
@@ -144,15 +145,35 @@ def flows(graph: Graph) -> Flows:
     for node, data in graph.nodes(data=True):
         if data["kind"] == "process":
             found.boxes["process", node] = _process(data)
-    for near, far, key, data in graph.edges(keys=True, data=True):
-        if data["kind"] != "via":
-            ids = [_box(found, graph, end, key, data) for end in (near, far)]
+    direct = _direct(graph)
+    for near, far, data in graph.edges(data=True):
+        if data["kind"] == "connects" or (data["kind"] == "translated" and near not in direct):
+            ids = [_box(found, graph, direct.get(end) or end, data) for end in (near, far)]
             found.join(ids[0], ids[1], Tally(data["connections"], data["failures"]))
-    _next_hops(found, graph)
+            if far in direct:
+                _seen_as(found.boxes[ids[1]], graph.nodes[far])
+    _next_hops(found, graph, direct)
     return found
 
 
-def _box(found: Flows, graph: Graph, node: Id, key: str, edge: Mapping[str, Any]) -> Id:
+def _direct(graph: Graph) -> dict[Id, Id]:
+    """Return the addresses behind translations that change only the caller: they need no box of their own."""
+    return {
+        near: far
+        for near, far, data in graph.edges(data=True)
+        if data["kind"] == "translated"
+        and data["direction"] != "incoming"
+        and graph.nodes[near]["nat"] == "snat"
+    }
+
+
+def _seen_as(box: Box, translation: Mapping[str, Any]) -> None:
+    note = f"caller seen as {legible(translation['client'], _LONGEST)}"
+    if note not in box.notes:
+        box.notes.append(note)
+
+
+def _box(found: Flows, graph: Graph, node: Id, edge: Mapping[str, Any]) -> Id:
     """Return the box that *node* is at this edge, made when it is met first."""
     data = graph.nodes[node]
     if data["kind"] == "process":
@@ -165,7 +186,7 @@ def _box(found: Flows, graph: Graph, node: Id, key: str, edge: Mapping[str, Any]
         if edge["kind"] == "connects":
             _measure(made, edge)
         return name
-    name = (Column.CALLER if incoming else Column.CALLED, node, key)
+    name = _outer(node, edge)
     made = found.boxes.setdefault(name, _address(data, edge, incoming=incoming))
     _measure(made, edge)
     return name
@@ -207,7 +228,7 @@ def _address(data: Mapping[str, Any], edge: Mapping[str, Any], *, incoming: bool
 def _translation(data: Mapping[str, Any], *, incoming: bool) -> Box:
     column = Column.NAT_IN if incoming else Column.NAT_OUT
     told = []
-    if data["service"]:
+    if data["new_service"]:
         service, new = (_end(data[name], data[f"{name}_port"]) for name in ("service", "new_service"))
         told.append(f"{new} → {service}" if incoming else f"{service} → {new}")
     if data["client"]:
@@ -221,28 +242,27 @@ def _end(address: object, port: object) -> str:
     return text if port is None else f"{text}:{port}"
 
 
-def _next_hops(found: Flows, graph: Graph) -> None:
-    """Add the gateways behind the outer boxes of the nodes that they lead to."""
-    outer = {Column.CALLER, Column.CALLED}
-    of: dict[Hashable, set[Id]] = {}
-    for name, box in found.boxes.items():
-        if box.column in outer:
-            of.setdefault(name[1], set()).add(name)
-    behind: dict[Hashable, set[Id]] = {}
+def _outer(node: Id, edge: Mapping[str, Any]) -> Id:
+    """Return the name of an address's box: one for each port that it calls, or is called at."""
+    return Column.CALLER if edge["direction"] == "incoming" else Column.CALLED, node, service_key(edge)
+
+
+def _next_hops(found: Flows, graph: Graph, direct: Mapping[Id, Id]) -> None:
+    """Add the gateways behind the outer boxes that they lead to."""
+    behind: dict[Id, set[Id]] = {}
     for near, far in found.lines:
         for inner, end in ((near, far), (far, near)):
-            if (
-                found.boxes[inner].column in {Column.NAT_IN, Column.NAT_OUT}
-                and found.boxes[end].column in outer
-            ):
-                behind.setdefault(inner[1], set()).add(end)
+            behind.setdefault(inner, set()).add(end)
     for near, far, data in graph.edges(data=True):
-        if data["kind"] == "via":
-            ends = (
-                behind.get(near, set()) if graph.nodes[near]["kind"] == "translation" else of.get(near, set())
-            )
-            for end in sorted(ends, key=str):
-                _next_hop(found, end, far, graph.nodes[far])
+        if data["kind"] != "via":
+            continue
+        node = direct.get(near, near)
+        ends = {_outer(node, data)}
+        if graph.nodes[node]["kind"] == "translation":
+            column = Column.NAT_IN if data["direction"] == "incoming" else Column.NAT_OUT
+            ends = {end for end in behind[column, node] if end[0] != "process"}
+        for end in sorted(ends, key=str):
+            _next_hop(found, end, far, graph.nodes[far])
 
 
 def _next_hop(found: Flows, end: Id, node: Id, data: Mapping[str, Any]) -> None:

@@ -156,6 +156,29 @@ def test_boxes_say_how_many_how_long_how_much_and_what_failed() -> None:
     assert "eth0 · 02:00:00:00:00:01" in shown
 
 
+def test_a_caller_that_is_only_masked_takes_no_box() -> None:
+    picture = plot_connections(frame({**WAY, "nat_local_address": "198.51.100.7"}))
+
+    assert {"192.0.2.9:443", "caller seen as 198.51.100.7", "10.0.0.254"} <= set(words(picture))
+    assert len(outlines(picture)) == 3
+
+
+def test_the_next_hop_is_that_of_each_direction() -> None:
+    """One address calls and is called, by two ways."""
+    called = {**CALLED, "remote_address": "192.0.2.9", "via_gateway": "10.0.0.253"}
+
+    found = flows(netlab.connection_graph(frame(WAY, called, {**BEHIND, **WAY})))
+
+    hops = {
+        tuple(found.boxes[end].title for end in pair) for pair, tally in found.lines.items() if tally is None
+    }
+    assert hops == {
+        ("192.0.2.9:443", "10.0.0.254"),
+        ("10.0.0.253", "192.0.2.9 → :443"),
+        ("10.0.0.254", "10.79.1.2 → :443"),
+    }
+
+
 def test_the_notes_have_the_totals() -> None:
     shown = words(plot_connections(EVERYTHING))
 
