@@ -102,12 +102,16 @@ class Walk:
             return None
         file = None if at.netns == self._own else str(self._files[at.netns])
         try:
-            return spaces.ask(file, lambda: self._visit(at)).by_inode[at.netns]
+            (found,) = spaces.ask(file, lambda: self._visit(at)).by_inode.values()
         except NetlabError as error:
             self._end(at, str(error))
             return None
+        return found
 
     def _visit(self, at: _At) -> _At | None:
+        if namespaces.inode() != at.netns:  # another one has its name or its process's number by now
+            self._end(at, _GONE)
+            return None
         with Routing() as routing:
             known = Onward.here(at.netns, routing.links, self._files)
             if at.index:

@@ -153,7 +153,17 @@ def flows(graph: Graph) -> Flows:
             if far in direct:
                 _seen_as(found.boxes[ids[1]], graph.nodes[far])
     _next_hops(found, graph, direct)
+    _tell_namespaces(found, graph)
     return found
+
+
+def _tell_namespaces(found: Flows, graph: Graph) -> None:
+    """Say of addresses that every namespace has which namespace's they are, where there are several."""
+    spaces = {node: data["netns"] for node, data in graph.nodes(data=True) if data.get("netns") is not None}
+    if len(set(spaces.values())) > 1:
+        for (_, node, *_), box in found.boxes.items():
+            if node in spaces:
+                box.notes.append(f"in netns {spaces[node]}")
 
 
 def _direct(graph: Graph) -> dict[Id, Id]:
@@ -205,12 +215,12 @@ def _errors(edge: Mapping[str, Any]) -> Counter[str]:
 
 
 def _process(data: Mapping[str, Any]) -> Box:
-    pid = "unknown process" if data["pid"] is None else f"pid {data['pid']}"
-    title = pid if data["process"] is None else legible(data["process"], _LONGEST_NAME)
+    pid = "" if data["pid"] is None else f"pid {data['pid']}"
+    title = legible(data["process"], _LONGEST_NAME) if data["process"] else pid or "unknown process"
     many = counted(data["pids"], "process", "processes") if (data["pids"] or 0) > 1 else ""
     inside = f"in {legible(data['container'], 12)}" if data["container"] else ""
     on = f"on {legible(data['host'], 24)}" if data["host"] else ""
-    note = " · ".join(filter(None, (many, inside, on)))
+    note = " · ".join(filter(None, (many, pid if data["process"] else "", inside, on)))
     return Box(Column.PROCESS, title, [note] if note else [], Tally(data["connections"], data["failures"]))
 
 

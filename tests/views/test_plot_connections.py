@@ -179,6 +179,22 @@ def test_the_next_hop_is_that_of_each_direction() -> None:
     }
 
 
+def test_a_node_for_each_process_id_says_which_one() -> None:
+    graph = netlab.connection_graph(frame({}, {"pid": 8}, {"pid": 9, "process": None}), by="pid")
+
+    assert {"pid 7", "pid 8", "pid 9"} <= set(words(plot_connections(graph)))
+
+
+def test_loopback_addresses_of_several_namespaces_say_whose_they_are() -> None:
+    home = {"remote_address": "127.0.0.1", "netns": 4026531840}
+
+    alone = words(plot_connections(frame(home, {})))
+    several = words(plot_connections(frame(home, {**home, "netns": 4026532000}, {})))
+
+    assert not any("netns" in text for text in alone)
+    assert {"in netns 4026531840", "in netns 4026532000"} <= set(several)
+
+
 def test_the_notes_have_the_totals() -> None:
     shown = words(plot_connections(EVERYTHING))
 
