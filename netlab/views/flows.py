@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, TypeAlias
@@ -68,6 +68,11 @@ class Box:
     bytes: list[int] = field(default_factory=list)
     rtts_ms: list[float] = field(default_factory=list)
     rest: bool = False  # stands for those that did not fit
+
+    def fail(self, edge: Mapping[str, Any]) -> None:
+        """Count an edge's failures under the most frequent one's name."""
+        if edge["error"]:
+            self.errors[edge["error"]] += edge["failures"]
 
     @property
     def figures(self) -> str:
@@ -187,31 +192,29 @@ def _box(found: Flows, graph: Graph, node: Id, edge: Mapping[str, Any]) -> Id:
     """Return the box that *node* is at this edge, made when it is met first."""
     data = graph.nodes[node]
     if data["kind"] == "process":
-        found.boxes["process", node].errors.update(_errors(edge))
+        found.boxes["process", node].fail(edge)
         return "process", node
     incoming = edge["direction"] == "incoming"
     if data["kind"] == "translation":
         name: Id = (Column.NAT_IN if incoming else Column.NAT_OUT, node)
-        made = found.boxes.setdefault(name, _translation(data, incoming=incoming))
+        if name not in found.boxes:
+            found.boxes[name] = _translation(data, incoming=incoming)
         if edge["kind"] == "connects":
-            _measure(made, edge)
+            _measure(found.boxes[name], edge)
         return name
     name = _outer(node, edge)
-    made = found.boxes.setdefault(name, _address(data, edge, incoming=incoming))
-    _measure(made, edge)
+    if name not in found.boxes:
+        found.boxes[name] = _address(data, edge, incoming=incoming)
+    _measure(found.boxes[name], edge)
     return name
 
 
 def _measure(box: Box, edge: Mapping[str, Any]) -> None:
     box.tally.add(Tally(edge["connections"], edge["failures"]))
-    box.errors.update(_errors(edge))
+    box.fail(edge)
     known = [edge[name] for name in ("bytes_sent", "bytes_received") if edge[name] is not None]
     box.bytes += [sum(known)] if known else []
     box.rtts_ms += [] if edge["rtt_ms"] is None else [edge["rtt_ms"]]
-
-
-def _errors(edge: Mapping[str, Any]) -> Counter[str]:
-    return Counter({edge["error"]: edge["failures"]} if edge["error"] else {})
 
 
 def _process(data: Mapping[str, Any]) -> Box:
@@ -279,12 +282,10 @@ def _next_hop(found: Flows, end: Id, node: Id, data: Mapping[str, Any]) -> None:
     back = found.boxes[end].column is Column.CALLER
     column = Column.NEXT_HOP_IN if back else Column.NEXT_HOP_OUT
     name: Id = (column, node)
-    notes = [legible(data[what], 24) for what in ("interface", "mac") if data[what]]
-    box = Box(column, legible(data["address"], _LONGEST), [" · ".join(notes)] if notes else [])
-    found.boxes.setdefault(name, box).tally.add(Tally(data["connections"]))
+    if name not in found.boxes:
+        notes = [legible(data[what], 24) for what in ("interface", "mac") if data[what]]
+        title = legible(data["address"], _LONGEST)
+        found.boxes[name] = Box(
+            column, title, [" · ".join(notes)] if notes else [], Tally(data["connections"])
+        )
     found.join(*((name, end) if back else (end, name)), None)
-
-
-def texts(boxes: Iterable[Box]) -> list[str]:
-    """Return what is written in boxes, line by line."""
-    return [text for box in boxes for text in (box.title, *box.notes, box.figures, box.failed) if text]

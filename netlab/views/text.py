@@ -19,6 +19,8 @@ def legible(text: object, most: int) -> str:
     overrides), combining marks (they stack), and letters that matplotlib's own font lacks.
     """
     start = str(text)[: most + 1]  # the rest cannot be seen, however long it is
+    if start.isascii() and start.isprintable():
+        return start if len(start) <= most else start[: most - 1] + "…"
     shown = "".join(c if _plain(c) else c.encode("unicode_escape").decode() for c in start)
     return shown if len(shown) <= most else shown[: most - 1] + "…"
 
