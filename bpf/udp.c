@@ -12,6 +12,10 @@
  */
 #include "netlab.h"
 
+/* What the settings above take offsets in, where these types are known. */
+struct nf_conn;
+struct bpf_cg_run_ctx;
+
 #define NETLAB_UDP_HEADER 8
 /* include/uapi/linux/netfilter/nf_conntrack_common.h: IPS_SRC_NAT, IPS_DST_NAT; ctinfo of the reply direction. */
 #define NETLAB_TRANSLATED (1 << 4 | 1 << 5)
