@@ -36,8 +36,8 @@ from netlab.kernel.ringbuf import RingBuffer
 from netlab.kernel.usage import Usage
 
 _BPF_MAP_LOOKUP_AND_DELETE_ELEM, _BPF_LINK_CREATE = 21, 28
-# BTF headers warn by the thousand; a call to what is not declared would only fail later, in the verifier. Debug
-# information, which BCC asks for, takes a sixth of the compiler's time.
+# BTF headers warn by the thousand; a call to what is not declared would only fail later, in the verifier.
+# Debug information, which BCC asks for, takes a sixth of the compiler's time.
 _FLAGS = ("-Wno-everything", "-Werror=implicit-function-declaration", "-g0")
 
 

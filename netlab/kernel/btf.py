@@ -39,8 +39,11 @@ _EMPTY = (
 # What BCC 0.26 to 0.35 call by number though an older kernel's BTF lacks it (include/uapi/linux/bpf.h).
 _HELPERS = {"cgrp_storage_get": 210, "cgrp_storage_delete": 211}
 
-# What BCC's own header needs of the types, besides the enumerators whose names begin so.
-_BCC = "struct bpf_stack_build_id; struct bpf_cgroup_storage_key;"
+# What BCC's own header (src/cc/export/helpers.h) needs of the types, besides enumerators: those begin alike.
+_BCC = """
+    struct bpf_stack_build_id struct bpf_cgroup_storage_key bool true false size_t uintptr_t va_list
+    __s8 __s16 __s32 __s64 __u8 __u16 __u32 __u64 s8 s16 s32 s64 u8 u16 u32 u64 __be16 __be32 __be64 __wsum
+"""
 _BCC_ENUMERATOR = re.compile(r"^\t(_*BPF_\w+) =", re.MULTILINE)
 
 _KCONFIG = """\

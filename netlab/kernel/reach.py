@@ -8,13 +8,12 @@ from collections.abc import Iterator
 
 _TAGGED = re.compile(r"((?:struct|union|enum) \w+) \{")
 _TYPEDEF = re.compile(r"(\w+)(?=;|\[|\(|\)\()")  # in its last line; a word too many does no harm
-_PLAIN = re.compile(r"typedef [\w ]+;\Z")  # of a number or of another typedef
 _ENUMERATOR = re.compile(r"^\t(\w+) =", re.MULTILINE)
 _REFERENCE = re.compile(r"\b(?:(struct|union|enum) (\w+)(?: (\*))?|([A-Za-z_]\w*))")
 
 
 def reached(types: str, source: str) -> str:
-    """Return the declarations among *types* that *source* needs to compile, in their order.
+    r"""Return the declarations among *types* that *source* needs to compile, in their order.
 
     What is only pointed to can stay undeclared. Leaving out too much does not compile: a member's type has to
     be complete, so no offset can change.
@@ -28,18 +27,16 @@ def reached(types: str, source: str) -> str:
 
     Examples
     --------
-    >>> types = "struct a {\\n\\tint of;\\n};\\n\\nstruct b {\\n\\tstruct a *to;\\n};\\n\\nstruct c {\\n\\tstruct a a;\\n};"
-    >>> print(reached(types, "struct b *known;"))
-    struct b {
-    	struct a *to;
-    };
+    >>> types = ["struct a {};", "struct b { struct a *to; };", "struct c { struct a within; };"]
+    >>> print(reached("\n\n".join(types), "struct b known;"))
+    struct b { struct a *to; };
     """
     pieces = types.split("\n\n")
     where: dict[str, list[int]] = defaultdict(list)
     for place, piece in enumerate(pieces):
         for name in _declared(piece):
             where[name].append(place)
-    wanted = {place for place, piece in enumerate(pieces) if _PLAIN.match(piece)}
+    wanted: set[int] = set()
     names = {name for name, _ in _references(source)}
     while names:
         new = {place for name in names for place in where.get(name, ())} - wanted

@@ -35,7 +35,12 @@ _LATE_CONNTRACK = (
     "translated addresses"
 )
 _ADDED_SINGLY = "packets were added up one by one, those that found their receive queue full as received"
-_SHARED = {"netlab_attempt": ATTEMPT, "netlab_ends": ENDS, "netlab_process_key": PROCESS_KEY, "netlab_process": PROCESS}
+_SHARED = {
+    "netlab_attempt": ATTEMPT,
+    "netlab_ends": ENDS,
+    "netlab_process_key": PROCESS_KEY,
+    "netlab_process": PROCESS,
+}
 _LAYOUTS = {"tcp": {"netlab_change": CHANGE}, "udp": {"netlab_flow_key": FLOW_KEY}}
 _FILES = {socket.IPPROTO_TCP: ["tcp"], socket.IPPROTO_UDP: ["udp"]}
 
