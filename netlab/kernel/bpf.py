@@ -173,6 +173,11 @@ class Program(Closes):
         maps = [usage.of(name, "map", self._table(name)[0]) for name in self._table_names()]
         return [*functions, *maps]
 
+    def misses(self, *functions: str) -> int:
+        """Return how often the kernel did not run one of *functions*, because it ran already on that CPU."""
+        loaded = [(name, self._functions[name]) for name in functions if name in self._functions]
+        return sum(usage.of(name, "program", descriptor).misses or 0 for name, descriptor in loaded)
+
     def _table_names(self) -> list[str]:
         module, name_of = self._bpf.module, self._lib.bpf_table_name
         count = self._lib.bpf_num_tables
