@@ -206,16 +206,6 @@ static __always_inline bool netlab_read_connected(struct netlab_ends *ends, cons
 	return true;
 }
 
-/* The thread group's name, which is what ps shows; a thread may call itself something else. */
-static __always_inline void netlab_process_name(char *name)
-{
-	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
-	struct task_struct *leader = NULL;
-
-	NETLAB_READ(leader, task->group_leader);
-	bpf_probe_read_kernel_str(name, NETLAB_COMM, &leader->comm);
-}
-
 /*
  * Who the owners are: read when a process is met for the first time, because it may be gone before anybody looks into
  * /proc.
@@ -357,16 +347,13 @@ static __always_inline void netlab_read_nspid(struct netlab_process *process, st
 }
 
 /* Return what tells the current process from others with its pid: when it was started, and another number after exec(). */
-static __always_inline u64 netlab_meet_process(u32 pid)
+static __always_inline u64 netlab_meet_process(u32 pid, struct task_struct *task, struct task_struct *leader)
 {
-	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
 	struct netlab_process_key key = { .pid = pid };
 	struct netlab_process *process, *blank;
-	struct task_struct *leader = NULL;
 	u64 executed = 0;
 	u32 zero = 0;
 
-	NETLAB_READ(leader, task->group_leader);
 	NETLAB_READ(key.started_ns, leader->start_boottime);
 	bpf_probe_read_kernel(&executed, sizeof(leader->self_exec_id), &leader->self_exec_id);
 	key.started_ns += executed;
@@ -386,9 +373,8 @@ static __always_inline u64 netlab_meet_process(u32 pid)
 }
 
 /* The effective one, which a new socket belongs to and ss(8) shows; the helper for it returns the real one. */
-static __always_inline u32 netlab_user(void)
+static __always_inline u32 netlab_user(struct task_struct *task)
 {
-	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
 	const struct cred *cred = NULL;
 	u32 uid = 0;
 
@@ -401,12 +387,15 @@ static __always_inline u32 netlab_user(void)
 static __always_inline void netlab_read_owner(struct netlab_attempt *attempt, u8 source)
 {
 	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+	struct task_struct *leader = NULL;
 
+	NETLAB_READ(leader, task->group_leader);
 	NETLAB_READ(attempt->pid, task->tgid);
-	attempt->uid = netlab_user();
-	attempt->process_started_ns = netlab_meet_process(attempt->pid);
+	attempt->uid = netlab_user(task);
+	attempt->process_started_ns = netlab_meet_process(attempt->pid, task, leader);
 	attempt->pid_source = source;
-	netlab_process_name(attempt->process);
+	/* The thread group's name, which is what ps shows; a thread may call itself something else. */
+	bpf_probe_read_kernel_str(attempt->process, NETLAB_COMM, &leader->comm);
 }
 
 #endif
