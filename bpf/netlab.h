@@ -35,6 +35,9 @@
 
 #define NETLAB_READ(into, from) bpf_probe_read_kernel(&(into), sizeof(into), &(from))
 
+/* Under its own name BCC looks for it among the kernel's 100,000 symbols, which takes longer than parsing all this. */
+static long (*netlab_probe_read_user)(void *into, u32 bytes, const void *from) = (void *)BPF_FUNC_probe_read_user;
+
 #define NETLAB_AF_INET 2
 #define NETLAB_AF_INET6 10
 #define NETLAB_COMM 16
@@ -249,7 +252,7 @@ static __always_inline void netlab_read_cmdline(struct netlab_process *process, 
 	NETLAB_READ(end, mm->arg_end);
 	bytes = end - start < NETLAB_CMDLINE ? end - start : NETLAB_CMDLINE - 1;
 	bytes &= NETLAB_CMDLINE - 1;
-	if (bytes && !bpf_probe_read_user(process->cmdline, bytes, (void *)start))
+	if (bytes && !netlab_probe_read_user(process->cmdline, bytes, (void *)start))
 		process->cmdline_bytes = bytes;
 }
 
