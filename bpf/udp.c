@@ -272,6 +272,17 @@ static __always_inline bool netlab_is_denied(void)
 	return verdict != 0;
 }
 
+/* Most packets are, and of these no helper needs to be asked. */
+static __always_inline bool netlab_is_tcp(struct __sk_buff *skb)
+{
+	u8 *data = (u8 *)(u64)skb->data, *end = (u8 *)(u64)skb->data_end;
+
+	if (data + sizeof(struct iphdr) > end)
+		return false;
+	return (data[0] >> 4 == 4 ? data[__builtin_offsetof(struct iphdr, protocol)] :
+				    data[__builtin_offsetof(struct ipv6hdr, nexthdr)]) == IPPROTO_TCP;
+}
+
 static __always_inline int netlab_datagram(struct __sk_buff *skb, bool outgoing)
 {
 	struct netlab_packet *arrived, packet = {};
@@ -279,7 +290,7 @@ static __always_inline int netlab_datagram(struct __sk_buff *skb, bool outgoing)
 	u64 socket = (u64)skb->sk, number = 0;
 	u32 zero = 0;
 
-	if (!netlab_read_packet(&packet, skb, outgoing) || netlab_is_denied())
+	if (netlab_is_tcp(skb) || !netlab_read_packet(&packet, skb, outgoing) || netlab_is_denied())
 		return 1;
 	arrived = outgoing ? NULL : netlab_arrived.lookup(&zero);
 	if (arrived)	/* also one that nobody wants: it is not the one before it that is refused */
