@@ -106,7 +106,7 @@ class Program(Closes):
     Parameters
     ----------
     names
-        File names in `bpf/`, without the suffix. Most of the time goes into the kernel's types, once.
+        File names in `bpf/`, without the suffix; as one unit, the kernel's types are parsed once for all.
     settings
         Macros put in front of the source. Values come from validated numbers only, never from text as given.
     layouts
