@@ -135,6 +135,7 @@ def _definition(tag: str, kind: str = "struct") -> str:
     return types[start : types.find("\n};", start)] if start >= 0 else ""
 
 
+@cache
 def _types() -> str:
     return (header_tree() / "include/vmlinux.h").read_text(encoding="utf-8")
 
