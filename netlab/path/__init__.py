@@ -6,6 +6,10 @@ turns. `station` has the sockets, with `ports`, `filters`, `listening` and `depa
 `outlet.Outlet` per target; `sockets` is the seam to the network for one target, `simulated` the same seam
 without a network. `tracing` puts them together, `rows` makes the frame, `graph` the graph, `trace` is what
 callers see.
+
+Over time: `monitoring` probes a path again and again, `stats` counts per hop, `course` tells when the path
+became another, `verdicts` what a hop's losses mean (with `bucket`, which recognises rate limits), `comparing`
+sets two times side by side. All but `monitoring` are functions of frames of hops, whoever made those.
 """
 
 from __future__ import annotations
@@ -14,9 +18,26 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from netlab.path.asn import with_asn as with_asn
+    from netlab.path.course import path_changes as path_changes, path_runs as path_runs
+    from netlab.path.metrics import path_metrics as path_metrics
+    from netlab.path.payload import to_network_path as to_network_path
+    from netlab.path.payload_in import from_network_path as from_network_path
+    from netlab.path.stats import path_stats as path_stats
     from netlab.path.trace import trace_many as trace_many
+    from netlab.path.verdicts import explain as explain
 
-_HOME = {"trace_many": "netlab.path.trace"}
+_HOME = {
+    "explain": "netlab.path.verdicts",
+    "from_network_path": "netlab.path.payload_in",
+    "path_changes": "netlab.path.course",
+    "path_metrics": "netlab.path.metrics",
+    "path_runs": "netlab.path.course",
+    "path_stats": "netlab.path.stats",
+    "to_network_path": "netlab.path.payload",
+    "trace_many": "netlab.path.trace",
+    "with_asn": "netlab.path.asn",
+}
 
 __all__ = sorted(_HOME)  # noqa: PLE0605 - the table above is the one list of names
 

@@ -10,6 +10,7 @@ import pandas as pd
 
 from netlab.errors import NetlabError
 from netlab.frames import Gap, Missing, concat
+from netlab.path.origin import COLUMNS, Origin
 from netlab.path.state import DESTINATION, Run, timing
 from netlab.path.target import Target
 from netlab.schemas import HOPS
@@ -21,6 +22,7 @@ class Traced:
 
     name: str
     target: Target | None
+    origin: Origin | None = None
     ports: Mapping[int, tuple[int | None, int | None]] = field(default_factory=dict)
     runs: Sequence[Run] = ()
     error: NetlabError | None = None
@@ -63,7 +65,7 @@ def frame_of(
     probes = [probe for *_, probe, _ in rows]
     answers = [answer for *_, answer in rows]
     times = [timing(p, a) if a else None for p, a in zip(probes, answers, strict=True)]
-    data = {
+    data = _origins([traced.origin for traced, *_ in rows]) | {
         "target": [traced.name for traced, *_ in rows],
         "target_address": [target.address for _, target, *_ in rows],
         "protocol": [protocol] * len(rows),
@@ -82,11 +84,18 @@ def frame_of(
         "reached": [a.reply in DESTINATION if a else None for a in answers],
         "sent_at": np.array([probe.wall_ns for probe in probes], np.int64),
         "reply_ttl": [a.ttl if a else None for a in answers],
+        "reply_id": [a.identification if a else None for a in answers],
         "clock": [t[1].value if t else None for t in times],
     }
-    found = HOPS.frame(data, missing=[*gaps(run for traced in traces for run in traced.runs), *missing])
+    unsure = dict.fromkeys(gap for traced in traces if traced.origin for gap in traced.origin.missing())
+    lacking = gaps(run for traced in traces for run in traced.runs)
+    found = HOPS.frame(data, missing=[*lacking, *unsure, *missing])
     failed = [traced for traced in traces if traced.error is not None]
     return _with_errors(found, failed, [traced.name for traced in traces], protocol) if failed else found
+
+
+def _origins(origins: Sequence[Origin | None]) -> dict[str, list[str | int | None]]:
+    return {name: [getattr(origin, name, None) for origin in origins] for name in COLUMNS}
 
 
 def _with_errors(

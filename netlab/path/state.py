@@ -50,8 +50,9 @@ class Probe:
 class Answer:
     """An answer to the probe of *flow* with *mark*; None where it does not say to which of the flow.
 
-    `ttl` is what the answer arrived with, `left_ns` and `stamp_ns` are the kernel's transmit time of the
-    probe and receive time of the answer (wall clock), `received_ns` is the monotonic time after reading it.
+    `ttl` is what the answer arrived with, `identification` its IPv4 header's, `left_ns` and `stamp_ns` are
+    the kernel's transmit time of the probe and receive time of the answer (wall clock), `received_ns` is the
+    monotonic time after reading it.
     """
 
     flow: int
@@ -62,6 +63,7 @@ class Answer:
     stamp_ns: int | None
     received_ns: int
     left_ns: int | None = None
+    identification: int | None = None
 
     @property
     def ends_path(self) -> bool:

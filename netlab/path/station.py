@@ -204,6 +204,7 @@ class Station(contextlib.AbstractContextManager["Station"]):
             address=heard.address,
             reply=match.reply,
             ttl=heard.ttl,
+            identification=heard.identification,
             left_ns=None if match.mark is None else outlet.departures.get((match.flow, match.mark)),
             stamp_ns=heard.stamp_ns,
             received_ns=heard.received_ns,

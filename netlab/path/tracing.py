@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import random
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -14,6 +14,7 @@ from netlab.frames import Gap, Missing
 from netlab.kernel.netns import NetNs
 from netlab.path import loop, sack
 from netlab.path.engine import Plan, Prober
+from netlab.path.origin import Origin, origins
 from netlab.path.outlet import Outlet
 from netlab.path.pace import Pace
 from netlab.path.probes import MARKS, Protocol, Vary
@@ -99,19 +100,10 @@ def trace(
     good = [choice for _, choice in chosen if not isinstance(choice, NetlabError)]
     if not good:
         return [_failed(name, choice) for name, choice in chosen if isinstance(choice, NetlabError)], []
-    return _over_station(request, chosen, {target.family for target, _ in good}, stopped, on_run)
-
-
-def _over_station(
-    request: Request,
-    chosen: Sequence[tuple[str, _Choice]],
-    families: Collection[int],
-    stopped: Callable[[], bool] | None,
-    on_run: Callable[[], object],
-) -> tuple[list[Traced], list[Missing]]:
+    ways = iter(origins(good, request.netns))
     with Station(
         request.protocol,
-        families,
+        {target.family for target, _ in good},
         port=request.port,
         source_port=request.source_port,
         vary=Vary.SOURCE_PORT,
@@ -122,7 +114,7 @@ def _over_station(
         found = [(name, choice, trails.add(choice)) for name, choice in chosen]
         trails.drive(stopped)
     missing = [*_losses(station), *trails.unbegun()]
-    return [_traced(name, choice, trail) for name, choice, trail in found], missing
+    return [_traced(name, choice, trail, ways) for name, choice, trail in found], missing
 
 
 def _chosen(addresses: Sequence[Target] | NetlabError, netns: NetNs) -> _Choice:
@@ -135,7 +127,7 @@ def _chosen(addresses: Sequence[Target] | NetlabError, netns: NetNs) -> _Choice:
 
 
 class _Trails:
-    """The trails of one station; those to one address share a outlet and never a mark."""
+    """The trails of one station; those to one address share an outlet and never a mark."""
 
     def __init__(self, request: Request, station: Station, on_run: Callable[[], object]) -> None:
         self._request = request
@@ -186,11 +178,20 @@ def _marks(request: Request) -> Iterator[int]:
     return (1 + number % MARKS for number in itertools.count(start))
 
 
-def _traced(name: str, choice: _Choice, trail: Trail | NetlabError) -> Traced:
-    target = None if isinstance(choice, NetlabError) else choice[0]
+def _traced(name: str, choice: _Choice, trail: Trail | NetlabError, ways: Iterator[Origin]) -> Traced:
+    if isinstance(choice, NetlabError):
+        return _failed(name, choice)
+    way = next(ways)  # there is one for each choice that is no error, in order
     if isinstance(trail, NetlabError):
-        return Traced(name=name, target=target, error=trail)
-    return Traced(name=name, target=target, ports=trail.outlet.ports, runs=trail.runs, error=trail.error)
+        return Traced(name=name, target=choice[0], origin=way, error=trail)
+    return Traced(
+        name=name,
+        target=choice[0],
+        origin=way,
+        ports=trail.outlet.ports,
+        runs=trail.runs,
+        error=trail.error,
+    )
 
 
 def _failed(name: str, error: NetlabError) -> Traced:

@@ -13,7 +13,8 @@ from shapes import Case, cases
 
 from netlab import lab
 from netlab.lab.internet.truth import Flow
-from netlab.path.graph import SOURCE, path_graph
+from netlab.path.graph import path_graph
+from netlab.path.stops import SOURCE
 from netlab.path.trace import traceroute
 from netlab.wire import ip
 
