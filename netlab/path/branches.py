@@ -25,10 +25,10 @@ def account(search: Search) -> Account:
     those that find flows, repeat, or replace lost ones.
 
     Each of `nodes` has `ttl`, `address`, `next` (addresses), `silent_next`, `tested` (flows that were seen to
-    pass it), `balances` ("flow", "packet", "unknown", or None for a single next hop) and `confidence`, that no
-    other next hop is missing. Each of `links` has `ttl` (of its nearer end), `from`, `to`, `flows` (how many
-    went over it), `certain` (False if packets of one flow took several ways, so that the two may be on
-    different ones) and `confidence`, that the flows really stay on it.
+    pass it), `balances` ("flow", "packet", "unknown", or None for a single next hop) and `confidence`, that
+    no other next hop is missing. Each of `links` has `ttl` (of its nearer end), `from`, `to`, `flows` (how
+    many were seen at both ends), `certain` (False if packets of one flow took several ways, so that the two
+    may be on different ones) and `confidence`, that the flows really stay on it.
     """
     chart = search.chart()
     cells = [cell for hop in search.sightings.cells.values() for cell in hop.values()]
@@ -56,7 +56,7 @@ def annotate(graph: nx.DiGraph[str], found: Account) -> None:
         if node["address"] in graph and node["confidence"] is not None:
             known = graph.nodes[node["address"]]
             known["confidence"] = min(node["confidence"], known["confidence"] or 1.0)
-            known["balances"] = node["balances"] or known.get("balances")
+            known["balances"] = node["balances"] or known["balances"]
     links = {(link["from"], link["to"]): link for link in found["links"]}
     for near, far, edge in graph.edges(data=True):
         link = links.get((near, far))
@@ -100,7 +100,11 @@ def _links(search: Search, chart: Chart) -> list[Account]:
     for place, stop in chart.items():
         if len(stop.addresses) > 1 and not stop.mixed:
             doubt = max(doubt, len(stop.addresses) ** -float(stop.again))
+        hop = search.sightings.cells.get(place.ttl, {})
         for onward, flows in stop.onward.items():
+            seen = [flow for flow in flows if flow in hop or place == search.sightings.source]
+            if not seen:
+                continue
             certain = 1 in {len(place.addresses), len(onward.addresses)}
             alone = 1 in {at[place.ttl], at[onward.ttl]}
             links += [
@@ -108,7 +112,7 @@ def _links(search: Search, chart: Chart) -> list[Account]:
                     "ttl": place.ttl,
                     "from": near,
                     "to": far,
-                    "flows": len(flows),
+                    "flows": len(seen),
                     "certain": certain,
                     "confidence": (1.0 if alone else 1 - doubt) if certain else None,
                 }

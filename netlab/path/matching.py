@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from netlab.path.probes import Flow
+from netlab.path.rewriting import rewritten
 from netlab.wire import icmp
 
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """What an answer says and about which probe; `mark` is None where it does not say which of the flow."""
+    """What an answer says and about which probe; `mark` is None where it does not say which of the flow.
+
+    `rewritten` is of the probe that it quotes: see `netlab.path.rewriting`.
+    """
 
     reply: str
     flow: int
     mark: int | None
+    rewritten: str | None = field(default=None, compare=False)
 
 
 class Register:
@@ -58,7 +63,9 @@ class Register:
         if flow is None or not flow.is_addressed(quote.header):
             return None
         mark = self._agreed(flow, flow.claims(quote))
-        return None if mark is None else Match(says.value, flow.number, mark)
+        if mark is None:
+            return None
+        return Match(says.value, flow.number, mark, rewritten(flow, mark, quote))
 
     def answer(self, data: bytes) -> Match | None:
         """Return the probe that a transport packet from the target answers, None if it answers none.

@@ -52,7 +52,8 @@ class Answer:
 
     `ttl` is what the answer arrived with, `identification` its IPv4 header's, `left_ns` and `stamp_ns` are
     the kernel's transmit time of the probe and receive time of the answer (wall clock), `received_ns` is the
-    monotonic time after reading it. `quoted` is what an ICMP error shows of the probe.
+    monotonic time after reading it. `quoted` is what an ICMP error shows of the probe, `rewritten` what of
+    it is not as it was sent: see `netlab.path.rewriting`.
     """
 
     flow: int
@@ -65,6 +66,7 @@ class Answer:
     left_ns: int | None = None
     identification: int | None = None
     quoted: Quoted | None = None
+    rewritten: str | None = None
 
     @property
     def ends_path(self) -> bool:

@@ -192,6 +192,7 @@ class Station(contextlib.AbstractContextManager["Station"]):
             mark=match.mark,
             address=heard.address,
             reply=match.reply,
+            rewritten=match.rewritten,
             ttl=heard.ttl,
             identification=heard.identification,
             left_ns=None if match.mark is None else outlet.departures.get((match.flow, match.mark)),
@@ -211,10 +212,7 @@ class Station(contextlib.AbstractContextManager["Station"]):
             quote = icmp.quote(message)
             outlet = self._outlets.get(socket.inet_ntop(FAMILIES[family], quote.header.destination))
             match = outlet.register.error(message.error, quote) if outlet else None
-            if outlet is None or match is None or match.mark is None:
-                return None
-            sent = outlet.register.flows[match.flow].packet(quote.header.ttl, match.mark)
-            return outlet, match, quotes.quoted(sent, quote, message)
+            return (outlet, match, quotes.quoted(message, quote)) if outlet and match else None
 
         return meaning
 

@@ -125,7 +125,7 @@ def traceroute(
     >>> hops[["ttl", "address", "reply", "reached"]].drop_duplicates().values.tolist()
     [[1, '127.0.0.1', 'port-unreachable', True]]
     """
-    request = _request(
+    request = request_of(
         protocol=protocol,
         port=port,
         source_port=source_port,
@@ -141,11 +141,11 @@ def traceroute(
     addresses = targeting.resolve(target, family)
     with _counting(runs, f"traceroute {target}", "run", shown=progress) as count:
         (traced,), missing = tracing.trace(
-            request, [(target, addresses)], stopped=_stopped(stop), on_run=count
+            request, [(target, addresses)], stopped=stopped_by(stop), on_run=count
         )
     if traced.error is not None:
         raise traced.error
-    return _frame([traced], request, missing, resolve=resolve)
+    return frame_of([traced], request, missing, resolve=resolve)
 
 
 @checks.options
@@ -207,7 +207,7 @@ def trace_many(
     >>> hops.groupby("target")[["address", "error"]].count().values.tolist()
     [[3, 0], [0, 1]]
     """
-    request = _request(
+    request = request_of(
         protocol=protocol,
         port=port,
         source_port=source_port,
@@ -228,16 +228,16 @@ def trace_many(
     targeting.checked_family(family)
     known = targeting.resolve_all(asked, family)
     with _counting(runs * len(asked), "trace_many", "run", shown=progress) as count:
-        traces, missing = tracing.trace(request, known, stopped=_stopped(stop), on_run=count)
-    return _frame(traces, request, missing, resolve=resolve)
+        traces, missing = tracing.trace(request, known, stopped=stopped_by(stop), on_run=count)
+    return frame_of(traces, request, missing, resolve=resolve)
 
 
-def _request(
+def request_of(
     *,
     protocol: str,
     port: int | None,
     source_port: int | None,
-    tos: int,
+    tos: int = 0,
     first_ttl: int,
     max_ttl: int,
     queries: int,
@@ -294,11 +294,15 @@ def _counting(total: int, what: str, unit: str, *, shown: bool) -> Iterator[Call
         yield bar.update
 
 
-def _stopped(stop: threading.Event | None) -> Callable[[], bool] | None:
+def stopped_by(stop: threading.Event | None) -> Callable[[], bool] | None:
+    """Return what says whether to stop."""
     return None if stop is None else stop.is_set
 
 
-def _frame(traces: list[Traced], request: Request, missing: list[Missing], *, resolve: bool) -> pd.DataFrame:
+def frame_of(
+    traces: list[Traced], request: Request, missing: list[Missing], *, resolve: bool
+) -> pd.DataFrame:
+    """Return what was found as a frame, with the names of the hops if *resolve*."""
     found: dict[str, str] = {}
     if resolve:
         answers = (a for traced in traces for run in traced.runs for a in run.answers.values())

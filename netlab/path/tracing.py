@@ -111,7 +111,7 @@ def trace(
         trails = _Trails(request, station, on_run)
         found = [(name, choice, trails.add(choice)) for name, choice in chosen]
         trails.drive(stopped)
-    missing = [*_losses(station), *trails.unbegun()]
+    missing = [*losses(station), *trails.unbegun()]
     return [_traced(name, choice, trail, ways) for name, choice, trail in found], missing
 
 
@@ -144,11 +144,11 @@ class _Trails:
         target, source = choice
         try:
             if target.address not in self._outlets:
-                self._outlets[target.address] = Outlet(self._station, target, source), _marks()
+                self._outlets[target.address] = Outlet(self._station, target, source), marks()
         except NetlabError as error:
             return error
-        outlet, marks = self._outlets[target.address]
-        trail = Trail(self._request, outlet, marks, self._on_run)
+        outlet, numbers = self._outlets[target.address]
+        trail = Trail(self._request, outlet, numbers, self._on_run)
         self._places.setdefault(id(outlet), []).append(len(self._trails))
         self._trails.append(trail)
         return trail
@@ -168,7 +168,8 @@ class _Trails:
         return [(self._places[id(outlet)], answer) for outlet, answer in self._station.receive(wait_ns)]
 
 
-def _marks() -> Iterator[int]:
+def marks() -> Iterator[int]:
+    """Yield the numbers of probes, from anywhere on and round and round."""
     # Going on with the marks from run to run keeps an answer that comes a run late from fitting anything;
     # starting anywhere does the same for the next trace from this port.
     start = random.randrange(MARKS)  # noqa: S311 - no secret
@@ -196,7 +197,8 @@ def _failed(name: str, error: NetlabError) -> Traced:
     return Traced(name=name, target=None, error=error)
 
 
-def _losses(station: Station) -> list[Missing]:
+def losses(station: Station) -> list[Missing]:
+    """Return what this host did not hear."""
     lost = [
         Missing(
             "answers", Gap.LOST, station.dropped, "the sockets' buffers were full: this host was too busy"
