@@ -7,6 +7,9 @@ turns. `station` has the sockets, with `ports`, `filters`, `listening` and `depa
 without a network. `tracing` puts them together, `rows` makes the frame, `graph` the graph, `trace` is what
 callers see.
 
+Many paths: `multipath` is what callers see; `mda` (or `sweep`) says which flow to probe where, by `stopping`
+points and `sightings` of flows; `explorer` does it, `branches` gives the account. `rewriting` tells of NATs.
+
 Over time: `monitoring` probes a path again and again, `stats` counts per hop, `course` tells when the path
 became another, `verdicts` what a hop's losses mean (with `bucket`, which recognises rate limits), `comparing`
 sets two times side by side. All but `monitoring` are functions of frames of hops, whoever made those.

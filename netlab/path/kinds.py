@@ -26,7 +26,7 @@ _CONTROL = tcp.Flags.SYN | tcp.Flags.ACK | tcp.Flags.RST
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _PortFlow(Flow):
+class PortFlow(Flow):
     """A flow that is told by its ports."""
 
     source_port: int
@@ -54,7 +54,7 @@ class _PortFlow(Flow):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class UdpFlow(_PortFlow):
+class UdpFlow(PortFlow):
     """Datagrams."""
 
     numbers: ClassVar = {4: ip.UDP, 6: ip.UDP}
@@ -92,7 +92,7 @@ class UdpFlow(_PortFlow):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SynFlow(_PortFlow):
+class SynFlow(PortFlow):
     """TCP SYNs, which the target answers and the kernel then resets: nobody listens on the source port."""
 
     numbers: ClassVar = {4: ip.TCP, 6: ip.TCP}

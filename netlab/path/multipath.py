@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import pandas as pd
@@ -14,17 +15,18 @@ from netlab.errors import BadInput
 from netlab.frames import Gap, Missing
 from netlab.kernel import netns as namespaces
 from netlab.path import branches, filters, loop, pace, target as targeting, tracing
-from netlab.path.explorer import Explorer, Strategy
+from netlab.path.explorer import Explorer
 from netlab.path.mda import Limits, Search
 from netlab.path.origin import origins
 from netlab.path.outlet import Outlet
-from netlab.path.probes import Vary
+from netlab.path.probes import Protocol, Vary
 from netlab.path.rows import Traced
 from netlab.path.station import Station, now_ns
 from netlab.path.sweep import Sweep
 from netlab.path.trace import frame_of, request_of, stopped_by
 from netlab.path.tracing import Request
 
+_KINDS = [Protocol.UDP, Protocol.TCP, Protocol.ICMP]  # the flows of SACK probes are connections
 _DUBLIN_FLOWS = 20
 _LEAST, _MOST = 0.5, 0.9999  # confidence
 
@@ -43,6 +45,7 @@ def multipath(
     strategy: str = "mda",
     confidence: float | None = None,
     flows: int | None = None,
+    neighbours: Iterable[str] = (),
     protocol: str = "udp",
     port: int | None = None,
     family: int | None = None,
@@ -72,6 +75,9 @@ def multipath(
         spread flows evenly and by what tells these flows apart.
     flows
         How many flows there are at most: for "mda" 2000 unless given, for "dublin" 20.
+    neighbours
+        Other addresses, say of the target's network, that one flow each is followed to: balancers that choose
+        by destination send all flows to one target the same way, and show only so.
     protocol, port, family, first_ttl, max_ttl, timeout_s, packets_per_s, resolve, netns, stop
         As in `netlab.traceroute`. Unanswered probes are sent again, a bounded number of times.
     source_port
@@ -81,8 +87,9 @@ def multipath(
     -------
     DataFrame
         One row per probe, as in `netlab.schemas.HOPS`; `flow` tells the flows apart, which are not all probed
-        at all TTLs. With "mda", `attrs["multipath"]` is what was found, by node and by link, and how sure it
-        is: see `netlab.path.branches.account`. `netlab.path_graph` draws it with these confidences.
+        at all TTLs. The rows of neighbours come last. With "mda", `attrs["multipath"]` is what was found, by
+        node and by link, and how sure it is: see `netlab.path.branches.account`. `netlab.path_graph` draws it
+        with these confidences.
 
     Raises
     ------
@@ -97,8 +104,7 @@ def multipath(
     -----
     After Veitch, Augustin, Teixeira and Friedman, "Failure control in multipath route tracing" (INFOCOM
     2009), and, for "dublin", dublin-traceroute. Balancers that choose by packet are recognised, since flows
-    do not keep to their branch there, and links behind them that may be none are marked (`certain`). Those
-    that choose by destination send all flows to one target the same way.
+    do not keep to their branch there, and links behind them that may be none are marked (`certain`).
 
     Examples
     --------
@@ -110,6 +116,7 @@ def multipath(
     [('source', '127.0.0.1')]
     """
     how = How(checks.choice("strategy", strategy, list(How)))
+    checks.choice("protocol", protocol, _KINDS)
     request = request_of(
         protocol=protocol,
         port=port,
@@ -123,15 +130,44 @@ def multipath(
         netns=netns,
     )
     limits = _limits(how, confidence, flows, first_ttl, max_ttl)
-    chosen = targeting.routed(targeting.resolve(target, family), netns)
+    asked = targeting.routed(targeting.resolve(target, family), netns)
     search: Search | Sweep = Search(limits) if how is How.MDA else Sweep(limits)
-    traced, missing = _explored(search, request, *chosen, stopped=stopped_by(stop))
+    others = [
+        _Job(
+            *targeting.routed(targeting.resolve(name, asked[0].family), netns),
+            Sweep(replace(limits, flows=1)),
+        )
+        for name in _names(neighbours)
+    ]
+    traces, missing = _explored([_Job(*asked, search), *others], request, stopped=stopped_by(stop))
     if isinstance(search, Sweep):
-        return frame_of([traced], request, missing, resolve=resolve)
+        return frame_of(traces, request, missing, resolve=resolve)
     found = branches.account(search)
-    hops = frame_of([traced], request, [*missing, *_unsure(found)], resolve=resolve)
+    branches.compare(found, [job.way() for job in others])
+    hops = frame_of(traces, request, [*missing, *_unsure(found)], resolve=resolve)
     hops.attrs["multipath"] = found
     return hops
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """A target, the address that it is probed from, and the strategy."""
+
+    target: targeting.Target
+    source: bytes
+    strategy: Search | Sweep
+
+    def way(self) -> dict[int, str]:
+        """Return who answered the first flow, by TTL."""
+        sightings = self.strategy.sightings
+        heard = {ttl: cell.heard for ttl in sightings.cells for flow, cell in sightings.hop(ttl) if not flow}
+        return {ttl: next(iter(addresses)) for ttl, addresses in heard.items() if addresses}
+
+
+def _names(neighbours: Iterable[str]) -> list[str]:
+    if isinstance(neighbours, str) or not isinstance(neighbours, Iterable):
+        raise BadInput(f"neighbours {neighbours!r} is no list of addresses", fix="Give a list")
+    return list(neighbours)
 
 
 def _limits(how: How, confidence: float | None, flows: int | None, first_ttl: int, max_ttl: int) -> Limits:
@@ -146,44 +182,50 @@ def _limits(how: How, confidence: float | None, flows: int | None, first_ttl: in
 
 
 def _explored(
-    strategy: Strategy,
-    request: Request,
-    target: targeting.Target,
-    source: bytes,
-    *,
-    stopped: Callable[[], bool] | None,
-) -> tuple[Traced, list[Missing]]:
-    (origin,) = origins([(target, source)], request.netns)
+    jobs: Sequence[_Job], request: Request, *, stopped: Callable[[], bool] | None
+) -> tuple[list[Traced], list[Missing]]:
+    ways = origins([(job.target, job.source) for job in jobs], request.netns)
     with Station(
         request.protocol,
-        {target.family},
+        {job.target.family for job in jobs},
         port=request.port,
         source_port=request.source_port,
         vary=Vary.SOURCE_PORT,
         netns=request.netns,
     ) as station:
-        outlet = Outlet(station, target, source)
-        explorer = Explorer(
-            strategy,
-            outlet.send,
-            number=0,
-            timeout_ns=request.plan.timeout_ns,
-            marks=tracing.marks(),
-        )
+        outlets = [Outlet(station, job.target, job.source) for job in jobs]
+        places = {id(outlet): [place] for place, outlet in enumerate(outlets)}
+        explorers = [
+            Explorer(
+                job.strategy,
+                outlet.send,
+                number=0,
+                timeout_ns=request.plan.timeout_ns,
+                marks=tracing.marks(request),
+            )
+            for job, outlet in zip(jobs, outlets, strict=True)
+        ]
         with contextlib.suppress(KeyboardInterrupt):
             loop.drive(
-                [explorer],
-                lambda wait_ns: [([0], answer) for _, answer in station.receive(wait_ns)],
+                explorers,
+                lambda wait_ns: [(places[id(outlet)], answer) for outlet, answer in station.receive(wait_ns)],
                 now_ns,
                 pace.Pace(request.packets_per_s),
                 stopped=stopped,
             )
-        explorer.abandon()
-        runs = [explorer.runs[flow] for flow in sorted(explorer.runs)]
-        return (
-            Traced(name=target.name, target=target, origin=origin, ports=outlet.ports, runs=runs),
-            tracing.losses(station),
-        )
+        for explorer in explorers:
+            explorer.abandon()
+        traces = [
+            Traced(
+                name=job.target.name,
+                target=job.target,
+                origin=way,
+                ports=outlet.ports,
+                runs=[explorer.runs[flow] for flow in sorted(explorer.runs)],
+            )
+            for job, way, outlet, explorer in zip(jobs, ways, outlets, explorers, strict=True)
+        ]
+        return traces, tracing.losses(station)
 
 
 def _unsure(found: branches.Account) -> list[Missing]:

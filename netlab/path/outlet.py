@@ -9,6 +9,7 @@ from netlab.errors import ProbeError
 from netlab.path.kinds import EchoFlow, SynFlow, UdpFlow
 from netlab.path.matching import Register
 from netlab.path.probes import MARKS, Flow, Protocol
+from netlab.path.sack import SackFlow
 from netlab.path.station import Station
 from netlab.path.target import Target
 
@@ -82,8 +83,21 @@ class Outlet:
             checksum=1 + (self._station.checksum + number) % MARKS,
         )
 
-    def _with_ports(self, number: int) -> UdpFlow | SynFlow:
+    def _with_ports(self, number: int) -> UdpFlow | SynFlow | SackFlow:
         source_port, port = self._station.ports(self.target, self._source, number)
+        if self._station.protocol is Protocol.SACK:
+            agreed = self._station.connect(self.target, self._source, number)
+            return SackFlow(
+                number=number,
+                source=self._source,
+                target=self.target.packed,
+                salt=self._station.salt,
+                source_port=source_port,
+                port=port,
+                sequence=agreed.sequence,
+                acknowledgment=agreed.acknowledgment,
+                timestamps=agreed.timestamps,
+            )
         kind = UdpFlow if self._station.protocol is Protocol.UDP else SynFlow
         return kind(
             number=number,

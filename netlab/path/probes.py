@@ -29,6 +29,7 @@ class Protocol(StrEnum):
     UDP = "udp"
     TCP = "tcp"
     ICMP = "icmp"
+    SACK = "tcp-sack"
 
 
 class Vary(StrEnum):
@@ -48,6 +49,7 @@ class Flow(ABC):
     salt: int
     tos: int = 0  # DSCP and ECN (RFC 2474, RFC 3168)
     numbers: ClassVar[dict[int, int]]  # the IP protocol number by family
+    acknowledges_many: ClassVar[bool] = False  # whether the marks of an answer are of as many probes
 
     @property
     def family(self) -> int:

@@ -2,36 +2,66 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from netlab.errors import DecodeError
 from netlab.wire import extensions, icmp, ip
 from netlab.wire.extensions import Label
 
+NOTHING = "nothing"  # was rewritten: what the column says then
+
+_CHECKSUM_AT = {ip.UDP: 6, ip.TCP: 16, ip.ICMP: 2, ip.ICMPV6: 2}
+_IDENTIFIER_AT = {ip.ICMP: 4, ip.ICMPV6: 4}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quoted:
-    """A probe as it arrived where it ended.
+    """A probe as it arrived where it ended: `changed` names what was rewritten on the way there.
 
     `mtu_bytes` is that of the next link, where the probe was too big for it and the router says so.
     """
 
     ttl: int
     tos: int
+    changed: tuple[str, ...]
     labels: tuple[Label, ...]
     mtu_bytes: int | None = None
 
 
-def quoted(message: icmp.Message, quote: icmp.Quote) -> Quoted:
-    """Return what *message* and its *quote* show."""
+def quoted(packet: bytes, quote: icmp.Quote, message: icmp.Message) -> Quoted:
+    """Return what *message* and its *quote* show of the probe that was sent as *packet*."""
+    sent, transport = ip.decode(packet)
     header = quote.header
     return Quoted(
         ttl=header.ttl,
         tos=header.tos if isinstance(header, ip.IPv4) else header.traffic_class,
+        changed=tuple(_changed(sent, transport, quote)),
         labels=tuple(labels(message)),
         mtu_bytes=mtu_bytes(message),
     )
+
+
+def _changed(sent: ip.Header, transport: bytes, quote: icmp.Quote) -> Iterator[str]:
+    header = quote.header
+    if header.source != sent.source:
+        yield "source"
+    ported = sent.protocol in {ip.UDP, ip.TCP}
+    if _differs(transport, quote.transport, 0 if ported else _IDENTIFIER_AT[sent.protocol]):
+        yield "source port" if ported else "identifier"
+    if _differs(transport, quote.transport, _CHECKSUM_AT[sent.protocol]):
+        yield "checksum"
+    if isinstance(header, ip.IPv4) and isinstance(sent, ip.IPv4):
+        if header.identification != sent.identification:
+            yield "id"
+    elif isinstance(header, ip.IPv6) and isinstance(sent, ip.IPv6) and header.flow_label != sent.flow_label:
+        yield "flow label"
+
+
+def _differs(sent: bytes, seen: bytes, place: int) -> bool:
+    """Return whether a field of two bytes was rewritten; of what the quote does not show nothing is said."""
+    found = seen[place : place + 2]
+    return len(found) == 2 and found != sent[place : place + 2]
 
 
 def labels(message: icmp.Message) -> list[Label]:

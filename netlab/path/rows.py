@@ -93,7 +93,6 @@ def frame_of(
         "ecn": [traced.tos & 3 for traced, *_ in rows],
         "return_hops": [_return_hops(a.ttl) if a else None for a in answers],
         "reply_id": [a.identification if a else None for a in answers],
-        "rewritten": [a.rewritten if a else None for a in answers],
         "clock": [t[1].value if t else None for t in times],
     }
     data |= _quoted([a.quoted if a else None for a in answers])
@@ -113,6 +112,7 @@ def _quoted(seen: Sequence[Quoted | None]) -> dict[str, list[str | int | None]]:
         "quoted_ttl": [q.ttl if q else None for q in seen],
         "quoted_dscp": [q.tos >> 2 if q else None for q in seen],
         "quoted_ecn": [q.tos & 3 if q else None for q in seen],
+        "rewritten": [", ".join(q.changed) or quotes.NOTHING if q else None for q in seen],
         "mpls": [quotes.as_text(q.labels) if q else None for q in seen],
     }
 

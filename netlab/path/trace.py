@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import threading
 from collections.abc import Callable, Iterable, Iterator
 
@@ -12,19 +13,22 @@ from netlab import checks
 from netlab.errors import BadInput
 from netlab.frames import Gap, Missing
 from netlab.kernel import netns as namespaces
-from netlab.path import names, pace, rows, target as targeting, tracing
+from netlab.path import names, pace, rows, sack, target as targeting, tracing
 from netlab.path.engine import Plan
 from netlab.path.probes import Protocol
 from netlab.path.rows import Traced
+from netlab.path.sack import NoSackError
 from netlab.path.tracing import Request
 
 _PORTS = {
     Protocol.UDP: 33434,  # the port range traceroute has used since 1988; nothing listens there
     Protocol.TCP: 80,  # what firewalls let through most often, and what traceroute -T takes
+    Protocol.SACK: 80,
 }
 _NO_PORT = 0
 _MOST_PER_S = 100_000
 _MANY_PER_S = 5000
+_SENT_AGAIN = 2  # probes to a TTL above `queries`, at most: see `netlab.path.engine`
 
 
 @checks.options
@@ -60,9 +64,11 @@ def traceroute(
     target
         A host name or an address. Of several addresses the first that this host has a route to.
     protocol
-        "udp" datagrams, "tcp" SYNs (which never complete a connection) or "icmp" echo requests.
+        "udp" datagrams, "tcp" SYNs (which never complete a connection), "icmp" echo requests, or "tcp-sack":
+        data out of order within a real connection, which the target's application never gets. Where the
+        target permits no selective acknowledgments, SYNs are sent: the rows and the coverage say so.
     port
-        Destination port: 33434 for udp and 80 for tcp unless given; icmp has none.
+        Destination port: 33434 for udp and 80 for tcp and tcp-sack unless given; icmp has none.
     family
         4 or 6 for that IP version only.
     first_ttl, max_ttl
@@ -140,9 +146,13 @@ def traceroute(
     )
     addresses = targeting.resolve(target, family)
     with _counting(runs, f"traceroute {target}", "run", shown=progress) as count:
-        (traced,), missing = tracing.trace(
-            request, [(target, addresses)], stopped=stopped_by(stop), on_run=count
-        )
+        asked = [(target, addresses)]
+        (traced,), missing = tracing.trace(request, asked, stopped=stopped_by(stop), on_run=count)
+        if isinstance(traced.error, NoSackError):
+            detail = f"{traced.error.problem}: SYNs were sent instead"
+            request = dataclasses.replace(request, protocol=Protocol.TCP)
+            (traced,), missing = tracing.trace(request, asked, stopped=stopped_by(stop), on_run=count)
+            missing = [Missing("SACK probes", Gap.UNAVAILABLE, None, detail), *missing]
     if traced.error is not None:
         raise traced.error
     return frame_of([traced], request, missing, resolve=resolve)
@@ -222,6 +232,8 @@ def trace_many(
     )
     if isinstance(targets, str) or not isinstance(targets, Iterable):
         raise BadInput(f"targets {targets!r} is no list of host names", fix="Give several, or use traceroute")
+    if request.protocol is Protocol.SACK:
+        raise BadInput("tcp-sack traces one target at a time", fix="Use tcp, or traceroute() for each target")
     asked = list(targets)
     if not asked:
         raise BadInput("targets is empty", fix="Give at least one host name or address")
@@ -250,7 +262,7 @@ def request_of(
     kind = Protocol(checks.choice("protocol", protocol, list(Protocol)))
     port, source_port = _ports(kind, port, source_port)
     namespaces.path(netns)
-    return Request(
+    request = Request(
         protocol=kind,
         port=port,
         source_port=source_port,
@@ -265,6 +277,24 @@ def request_of(
         packets_per_s=checks.whole("packets_per_s", packets_per_s, 1, _MOST_PER_S),
         netns=netns,
     )
+    if kind is Protocol.SACK:
+        _bounded(request)
+    return request
+
+
+def _bounded(request: Request) -> None:
+    """Refuse more probes than one connection can carry."""
+    arriving = request.runs * request.plan.queries
+    if arriving > sack.ARRIVALS:
+        raise BadInput(
+            f"{request.runs} runs of {request.plan.queries} queries are more than tcp-sack can send",
+            fix=f"Give runs and queries whose product is at most {sack.ARRIVALS}",
+        )
+    most = request.runs * (request.plan.queries + _SENT_AGAIN) * request.plan.max_ttl
+    if most > sack.MARKS:
+        raise BadInput(
+            f"{most} probes are more than tcp-sack can send", fix="Give a lower max_ttl, or fewer runs"
+        )
 
 
 def _tos(dscp: int, ecn: int) -> int:

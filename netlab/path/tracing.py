@@ -7,11 +7,12 @@ import itertools
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from netlab.errors import NetlabError
 from netlab.frames import Gap, Missing
 from netlab.kernel.netns import NetNs
-from netlab.path import loop
+from netlab.path import loop, sack
 from netlab.path.engine import Plan, Prober
 from netlab.path.origin import Origin, origins
 from netlab.path.outlet import Outlet
@@ -21,6 +22,8 @@ from netlab.path.rows import Traced
 from netlab.path.state import Answer, Run
 from netlab.path.station import Station, now_ns
 from netlab.path.target import Target, routed
+
+_Choice: TypeAlias = tuple[Target, bytes] | NetlabError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +109,7 @@ def trace(
         source_port=request.source_port,
         vary=Vary.SOURCE_PORT,
         netns=request.netns,
+        patience_s=request.plan.timeout_ns / 10**9,
         tos=request.tos,
     ) as station:
         trails = _Trails(request, station, on_run)
@@ -113,9 +117,6 @@ def trace(
         trails.drive(stopped)
     missing = [*losses(station), *trails.unbegun()]
     return [_traced(name, choice, trail, ways) for name, choice, trail in found], missing
-
-
-_Choice = tuple[Target, bytes] | NetlabError
 
 
 def _chosen(addresses: Sequence[Target] | NetlabError, netns: NetNs) -> _Choice:
@@ -144,7 +145,7 @@ class _Trails:
         target, source = choice
         try:
             if target.address not in self._outlets:
-                self._outlets[target.address] = Outlet(self._station, target, source), marks()
+                self._outlets[target.address] = Outlet(self._station, target, source), marks(self._request)
         except NetlabError as error:
             return error
         outlet, numbers = self._outlets[target.address]
@@ -168,8 +169,10 @@ class _Trails:
         return [(self._places[id(outlet)], answer) for outlet, answer in self._station.receive(wait_ns)]
 
 
-def marks() -> Iterator[int]:
-    """Yield the numbers of probes, from anywhere on and round and round."""
+def marks(request: Request) -> Iterator[int]:
+    """Yield the numbers of probes: from anywhere on and round and round, or as many as there are."""
+    if request.protocol is Protocol.SACK:
+        return iter(range(1, sack.MARKS + 1))  # `_bounded` in `netlab.path.trace` sees that they suffice
     # Going on with the marks from run to run keeps an answer that comes a run late from fitting anything;
     # starting anywhere does the same for the next trace from this port.
     start = random.randrange(MARKS)  # noqa: S311 - no secret

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections import defaultdict
 from collections.abc import Iterator
 from itertools import pairwise
@@ -94,6 +95,44 @@ def test_each_flow_keeps_to_the_way_that_the_truth_has_for_it() -> None:
         for row in hops.dropna(subset=["address"]).itertuples():
             flow = Flow("web", source_port=row.source_port, port=row.port)
             assert [row.address] == net.truth.hops(flow)[row.ttl - 1]
+
+
+@pytest.mark.privileged
+def test_a_balancer_by_destination_shows_when_neighbours_are_asked_for() -> None:
+    neighbours = [f"203.0.113.{number}" for number in range(1, 9)]
+    with internet("per_destination") as net:
+        asked = {"netns": net.client.netns, "confidence": 0.99}
+        alone = netlab.multipath("203.0.113.77", **asked)
+        hops = netlab.multipath("203.0.113.77", neighbours=neighbours, **asked)
+        r1, branches = net.address("r1"), {net.address("a"), net.address("b")}
+
+    assert balancers(alone) == {}
+    assert balancers(hops) == {r1: "destination"}
+    assert hops["target"].unique().tolist() == ["203.0.113.77", *neighbours]
+    assert set(hops.loc[hops["ttl"] == 2, "address"]) == branches
+    assert netlab.path_graph(hops).nodes[r1]["balances"] == "destination"
+
+
+@pytest.mark.privileged
+def test_neighbours_are_no_sign_of_a_destination_balancer_where_there_is_none() -> None:
+    with internet("chain") as net:
+        hops = netlab.multipath(net.address("web"), neighbours=[net.address("r3")], netns=net.client.netns)
+
+    assert balancers(hops) == {}
+
+
+def balancers(hops: pd.DataFrame) -> dict[str, str]:
+    return {n["address"]: n["balances"] for n in hops.attrs["multipath"]["nodes"] if n["balances"]}
+
+
+@pytest.mark.privileged
+def test_stopping_leaves_what_was_heard() -> None:
+    stop = threading.Event()
+    stop.set()
+    with internet("chain") as net:
+        hops = netlab.multipath(net.address("web"), netns=net.client.netns, stop=stop)
+
+    assert hops.attrs["multipath"]["reached_confidence"] < 0.95
 
 
 @pytest.mark.privileged
@@ -208,6 +247,7 @@ def test_dublin_follows_each_flow_from_end_to_end() -> None:
         ({"flows": 0}, "flows 0"),
         ({"flows": 2001}, "flows 2001"),
         ({"port": 53, "protocol": "icmp"}, "icmp has no ports"),
+        ({"neighbours": "192.0.2.1"}, "no list"),
         ({"confidenze": 0.9}, "no option 'confidenze'"),
     ],
 )

@@ -94,32 +94,74 @@ def test_a_service_class_that_cannot_be_is_refused(option: dict[str, Any]) -> No
         traceroute("127.0.0.1", **option)
 
 
-SENT = {
-    4: bytes(inet.IP(src="10.0.0.1", dst="10.0.0.2", id=7) / inet.UDP(sport=5, dport=6) / b"abcd"),
-    6: bytes(inet6.IPv6(src="fd::1", dst="fd::2", fl=9) / inet.TCP(sport=5, dport=6)),
-}
+SENT4 = bytes(inet.IP(src="10.0.0.1", dst="10.0.0.2", id=7) / inet.UDP(sport=5, dport=6) / b"abcd")
+SENT6 = bytes(inet6.IPv6(src="fd::1", dst="fd::2", fl=9) / inet.TCP(sport=5, dport=6))
+SENT1 = bytes(inet.IP(src="10.0.0.1", dst="10.0.0.2", id=7) / inet.ICMP(id=3, seq=4))
 
 
-@both
-@pytest.mark.parametrize(("told", "mtu_bytes"), [(1400, 1400), (0, None)])
-def test_the_mtu_of_the_next_link_is_what_the_router_says(
-    family: int, told: int, mtu_bytes: int | None
-) -> None:
-    what = icmp.Error.FRAGMENTATION_NEEDED if family == 4 else icmp.Error.PACKET_TOO_BIG
-    message = icmp.error(family, what, SENT[family], mtu_bytes=told)
+@pytest.mark.parametrize(
+    ("sent", "change", "found"),
+    [
+        (SENT4, {}, ()),
+        (SENT4, {"ttl": 3, "tos": 9}, ()),
+        (SENT4, {"src": "192.0.2.1"}, ("source", "checksum")),
+        (SENT4, {"id": 8}, ("id",)),
+        (SENT4, {"sport": 77}, ("source port", "checksum")),
+        (SENT6, {"fl": 8}, ("flow label",)),
+        (SENT6, {"src": "fd::3", "sport": 9}, ("source", "source port", "checksum")),
+        (SENT1, {"src": "192.0.2.1"}, ("source",)),  # ICMP's checksum does not cover addresses
+    ],
+)
+def test_what_a_router_saw_otherwise_is_named(sent: bytes, change: dict[str, Any], found: tuple[str]) -> None:
+    quoted = seen(sent, changed(sent, **change))
 
-    assert quotes.quoted(message, icmp.quote(message)).mtu_bytes == mtu_bytes
-    assert quotes.mtu_bytes(error(SENT[family])) is None
+    assert quoted.changed == found
+
+
+def test_what_the_quote_does_not_show_is_not_said_to_have_changed() -> None:
+    short = changed(SENT6, src="fd::3")[: 40 + 8]  # a TCP checksum is further back
+
+    assert seen(SENT6, short).changed == ("source",)
 
 
 def test_damaged_extensions_have_no_labels() -> None:
-    message = error(SENT[4])
+    message = error(SENT4)
     whole = extensions.extended(message, [extensions.encode_labels([Label(5)])])
     broken = icmp.Message(family=4, type=11, code=0, rest=whole.rest, body=whole.body[:-1] + b"\xff")
 
     assert quotes.labels(whole) == [Label(5)]
     assert quotes.labels(broken) == []
     assert quotes.labels(message) == []
+
+
+@pytest.mark.parametrize("family", [4, 6])
+@pytest.mark.parametrize(("told", "mtu_bytes"), [(1400, 1400), (0, None)])
+def test_the_mtu_of_the_next_link_is_what_the_router_says(
+    family: int, told: int, mtu_bytes: int | None
+) -> None:
+    what = icmp.Error.FRAGMENTATION_NEEDED if family == 4 else icmp.Error.PACKET_TOO_BIG
+    sent = SENT4 if family == 4 else SENT6
+    message = icmp.error(family, what, sent, mtu_bytes=told)
+
+    assert quotes.quoted(sent, icmp.quote(message), message).mtu_bytes == mtu_bytes
+    assert seen(sent, sent).mtu_bytes is None
+
+
+def seen(sent: bytes, arrived: bytes) -> quotes.Quoted:
+    message = error(arrived)
+    return quotes.quoted(sent, icmp.quote(message), message)
+
+
+def changed(packet: bytes, **fields: Any) -> bytes:
+    """Return *packet* with other fields and the checksums that belong to them."""
+    parsed: Any = inet.IP(packet) if packet[0] >> 4 == 4 else inet6.IPv6(packet)
+    for name, value in fields.items():
+        layer = parsed if name in parsed.fields else parsed.payload
+        layer.setfieldval(name, value)
+    for layer in (parsed, parsed.payload):
+        if "chksum" in layer.fields:
+            del layer.chksum
+    return bytes(parsed)
 
 
 def error(quoted: bytes) -> icmp.Message:
