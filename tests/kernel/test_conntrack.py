@@ -7,8 +7,10 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
+import ctxml
 import pandas as pd
 import pytest
 
@@ -229,6 +231,17 @@ def test_numbers_are_those_of_conntrack(router: str, column: str) -> None:
 
 def optional(number: str | None) -> int | None:
     return None if number is None else int(number)
+
+
+@pytest.fixture(scope="module")
+def etc(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return ctxml.label_names(tmp_path_factory.mktemp("etc"))
+
+
+@pytest.mark.privileged
+@pytest.mark.parametrize("column", ctxml.COLUMNS)
+def test_a_column_is_what_the_xml_of_conntrack_says(router: str, etc: Path, column: str) -> None:
+    assert not ctxml.differences(conntrack(netns=router), router, etc, column)
 
 
 @pytest.mark.privileged
