@@ -367,6 +367,24 @@ def test_a_filter_keeps_the_entries_that_have_it_and_no_other(router: str, optio
 
 
 @pytest.mark.privileged
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"src": "10.77.1.2"},
+        {"dst": V6, "dport": 8001},
+        {"sport": 5001, "protocol": "udp"},
+        {"status": ["src-nat", "dst-nat"]},
+        {"mark": 0},
+        {"zone": 0, "family": 6},
+    ],
+)
+def test_nat_takes_the_filters_of_conntrack(router: str, options: dict[str, Any]) -> None:
+    listed = conntrack(netns=router, **options)
+
+    assert set(nat(netns=router, **options).id) == set(listed[listed.nat.notna()].id)
+
+
+@pytest.mark.privileged
 def test_entries_without_counters_are_missing_them_and_coverage_says_why(router: str) -> None:
     frame = conntrack(netns=router)
     (gap,) = coverage(frame).itertuples()
