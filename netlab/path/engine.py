@@ -41,21 +41,26 @@ class Plan:
 
 
 class Channel(Protocol):
-    """The seam to the network: sends marked probes of one flow and hears their answers."""
+    """The seam to the network: sends numbered probes of numbered flows and hears their answers.
+
+    Flow 0 is the flow that was asked for; another number is a flow that load balancers may send another way.
+    Marks are 1 to `netlab.path.probes.MARKS` and tell the probes of one flow apart; an answer to a mark that
+    was sent twice is taken for the later probe.
+    """
 
     def now_ns(self) -> int:
         """Return the time of a clock that never jumps."""
 
-    def send(self, ttl: int, mark: int) -> int:
+    def send(self, flow: int, ttl: int, mark: int) -> int:
         """Send a probe; return the wall-clock time just before it left, in ns since the epoch."""
 
     def receive(self, wait_ns: int) -> list[Answer]:
         """Return the answers that are there, waiting up to *wait_ns* for the first."""
 
 
-def probe_path(plan: Plan, channel: Channel, *, number: int, pace: Pace, marks: Iterator[int]) -> Run:
-    """Do one run and return it complete; *marks* must not repeat within it."""
-    return _Prober(plan, channel, Run(number), pace, marks).run()
+def probe_path(plan: Plan, channel: Channel, run: Run, *, pace: Pace, marks: Iterator[int]) -> None:
+    """Fill *run*, which has its number and its flow, until it is complete; *marks* must not repeat in it."""
+    _Prober(plan, channel, run, pace, marks).run()
 
 
 class _Prober:
@@ -74,7 +79,7 @@ class _Prober:
     def _last_ttl(self) -> int:
         return self._run.end_ttl or self._plan.max_ttl
 
-    def run(self) -> Run:
+    def run(self) -> None:
         while True:
             now = self._channel.now_ns()
             ttl = self._next_ttl(now)
@@ -88,13 +93,18 @@ class _Prober:
         self._run.given_up_early = sum(
             now - probe.sent_ns < self._plan.timeout_ns for probe in self._awaited()
         )
-        return self._run
 
     def _send(self, ttl: int) -> None:
         mark = next(self._marks)
         now = self._channel.now_ns()
+        flow = self._run.flow
         probe = Probe(
-            mark=mark, ttl=ttl, attempt=self._sent[ttl], sent_ns=now, wall_ns=self._channel.send(ttl, mark)
+            flow=flow,
+            mark=mark,
+            ttl=ttl,
+            attempt=self._sent[ttl],
+            sent_ns=now,
+            wall_ns=self._channel.send(flow, ttl, mark),
         )
         self._pace.sent(now)
         self._sent[ttl] += 1

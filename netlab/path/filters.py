@@ -1,71 +1,109 @@
-"""Classic BPF programs that let only the answers to one flow into a raw socket.
+"""Classic BPF programs that let only what can be an answer into a raw socket.
 
 A raw ICMP socket gets every ICMP message of the host, a raw TCP socket every segment; under load that
 wakes the trace for nothing and overflows its buffer. What passes is still checked byte by byte in
-`netlab.path.probes`. A load past the end of a packet rejects it (Documentation/networking/filter.rst).
+`netlab.path.matching`. A load past the end of a packet rejects it (Documentation/networking/filter.rst).
 """
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Collection
 
-from netlab.path.probes import Flow
+from netlab.wire import icmp, ip
 
 _INSTRUCTION = struct.Struct("=HBBI")
 
-_LOAD_HALF, _LOAD_HALF_X, _LOAD_BYTE_X = 0x28, 0x48, 0x50  # A = 2 bytes at k | at X+k | 1 byte at X+k
+_LOAD_HALF_X, _LOAD_BYTE_X = 0x48, 0x50  # A = 2 bytes at X+k | 1 byte at X+k
 _LOAD_HEADER_LENGTH = 0xB1  # X = 4 * (byte at k & 0xf): the length of the IPv4 header at k
+_X_IS = 0x01
 _AND, _SHIFT_LEFT, _ADD_X, _TO_X = 0x54, 0x64, 0x0C, 0x07
-_JUMP_EQUAL, _RETURN = 0x15, 0x06
+_JUMP_EQUAL, _JUMP_GREATER, _JUMP_NOT_LESS, _RETURN = 0x15, 0x25, 0x35, 0x06
 _ALL = 0xFFFF
 
-_Step = tuple[int, int]
+MOST_PORTS = 2000  # of which `answers` can choose: a program has at most 4096 instructions
+
+# A step is an operation and its value, and for comparisons how many instructions to jump over if it holds
+# and if it does not.
+_Step = tuple[int, int, int, int]
+_ACCEPT, _REJECT = (_RETURN, _ALL, 0, 0), (_RETURN, 0, 0, 0)
+
+NOTHING = _INSTRUCTION.pack(_RETURN, 0, 0, 0)
+"""The filter of a socket that only holds its port."""
+
+# Raw IPv4 sockets see packets from their IP header on, those of IPv6 from behind it.
+_TO_TRANSPORT: dict[int, list[_Step]] = {4: [(_LOAD_HEADER_LENGTH, 0, 0, 0)], 6: [(_X_IS, 0, 0, 0)]}
+_TO_QUOTED_TRANSPORT: dict[int, list[_Step]] = {
+    4: [
+        (_LOAD_BYTE_X, 8, 0, 0),  # the first byte of the quoted header
+        (_AND, 0xF, 0, 0),
+        (_SHIFT_LEFT, 2, 0, 0),
+        (_ADD_X, 0, 0, 0),
+        (_TO_X, 0, 0, 0),
+    ],
+    6: [(_X_IS, 40, 0, 0)],
+}
+_QUOTED_PROTOCOL = {4: 8 + 9, 6: 8 + 6}  # counted from the start of the ICMP message
+_QUOTE = 8  # where the transport begins from X on
 
 
-def errors(flow: Flow) -> bytes:
-    """Return the filter for a raw ICMP or ICMPv6 socket: errors that quote a packet with *flow*'s ports."""
-    if flow.family == 6:  # the message starts at 0, the quoted header at 8 and what it carries at 48
-        return _program(
-            [(_LOAD_HALF, 48), (_JUMP_EQUAL, flow.source_port), (_LOAD_HALF, 50), (_JUMP_EQUAL, flow.port)]
-        )
+def errors(family: int, protocol: int, ports: range) -> bytes:
+    """Return the filter for a raw ICMP socket: errors about packets of *protocol* to one of *ports*.
+
+    The quoted source port is left alone: a NAT may have put another one there.
+    """
     return _program(
         [
-            (_LOAD_HEADER_LENGTH, 0),  # IPv4 raw sockets see the packet from its IP header on
-            (_LOAD_BYTE_X, 8),  # first byte of the quoted header
-            (_AND, 0xF),
-            (_SHIFT_LEFT, 2),
-            (_ADD_X, 0),
-            (_TO_X, 0),
-            (_LOAD_HALF_X, 8),
-            (_JUMP_EQUAL, flow.source_port),
-            (_LOAD_HALF_X, 10),
-            (_JUMP_EQUAL, flow.port),
+            *_TO_TRANSPORT[family],
+            *_about(family, protocol),
+            *_TO_QUOTED_TRANSPORT[family],
+            (_LOAD_HALF_X, _QUOTE + 2, 0, 0),
+            *_within(ports),
+            _ACCEPT,
         ]
     )
 
 
-def segments(flow: Flow) -> bytes:
-    """Return the filter for a raw TCP socket: segments from *flow*'s port to its source port."""
-    if flow.family == 6:
-        return _program(
-            [(_LOAD_HALF, 0), (_JUMP_EQUAL, flow.port), (_LOAD_HALF, 2), (_JUMP_EQUAL, flow.source_port)]
-        )
+def echoes(family: int, identifier: int) -> bytes:
+    """Return the filter for a raw ICMP socket: errors about echo requests, and replies to *identifier*."""
     return _program(
         [
-            (_LOAD_HEADER_LENGTH, 0),
-            (_LOAD_HALF_X, 0),
-            (_JUMP_EQUAL, flow.port),
-            (_LOAD_HALF_X, 2),
-            (_JUMP_EQUAL, flow.source_port),
+            *_TO_TRANSPORT[family],
+            (_LOAD_BYTE_X, 0, 0, 0),
+            (_JUMP_EQUAL, icmp.ECHO_REPLY[family], 0, 3),
+            (_LOAD_HALF_X, 4, 0, 0),
+            (_JUMP_EQUAL, identifier, 0, 1),
+            _ACCEPT,
+            *_about(family, ip.ICMP if family == 4 else ip.ICMPV6),
+            *_TO_QUOTED_TRANSPORT[family],
+            (_LOAD_BYTE_X, _QUOTE, 0, 0),
+            (_JUMP_EQUAL, icmp.ECHO_REQUEST[family], 0, 1),
+            _ACCEPT,
         ]
     )
+
+
+def answers(family: int, ports: range, own: Collection[int]) -> bytes:
+    """Return the filter for a raw UDP or TCP socket: what comes from one of *ports* to one of the *own*."""
+    return _program(
+        [
+            *_TO_TRANSPORT[family],
+            (_LOAD_HALF_X, 0, 0, 0),
+            *_within(ports),
+            (_LOAD_HALF_X, 2, 0, 0),
+            *(step for port in own for step in ((_JUMP_EQUAL, port, 0, 1), _ACCEPT)),
+        ]
+    )
+
+
+def _about(family: int, protocol: int) -> list[_Step]:
+    return [(_LOAD_BYTE_X, _QUOTED_PROTOCOL[family], 0, 0), (_JUMP_EQUAL, protocol, 1, 0), _REJECT]
+
+
+def _within(ports: range) -> list[_Step]:
+    return [(_JUMP_NOT_LESS, ports.start, 0, 1), (_JUMP_GREATER, ports.stop - 1, 0, 1), _REJECT]
 
 
 def _program(steps: list[_Step]) -> bytes:
-    """Return the steps as struct sock_filter[], every failed comparison jumping to the final reject."""
-    reject = len(steps) + 1
-    code = [
-        _INSTRUCTION.pack(operation, 0, reject - at - 1 if operation == _JUMP_EQUAL else 0, value)
-        for at, (operation, value) in enumerate(steps)
-    ]
-    return b"".join([*code, _INSTRUCTION.pack(_RETURN, 0, 0, _ALL), _INSTRUCTION.pack(_RETURN, 0, 0, 0)])
+    """Return the steps as struct sock_filter[]; what gets to their end is rejected."""
+    return b"".join(_INSTRUCTION.pack(code, yes, no, value) for code, value, yes, no in [*steps, _REJECT])

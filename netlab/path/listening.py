@@ -58,7 +58,7 @@ class Ear:
         self._with_header = sock.family == socket.AF_INET and sock.type == socket.SOCK_RAW
         sock.settimeout(0)
         if program:
-            _attach(sock, program)
+            attach(sock, program)
         hop_limit = (
             (socket.IPPROTO_IP, _IP_RECVTTL)
             if sock.family == socket.AF_INET
@@ -75,6 +75,10 @@ class Ear:
     def fileno(self) -> int:
         """Return the socket's descriptor, for a selector."""
         return self._sock.fileno()
+
+    def narrow(self, program: bytes) -> None:
+        """Receive only what the classic BPF *program* accepts from now on."""
+        attach(self._sock, program)
 
     def heard(self) -> Iterator[Heard]:
         """Yield what has arrived; raises DecodeError at a raw packet whose IP header is damaged."""
@@ -111,5 +115,6 @@ class _Program(ctypes.Structure):
     _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_char_p))
 
 
-def _attach(sock: socket.socket, program: bytes) -> None:
+def attach(sock: socket.socket, program: bytes) -> None:
+    """Let only packets that the classic BPF *program* accepts into *sock*, in place of an earlier one."""
     sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, bytes(_Program(len(program) // 8, program)))

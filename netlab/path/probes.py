@@ -1,30 +1,26 @@
-"""What a probe looks like on the wire, and how an answer tells which probe it is for.
+"""What a probe is: a packet of a flow, with a number that answers give back.
 
-All probes of a flow share what routers balance load by: addresses, protocol, ports, flow label. The probe's
-number, its mark, is where none of them look and where it survives in the eight transport bytes that an
-ICMP error must quote (RFC 792): the UDP checksum (Paris traceroute, Augustin et al., IMC 2006), the low half
-of the TCP sequence number, and the IPv4 identification (Dublin traceroute), which also survives a NAT that
-rewrites checksums and does not restore them in the quote. DF is off: routers must then keep the
-identification (RFC 6864 section 4.1 lets them ignore it otherwise).
+All probes of a flow share what routers balance load by: addresses, protocol, the first four bytes of the
+transport header (`Flow.key`: the ports, or ICMP's type, code and checksum), the IPv6 flow label. The probe's
+number, its mark, is where none of them look and where it survives in the eight transport bytes that an ICMP
+error must quote (RFC 792). `netlab.path.kinds` has the kinds of flow, `netlab.path.matching` reads answers.
 """
 
 from __future__ import annotations
 
+import struct
 import zlib
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import ClassVar
 
-from netlab.path.state import RST, SYN_ACK
-from netlab.wire import icmp, ip, tcp, udp
+from netlab.wire import icmp, ip
 
 MARKS = 0xFFFE  # 1 to 0xFFFE: a UDP checksum of 0 means none, and 0xFFFF is what a computed 0 is sent as
 
-_MSS = b"\x02\x04\x05\xb4"  # 1460; firewalls distrust a SYN without options
-_WINDOW = 64240
-
-# Only what acknowledges a SYN tells which one it answers. A bare ACK is a challenge (RFC 9293 section
-# 3.10.7.4): it acknowledges another SYN than the one it answers.
-_REPLIES = {tcp.Flags.SYN | tcp.Flags.ACK: SYN_ACK, tcp.Flags.RST | tcp.Flags.ACK: RST}
+_TRAILER = struct.Struct("!IH")
+TRAILER = _TRAILER.size
 
 
 class Protocol(StrEnum):
@@ -32,21 +28,25 @@ class Protocol(StrEnum):
 
     UDP = "udp"
     TCP = "tcp"
+    ICMP = "icmp"
 
 
-NUMBER = {Protocol.UDP: ip.UDP, Protocol.TCP: ip.TCP}
+class Vary(StrEnum):
+    """Which port makes another flow of another number."""
+
+    SOURCE_PORT = "source-port"
+    DESTINATION_PORT = "destination-port"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Flow:
-    """What all probes of a trace have in common; `salt` (16 bits) tells this trace's sequence numbers."""
+class Flow(ABC):
+    """One flow of a trace: `number` is which, `salt` (32 bits) tells this trace's packets from others'."""
 
-    protocol: Protocol
+    number: int
     source: bytes
     target: bytes
-    source_port: int
-    port: int
     salt: int
+    numbers: ClassVar[dict[int, int]]  # the IP protocol number by family
 
     @property
     def family(self) -> int:
@@ -54,64 +54,96 @@ class Flow:
         return 4 if len(self.target) == 4 else 6
 
     @property
+    def protocol_number(self) -> int:
+        """What the IP header calls the transport."""
+        return self.numbers[self.family]
+
+    @property
+    @abstractmethod
+    def key(self) -> bytes:
+        """The first four bytes of the transport header: what load balancers look at."""
+
+    @property
+    @abstractmethod
+    def back(self) -> bytes:
+        """What the answers of the target to this flow have and no others, at the place of `back_in`."""
+
+    @staticmethod
+    @abstractmethod
+    def back_in(data: bytes) -> bytes:
+        """Return what tells an answer's flow by its `back`."""
+
+    @property
+    @abstractmethod
+    def hidden(self) -> bytes:
+        """What tells this flow where a NAT has rewritten the key, at the place of `hidden_in`."""
+
+    @staticmethod
+    @abstractmethod
+    def hidden_in(transport: bytes) -> bytes:
+        """Return what tells a quoted packet's flow by its `hidden`."""
+
+    @property
+    @abstractmethod
+    def ports(self) -> tuple[int | None, int | None]:
+        """The source and the destination port, if it has any."""
+
+    @property
     def label(self) -> int:
         """The IPv6 flow label: the same for the same five-tuple, spread over 20 bits (RFC 6437)."""
-        identity = self.source + self.target + bytes(f"{self.source_port} {self.port}", "ascii")
-        return zlib.crc32(identity) & 0xFFFFF or 1
+        return zlib.crc32(self.source + self.target + self.key) & 0xFFFFF or 1
+
+    def is_addressed(self, header: ip.Header) -> bool:
+        """Return whether the IP header is one of this flow's, whoever it says is the source."""
+        return (header.protocol, header.destination) == (self.protocol_number, self.target)
 
     def packet(self, ttl: int, mark: int) -> bytes:
-        """Return the whole IP packet of the probe with *mark*."""
-        segment = self._syn(mark) if self.protocol is Protocol.TCP else self._datagram(mark)
-        number = NUMBER[self.protocol]
+        """Return the whole IP packet of the probe with *mark*.
+
+        IPv4's identification is the mark too, as in Dublin traceroute: it survives a NAT that rewrites
+        checksums and does not restore them in the quote. DF is off: routers must then keep the identification
+        (RFC 6864 section 4.1 lets them ignore it otherwise).
+        """
         header: ip.Header
         if self.family == 4:
             header = ip.IPv4(
-                source=self.source, destination=self.target, protocol=number, ttl=ttl, identification=mark
+                source=self.source,
+                destination=self.target,
+                protocol=self.protocol_number,
+                ttl=ttl,
+                identification=mark,
             )
         else:
             header = ip.IPv6(
-                source=self.source, destination=self.target, protocol=number, ttl=ttl, flow_label=self.label
+                source=self.source,
+                destination=self.target,
+                protocol=self.protocol_number,
+                ttl=ttl,
+                flow_label=self.label,
             )
-        return header.encode(segment)
+        return header.encode(self._transport(mark))
 
-    def _datagram(self, mark: int) -> bytes:
-        return udp.encode_marked(self.source, self.target, (self.source_port, self.port), mark)
+    @abstractmethod
+    def _transport(self, mark: int) -> bytes:
+        """Return the transport header of the probe with *mark*, and its payload."""
 
-    def _syn(self, mark: int) -> bytes:
-        return tcp.TCP(
-            source_port=self.source_port,
-            destination_port=self.port,
-            sequence=self.salt << 16 | mark,
-            acknowledgment=0,
-            flags=tcp.Flags.SYN,
-            window=_WINDOW,
-            options=_MSS,
-        ).encode(self.source, self.target)
+    @abstractmethod
+    def claims(self, quote: icmp.Quote) -> tuple[int, ...]:
+        """Return the marks that the places of a quoted packet of this flow show, one for each place."""
 
-    def quoted(self, quote: icmp.Quote) -> tuple[int, ...]:
-        """Return the marks that *quote* may carry, the most trustworthy first; none if of another flow.
+    @abstractmethod
+    def answer(self, data: bytes) -> tuple[str, tuple[int, ...]] | None:
+        """Return what a transport packet to this flow says, and the marks that it shows; None for strangers.
 
-        The quoted source address is not compared: a NAT on the way may have left its own in the quote.
+        No mark means that it answers some probe of this flow and does not say which.
         """
-        if (quote.header.protocol, quote.header.destination) != (NUMBER[self.protocol], self.target):
-            return ()
-        start = tcp.decode_start(quote.transport)  # UDP has its ports at the same place
-        if (start.source_port, start.destination_port) != (self.source_port, self.port):
-            return ()
-        identification = (quote.header.identification,) if isinstance(quote.header, ip.IPv4) else ()
-        if self.protocol is Protocol.TCP:
-            return (*self._numbered(start.sequence), *identification)
-        header, payload = udp.decode(quote.transport)
-        return (*udp.mark(payload), *identification, header.checksum)
 
-    def _numbered(self, sequence: int) -> tuple[int, ...]:
-        return (sequence & 0xFFFF,) if sequence >> 16 == self.salt else ()
+    @property
+    def trailer(self) -> bytes:
+        """What the payload ends with: whose probe this is, where the quote is that long."""
+        return _TRAILER.pack(self.salt, self.number)
 
-    def segment(self, data: bytes) -> tuple[str, tuple[int, ...]] | None:
-        """Return what a TCP segment from the target says, and the mark of the SYN that it acknowledges."""
-        header, _ = tcp.decode(data)
-        if (header.source_port, header.destination_port) != (self.port, self.source_port):
-            return None
-        reply = _REPLIES.get(header.flags & (tcp.Flags.SYN | tcp.Flags.ACK | tcp.Flags.RST))
-        marks = self._numbered((header.acknowledgment - 1) & 0xFFFFFFFF)
-        return (reply, marks) if reply and marks else None
+
+def identification(quote: icmp.Quote) -> tuple[int, ...]:
+    """Return the mark that the quoted IPv4 header shows; IPv6 has no place for one."""
+    return (quote.header.identification,) if isinstance(quote.header, ip.IPv4) else ()

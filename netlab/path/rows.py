@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 
 from netlab.frames import Gap, Missing
-from netlab.path.probes import Flow
 from netlab.path.state import DESTINATION, Run, timing
 from netlab.path.target import Target
 from netlab.schemas import HOPS
@@ -17,12 +16,17 @@ from netlab.schemas import HOPS
 def frame(
     runs: Sequence[Run],
     target: Target,
-    flow: Flow,
+    protocol: str,
+    ports: Mapping[int, tuple[int | None, int | None]],
     *,
+    method: str = "raw",
     missing: Sequence[Missing] = (),
     names: Mapping[str, str] | None = None,
 ) -> pd.DataFrame:
-    """Return one row per probe up to the end of the path, by run, TTL and attempt."""
+    """Return one row per probe up to the end of the path, by run, TTL and attempt.
+
+    *ports* has the source and the destination port of each flow.
+    """
     rows = [(run.number, probe, answer) for run in runs for probe, answer in run.reported()]
     probes = [probe for _, probe, _ in rows]
     answers = [answer for *_, answer in rows]
@@ -30,15 +34,15 @@ def frame(
     constant = {
         "target": target.name,
         "target_address": target.address,
-        "flow": 0,
-        "protocol": flow.protocol.value,
-        "family": flow.family,
-        "source_port": flow.source_port,
-        "port": flow.port,
-        "method": "raw",
+        "protocol": protocol,
+        "family": target.family,
+        "method": method,
     }
     data = {name: [value] * len(rows) for name, value in constant.items()} | {
         "run": [number for number, *_ in rows],
+        "flow": [probe.flow for probe in probes],
+        "source_port": [ports[probe.flow][0] for probe in probes],
+        "port": [ports[probe.flow][1] for probe in probes],
         "ttl": [probe.ttl for probe in probes],
         "attempt": [probe.attempt for probe in probes],
         "address": [a.address if a else None for a in answers],
@@ -70,10 +74,10 @@ def gaps(runs: Sequence[Run]) -> list[Missing]:
     if unplaced:
         found.append(
             Missing(
-                "UDP answers",
+                "answers of the target",
                 Gap.UNSEEN,
                 unplaced,
-                "the target answered without repeating any of the probe, so its hop is not known",
+                "the target answered without saying which probe it is for, so its hop is not known",
             )
         )
     return found

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import heapq
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from netlab.path.state import Answer
 from netlab.wire import icmp
@@ -18,20 +20,24 @@ class SimulatedHop:
     reply: str = icmp.Error.TIME_EXCEEDED.value
 
 
+HopOf: TypeAlias = Callable[[int, int], SimulatedHop]  # (flow, TTL) → the hop
+
+
 class SimulatedChannel:
     """A path as `netlab.path.engine.Channel`; probes past the last hop get the last hop's answer.
 
     Parameters
     ----------
     hops
-        The hops in order, the destination last.
+        The hops in order, the destination last, alike for every flow; or what a probe meets, by the number of
+        its flow and its TTL.
     lost
         Numbers of probes (by order of sending, from 0) that vanish.
     """
 
-    def __init__(self, hops: list[SimulatedHop], *, lost: frozenset[int] = frozenset()) -> None:
+    def __init__(self, hops: list[SimulatedHop] | HopOf, *, lost: frozenset[int] = frozenset()) -> None:
         self.sent: list[tuple[int, int]] = []  # (time in ns, TTL)
-        self._hops = hops
+        self._hop: HopOf = hops if callable(hops) else lambda _, ttl: hops[min(ttl, len(hops)) - 1]
         self._lost = lost
         self._now = 0
         self._coming: list[tuple[int, int, Answer]] = []
@@ -40,15 +46,21 @@ class SimulatedChannel:
         """Return the simulated time."""
         return self._now
 
-    def send(self, ttl: int, mark: int) -> int:
-        """Send a probe along the path."""
-        hop = self._hops[min(ttl, len(self._hops)) - 1]
+    def send(self, flow: int, ttl: int, mark: int) -> int:
+        """Send a probe along its flow's path."""
+        hop = self._hop(flow, ttl)
         number = len(self.sent)
         self.sent.append((self._now, ttl))
         if hop.reply and number not in self._lost:
             at = self._now + round(hop.rtt_ms * 10**6)
             answer = Answer(
-                marks=(mark,), address=hop.address, reply=hop.reply, ttl=64, stamp_ns=at, received_ns=at
+                flow=flow,
+                mark=mark,
+                address=hop.address,
+                reply=hop.reply,
+                ttl=64,
+                stamp_ns=at,
+                received_ns=at,
             )
             heapq.heappush(self._coming, (at, number, answer))
         return self._now

@@ -17,27 +17,34 @@ from typing import TypeAlias
 from netlab.errors import CapabilityError, DecodeError, ProbeError
 from netlab.kernel.netns import NetNs, entered
 from netlab.path import filters
+from netlab.path.kinds import EchoFlow, SynFlow, UdpFlow
 from netlab.path.listening import Ear, Heard
-from netlab.path.probes import Flow, Protocol
-from netlab.path.state import UDP_REPLY, Answer
-from netlab.path.target import Target
-from netlab.wire import icmp, udp
+from netlab.path.matching import Match, Register
+from netlab.path.ports import Ports
+from netlab.path.probes import MARKS, Flow, Protocol, Vary
+from netlab.path.state import Answer
+from netlab.path.target import FAMILIES, Target
+from netlab.wire import icmp
 
-_FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
 _ERRORS = {4: socket.IPPROTO_ICMP, 6: socket.IPPROTO_ICMPV6}
-_KIND = {Protocol.UDP: socket.SOCK_DGRAM, Protocol.TCP: socket.SOCK_STREAM}
+_ANSWERS = {Protocol.UDP: socket.IPPROTO_UDP, Protocol.TCP: socket.IPPROTO_TCP}
 
-_Meaning: TypeAlias = tuple[str, tuple[int, ...]] | None  # what it says, and the marks it may carry
+_Meaning: TypeAlias = Callable[[Heard], Match | None]
 
 
 class RawChannel(contextlib.AbstractContextManager["RawChannel"]):
-    """Probes of one flow through raw sockets, as `netlab.path.engine.Channel`.
-
-    A socket of the probes' own protocol is bound to the source port and never sends: it keeps other
-    programs off the port, and for UDP it receives what the target answers. For TCP nobody listens on it,
-    so the kernel itself resets the connection that a SYN-ACK offers, as a prober should.
+    """Probes of any number of flows to one target through raw sockets, as `netlab.path.engine.Channel`.
 
     `unreadable` counts packets that the filters let through but are not what they claim to be.
+
+    Parameters
+    ----------
+    port
+        The destination port; ICMP has none.
+    source_port
+        The source port of flow 0, which flow n comes n after; None for ports that the kernel picks.
+    vary
+        Which port makes another flow. ICMP flows differ in their checksum.
 
     Raises
     ------
@@ -53,35 +60,39 @@ class RawChannel(contextlib.AbstractContextManager["RawChannel"]):
         target: Target,
         source: bytes,
         *,
-        port: int,
-        source_port: int | None,
-        netns: NetNs,
+        port: int = 0,
+        source_port: int | None = None,
+        vary: Vary = Vary.SOURCE_PORT,
+        netns: NetNs = None,
     ) -> None:
         self.unreadable = 0
+        self._protocol = protocol
         self._target = target
+        self._source = source
+        self._register = Register()
+        self._salt = secrets.randbits(32)
+        self._identifier, self._checksum = secrets.randbits(16), secrets.randbelow(MARKS)
+        self._ears: dict[Ear, _Meaning] = {}
         with contextlib.ExitStack() as resources, entered(netns):
-            reserved = resources.enter_context(_reserved(protocol, target, source, source_port))
-            self.flow = Flow(
-                protocol=protocol,
-                source=source,
-                target=target.packed,
-                source_port=reserved.getsockname()[1],
-                port=port,
-                salt=secrets.randbits(16),
-            )
             self._sender = resources.enter_context(_raw(target.family, socket.IPPROTO_RAW))
             errors = resources.enter_context(_raw(target.family, _ERRORS[target.family]))
-            self._ears: dict[Ear, Callable[[Heard], _Meaning]] = {
-                Ear(errors, filters.errors(self.flow)): self._error
-            }
-            if protocol is Protocol.UDP:
-                self._ears[Ear(reserved)] = self._datagram
+            if protocol is Protocol.ICMP:
+                self._ears[Ear(errors, filters.echoes(target.family, self._identifier))] = self._message
             else:
-                segments = resources.enter_context(_raw(target.family, socket.IPPROTO_TCP))
-                self._ears[Ear(segments, filters.segments(self.flow))] = self._segment
+                self._ports = resources.enter_context(
+                    Ports(protocol, target, source, port=port, first=source_port, vary=vary, netns=netns)
+                )
+                answers = resources.enter_context(_raw(target.family, _ANSWERS[protocol]))
+                number = _ANSWERS[protocol]
+                self._ears[Ear(errors, filters.errors(target.family, number, self._ports.remote))] = (
+                    self._message
+                )
+                self._answers = Ear(answers, filters.NOTHING)
+                self._ears[self._answers] = self._transport
             self._selector = resources.enter_context(selectors.DefaultSelector())
             for ear in self._ears:
                 self._selector.register(ear, selectors.EVENT_READ)
+            self.flow(0)
             self._resources = resources.pop_all()
 
     def __exit__(self, *_: object) -> None:
@@ -96,20 +107,65 @@ class RawChannel(contextlib.AbstractContextManager["RawChannel"]):
         """How many packets the kernel dropped because they were not read in time."""
         return sum(ear.dropped for ear in self._ears)
 
+    @property
+    def ports(self) -> dict[int, tuple[int | None, int | None]]:
+        """The source and destination port of each flow that was probed."""
+        return {number: flow.ports for number, flow in self._register.flows.items()}
+
+    def flow(self, number: int) -> Flow:
+        """Return a flow, ready to be probed.
+
+        Raises
+        ------
+        ProbeError
+            If there is no port for it.
+        """
+        known = self._register.flows.get(number)
+        if known is not None:
+            return known
+        flow = self._echo(number) if self._protocol is Protocol.ICMP else self._with_ports(number)
+        self._register.add(flow)
+        return flow
+
+    def _echo(self, number: int) -> EchoFlow:
+        return EchoFlow(
+            number=number,
+            source=self._source,
+            target=self._target.packed,
+            salt=self._salt,
+            identifier=self._identifier,
+            checksum=1 + (self._checksum + number) % MARKS,
+        )
+
+    def _with_ports(self, number: int) -> UdpFlow | SynFlow:
+        source_port, port = self._ports.of(number)
+        self._answers.narrow(filters.answers(self._target.family, self._ports.remote, self._ports.own))
+        kind = UdpFlow if self._protocol is Protocol.UDP else SynFlow
+        return kind(
+            number=number,
+            source=self._source,
+            target=self._target.packed,
+            salt=self._salt,
+            source_port=source_port,
+            port=port,
+        )
+
     def now_ns(self) -> int:
         """Return the monotonic time."""
         return time.monotonic_ns()
 
-    def send(self, ttl: int, mark: int) -> int:
+    def send(self, flow: int, ttl: int, mark: int) -> int:
         """Send a probe; return the wall-clock time just before it left.
 
         Raises
         ------
         ProbeError
-            If the kernel does not let it out: the route is gone, or a local firewall rule drops it.
+            If the kernel does not let it out, because the route is gone or a local firewall rule drops it, or
+            if there is no port for the flow.
         """
-        packet = self.flow.packet(ttl, mark)
+        packet = self.flow(flow).packet(ttl, mark)
         to = self._target.sockaddr(0)
+        self._register.sent(flow, mark)
         now = time.time_ns()
         try:
             self._sender.sendto(packet, to)
@@ -121,71 +177,49 @@ class RawChannel(contextlib.AbstractContextManager["RawChannel"]):
         """Return the answers that are there, waiting up to *wait_ns* for the first."""
         ready = [key.fileobj for key, _ in self._selector.select(wait_ns / 10**9)]
         understood = [
-            self._understood(heard, meaning_of)
-            for ear, meaning_of in self._ears.items()
+            self._understood(heard, meaning)
+            for ear, meaning in self._ears.items()
             if ear in ready
             for heard in ear.heard()
         ]
         return [answer for answer in understood if answer is not None]
 
-    def _understood(self, heard: Heard, meaning_of: Callable[[Heard], _Meaning]) -> Answer | None:
+    def _understood(self, heard: Heard, meaning: _Meaning) -> Answer | None:
         try:
-            meaning = meaning_of(heard)
+            match = meaning(heard)
         except DecodeError:
             self.unreadable += 1
             return None
-        if meaning is None:
+        if match is None:
             return None
-        reply, marks = meaning
         return Answer(
-            marks=marks,
+            flow=match.flow,
+            mark=match.mark,
             address=heard.address,
-            reply=reply,
+            reply=match.reply,
             ttl=heard.ttl,
             stamp_ns=heard.stamp_ns,
             received_ns=heard.received_ns,
         )
 
-    def _error(self, heard: Heard) -> _Meaning:
-        message = icmp.decode(self.flow.family, heard.data)
-        if message.error is None:
-            return None
-        return message.error.value, self.flow.quoted(icmp.quote(message))
+    def _message(self, heard: Heard) -> Match | None:
+        message = icmp.decode(self._target.family, heard.data)
+        if message.type == icmp.ECHO_REPLY[self._target.family]:
+            return self._register.answer(heard.data)
+        return self._register.error(message)
 
-    def _segment(self, heard: Heard) -> _Meaning:
-        return self.flow.segment(heard.data) if heard.address == self._target.address else None
-
-    def _datagram(self, heard: Heard) -> _Meaning:
-        if (heard.address, heard.port) != (self._target.address, self.flow.port):
-            return None
-        # Echo servers send the whole probe back, DNS servers its first two bytes, the query's id.
-        return UDP_REPLY, udp.mark(heard.data)
+    def _transport(self, heard: Heard) -> Match | None:
+        return self._register.answer(heard.data) if heard.address == self._target.address else None
 
 
 def _raw(family: int, protocol: int) -> socket.socket:
     try:
-        return socket.socket(_FAMILY[family], socket.SOCK_RAW, protocol)
+        return socket.socket(FAMILIES[family], socket.SOCK_RAW, protocol)
     except PermissionError as error:
         raise CapabilityError(
             "traceroute cannot open raw sockets: this process lacks CAP_NET_RAW",
             fix=f"Run as root, or: sudo setcap cap_net_raw+ep {Path(sys.executable).resolve()}",
         ) from error
-
-
-def _reserved(protocol: Protocol, target: Target, source: bytes, port: int | None) -> socket.socket:
-    """Return a socket bound to *port* of the source address, or to one that the kernel picks."""
-    family = _FAMILY[target.family]
-    sock = socket.socket(family, _KIND[protocol])
-    try:
-        address = socket.inet_ntop(family, source)
-        sock.bind((address, port or 0) if target.family == 4 else (address, port or 0, 0, target.scope))
-    except OSError as error:
-        sock.close()
-        raise ProbeError(
-            f"cannot use {protocol} source port {port} of {address}: {os.strerror(error.errno or 0)}",
-            fix="Choose another source_port, or none",
-        ) from error
-    return sock
 
 
 def _unsent(target: Target, error: OSError) -> ProbeError:

@@ -7,7 +7,7 @@ from enum import StrEnum
 
 from netlab.wire import icmp
 
-UDP_REPLY, SYN_ACK, RST = "udp-reply", "syn-ack", "rst"
+UDP_REPLY, SYN_ACK, RST, ECHO_REPLY = "udp-reply", "syn-ack", "rst", "echo-reply"
 
 # Answers that only the destination gives. RFC 792: protocol and port unreachable are "received from a host",
 # the other codes from a gateway. Comparing addresses instead fails under NAT, anycast and multi-homing.
@@ -18,6 +18,7 @@ DESTINATION = frozenset(
         UDP_REPLY,
         SYN_ACK,
         RST,
+        ECHO_REPLY,
     }
 )
 
@@ -31,24 +32,26 @@ class Clock(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Probe:
-    """A packet that was sent: `mark` is the number it carries, `wall_ns` and `sent_ns` when it left."""
+    """A packet that was sent: `mark` is its number in its flow, `wall_ns` and `sent_ns` when it left."""
 
     mark: int
     ttl: int
     attempt: int
     wall_ns: int
     sent_ns: int
+    flow: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """An answer, and the marks it may carry, the most trustworthy first.
+    """An answer to the probe of *flow* with *mark*; None where it does not say to which of the flow.
 
     `ttl` is what the answer arrived with, `stamp_ns` the kernel's receive time (wall clock) and
     `received_ns` the monotonic time after reading it.
     """
 
-    marks: tuple[int, ...]
+    flow: int
+    mark: int | None
     address: str
     reply: str
     ttl: int | None
@@ -63,14 +66,15 @@ class Answer:
 
 @dataclass(slots=True)
 class Run:
-    """The probes of one run by their marks, and the first answer to each.
+    """The probes of one run of one flow by their marks, and the first answer to each.
 
     `end_ttl` is the lowest TTL whose answer ends the path, `given_up_early` how many silent probes got less
-    than the full timeout because later hops had answered, `unplaced` how many UDP answers of the target did
+    than the full timeout because later hops had answered, `unplaced` how many answers of the target did
     not say which probe they are for. `void` are marks of probes that count for nothing.
     """
 
     number: int
+    flow: int = 0
     probes: dict[int, Probe] = field(default_factory=dict)
     answers: dict[int, Answer] = field(default_factory=dict)
     end_ttl: int | None = None
@@ -80,11 +84,13 @@ class Run:
 
     def take(self, answer: Answer) -> Probe | None:
         """Keep *answer*; return the probe it answers, or None for a duplicate or a stranger."""
-        probe = next((self.probes[mark] for mark in answer.marks if mark in self.probes), None)
-        if probe is None:
-            self.unplaced += answer.reply == UDP_REPLY
+        if answer.flow != self.flow:
             return None
-        if probe.mark in self.answers:
+        if answer.mark is None:
+            self.unplaced += 1
+            return None
+        probe = self.probes.get(answer.mark)
+        if probe is None or probe.mark in self.answers:
             return None
         self.answers[probe.mark] = answer
         if answer.ends_path:

@@ -15,7 +15,7 @@ from netlab.kernel.netns import NetNs, entered
 
 Sockaddr: TypeAlias = tuple[str, int] | tuple[str, int, int, int]
 
-_FAMILIES: dict[int | None, socket.AddressFamily] = {
+FAMILIES: dict[int | None, socket.AddressFamily] = {
     None: socket.AF_UNSPEC,
     4: socket.AF_INET,
     6: socket.AF_INET6,
@@ -35,7 +35,7 @@ class Target:
     @property
     def packed(self) -> bytes:
         """The address as network-order bytes."""
-        return socket.inet_pton(_FAMILIES[self.family], self.address)
+        return socket.inet_pton(FAMILIES[self.family], self.address)
 
     def sockaddr(self, port: int) -> Sockaddr:
         """Return what a socket of this family sends to."""
@@ -59,13 +59,13 @@ def resolve(name: str, family: int | None = None) -> list[Target]:
     ProbeError
         If the resolver does not know it.
     """
-    if family not in _FAMILIES:
+    if family not in FAMILIES:
         raise BadInput(f"family {family!r} is not known", fix="Give 4, 6, or None for either")
     if not isinstance(name, str) or not name.strip():
         raise BadInput(f"target {name!r} is not a host name or an address", fix="Give one")
     asked = _canonical(name, family)
     try:
-        found = socket.getaddrinfo(asked, None, _FAMILIES[family], socket.SOCK_DGRAM)
+        found = socket.getaddrinfo(asked, None, FAMILIES[family], socket.SOCK_DGRAM)
     except (UnicodeError, ValueError) as error:
         raise BadInput(f"target {name!r} is not a host name: {error}") from error
     except socket.gaierror as error:
@@ -125,12 +125,12 @@ def routed(targets: list[Target], netns: NetNs) -> tuple[Target, bytes]:
 
 def _source(target: Target) -> bytes:
     # A connected UDP socket asks for the kernel's own route and source selection and sends nothing.
-    with socket.socket(_FAMILIES[target.family], socket.SOCK_DGRAM) as sock:
+    with socket.socket(FAMILIES[target.family], socket.SOCK_DGRAM) as sock:
         try:
             sock.connect(target.sockaddr(_DISCARD))
         except OSError as error:
             raise _no_route(target, error) from error
-        return socket.inet_pton(_FAMILIES[target.family], sock.getsockname()[0])
+        return socket.inet_pton(FAMILIES[target.family], sock.getsockname()[0])
 
 
 def _no_route(target: Target, error: OSError) -> ProbeError:

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 import pandas as pd
 
 from netlab import checks
+from netlab.errors import BadInput
 from netlab.frames import Gap, Missing
 from netlab.kernel import netns as namespaces
 from netlab.path import engine, names, rows
@@ -22,6 +23,7 @@ _PORTS = {
     Protocol.UDP: 33434,  # the port range traceroute has used since 1988; nothing listens there
     Protocol.TCP: 80,  # what firewalls let through most often, and what traceroute -T takes
 }
+_NO_PORT = 0
 
 
 @checks.options
@@ -52,9 +54,9 @@ def traceroute(
     target
         A host name or an address. Of several addresses the first that this host has a route to.
     protocol
-        "udp" datagrams or "tcp" SYNs (which never complete a connection).
+        "udp" datagrams, "tcp" SYNs (which never complete a connection) or "icmp" echo requests.
     port
-        Destination port: 33434 for udp and 80 for tcp unless given.
+        Destination port: 33434 for udp and 80 for tcp unless given; icmp has none.
     family
         4 or 6 for that IP version only.
     first_ttl, max_ttl
@@ -107,8 +109,7 @@ def traceroute(
     [[1, '127.0.0.1', 'port-unreachable', True]]
     """
     kind = Protocol(checks.choice("protocol", protocol, list(Protocol)))
-    port = _PORTS[kind] if port is None else checks.port(port)
-    source_port = None if source_port is None else checks.port(source_port, "source_port")
+    port, source_port = _ports(kind, port, source_port)
     plan = engine.Plan(
         first_ttl=checks.whole("first_ttl", first_ttl, 1, checks.whole("max_ttl", max_ttl, 1, 255)),
         max_ttl=max_ttl,
@@ -125,7 +126,19 @@ def traceroute(
     if resolve:
         found, unfinished = names.names_of(answer.address for run in done for answer in run.answers.values())
         missing += _unnamed(unfinished)
-    return rows.frame(done, chosen, channel.flow, names=found, missing=missing)
+    return rows.frame(done, chosen, kind.value, channel.ports, names=found, missing=missing)
+
+
+def _ports(kind: Protocol, port: int | None, source_port: int | None) -> tuple[int, int | None]:
+    if kind is Protocol.ICMP:
+        for name, value in (("port", port), ("source_port", source_port)):
+            if value is not None:
+                raise BadInput(f"{name} {value!r} was given, and icmp has no ports", fix=f"Leave {name} out")
+        return _NO_PORT, None
+    return (
+        _PORTS[kind] if port is None else checks.port(port),
+        None if source_port is None else checks.port(source_port, "source_port"),
+    )
 
 
 def _counted(runs: int, target: str, *, progress: bool) -> Iterable[int]:
@@ -142,7 +155,11 @@ def _runs(plan: engine.Plan, channel: engine.Channel, numbers: Iterable[int]) ->
     start = random.randrange(MARKS)  # noqa: S311 - no secret
     marks = (1 + number % MARKS for number in itertools.count(start))
     pace = Pace()
-    return [engine.probe_path(plan, channel, number=number, pace=pace, marks=marks) for number in numbers]
+    done = []
+    for number in numbers:
+        done.append(Run(number))
+        engine.probe_path(plan, channel, done[-1], pace=pace, marks=marks)
+    return done
 
 
 def _losses(channel: RawChannel) -> list[Missing]:

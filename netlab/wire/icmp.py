@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from netlab.errors import DecodeError
-from netlab.wire import checksum, ip
+from netlab.wire import checksum as sums, ip
 
 _HEADER = struct.Struct("!BBH4s")
+_ECHO = struct.Struct("!4xHH")
+ECHOED = _HEADER.size + 2  # where the data of `encode_echo` begin
 
 
 class Error(StrEnum):
@@ -129,9 +131,9 @@ class Message:
         """Return the message between two packed addresses (which only ICMPv6 adds to its checksum)."""
         blank = _HEADER.pack(self.type, self.code, 0, self.rest) + self.body
         value = (
-            checksum.internet(blank)
+            sums.internet(blank)
             if self.family == 4
-            else checksum.transport(source, destination, ip.ICMPV6, blank)
+            else sums.transport(source, destination, ip.ICMPV6, blank)
         )
         return _HEADER.pack(self.type, self.code, value, self.rest) + self.body
 
@@ -166,7 +168,7 @@ def decode(family: int, data: bytes) -> Message:
     """
     if len(data) < _HEADER.size:
         raise DecodeError(f"ICMP message cut off after {len(data)} bytes")
-    if family == 4 and checksum.internet(data):
+    if family == 4 and sums.internet(data):
         raise DecodeError("ICMP message with a wrong checksum")
     kind, code, _, rest = _HEADER.unpack_from(data)
     return Message(family=family, type=kind, code=code, rest=rest, body=data[_HEADER.size :])
@@ -186,3 +188,34 @@ def quote(message: Message) -> Quote:
     if header.family != message.family:
         raise DecodeError(f"ICMP error of IPv{message.family} about an IPv{header.family} packet")
     return Quote(header, transport)
+
+
+def encode_echo(
+    source: bytes, destination: bytes, identity: tuple[int, int], data: bytes, *, checksum: int
+) -> bytes:
+    """Return an echo request of *identity* (identifier, sequence number) with a given *checksum*.
+
+    Two bytes in front of *data* make up for it, as in Paris traceroute (Augustin et al., IMC 2006): routers
+    that balance by what they take for ports see the same for every sequence number. The checksum is 1 to
+    0xFFFE.
+    """
+    family = 4 if len(source) == 4 else 6
+    rest = b"".join(number.to_bytes(2, "big") for number in identity)
+    blank = _HEADER.pack(ECHO_REQUEST[family], 0, 0, rest) + bytes(2) + data
+    pseudo = b"" if family == 4 else sums.pseudo_header(source, destination, ip.ICMPV6, len(blank))
+    word = sums.word_for(checksum, pseudo + blank)
+    return _HEADER.pack(ECHO_REQUEST[family], 0, checksum, rest) + word.to_bytes(2, "big") + data
+
+
+def decode_echo(data: bytes) -> tuple[int, int]:
+    """Return the identifier and the sequence number of an echo packet.
+
+    Raises
+    ------
+    DecodeError
+        If *data* ends inside the header.
+    """
+    if len(data) < _HEADER.size:
+        raise DecodeError(f"ICMP echo cut off after {len(data)} bytes")
+    identifier, sequence = _ECHO.unpack_from(data)
+    return identifier, sequence

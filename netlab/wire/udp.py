@@ -9,7 +9,9 @@ from netlab.errors import DecodeError
 from netlab.wire import checksum, ip
 
 _HEADER = struct.Struct("!HHHH")
+HEADER = _HEADER.size
 _MARK = struct.Struct("!HH")
+MARKED = _MARK.size  # bytes of a marked payload before its trailer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,17 +45,19 @@ def decode(data: bytes) -> tuple[UDP, bytes]:
     return header, data[_HEADER.size : max(length, _HEADER.size)]
 
 
-def encode_marked(source: bytes, destination: bytes, ports: tuple[int, int], mark: int) -> bytes:
+def encode_marked(
+    source: bytes, destination: bytes, ports: tuple[int, int], mark: int, trailer: bytes = b""
+) -> bytes:
     """Return a datagram that carries *mark* (1 to 0xFFFE) as its checksum and at the start of its payload.
 
-    The second half of the payload makes up for it, as in Paris traceroute (Augustin et al., IMC 2006): the
+    The two bytes after it make up for it, as in Paris traceroute (Augustin et al., IMC 2006): the
     fields that routers balance by stay the same for every mark, and an ICMP error that quotes only eight
-    bytes still tells which datagram it is about.
+    bytes still tells which datagram it is about. *trailer* is the rest of the payload.
     """
-    length = _HEADER.size + _MARK.size
+    length = _HEADER.size + MARKED + len(trailer)
     pseudo = checksum.pseudo_header(source, destination, ip.UDP, length)
-    blank = _HEADER.pack(*ports, length, 0) + _MARK.pack(mark, 0)
-    payload = _MARK.pack(mark, checksum.word_for(mark, pseudo + blank))
+    blank = _HEADER.pack(*ports, length, 0) + _MARK.pack(mark, 0) + trailer
+    payload = _MARK.pack(mark, checksum.word_for(mark, pseudo + blank)) + trailer
     return _HEADER.pack(*ports, length, mark) + payload
 
 

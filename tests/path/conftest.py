@@ -111,7 +111,13 @@ class Network:
 
     def dead(self, node: str) -> contextlib.AbstractContextManager[None]:
         """Run the block with a host that drops every probe it gets."""
-        return self.rules(node, "type filter hook input priority 0\nmeta l4proto { tcp, udp } drop")
+        return self.rules(
+            node,
+            "type filter hook input priority 0\n"
+            "meta l4proto { tcp, udp } drop\n"
+            "icmp type echo-request drop\n"
+            "icmpv6 type echo-request drop",
+        )
 
     @contextlib.contextmanager
     def listening(self, node: str, address: str, port: int) -> Iterator[None]:

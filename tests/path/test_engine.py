@@ -33,7 +33,9 @@ def traced(
     timeout_ms: int = 1000,
 ) -> Run:
     plan = engine.Plan(first_ttl=first_ttl, max_ttl=max_ttl, queries=queries, timeout_ns=timeout_ms * MS)
-    return engine.probe_path(plan, channel, number=0, pace=pace.Pace(), marks=itertools.count(1))
+    run = Run(0)
+    engine.probe_path(plan, channel, run, pace=pace.Pace(), marks=itertools.count(1))
+    return run
 
 
 def heard(run: Run) -> dict[int, list[str]]:
@@ -151,7 +153,7 @@ def test_a_window_of_probes_is_ahead_of_the_answers() -> None:
 def test_never_more_than_the_stated_packets_in_any_second() -> None:
     channel = SimulatedChannel([*routers(*[0.01] * 200), destination(0.01)])
     plan = engine.Plan(first_ttl=1, max_ttl=255, queries=30, timeout_ns=1000 * MS)
-    engine.probe_path(plan, channel, number=0, pace=pace.Pace(), marks=itertools.count(1))
+    engine.probe_path(plan, channel, Run(0), pace=pace.Pace(), marks=itertools.count(1))
     times = [at for at, _ in channel.sent]
 
     assert len(times) > 5000
@@ -165,8 +167,23 @@ def test_duplicates_and_strangers_change_nothing() -> None:
     answer = next(answer for _, answer in before if answer)
 
     assert run.take(answer) is None
-    assert run.take(type(answer)(**{**fields(answer), "marks": (60_000,)})) is None
+    assert run.take(type(answer)(**{**fields(answer), "mark": 60_000})) is None
+    assert run.take(type(answer)(**{**fields(answer), "flow": 1})) is None
     assert run.reported() == before
+
+
+def test_each_flow_has_its_own_path() -> None:
+    channel = SimulatedChannel(lambda flow, ttl: destination(4) if ttl > 1 else routers(*range(1, 9))[flow])
+    plan = engine.Plan(first_ttl=1, max_ttl=5, queries=2, timeout_ns=1000 * MS)
+    marks = itertools.count(1)
+    runs = [Run(0, flow=flow) for flow in (0, 7)]
+    for run in runs:
+        engine.probe_path(plan, channel, run, pace=pace.Pace(), marks=marks)
+
+    assert [heard(run) for run in runs] == [
+        {1: [f"10.0.0.{1 + flow}"] * 2, 2: ["10.0.0.99"] * 2} for flow in (0, 7)
+    ]
+    assert {probe.flow for run in runs for probe, _ in run.reported()} == {0, 7}
 
 
 def fields(answer: object) -> dict[str, object]:

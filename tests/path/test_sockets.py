@@ -14,10 +14,7 @@ from scapy.layers import inet
 from netlab.errors import BadInput, ProbeError
 from netlab.path import filters, names, target
 from netlab.path.listening import Ear
-from netlab.path.probes import Flow, Protocol
 from netlab.path.state import Answer, Clock, Probe, timing
-
-LOOPBACK = b"\x7f\x00\x00\x01"
 
 
 @pytest.mark.privileged
@@ -34,26 +31,52 @@ def test_without_cap_net_raw_the_error_names_it_and_the_command() -> None:
     assert "setcap cap_net_raw+ep /" in run.stderr
 
 
-@pytest.mark.privileged
-@pytest.mark.parametrize(("ports", "kept"), [((50_000, 33_434), 1), ((50_001, 33_434), 0), ((50_000, 1), 0)])
-def test_the_filter_passes_errors_about_its_flow_only(ports: tuple[int, int], kept: int) -> None:
-    flow = Flow(
-        protocol=Protocol.UDP, source=LOOPBACK, target=LOOPBACK, source_port=50_000, port=33_434, salt=0
-    )
-    options = [inet.IPOption(b"\x01\x01\x01\x01")]  # a quoted header longer than usual
-    datagram = inet.UDP(sport=ports[0], dport=ports[1])
-    quoted = inet.IP(src="127.0.0.1", dst="127.0.0.1", options=options) / datagram
-    message = bytes(inet.ICMP(type=11) / bytes(quoted))
-
+def heard_of(program: bytes, protocol: int, *messages: bytes) -> list[bytes]:
+    """Return which of the transport packets, sent over loopback, the filter lets into a raw socket."""
     with (
-        socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as listener,
-        socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as sender,
+        socket.socket(socket.AF_INET, socket.SOCK_RAW, protocol) as listener,
+        socket.socket(socket.AF_INET, socket.SOCK_RAW, protocol) as sender,
     ):
-        ear = Ear(listener, filters.errors(flow))
-        sender.sendto(message, ("127.0.0.1", 0))
-        heard = [packet for packet in ear.heard() if packet.data == message]
+        ear = Ear(listener, program)
+        for message in messages:
+            sender.sendto(message, ("127.0.0.1", 0))
+        return [packet.data for packet in ear.heard() if packet.data in messages]
 
-    assert len(heard) == kept
+
+@pytest.mark.privileged
+def test_the_filter_of_errors_goes_by_the_quoted_protocol_and_destination_port() -> None:
+    options = [inet.IPOption(b"\x01\x01\x01\x01")]  # a quoted header longer than usual
+    header = inet.IP(src="127.0.0.1", dst="127.0.0.1", options=options)
+    passing = [inet.UDP(sport=1, dport=33_434), inet.UDP(sport=2, dport=33_436)]
+    others = [
+        inet.UDP(sport=1, dport=33_433),
+        inet.UDP(sport=1, dport=33_437),
+        inet.TCP(sport=1, dport=33_434),
+    ]
+    messages = [bytes(inet.ICMP(type=11) / bytes(header / quoted)) for quoted in passing + others]
+    program = filters.errors(4, socket.IPPROTO_UDP, range(33_434, 33_437))
+
+    assert heard_of(program, socket.IPPROTO_ICMP, *messages) == messages[:2]
+
+
+@pytest.mark.privileged
+def test_the_filter_of_echoes_passes_replies_to_its_identifier_and_errors_about_requests() -> None:
+    header = inet.IP(src="127.0.0.1", dst="127.0.0.1")
+    quoted = [inet.ICMP(id=8, seq=1), inet.ICMP(type=0, id=7, seq=1), inet.UDP(sport=0x800, dport=1)]
+    messages = [bytes(inet.ICMP(type=11) / bytes(header / packet)) for packet in quoted]
+    messages += [bytes(inet.ICMP(type=0, id=7, seq=9)), bytes(inet.ICMP(type=0, id=8, seq=9))]
+
+    assert heard_of(filters.echoes(4, 7), socket.IPPROTO_ICMP, *messages) == [messages[0], messages[3]]
+
+
+@pytest.mark.privileged
+def test_the_filter_of_answers_knows_many_ports_on_this_side_and_a_range_on_the_other() -> None:
+    own = range(20_000, 20_000 + 2 * filters.MOST_PORTS, 2)
+    ports = [(53, own[0]), (54, own[-1]), (53, own[0] + 1), (52, own[0]), (55, own[0])]
+    messages = [bytes(inet.UDP(sport=sport, dport=dport)) for sport, dport in ports]
+    program = filters.answers(4, range(53, 55), own)
+
+    assert heard_of(program, socket.IPPROTO_UDP, *messages) == messages[:2]
 
 
 @pytest.mark.privileged
@@ -78,7 +101,9 @@ def test_an_ear_says_when_a_packet_came_and_counts_what_did_not_fit() -> None:
 
 def answered(*, wall_ns: int, stamp_ns: int | None, took_ns: int) -> tuple[int, Clock]:
     probe = Probe(mark=1, ttl=1, attempt=0, wall_ns=wall_ns, sent_ns=5000)
-    answer = Answer(marks=(1,), address="a", reply="r", ttl=64, stamp_ns=stamp_ns, received_ns=5000 + took_ns)
+    answer = Answer(
+        flow=0, mark=1, address="a", reply="r", ttl=64, stamp_ns=stamp_ns, received_ns=5000 + took_ns
+    )
     return timing(probe, answer)
 
 

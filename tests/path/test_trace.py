@@ -23,7 +23,8 @@ Chain = Network = Any  # the fixtures' classes live in conftest.py
 
 pytestmark = pytest.mark.privileged
 both = pytest.mark.parametrize("family", [4, 6])
-kinds = pytest.mark.parametrize("protocol", ["udp", "tcp"])
+with_ports = pytest.mark.parametrize("protocol", ["udp", "tcp"])
+kinds = pytest.mark.parametrize("protocol", ["udp", "tcp", "icmp"])
 
 
 def path(hops: pd.DataFrame) -> list[set[str]]:
@@ -42,7 +43,7 @@ def test_every_hop_is_found_in_order_up_to_a_closed_port(chain: Chain, family: i
     hops = traceroute(chain.target(family), protocol=protocol, netns=chain.client)
 
     assert path(hops) == [{address} for address in chain.hops(family)]
-    assert replies(hops) == ["port-unreachable" if protocol == "udp" else "rst"] * 3
+    assert replies(hops) == [{"udp": "port-unreachable", "tcp": "rst", "icmp": "echo-reply"}[protocol]] * 3
     assert hops["reached"].tolist() == [False] * 9 + [True] * 3
 
 
@@ -84,7 +85,7 @@ def test_a_udp_answer_that_fits_no_probe_is_accounted_for_and_not_guessed(chain:
         hops = traceroute(chain.target(4), port=5354, netns=chain.client, max_ttl=5, timeout_s=0.2)
 
     assert path(hops) == [{address} for address in chain.hops(4)[:3]] + [set(), set()]
-    assert "UDP answers" in coverage(hops)["what"].tolist()
+    assert "answers of the target" in coverage(hops)["what"].tolist()
 
 
 @both
@@ -133,7 +134,8 @@ def test_a_dead_target_gives_rows_up_to_max_ttl_and_is_not_reached(
 def test_a_router_that_refuses_ends_the_trace_unreached(
     chain: Chain, protocol: str, family: int, word: str, rule: str
 ) -> None:
-    refuse = f"type filter hook forward priority 0\nmeta l4proto {{ udp, tcp }} ip6 hoplimit > 0 {rule}"
+    kinds_of = "meta l4proto { udp, tcp, icmp, ipv6-icmp }"
+    refuse = f"type filter hook forward priority 0\n{kinds_of} ip6 hoplimit > 0 {rule}"
     if family == 4:
         refuse = refuse.replace("ip6 hoplimit", "ip ttl")
 
@@ -158,7 +160,7 @@ def test_the_path_is_found_through_a_masquerading_router(chain: Chain, family: i
 
 
 @both
-@kinds
+@with_ports
 def test_one_flow_never_shows_a_false_link(diamond: Network, family: int, protocol: str) -> None:
     target = "10.99.2.2" if family == 4 else "fd99:2::2"
     wired = diamond_links(family)
@@ -184,7 +186,7 @@ def branch_prefixes(family: int) -> tuple[str, ...]:
     return tuple(f"10.99.{10 + b}." if family == 4 else f"fd99:{10 + b}:" for b in range(4))
 
 
-@kinds
+@with_ports
 def test_the_same_ports_take_the_same_way_again(diamond: Network, protocol: str) -> None:
     seen = [
         path(traceroute("10.99.2.2", protocol=protocol, netns=diamond.netns("client"), source_port=40_000))
@@ -203,7 +205,7 @@ def test_parallel_traces_to_one_target_do_not_mix(chain: Chain, protocol: str) -
             )
         )
 
-    assert len({trace["source_port"].iloc[0] for trace in traces}) == 4
+    assert len({trace["source_port"].iloc[0] for trace in traces}) == (1 if protocol == "icmp" else 4)
     for trace in traces:
         assert path(trace) == [{address} for address in chain.hops(4)]
         assert trace["address"].notna().all()
@@ -304,7 +306,7 @@ def test_progress_counts_the_runs(chain: Chain, capsys: pytest.CaptureFixture[st
 @pytest.fixture
 def silence(chain: Chain) -> Iterator[None]:
     """Fail the test if a probe leaves the client."""
-    counter = "type filter hook output priority 0\nmeta l4proto { udp, tcp } counter"
+    counter = "type filter hook output priority 0\nmeta l4proto { udp, tcp, icmp, ipv6-icmp } counter"
     with chain.rules("client", counter):
         yield
         assert "counter packets 0 " in chain.output("client", "nft", "list", "ruleset")
@@ -318,6 +320,8 @@ def silence(chain: Chain) -> Iterator[None]:
         {"protocol": "icmp6"},
         {"port": 70_000},
         {"port": 0},
+        {"protocol": "icmp", "port": 80},
+        {"protocol": "icmp", "source_port": 40_000},
         {"max_ttl": 0},
         {"max_ttl": 256},
         {"first_ttl": 9, "max_ttl": 8},

@@ -1,0 +1,89 @@
+"""Which probe an answer is for: exactly one, or none. Bytes in, a match out; no sockets, no clock."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from netlab.path.probes import Flow
+from netlab.wire import icmp
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """What an answer says and about which probe; `mark` is None where it does not say which of the flow."""
+
+    reply: str
+    flow: int
+    mark: int | None
+
+
+class Register:
+    """The flows of one target and the probes that have been sent, by which answers are matched."""
+
+    def __init__(self) -> None:
+        self.flows: dict[int, Flow] = {}
+        self._by_key: dict[bytes, Flow] = {}
+        self._by_back: dict[bytes, Flow] = {}
+        self._by_hidden: dict[bytes, Flow] = {}
+        self._sent: set[tuple[int, int]] = set()
+
+    def add(self, flow: Flow) -> None:
+        """Take answers to *flow* from now on."""
+        self.flows[flow.number] = flow
+        self._by_key[flow.key] = flow
+        self._by_back[flow.back] = flow
+        self._by_hidden[flow.hidden] = flow
+
+    def sent(self, flow: int, mark: int) -> None:
+        """Take answers to one more probe."""
+        self._sent.add((flow, mark))
+
+    def error(self, message: icmp.Message) -> Match | None:
+        """Return the probe that an ICMP error is about, None if it is about somebody else's packet.
+
+        The quoted source address is not compared: a NAT on the way may have left its own in the quote. One
+        that left its port there, too, is seen through where the quote shows more than the ports.
+
+        Raises
+        ------
+        DecodeError
+            If the message is damaged or quotes too little.
+        """
+        if message.error is None:
+            return None
+        quote = icmp.quote(message)
+        flow = self._by_key.get(quote.transport[:4])
+        if flow is None and self.flows:
+            any_flow = next(iter(self.flows.values()))
+            flow = self._by_hidden.get(any_flow.hidden_in(quote.transport))
+        if flow is None or not flow.is_addressed(quote.header):
+            return None
+        mark = self._agreed(flow, flow.claims(quote))
+        return None if mark is None else Match(message.error.value, flow.number, mark)
+
+    def answer(self, data: bytes) -> Match | None:
+        """Return the probe that a transport packet from the target answers, None if it answers none.
+
+        Raises
+        ------
+        DecodeError
+            If the packet is cut off.
+        """
+        if not self.flows:
+            return None
+        any_flow = next(iter(self.flows.values()))
+        flow = self._by_back.get(any_flow.back_in(data))
+        meaning = None if flow is None else flow.answer(data)
+        if flow is None or meaning is None:
+            return None
+        reply, marks = meaning
+        return Match(reply, flow.number, self._agreed(flow, marks))
+
+    def _agreed(self, flow: Flow, marks: Iterable[int]) -> int | None:
+        """Return the mark of a probe that was sent for which most places speak; None where they disagree."""
+        votes = Counter(mark for mark in marks if (flow.number, mark) in self._sent).most_common(2)
+        if not votes or (len(votes) == 2 and votes[0][1] == votes[1][1]):
+            return None
+        return votes[0][0]
