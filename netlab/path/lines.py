@@ -1,0 +1,164 @@
+"""A flow on an ordinary datagram socket of its own: what it sends, and what comes back to it.
+
+The packets are those of `netlab.path.kinds`: the kernel writes the headers, and computes the checksum that
+the payload was made for.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+
+from netlab.errors import DecodeError
+from netlab.path.errorqueue import ErrorQueue
+from netlab.path.listening import Heard
+from netlab.path.probes import TRAILER, Flow
+from netlab.path.state import UDP_REPLY, Answer
+from netlab.wire import icmp, ip, udp
+
+_TTL = {4: (socket.IPPROTO_IP, socket.IP_TTL), 6: (socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS)}
+_ATTEMPTS = 8  # to send, while errors about earlier probes keep arriving
+
+
+def set_ttl(sock: socket.socket, ttl: int) -> None:
+    """Send what *sock* sends from now on with this TTL (hop limit)."""
+    sock.setsockopt(*_TTL[4 if sock.family == socket.AF_INET else 6], ttl)
+
+
+class Line(ABC):
+    """A flow and its connected socket; `unreadable` counts packets that are not what they claim to be."""
+
+    def __init__(self, flow: Flow, sock: socket.socket) -> None:
+        self.unreadable = 0
+        self.flow = flow
+        self.queue = ErrorQueue(sock)
+        self._sock = sock
+        self._sent: set[int] = set()
+
+    @abstractmethod
+    def payload(self, transport: bytes) -> bytes:
+        """Return what the kernel is given of a probe's transport packet."""
+
+    @abstractmethod
+    def quoted(self, data: bytes) -> int | None:
+        """Return the mark that a quote of the error queue has, None where it is too short.
+
+        Raises
+        ------
+        DecodeError
+            If it is not this flow's.
+        """
+
+    @abstractmethod
+    def reply(self, data: bytes) -> tuple[str, int | None]:
+        """Return what the target says and to which mark, None where it does not say.
+
+        Raises
+        ------
+        DecodeError
+            If it does not answer this flow.
+        """
+
+    def send(self, ttl: int, mark: int) -> tuple[int, list[Answer]]:
+        """Send a probe; return the wall-clock time just before it left, and errors that came until then.
+
+        Raises
+        ------
+        OSError
+            If the kernel does not let it out.
+        """
+        _, transport = ip.decode(self.flow.packet(ttl, mark))
+        set_ttl(self._sock, ttl)
+        self._sent.add(mark)
+        early: list[Answer] = []
+        for attempt in range(_ATTEMPTS):
+            # A socket that an ICMP error waits for refuses to send, once or until the error is read.
+            early += self.errors()
+            now = time.time_ns()
+            try:
+                self._sock.send(self.payload(transport))
+            except OSError:
+                if attempt == _ATTEMPTS - 1:
+                    raise
+            else:
+                break
+        return now, early
+
+    def errors(self) -> Iterator[Answer]:
+        """Yield the ICMP errors that have arrived."""
+        for reported in self.queue.errors():
+            try:
+                mark = self._known(self.quoted(reported.quoted))
+            except DecodeError:
+                self.unreadable += 1
+            else:
+                yield self._answer(mark, reported.error.value, reported.address, reported.heard)
+
+    def replies(self) -> Iterator[Answer]:
+        """Yield the answers of the target that have arrived."""
+        for heard in self.queue.heard():
+            try:
+                reply, mark = self.reply(heard.data)
+            except DecodeError:
+                self.unreadable += 1
+            else:
+                yield self._answer(mark if mark in self._sent else None, reply, heard.address, heard)
+
+    def _known(self, mark: int | None) -> int | None:
+        if mark is not None and mark not in self._sent:
+            raise DecodeError("a quoted probe that was not sent")
+        return mark
+
+    def _answer(self, mark: int | None, reply: str, address: str, heard: Heard) -> Answer:
+        return Answer(
+            flow=self.flow.number,
+            mark=mark,
+            address=address,
+            reply=reply,
+            ttl=heard.ttl,
+            stamp_ns=heard.stamp_ns,
+            received_ns=heard.received_ns,
+        )
+
+
+class UdpLine(Line):
+    """Datagrams; the error queue has what is behind the UDP header."""
+
+    def payload(self, transport: bytes) -> bytes:
+        """Return the datagram's data."""
+        return transport[udp.HEADER :]
+
+    def quoted(self, data: bytes) -> int | None:
+        """Return the mark at the start of the data."""
+        trailer = data[udp.MARKED :][:TRAILER]
+        if trailer != self.flow.trailer[: len(trailer)]:
+            raise DecodeError("a quoted datagram of somebody else")
+        return next(iter(udp.mark(data)), None)
+
+    def reply(self, data: bytes) -> tuple[str, int | None]:
+        """Return the mark, if the data begins as a probe's did: echo servers send all of it back."""
+        return UDP_REPLY, next(iter(udp.mark(data)), None)
+
+
+class EchoLine(Line):
+    """Echo requests; the kernel looks after the identifier, which is the socket's."""
+
+    def payload(self, transport: bytes) -> bytes:
+        """Return the whole echo request."""
+        return transport
+
+    def quoted(self, data: bytes) -> int | None:
+        """Return the sequence number, which is in the first eight bytes."""
+        trailer = self.flow.hidden_in(data)
+        if trailer != self.flow.hidden[: len(trailer)]:
+            raise DecodeError("a quoted echo request of somebody else")
+        return icmp.decode_echo(data)[1]
+
+    def reply(self, data: bytes) -> tuple[str, int | None]:
+        """Return the sequence number of an echo reply with our data."""
+        meaning = self.flow.answer(data) if self.flow.back_in(data) == self.flow.back else None
+        if meaning is None:
+            raise DecodeError("an echo reply with other data")
+        return meaning[0], meaning[1][0]
