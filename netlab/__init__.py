@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from netlab import lab as lab, schemas as schemas
+    from netlab import lab as lab, panels as panels, schemas as schemas
     from netlab.bundle import load as load, save as save
     from netlab.checkup import doctor as doctor
     from netlab.errors import (
@@ -79,7 +79,7 @@ _HOME = {
         "netlab.errors",
     ),
 }
-_PARTS = {"lab", "schemas"}
+_PARTS = {"lab", "panels", "schemas"}
 
 __version__ = "0.1.0"
 __all__ = sorted([*_HOME, *_PARTS])  # noqa: PLE0605 - the table above is the one list of names

@@ -21,6 +21,8 @@ EXAMPLES = [
     netlab.lab.simulated,
     netlab.lab.load_shape,
     netlab.lab.clean,
+    netlab.panels.LiveConnections,
+    netlab.panels.LiveConntrack,
 ]
 
 
