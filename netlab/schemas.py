@@ -263,7 +263,7 @@ HOPS = Schema(
         Column("family", _INTEGER, "4 or 6"),
         Column("source_port", _INTEGER, "source port of the probe; icmp has none"),
         Column("port", _INTEGER, "destination port of the probe; icmp has none"),
-        Column("method", _CATEGORY, "how it was probed: raw"),
+        Column("method", _CATEGORY, "how it was probed: raw or unprivileged"),
         Column("reply_ttl", _INTEGER, "TTL of the answer when it arrived"),
         Column("clock", _CATEGORY, "which clock timed the answer: kernel or user"),
     ),

@@ -132,10 +132,9 @@ class UdpLine(Line):
 
     def quoted(self, data: bytes) -> int | None:
         """Return the mark at the start of the data."""
-        trailer = data[udp.MARKED :][:TRAILER]
-        if trailer != self.flow.trailer[: len(trailer)]:
+        if not _fits(data[udp.MARKED :][:TRAILER], self.flow.trailer):
             raise DecodeError("a quoted datagram of somebody else")
-        return next(iter(udp.mark(data)), None)
+        return next(iter(udp.mark(data)), 0) or None  # marks start at 1
 
     def reply(self, data: bytes) -> tuple[str, int | None]:
         """Return the mark, if the data begins as a probe's did: echo servers send all of it back."""
@@ -151,8 +150,7 @@ class EchoLine(Line):
 
     def quoted(self, data: bytes) -> int | None:
         """Return the sequence number, which is in the first eight bytes."""
-        trailer = self.flow.hidden_in(data)
-        if trailer != self.flow.hidden[: len(trailer)]:
+        if not _fits(self.flow.hidden_in(data), self.flow.hidden):
             raise DecodeError("a quoted echo request of somebody else")
         return icmp.decode_echo(data)[1]
 
@@ -162,3 +160,8 @@ class EchoLine(Line):
         if meaning is None:
             raise DecodeError("an echo reply with other data")
         return meaning[0], meaning[1][0]
+
+
+def _fits(quoted: bytes, whole: bytes) -> bool:
+    """Tell whether *quoted* is the start of *whole*, or zeros: RFC 4884 fills up a quote that was too short."""
+    return quoted == whole[: len(quoted)] or not any(quoted)

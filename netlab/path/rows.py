@@ -74,10 +74,10 @@ def gaps(runs: Sequence[Run]) -> list[Missing]:
     if unplaced:
         found.append(
             Missing(
-                "answers of the target",
+                "answers",
                 Gap.UNSEEN,
                 unplaced,
-                "the target answered without saying which probe it is for, so its hop is not known",
+                "they do not say which probe they are for, so their hop is not known",
             )
         )
     return found

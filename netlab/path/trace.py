@@ -12,10 +12,9 @@ from netlab import checks
 from netlab.errors import BadInput
 from netlab.frames import Gap, Missing
 from netlab.kernel import netns as namespaces
-from netlab.path import engine, names, rows
+from netlab.path import engine, methods, names, rows
 from netlab.path.pace import Pace
 from netlab.path.probes import MARKS, Protocol
-from netlab.path.sockets import RawChannel
 from netlab.path.state import Run
 from netlab.path.target import resolve as addresses_of, routed
 
@@ -39,6 +38,7 @@ def traceroute(
     timeout_s: float = 1.0,
     runs: int = 1,
     source_port: int | None = None,
+    method: str = "auto",
     resolve: bool = False,
     netns: namespaces.NetNs = None,
     progress: bool = False,
@@ -70,6 +70,8 @@ def traceroute(
         How often to repeat the whole trace, with the same flow.
     source_port
         The flow's source port; the same ports take the same way through a load balancer again.
+    method
+        "raw" sockets, "unprivileged" ones, or "auto": raw where this process may open them (CAP_NET_RAW).
     resolve
         Whether to look up the names of the hops, after probing and for 2 seconds at most.
     netns
@@ -93,13 +95,21 @@ def traceroute(
     ProbeError
         If the target has no address or no route, the source port is taken, or the host refuses to send.
     CapabilityError
-        Without CAP_NET_RAW, or with `netns` without CAP_SYS_ADMIN.
+        With `method="raw"` without CAP_NET_RAW, or with `netns` without CAP_SYS_ADMIN. Unprivileged, "icmp"
+        takes a group in the sysctl net.ipv4.ping_group_range, and "tcp" Linux 6.2.
 
     Notes
     -----
     Each probe carries its number where load balancers do not look and eight quoted bytes show it, after
     Augustin et al., "Avoiding traceroute anomalies with Paris traceroute" (IMC 2006). Round-trip times run
     from the wall clock just before the send to the kernel's receive timestamp (`clock` = kernel).
+
+    Without CAP_NET_RAW the flow is as constant, and ICMP errors come from the error queues of ordinary
+    sockets (IP_RECVERR, ip(7)). Behind a NAT that leaves its own address in the packets that routers quote,
+    hops are then missing: the kernel finds no socket for their answers. UDP asks again, one probe at a time,
+    where a router quotes so little that its answer fits any of them. TCP is connect(2), one TTL after the
+    other: a connection that completes is reset, each probe waits for 0.9 s at most, and TTLs behind the last
+    one that answered get a single one.
 
     Examples
     --------
@@ -109,6 +119,7 @@ def traceroute(
     [[1, '127.0.0.1', 'port-unreachable', True]]
     """
     kind = Protocol(checks.choice("protocol", protocol, list(Protocol)))
+    how = methods.Method(checks.choice("method", method, list(methods.Method)))
     port, source_port = _ports(kind, port, source_port)
     plan = engine.Plan(
         first_ttl=checks.whole("first_ttl", first_ttl, 1, checks.whole("max_ttl", max_ttl, 1, 255)),
@@ -119,14 +130,17 @@ def traceroute(
     checks.whole("runs", runs, 1, 100_000)
     namespaces.path(netns)
     chosen, source = routed(addresses_of(target, family), netns)
-    with RawChannel(kind, chosen, source, port=port, source_port=source_port, netns=netns) as channel:
+    how = methods.chosen(how, chosen.family, netns)
+    with methods.channel(
+        how, kind, chosen, source, port=port, source_port=source_port, netns=netns
+    ) as channel:
         done = _runs(plan, channel, _counted(runs, target, progress=progress))
     missing = _losses(channel)
     found: dict[str, str] = {}
     if resolve:
         found, unfinished = names.names_of(answer.address for run in done for answer in run.answers.values())
         missing += _unnamed(unfinished)
-    return rows.frame(done, chosen, kind.value, channel.ports, names=found, missing=missing)
+    return rows.frame(done, chosen, kind.value, channel.ports, method=how.value, names=found, missing=missing)
 
 
 def _ports(kind: Protocol, port: int | None, source_port: int | None) -> tuple[int, int | None]:
@@ -149,7 +163,7 @@ def _counted(runs: int, target: str, *, progress: bool) -> Iterable[int]:
     return tqdm(range(runs), desc=f"traceroute {target}", unit="run")  # type: ignore[no-any-return]
 
 
-def _runs(plan: engine.Plan, channel: engine.Channel, numbers: Iterable[int]) -> list[Run]:
+def _runs(plan: engine.Plan, channel: methods.AnyChannel, numbers: Iterable[int]) -> list[Run]:
     # Going on with the marks from run to run keeps an answer that comes a run late from fitting anything;
     # starting anywhere does the same for the next trace from this port.
     start = random.randrange(MARKS)  # noqa: S311 - no secret
@@ -158,11 +172,11 @@ def _runs(plan: engine.Plan, channel: engine.Channel, numbers: Iterable[int]) ->
     done = []
     for number in numbers:
         done.append(Run(number))
-        engine.probe_path(plan, channel, done[-1], pace=pace, marks=marks)
+        methods.probe_path(plan, channel, done[-1], pace=pace, marks=marks)
     return done
 
 
-def _losses(channel: RawChannel) -> list[Missing]:
+def _losses(channel: methods.AnyChannel) -> list[Missing]:
     lost = [
         Missing(
             "answers", Gap.LOST, channel.dropped, "the sockets' buffers were full: this host was too busy"

@@ -85,7 +85,7 @@ def test_a_udp_answer_that_fits_no_probe_is_accounted_for_and_not_guessed(chain:
         hops = traceroute(chain.target(4), port=5354, netns=chain.client, max_ttl=5, timeout_s=0.2)
 
     assert path(hops) == [{address} for address in chain.hops(4)[:3]] + [set(), set()]
-    assert "answers of the target" in coverage(hops)["what"].tolist()
+    assert "they do not say which probe they are for" in coverage(hops)["detail"].str.cat()
 
 
 @both
