@@ -163,5 +163,5 @@ class EchoLine(Line):
 
 
 def _fits(quoted: bytes, whole: bytes) -> bool:
-    """Tell whether *quoted* is the start of *whole*, or zeros: RFC 4884 fills up a quote that was too short."""
+    """Tell whether *quoted* is the start of *whole*, or zeros, which RFC 4884 fills a short quote with."""
     return quoted == whole[: len(quoted)] or not any(quoted)
