@@ -26,6 +26,13 @@
 #define netlab_ntohs(x) (x)
 #endif
 
+/* The third word of ::ffff:0:0/96, in network order. */
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+#define NETLAB_MAPPED 0xffff0000
+#else
+#define NETLAB_MAPPED 0x0000ffff
+#endif
+
 #define NETLAB_READ(into, from) bpf_probe_read_kernel(&(into), sizeof(into), &(from))
 
 #define NETLAB_AF_INET 2
@@ -73,7 +80,6 @@ struct netlab_attempt {
 	u64 last_ns;		/* UDP: the last packet, give or take a jiffy */
 	u64 bytes_sent;
 	u64 bytes_received;
-	u64 cgroup;
 	u64 process_started_ns;	/* tells the owner from others with its pid: see netlab_meet_process() */
 	u32 pid;
 	u32 uid;
@@ -115,6 +121,9 @@ enum netlab_counter {
 	NETLAB_PACKET_LOST,	/* nor did it fit there */
 	NETLAB_TRANSLATION_UNKNOWN,	/* a UDP packet was tracked by a conntrack that came after the start */
 	NETLAB_PACKETS_WHILE_PAUSED,	/* a UDP packet of no flow that is followed, while the capture was paused */
+	NETLAB_DROPS_FULL,	/* a dropped packet's kind of drop did not fit into the map */
+	NETLAB_DROPS_UNREAD,	/* a dropped IP packet of which something that is asked for could not be read */
+	NETLAB_DROPS_WHILE_PAUSED,	/* a packet was dropped while the capture was paused */
 	NETLAB_COUNTERS,
 };
 
@@ -154,6 +163,47 @@ static __always_inline bool netlab_has_wanted_ends(struct netlab_attempt *attemp
 static __always_inline bool netlab_is_wanted(struct netlab_attempt *attempt)
 {
 	return netlab_has_wanted_port(attempt) && netlab_has_wanted_ends(attempt);
+}
+
+/* The two ends of a connection. */
+struct netlab_ends {
+	u8 local_address[16];	/* as in a packet: IPv4 uses the first four bytes */
+	u8 remote_address[16];
+	u16 local_port;
+	u16 remote_port;
+	u32 version;		/* of IP, 4 or 6 */
+};
+
+/*
+ * The ends of a connected socket, as its packets carry them: a socket of IPv6 may talk IPv4 (::ffff:0:0/96, RFC 4291
+ * section 2.5.5.2). False when it is not connected.
+ */
+static __always_inline bool netlab_read_connected(struct netlab_ends *ends, const struct sock *sk)
+{
+	struct ipv6_pinfo *pinet6 = NULL;
+	u16 local = 0, remote = 0, family = 0;
+	u32 to[4] = {};
+
+	NETLAB_READ(remote, sk->__sk_common.skc_dport);
+	if (!remote)
+		return false;
+	NETLAB_READ(local, ((struct inet_sock *)sk)->inet_sport);
+	NETLAB_READ(family, sk->__sk_common.skc_family);
+	ends->local_port = netlab_ntohs(local);
+	ends->remote_port = netlab_ntohs(remote);
+	if (family == NETLAB_AF_INET6)
+		NETLAB_READ(to, sk->__sk_common.skc_v6_daddr);
+	if (family == NETLAB_AF_INET || (!to[0] && !to[1] && to[2] == NETLAB_MAPPED)) {
+		ends->version = 4;
+		bpf_probe_read_kernel(ends->local_address, 4, &((struct inet_sock *)sk)->inet_saddr);
+		bpf_probe_read_kernel(ends->remote_address, 4, &sk->__sk_common.skc_daddr);
+		return true;
+	}
+	ends->version = 6;
+	NETLAB_READ(pinet6, ((struct inet_sock *)sk)->pinet6);
+	bpf_probe_read_kernel(ends->local_address, 16, &pinet6->saddr);
+	__builtin_memcpy(ends->remote_address, to, 16);
+	return true;
 }
 
 /* The thread group's name, which is what ps shows; a thread may call itself something else. */
@@ -343,11 +393,13 @@ static __always_inline u32 netlab_user(void)
 	return uid;
 }
 
+/* Older kernels give cgroup_skb programs no helper for the pid. */
 static __always_inline void netlab_read_owner(struct netlab_attempt *attempt, u8 source)
 {
-	attempt->pid = bpf_get_current_pid_tgid() >> 32;
+	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+
+	NETLAB_READ(attempt->pid, task->tgid);
 	attempt->uid = netlab_user();
-	attempt->cgroup = bpf_get_current_cgroup_id();
 	attempt->process_started_ns = netlab_meet_process(attempt->pid);
 	attempt->pid_source = source;
 	netlab_process_name(attempt->process);

@@ -32,12 +32,8 @@ struct netlab_tracked {
 };
 
 struct netlab_flow_key {
-	u8 local_address[16];	/* as in the packet: IPv4 uses the first four bytes */
-	u8 remote_address[16];
+	struct netlab_ends ends;
 	u64 cookie;
-	u16 local_port;
-	u16 remote_port;
-	u32 version;		/* of IP, 4 or 6 */
 };
 
 BPF_HASH(netlab_flows, struct netlab_flow_key, struct netlab_attempt, NETLAB_OPEN_MAX);
@@ -50,7 +46,6 @@ BPF_RINGBUF_OUTPUT(netlab_flow_reports, NETLAB_RING_PAGES);
 /* Who made a socket: of one that only receives nothing else tells, short of who holds its descriptor. */
 struct netlab_udp_socket {
 	char process[NETLAB_COMM];
-	u64 cgroup;
 	u64 process_started_ns;
 	u32 pid;
 	u32 uid;
@@ -70,10 +65,10 @@ BPF_PERCPU_ARRAY(netlab_arrived, struct netlab_packet, 1);
 
 static __always_inline void netlab_read_addresses(struct netlab_packet *packet, struct __sk_buff *skb, bool outgoing)
 {
-	u8 *from = outgoing ? packet->key.local_address : packet->key.remote_address;
-	u8 *to = outgoing ? packet->key.remote_address : packet->key.local_address;
+	u8 *from = outgoing ? packet->key.ends.local_address : packet->key.ends.remote_address;
+	u8 *to = outgoing ? packet->key.ends.remote_address : packet->key.ends.local_address;
 
-	if (packet->key.version == 4) {
+	if (packet->key.ends.version == 4) {
 		bpf_skb_load_bytes(skb, __builtin_offsetof(struct iphdr, saddr), from, 4);
 		bpf_skb_load_bytes(skb, __builtin_offsetof(struct iphdr, daddr), to, 4);
 	} else {
@@ -102,10 +97,10 @@ static __always_inline void netlab_undo_translation(struct netlab_packet *packet
 		return;
 	bpf_probe_read_kernel(&tuple, sizeof(tuple), entry + NETLAB_CONN_TUPLES +
 			      ((tracked & NETLAB_CTINFO) >= NETLAB_IS_REPLY) * sizeof(tuple));
-	__builtin_memcpy(packet->key.local_address, tuple.from, 16);
-	__builtin_memcpy(packet->key.remote_address, tuple.to, 16);
-	packet->key.local_port = netlab_ntohs(tuple.from_port);
-	packet->key.remote_port = netlab_ntohs(tuple.to_port);
+	__builtin_memcpy(packet->key.ends.local_address, tuple.from, 16);
+	__builtin_memcpy(packet->key.ends.remote_address, tuple.to, 16);
+	packet->key.ends.local_port = netlab_ntohs(tuple.from_port);
+	packet->key.ends.remote_port = netlab_ntohs(tuple.to_port);
 #else
 	netlab_count(NETLAB_TRANSLATION_UNKNOWN);
 #endif
@@ -125,7 +120,7 @@ static __always_inline bool netlab_read_packet(struct netlab_packet *packet, str
 		return false;	/* raw sockets, too, may say that they are for UDP */
 	NETLAB_READ(network, whole->network_header);
 	NETLAB_READ(transport, whole->transport_header);
-	packet->key.version = skb->protocol == netlab_ntohs(NETLAB_ETH_IP) ? 4 : 6;
+	packet->key.ends.version = skb->protocol == netlab_ntohs(NETLAB_ETH_IP) ? 4 : 6;
 	packet->key.cookie = bpf_get_socket_cookie(skb);
 	packet->bytes = skb->len - (u16)(transport - network) - NETLAB_UDP_HEADER;
 	packet->packets = 1;	/* gso_segs would not do: it is 0 where a virtual machine has sent */
@@ -133,8 +128,8 @@ static __always_inline bool netlab_read_packet(struct netlab_packet *packet, str
 		packet->packets = (packet->bytes + skb->gso_size - 1) / skb->gso_size;
 	netlab_read_addresses(packet, skb, outgoing);
 	bpf_skb_load_bytes(skb, (u16)(transport - network), ports, sizeof(ports));
-	packet->key.local_port = netlab_ntohs(outgoing ? ports[0] : ports[1]);
-	packet->key.remote_port = netlab_ntohs(outgoing ? ports[1] : ports[0]);
+	packet->key.ends.local_port = netlab_ntohs(outgoing ? ports[0] : ports[1]);
+	packet->key.ends.remote_port = netlab_ntohs(outgoing ? ports[1] : ports[0]);
 	if (outgoing)
 		netlab_undo_translation(packet, whole);
 	return true;
@@ -158,29 +153,9 @@ static __always_inline bool netlab_sent_by_process(struct sock *sk)
 	return file && !encapsulation;
 }
 
-/* As netlab_read_owner() does, without the helpers that older kernels do not give to cgroup_skb programs. */
-static __always_inline void netlab_read_sender(struct netlab_attempt *flow)
-{
-	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
-	struct css_set *sets = NULL;
-	struct cgroup *cgroup = NULL;
-	struct kernfs_node *node = NULL;
-
-	NETLAB_READ(flow->pid, task->tgid);
-	flow->uid = netlab_user();
-	NETLAB_READ(sets, task->cgroups);
-	NETLAB_READ(cgroup, sets->dfl_cgrp);
-	NETLAB_READ(node, cgroup->kn);
-	NETLAB_READ(flow->cgroup, node->id);
-	flow->process_started_ns = netlab_meet_process(flow->pid);
-	flow->pid_source = NETLAB_PID_SEND;
-	netlab_process_name(flow->process);
-}
-
 static __always_inline void netlab_read_creator(struct netlab_attempt *flow, struct netlab_udp_socket *socket)
 {
 	__builtin_memcpy(flow->process, socket->process, NETLAB_COMM);
-	flow->cgroup = socket->cgroup;
 	flow->process_started_ns = socket->process_started_ns;
 	flow->pid = socket->pid;
 	flow->uid = socket->uid;
@@ -209,20 +184,20 @@ static __always_inline void netlab_read_flow(
 	flow->socket = packet->key.cookie << 16 | bpf_get_smp_processor_id();
 	flow->cookie = packet->key.cookie;
 	flow->protocol = IPPROTO_UDP;
-	flow->local_port = packet->key.local_port;
-	flow->remote_port = packet->key.remote_port;
+	flow->local_port = packet->key.ends.local_port;
+	flow->remote_port = packet->key.ends.remote_port;
 	flow->opened_ns = bpf_ktime_get_ns();
 	NETLAB_READ(flow->family, sk->__sk_common.skc_family);
 	bpf_probe_read_kernel(&flow->last_state, 1, (void *)&sk->__sk_common.skc_state);
 	NETLAB_READ(net, sk->__sk_common.skc_net.net);
 	NETLAB_READ(flow->netns, net->ns.inum);
-	mapped = flow->family == NETLAB_AF_INET6 && packet->key.version == 4;
-	netlab_as_the_socket_sees(flow->local_address, packet->key.local_address, mapped);
-	netlab_as_the_socket_sees(flow->remote_address, packet->key.remote_address, mapped);
+	mapped = flow->family == NETLAB_AF_INET6 && packet->key.ends.version == 4;
+	netlab_as_the_socket_sees(flow->local_address, packet->key.ends.local_address, mapped);
+	netlab_as_the_socket_sees(flow->remote_address, packet->key.ends.remote_address, mapped);
 	if (socket)
 		netlab_read_creator(flow, socket);
 	if (outgoing && netlab_sent_by_process(sk))
-		netlab_read_sender(flow);
+		netlab_read_owner(flow, NETLAB_PID_SEND);
 }
 
 /*
@@ -308,7 +283,7 @@ static __always_inline int netlab_datagram(struct __sk_buff *skb, bool outgoing)
 	arrived = outgoing ? NULL : netlab_arrived.lookup(&zero);
 	if (arrived)	/* also one that nobody wants: it is not the one before it that is refused */
 		__builtin_memcpy(arrived, &packet, sizeof(packet));
-	if (!NETLAB_WANTED_PORT(packet.key.local_port) && !NETLAB_WANTED_PORT(packet.key.remote_port))
+	if (!NETLAB_WANTED_PORT(packet.key.ends.local_port) && !NETLAB_WANTED_PORT(packet.key.ends.remote_port))
 		return 1;
 	bpf_probe_read_kernel(&number, sizeof(number), &socket);	/* the verifier guards skb->sk, not a number */
 	flow = netlab_flows.lookup(&packet.key);
@@ -317,7 +292,7 @@ static __always_inline int netlab_datagram(struct __sk_buff *skb, bool outgoing)
 	else
 		netlab_add(flow, &packet, outgoing);
 	if (outgoing && flow && flow->pid_source != NETLAB_PID_SEND && netlab_sent_by_process((struct sock *)number))
-		netlab_read_sender(flow);
+		netlab_read_owner(flow, NETLAB_PID_SEND);
 	return 1;
 }
 
@@ -353,38 +328,6 @@ int netlab_datagram_refused(struct bpf_raw_tracepoint_args *ctx)
 	return 0;
 }
 
-/* The flow of a connected socket, in the addresses that the socket uses. */
-static __always_inline bool netlab_read_connected(struct netlab_flow_key *key, struct sock *sk)
-{
-	struct ipv6_pinfo *pinet6 = NULL;
-	u16 local = 0, remote = 0, family = 0;
-	u32 *to = (u32 *)key->remote_address;
-
-	NETLAB_READ(local, ((struct inet_sock *)sk)->inet_sport);
-	NETLAB_READ(remote, sk->__sk_common.skc_dport);
-	if (!remote)
-		return false;
-	NETLAB_READ(key->cookie, sk->__sk_common.skc_cookie);
-	NETLAB_READ(family, sk->__sk_common.skc_family);
-	key->local_port = netlab_ntohs(local);
-	key->remote_port = netlab_ntohs(remote);
-	key->version = 4;
-	if (family == NETLAB_AF_INET6) {
-		bpf_probe_read_kernel(to, 16, &sk->__sk_common.skc_v6_daddr);
-		NETLAB_READ(pinet6, ((struct inet_sock *)sk)->pinet6);
-		bpf_probe_read_kernel(key->local_address, 16, &pinet6->saddr);
-		if (to[0] || to[1] || to[2] != __builtin_bswap32(0xffff))
-			key->version = 6;
-	}
-	if (key->version == 4) {
-		__builtin_memset(key->local_address, 0, 16);
-		__builtin_memset(key->remote_address, 0, 16);
-		bpf_probe_read_kernel(key->local_address, 4, &((struct inet_sock *)sk)->inet_saddr);
-		bpf_probe_read_kernel(key->remote_address, 4, &sk->__sk_common.skc_daddr);
-	}
-	return true;
-}
-
 /* Raw tracepoint inet_sk_error_report(sk): an ICMP error has come back, and the next call on the socket returns it. */
 int netlab_socket_error(struct bpf_raw_tracepoint_args *ctx)
 {
@@ -396,8 +339,9 @@ int netlab_socket_error(struct bpf_raw_tracepoint_args *ctx)
 
 	NETLAB_READ(protocol, sk->sk_protocol);
 	NETLAB_READ(error, sk->sk_err);
-	if (protocol != IPPROTO_UDP || !error || !netlab_read_connected(&key, sk))
+	if (protocol != IPPROTO_UDP || !error || !netlab_read_connected(&key.ends, sk))
 		return 0;	/* a packet's timestamp is reported as an error, too, with none */
+	NETLAB_READ(key.cookie, sk->__sk_common.skc_cookie);
 	flow = netlab_flows.lookup(&key);
 	if (flow)
 		flow->error = error;
@@ -416,7 +360,6 @@ int netlab_udp_created(struct bpf_sock *ctx)
 	cookie = bpf_get_socket_cookie(ctx);
 	netlab_read_owner(&owner, NETLAB_PID_CREATE);
 	__builtin_memcpy(made.process, owner.process, NETLAB_COMM);
-	made.cgroup = owner.cgroup;
 	made.process_started_ns = owner.process_started_ns;
 	made.pid = owner.pid;
 	made.uid = owner.uid;
@@ -443,8 +386,8 @@ int netlab_udp_released(struct bpf_sock *ctx)
 	socket = netlab_udp_sockets.lookup(&cookie);
 	if (socket && !socket->flows)
 		goto gone;
-	report.cookie = cookie;
-	if (socket && socket->flows == 1 && netlab_read_connected(&key, (struct sock *)number)) {
+	report.cookie = key.cookie = cookie;
+	if (socket && socket->flows == 1 && netlab_read_connected(&key.ends, (struct sock *)number)) {
 		flow = netlab_flows.lookup(&key);
 		if (flow && flow->packets_received > flow->packets_sent)
 			flow = NULL;

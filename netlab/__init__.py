@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from netlab import lab as lab, panels as panels, schemas as schemas
+    from netlab import lab as lab, panels as panels, path as path, schemas as schemas
     from netlab.bundle import load as load, save as save
     from netlab.checkup import doctor as doctor
     from netlab.errors import (
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from netlab.path.graph import path_graph as path_graph
     from netlab.path.trace import traceroute as traceroute
     from netlab.tracer.capture import capture as capture
+    from netlab.tracer.explain import explain as explain
     from netlab.tracer.gateways import route_cache as route_cache, with_gateway as with_gateway
     from netlab.tracer.nat import with_nat as with_nat
     from netlab.tracer.sockets import connections as connections
@@ -49,6 +50,7 @@ _HOME = {
     "conntrack_events": "netlab.kernel.ctevents",
     "coverage": "netlab.frames",
     "doctor": "netlab.checkup",
+    "explain": "netlab.tracer.explain",
     "gateway": "netlab.kernel.gateway",
     "load": "netlab.bundle",
     "nat": "netlab.kernel.nat",
@@ -79,7 +81,7 @@ _HOME = {
         "netlab.errors",
     ),
 }
-_PARTS = {"lab", "panels", "schemas"}
+_PARTS = {"lab", "panels", "path", "schemas"}
 
 __version__ = "0.1.0"
 __all__ = sorted([*_HOME, *_PARTS])  # noqa: PLE0605 - the table above is the one list of names

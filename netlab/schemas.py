@@ -244,9 +244,65 @@ GATEWAY = Schema(
     ),
 )
 
+EXPLANATION = Schema(
+    "explanation",
+    (
+        Column("step", _INTEGER, "place on the way that this end's packets take, from 0"),
+        Column(
+            "station",
+            _CATEGORY,
+            "socket, translation, route, bridge (from port to port), peer (the other socket), hop (of a "
+            "trace); unknown where the way cannot be followed",
+        ),
+        Column("netns", _INTEGER, "inode of the network namespace"),
+        Column("namespace", _TEXT, "its name under /run/netns"),
+        Column("protocol", _CATEGORY, "tcp or udp"),
+        Column("src", _TEXT, "source of the packet that comes to this station"),
+        Column("sport", _INTEGER, "its source port"),
+        Column("dst", _TEXT, "its destination"),
+        Column("dport", _INTEGER, "its destination port"),
+        Column("new_src", _TEXT, "translation: the source that it leaves with"),
+        Column("new_sport", _INTEGER, "translation: the source port that it leaves with"),
+        Column("new_dst", _TEXT, "translation: the destination that it leaves with"),
+        Column("new_dport", _INTEGER, "translation: the destination port that it leaves with"),
+        Column("nat", _CATEGORY, "what the flow's entry does: snat, dnat or both"),
+        Column(
+            "flow_direction", _CATEGORY, "original, or reply: this end's packets answer, and are turned back"
+        ),
+        Column("type", _CATEGORY, "as via_type of connections"),
+        Column("gateway", _TEXT, "next hop's address; missing where the destination is on the link"),
+        Column("mac", _TEXT, "next hop's link-layer address, as far as it is known"),
+        Column("interface", _TEXT, "interface the packet leaves by; of a bridge, its port"),
+        Column("interface_kind", _TEXT, "what that is: veth, bridge, vlan …; missing of plain devices"),
+        Column("subnet", _TEXT, "network of the source address, or else of the next hop, on the interface"),
+        Column("to_interface", _TEXT, "the other end of that interface"),
+        Column("to_netns", _INTEGER, "inode of the network namespace that it is in"),
+        Column("state", _CATEGORY, "state of the socket, as in connections"),
+        Column("pid", _INTEGER, "the socket's owner"),
+        Column("process", _TEXT, "the owner's command name"),
+        Column("ttl", _INTEGER, "hop: the TTL it answered at"),
+        Column("address", _TEXT, "hop: who answered; missing when nobody did"),
+        Column("rtt_ms", _REAL, "hop: median round-trip time", "ms"),
+        Column("error", _CATEGORY, "errno name of the connection's failure, or of the kernel's refusal"),
+        Column("reason", _TEXT, "that in words"),
+        Column(
+            "source",
+            _CATEGORY,
+            "who says so: connection (its row), conntrack, routing, bridge, sockets, traceroute",
+        ),
+        Column("detail", _TEXT, "what cannot be told here and why, or what else is to know"),
+    ),
+)
+
 HOPS = Schema(
     "hops",
     (
+        Column("trace", _TEXT, "id of the call that made the row: tells repetitions by the same flow apart"),
+        Column("host", _TEXT, "name of the host that probed"),
+        Column("netns", _INTEGER, "inode of the network namespace it probed from"),
+        Column("source_address", _TEXT, "source address of the probe"),
+        Column("gateway", _TEXT, "next hop the probes left for; missing where the target is on the link"),
+        Column("interface", _TEXT, "interface they left by"),
         Column("target", _TEXT, "what was asked for"),
         Column("target_address", _TEXT, "the address that was probed"),
         Column("run", _INTEGER, "repetition of the whole trace, from 0"),
@@ -265,7 +321,118 @@ HOPS = Schema(
         Column("port", _INTEGER, "destination port of the probe; icmp has none"),
         Column("method", _CATEGORY, "how it was probed: raw or unprivileged"),
         Column("reply_ttl", _INTEGER, "TTL of the answer when it arrived"),
+        Column("reply_id", _INTEGER, "IPv4 identification of the answer; some routers count with it"),
         Column("clock", _CATEGORY, "which clock timed the answer: kernel or user"),
+    ),
+)
+
+PATH_METRICS = Schema(
+    "path_metrics",
+    (
+        Column("metric", _CATEGORY, "name of the gauge: datadog.network_path.path.hops …"),
+        Column("value", _REAL, "its value"),
+        Column("unit", _CATEGORY, "seconds, hops or paths"),
+        Column("tags", _TEXT, "its tags, separated by commas"),
+        Column("trace", _TEXT, "trace as in hops"),
+        Column("target", _TEXT, "what was asked for"),
+        Column("at", _TIME, "when the first probe was sent"),
+    ),
+)
+
+HOP_STATS = Schema(
+    "hop_stats",
+    (
+        Column("target", _TEXT, "what was asked for"),
+        Column("ttl", _INTEGER, "TTL (hop limit) the probes left with"),
+        Column("address", _TEXT, "who answered most often; missing when nobody did"),
+        Column("name", _TEXT, "that address's name, when looked up"),
+        Column("addresses", _INTEGER, "how many different addresses answered"),
+        Column("probes", _INTEGER, "how many were sent"),
+        Column("answers", _INTEGER, "how many of them were answered"),
+        Column("loss", _REAL, "share of probes without an answer, from 0 to 1"),
+        Column("loss_low", _REAL, "lower end of its 95 % interval (Wilson)"),
+        Column("loss_high", _REAL, "upper end of its 95 % interval"),
+        Column("last_ms", _REAL, "round-trip time of the latest answer", "ms"),
+        Column("min_ms", _REAL, "smallest round-trip time", "ms"),
+        Column("mean_ms", _REAL, "mean round-trip time", "ms"),
+        Column("p50_ms", _REAL, "median round-trip time", "ms"),
+        Column("p95_ms", _REAL, "95 % of the answers came within this time", "ms"),
+        Column("p99_ms", _REAL, "99 % of the answers came within this time", "ms"),
+        Column("max_ms", _REAL, "largest round-trip time", "ms"),
+        Column("jitter_ms", _REAL, "mean difference between consecutive round-trip times", "ms"),
+        Column("first_at", _TIME, "when the first probe was sent"),
+        Column("last_at", _TIME, "when the last probe was sent"),
+    ),
+)
+
+PATH_RUNS = Schema(
+    "path_runs",
+    (
+        Column("target", _TEXT, "what was asked for"),
+        Column("flow", _INTEGER, "flow id as in hops"),
+        Column("run", _INTEGER, "run as in hops"),
+        Column("at", _TIME, "when the run's first probe was sent"),
+        Column("path", _TEXT, "the path's id: a hash of its hops"),
+        Column("hops", _TEXT, "the path's addresses by TTL; * where it is not known, or each packet differs"),
+        Column("end_ttl", _INTEGER, "the last TTL that was probed on the path"),
+        Column("reached", _FLAG, "the destination answered in this run"),
+    ),
+)
+
+PATH_CHANGES = Schema(
+    "path_changes",
+    (
+        Column("target", _TEXT, "what was asked for"),
+        Column("flow", _INTEGER, "flow id as in hops"),
+        Column("at", _TIME, "when the first run on the new path began"),
+        Column("last_at", _TIME, "when the last probe on the old path was sent"),
+        Column("run", _INTEGER, "the first run on the new path"),
+        Column(
+            "kind",
+            _CATEGORY,
+            "route, return (to an earlier path), remap (by a load balancer), unknown (of a single flow)",
+        ),
+        Column("first_ttl", _INTEGER, "the first TTL that has another hop"),
+        Column("last_ttl", _INTEGER, "the last TTL that has another hop"),
+        Column("before", _TEXT, "the old path's id"),
+        Column("after", _TEXT, "the new path's id"),
+        Column("hops_before", _TEXT, "the old path's addresses"),
+        Column("hops_after", _TEXT, "the new path's addresses"),
+    ),
+)
+
+VERDICTS = Schema(
+    "verdicts",
+    (
+        Column("target", _TEXT, "what was asked for"),
+        Column("ttl", _INTEGER, "TTL (hop limit) the probes left with"),
+        Column("address", _TEXT, "who answered most often; missing when nobody did"),
+        Column(
+            "verdict",
+            _CATEGORY,
+            "ok, earlier-loss, rate-limited, path-loss, forward-loss, return-loss, silent-by-policy, "
+            "path-changed, unreached, not-enough-data",
+        ),
+        Column("why", _TEXT, "the verdict's reason in words"),
+        Column("probes", _INTEGER, "how many were sent"),
+        Column("answers", _INTEGER, "how many of them were answered"),
+        Column("loss", _REAL, "share of probes without an answer, from 0 to 1"),
+        Column("loss_low", _REAL, "lower end of its 95 % interval (Wilson)"),
+        Column("loss_high", _REAL, "upper end of its 95 % interval"),
+        Column("later_ttl", _INTEGER, "the later hop that lost least at the same time"),
+        Column("later_loss", _REAL, "that hop's loss then"),
+        Column("end_loss", _REAL, "the destination's loss; missing when it was never reached"),
+        Column("longest_loss", _INTEGER, "most probes lost in a row"),
+        Column("spacing_s", _REAL, "median time between consecutive answers' probes", "s"),
+        Column("bucket_rate", _REAL, "answers that the fitted token bucket allows", "1/s"),
+        Column("bucket_burst", _INTEGER, "answers at once that it allows"),
+        Column("bucket_misfit", _REAL, "share of the foretold outcomes that came out otherwise"),
+        Column(
+            "bucket_evidence",
+            _REAL,
+            "natural logarithm of how much likelier the bucket makes the outcomes than random loss does",
+        ),
+        Column("span_s", _REAL, "from the first probe that counts to the last", "s"),
     ),
 )
 
@@ -369,7 +536,13 @@ ALL = {
         CONNTRACK_EVENTS,
         ROUTES,
         GATEWAY,
+        EXPLANATION,
         HOPS,
+        PATH_METRICS,
+        HOP_STATS,
+        PATH_RUNS,
+        PATH_CHANGES,
+        VERDICTS,
         DROPS,
         COST,
         DOCTOR,

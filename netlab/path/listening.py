@@ -28,7 +28,7 @@ _ANCILLARY = 256
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heard:
-    """A received packet without its IP header.
+    """A received packet without its IP header, of which `ttl` and IPv4's `identification` are left.
 
     `stamp_ns` is the kernel's receive time (wall clock), `received_ns` the monotonic time after reading it.
     """
@@ -39,6 +39,7 @@ class Heard:
     ttl: int | None
     stamp_ns: int | None
     received_ns: int
+    identification: int | None = None
 
 
 class Ear:
@@ -91,7 +92,7 @@ class Ear:
 
     def _packet(self, data: bytes, extras: list[tuple[int, int, bytes]], sender: tuple[str, int]) -> Heard:
         received_ns = time.monotonic_ns()
-        ttl = stamp_ns = None
+        ttl = stamp_ns = identification = None
         for level, kind, value in extras:
             match level, kind:
                 case socket.SOL_SOCKET, 64:  # _SO_TIMESTAMPNS_NEW
@@ -104,8 +105,15 @@ class Ear:
         if self._with_header:
             header, data = ip.decode(data)
             ttl = header.ttl
+            identification = header.identification if isinstance(header, ip.IPv4) else None
         return Heard(
-            data=data, address=sender[0], port=sender[1], ttl=ttl, stamp_ns=stamp_ns, received_ns=received_ns
+            data=data,
+            address=sender[0],
+            port=sender[1],
+            ttl=ttl,
+            identification=identification,
+            stamp_ns=stamp_ns,
+            received_ns=received_ns,
         )
 
 

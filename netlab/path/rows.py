@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from netlab.frames import Gap, Missing
+from netlab.path.origin import Origin
 from netlab.path.state import DESTINATION, Run, timing
 from netlab.path.target import Target
 from netlab.schemas import HOPS
@@ -18,6 +19,7 @@ def frame(
     target: Target,
     protocol: str,
     ports: Mapping[int, tuple[int | None, int | None]],
+    origin: Origin,
     *,
     method: str = "raw",
     missing: Sequence[Missing] = (),
@@ -31,7 +33,7 @@ def frame(
     probes = [probe for _, probe, _ in rows]
     answers = [answer for *_, answer in rows]
     times = [timing(p, a) if a else None for p, a in zip(probes, answers, strict=True)]
-    constant = {
+    constant = origin.columns() | {
         "target": target.name,
         "target_address": target.address,
         "protocol": protocol,
@@ -52,9 +54,10 @@ def frame(
         "reached": [a.reply in DESTINATION if a else None for a in answers],
         "sent_at": np.array([probe.wall_ns for probe in probes], np.int64),
         "reply_ttl": [a.ttl if a else None for a in answers],
+        "reply_id": [a.identification if a else None for a in answers],
         "clock": [t[1].value if t else None for t in times],
     }
-    return HOPS.frame(data, missing=[*gaps(runs), *missing])
+    return HOPS.frame(data, missing=[*gaps(runs), *origin.missing(), *missing])
 
 
 def gaps(runs: Sequence[Run]) -> list[Missing]:

@@ -198,6 +198,7 @@ class RawChannel(contextlib.AbstractContextManager["RawChannel"]):
             address=heard.address,
             reply=match.reply,
             ttl=heard.ttl,
+            identification=heard.identification,
             stamp_ns=heard.stamp_ns,
             received_ns=heard.received_ns,
         )

@@ -46,8 +46,8 @@ class Probe:
 class Answer:
     """An answer to the probe of *flow* with *mark*; None where it does not say to which of the flow.
 
-    `ttl` is what the answer arrived with, `stamp_ns` the kernel's receive time (wall clock) and
-    `received_ns` the monotonic time after reading it.
+    `ttl` is what the answer arrived with, `identification` its IPv4 header's, `stamp_ns` the kernel's receive
+    time (wall clock) and `received_ns` the monotonic time after reading it.
     """
 
     flow: int
@@ -57,6 +57,7 @@ class Answer:
     ttl: int | None
     stamp_ns: int | None
     received_ns: int
+    identification: int | None = None
 
     @property
     def ends_path(self) -> bool:

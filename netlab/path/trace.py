@@ -13,6 +13,7 @@ from netlab.errors import BadInput
 from netlab.frames import Gap, Missing
 from netlab.kernel import netns as namespaces
 from netlab.path import engine, methods, names, rows
+from netlab.path.origin import origin
 from netlab.path.pace import Pace
 from netlab.path.probes import MARKS, Protocol
 from netlab.path.state import Run
@@ -130,6 +131,7 @@ def traceroute(
     checks.whole("runs", runs, 1, 100_000)
     namespaces.path(netns)
     chosen, source = routed(addresses_of(target, family), netns)
+    start = origin(chosen, source, netns)
     how = methods.chosen(how, chosen.family, netns)
     with methods.channel(
         how, kind, chosen, source, port=port, source_port=source_port, netns=netns
@@ -140,7 +142,9 @@ def traceroute(
     if resolve:
         found, unfinished = names.names_of(answer.address for run in done for answer in run.answers.values())
         missing += _unnamed(unfinished)
-    return rows.frame(done, chosen, kind.value, channel.ports, method=how.value, names=found, missing=missing)
+    return rows.frame(
+        done, chosen, kind.value, channel.ports, start, method=how.value, names=found, missing=missing
+    )
 
 
 def _ports(kind: Protocol, port: int | None, source_port: int | None) -> tuple[int, int | None]:

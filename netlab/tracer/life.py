@@ -22,6 +22,7 @@ from netlab.tracer.filters import Filter
 from netlab.tracer.limits import Limits
 from netlab.tracer.live import Live
 from netlab.tracer.poll import Poll
+from netlab.tracer.records import Attempts
 from netlab.tracer.snapshot import Snapshot
 
 _BAR_FROM_S = 2.0  # shorter waits need no progress bar
@@ -157,7 +158,7 @@ class Life:
                 return
             try:
                 if self._watch is not None:
-                    self._now = self._snapshot_of_open(self._watch)
+                    self._now = self._snapshot_of(self._watch.open())
             finally:  # an interrupt in the last look must not leave anything attached
                 if self._watch is not None:
                     self._watch.close()
@@ -213,9 +214,8 @@ class Life:
             self._state = State.STOPPED
             self._watch.abandon()
 
-    def _snapshot_of_open(self, watch: Watch) -> Snapshot:
-        """List the sockets of the namespaces that have open attempts."""
-        opened = watch.open()
+    def _snapshot_of(self, opened: Attempts) -> Snapshot:
+        """List the sockets of the namespaces that have *opened* attempts."""
         only = {*opened["netns"].tolist(), *self._before.attempts["netns"].tolist()}
         return snapshot.take(only, protocol=self._options.wanted.protocol) if only else Snapshot.empty()
 

@@ -19,7 +19,7 @@ from netlab.kernel.usage import Usage, count_runs
 from netlab.tracer.closed import Closed, Ended
 from netlab.tracer.drops import DropSource, drop_layouts, drop_macros
 from netlab.tracer.filters import Filter
-from netlab.tracer.layout import ATTEMPT, CHANGE, FLOW_KEY, NOT_COUNTED, PROCESS, PROCESS_KEY, Counter
+from netlab.tracer.layout import ATTEMPT, CHANGE, ENDS, FLOW_KEY, NOT_COUNTED, PROCESS, PROCESS_KEY, Counter
 from netlab.tracer.limits import Limits
 from netlab.tracer.owners import Processes
 from netlab.tracer.records import Attempts, joined
@@ -35,7 +35,12 @@ _LATE_CONNTRACK = (
     "translated addresses"
 )
 _ADDED_SINGLY = "packets were added up one by one, those that found their receive queue full as received"
-_SHARED = {"netlab_attempt": ATTEMPT, "netlab_process_key": PROCESS_KEY, "netlab_process": PROCESS}
+_SHARED = {
+    "netlab_attempt": ATTEMPT,
+    "netlab_ends": ENDS,
+    "netlab_process_key": PROCESS_KEY,
+    "netlab_process": PROCESS,
+}
 _LAYOUTS = {"tcp": {"netlab_change": CHANGE}, "udp": {"netlab_flow_key": FLOW_KEY}}
 _FILES = {socket.IPPROTO_TCP: ["tcp"], socket.IPPROTO_UDP: ["udp"]}
 

@@ -183,8 +183,10 @@ class Capture(Life):
 
     def _look(self, watch: Watch, *, since: int = 0) -> Look:
         """Look at every open attempt and those that ended: all that are kept, or from number *since* on."""
-        now = self._now if self._state is State.STOPPED else self._snapshot_of_open(watch)
-        opened, over = watch.open(), watch.over()
+        opened, now_ns = watch.open(), self._stopped_ns or clock.now_ns()
+        now = self._now if self._state is State.STOPPED else self._snapshot_of(opened)
+        watch.drain()  # what ended while the sockets were listed
+        over = watch.over()
         look = Look.of(
             watch.closed(since),
             opened,
@@ -192,7 +194,7 @@ class Capture(Life):
             now,
             over=over,
             wanted=self._options.wanted,
-            at=Clock.read(self._stopped_ns or clock.now_ns(), self._to_utc_ns),
+            at=Clock.read(now_ns, self._to_utc_ns),
             losses=watch.losses(),
             processes=watch.processes(),
         )

@@ -19,7 +19,7 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
 from netlab.checks import options
 from netlab.errors import BadInput
-from netlab.path.graph import SOURCE, path_graph
+from netlab.path.graph import path_graph
 from netlab.schemas import HOPS
 from netlab.views import hops as hop_picture
 from netlab.views.picture import (
@@ -39,7 +39,7 @@ from netlab.views.text import MINUS, counted, legible, milliseconds, share, sign
 from netlab.views.theme import Theme, theme_named
 
 Graph: TypeAlias = "nx.DiGraph[str]"  # generic for type checkers only
-_NODE = ("ttl", "rtt_ms", "probes", "answers", "reached", "name", "silent")
+_NODE = ("ttl", "rtt_ms", "probes", "answers", "reached", "name", "silent", "source")
 _KEY = "in the boxes the median round-trip time, on the lines its increase; wider lines carried more probes"
 _UNSURE = "dashed: one trace met several addresses at both ends, so not every such line need be a link"
 _TTL_IN, _PAD_IN, _GAP_IN, _STEP_IN, _BULGE_IN = 0.58, 0.1, 0.25, 0.52, 0.4
@@ -148,7 +148,7 @@ def _title(graph: Graph) -> str:
 
 
 def _notes(graph: Graph, kept: Graph) -> Iterator[str]:
-    data = [attributes for node, attributes in graph.nodes(data=True) if node != SOURCE]
+    data = [attributes for _, attributes in graph.nodes(data=True) if not attributes["source"]]
     silent = sum(attributes["silent"] for attributes in data)
     reached = sum(attributes["reached"] for attributes in data)
     yield " · ".join(
@@ -168,8 +168,9 @@ def _notes(graph: Graph, kept: Graph) -> Iterator[str]:
 
 
 def _lines(node: str, data: Mapping[str, Any], theme: Theme) -> tuple[_Line, ...]:
-    if node == SOURCE:
-        return (_Line("this host", TEXT_PT, "bold", theme.text),)
+    if data["source"]:
+        name = legible(node.removeprefix("source "), 60) if " " in node else "this host"
+        return (_Line(name, TEXT_PT, "bold", theme.text),)
     if data["silent"]:
         return (_Line("no answer", TEXT_PT, "normal", theme.muted),)
     lost = data["probes"] - data["answers"]

@@ -139,6 +139,7 @@ NODE: dict[str, _Check] = {
     "answers_from4": address(4),
     "answers_from6": address(6),
     "reply_ttl": _whole(1, 255),
+    "counts_answers": _flag,
     "quote_bytes": _whole(8, 65535),
     "icmp_per_s": number(0.001, 1e6),
     "icmp_burst": _whole(1, 10**6),

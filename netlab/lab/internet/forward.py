@@ -60,6 +60,7 @@ class Internet:
         self._buckets: dict[str, Bucket] = {}
         self._connections: dict[str, Connections] = defaultdict(Connections)
         self._pieces: dict[str, Reassembly] = defaultdict(Reassembly)
+        self._answers: dict[str, int] = defaultdict(int)
         self._number = 0
 
     def carry(self, packet: bytes, at_ns: int, chance: Chance | None = None) -> Journey:
@@ -130,7 +131,8 @@ class Internet:
         asked = trip.parcel.header
         tos = trip.parcel.tos if trip.parcel.is_icmp else 0
         addresses = asked.destination, asked.source
-        return _parcel(trip.node, addresses, asked.protocol, what, tos=tos, number=number)
+        number = self._identification(trip.node, number)
+        return _parcel(trip.node, addresses, asked.protocol, what, tos=tos, identification=number)
 
     def _whole(self, trip: Trip) -> Parcel:
         whole = self._pieces[trip.node.name].join(trip.parcel)
@@ -154,7 +156,14 @@ class Internet:
         if node.mpls and what in extensions.EXTENSIBLE:
             message = extensions.extended(message, [extensions.encode_labels(node.mpls)])
         transport = message.encode(*addresses)
-        return _parcel(node, addresses, _ICMP[family], transport, tos=_CONTROL, number=number)
+        number = self._identification(node, number)
+        return _parcel(node, addresses, _ICMP[family], transport, tos=_CONTROL, identification=number)
+
+    def _identification(self, node: Node, number: int) -> int:
+        if not node.counts_answers:
+            return draw(self._salt, b"identification", number.to_bytes(8, "big")) & 0xFFFF
+        self._answers[node.name] += 1
+        return self._answers[node.name] & 0xFFFF
 
     def _travel(self, trip: Trip, chance: Chance) -> None:
         """Move the packet from link to link until it has arrived; raise Stop where it cannot go on."""
@@ -233,7 +242,13 @@ class Internet:
 
 
 def _parcel(
-    node: Node, addresses: tuple[bytes, bytes], protocol: int, transport: bytes, *, tos: int, number: int
+    node: Node,
+    addresses: tuple[bytes, bytes],
+    protocol: int,
+    transport: bytes,
+    *,
+    tos: int,
+    identification: int,
 ) -> Parcel:
     """Return what *node* sends; *addresses* are source and destination."""
     source, destination = addresses
@@ -245,7 +260,7 @@ def _parcel(
             protocol=protocol,
             ttl=node.reply_ttl,
             tos=tos,
-            identification=number & 0xFFFF,
+            identification=identification,
         )
     else:
         header = ip.IPv6(

@@ -222,6 +222,7 @@ def simulated(graph: reading.Graph, *, seed: int = 0) -> SimulatedInternet:
     - `address4`, `address6`; `prefixes`: networks whose every address it answers for.
     - `balance`: among equal ways by "flow" (addresses, protocol, first four bytes of the transport, IPv6
       flow label), by "packet" or by "destination".
+    - `counts_answers` (False): the IPv4 identifications of what it sends are 1, 2, 3 …, else drawn by chance.
     - Its ICMP errors: `silent` (True for all, or a list of words of `netlab.wire.icmp.Error`), `icmp_per_s`
       and `icmp_burst` (a token bucket), `answers_from4`, `answers_from6` (another source address),
       `reply_ttl` (64), `quote_bytes` (how much transport is quoted, from 8; else up to 576 bytes in all, 1280

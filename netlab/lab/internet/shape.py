@@ -69,6 +69,7 @@ class Node:
     answers_from4: bytes = b""
     answers_from6: bytes = b""
     reply_ttl: int = 64
+    counts_answers: bool = False
     quote_bytes: int | None = None
     icmp_per_s: float = 0.0
     icmp_burst: int = 0

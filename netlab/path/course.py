@@ -1,0 +1,304 @@
+"""Which path each run met, and when it became another."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from netlab.path.extent import FLOW, in_order, within_path
+from netlab.schemas import PATH_CHANGES, PATH_RUNS
+
+COLUMNS = ["target", "flow", "run", "ttl", "address", "reply", "reached", "sent_at"]
+
+# A TTL is taken for a per-packet load balancer's when its address differs from the one before in more than
+# this share of the answers, and in more than a route that goes away and comes back twice would.
+BALANCED_SHARE = 0.2
+BALANCED_LEAST = 4
+
+Codes: TypeAlias = npt.NDArray[np.int64]
+Pattern: TypeAlias = dict[int, str]  # by TTL: who answers there, as far as known
+
+_UNKNOWN = -1
+
+
+class Change(StrEnum):
+    """Why a flow's path is another than before."""
+
+    ROUTE = "route"  # an address that no flow had met at that TTL
+    REMAP = "remap"  # only addresses that other flows met there before: a load balancer moved the flow
+    RETURN = "return"  # a path that this flow had earlier
+    UNKNOWN = "unknown"  # a new address, and no other flow that could have met it
+
+
+@dataclass(slots=True)
+class Segment:
+    """Consecutive runs whose answers agree wherever two of them know a hop; `path` tells equal ones."""
+
+    first: int
+    last: int
+    pattern: Pattern
+    path: int = 0
+
+
+@dataclass(slots=True)
+class Course:
+    """The runs of one flow: numbers, times of their first and last probes, and the segments they are in."""
+
+    target: str
+    flow: int
+    runs: Codes
+    first_at: npt.NDArray[Any]
+    last_at: npt.NDArray[Any]
+    end_ttl: Codes
+    reached: npt.NDArray[np.bool_]
+    segments: list[Segment]
+    balanced: set[int]
+    seen: dict[tuple[int, str], Any]  # (TTL, address) → when this flow met it first
+    patterns: list[Pattern] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PathChange:
+    """A flow's path became another at `at`, from `run` on; `last_at` is when the old one was last probed."""
+
+    at: Any
+    last_at: Any
+    run: int
+    kind: Change
+    ttls: list[int]
+    before: Pattern
+    after: Pattern
+
+    @property
+    def ttls_with_new_ends(self) -> list[int]:
+        """The TTLs that have another hop, and those that only the longer path has behind another end."""
+        shorter, longer = sorted((max(self.before), max(self.after)))
+        return [*self.ttls, *(range(shorter + 1, longer + 1) if self.ttls[-1] == shorter else ())]
+
+
+def path_runs(hops: pd.DataFrame) -> pd.DataFrame:
+    """Tell which path each run met.
+
+    A hop that did not answer may be any: a lost answer makes no other path. Two runs are on the same path if
+    they agree wherever both know the hop, with no contradiction in between. Where a load balancer sends each
+    packet its own way, the hop counts as unknown.
+
+    Parameters
+    ----------
+    hops
+        What `netlab.traceroute` or a monitor returned, or several of those concatenated.
+
+    Returns
+    -------
+    DataFrame
+        One row per target, flow and run, as in `netlab.schemas.PATH_RUNS`. `path` is a hash of the hops: the
+        same in another capture of the same hops, and another once a hop that had been silent answers.
+
+    Raises
+    ------
+    BadInput
+        If *hops* lacks columns of a trace.
+
+    Examples
+    --------
+    >>> import netlab
+    >>> runs = netlab.path.path_runs(netlab.traceroute("127.0.0.1", runs=3))
+    >>> runs["path"].nunique(), runs["hops"].tolist()
+    (1, ['127.0.0.1', '127.0.0.1', '127.0.0.1'])
+    """
+    rows: list[tuple[Any, ...]] = []
+    for course in courses(in_order(hops, COLUMNS, "path_runs()")):
+        for segment in course.segments:
+            pattern = course.patterns[segment.path]
+            texts = (path_id(pattern), as_text(pattern))
+            places = slice(segment.first, segment.last + 1)
+            ends = zip(course.end_ttl[places], course.reached[places], strict=True)
+            starts = zip(course.runs[places], course.first_at[places], strict=True)
+            rows += (
+                (course.target, course.flow, *start, *texts, *end)
+                for start, end in zip(starts, ends, strict=True)
+            )
+    return _frame(PATH_RUNS, rows, hops)
+
+
+def path_changes(hops: pd.DataFrame) -> pd.DataFrame:
+    """Tell when a flow's path became another, from what to what.
+
+    Parameters
+    ----------
+    hops
+        What `netlab.traceroute` or a monitor returned, or several of those concatenated. Several flows tell a
+        load balancer that moved a flow (`remap`) from another route.
+
+    Returns
+    -------
+    DataFrame
+        One row per change, as in `netlab.schemas.PATH_CHANGES`, in order of time. `kind` is "remap" if other
+        flows had met all the new addresses at those TTLs before this flow was last on its old path, "return"
+        if this flow had the whole path before, "route" if an address is new to all of several flows, and
+        "unknown" if there is one flow only. What paths are the same is said at `netlab.path.path_runs`.
+
+    Raises
+    ------
+    BadInput
+        If *hops* lacks columns of a trace.
+
+    Examples
+    --------
+    >>> import netlab
+    >>> len(netlab.path.path_changes(netlab.traceroute("127.0.0.1", runs=3)))
+    0
+    """
+    found = courses(in_order(hops, COLUMNS, "path_changes()"))
+    rows = [_row(course, change) for course in found for change in changes(course, found)]
+    rows.sort(key=lambda row: row[2])
+    return _frame(PATH_CHANGES, rows, hops)
+
+
+def _row(course: Course, change: PathChange) -> tuple[Any, ...]:
+    return (
+        *(course.target, course.flow, change.at, change.last_at, change.run, change.kind.value),
+        *(change.ttls[0], change.ttls[-1], path_id(change.before), path_id(change.after)),
+        *(as_text(change.before), as_text(change.after)),
+    )
+
+
+def changes(course: Course, all_courses: list[Course]) -> Iterator[PathChange]:
+    """Yield the changes of a flow's path; the other flows tell why."""
+    others = [other for other in all_courses if other.target == course.target and other is not course]
+    for number, after in enumerate(course.segments[1:], 1):
+        before = course.segments[number - 1]
+        ttls = differing(before.pattern, after.pattern)
+        last_at = course.last_at[before.last]
+        yield PathChange(
+            at=course.first_at[after.first],
+            last_at=last_at,
+            run=int(course.runs[after.first]),
+            kind=_kind(course, number, [(ttl, after.pattern[ttl]) for ttl in ttls], others, last_at),
+            ttls=ttls,
+            before=course.patterns[before.path],
+            after=course.patterns[after.path],
+        )
+
+
+def _kind(
+    course: Course, number: int, new: list[tuple[int, str]], others: list[Course], last_at: Any
+) -> Change:
+    known = [any(key in other.seen and other.seen[key] <= last_at for other in others) for key in new]
+    if all(known):
+        return Change.REMAP
+    if any(course.segments[number].path == earlier.path for earlier in course.segments[:number]):
+        return Change.RETURN
+    return Change.ROUTE if others else Change.UNKNOWN
+
+
+def courses(probes: pd.DataFrame) -> list[Course]:
+    """Return the course of each flow; *probes* has `COLUMNS` and is in order."""
+    probes = within_path(probes)
+    groups: Any = probes.groupby(FLOW, sort=True, observed=True)
+    return [_course(str(target), int(flow), part) for (target, flow), part in groups]
+
+
+def _course(target: str, flow: int, probes: pd.DataFrame) -> Course:
+    places, runs = pd.factorize(probes["run"])  # in order of time
+    ttls, ttl_names = pd.factorize(probes["ttl"], sort=True)
+    codes, addresses = pd.factorize(probes["address"])
+    met: Codes = np.full((len(runs), len(ttl_names)), _UNKNOWN, np.int64)
+    answered = np.flatnonzero(codes >= 0)[::-1]  # of several answers at a TTL the first stays
+    met[places[answered], ttls[answered]] = codes[answered]
+    balanced = _balanced(met)
+    met[:, balanced] = _UNKNOWN
+    columns = [int(name) for name in ttl_names]
+    groups = probes.groupby(places)
+    first_at = groups["sent_at"].first().to_numpy()
+    seen: Any = probes[codes >= 0].groupby(["ttl", "address"])["sent_at"].first().items()
+    course = Course(
+        target=target,
+        flow=flow,
+        runs=np.asarray(runs, np.int64),
+        first_at=first_at,
+        last_at=groups["sent_at"].last().to_numpy(),
+        end_ttl=groups["ttl"].max().to_numpy(np.int64),
+        reached=groups["reached"].any().to_numpy(bool),
+        segments=[_segment(met, addresses, columns, *ends) for ends in _unbroken(met)],
+        balanced={columns[place] for place in np.flatnonzero(balanced)},
+        seen={(int(ttl), str(address)): at for (ttl, address), at in seen},
+    )
+    _unite(course)
+    return course
+
+
+def _balanced(met: Codes) -> npt.NDArray[np.bool_]:
+    """Return for each TTL whether its address differs from run to run as by chance."""
+    previous = _previous(met)
+    both = (met >= 0) & (previous >= 0)
+    before = np.take_along_axis(met, np.maximum(previous, 0), axis=0)
+    switches = (both & (met != before)).sum(axis=0)
+    result: npt.NDArray[np.bool_] = switches > np.maximum(BALANCED_LEAST, BALANCED_SHARE * both.sum(axis=0))
+    return result
+
+
+def _previous(met: Codes) -> Codes:
+    """Return for each run and TTL the place of the run before that has an answer there, -1 without one."""
+    rows = np.where(met >= 0, np.arange(len(met))[:, None], -1)
+    latest = np.maximum.accumulate(rows, axis=0)
+    return np.vstack([np.full((1, met.shape[1]), -1), latest[:-1]])
+
+
+def _unbroken(met: Codes) -> list[tuple[int, int]]:
+    """Return the first and last run of each stretch without a contradiction."""
+    previous = _previous(met)
+    before = np.take_along_axis(met, np.maximum(previous, 0), axis=0)
+    contradicts = (met >= 0) & (previous >= 0) & (met != before)
+    starts = [0]
+    for run in np.flatnonzero(contradicts.any(axis=1)):
+        if (contradicts[run] & (previous[run] >= starts[-1])).any():
+            starts.append(int(run))
+    return [(first, last - 1) for first, last in zip(starts, [*starts[1:], len(met)], strict=True)]
+
+
+def _segment(met: Codes, addresses: Any, ttls: list[int], first: int, last: int) -> Segment:
+    known = met[first : last + 1].max(axis=0)  # one address or none in each column
+    pattern = {ttl: str(addresses[code]) for ttl, code in zip(ttls, known, strict=True) if code >= 0}
+    return Segment(first, last, pattern)
+
+
+def _unite(course: Course) -> None:
+    """Give segments that can be the same path its number, and the path all that any of them knows."""
+    for segment in course.segments:
+        same = (n for n, known in enumerate(course.patterns) if not differing(known, segment.pattern))
+        segment.path = next(same, len(course.patterns))
+        if segment.path == len(course.patterns):
+            course.patterns.append({})
+        course.patterns[segment.path].update(segment.pattern)
+
+
+def differing(one: Pattern, other: Pattern) -> list[int]:
+    """Return the TTLs at which the two have different hops, in order."""
+    return sorted(ttl for ttl in one.keys() & other.keys() if one[ttl] != other[ttl])
+
+
+def path_id(pattern: Pattern) -> str:
+    """Return eight hexadecimal digits that tell the path."""
+    return hashlib.blake2b(as_text(pattern).encode(), digest_size=4).hexdigest()
+
+
+def as_text(pattern: Pattern) -> str:
+    """Return the hops in words, an asterisk for each that is not known."""
+    if not pattern:
+        return "*"
+    return " ".join(pattern.get(ttl, "*") for ttl in range(1, max(pattern) + 1))
+
+
+def _frame(schema: Any, rows: list[tuple[Any, ...]], hops: pd.DataFrame) -> pd.DataFrame:
+    columns: list[Any] = list(zip(*rows, strict=True)) or [()] * len(schema.names)
+    frame: pd.DataFrame = schema.frame(dict(zip(schema.names, map(list, columns), strict=True)))
+    frame.attrs["coverage"] = hops.attrs.get("coverage", [])
+    return frame

@@ -1,0 +1,79 @@
+"""`netlab.path.path_stats`: loss, round-trip times and jitter per hop."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from netlab.path.extent import in_order, within_path
+from netlab.path.significance import wilson
+from netlab.schemas import HOP_STATS
+
+_COLUMNS = ["target", "flow", "run", "ttl", "address", "name", "rtt_ms", "reply", "sent_at"]
+_KEYS = ["target", "ttl"]
+_QUANTILES = {"p50_ms": 0.5, "p95_ms": 0.95, "p99_ms": 0.99}
+
+
+def path_stats(hops: pd.DataFrame) -> pd.DataFrame:
+    """Count what each hop answered and how long that took.
+
+    Parameters
+    ----------
+    hops
+        What `netlab.traceroute` or a monitor returned, or several of those concatenated.
+
+    Returns
+    -------
+    DataFrame
+        One row per target and TTL, as in `netlab.schemas.HOP_STATS`. Runs and flows are taken together;
+        where several addresses answered at a TTL, `addresses` is how many and `address` the one that
+        answered most often. `jitter_ms` is the mean difference of consecutive round-trip times (|D(i-1,i)|
+        of RFC 3550 section 6.4.1, for round trips and without its smoothing). Probes past the end of the
+        path, which a run sends where the answer at the end was lost, are left out.
+
+    Raises
+    ------
+    BadInput
+        If *hops* lacks columns of a trace.
+
+    Examples
+    --------
+    >>> import netlab
+    >>> stats = netlab.path.path_stats(netlab.traceroute("127.0.0.1", queries=5))
+    >>> stats[["ttl", "address", "probes", "answers", "loss"]].values.tolist()
+    [[1, '127.0.0.1', 5, 5, 0.0]]
+    """
+    probes = within_path(in_order(hops, _COLUMNS, "path_stats()"))
+    probes["rtt"] = probes["rtt_ms"].astype("float64")
+    groups = probes.groupby(_KEYS, sort=True)
+    found = pd.DataFrame({"probes": groups.size(), "answers": groups["address"].count()})
+    low, high = wilson(found["probes"] - found["answers"], found["probes"])
+    found = found.assign(loss=1 - found["answers"] / found["probes"], loss_low=low, loss_high=high)
+    rtts = groups["rtt"]
+    found["min_ms"], found["max_ms"], found["mean_ms"] = rtts.min(), rtts.max(), rtts.mean()
+    for column, share in _QUANTILES.items():
+        found[column] = rtts.quantile(share)
+    found = found.join(_of_answers(probes))
+    found["first_at"], found["last_at"] = groups["sent_at"].min(), groups["sent_at"].max()
+    found = found.reset_index()
+    data = {name: found[name] for name in HOP_STATS.names}
+    frame = HOP_STATS.frame({name: pd.array(values) for name, values in data.items()})
+    frame.attrs["coverage"] = hops.attrs.get("coverage", [])
+    return frame
+
+
+def _of_answers(probes: pd.DataFrame) -> pd.DataFrame:
+    answered = probes[probes["address"].notna()]
+    groups = answered.groupby(_KEYS, sort=True)
+    jitter = groups["rtt"].diff().abs().groupby([answered[key] for key in _KEYS]).mean()
+    counts = answered.groupby([*_KEYS, "address"]).size().rename("times").reset_index()
+    most = counts.sort_values("times", kind="stable").drop_duplicates(_KEYS, keep="last").set_index(_KEYS)
+    names = answered.dropna(subset=["name"]).drop_duplicates("address").set_index("address")["name"]
+    return pd.DataFrame(
+        {
+            "address": most["address"],
+            "name": most["address"].map(names),
+            "addresses": groups["address"].nunique(),
+            "jitter_ms": jitter,
+            "last_ms": groups["rtt"].last(),
+        }
+    )

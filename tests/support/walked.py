@@ -1,0 +1,132 @@
+"""Traces of a simulated internet without a kernel: real probes, walked in this process on a virtual clock."""
+
+from __future__ import annotations
+
+import heapq
+import ipaddress
+import itertools
+
+import pandas as pd
+
+from netlab.lab.internet import reading
+from netlab.lab.internet.forward import Internet
+from netlab.lab.internet.journey import Journey
+from netlab.lab.internet.routing import Atlas
+from netlab.lab.internet.shape import CLIENT
+from netlab.path import engine, rows
+from netlab.path.kinds import SynFlow, UdpFlow
+from netlab.path.matching import Register
+from netlab.path.pace import Pace
+from netlab.path.probes import MARKS, Protocol
+from netlab.path.state import Answer, Run
+from netlab.path.target import Target
+from netlab.wire import icmp, ip
+
+START_NS = 1_700_000_000 * 10**9  # some wall-clock time
+_KIND = {Protocol.UDP: UdpFlow, Protocol.TCP: SynFlow}
+
+
+class WalkedChannel:
+    """UDP or TCP probes into a graph, as `netlab.path.engine.Channel`; waiting takes no time."""
+
+    dropped = unreadable = 0
+
+    def __init__(
+        self,
+        graph: reading.Graph,
+        target: str = "web",
+        *,
+        seed: int = 0,
+        protocol: Protocol = Protocol.UDP,
+        family: int = 4,
+    ) -> None:
+        atlas = Atlas(reading.epochs(graph))
+        nodes = atlas.at(0).shape.nodes
+        address = str(ipaddress.ip_address(nodes[target].address(family)))
+        self.journeys: list[Journey] = []
+        self.target = Target(name=target, family=family, address=address, scope=0)
+        self.protocol = protocol
+        self._source = nodes[CLIENT].address(family)
+        self._register = Register()
+        self._internet = Internet(atlas, seed)
+        self._now = 0
+        self._coming: list[tuple[int, int, bytes]] = []
+
+    @property
+    def ports(self) -> dict[int, tuple[int | None, int | None]]:
+        return {number: flow.ports for number, flow in self._register.flows.items()}
+
+    def now_ns(self) -> int:
+        return self._now
+
+    def wait(self, duration_s: float) -> None:
+        self._now += round(duration_s * 10**9)
+
+    def send(self, flow: int, ttl: int, mark: int) -> int:
+        if flow not in self._register.flows:
+            self._register.add(
+                _KIND[self.protocol](
+                    number=flow,
+                    source=self._source,
+                    target=self.target.packed,
+                    salt=1,
+                    source_port=40000 + flow,
+                    port=33434,
+                )
+            )
+        self._register.sent(flow, mark)
+        journey = self._internet.carry(self._register.flows[flow].packet(ttl, mark), self._now)
+        self.journeys.append(journey)
+        if journey.answer is not None:
+            heapq.heappush(self._coming, (self._now + journey.delay_ns, journey.number, journey.answer))
+        return START_NS + self._now
+
+    def receive(self, wait_ns: int) -> list[Answer]:
+        until = self._now + wait_ns
+        if self._coming and self._coming[0][0] <= until:
+            until = max(self._now, self._coming[0][0])
+        self._now = until
+        answers = []
+        while self._coming and self._coming[0][0] <= until:
+            answers.append(self._read(*heapq.heappop(self._coming)))
+        return answers
+
+    def _read(self, at_ns: int, _: int, packet: bytes) -> Answer:
+        header, transport = ip.decode(packet)
+        if header.protocol in {ip.ICMP, ip.ICMPV6}:
+            match = self._register.error(icmp.decode(header.family, transport))
+        else:
+            match = self._register.answer(transport)
+        return Answer(
+            flow=match.flow,
+            mark=match.mark,
+            address=str(ipaddress.ip_address(header.source)),
+            reply=match.reply,
+            ttl=header.ttl,
+            identification=header.identification if isinstance(header, ip.IPv4) else None,
+            stamp_ns=START_NS + at_ns,
+            received_ns=at_ns,
+        )
+
+
+def trace(
+    channel: WalkedChannel,
+    *,
+    runs: int = 1,
+    queries: int = 3,
+    every_s: float = 0.0,
+    max_ttl: int = 30,
+    timeout_s: float = 1.0,
+    flows: int = 1,
+) -> pd.DataFrame:
+    """Return what `netlab.traceroute` would have, runs beginning *every_s* after each other or at once."""
+    plan = engine.Plan(first_ttl=1, max_ttl=max_ttl, queries=queries, timeout_ns=round(timeout_s * 10**9))
+    marks = (1 + number % MARKS for number in itertools.count())
+    done = []
+    for number in range(runs):
+        for flow in range(flows):
+            done.append(Run(number, flow))
+            engine.probe_path(plan, channel, done[-1], pace=Pace(), marks=marks)
+        late_ns = round((number + 1) * every_s * 10**9) - channel.now_ns()
+        channel.wait(max(0, late_ns) / 10**9)
+    return rows.frame(done, channel.target, channel.protocol.value, channel.ports)
