@@ -186,9 +186,18 @@ def memlock_bytes() -> int | None:
 
 def raw_socket(family: socket.AddressFamily) -> OSError | None:
     """Try to open a raw ICMP socket and close it again; return what the kernel said against it."""
+    return _icmp_socket(family, socket.SOCK_RAW)
+
+
+def ping_socket(family: socket.AddressFamily) -> OSError | None:
+    """Try to open a socket for echo requests only (icmp(7)); return what the kernel said against it."""
+    return _icmp_socket(family, socket.SOCK_DGRAM)
+
+
+def _icmp_socket(family: socket.AddressFamily, kind: socket.SocketKind) -> OSError | None:
     protocol = socket.IPPROTO_ICMP if family == socket.AF_INET else socket.IPPROTO_ICMPV6
     try:
-        socket.socket(family, socket.SOCK_RAW, protocol).close()
+        socket.socket(family, kind, protocol).close()
     except OSError as error:
         return error
     return None
