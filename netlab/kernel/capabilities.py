@@ -149,12 +149,12 @@ def cgroup2_mount(mounts: str | None = None) -> Path | None:
     """Return where the cgroup v2 hierarchy is mounted, the shortest path when there are several."""
     text = _MOUNTS.read_text(encoding="utf-8", errors="surrogateescape") if mounts is None else mounts
     fields = [line.split(" ") for line in text.splitlines()]
-    places = [_unescaped(field[1]) for field in fields if len(field) > 2 and field[2] == "cgroup2"]
+    places = [unescaped(field[1]) for field in fields if len(field) > 2 and field[2] == "cgroup2"]
     return Path(min(places, key=len)) if places else None
 
 
-def _unescaped(place: str) -> str:
-    """Undo the octal escapes of blanks and backslashes in a mount table (seq_path, fs/seq_file.c)."""
+def unescaped(place: str) -> str:
+    """Return a mount table's *place* without its octal escapes of blanks (seq_path, fs/seq_file.c)."""
     return re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), place)
 
 
