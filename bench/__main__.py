@@ -10,7 +10,19 @@ import sys
 
 from bench import soak
 
-NAMES = ("conntrack", "sockets", "maps", "gateways", "start", "tracer", "streams", "scale", "simulated")
+NAMES = (
+    "conntrack",
+    "sockets",
+    "maps",
+    "gateways",
+    "start",
+    "tracer",
+    "streams",
+    "scale",
+    "simulated",
+    "rtt",
+    "many",
+)
 
 
 def main() -> None:

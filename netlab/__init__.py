@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from netlab.tracer.capture import capture as capture
     from netlab.tracer.explain import explain as explain
     from netlab.tracer.gateways import route_cache as route_cache, with_gateway as with_gateway
+    from netlab.tracer.graph import connection_graph as connection_graph
     from netlab.tracer.nat import with_nat as with_nat
     from netlab.tracer.sockets import connections as connections
     from netlab.views.hops import plot_hops as plot_hops
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "capture": "netlab.tracer.capture",
+    "connection_graph": "netlab.tracer.graph",
     "connections": "netlab.tracer.sockets",
     "conntrack": "netlab.kernel.conntrack",
     "concat": "netlab.frames",

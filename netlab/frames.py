@@ -7,6 +7,7 @@ dtype and unit; `attrs["coverage"]` lists what the frame does not contain and wh
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
@@ -222,3 +223,11 @@ def categories(codes: npt.NDArray[np.integer[Any]], names: Sequence[str | None])
     known = [name for name in names if name is not None]
     places = np.array([-1 if name is None else known.index(name) for name in names], np.int16)
     return pd.Categorical.from_codes(places[codes], pd.Index(known))
+
+
+@pd.api.extensions.register_dataframe_accessor("netlab")
+class _Door:
+    """`frame.netlab`: its home is far above this room, and is imported when it is first asked for."""
+
+    def __new__(cls, frame: pd.DataFrame) -> Any:
+        return importlib.import_module("netlab.accessor").Accessor(frame)

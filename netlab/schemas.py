@@ -320,9 +320,18 @@ HOPS = Schema(
         Column("source_port", _INTEGER, "source port of the probe; icmp has none"),
         Column("port", _INTEGER, "destination port of the probe; icmp has none"),
         Column("method", _CATEGORY, "how it was probed: raw or unprivileged"),
+        Column("error", _TEXT, "why this target could not be probed; such a row has no probe"),
         Column("reply_ttl", _INTEGER, "TTL of the answer when it arrived"),
         Column("reply_id", _INTEGER, "IPv4 identification of the answer; some routers count with it"),
-        Column("clock", _CATEGORY, "which clock timed the answer: kernel or user"),
+        Column(
+            "clock",
+            _CATEGORY,
+            "kernel: transmit and receive timestamps; kernel-receive: the latter; user: the process's own",
+        ),
+        Column(
+            "asn", _INTEGER, "number of the AS that announces the address, when looked up in a local file"
+        ),
+        Column("as_name", _TEXT, "that AS's name"),
     ),
 )
 

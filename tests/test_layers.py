@@ -24,6 +24,7 @@ LAYERS = [  # from the ground up; rooms in one row do not know each other
     {"netlab.bundle"},
     {"netlab.lab", "netlab.checkup"},
     {"netlab.views"},
+    {"netlab.accessor"},
     {"netlab.panels"},
     {"netlab.demo"},
     {"netlab.cli"},

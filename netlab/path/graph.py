@@ -68,6 +68,7 @@ def path_graph(hops: pd.DataFrame) -> nx.DiGraph[str]:
         raise BadInput(
             f"path_graph() needs the column {lacking[0]!r}", fix="Pass what netlab.traceroute returned"
         )
+    hops = hops.dropna(subset=["ttl"])  # a target that could not be probed is a row without
     flow, flows = _flows(hops)
     probes = tables.probes(hops, flow)
     stops = tables.stops(probes)

@@ -19,8 +19,8 @@ from netlab.wire import icmp, ip, tcp, udp
 _MSS = b"\x02\x04\x05\xb4"  # 1460; firewalls distrust a SYN without options
 _WINDOW = 64240
 
-# Only what acknowledges a SYN tells which one it answers. A bare ACK is a challenge (RFC 9293 section
-# 3.10.7.4): it acknowledges another SYN than the one it answers.
+# Only what acknowledges a SYN tells which one it answers; some firewalls reset without doing so. A bare ACK
+# is a challenge (RFC 9293 section 3.10.7.4): it acknowledges another SYN than the one it answers.
 _REPLIES = {tcp.Flags.SYN | tcp.Flags.ACK: SYN_ACK, tcp.Flags.RST | tcp.Flags.ACK: RST}
 _CONTROL = tcp.Flags.SYN | tcp.Flags.ACK | tcp.Flags.RST
 
@@ -81,8 +81,7 @@ class UdpFlow(_PortFlow):
         return (*udp.mark(payload), *identification(quote), header.checksum)
 
     def _is_own(self, payload: bytes) -> bool:
-        trailer = payload[udp.MARKED :][: probes.TRAILER]
-        return trailer == self.trailer[: len(trailer)]
+        return self.trailer.startswith(probes.unpadded(payload[udp.MARKED :][: probes.TRAILER]))
 
     def answer(self, data: bytes) -> tuple[str, tuple[int, ...]] | None:
         """Return what a datagram says: its payload may begin as the probe's did."""
@@ -128,6 +127,8 @@ class SynFlow(_PortFlow):
     def answer(self, data: bytes) -> tuple[str, tuple[int, ...]] | None:
         """Return what a segment says, and which SYN it acknowledges."""
         header, _ = tcp.decode(data)
+        if header.flags & _CONTROL == tcp.Flags.RST:
+            return RST, ()
         reply = _REPLIES.get(header.flags & _CONTROL)
         marks = self._numbered((header.acknowledgment - 1) & 0xFFFFFFFF)
         return (reply, marks) if reply and marks else None
@@ -178,8 +179,11 @@ class EchoFlow(Flow):
     def claims(self, quote: icmp.Quote) -> tuple[int, ...]:
         """Return what the sequence number and the identification show."""
         identifier, sequence = icmp.decode_echo(quote.transport)
-        trailer = self.hidden_in(quote.transport)
-        own = trailer == self.trailer if len(trailer) == probes.TRAILER else identifier == self.identifier
+        trailer = probes.unpadded(self.hidden_in(quote.transport))
+        if trailer == probes.unpadded(self.trailer):
+            own = True  # a NAT may have left its own identifier in the quote
+        else:
+            own = identifier == self.identifier and self.trailer.startswith(trailer)
         return (sequence, *identification(quote)) if own else ()
 
     def answer(self, data: bytes) -> tuple[str, tuple[int, ...]] | None:

@@ -36,6 +36,7 @@ class Line(ABC):
         self.queue = ErrorQueue(sock)
         self._sock = sock
         self._sent: set[int] = set()
+        self._early: list[Answer] = []
 
     @abstractmethod
     def payload(self, transport: bytes) -> bytes:
@@ -61,8 +62,8 @@ class Line(ABC):
             If it does not answer this flow.
         """
 
-    def send(self, ttl: int, mark: int) -> tuple[int, list[Answer]]:
-        """Send a probe; return the wall-clock time just before it left, and errors that came until then.
+    def send(self, ttl: int, mark: int) -> int:
+        """Send a probe; return the wall-clock time just before it left.
 
         Raises
         ------
@@ -72,10 +73,9 @@ class Line(ABC):
         _, transport = ip.decode(self.flow.packet(ttl, mark))
         set_ttl(self._sock, ttl)
         self._sent.add(mark)
-        early: list[Answer] = []
         for attempt in range(_ATTEMPTS):
             # A socket that an ICMP error waits for refuses to send, once or until the error is read.
-            early += self.errors()
+            self._early += self._errors()
             now = time.time_ns()
             try:
                 self._sock.send(self.payload(transport))
@@ -84,10 +84,28 @@ class Line(ABC):
                     raise
             else:
                 break
-        return now, early
+        return now
 
-    def errors(self) -> Iterator[Answer]:
-        """Yield the ICMP errors that have arrived."""
+    def answers(self) -> list[Answer]:
+        """Return the answers that have arrived; an ICMP error that quotes too little has no mark."""
+        early, self._early = self._early, []
+        return [*early, *self._errors(), *self._replies()]
+
+    def close(self) -> None:
+        """Close the socket; doing it again does nothing."""
+        self._sock.close()
+
+    @property
+    def dropped(self) -> int:
+        """How many packets the kernel dropped because they were not read in time."""
+        return self.queue.dropped
+
+    @property
+    def has_answers(self) -> bool:
+        """Whether answers have been taken off the socket already."""
+        return bool(self._early)
+
+    def _errors(self) -> Iterator[Answer]:
         for reported in self.queue.errors():
             try:
                 mark = self._known(self.quoted(reported.quoted))
@@ -96,8 +114,7 @@ class Line(ABC):
             else:
                 yield self._answer(mark, reported.error.value, reported.address, reported.heard)
 
-    def replies(self) -> Iterator[Answer]:
-        """Yield the answers of the target that have arrived."""
+    def _replies(self) -> Iterator[Answer]:
         for heard in self.queue.heard():
             try:
                 reply, mark = self.reply(heard.data)

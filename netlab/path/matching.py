@@ -40,7 +40,7 @@ class Register:
         """Take answers to one more probe."""
         self._sent.add((flow, mark))
 
-    def error(self, message: icmp.Message) -> Match | None:
+    def error(self, says: icmp.Error, quote: icmp.Quote) -> Match | None:
         """Return the probe that an ICMP error is about, None if it is about somebody else's packet.
 
         The quoted source address is not compared: a NAT on the way may have left its own in the quote. One
@@ -49,11 +49,8 @@ class Register:
         Raises
         ------
         DecodeError
-            If the message is damaged or quotes too little.
+            If the error quotes too little.
         """
-        if message.error is None:
-            return None
-        quote = icmp.quote(message)
         flow = self._by_key.get(quote.transport[:4])
         if flow is None and self.flows:
             any_flow = next(iter(self.flows.values()))
@@ -61,7 +58,7 @@ class Register:
         if flow is None or not flow.is_addressed(quote.header):
             return None
         mark = self._agreed(flow, flow.claims(quote))
-        return None if mark is None else Match(message.error.value, flow.number, mark)
+        return None if mark is None else Match(says.value, flow.number, mark)
 
     def answer(self, data: bytes) -> Match | None:
         """Return the probe that a transport packet from the target answers, None if it answers none.

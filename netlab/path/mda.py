@@ -15,7 +15,7 @@ import math
 from collections import defaultdict
 from dataclasses import dataclass
 
-from netlab.path.sightings import Chart, Fate, Place, Sightings, Stop
+from netlab.path.sightings import MOST_UNKNOWN, Chart, Fate, Place, Sightings, Stop
 from netlab.path.stopping import missed, points
 
 AHEAD = 3  # TTLs that the first flow probes before the nearer ones have answered
@@ -39,8 +39,8 @@ class Search:
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
-        self.sightings = Sightings(limits.first_ttl)
         self.points = points(limits.confidence, 0, 0)
+        self.sightings = Sightings(limits.first_ttl, enough=self.points(1))
         self.exhausted = False
         self._flows = 0
 
@@ -66,15 +66,12 @@ class Search:
         self.sightings.unanswered(flow, ttl)
 
     def chart(self) -> Chart:
-        """Return what is known, by the stopping points for as many balancers as there are."""
-        while True:
-            chart = self.sightings.chart(self.points)
-            balancers = [stop for stop in chart.values() if stop.width > 1]
-            twos = sum(self._has_two(stop) for stop in balancers)
-            now = points(self.limits.confidence, twos, len(balancers) - twos)
-            if now is self.points:
-                return chart
-            self.points = now
+        """Return what is known, and take the stopping points for as many balancers as there are."""
+        chart = self.sightings.chart()
+        balancers = [stop for stop in chart.values() if stop.width > 1]
+        twos = sum(self._has_two(stop) for stop in balancers)
+        self.points = points(self.limits.confidence, twos, len(balancers) - twos)
+        return chart
 
     def _has_two(self, stop: Stop) -> bool:
         """Whether it is likely that a balancer has not more than two next hops."""
@@ -84,18 +81,21 @@ class Search:
         """Return how many more flows must be seen to pass *place*."""
         if not stop.through or place.ttl >= self.limits.max_ttl:
             return 0
-        if place.silent and place.ttl >= self.sightings.extent:
+        if (place.silent and place.ttl >= self.sightings.extent) or stop.unknown >= MOST_UNKNOWN:
             return 0
         return max(0, self.points(max(stop.width, 1)) - stop.tested)
 
-    def repeats(self, stop: Stop) -> int:
+    def repeats(self, chart: Chart, stop: Stop) -> int:
         """Return how often flows must be seen to take the same branch again for it to be no chance."""
         if stop.mixed or len(stop.addresses) < 2:
             return 0
-        return math.ceil(math.log(1 - self.limits.confidence) / -math.log(len(stop.addresses)))
+        # Branches that fan out again are what a per-packet balancer looks like when repetitions missed it.
+        fans_out = any(chart[place].width > 1 for place in stop.onward if place in chart)
+        chance = (1 - self.limits.confidence) / (100 if fans_out else 1)
+        return math.ceil(math.log(chance) / -math.log(len(stop.addresses)))
 
     def _scouting(self) -> list[Ask]:
-        """The first flow goes ahead to find the end of the path."""
+        """Send the first flow ahead to find the end of the path."""
         unsent, waiting = [], 0
         last = min(self.limits.max_ttl, self.sightings.ends.get(_SCOUT, self.limits.max_ttl))
         for ttl in range(self.limits.first_ttl, last + 1):
@@ -108,9 +108,9 @@ class Search:
         return unsent[: max(0, AHEAD - waiting)]
 
     def _first_flows(self) -> list[Ask]:
-        """As many flows as every router needs anyway follow it without waiting for one another."""
+        """Send after it as many flows as every router needs anyway, without waiting for one another."""
         asks = []
-        flows = min(points(self.limits.confidence, 0, 0)(1), self.limits.flows)
+        flows = min(self.sightings.enough, self.limits.flows)
         for ttl in range(self.limits.first_ttl, self.sightings.extent + 1):
             hop = self.sightings.cells[ttl]
             asks += [
@@ -151,11 +151,11 @@ class Search:
 
     def _everyones(self, chart: Chart) -> set[Place]:
         """Return the places that every flow passes: the source, and what single next hops it leads to."""
-        place = self.sightings.source
-        found = {place}
-        while not self.missing(place, chart[place]) and len(chart[place].onward) == 1:
-            place = next(iter(chart[place].onward))
+        found = set()
+        place: Place | None = self.sightings.source
+        while place:
             found.add(place)
+            place = self.sightings.only_next(place, chart[place])
         return found
 
     def _pending(self, place: Place, stop: Stop) -> int:
@@ -173,6 +173,7 @@ class Search:
             (len(chart[near].onward[place]) / chart[near].tested, near)
             for near in leads
             if chart[near].misses(place) < self.points(chart[near].width)
+            and chart[near].unknown < MOST_UNKNOWN
         ]
         return max(likely, key=lambda item: item[0])[1] if likely else None
 
@@ -186,7 +187,7 @@ class Search:
         """Probe flows of balancers again: those of a per-packet balancer do not stay on their branch."""
         asks = []
         for place, stop in chart.items():
-            wanted = self.repeats(stop)
+            wanted = self.repeats(chart, stop)
             if self.missing(place, stop):  # one tells most; the others can wait for the number of branches
                 wanted = min(wanted, 1)
             if stop.again >= wanted:

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from enum import StrEnum
 from typing import TypeAlias
 
 from netlab.kernel import capabilities
 from netlab.kernel.netns import NetNs, entered
-from netlab.path import alone, engine
-from netlab.path.connecting import LONGEST_NS, ConnectChannel
-from netlab.path.pace import Pace
-from netlab.path.probes import Protocol
-from netlab.path.sockets import RawChannel
+from netlab.path.alone import OneByOne, Send, Twice
+from netlab.path.connecting import LONGEST_NS
+from netlab.path.engine import Plan, Prober
+from netlab.path.outlet import Outlet
+from netlab.path.plain import PlainStation
+from netlab.path.probes import Protocol, Vary
 from netlab.path.state import Run
+from netlab.path.station import Station
 from netlab.path.target import FAMILIES, Target
-from netlab.path.unprivileged import DatagramChannel
+from netlab.path.unprivileged import PlainOutlet
 
-AnyChannel: TypeAlias = RawChannel | DatagramChannel | ConnectChannel
+AnyStation: TypeAlias = Station | PlainStation
+AnyOutlet: TypeAlias = Outlet | PlainOutlet
+AnyProber: TypeAlias = Prober | Twice | OneByOne
+Strategy: TypeAlias = Callable[[Plan, Send, Run, Iterator[int]], AnyProber]
 
 
 class Method(StrEnum):
@@ -29,38 +34,43 @@ class Method(StrEnum):
     UNPRIVILEGED = "unprivileged"
 
 
-def chosen(method: Method, family: int, netns: NetNs) -> Method:
+def chosen(method: Method, netns: NetNs) -> Method:
     """Return *method*, or in place of "auto" the best one that this process can use."""
     if method is not Method.AUTO:
         return method
     with entered(netns):
-        return Method.RAW if capabilities.raw_socket(FAMILIES[family]) is None else Method.UNPRIVILEGED
+        refused = capabilities.raw_socket(FAMILIES[4])
+    return Method.RAW if refused is None else Method.UNPRIVILEGED
 
 
-def channel(
+def station(
     method: Method,
     protocol: Protocol,
-    target: Target,
-    source: bytes,
+    families: Collection[int],
     *,
     port: int,
     source_port: int | None,
     netns: NetNs,
-) -> AnyChannel:
-    """Return a channel to *target*; raises what the three kinds raise."""
-    if method is Method.RAW:
-        return RawChannel(protocol, target, source, port=port, source_port=source_port, netns=netns)
-    if protocol is Protocol.TCP:
-        return ConnectChannel(target, source, port=port, source_port=source_port, netns=netns)
-    return DatagramChannel(protocol, target, source, port=port, source_port=source_port, netns=netns)
+) -> AnyStation:
+    """Return what sends the probes and hears the answers."""
+    if method is Method.UNPRIVILEGED:
+        return PlainStation(protocol, port=port, source_port=source_port, netns=netns)
+    return Station(protocol, families, port=port, source_port=source_port, vary=Vary.SOURCE_PORT, netns=netns)
 
 
-def probe_path(plan: engine.Plan, channel: AnyChannel, run: Run, *, pace: Pace, marks: Iterator[int]) -> None:
-    """Fill *run* in the way that suits the channel."""
-    if isinstance(channel, ConnectChannel):
-        plan = replace(plan, timeout_ns=min(plan.timeout_ns, LONGEST_NS))
-        alone.probe_path(plan, channel, run, pace=pace, marks=marks)
-        return
-    engine.probe_path(plan, channel, run, pace=pace, marks=marks)
-    if isinstance(channel, DatagramChannel) and run.unplaced:
-        alone.ask_again(plan, channel, run, pace=pace, marks=marks)
+def outlet(station: AnyStation, target: Target, source: bytes) -> AnyOutlet:
+    """Return the outlet of *station* to one target; raises what the outlets raise."""
+    if isinstance(station, PlainStation):
+        return PlainOutlet(station, target, source)
+    return Outlet(station, target, source)
+
+
+def strategy(method: Method, protocol: Protocol) -> Strategy:
+    """Return what makes the track of one run."""
+    if method is not Method.UNPRIVILEGED:
+        return Prober
+    return _one_by_one if protocol is Protocol.TCP else Twice
+
+
+def _one_by_one(plan: Plan, send: Send, run: Run, marks: Iterator[int]) -> OneByOne:
+    return OneByOne(replace(plan, timeout_ns=min(plan.timeout_ns, LONGEST_NS)), send, run, marks)

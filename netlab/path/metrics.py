@@ -43,7 +43,7 @@ def path_metrics(
         One row per metric of each trace, columns as in `netlab.schemas.PATH_METRICS`: the duration from the
         first probe to the last answer, whether the path is monitored (always 1), whether it reached its
         target, and at which TTL if it did. A path is reachable when its *target* answered in any run; the
-        agent asks only whether the last hop did.
+        agent asks only whether the last hop did. A target that could not be probed has no metrics.
 
     Raises
     ------
@@ -68,7 +68,7 @@ def path_metrics(
         )
     interval = None if interval_s is None else checks.positive("interval_s", interval_s, unit="seconds")
     more = [_tag(tag) for tag in tags]
-    table = hops.reindex(columns=["trace", *_NEEDED])
+    table = hops.reindex(columns=["trace", *_NEEDED]).dropna(subset=["ttl"])
     rows = []
     for _, trace in table.groupby(_TRACE, dropna=False, sort=False, observed=True):
         first = trace.iloc[0]

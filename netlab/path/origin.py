@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import secrets
 import socket
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from netlab.frames import Gap, Missing
@@ -12,6 +12,8 @@ from netlab.kernel import lookups, netlink, rtnetlink
 from netlab.kernel.lookups import Question
 from netlab.kernel.netns import NetNs, entered, inode
 from netlab.path.target import Target
+
+COLUMNS = ("trace", "host", "netns", "source_address", "gateway", "interface")  # of hops
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,17 +28,6 @@ class Origin:
     interface: str | None
     nexthops: int | None
 
-    def columns(self) -> dict[str, str | int | None]:
-        """Return what every row of the trace has."""
-        return {
-            "trace": self.trace,
-            "host": self.host,
-            "netns": self.netns,
-            "source_address": self.source_address,
-            "gateway": self.gateway,
-            "interface": self.interface,
-        }
-
     def missing(self) -> list[Missing]:
         """Return what these columns do not tell."""
         if (self.nexthops or 0) < 2:
@@ -45,20 +36,32 @@ class Origin:
         return [Missing("gateway, interface", Gap.APPROXIMATE, None, detail)]
 
 
-def origin(target: Target, source: bytes, netns: NetNs) -> Origin:
-    """Return the origin of a new trace to *target*; the kernel's routing is asked, as `ip route get` does."""
-    question = Question(target.family, target.packed, source, interface=target.scope)
+def origins(targets: Sequence[tuple[Target, bytes]], netns: NetNs) -> list[Origin]:
+    """Return the origins of new traces to *targets* from source addresses, a trace each.
+
+    The kernel's routing is asked, as `ip route get` does.
+    """
+    questions = [Question(to.family, to.packed, source, interface=to.scope) for to, source in targets]
     with entered(netns), netlink.opened(rtnetlink.ROUTE) as kernel:
-        (way,) = lookups.answers(kernel, [question])
-        interface = None
-        with contextlib.suppress(OSError):  # it may be gone by now; 0 is none
-            interface = socket.if_indextoname(way.index)
-    return Origin(
-        trace=secrets.token_hex(8),
-        host=socket.gethostname(),
-        netns=inode(netns),
-        source_address=socket.inet_ntop(rtnetlink.FAMILIES[target.family], source),
-        gateway=way.gateway,
-        interface=interface,
-        nexthops=way.nexthops,
-    )
+        ways = lookups.answers(kernel, questions)
+        interfaces = {way.index: _interface(way.index) for way in ways}
+    host, number = socket.gethostname(), inode(netns)
+    return [
+        Origin(
+            trace=secrets.token_hex(8),
+            host=host,
+            netns=number,
+            source_address=socket.inet_ntop(rtnetlink.FAMILIES[to.family], source),
+            gateway=way.gateway,
+            interface=interfaces[way.index],
+            nexthops=way.nexthops,
+        )
+        for (to, source), way in zip(targets, ways, strict=True)
+    ]
+
+
+def _interface(index: int) -> str | None:
+    try:
+        return socket.if_indextoname(index)
+    except OSError:  # it is gone by now, or the packet does not leave: 0 is no interface
+        return None

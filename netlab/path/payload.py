@@ -117,6 +117,7 @@ def _one_trace(hops: object) -> pd.DataFrame:
         raise BadInput(
             f"to_network_path() needs the column {lacking[0]!r}", fix="Pass what netlab.traceroute returned"
         )
+    hops = hops.dropna(subset=["ttl"])  # a target that could not be probed is a row without
     traces = len(hops[["trace", "target", "target_address"]].drop_duplicates())
     if traces != 1:
         raise BadInput(

@@ -144,6 +144,11 @@ class Flow(ABC):
         return _TRAILER.pack(self.salt, self.number)
 
 
+def unpadded(trailer: bytes) -> bytes:
+    """Return what a quote shows of a trailer: routers pad short quotes with zeros (RFC 4884 section 4.1)."""
+    return trailer.rstrip(b"\0")
+
+
 def identification(quote: icmp.Quote) -> tuple[int, ...]:
     """Return the mark that the quoted IPv4 header shows; IPv6 has no place for one."""
     return (quote.header.identification,) if isinstance(quote.header, ip.IPv4) else ()

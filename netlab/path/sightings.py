@@ -12,14 +12,14 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import TypeAlias
 
-from netlab.path.stopping import Points
-
 # How often a probe is sent before its silence is believed: where nobody at all has answered; behind a router
 # that is silent itself; and where others answer, so that the silence would be a branch of its own.
-TRIES_WHERE_SILENT, TRIES_BEHIND_SILENT, TRIES_AMONG_ANSWERS = 2, 3, 5
-# There loss alone must be an unlikely reason. How much is lost say flows that had answered: they are asked again.
+TRIES_WHERE_SILENT, TRIES_BEHIND_SILENT, TRIES_AMONG_ANSWERS = 2, 3, 4
+# There it is sent more often until loss alone is an unlikely reason for any such silence, or it is given up.
+# How much is lost is known from flows that had answered: they are asked again.
 LOST_BY_CHANCE = 0.01
-MOST_CHECKS = 8
+MOST_TRIES = MOST_CHECKS = 8
+MOST_UNKNOWN = 4  # flows through one place; then nothing more is asked through it
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +42,11 @@ class Place:
 
 @dataclass(slots=True)
 class Stop:
-    """What is known of a place: the flows that go on from it, those seen there, and where they were seen next.
+    """What is known of a place: the flows that go on from it, those seen there, and where they went.
 
-    `answers` counts what came from the next TTL, `mixed` says that one flow was seen at several addresses
-    there, and `sequence` is of when each flow's next place was known.
+    `answers` counts what came from the next TTL. `mixed` says that packets of one flow may get to any of
+    several addresses there, `unknown` for how many flows too much was lost to tell, and `sequence` when each
+    flow's next place was known.
     """
 
     through: list[int] = field(default_factory=list)
@@ -54,6 +55,7 @@ class Stop:
     addresses: set[str] = field(default_factory=set)
     answers: int = 0
     mixed: bool = False
+    unknown: int = 0
     sequence: list[tuple[int, Place]] = field(default_factory=list)
 
     @property
@@ -86,7 +88,6 @@ class Fate(Enum):
     HEARD = auto()
     PENDING = auto()
     TO_REPEAT = auto()
-    TO_CHECK = auto()  # silence may be loss: flows that have answered must be asked again
     SILENT = auto()
     UNKNOWN = auto()  # too much is lost here to tell
 
@@ -117,18 +118,24 @@ class _Checks:
 
 
 class Sightings:
-    """The answers to all flows from *first_ttl* on; `extent` is the highest TTL that one came from."""
+    """The answers to all flows from *first_ttl* on.
 
-    def __init__(self, first_ttl: int) -> None:
+    Where *enough* flows have all gone on to the same place, others are taken to go there.
+    """
+
+    def __init__(self, first_ttl: int, *, enough: int) -> None:
+        self.enough = enough
         self.source = Place(first_ttl - 1, frozenset({"source"}))
         self.cells: dict[int, dict[int, Cell]] = defaultdict(dict)  # by TTL and flow
         self.ends: dict[int, int] = {}  # by flow
         self._reach: dict[int, int] = {}  # by flow: the highest TTL heard from up to its end
         self._checks: dict[int, _Checks] = defaultdict(_Checks)
+        self._answering: set[int] = set()  # TTLs
         self._heard = 0
 
     @property
     def extent(self) -> int:
+        """The highest TTL that an answer came from."""
         return max(self._reach.values(), default=self.source.ttl)
 
     def sent(self, flow: int, ttl: int) -> None:
@@ -158,6 +165,8 @@ class Sightings:
             self.ends[flow] = self._reach[flow] = min(ttl, self.ends.get(flow, ttl))
         elif ttl < self.ends.get(flow, ttl + 1):
             self._reach[flow] = max(ttl, self._reach.get(flow, ttl))
+        if ttl <= self._reach.get(flow, 0):
+            self._answering.add(ttl)
 
     def unanswered(self, flow: int, ttl: int) -> None:
         """Note that a probe is given up."""
@@ -182,31 +191,34 @@ class Sightings:
         tries = self._tries(ttl, near)
         if cell.lost < tries:
             return Fate.TO_REPEAT
-        checks = self._checks[ttl]
-        if tries < TRIES_AMONG_ANSWERS or (not checks.waiting and checks.loss**cell.lost <= LOST_BY_CHANCE):
+        checks, cells = self._checks[ttl], len(self.cells[ttl])
+        loss = max(checks.loss, self._loss(ttl))
+        if tries < TRIES_AMONG_ANSWERS or (loss**cell.lost * cells <= LOST_BY_CHANCE and not checks.waiting):
             return Fate.SILENT
-        if checks.waiting:
-            return Fate.PENDING
-        return Fate.TO_CHECK if checks.sent < MOST_CHECKS else Fate.UNKNOWN
+        hopeless = checks.sent >= MOST_CHECKS and loss**MOST_TRIES * cells > LOST_BY_CHANCE
+        if cell.lost < MOST_TRIES and not hopeless:
+            return Fate.TO_REPEAT
+        return Fate.PENDING if checks.waiting else Fate.UNKNOWN
+
+    def _loss(self, ttl: int) -> float:
+        heard = [cell for _, cell in self.hop(ttl) if cell.heard]
+        return sum(cell.lost for cell in heard) / max(1, sum(cell.sent for cell in heard))
 
     def _tries(self, ttl: int, near: Place | None) -> int:
         if ttl > self.extent + 1:
             return 1  # when a later hop answers, the rest follows
-        if not any(cell.heard for _, cell in self.hop(ttl)):
+        if ttl not in self._answering:
             return TRIES_WHERE_SILENT
         return TRIES_BEHIND_SILENT if near and near.silent else TRIES_AMONG_ANSWERS
 
-    def chart(self, points: Points) -> Chart:
-        """Return what is known of each place.
-
-        Flows through a place that has been left with a single next hop are taken to go on there.
-        """
+    def chart(self) -> Chart:
+        """Return what is known of each place."""
         at = dict.fromkeys(sorted({flow for hop in self.cells.values() for flow in hop}), self.source)
         stops = {self.source: Stop(through=[*at])}
         chart = dict(stops)
         for ttl in range(self.source.ttl + 1, self.extent + 2):
             seen = self._follow(ttl, at, stops)
-            at = self._implied(ttl, stops, points) | seen
+            at = self._implied(ttl, stops) | seen
             following: Chart = {}
             for stop in stops.values():
                 for place, flows in stop.onward.items():
@@ -218,22 +230,25 @@ class Sightings:
         return chart
 
     def _follow(self, ttl: int, before: dict[int, Place], stops: Chart) -> dict[int, Place]:
-        """Add to the stops before *ttl* where their flows were seen; return where the flows that go on are."""
+        """Add to the stops before *ttl* where their flows were seen; return where those that go on are."""
         for flow, cell in self.hop(ttl):
             if flow in before and cell.heard:
                 stop = stops[before[flow]]
                 stop.addresses |= cell.heard.keys()
                 stop.answers += sum(cell.heard.values())
-                stop.mixed |= len(cell.heard) > 1
+                stop.mixed |= len(cell.heard) > 1 or len(before[flow].addresses) > 1
         several = [set(cell.heard) for _, cell in self.hop(ttl) if len(cell.heard) > 1]
         groups = _joined([*several, *(stop.addresses for stop in stops.values() if stop.mixed)])
         after = {}
         for flow, cell in self.hop(ttl):
             near = before.get(flow)
-            if cell.heard:
+            fate = self.fate(ttl, cell, near)
+            if fate is Fate.UNKNOWN and near:
+                stops[near].unknown += 1
+            if fate is Fate.HEARD:
                 address = next(iter(cell.heard))
                 place = Place(ttl, groups.get(address, frozenset({address})))
-            elif near is not None and self.fate(ttl, cell, near) is Fate.SILENT:
+            elif fate is Fate.SILENT and near:
                 place = Place(ttl, frozenset(), near)
             else:
                 continue
@@ -244,31 +259,35 @@ class Sightings:
                 after[flow] = place
         return after
 
-    def _implied(self, ttl: int, stops: Chart, points: Points) -> dict[int, Place]:
+    def _implied(self, ttl: int, stops: Chart) -> dict[int, Place]:
+        heard = {flow for flow, cell in self.hop(ttl) if cell.heard}
         implied = {}
-        known = {flow for flow, cell in self.hop(ttl) if cell.heard}
-        for stop in stops.values():
-            if len(stop.onward) == 1 and stop.tested >= points(stop.width):
-                place, seen = next(iter(stop.onward.items()))
-                if any(not self.cells[ttl][flow].ends for flow in seen):
-                    implied |= {flow: place for flow in stop.through if flow not in known}
+        for near, stop in stops.items():
+            if place := self.only_next(near, stop):
+                implied |= {flow: place for flow in stop.through if flow not in heard}
         return implied
+
+    def only_next(self, near: Place, stop: Stop) -> Place | None:
+        """Return the one place that all flows through *near* go on to, if there is such a place."""
+        if len(stop.onward) != 1 or stop.tested < self.enough:
+            return None
+        place, flows = next(iter(stop.onward.items()))
+        hop = self.cells[near.ttl + 1]
+        return None if all(hop[flow].ends for flow in flows) else place
 
     def unheard(self, ttl: int, at: dict[int, Place]) -> list[int]:
         """Return the flows to probe again at *ttl*, and others that show how much is lost there."""
         fates = {flow: self.fate(ttl, cell, at.get(flow)) for flow, cell in self.hop(ttl)}
         hop = self.cells[ttl]
         again = [flow for flow, fate in fates.items() if fate is Fate.TO_REPEAT]
-        doubtful = [
-            f for f, fate in fates.items() if fate is Fate.TO_CHECK or (f in again and hop[f].lost > 1)
-        ]
+        doubtful = sum(hop[flow].lost > 1 for flow in again)
         answering = [flow for flow, fate in fates.items() if fate is Fate.HEARD and not hop[flow].waiting]
         answering.sort(key=lambda flow: hop[flow].sent)
-        return again + answering[: min(len(doubtful), MOST_CHECKS - self._checks[ttl].sent)]
+        return again + answering[: max(0, min(doubtful, MOST_CHECKS - self._checks[ttl].sent))]
 
 
 def _joined(sets: Iterable[set[str]]) -> dict[str, frozenset[str]]:
-    """Return for each member the union of the sets that it is in, and of those that share members with them."""
+    """Return for each member the union of the sets that it is in and of those that share members with it."""
     unions: list[frozenset[str]] = []
     for members in sets:
         touching = [union for union in unions if union & members]

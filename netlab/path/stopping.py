@@ -24,7 +24,7 @@ _Seen = npt.NDArray[np.float64]  # by number of next hops seen so far: how likel
 
 
 class Points:
-    """The stopping points n_1, n_2, …
+    """The stopping points n_1, n_2 and so on.
 
     Parameters
     ----------

@@ -1,10 +1,10 @@
-"""`netlab.traceroute`: which way the packets go."""
+"""`netlab.traceroute` and `netlab.path.trace_many`: which way the packets go."""
 
 from __future__ import annotations
 
-import itertools
-import random
-from collections.abc import Iterable
+import contextlib
+import threading
+from collections.abc import Callable, Iterable, Iterator
 
 import pandas as pd
 
@@ -12,18 +12,20 @@ from netlab import checks
 from netlab.errors import BadInput
 from netlab.frames import Gap, Missing
 from netlab.kernel import netns as namespaces
-from netlab.path import engine, methods, names, rows
-from netlab.path.origin import origin
-from netlab.path.pace import Pace
-from netlab.path.probes import MARKS, Protocol
-from netlab.path.state import Run
-from netlab.path.target import resolve as addresses_of, routed
+from netlab.path import methods, names, pace, rows, target as targeting, tracing
+from netlab.path.engine import Plan
+from netlab.path.methods import Method
+from netlab.path.probes import Protocol
+from netlab.path.rows import Traced
+from netlab.path.tracing import Request
 
 _PORTS = {
     Protocol.UDP: 33434,  # the port range traceroute has used since 1988; nothing listens there
     Protocol.TCP: 80,  # what firewalls let through most often, and what traceroute -T takes
 }
 _NO_PORT = 0
+_MOST_PER_S = 100_000
+_MANY_PER_S = 5000
 
 
 @checks.options
@@ -39,16 +41,19 @@ def traceroute(
     timeout_s: float = 1.0,
     runs: int = 1,
     source_port: int | None = None,
+    packets_per_s: int = pace.PER_SECOND,
     method: str = "auto",
     resolve: bool = False,
     netns: namespaces.NetNs = None,
     progress: bool = False,
+    stop: threading.Event | None = None,
 ) -> pd.DataFrame:
     """Find the routers between this host and a target, and how long each takes to answer.
 
     All probes are of one flow (same addresses, ports and IPv6 flow label), so that a load balancer sends
     them all the same way and every pair of neighbouring hops is a real link. Probes to all TTLs are under
-    way at once; silent hops are waited for together. Never more than 1000 packets are sent in a second.
+    way at once; silent hops are waited for together. Ctrl-C ends probing: what was heard until then is
+    returned, and the coverage says so.
 
     Parameters
     ----------
@@ -71,6 +76,9 @@ def traceroute(
         How often to repeat the whole trace, with the same flow.
     source_port
         The flow's source port; the same ports take the same way through a load balancer again.
+    packets_per_s
+        The most packets that are sent in any second, 1 to 100,000. Linux routers send 1000 ICMP errors in a
+        second at most.
     method
         "raw" sockets, "unprivileged" ones, or "auto": raw where this process may open them (CAP_NET_RAW).
     resolve
@@ -80,6 +88,8 @@ def traceroute(
         name is still looked up in the caller's.
     progress
         Whether to show a progress bar over the runs.
+    stop
+        An event that ends probing when another thread sets it, as Ctrl-C does.
 
     Returns
     -------
@@ -103,7 +113,8 @@ def traceroute(
     -----
     Each probe carries its number where load balancers do not look and eight quoted bytes show it, after
     Augustin et al., "Avoiding traceroute anomalies with Paris traceroute" (IMC 2006). Round-trip times run
-    from the wall clock just before the send to the kernel's receive timestamp (`clock` = kernel).
+    from the kernel's transmit timestamp to its receive timestamp (`clock` = kernel; see
+    Documentation/networking/timestamping.rst) where it gives both.
 
     Without CAP_NET_RAW the flow is as constant, and ICMP errors come from the error queues of ordinary
     sockets (IP_RECVERR, ip(7)). Behind a NAT that leaves its own address in the packets that routers quote,
@@ -112,6 +123,8 @@ def traceroute(
     other: a connection that completes is reset, each probe waits for 0.9 s at most, and TTLs behind the last
     one that answered get a single one.
 
+    In asyncio, `await asyncio.to_thread(netlab.traceroute, ...)` keeps the loop free.
+
     Examples
     --------
     >>> import netlab
@@ -119,31 +132,146 @@ def traceroute(
     >>> hops[["ttl", "address", "reply", "reached"]].drop_duplicates().values.tolist()
     [[1, '127.0.0.1', 'port-unreachable', True]]
     """
-    kind = Protocol(checks.choice("protocol", protocol, list(Protocol)))
-    how = methods.Method(checks.choice("method", method, list(methods.Method)))
-    port, source_port = _ports(kind, port, source_port)
-    plan = engine.Plan(
-        first_ttl=checks.whole("first_ttl", first_ttl, 1, checks.whole("max_ttl", max_ttl, 1, 255)),
+    request = _request(
+        protocol=protocol,
+        port=port,
+        source_port=source_port,
+        first_ttl=first_ttl,
         max_ttl=max_ttl,
-        queries=checks.whole("queries", queries, 1, 100),
-        timeout_ns=round(checks.positive("timeout_s", timeout_s, unit="seconds", most=60) * 10**9),
+        queries=queries,
+        timeout_s=timeout_s,
+        runs=runs,
+        packets_per_s=packets_per_s,
+        method=method,
+        netns=netns,
     )
-    checks.whole("runs", runs, 1, 100_000)
+    addresses = targeting.resolve(target, family)
+    with _counting(runs, f"traceroute {target}", "run", shown=progress) as count:
+        (traced,), missing = tracing.trace(
+            request, [(target, addresses)], stopped=_stopped(stop), on_run=count
+        )
+    if traced.error is not None:
+        raise traced.error
+    return _frame([traced], request, missing, resolve=resolve)
+
+
+@checks.options
+def trace_many(
+    targets: Iterable[str],
+    *,
+    protocol: str = "udp",
+    port: int | None = None,
+    family: int | None = None,
+    first_ttl: int = 1,
+    max_ttl: int = 30,
+    queries: int = 3,
+    timeout_s: float = 1.0,
+    runs: int = 1,
+    source_port: int | None = None,
+    packets_per_s: int = _MANY_PER_S,
+    method: str = "auto",
+    resolve: bool = False,
+    netns: namespaces.NetNs = None,
+    progress: bool = False,
+    stop: threading.Event | None = None,
+) -> pd.DataFrame:
+    """Find the ways to many targets at once, over one pair of sockets for each IP version.
+
+    The traces are those of `netlab.traceroute`, all from the same source port, and go on side by side: many
+    take little longer than one. Routers near this host are on many of the ways and are asked once for each; a
+    rate limit there looks like loss, which fewer `queries` or `packets_per_s` avoid.
+
+    Parameters
+    ----------
+    targets
+        Host names or addresses. One that cannot be resolved or reached does not stop the others.
+    packets_per_s
+        The most packets that are sent to all of them in any second, 1 to 100,000.
+    progress
+        Whether to show a progress bar over the targets and runs.
+    protocol, port, family, first_ttl, max_ttl, queries, timeout_s, runs, source_port, method, resolve, netns
+        As in `netlab.traceroute`.
+    stop
+        An event that ends probing when another thread sets it, as Ctrl-C does.
+
+    Returns
+    -------
+    DataFrame
+        As `netlab.schemas.HOPS`: the rows of each target in the order given; for one that could not be
+        probed, or not to the end, a row whose `error` says why and which is no probe.
+
+    Raises
+    ------
+    BadInput
+        If an argument other than the name of a target cannot be right.
+    CapabilityError
+        As `netlab.traceroute`.
+
+    Examples
+    --------
+    >>> from netlab.path import trace_many
+    >>> hops = trace_many(["127.0.0.1", "no such host"])
+    >>> hops.groupby("target")[["address", "error"]].count().values.tolist()
+    [[3, 0], [0, 1]]
+    """
+    request = _request(
+        protocol=protocol,
+        port=port,
+        source_port=source_port,
+        first_ttl=first_ttl,
+        max_ttl=max_ttl,
+        queries=queries,
+        timeout_s=timeout_s,
+        runs=runs,
+        packets_per_s=packets_per_s,
+        method=method,
+        netns=netns,
+    )
+    if isinstance(targets, str) or not isinstance(targets, Iterable):
+        raise BadInput(f"targets {targets!r} is no list of host names", fix="Give several, or use traceroute")
+    asked = list(targets)
+    if not asked:
+        raise BadInput("targets is empty", fix="Give at least one host name or address")
+    targeting.checked_family(family)
+    known = targeting.resolve_all(asked, family)
+    with _counting(runs * len(asked), "trace_many", "run", shown=progress) as count:
+        traces, missing = tracing.trace(request, known, stopped=_stopped(stop), on_run=count)
+    return _frame(traces, request, missing, resolve=resolve)
+
+
+def _request(
+    *,
+    protocol: str,
+    port: int | None,
+    source_port: int | None,
+    first_ttl: int,
+    max_ttl: int,
+    queries: int,
+    timeout_s: float,
+    runs: int,
+    packets_per_s: int,
+    method: str,
+    netns: namespaces.NetNs,
+) -> Request:
+    """Return what to send, with every option checked."""
+    kind = Protocol(checks.choice("protocol", protocol, list(Protocol)))
+    port, source_port = _ports(kind, port, source_port)
+    how = Method(checks.choice("method", method, list(Method)))
     namespaces.path(netns)
-    chosen, source = routed(addresses_of(target, family), netns)
-    start = origin(chosen, source, netns)
-    how = methods.chosen(how, chosen.family, netns)
-    with methods.channel(
-        how, kind, chosen, source, port=port, source_port=source_port, netns=netns
-    ) as channel:
-        done = _runs(plan, channel, _counted(runs, target, progress=progress))
-    missing = _losses(channel)
-    found: dict[str, str] = {}
-    if resolve:
-        found, unfinished = names.names_of(answer.address for run in done for answer in run.answers.values())
-        missing += _unnamed(unfinished)
-    return rows.frame(
-        done, chosen, kind.value, channel.ports, start, method=how.value, names=found, missing=missing
+    return Request(
+        method=methods.chosen(how, netns),
+        protocol=kind,
+        port=port,
+        source_port=source_port,
+        plan=Plan(
+            first_ttl=checks.whole("first_ttl", first_ttl, 1, checks.whole("max_ttl", max_ttl, 1, 255)),
+            max_ttl=max_ttl,
+            queries=checks.whole("queries", queries, 1, 100),
+            timeout_ns=round(checks.positive("timeout_s", timeout_s, unit="seconds", most=60) * 10**9),
+        ),
+        runs=checks.whole("runs", runs, 1, 100_000),
+        packets_per_s=checks.whole("packets_per_s", packets_per_s, 1, _MOST_PER_S),
+        netns=netns,
     )
 
 
@@ -159,35 +287,30 @@ def _ports(kind: Protocol, port: int | None, source_port: int | None) -> tuple[i
     )
 
 
-def _counted(runs: int, target: str, *, progress: bool) -> Iterable[int]:
-    if not progress:
-        return range(runs)
+@contextlib.contextmanager
+def _counting(total: int, what: str, unit: str, *, shown: bool) -> Iterator[Callable[[], object]]:
+    if not shown:
+        yield lambda: None
+        return
     from tqdm.auto import tqdm
 
-    return tqdm(range(runs), desc=f"traceroute {target}", unit="run")  # type: ignore[no-any-return]
+    with tqdm(total=total, desc=what, unit=unit) as bar:
+        yield bar.update
 
 
-def _runs(plan: engine.Plan, channel: methods.AnyChannel, numbers: Iterable[int]) -> list[Run]:
-    # Going on with the marks from run to run keeps an answer that comes a run late from fitting anything;
-    # starting anywhere does the same for the next trace from this port.
-    start = random.randrange(MARKS)  # noqa: S311 - no secret
-    marks = (1 + number % MARKS for number in itertools.count(start))
-    pace = Pace()
-    done = []
-    for number in numbers:
-        done.append(Run(number))
-        methods.probe_path(plan, channel, done[-1], pace=pace, marks=marks)
-    return done
+def _stopped(stop: threading.Event | None) -> Callable[[], bool] | None:
+    return None if stop is None else stop.is_set
 
 
-def _losses(channel: methods.AnyChannel) -> list[Missing]:
-    lost = [
-        Missing(
-            "answers", Gap.LOST, channel.dropped, "the sockets' buffers were full: this host was too busy"
-        ),
-        Missing("answers", Gap.UNSEEN, channel.unreadable, "packets that are not what they claim to be"),
-    ]
-    return [item for item in lost if item.count]
+def _frame(traces: list[Traced], request: Request, missing: list[Missing], *, resolve: bool) -> pd.DataFrame:
+    found: dict[str, str] = {}
+    if resolve:
+        answers = (a for traced in traces for run in traced.runs for a in run.answers.values())
+        found, unfinished = names.names_of(answer.address for answer in answers)
+        missing = [*missing, *_unnamed(unfinished)]
+    return rows.frame_of(
+        traces, request.protocol.value, method=request.method.value, names=found, missing=missing
+    )
 
 
 def _unnamed(unfinished: int) -> list[Missing]:

@@ -1,7 +1,7 @@
-"""The engine's seam without CAP_NET_RAW: datagram sockets and what their error queues say.
+"""What is sent to one target without CAP_NET_RAW: by ordinary sockets, which hear by their error queues.
 
-A flow is one socket, bound and connected: all its probes have one five-tuple and one IPv6 flow label, and the
-TTL is set before each.
+A flow of UDP or echo requests is one socket, bound and connected: all its probes have one five-tuple and one
+IPv6 flow label, and the TTL is set before each. A flow of TCP is one connection attempt after the other.
 
 ICMP errors about UDP come without the UDP header. Where a router quotes only the eight bytes of RFC 792,
 nothing is left that says which probe it is for: its answer has no mark, and `netlab.path.alone` asks again,
@@ -11,97 +11,44 @@ kernel gives an error to either. Echo requests have their number in those eight 
 
 from __future__ import annotations
 
-import contextlib
-import itertools
 import os
-import secrets
 import selectors
-import socket
-import time
+from typing import TYPE_CHECKING
 
-from netlab.errors import CapabilityError, ProbeError
-from netlab.kernel.netns import NetNs, entered
-from netlab.path.kinds import EchoFlow, UdpFlow
-from netlab.path.lines import EchoLine, Line, UdpLine
-from netlab.path.probes import MARKS, Flow, Protocol
-from netlab.path.state import Answer
-from netlab.path.target import FAMILIES, Sockaddr, Target
+from netlab.errors import ProbeError
+from netlab.path.connecting import SynLine
+from netlab.path.kinds import EchoFlow, SynFlow, UdpFlow
+from netlab.path.lines import EchoLine, UdpLine
+from netlab.path.plain import PlainStation, connect
+from netlab.path.probes import MARKS, Protocol
+from netlab.path.target import Target
 
-METHOD = "unprivileged"
-
-_ECHO = {4: socket.IPPROTO_ICMP, 6: socket.IPPROTO_ICMPV6}
-_IPV6_FLOWINFO_SEND = 33  # linux/in6.h
+if TYPE_CHECKING:
+    from netlab.path.plain import AnyLine
 
 
-class DatagramChannel(contextlib.AbstractContextManager["DatagramChannel"]):
-    """Probes of any number of UDP or ICMP echo flows to one target, as `netlab.path.engine.Channel`.
-
-    Parameters
-    ----------
-    port
-        The destination port; ICMP has none.
-    source_port
-        The source port of flow 0, which flow n comes n after; None for ports that the kernel picks.
+class PlainOutlet:
+    """Probes of any number of flows to one target, sent and heard by a station of ordinary sockets.
 
     Raises
     ------
     ProbeError
-        If the source port is taken.
+        If there is no port for flow 0.
     CapabilityError
-        For ICMP, if net.ipv4.ping_group_range does not have a group of this process.
+        If the kernel does not allow such a socket, or does not tell enough by it.
     """
 
-    def __init__(
-        self,
-        protocol: Protocol,
-        target: Target,
-        source: bytes,
-        *,
-        port: int = 0,
-        source_port: int | None = None,
-        netns: NetNs = None,
-    ) -> None:
-        self._protocol = protocol
-        self._target = target
+    def __init__(self, station: PlainStation, target: Target, source: bytes) -> None:
+        self.target = target
+        self._station = station
         self._source = source
-        self._port = port
-        self._source_port = source_port
-        self._netns = netns
-        self._salt = secrets.randbits(32)
-        self._checksum = secrets.randbelow(MARKS)
-        self._lines: dict[int, Line] = {}
-        self._early: list[Answer] = []
-        with contextlib.ExitStack() as resources:
-            self._selector = resources.enter_context(selectors.DefaultSelector())
-            self._resources = resources
-            self._line(0)
-            self._resources = resources.pop_all()
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the sockets; doing it again does nothing."""
-        self._resources.close()
-
-    @property
-    def dropped(self) -> int:
-        """How many packets the kernel dropped because they were not read in time."""
-        return sum(line.queue.dropped for line in self._lines.values())
-
-    @property
-    def unreadable(self) -> int:
-        """How many packets came that are not what they claim to be."""
-        return sum(line.unreadable for line in self._lines.values())
+        self._lines: dict[int, AnyLine] = {}
+        self.line(0)
 
     @property
     def ports(self) -> dict[int, tuple[int | None, int | None]]:
-        """The source and destination port of each flow that was probed."""
+        """The source and destination port of each flow that was asked for."""
         return {number: line.flow.ports for number, line in self._lines.items()}
-
-    def now_ns(self) -> int:
-        """Return the monotonic time."""
-        return time.monotonic_ns()
 
     def send(self, flow: int, ttl: int, mark: int) -> int:
         """Send a probe; return the wall-clock time just before it left.
@@ -109,112 +56,76 @@ class DatagramChannel(contextlib.AbstractContextManager["DatagramChannel"]):
         Raises
         ------
         ProbeError
-            If the kernel does not let it out: the route is gone, or a local firewall rule drops it.
+            If the kernel does not let it out, because the route is gone or a local firewall rule drops it, or
+            if there is no port for the flow.
         """
+        line = self.line(flow)
         try:
-            now, early = self._line(flow).send(ttl, mark)
+            now = line.send(ttl, mark)
         except OSError as error:
-            raise unsent(self._target, error) from error
-        self._early += early
+            raise self._unsent(error) from error
+        if line.has_answers:
+            self._station.eager(self, line)
         return now
 
-    def receive(self, wait_ns: int) -> list[Answer]:
-        """Return the answers that are there, waiting up to *wait_ns* for the first."""
-        answers, self._early = self._early, []
-        for key, _ in self._selector.select(0 if answers else wait_ns / 10**9):
-            answers += itertools.chain(key.data.errors(), key.data.replies())
-        return answers
-
-    def _line(self, number: int) -> Line:
+    def line(self, number: int) -> AnyLine:
+        """Return the socket of a flow, ready to be probed with."""
         known = self._lines.get(number)
         if known is not None:
             return known
-        sock = self._resources.enter_context(self._socket())
-        wanted = None if self._source_port is None else self._source_port + number
-        bind(sock, self._target, self._source, wanted)
-        own = sock.getsockname()[1]
-        line: Line
-        if self._protocol is Protocol.ICMP:
-            line = EchoLine(self._echo(number, own), sock)
+        sock = self._station.hold(self._station.open(self.target.family))
+        own = self._station.bind(sock, self.target, self._source, number)
+        line: AnyLine
+        if self._station.protocol is Protocol.TCP:
+            line = SynLine(self._station, self, self._source, self._syns(number, own))
         else:
-            line = UdpLine(self._datagrams(number, own), sock)
-        try:
-            sock.connect(labelled(sock, self._target, self._port, line.flow))
-        except OSError as error:
-            raise unsent(self._target, error) from error
-        self._selector.register(line.queue, selectors.EVENT_READ, line)
+            is_echo = self._station.protocol is Protocol.ICMP
+            line = (
+                EchoLine(self._echo(number, own), sock)
+                if is_echo
+                else UdpLine(self._datagrams(number, own), sock)
+            )
+            if code := connect(sock, self.target, self._station.port, line.flow):
+                raise self._unsent(OSError(code, os.strerror(code)))
+            self._station.watch(sock, self, line, selectors.EVENT_READ)
+        self._station.add(line)
         self._lines[number] = line
         return line
-
-    def _socket(self) -> socket.socket:
-        echo = self._protocol is Protocol.ICMP
-        number = _ECHO[self._target.family] if echo else socket.IPPROTO_UDP
-        with entered(self._netns):
-            try:
-                return socket.socket(FAMILIES[self._target.family], socket.SOCK_DGRAM, number)
-            except PermissionError as error:
-                raise CapabilityError(
-                    "traceroute cannot send echo requests: this process has neither CAP_NET_RAW nor a group "
-                    "in net.ipv4.ping_group_range",
-                    fix="Use protocol='udp', run as root, or allow pings: "
-                    "sudo sysctl -w net.ipv4.ping_group_range='0 2147483647'",
-                ) from error
 
     def _echo(self, number: int, identifier: int) -> EchoFlow:
         return EchoFlow(
             number=number,
             source=self._source,
-            target=self._target.packed,
-            salt=self._salt,
+            target=self.target.packed,
+            salt=self._station.salt,
             identifier=identifier,
-            checksum=1 + (self._checksum + number) % MARKS,
+            checksum=1 + (self._station.checksum + number) % MARKS,
         )
 
     def _datagrams(self, number: int, source_port: int) -> UdpFlow:
         return UdpFlow(
             number=number,
             source=self._source,
-            target=self._target.packed,
-            salt=self._salt,
+            target=self.target.packed,
+            salt=self._station.salt,
             source_port=source_port,
-            port=self._port,
+            port=self._station.port,
         )
 
+    def _syns(self, number: int, source_port: int) -> SynFlow:
+        return SynFlow(
+            number=number,
+            source=self._source,
+            target=self.target.packed,
+            salt=self._station.salt,
+            source_port=source_port,
+            port=self._station.port,
+        )
 
-def bind(sock: socket.socket, target: Target, source: bytes, port: int | None) -> None:
-    """Bind *sock* to *port* of the source address, or to one that the kernel picks.
-
-    Raises
-    ------
-    ProbeError
-        If the port is taken.
-    """
-    address = socket.inet_ntop(sock.family, source)
-    try:
-        sock.bind((address, port or 0) if target.family == 4 else (address, port or 0, 0, target.scope))
-    except (OSError, OverflowError) as error:
-        which = "a source port" if port is None else f"source port {port}"
-        reason = os.strerror(error.errno or 0) if isinstance(error, OSError) else "there is no such port"
-        raise ProbeError(
-            f"cannot use {which} of {address}: {reason}", fix="Choose another source_port, or none"
-        ) from error
-
-
-def labelled(sock: socket.socket, target: Target, port: int, flow: Flow) -> Sockaddr:
-    """Return where to connect *sock*, with the flow label that it then sends (RFC 3542 section 6.5).
-
-    Left alone, the kernel gives each socket a label of its own, and the sockets of one flow several.
-    """
-    if target.family == 4:
-        return target.sockaddr(port)
-    sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_FLOWINFO_SEND, 1)
-    return target.address, port, flow.label, target.scope
-
-
-def unsent(target: Target, error: OSError) -> ProbeError:
-    """Return what to say when the kernel does not let a probe out."""
-    reason = os.strerror(error.errno or 0)
-    return ProbeError(
-        f"cannot send a probe to {target.name} ({target.address}): {reason}",
-        fix=f"Look at `ip route get {target.address}` and, for a rule that drops it, at `nft list ruleset`",
-    )
+    def _unsent(self, error: OSError) -> ProbeError:
+        reason = os.strerror(error.errno or 0)
+        return ProbeError(
+            f"cannot send a probe to {self.target.name} ({self.target.address}): {reason}",
+            fix=f"Look at `ip route get {self.target.address}` and, for a rule that drops it, "
+            "at `nft list ruleset`",
+        )

@@ -10,7 +10,7 @@ import pandas as pd
 
 from netlab.errors import CaptureError
 from netlab.kernel import clock
-from netlab.tracer import clients, debugging, deltas, dropjoin, events
+from netlab.tracer import clients, debugging, deltas, dropjoin, events, reasons
 from netlab.tracer.life import Life, Options, State, Watch
 from netlab.tracer.look import Clock, Look
 
@@ -39,8 +39,7 @@ class Capture(Life):
 
     def failures(self) -> pd.DataFrame:
         """Return the attempts that failed: the rows of `connections()` that have an `error` or a `reason`."""
-        frame = self.connections()
-        return frame[frame["error"].notna() | frame["reason"].notna()].reset_index(drop=True)
+        return reasons.failed(self.connections())
 
     def events(self) -> pd.DataFrame:
         """Return every change of a TCP connection's state, in the order of the kernel's clock on all CPUs.

@@ -5,11 +5,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Collection
 from dataclasses import replace
+from typing import TypeAlias
 
 import pytest
 from hypothesis import given, strategies as st
 
-from netlab.path import alone, engine
+from netlab.path import alone, engine, loop
 from netlab.path.pace import Pace
 from netlab.path.simulated import SimulatedChannel, SimulatedHop
 from netlab.path.state import Answer, Run
@@ -57,12 +58,20 @@ class MuteChannel(SimulatedChannel):
         return [*answers, *copies]
 
 
-def asked_again(channel: MuteChannel) -> Run:
-    run, pace, marks = Run(0), Pace(), itertools.count(1)
-    engine.probe_path(PLAN, channel, run, pace=pace, marks=marks)
-    if run.unplaced:
-        alone.ask_again(PLAN, channel, run, pace=pace, marks=marks)
+Strategy: TypeAlias = type[alone.OneByOne] | type[alone.Twice] | type[engine.Prober]
+
+
+def traced(strategy: Strategy, channel: SimulatedChannel, plan: engine.Plan = PLAN) -> Run:
+    run = Run(0)
+    track = strategy(plan, channel.send, run, itertools.count(1))
+    loop.drive(
+        [track], lambda wait: [([0], answer) for answer in channel.receive(wait)], channel.now_ns, Pace()
+    )
     return run
+
+
+def asked_again(channel: MuteChannel) -> Run:
+    return traced(alone.Twice, channel)
 
 
 def rows(run: Run) -> list[tuple[int, str | None]]:
@@ -80,7 +89,7 @@ def test_hops_whose_answers_have_no_mark_get_their_rows(mute: set[str]) -> None:
     run = asked_again(MuteChannel(path(10, 20, 30, 40), mute))
 
     assert rows(run) == [(ttl, str(ttl)) for ttl in (1, 2, 3, 4) for _ in range(2)]
-    assert run.unplaced == 0
+    assert (run.too_short, run.short_placed) == (0, 2 * len(mute))
 
 
 def test_a_silent_hop_stays_silent_beside_one_without_marks() -> None:
@@ -116,9 +125,8 @@ def test_one_at_a_time_finds_what_the_engine_finds(rtts: list[float], queries: i
     hops, plan = path(*rtts, 50), replace(PLAN, queries=queries)
     if dead:
         hops = [*hops[:-1], SILENT]
-    at_once, one_by_one = Run(0), Run(0)
-    engine.probe_path(plan, SimulatedChannel(hops), at_once, pace=Pace(), marks=itertools.count(1))
-    alone.probe_path(plan, SimulatedChannel(hops), one_by_one, pace=Pace(), marks=itertools.count(1))
+    at_once = traced(engine.Prober, SimulatedChannel(hops), plan)
+    one_by_one = traced(alone.OneByOne, SimulatedChannel(hops), plan)
 
     assert set(rows(one_by_one)) == set(rows(at_once))
     if not dead:
@@ -127,6 +135,6 @@ def test_one_at_a_time_finds_what_the_engine_finds(rtts: list[float], queries: i
 
 def test_silent_hops_before_a_destination_that_answers_cost_its_time_three_times_over() -> None:
     channel = SimulatedChannel(path(10, 0, 0, 40))
-    alone.probe_path(replace(PLAN, queries=1), channel, Run(0), pace=Pace(), marks=itertools.count(1))
+    traced(alone.OneByOne, channel, replace(PLAN, queries=1))
 
     assert channel.now_ns() == pytest.approx((40 + 10 + 2 * 120 + 40) * 10**6)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -12,10 +13,10 @@ from scapy.packet import Raw
 
 from netlab.kernel.netns import entered
 from netlab.path import target
-from netlab.path.connecting import ConnectChannel
+from netlab.path.plain import PlainStation
 from netlab.path.probes import Protocol
 from netlab.path.state import Answer
-from netlab.path.unprivileged import DatagramChannel
+from netlab.path.unprivileged import PlainOutlet
 from netlab.wire import ip
 
 Chain = Any  # the fixture's class lives in conftest.py
@@ -37,14 +38,27 @@ def _quiet(chain: Chain) -> Any:
         yield
 
 
-def channel_of(chain: Chain, family: int, protocol: Protocol) -> DatagramChannel:
-    chosen, source = target.routed(target.resolve(chain.target(family)), chain.client)
-    return DatagramChannel(protocol, chosen, source, port=33_434, netns=chain.client)
+class Channel(contextlib.AbstractContextManager["Channel"]):
+    """A station of ordinary sockets with one outlet, to the server."""
 
+    def __init__(self, chain: Chain, family: int, protocol: Protocol) -> None:
+        chosen, source = target.routed(target.resolve(chain.target(family)), chain.client)
+        self.station = PlainStation(protocol, port=33_434, source_port=None, netns=chain.client)
+        self.outlet = PlainOutlet(self.station, chosen, source)
+        self.send = self.outlet.send
 
-def probe(channel: DatagramChannel, mark: int) -> bytes:
-    """Return the transport packet of a probe."""
-    return ip.decode(channel._line(0).flow.packet(1, mark))[1]
+    def __exit__(self, *_: object) -> None:
+        self.station.close()
+
+    def probe(self, mark: int) -> bytes:
+        """Return the transport packet of a probe."""
+        return ip.decode(self.outlet.line(0).flow.packet(1, mark))[1]
+
+    def heard(self) -> list[Answer]:
+        answers: list[Answer] = []
+        while found := self.station.receive(5 * 10**7):
+            answers += [answer for outlet, answer in found if outlet is self.outlet]
+        return answers
 
 
 def time_exceeded(chain: Chain, family: int, protocol: int, transport: bytes) -> None:
@@ -64,13 +78,6 @@ def time_exceeded(chain: Chain, family: int, protocol: int, transport: bytes) ->
         sock.sendto(bytes(message), (CLIENT[family], 0))
 
 
-def heard(channel: DatagramChannel | ConnectChannel) -> list[Answer]:
-    answers: list[Answer] = []
-    while found := channel.receive(5 * 10**7):
-        answers += found
-    return answers
-
-
 KINDS: dict[str, tuple[Protocol, dict[int, int]]] = {
     "udp": (Protocol.UDP, {4: 17, 6: 17}),
     "icmp": (Protocol.ICMP, {4: 1, 6: 58}),
@@ -82,11 +89,11 @@ kinds = pytest.mark.parametrize("kind", KINDS)
 @kinds
 def test_an_error_is_about_the_probe_that_it_quotes(chain: Chain, family: int, kind: str) -> None:
     protocol, numbers = KINDS[kind]
-    with channel_of(chain, family, protocol) as channel:
+    with Channel(chain, family, protocol) as channel:
         for mark in (5, 6, 7):
             channel.send(0, FAR_TTL, mark)
-        time_exceeded(chain, family, numbers[family], probe(channel, 6))
-        (answer,) = heard(channel)
+        time_exceeded(chain, family, numbers[family], channel.probe(6))
+        (answer,) = channel.heard()
 
     assert (answer.flow, answer.mark, answer.reply) == (0, 6, "time-exceeded")
     assert answer.address == ROUTER[family]
@@ -105,24 +112,24 @@ MADE_UP: dict[str, Callable[[bytes], bytes]] = {
 @pytest.mark.parametrize("change", MADE_UP)
 def test_a_quote_with_other_data_is_nobodys(chain: Chain, family: int, kind: str, change: str) -> None:
     protocol, numbers = KINDS[kind]
-    with channel_of(chain, family, protocol) as channel:
+    with Channel(chain, family, protocol) as channel:
         channel.send(0, FAR_TTL, 5)
-        time_exceeded(chain, family, numbers[family], MADE_UP[change](probe(channel, 5)))
+        time_exceeded(chain, family, numbers[family], MADE_UP[change](channel.probe(5)))
 
-        assert heard(channel) == []
-        assert channel.unreadable == 1
+        assert channel.heard() == []
+        assert channel.station.unreadable == 1
 
 
 @both
 @kinds
 def test_a_quote_of_a_probe_that_was_not_sent_is_nobodys(chain: Chain, family: int, kind: str) -> None:
     protocol, numbers = KINDS[kind]
-    with channel_of(chain, family, protocol) as channel:
+    with Channel(chain, family, protocol) as channel:
         channel.send(0, FAR_TTL, 5)
-        time_exceeded(chain, family, numbers[family], probe(channel, 6))
+        time_exceeded(chain, family, numbers[family], channel.probe(6))
 
-        assert heard(channel) == []
-        assert channel.unreadable == 1
+        assert channel.heard() == []
+        assert channel.station.unreadable == 1
 
 
 @both
@@ -132,10 +139,10 @@ def test_eight_quoted_bytes_tell_an_echo_request_and_no_datagram(
     chain: Chain, family: int, kind: str, mark: int | None, padding: int
 ) -> None:
     protocol, numbers = KINDS[kind]
-    with channel_of(chain, family, protocol) as channel:
+    with Channel(chain, family, protocol) as channel:
         channel.send(0, FAR_TTL, 5)
-        time_exceeded(chain, family, numbers[family], probe(channel, 5)[:8] + bytes(padding))
-        (answer,) = heard(channel)
+        time_exceeded(chain, family, numbers[family], channel.probe(5)[:8] + bytes(padding))
+        (answer,) = channel.heard()
 
     assert (answer.mark, answer.address) == (mark, ROUTER[family])
 
@@ -145,10 +152,10 @@ def test_eight_quoted_bytes_tell_an_echo_request_and_no_datagram(
 def test_errors_that_nobody_has_read_yet_do_not_keep_probes_from_leaving(
     chain: Chain, family: int, kind: str
 ) -> None:
-    with channel_of(chain, family, KINDS[kind][0]) as channel:
+    with Channel(chain, family, KINDS[kind][0]) as channel:
         for mark in range(1, 41):
             channel.send(0, 1 + mark % 3, mark)
-        answers = heard(channel)
+        answers = channel.heard()
 
     assert sorted(answer.mark or 0 for answer in answers) == list(range(1, 41))
     assert {answer.address for answer in answers} == set(chain.hops(family)[:3])
@@ -156,17 +163,16 @@ def test_errors_that_nobody_has_read_yet_do_not_keep_probes_from_leaving(
 
 @both
 def test_an_error_about_an_earlier_syn_is_not_about_the_one_under_way(chain: Chain, family: int) -> None:
-    chosen, source = target.routed(target.resolve(chain.target(family)), chain.client)
-    with ConnectChannel(chosen, source, port=33_434, netns=chain.client) as channel:
-        own, port = channel.ports[0]
+    with Channel(chain, family, Protocol.TCP) as channel:
+        own, port = channel.outlet.ports[0]
         channel.send(0, FAR_TTL, 5)
         ports = (own or 0).to_bytes(2, "big") + (port or 0).to_bytes(2, "big")
         for sequence in (b"\0\0\0\0", b"\x80\0\0\0"):
             time_exceeded(chain, family, 6, ports + sequence)
 
-        assert heard(channel) == []
+        assert channel.heard() == []
 
         channel.send(0, 2, 6)
-        (answer,) = heard(channel)
+        (answer,) = channel.heard()
 
     assert (answer.mark, answer.address) == (6, chain.hops(family)[1])

@@ -42,11 +42,14 @@ def scapy(packet: bytes) -> Packet:
     return inet.IP(packet) if packet[0] >> 4 == 4 else inet6.IPv6(packet)
 
 
-def expired(packet: bytes, size: int = 1000) -> icmp.Message:
-    """Return the error of a router that quotes *packet* with *size* bytes behind the IP header."""
-    family = packet[0] >> 4
+EXPIRED = icmp.Error.TIME_EXCEEDED
+
+
+def quoted(packet: bytes, size: int = 1000) -> icmp.Quote:
+    """Return what a router quotes of *packet* with *size* bytes behind the IP header."""
+    family = 6 if packet[:1] >= b"\x60" else 4
     body = packet[: {4: 20, 6: 40}[family] + size]
-    return icmp.error(family, icmp.Error.TIME_EXCEEDED, body)
+    return icmp.quote(icmp.error(family, EXPIRED, body))
 
 
 @kinds
@@ -55,7 +58,9 @@ def expired(packet: bytes, size: int = 1000) -> icmp.Message:
 def test_eight_quoted_bytes_tell_the_flow_and_the_probe(
     protocol: Protocol, family: int, mark: int, number: int
 ) -> None:
-    found = register(protocol, family, (mark,)).error(expired(probe(protocol, family, number, mark), 8))
+    found = register(protocol, family, (mark,)).error(
+        EXPIRED, quoted(probe(protocol, family, number, mark), 8)
+    )
 
     assert found == Match("time-exceeded", number, mark)
 
@@ -83,20 +88,20 @@ def test_a_packet_of_somebody_else_fits_no_probe(
         given["target"] = ends(family)[0]
     theirs = probe(protocol, family, **given)
 
-    assert register(protocol, family).error(expired(theirs, 8)) is None
-    assert register(protocol, family).error(expired(theirs)) is None
+    assert register(protocol, family).error(EXPIRED, quoted(theirs, 8)) is None
+    assert register(protocol, family).error(EXPIRED, quoted(theirs)) is None
 
 
 @families
 def test_a_packet_of_another_protocol_fits_no_probe(family: int) -> None:
-    assert register(Protocol.TCP, family).error(expired(probe(Protocol.UDP, family))) is None
+    assert register(Protocol.TCP, family).error(EXPIRED, quoted(probe(Protocol.UDP, family))) is None
 
 
 @kinds
 @families
 def test_another_trace_with_the_same_ports_is_told_by_its_salt(protocol: Protocol, family: int) -> None:
     theirs = probe(protocol, family, salt=1, **({"identifier": 1} if protocol is Protocol.ICMP else {}))
-    found = register(protocol, family).error(expired(theirs))
+    found = register(protocol, family).error(EXPIRED, quoted(theirs))
 
     assert found is None or (protocol, family) == (Protocol.TCP, 4)  # the identification still says 77
 
@@ -118,7 +123,7 @@ def test_a_nat_that_leaves_its_address_and_port_in_the_quote_hides_nothing(
     translated = bytes(packet)
 
     assert translated[-40:] != probe(protocol, family)[-40:]
-    assert register(protocol, family).error(expired(translated)) == Match("time-exceeded", 0, 77)
+    assert register(protocol, family).error(EXPIRED, quoted(translated)) == Match("time-exceeded", 0, 77)
 
 
 @pytest.mark.parametrize(("family", "size"), [(4, 8), (6, 12)])
@@ -126,22 +131,24 @@ def test_a_nat_that_forgets_the_checksum_in_the_quote_hides_nothing(family: int,
     packet = scapy(probe(Protocol.UDP, family))
     packet[inet.UDP].chksum = 4242
 
-    assert register(Protocol.UDP, family).error(expired(bytes(packet), size)) == Match("time-exceeded", 0, 77)
+    assert register(Protocol.UDP, family).error(EXPIRED, quoted(bytes(packet), size)) == Match(
+        "time-exceeded", 0, 77
+    )
 
 
 def test_a_router_that_rewrites_the_identification_hides_nothing() -> None:
     packet = scapy(probe(Protocol.UDP, 4))
     packet.id = 4242
 
-    assert register().error(expired(bytes(packet), 8)) == Match("time-exceeded", 0, 77)
+    assert register().error(EXPIRED, quoted(bytes(packet), 8)) == Match("time-exceeded", 0, 77)
 
 
 def test_a_quote_whose_places_speak_for_two_probes_is_no_answer() -> None:
     packet = scapy(probe(Protocol.UDP, 4))
     packet.id = 78
 
-    assert register(sent=(77, 78)).error(expired(bytes(packet), 8)) is None
-    assert register(sent=(77, 78)).error(expired(bytes(packet), 12)) == Match("time-exceeded", 0, 77)
+    assert register(sent=(77, 78)).error(EXPIRED, quoted(bytes(packet), 8)) is None
+    assert register(sent=(77, 78)).error(EXPIRED, quoted(bytes(packet), 12)) == Match("time-exceeded", 0, 77)
 
 
 @pytest.mark.parametrize(
@@ -150,7 +157,6 @@ def test_a_quote_whose_places_speak_for_two_probes_is_no_answer() -> None:
         ("SA", 0xBEEF0000 + 77 + 1, "syn-ack"),
         ("RA", 0xBEEF0000 + 77 + 1, "rst"),
         ("A", 0xBEEF0000 + 77 + 1, None),  # a challenge
-        ("R", 0, None),  # acknowledges nothing
         ("SA", 0xDEAD0000 + 77 + 1, None),  # another trace's
         ("S", 0, None),
     ],
@@ -161,6 +167,12 @@ def test_a_segment_of_the_target_is_taken_by_what_it_acknowledges(
     answer = bytes(inet.TCP(sport=443, dport=50_000, flags=flags, ack=acknowledged))
 
     assert register(Protocol.TCP).answer(answer) == (Match(reply, 0, 77) if reply else None)
+
+
+def test_a_reset_that_acknowledges_nothing_is_for_some_probe_of_the_flow() -> None:
+    answer = bytes(inet.TCP(sport=443, dport=50_001, flags="R"))
+
+    assert register(Protocol.TCP).answer(answer) == Match("rst", 1, None)
 
 
 @pytest.mark.parametrize("ports", [(444, 50_000), (443, 50_002), (443, 1)])
@@ -192,18 +204,17 @@ def test_an_echo_reply_is_taken_by_what_it_sends_back(family: int, number: int) 
 
 
 def test_no_flow_no_answer() -> None:
-    assert Register().error(expired(probe(Protocol.UDP, 4))) is None
+    assert Register().error(EXPIRED, quoted(probe(Protocol.UDP, 4))) is None
     assert Register().answer(bytes(20)) is None
 
 
 @given(st.binary(max_size=80), st.sampled_from(list(Protocol)), st.sampled_from([4, 6]))
 def test_hostile_bytes_fit_nothing(data: bytes, protocol: Protocol, family: int) -> None:
     ours = register(protocol, family)
-    kind = {4: 11, 6: 3}[family]
     start = probe(protocol, family)[: {4: 20, 6: 40}[family]]
     for read in (
-        lambda: ours.error(icmp.Message(family=family, type=kind, code=0, rest=bytes(4), body=data)),
-        lambda: ours.error(icmp.Message(family=family, type=kind, code=0, rest=bytes(4), body=start + data)),
+        lambda: ours.error(EXPIRED, quoted(data)),
+        lambda: ours.error(EXPIRED, quoted(start + data)),
         lambda: ours.answer(data),
     ):
         try:

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from netlab.frames import concat, coverage
+from netlab.path import path_metrics, to_network_path
 from netlab.path.graph import path_graph
-from netlab.path.trace import traceroute
+from netlab.path.trace import trace_many, traceroute
 
 Chain = Network = Any  # the fixtures' classes live in conftest.py
 
@@ -66,6 +67,24 @@ def test_traces_from_two_namespaces_are_one_graph_with_two_sources(chain: Chain)
         (hops[2], hops[3]),
     }
     assert graph.edges[sources[1], hops[1]]["gateway"] == hops[1]
+
+
+def test_targets_of_one_call_have_a_way_and_an_id_each(chain: Chain) -> None:
+    hops = trace_many([chain.hops(4)[0], "no such host", chain.target(6)], netns=chain.client)
+    first = hops.groupby("target", sort=False)[["gateway", "interface", "source_address", "trace"]].first()
+
+    assert first["gateway"].fillna("-").tolist() == ["-", "-", chain.hops(6)[0]]
+    assert first["interface"].fillna("-").tolist() == ["to-r1", "-", "to-r1"]
+    assert first["source_address"].fillna("-").tolist() == ["10.99.1.1", "-", "fd99:1::1"]
+    assert first["trace"].nunique() == 2
+
+
+def test_a_target_that_could_not_be_probed_is_no_part_of_the_graph_and_has_no_metrics(chain: Chain) -> None:
+    hops = trace_many(["no such host", chain.hops(4)[0]], netns=chain.client)
+
+    assert list(path_graph(hops)) == ["source", chain.hops(4)[0]]
+    assert set(path_metrics(hops)["target"]) == {chain.hops(4)[0]}
+    assert to_network_path(hops)["destination"]["hostname"] == chain.hops(4)[0]
 
 
 def test_calls_by_the_same_flow_have_ids_of_their_own(chain: Chain) -> None:

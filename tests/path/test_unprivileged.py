@@ -18,7 +18,7 @@ from netlab.errors import BadInput, CapabilityError, ProbeError
 from netlab.frames import coverage
 from netlab.kernel import capabilities
 from netlab.path.graph import path_graph
-from netlab.path.trace import traceroute
+from netlab.path.trace import trace_many, traceroute
 from netlab.schemas import HOPS
 
 Chain = Network = Any  # the fixtures' classes live in conftest.py
@@ -85,7 +85,7 @@ def test_a_process_without_capabilities_finds_every_hop_by_itself(
     assert [hop["address"] for hop in hops] == chain.hops(family)
     assert {hop["method"] for hop in hops} == {"unprivileged"}
     assert hops[-1]["reply"] == {"udp": "port-unreachable", "icmp": "echo-reply", "tcp": "rst"}[protocol]
-    assert {hop["clock"] for hop in hops[:-1]} == {"kernel"}
+    assert {hop["clock"] for hop in hops[:-1]} == {"kernel-receive"}
 
 
 def test_a_process_with_cap_net_raw_uses_it(chain: Chain) -> None:
@@ -105,6 +105,31 @@ def test_every_query_is_answered_over_real_kernels(chain: Chain, family: int, pr
     assert (hops["rtt_ms"] > 0).all()
     assert list(hops.columns) == HOPS.names
     assert hops.dtypes.astype(str).equals(traceroute("127.0.0.1").dtypes.astype(str))
+
+
+@both
+@kinds
+def test_many_targets_are_traced_side_by_side(chain: Chain, family: int, protocol: str) -> None:
+    targets = chain.hops(family)
+    hops = trace_many(
+        targets, protocol=protocol, netns=chain.client, method="unprivileged", queries=1, packets_per_s=1000
+    )
+
+    for number, target in enumerate(targets, 1):
+        rows = hops[hops["target"] == target]
+        assert rows["address"].tolist() == targets[:number]
+        assert rows["reached"].tolist() == [False] * (number - 1) + [True]
+    if protocol != "icmp":
+        assert len(set(hops["source_port"])) == 1
+
+
+@both
+@kinds
+def test_the_own_host_is_one_hop(chain: Chain, family: int, protocol: str) -> None:
+    hops = unprivileged("127.0.0.1" if family == 4 else "::1", chain.client, protocol=protocol)
+
+    assert hops["reached"].tolist() == [True] * 3
+    assert set(hops["ttl"]) == {1}
 
 
 @both

@@ -16,6 +16,7 @@ from netlab.lab.internet.shape import CLIENT
 from netlab.path import engine, rows
 from netlab.path.kinds import SynFlow, UdpFlow
 from netlab.path.matching import Register
+from netlab.path.origin import Origin
 from netlab.path.pace import Pace
 from netlab.path.probes import MARKS, Protocol
 from netlab.path.state import Answer, Run
@@ -109,6 +110,11 @@ class WalkedChannel:
         )
 
 
+_NOWHERE = Origin(
+    trace="walked", host="walked", netns=0, source_address="", gateway=None, interface=None, nexthops=None
+)
+
+
 def trace(
     channel: WalkedChannel,
     *,
@@ -129,4 +135,4 @@ def trace(
             engine.probe_path(plan, channel, done[-1], pace=Pace(), marks=marks)
         late_ns = round((number + 1) * every_s * 10**9) - channel.now_ns()
         channel.wait(max(0, late_ns) / 10**9)
-    return rows.frame(done, channel.target, channel.protocol.value, channel.ports)
+    return rows.frame(done, channel.target, channel.protocol.value, channel.ports, _NOWHERE)
