@@ -17,11 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from netlab.path.course import path_changes as path_changes, path_runs as path_runs
+    from netlab.path.monitoring import monitor as monitor
     from netlab.path.stats import path_stats as path_stats
     from netlab.path.verdicts import explain as explain
 
 _HOME = {
     "explain": "netlab.path.verdicts",
+    "monitor": "netlab.path.monitoring",
     "path_changes": "netlab.path.course",
     "path_runs": "netlab.path.course",
     "path_stats": "netlab.path.stats",

@@ -109,7 +109,7 @@ def traceroute(
     [[1, '127.0.0.1', 'port-unreachable', True]]
     """
     kind = Protocol(checks.choice("protocol", protocol, list(Protocol)))
-    port, source_port = _ports(kind, port, source_port)
+    port, source_port = ports(kind, port, source_port)
     plan = engine.Plan(
         first_ttl=checks.whole("first_ttl", first_ttl, 1, checks.whole("max_ttl", max_ttl, 1, 255)),
         max_ttl=max_ttl,
@@ -129,7 +129,8 @@ def traceroute(
     return rows.frame(done, chosen, kind.value, channel.ports, names=found, missing=missing)
 
 
-def _ports(kind: Protocol, port: int | None, source_port: int | None) -> tuple[int, int | None]:
+def ports(kind: Protocol, port: int | None, source_port: int | None) -> tuple[int, int | None]:
+    """Return the port and the source port that were asked for, checked, or the kind's usual ones."""
     if kind is Protocol.ICMP:
         for name, value in (("port", port), ("source_port", source_port)):
             if value is not None:

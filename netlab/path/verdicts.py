@@ -300,32 +300,31 @@ class _Bench:
         return Verdict.EARLIER_LOSS, why
 
     def _of_loss_from_here_on(self, place: int) -> tuple[Verdict, str]:
-        hop = self._hops[place]
-        if _is_one_short_loss(hop):
-            why = f"{_counted(hop)} lost, one after another: a rate limit that was used up looks alike"
-            return Verdict.NOT_ENOUGH_DATA, why
-        if _is_regular(hop.answered):
-            return (
-                Verdict.NOT_ENOUGH_DATA,
-                "the losses are too regular for a link, but no token bucket fits",
-            )
-        later = self._later(place)
-        telling = [other for other in later if other.limit is None]
-        if later and not telling:
-            return Verdict.NOT_ENOUGH_DATA, "every later hop is rate-limited and cannot confirm the loss"
-        doubtful = [other for other in telling if not self._has_it_too(other)]
-        if doubtful:
-            why = f"TTL {doubtful[0].ttl} does not confirm the loss: {_counted(doubtful[0])} lost there"
-            return Verdict.NOT_ENOUGH_DATA, why
+        hop, later = self._hops[place], self._later(place)
+        doubt = self._doubt(hop, later)
+        if doubt:
+            return Verdict.NOT_ENOUGH_DATA, doubt
         self._lost, self._probes, self._began = hop.lost, hop.probes, hop
-        sent = next((s for s in map(_answers_sent, (hop, *self._hops[place + 1 :])) if s is not None), None)
-        least = min((other.loss for other in telling), default=hop.loss)
+        least = min((other.loss for other in later if other.limit is None), default=hop.loss)
         what = f"{_counted(hop)} lost, and at least {least:.0%} at every later hop"
+        sent = next((s for s in map(_answers_sent, self._hops[place:]) if s is not None), None)
         if sent is None:
             return Verdict.PATH_LOSS, f"{what}; on the way there or back"
         if sent:
-            return Verdict.RETURN_LOSS, f"{what}; the answers' numbers have gaps where answers are missing"
+            return Verdict.RETURN_LOSS, f"{what}; the answers' numbers have a gap for each missing one"
         return Verdict.FORWARD_LOSS, f"{what}; the answers' numbers have no gaps: none was sent"
+
+    def _doubt(self, hop: Hop, later: list[Hop]) -> str:
+        """Return why a loss from *hop* on may be something else, or nothing."""
+        if _is_one_short_loss(hop):
+            return f"{_counted(hop)} lost, one after another: a rate limit that was used up looks alike"
+        if _is_regular(hop.answered):
+            return "the losses are too regular for a link, but no token bucket fits"
+        telling = [other for other in later if other.limit is None]
+        if later and not telling:
+            return "every later hop is rate-limited and cannot confirm the loss"
+        without = next((other for other in telling if not self._has_it_too(other)), None)
+        return f"TTL {without.ttl} does not confirm it: {_counted(without)} lost there" if without else ""
 
     def _has_it_too(self, other: Hop) -> bool:
         probes = self._probes or other.probes
