@@ -16,12 +16,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from netlab.path.comparing import compare as compare
     from netlab.path.course import path_changes as path_changes, path_runs as path_runs
     from netlab.path.monitoring import monitor as monitor
     from netlab.path.stats import path_stats as path_stats
     from netlab.path.verdicts import explain as explain
 
 _HOME = {
+    "compare": "netlab.path.comparing",
     "explain": "netlab.path.verdicts",
     "monitor": "netlab.path.monitoring",
     "path_changes": "netlab.path.course",

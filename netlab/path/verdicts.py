@@ -18,7 +18,7 @@ from netlab.path.extent import in_order, within_path
 from netlab.path.significance import fisher_greater, wilson
 from netlab.schemas import VERDICTS
 
-ALPHA = 0.001  # how often a difference may be seen where there is none
+ALPHA = 0.001  # how often a hop may seem to differ from others where it does not
 _AGREES = 0.01  # the same, for each later hop that must have the loss too
 _REGULAR = 0.01  # the same, for answers that follow losses too regularly
 _SILENT_SPAN_S = 2.0  # one burst may have met an empty bucket; a Linux router has a token again by then
@@ -273,7 +273,7 @@ class _Bench:
             for other in self._later(place)
         ]
         best = min(later, key=lambda pair: pair[0], default=(1.0, None))
-        return best[1] if best[0] < ALPHA else None
+        return best[1] if best[0] < ALPHA / max(1, len(later)) else None
 
     def _of_own_loss(self, hop: Hop, contradicting: Hop) -> tuple[Verdict, str]:
         less = f"TTL {contradicting.ttl} lost only {_counted(contradicting)}"
