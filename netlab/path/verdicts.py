@@ -20,7 +20,6 @@ from netlab.schemas import VERDICTS
 
 ALPHA = 0.001  # how often a hop may seem to differ from others where it does not
 _AGREES = 0.01  # the same, for each later hop that must have the loss too
-_REGULAR = 0.01  # the same, for answers that follow losses too regularly
 _SILENT_SPAN_S = 2.0  # one burst may have met an empty bucket; a Linux router has a token again by then
 _USED_UP_S = 10.0  # a limit that answers nothing for so long is rarer than a link that is down
 _LEAST_GOES = 3  # of losses that a used-up limit does not explain
@@ -348,7 +347,7 @@ def _is_regular(answered: Flags) -> bool:
     """Whether an answer is more likely after a loss than after an answer, as rate limits have it."""
     before, after = answered[:-1], answered[1:]
     lost, came = after[~before], after[before]
-    return fisher_greater(int(lost.sum()), len(lost), int(came.sum()), len(came)) < _REGULAR
+    return fisher_greater(int(lost.sum()), len(lost), int(came.sum()), len(came)) < ALPHA
 
 
 def _counted(hop: Hop) -> str:
