@@ -10,7 +10,18 @@ import sys
 
 from bench import soak
 
-NAMES = ("conntrack", "sockets", "maps", "gateways", "start", "tracer", "streams", "scale", "simulated")
+NAMES = (
+    "conntrack",
+    "sockets",
+    "maps",
+    "gateways",
+    "start",
+    "tracer",
+    "streams",
+    "scale",
+    "simulated",
+    "verdicts",
+)
 
 
 def main() -> None:
