@@ -80,7 +80,8 @@ class Monitor:
     def hops(self) -> pd.DataFrame:
         """Return every probe to a hop so far, as in `netlab.schemas.HOPS`: what a trace returns.
 
-        `run` is the round. Probes that may still be answered are left out.
+        `run` is the round. Rounds of the last `timeout_s` are left out, since it is not known yet which of
+        their probes are lost; the coverage has their number.
 
         Raises
         ------
@@ -165,8 +166,9 @@ def monitor(
         From one round to the next, 0.1 to 3600 seconds. Linux hosts answer one probe a second each: a faster
         monitor measures that (`explain` says so) and not the path.
     duration_s
-        Stop after so many seconds; leaving the `with` block then waits for the end. Without it the monitor
-        goes on until the block is left or `stop()` is called.
+        Begin no more rounds after so many seconds; leaving the `with` block then waits for the end. Without
+        it the monitor goes on until the block is left or `stop()` is called, and what was sent in the last
+        `timeout_s` counts for nothing.
     protocol, port, family, source_port, netns
         As in `netlab.traceroute`.
     max_ttl

@@ -16,7 +16,7 @@ from __future__ import annotations
 import itertools
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from netlab.errors import ProbeError
 from netlab.path.engine import Channel
@@ -26,6 +26,7 @@ from netlab.path.state import Answer, Probe, Run
 
 END_TTL = 64  # what hosts send with (RFC 1700); no longer path is common
 _AHEAD = 4
+_NEVER_NS = 1 << 63
 
 
 @dataclass(slots=True)
@@ -35,16 +36,6 @@ class Round:
     hops: Run
     end: Run
     sent_ns: int = 0
-    open: set[int] = field(default_factory=set)  # marks of probes that may still be answered
-
-    def without_open(self) -> Round:
-        """Return it as it stands: probes that may still be answered count for nothing yet."""
-        return Round(_voided(self.hops, self.open), _voided(self.end, self.open), self.sent_ns)
-
-
-def _voided(run: Run, marks: Iterable[int]) -> Run:
-    void = run.void | (run.probes.keys() & set(marks))
-    return Run(run.number, run.flow, dict(run.probes), dict(run.answers), run.end_ttl, void=void)
 
 
 @dataclass(slots=True)
@@ -60,7 +51,8 @@ class Rounds:
     """The rounds to one target: when to send what, and which probe an answer is for.
 
     Whoever owns it calls `send_due`, listens on the channel for `wait_ns`, and hands the answers to `take`,
-    again and again.
+    again and again. A round counts when it is settled, as a whole: to count its answers before its losses
+    would make the loss look smaller.
 
     Parameters
     ----------
@@ -121,9 +113,14 @@ class Rounds:
         for answer in answers:
             self._take(answer)
 
-    def under_way(self) -> list[Round]:
-        """Return the rounds that are not settled, as they stand."""
-        return [each.without_open() for each in self._under_way]
+    def end(self) -> None:
+        """Begin no more rounds; those under way settle in time."""
+        self._due_ns = _NEVER_NS
+
+    @property
+    def under_way(self) -> int:
+        """How many probes belong to rounds that are not settled."""
+        return sum(len(each.hops.probes) + len(each.end.probes) for each in self._under_way)
 
     def _begin(self, now: int) -> None:
         missed = (now - self._due_ns) // self._every_ns
@@ -169,7 +166,6 @@ class Rounds:
             run.void.add(mark)
         run.probes[mark] = Probe(flow=run.flow, mark=mark, ttl=ttl, attempt=0, sent_ns=now, wall_ns=wall_ns)
         if mark not in run.void:
-            this.open.add(mark)
             self._by_mark[run.flow, mark] = this
 
     def _take(self, answer: Answer) -> None:
@@ -180,7 +176,6 @@ class Rounds:
         if this is None:
             self.late += 1
             return
-        this.open.discard(answer.mark)
         probe = this.hops.take(answer)
         if probe is None:
             this.end.take(answer)
@@ -201,10 +196,3 @@ class Rounds:
             for mark in run.probes:
                 self._by_mark.pop((run.flow, mark), None)
         self.settled.append(this)
-
-    def abandon(self) -> int:
-        """Settle the rounds under way; return how many of their probes might still have been answered."""
-        lost = sum(len(each.open) for each in self._under_way)
-        self.settled += self.under_way()
-        self._under_way.clear()
-        return lost

@@ -12,7 +12,7 @@ import pandas as pd
 from netlab.errors import NetlabError, ProbeError
 from netlab.frames import Gap, Missing, concat
 from netlab.path import engine
-from netlab.path.rounds import Round, Rounds
+from netlab.path.rounds import Rounds
 from netlab.path.state import Run
 
 _NAP_NS = 100 * engine.MILLISECOND  # how long a stop may have to wait
@@ -97,28 +97,28 @@ class Watch:
         self._until_ns = None if duration_ns is None else channel.now_ns() + duration_ns
         self._lock = threading.Lock()
         self._asked_to_end = threading.Event()
-        self._cut_short = 0
         self._thread = threading.Thread(target=self._run, name="netlab-monitor", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
-        """End it; probes that may still be answered count for nothing. Safe to call again."""
+        """End it; rounds whose probes may still be answered count for nothing. Safe to call again."""
         self._asked_to_end.set()
         if self._thread is not threading.current_thread():
             self._thread.join()
 
     def _run(self) -> None:
         try:
-            while not self._asked_to_end.is_set() and not self._is_over():
+            while not self._asked_to_end.is_set():
                 with self._lock:
+                    if self._is_over():
+                        self._rounds.end()
                     self._rounds.send_due()
                     self._keep()
+                    if self._is_over() and not self._rounds.under_way:
+                        break
                 answers = self._channel.receive(min(self._rounds.wait_ns(), _NAP_NS))
                 with self._lock:
                     self._rounds.take(answers)
-            with self._lock:
-                self._cut_short = self._rounds.abandon()
-                self._keep()
         except BaseException as error:  # noqa: BLE001 - whoever asks next is told
             self.failure = error
         finally:
@@ -136,16 +136,15 @@ class Watch:
 
     def hops(self) -> pd.DataFrame:
         """Return the probes to the hops so far."""
-        return self._look(self._hops, lambda each: each.hops)
+        return self._look(self._hops)
 
     def ends(self) -> pd.DataFrame:
         """Return the probes to the end so far."""
-        return self._look(self._ends, lambda each: each.end)
+        return self._look(self._ends)
 
-    def _look(self, ledger: Ledger, part: Callable[[Round], Run]) -> pd.DataFrame:
+    def _look(self, ledger: Ledger) -> pd.DataFrame:
         with self._lock:
             blocks, runs = ledger.copy()
-            runs += [part(each) for each in self._rounds.under_way()]
             missing = self._missing(ledger)
         return ledger.frame(blocks, runs, missing)
 
@@ -155,7 +154,7 @@ class Watch:
         found = [
             Missing("probes", Gap.LOST, ledger.forgotten, "older than the max_probes that are kept"),
             Missing("probes", Gap.UNSEEN, rounds.unsent, f"this host refused to send them: {reason}"),
-            Missing("probes", Gap.INCOMPLETE, self._cut_short, "might have been answered after the stop"),
+            Missing("probes", Gap.INCOMPLETE, rounds.under_way, "of the last rounds: may still be answered"),
             Missing("rounds", Gap.UNSEEN, rounds.skipped, "this process did not run when they were due"),
             Missing("answers", Gap.INCOMPLETE, rounds.late, "came after timeout_s, and count as lost"),
             Missing("answers", Gap.UNSEEN, rounds.unplaced, "did not say which probe they are for"),

@@ -139,15 +139,22 @@ def rounds_over(channel: WalkedChannel, **how: int) -> Rounds:
     return Rounds(channel, **{"every_ns": SECOND, "timeout_ns": SECOND, "max_ttl": 8} | how)
 
 
-def test_a_probe_that_may_still_be_answered_counts_for_nothing() -> None:
-    channel = WalkedChannel(chain(delay_ms=300))
-    rounds = rounds_over(channel, timeout_ns=5 * SECOND)
+def test_a_round_counts_as_a_whole_when_its_losses_are_known() -> None:
+    channel = WalkedChannel(chain(loss=0.3), seed=4)
+    rounds = rounds_over(channel)
+    while channel.now_ns() < 0.9 * SECOND:
+        rounds.send_due()
+        rounds.take(channel.receive(min(rounds.wait_ns(), SECOND // 10)))
+    assert rounds.settled == []
+    assert rounds.under_way == len(channel.journeys)
 
-    rounds.send_due()
+    rounds.end()
+    while rounds.under_way:
+        rounds.send_due()
+        rounds.take(channel.receive(rounds.wait_ns()))
 
-    assert [run.reported() for run in (rounds.under_way()[0].hops, rounds.under_way()[0].end)] == [[], []]
-    assert rounds.abandon() == 4
-    assert rounds.settled[0].hops.reported() == []
+    assert [each.hops.number for each in rounds.settled] == [0]
+    assert channel.now_ns() <= 2.1 * SECOND
 
 
 def test_an_answer_after_the_timeout_is_counted_and_the_probe_lost() -> None:

@@ -152,10 +152,11 @@ def watch(
         max_ttl=max_ttl,
         flows=flows,
     )
-    while channel.now_ns() < duration_s * 10**9:
+    while channel.now_ns() < duration_s * 10**9 or rounds.under_way:
+        if channel.now_ns() >= duration_s * 10**9:
+            rounds.end()
         rounds.send_due()
         rounds.take(channel.receive(rounds.wait_ns()))
-    rounds.abandon()
 
     def framed(runs: list[Run]) -> pd.DataFrame:
         return rows.frame(runs, channel.target, channel.protocol.value, channel.ports)
