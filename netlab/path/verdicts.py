@@ -21,6 +21,7 @@ from netlab.schemas import VERDICTS
 ALPHA = 0.001  # how often a hop may seem to differ from others where it does not
 _AGREES = 0.01  # the same, for each later hop that must have the loss too
 _REFUTATION = 4.0  # log of how much likelier a lossy link must be than a rate limit at each hop
+_SEEKING_RUNS = 3  # that a monitor may need to find the end
 _SILENT_SPAN_S = 2.0  # one burst may have met an empty bucket; a Linux router has a token again by then
 
 _COLUMNS = [*course.COLUMNS, "attempt", "reply_id"]
@@ -184,7 +185,7 @@ def _hops(probes: pd.DataFrame, flows: list[course.Course]) -> list[Hop]:
 def _overshot(every: pd.DataFrame, counted: pd.DataFrame) -> bool:
     """Whether more probes met the end than its TTL tells: of a prober that does not know yet where it is."""
     last, last_counted = (probes.groupby(RUN)["ttl"].max() for probes in (every, counted))
-    return bool((every["attempt"] > 0).any()) or int((last > last_counted).sum()) > 1
+    return bool((every["attempt"] > 0).any()) or int((last > last_counted).sum()) > _SEEKING_RUNS
 
 
 def _changed_at(flows: list[course.Course]) -> dict[int, Any]:
