@@ -487,6 +487,28 @@ VERDICTS = Schema(
     ),
 )
 
+COMPARISON = Schema(
+    "comparison",
+    (
+        Column("target", _TEXT, "what was asked for"),
+        Column("address", _TEXT, "the hop; missing where nothing answered on either side"),
+        Column("change", _CATEGORY, "same (TTL), moved, appeared or vanished"),
+        Column("ttl_before", _INTEGER, "TTL at which it answered most"),
+        Column("ttl_after", _INTEGER, "TTL at which it answered most"),
+        Column("rtt_before_ms", _REAL, "median round-trip time", "ms"),
+        Column("rtt_after_ms", _REAL, "median round-trip time", "ms"),
+        Column("rtt_shift_ms", _REAL, "difference of the medians", "ms"),
+        Column("rtt_p", _REAL, "p-value of the Mann-Whitney test that neither side's times are longer"),
+        Column("rtt_changed", _FLAG, "the shift is significant, and not below 0.1 ms"),
+        Column("loss_before", _REAL, "share of its TTL's probes without an answer, from 0 to 1"),
+        Column("loss_after", _REAL, "share of its TTL's probes without an answer, from 0 to 1"),
+        Column("loss_p", _REAL, "p-value of Fisher's exact test that both sides lose alike"),
+        Column("loss_changed", _FLAG, "the difference is significant"),
+        Column("probes_before", _INTEGER, "probes that its TTL got"),
+        Column("probes_after", _INTEGER, "probes that its TTL got"),
+    ),
+)
+
 DELTAS = Schema(
     "deltas",
     (
@@ -595,6 +617,7 @@ ALL = {
         PATH_RUNS,
         PATH_CHANGES,
         VERDICTS,
+        COMPARISON,
         DROPS,
         COST,
         DOCTOR,

@@ -39,6 +39,7 @@ def frame(
     protocol: str,
     ports: Mapping[int, tuple[int | None, int | None]],
     *,
+    origin: Origin | None = None,
     method: str = "raw",
     missing: Sequence[Missing] = (),
     names: Mapping[str, str] | None = None,
@@ -47,7 +48,7 @@ def frame(
 
     *ports* has the source and the destination port of each flow.
     """
-    traced = Traced(name=target.name, target=target, ports=ports, runs=runs)
+    traced = Traced(name=target.name, target=target, origin=origin, ports=ports, runs=runs)
     return frame_of([traced], protocol, method=method, missing=missing, names=names)
 
 
