@@ -72,9 +72,10 @@ class UdpFlow(PortFlow):
         """Return the end of a quoted payload."""
         return transport[udp.HEADER + udp.MARKED :][: probes.TRAILER]
 
-    def _transport(self, mark: int) -> bytes:
+    def _transport(self, mark: int, padding_bytes: int) -> bytes:
         ports = self.source_port, self.port
-        return udp.encode_marked(self.source, self.target, ports, mark, self.trailer)
+        rest = self.trailer + bytes(padding_bytes)
+        return udp.encode_marked(self.source, self.target, ports, mark, rest)
 
     def claims(self, quote: icmp.Quote) -> tuple[int, ...]:
         """Return what the payload, the identification and the checksum show."""
@@ -109,7 +110,7 @@ class SynFlow(PortFlow):
         """Return the high half of a quoted sequence number."""
         return transport[4:6]
 
-    def _transport(self, mark: int) -> bytes:
+    def _transport(self, mark: int, padding_bytes: int) -> bytes:
         return tcp.TCP(
             source_port=self.source_port,
             destination_port=self.port,
@@ -118,7 +119,7 @@ class SynFlow(PortFlow):
             flags=tcp.Flags.SYN,
             window=_WINDOW,
             options=_MSS,
-        ).encode(self.source, self.target)
+        ).encode(self.source, self.target, bytes(padding_bytes))
 
     def claims(self, quote: icmp.Quote) -> tuple[int, ...]:
         """Return what the sequence number and the identification show."""
@@ -177,9 +178,10 @@ class EchoFlow(Flow):
         """None."""
         return None, None
 
-    def _transport(self, mark: int) -> bytes:
+    def _transport(self, mark: int, padding_bytes: int) -> bytes:
         identity = self.identifier, mark
-        return icmp.encode_echo(self.source, self.target, identity, self.trailer, checksum=self.checksum)
+        data = self.trailer + bytes(padding_bytes)
+        return icmp.encode_echo(self.source, self.target, identity, data, checksum=self.checksum)
 
     def claims(self, quote: icmp.Quote) -> tuple[int, ...]:
         """Return what the sequence number and the identification show."""

@@ -58,7 +58,9 @@ class Register:
         if flow is None or not flow.is_addressed(quote.header):
             return None
         mark = self._agreed(flow, flow.claims(quote))
-        return None if mark is None else Match(says.value, flow.number, mark)
+        if mark is None:
+            return None
+        return Match(says.value, flow.number, mark)
 
     def answers(self, data: bytes) -> list[Match]:
         """Return which probes a transport packet from the target answers; more than one only by SACK.

@@ -44,6 +44,8 @@ def traceroute(
     timeout_s: float = 1.0,
     runs: int = 1,
     source_port: int | None = None,
+    dscp: int = 0,
+    ecn: int = 0,
     packets_per_s: int = pace.PER_SECOND,
     resolve: bool = False,
     netns: namespaces.NetNs = None,
@@ -80,6 +82,9 @@ def traceroute(
         How often to repeat the whole trace, with the same flow.
     source_port
         The flow's source port; the same ports take the same way through a load balancer again.
+    dscp, ecn
+        The service class of the probes, 0 to 63 (46 is that of voice), and their ECN bits, 0 to 3.
+        `quoted_dscp` and `quoted_ecn` tell where they are rewritten.
     packets_per_s
         The most packets that are sent in any second, 1 to 100,000. Linux routers send 1000 ICMP errors in a
         second at most.
@@ -126,10 +131,11 @@ def traceroute(
     >>> hops[["ttl", "address", "reply", "reached"]].drop_duplicates().values.tolist()
     [[1, '127.0.0.1', 'port-unreachable', True]]
     """
-    request = _request(
+    request = request_of(
         protocol=protocol,
         port=port,
         source_port=source_port,
+        tos=_tos(dscp, ecn),
         first_ttl=first_ttl,
         max_ttl=max_ttl,
         queries=queries,
@@ -141,15 +147,15 @@ def traceroute(
     addresses = targeting.resolve(target, family)
     with _counting(runs, f"traceroute {target}", "run", shown=progress) as count:
         asked = [(target, addresses)]
-        (traced,), missing = tracing.trace(request, asked, stopped=_stopped(stop), on_run=count)
+        (traced,), missing = tracing.trace(request, asked, stopped=stopped_by(stop), on_run=count)
         if isinstance(traced.error, NoSackError):
             detail = f"{traced.error.problem}: SYNs were sent instead"
             request = dataclasses.replace(request, protocol=Protocol.TCP)
-            (traced,), missing = tracing.trace(request, asked, stopped=_stopped(stop), on_run=count)
+            (traced,), missing = tracing.trace(request, asked, stopped=stopped_by(stop), on_run=count)
             missing = [Missing("SACK probes", Gap.UNAVAILABLE, None, detail), *missing]
     if traced.error is not None:
         raise traced.error
-    return _frame([traced], request, missing, resolve=resolve)
+    return frame_of([traced], request, missing, resolve=resolve)
 
 
 @checks.options
@@ -165,6 +171,8 @@ def trace_many(
     timeout_s: float = 1.0,
     runs: int = 1,
     source_port: int | None = None,
+    dscp: int = 0,
+    ecn: int = 0,
     packets_per_s: int = _MANY_PER_S,
     resolve: bool = False,
     netns: namespaces.NetNs = None,
@@ -185,7 +193,8 @@ def trace_many(
         The most packets that are sent to all of them in any second, 1 to 100,000.
     progress
         Whether to show a progress bar over the targets and runs.
-    protocol, port, family, first_ttl, max_ttl, queries, timeout_s, runs, source_port, resolve, netns, stop
+    protocol, port, family, first_ttl, max_ttl, queries, timeout_s, runs, source_port, dscp, ecn, resolve,
+    netns, stop
         As in `netlab.traceroute`.
 
     Returns
@@ -208,10 +217,11 @@ def trace_many(
     >>> hops.groupby("target")[["address", "error"]].count().values.tolist()
     [[3, 0], [0, 1]]
     """
-    request = _request(
+    request = request_of(
         protocol=protocol,
         port=port,
         source_port=source_port,
+        tos=_tos(dscp, ecn),
         first_ttl=first_ttl,
         max_ttl=max_ttl,
         queries=queries,
@@ -230,15 +240,16 @@ def trace_many(
     targeting.checked_family(family)
     known = targeting.resolve_all(asked, family)
     with _counting(runs * len(asked), "trace_many", "run", shown=progress) as count:
-        traces, missing = tracing.trace(request, known, stopped=_stopped(stop), on_run=count)
-    return _frame(traces, request, missing, resolve=resolve)
+        traces, missing = tracing.trace(request, known, stopped=stopped_by(stop), on_run=count)
+    return frame_of(traces, request, missing, resolve=resolve)
 
 
-def _request(
+def request_of(
     *,
     protocol: str,
     port: int | None,
     source_port: int | None,
+    tos: int = 0,
     first_ttl: int,
     max_ttl: int,
     queries: int,
@@ -255,6 +266,7 @@ def _request(
         protocol=kind,
         port=port,
         source_port=source_port,
+        tos=tos,
         plan=Plan(
             first_ttl=checks.whole("first_ttl", first_ttl, 1, checks.whole("max_ttl", max_ttl, 1, 255)),
             max_ttl=max_ttl,
@@ -285,6 +297,10 @@ def _bounded(request: Request) -> None:
         )
 
 
+def _tos(dscp: int, ecn: int) -> int:
+    return checks.whole("dscp", dscp, 0, 63) << 2 | checks.whole("ecn", ecn, 0, 3)
+
+
 def _ports(kind: Protocol, port: int | None, source_port: int | None) -> tuple[int, int | None]:
     if kind is Protocol.ICMP:
         for name, value in (("port", port), ("source_port", source_port)):
@@ -308,11 +324,15 @@ def _counting(total: int, what: str, unit: str, *, shown: bool) -> Iterator[Call
         yield bar.update
 
 
-def _stopped(stop: threading.Event | None) -> Callable[[], bool] | None:
+def stopped_by(stop: threading.Event | None) -> Callable[[], bool] | None:
+    """Return what says whether to stop."""
     return None if stop is None else stop.is_set
 
 
-def _frame(traces: list[Traced], request: Request, missing: list[Missing], *, resolve: bool) -> pd.DataFrame:
+def frame_of(
+    traces: list[Traced], request: Request, missing: list[Missing], *, resolve: bool
+) -> pd.DataFrame:
+    """Return what was found as a frame, with the names of the hops if *resolve*."""
     found: dict[str, str] = {}
     if resolve:
         answers = (a for traced in traces for run in traced.runs for a in run.answers.values())

@@ -37,6 +37,7 @@ class Request:
     runs: int
     packets_per_s: int
     netns: NetNs
+    tos: int = 0
 
 
 class Trail:
@@ -109,11 +110,12 @@ def trace(
         vary=Vary.SOURCE_PORT,
         netns=request.netns,
         patience_s=request.plan.timeout_ns / 10**9,
+        tos=request.tos,
     ) as station:
         trails = _Trails(request, station, on_run)
         found = [(name, choice, trails.add(choice)) for name, choice in chosen]
         trails.drive(stopped)
-    missing = [*_losses(station), *trails.unbegun()]
+    missing = [*losses(station), *trails.unbegun()]
     return [_traced(name, choice, trail, ways) for name, choice, trail in found], missing
 
 
@@ -143,11 +145,11 @@ class _Trails:
         target, source = choice
         try:
             if target.address not in self._outlets:
-                self._outlets[target.address] = Outlet(self._station, target, source), _marks(self._request)
+                self._outlets[target.address] = Outlet(self._station, target, source), marks(self._request)
         except NetlabError as error:
             return error
-        outlet, marks = self._outlets[target.address]
-        trail = Trail(self._request, outlet, marks, self._on_run)
+        outlet, numbers = self._outlets[target.address]
+        trail = Trail(self._request, outlet, numbers, self._on_run)
         self._places.setdefault(id(outlet), []).append(len(self._trails))
         self._trails.append(trail)
         return trail
@@ -167,11 +169,10 @@ class _Trails:
         return [(self._places[id(outlet)], answer) for outlet, answer in self._station.receive(wait_ns)]
 
 
-def _marks(request: Request) -> Iterator[int]:
+def marks(request: Request) -> Iterator[int]:
+    """Yield the numbers of probes: from anywhere on and round and round, or as many as there are."""
     if request.protocol is Protocol.SACK:
-        return iter(
-            range(1, sack.MARKS + 1)
-        )  # `_bounded` in `netlab.path.trace` sees to it that they suffice
+        return iter(range(1, sack.MARKS + 1))  # `_bounded` in `netlab.path.trace` sees that they suffice
     # Going on with the marks from run to run keeps an answer that comes a run late from fitting anything;
     # starting anywhere does the same for the next trace from this port.
     start = random.randrange(MARKS)  # noqa: S311 - no secret
@@ -188,6 +189,7 @@ def _traced(name: str, choice: _Choice, trail: Trail | NetlabError, ways: Iterat
         name=name,
         target=choice[0],
         origin=way,
+        tos=trail.outlet.tos,
         ports=trail.outlet.ports,
         runs=trail.runs,
         error=trail.error,
@@ -198,7 +200,8 @@ def _failed(name: str, error: NetlabError) -> Traced:
     return Traced(name=name, target=None, error=error)
 
 
-def _losses(station: Station) -> list[Missing]:
+def losses(station: Station) -> list[Missing]:
+    """Return what this host did not hear."""
     lost = [
         Missing(
             "answers", Gap.LOST, station.dropped, "the sockets' buffers were full: this host was too busy"
