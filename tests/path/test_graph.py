@@ -65,6 +65,8 @@ def test_a_trace_is_a_chain_from_the_source_to_the_destination() -> None:
         "silent": False,
         "source": False,
         "confidence": None,
+        "balances": None,
+        "rewrites": None,
     }
     assert graph.nodes["d"]["reached"]
     assert (graph.nodes["source"]["answers"], graph.nodes["source"]["rtt_ms"]) == (0, None)
