@@ -328,7 +328,7 @@ HOPS = Schema(
         Column("family", _INTEGER, "4 or 6"),
         Column("source_port", _INTEGER, "source port of the probe; icmp has none"),
         Column("port", _INTEGER, "destination port of the probe; icmp has none"),
-        Column("method", _CATEGORY, "how it was probed: raw"),
+        Column("method", _CATEGORY, "how it was probed: raw or unprivileged"),
         Column("error", _TEXT, "why this target could not be probed; such a row has no probe"),
         Column("reply_ttl", _INTEGER, "TTL of the answer when it arrived"),
         Column(

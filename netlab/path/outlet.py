@@ -92,6 +92,7 @@ class Outlet:
                 source=self._source,
                 target=self.target.packed,
                 salt=self._station.salt,
+                tos=self.tos,
                 source_port=source_port,
                 port=port,
                 sequence=agreed.sequence,

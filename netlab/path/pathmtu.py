@@ -14,6 +14,7 @@ from netlab.frames import Gap, Missing
 from netlab.kernel import netns as namespaces
 from netlab.path import mtu, target as targeting, tracing
 from netlab.path.engine import Plan
+from netlab.path.methods import Method
 from netlab.path.pace import PER_SECOND
 from netlab.path.probes import Protocol, Vary
 from netlab.path.rows import Traced
@@ -101,7 +102,14 @@ def path_mtu(
     )
     namespaces.path(netns)
     request = Request(
-        protocol=kind, port=number, source_port=None, plan=plan, runs=1, packets_per_s=PER_SECOND, netns=netns
+        method=Method.RAW,
+        protocol=kind,
+        port=number,
+        source_port=None,
+        plan=plan,
+        runs=1,
+        packets_per_s=PER_SECOND,
+        netns=netns,
     )
     (traced,), missing = tracing.trace(request, [(target, targeting.resolve(target, family))])
     if traced.error is not None:

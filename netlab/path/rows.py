@@ -167,6 +167,18 @@ def gaps(runs: Iterable[Run]) -> list[Missing]:
             "they do not say which probe they are for and were given to the only one under way",
         ),
         Missing(
+            "answers of routers",
+            Gap.UNSEEN,
+            sum(run.too_short for run in runs),
+            "they quote too little to say which probe they are for, so their hop is not known",
+        ),
+        Missing(
+            "answers of routers",
+            Gap.APPROXIMATE,
+            sum(run.short_placed for run in runs),
+            "they quote too little to say which probe they are for and were given to the only one under way",
+        ),
+        Missing(
             "runs",
             Gap.INCOMPLETE,
             sum(run.cut_short for run in runs),

@@ -84,7 +84,9 @@ class Run:
     `end_ttl` is the lowest TTL whose answer ends the path, `given_up_early` how many silent probes got less
     than the full timeout because later hops had answered, `unplaced` how many answers of the target did
     not say which probe they are for, `placed` how many of those were given to the only one they can be for.
-    `void` are marks of probes that count for nothing; `cut_short` says that the run was stopped.
+    `too_short` is how many ICMP errors quoted too little to say it and have no place, `short_placed` how many
+    were given to the only probe under way. `void` are marks of probes that count for nothing; `cut_short`
+    says that the run was stopped.
     """
 
     number: int
@@ -95,6 +97,8 @@ class Run:
     given_up_early: int = 0
     unplaced: int = 0
     placed: int = 0
+    too_short: int = 0
+    short_placed: int = 0
     cut_short: bool = False
     void: set[int] = field(default_factory=set)
 

@@ -13,8 +13,9 @@ from netlab import checks
 from netlab.errors import BadInput
 from netlab.frames import Gap, Missing
 from netlab.kernel import netns as namespaces
-from netlab.path import names, pace, rows, sack, target as targeting, tracing
+from netlab.path import methods, names, pace, rows, sack, target as targeting, tracing
 from netlab.path.engine import Plan
+from netlab.path.methods import Method
 from netlab.path.probes import Protocol
 from netlab.path.rows import Traced
 from netlab.path.sack import NoSackError
@@ -47,6 +48,7 @@ def traceroute(
     dscp: int = 0,
     ecn: int = 0,
     packets_per_s: int = pace.PER_SECOND,
+    method: str = "auto",
     resolve: bool = False,
     netns: namespaces.NetNs = None,
     progress: bool = False,
@@ -88,6 +90,8 @@ def traceroute(
     packets_per_s
         The most packets that are sent in any second, 1 to 100,000. Linux routers send 1000 ICMP errors in a
         second at most.
+    method
+        "raw" sockets, "unprivileged" ones, or "auto": raw where this process may open them (CAP_NET_RAW).
     resolve
         Whether to look up the names of the hops, after probing and for 2 seconds at most.
     netns
@@ -113,7 +117,8 @@ def traceroute(
     ProbeError
         If the target has no address or no route, the source port is taken, or the host refuses to send.
     CapabilityError
-        Without CAP_NET_RAW, or with `netns` without CAP_SYS_ADMIN.
+        With `method="raw"` without CAP_NET_RAW, or with `netns` without CAP_SYS_ADMIN. Unprivileged, "icmp"
+        takes a group in the sysctl net.ipv4.ping_group_range, and "tcp" Linux 6.2.
 
     Notes
     -----
@@ -121,6 +126,13 @@ def traceroute(
     Augustin et al., "Avoiding traceroute anomalies with Paris traceroute" (IMC 2006). Round-trip times run
     from the kernel's transmit timestamp to its receive timestamp (`clock` = kernel; see
     Documentation/networking/timestamping.rst) where it gives both.
+
+    Without CAP_NET_RAW the flow is as constant, and ICMP errors come from the error queues of ordinary
+    sockets (IP_RECVERR, ip(7)). Behind a NAT that leaves its own address in the packets that routers quote,
+    hops are then missing: the kernel finds no socket for their answers. UDP asks again, one probe at a time,
+    where a router quotes so little that its answer fits any of them. TCP is connect(2), one TTL after the
+    other: a connection that completes is reset, each probe waits for 0.9 s at most, and TTLs behind the last
+    one that answered get a single one.
 
     In asyncio, `await asyncio.to_thread(netlab.traceroute, ...)` keeps the loop free.
 
@@ -142,6 +154,7 @@ def traceroute(
         timeout_s=timeout_s,
         runs=runs,
         packets_per_s=packets_per_s,
+        method=method,
         netns=netns,
     )
     addresses = targeting.resolve(target, family)
@@ -174,6 +187,7 @@ def trace_many(
     dscp: int = 0,
     ecn: int = 0,
     packets_per_s: int = _MANY_PER_S,
+    method: str = "auto",
     resolve: bool = False,
     netns: namespaces.NetNs = None,
     progress: bool = False,
@@ -193,9 +207,11 @@ def trace_many(
         The most packets that are sent to all of them in any second, 1 to 100,000.
     progress
         Whether to show a progress bar over the targets and runs.
-    protocol, port, family, first_ttl, max_ttl, queries, timeout_s, runs, source_port, dscp, ecn, resolve,
-    netns, stop
+    protocol, port, family, first_ttl, max_ttl, queries, timeout_s, runs, source_port, dscp, ecn, method,
+    resolve, netns
         As in `netlab.traceroute`.
+    stop
+        An event that ends probing when another thread sets it, as Ctrl-C does.
 
     Returns
     -------
@@ -208,7 +224,7 @@ def trace_many(
     BadInput
         If an argument other than the name of a target cannot be right.
     CapabilityError
-        Without CAP_NET_RAW, or with `netns` without CAP_SYS_ADMIN.
+        As `netlab.traceroute`.
 
     Examples
     --------
@@ -228,6 +244,7 @@ def trace_many(
         timeout_s=timeout_s,
         runs=runs,
         packets_per_s=packets_per_s,
+        method=method,
         netns=netns,
     )
     if isinstance(targets, str) or not isinstance(targets, Iterable):
@@ -256,13 +273,16 @@ def request_of(
     timeout_s: float,
     runs: int,
     packets_per_s: int,
+    method: str,
     netns: namespaces.NetNs,
 ) -> Request:
     """Return what to send, with every option checked."""
     kind = Protocol(checks.choice("protocol", protocol, list(Protocol)))
     port, source_port = _ports(kind, port, source_port)
+    how = Method(checks.choice("method", method, list(Method)))
     namespaces.path(netns)
     request = Request(
+        method=methods.chosen(how, netns),
         protocol=kind,
         port=port,
         source_port=source_port,
@@ -277,6 +297,7 @@ def request_of(
         packets_per_s=checks.whole("packets_per_s", packets_per_s, 1, _MOST_PER_S),
         netns=netns,
     )
+    methods.check(request.method, kind, tos)
     if kind is Protocol.SACK:
         _bounded(request)
     return request
@@ -338,7 +359,9 @@ def frame_of(
         answers = (a for traced in traces for run in traced.runs for a in run.answers.values())
         found, unfinished = names.names_of(answer.address for answer in answers)
         missing = [*missing, *_unnamed(unfinished)]
-    return rows.frame_of(traces, request.protocol.value, names=found, missing=missing)
+    return rows.frame_of(
+        traces, request.protocol.value, method=request.method.value, names=found, missing=missing
+    )
 
 
 def _unnamed(unfinished: int) -> list[Missing]:

@@ -5,8 +5,10 @@ import socket
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
+import ctxml
 import pandas as pd
 import pytest
 from between import Between, between, inside, run
@@ -196,6 +198,17 @@ def optional(number: str | None) -> int | None:
     return None if number is None else int(number)
 
 
+@pytest.fixture(scope="module")
+def etc(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return ctxml.label_names(tmp_path_factory.mktemp("etc"))
+
+
+@pytest.mark.privileged
+@pytest.mark.parametrize("column", ctxml.COLUMNS)
+def test_a_column_is_what_the_xml_of_conntrack_says(router: str, etc: Path, column: str) -> None:
+    assert not ctxml.differences(conntrack(netns=router), router, etc, column)
+
+
 @pytest.mark.privileged
 def test_marks_zones_states_and_protocols_are_those_of_conntrack(router: str) -> None:
     frame, truth = conntrack(netns=router), listed(router)
@@ -316,6 +329,24 @@ def test_a_filter_keeps_the_entries_that_have_it_and_no_other(router: str, optio
 
     assert 0 < len(found) < len(everything)
     assert set(found.id) == set(everything[keep].id)
+
+
+@pytest.mark.privileged
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"src": "10.77.1.2"},
+        {"dst": V6, "dport": 8001},
+        {"sport": 5001, "protocol": "udp"},
+        {"status": ["src-nat", "dst-nat"]},
+        {"mark": 0},
+        {"zone": 0, "family": 6},
+    ],
+)
+def test_nat_takes_the_filters_of_conntrack(router: str, options: dict[str, Any]) -> None:
+    listed = conntrack(netns=router, **options)
+
+    assert set(nat(netns=router, **options).id) == set(listed[listed.nat.notna()].id)
 
 
 @pytest.mark.privileged
