@@ -22,6 +22,7 @@ NAMES = (
     "simulated",
     "rtt",
     "many",
+    "multipath",
 )
 
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from netlab.kernel.routes import routes as routes
     from netlab.kernel.translation import translate as translate
     from netlab.path.graph import path_graph as path_graph
+    from netlab.path.multipath import multipath as multipath
     from netlab.path.trace import traceroute as traceroute
     from netlab.tracer.capture import capture as capture
     from netlab.tracer.explain import explain as explain
@@ -55,6 +56,7 @@ _HOME = {
     "explain": "netlab.tracer.explain",
     "gateway": "netlab.kernel.gateway",
     "load": "netlab.bundle",
+    "multipath": "netlab.path.multipath",
     "nat": "netlab.kernel.nat",
     "path_graph": "netlab.path.graph",
     "plot_hops": "netlab.views.hops",

@@ -102,6 +102,7 @@ class Explorer:
         """Leave the runs as they are: what is under way counts for nothing."""
         for probe in self._pending.values():
             self.runs[probe.flow].void.add(probe.mark)
+            self.runs[probe.flow].cut_short = True
 
     def _send(self, flow: int, ttl: int, now_ns: int) -> None:
         run = self.runs.setdefault(flow, Run(self._number, flow))

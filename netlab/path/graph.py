@@ -8,7 +8,7 @@ import networkx as nx
 import pandas as pd
 
 from netlab.errors import BadInput
-from netlab.path import stops as tables
+from netlab.path import branches, rewriting, stops as tables
 
 _COLUMNS = ["target", "run", "flow", "ttl", "address", "rtt_ms", "reached", "name"]
 _FLOW = ["target", "target_address", "protocol", "source_address", "source_port", "port", "flow"]
@@ -43,7 +43,9 @@ def path_graph(hops: pd.DataFrame) -> nx.DiGraph[str]:
         where it had answered others), `answers`, `loss` (share of probes without an answer), `rtt_ms`
         (median), `rtt_min_ms`, `rtt_p95_ms`, `rtt_max_ms`, `flows` (places in the graph's `flows`),
         `targets`, `first_seen` and `last_seen` (when the first and last answered probe was sent), `reached`,
-        `name`, `silent`, `source`, and `confidence` where the tracer stated it.
+        `name`, `silent`, `source`, `rewrites` (fields of probes that a NAT rewrites, as later quotes show)
+        and, of `netlab.multipath`, `balances` ("flow", "packet", "unknown") and `confidence`: that no next
+        hop is missing.
 
         An edge has `probes`, `answers`, `loss`, `rtt_ms`, `flows`, `targets`, `first_seen` and `last_seen` of
         its farther node on that step, `rtt_increase_ms` (difference of the medians), `confidence`, and
@@ -80,6 +82,10 @@ def path_graph(hops: pd.DataFrame) -> nx.DiGraph[str]:
     _add_nodes(graph, probes, stops)
     _add_edges(graph, probes, stops)
     _add_marks(graph, hops)
+    if "multipath" in hops.attrs:
+        branches.annotate(graph, hops.attrs["multipath"])
+    for address, fields in rewriting.boxes(hops).items():
+        graph.nodes[address]["rewrites"] = fields
     return graph
 
 
@@ -106,6 +112,8 @@ def _add_nodes(graph: nx.DiGraph[str], probes: pd.DataFrame, stops: pd.DataFrame
             silent=node.startswith(tables.SILENT),
             source=node in sources,
             confidence=None,
+            balances=None,
+            rewrites=None,
         )
 
 

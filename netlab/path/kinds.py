@@ -26,7 +26,7 @@ _CONTROL = tcp.Flags.SYN | tcp.Flags.ACK | tcp.Flags.RST
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _PortFlow(Flow):
+class PortFlow(Flow):
     """A flow that is told by its ports."""
 
     source_port: int
@@ -54,7 +54,7 @@ class _PortFlow(Flow):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class UdpFlow(_PortFlow):
+class UdpFlow(PortFlow):
     """Datagrams."""
 
     numbers: ClassVar = {4: ip.UDP, 6: ip.UDP}
@@ -69,9 +69,10 @@ class UdpFlow(_PortFlow):
         """Return the end of a quoted payload."""
         return transport[udp.HEADER + udp.MARKED :][: probes.TRAILER]
 
-    def _transport(self, mark: int) -> bytes:
+    def _transport(self, mark: int, padding_bytes: int) -> bytes:
         ports = self.source_port, self.port
-        return udp.encode_marked(self.source, self.target, ports, mark, self.trailer)
+        rest = self.trailer + bytes(padding_bytes)
+        return udp.encode_marked(self.source, self.target, ports, mark, rest)
 
     def claims(self, quote: icmp.Quote) -> tuple[int, ...]:
         """Return what the payload, the identification and the checksum show."""
@@ -91,7 +92,7 @@ class UdpFlow(_PortFlow):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SynFlow(_PortFlow):
+class SynFlow(PortFlow):
     """TCP SYNs, which the target answers and the kernel then resets: nobody listens on the source port."""
 
     numbers: ClassVar = {4: ip.TCP, 6: ip.TCP}
@@ -106,7 +107,7 @@ class SynFlow(_PortFlow):
         """Return the high half of a quoted sequence number."""
         return transport[4:6]
 
-    def _transport(self, mark: int) -> bytes:
+    def _transport(self, mark: int, padding_bytes: int) -> bytes:
         return tcp.TCP(
             source_port=self.source_port,
             destination_port=self.port,
@@ -115,7 +116,7 @@ class SynFlow(_PortFlow):
             flags=tcp.Flags.SYN,
             window=_WINDOW,
             options=_MSS,
-        ).encode(self.source, self.target)
+        ).encode(self.source, self.target, bytes(padding_bytes))
 
     def claims(self, quote: icmp.Quote) -> tuple[int, ...]:
         """Return what the sequence number and the identification show."""
@@ -172,9 +173,10 @@ class EchoFlow(Flow):
         """None."""
         return None, None
 
-    def _transport(self, mark: int) -> bytes:
+    def _transport(self, mark: int, padding_bytes: int) -> bytes:
         identity = self.identifier, mark
-        return icmp.encode_echo(self.source, self.target, identity, self.trailer, checksum=self.checksum)
+        data = self.trailer + bytes(padding_bytes)
+        return icmp.encode_echo(self.source, self.target, identity, data, checksum=self.checksum)
 
     def claims(self, quote: icmp.Quote) -> tuple[int, ...]:
         """Return what the sequence number and the identification show."""

@@ -7,6 +7,7 @@ from dataclasses import replace
 from enum import StrEnum
 from typing import TypeAlias
 
+from netlab.errors import BadInput, CapabilityError
 from netlab.kernel import capabilities
 from netlab.kernel.netns import NetNs, entered
 from netlab.path.alone import OneByOne, Send, Twice
@@ -24,6 +25,9 @@ AnyStation: TypeAlias = Station | PlainStation
 AnyOutlet: TypeAlias = Outlet | PlainOutlet
 AnyProber: TypeAlias = Prober | Twice | OneByOne
 Strategy: TypeAlias = Callable[[Plan, Send, Run, Iterator[int]], AnyProber]
+
+
+_ECN = 3  # the lower bits of the traffic class (RFC 3168)
 
 
 class Method(StrEnum):
@@ -51,11 +55,37 @@ def station(
     port: int,
     source_port: int | None,
     netns: NetNs,
+    patience_s: float = 1.0,
+    tos: int = 0,
 ) -> AnyStation:
-    """Return what sends the probes and hears the answers."""
+    """Return what sends the probes and hears the answers; the parameters are those of `Station`.
+
+    Raises
+    ------
+    BadInput
+        If unprivileged TCP shall have ECN, which the kernel keeps for itself there.
+    CapabilityError
+        Without CAP_NET_RAW, if *method* or *protocol* is one that takes it.
+    """
     if method is Method.UNPRIVILEGED:
-        return PlainStation(protocol, port=port, source_port=source_port, netns=netns)
-    return Station(protocol, families, port=port, source_port=source_port, vary=Vary.SOURCE_PORT, netns=netns)
+        if protocol is Protocol.SACK:
+            raise CapabilityError(
+                "traceroute cannot probe with tcp-sack without CAP_NET_RAW",
+                fix=f"Use protocol='tcp', or: {capabilities.grant(['CAP_NET_RAW'])}",
+            )
+        if protocol is Protocol.TCP and tos & _ECN:
+            raise BadInput("unprivileged tcp cannot set ecn", fix="Use protocol='udp', or leave ecn out")
+        return PlainStation(protocol, port=port, source_port=source_port, tos=tos, netns=netns)
+    return Station(
+        protocol,
+        families,
+        port=port,
+        source_port=source_port,
+        vary=Vary.SOURCE_PORT,
+        netns=netns,
+        patience_s=patience_s,
+        tos=tos,
+    )
 
 
 def outlet(station: AnyStation, target: Target, source: bytes) -> AnyOutlet:

@@ -27,6 +27,7 @@ _KINDS = {
     Protocol.ICMP: (socket.SOCK_DGRAM, {4: socket.IPPROTO_ICMP, 6: socket.IPPROTO_ICMPV6}),
     Protocol.TCP: (socket.SOCK_STREAM, {4: socket.IPPROTO_TCP, 6: socket.IPPROTO_TCP}),
 }
+_TOS = {4: (socket.IPPROTO_IP, socket.IP_TOS), 6: (socket.IPPROTO_IPV6, socket.IPV6_TCLASS)}
 _IPV6_FLOWINFO_SEND = 33  # linux/in6.h
 
 
@@ -44,10 +45,15 @@ class PlainStation(contextlib.AbstractContextManager["PlainStation"]):
         The destination port; ICMP has none.
     source_port
         The source port of flow 0, which flow n comes n after; None for ports that the kernel picks.
+    tos
+        The probes' traffic class: DSCP and ECN.
     """
 
-    def __init__(self, protocol: Protocol, *, port: int, source_port: int | None, netns: NetNs) -> None:
+    def __init__(
+        self, protocol: Protocol, *, port: int, source_port: int | None, netns: NetNs, tos: int = 0
+    ) -> None:
         self.protocol = protocol
+        self.tos = tos
         self.port = port
         self.salt = secrets.randbits(32)
         self.checksum = secrets.randbelow(MARKS)
@@ -91,7 +97,7 @@ class PlainStation(contextlib.AbstractContextManager["PlainStation"]):
         kind, numbers = _KINDS[self.protocol]
         with entered(self._netns):
             try:
-                return socket.socket(FAMILIES[family], kind, numbers[family])
+                sock = socket.socket(FAMILIES[family], kind, numbers[family])
             except PermissionError as error:
                 raise CapabilityError(
                     "traceroute cannot send echo requests: this process has neither CAP_NET_RAW nor a group "
@@ -99,6 +105,8 @@ class PlainStation(contextlib.AbstractContextManager["PlainStation"]):
                     fix="Use protocol='udp', run as root, or allow pings: "
                     "sudo sysctl -w net.ipv4.ping_group_range='0 2147483647'",
                 ) from error
+        sock.setsockopt(*_TOS[family], self.tos)
+        return sock
 
     def bind(self, sock: socket.socket, target: Target, source: bytes, flow: int) -> int:
         """Bind *sock* to the source port of a flow and return it; ICMP has an identifier for each socket.

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from netlab.path.quotes import Quoted
 from netlab.wire import icmp
 
-UDP_REPLY, SYN_ACK, RST, ECHO_REPLY = "udp-reply", "syn-ack", "rst", "echo-reply"
+UDP_REPLY, SYN_ACK, RST, ECHO_REPLY, SACK = "udp-reply", "syn-ack", "rst", "echo-reply", "sack"
 
 # Answers that only the destination gives. RFC 792: protocol and port unreachable are "received from a host",
 # the other codes from a gateway. Comparing addresses instead fails under NAT, anycast and multi-homing.
@@ -19,6 +20,7 @@ DESTINATION = frozenset(
         SYN_ACK,
         RST,
         ECHO_REPLY,
+        SACK,
     }
 )
 
@@ -51,7 +53,7 @@ class Answer:
 
     `ttl` is what the answer arrived with, `identification` its IPv4 header's, `left_ns` and `stamp_ns` are
     the kernel's transmit time of the probe and receive time of the answer (wall clock), `received_ns` is the
-    monotonic time after reading it.
+    monotonic time after reading it. `quoted` is what an ICMP error shows of the probe.
     """
 
     flow: int
@@ -63,6 +65,7 @@ class Answer:
     received_ns: int
     left_ns: int | None = None
     identification: int | None = None
+    quoted: Quoted | None = None
 
     @property
     def ends_path(self) -> bool:

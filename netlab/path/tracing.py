@@ -7,11 +7,12 @@ import itertools
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from netlab.errors import NetlabError
 from netlab.frames import Gap, Missing
 from netlab.kernel.netns import NetNs
-from netlab.path import loop, methods
+from netlab.path import loop, methods, sack
 from netlab.path.engine import Plan
 from netlab.path.methods import AnyOutlet, AnyProber, AnyStation, Method
 from netlab.path.origin import Origin, origins
@@ -22,12 +23,13 @@ from netlab.path.state import Answer, Run
 from netlab.path.station import now_ns
 from netlab.path.target import Target, routed
 
+_Choice: TypeAlias = tuple[Target, bytes] | NetlabError
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """What to send, and how: not "auto" any more. `port` is 0 and `source_port` None for ICMP."""
 
-    method: Method
     protocol: Protocol
     port: int
     source_port: int | None
@@ -35,6 +37,8 @@ class Request:
     runs: int
     packets_per_s: int
     netns: NetNs
+    method: Method = Method.RAW
+    tos: int = 0
 
 
 class Trail:
@@ -109,15 +113,14 @@ def trace(
         port=request.port,
         source_port=request.source_port,
         netns=request.netns,
+        patience_s=request.plan.timeout_ns / 10**9,
+        tos=request.tos,
     ) as station:
         trails = _Trails(request, station, on_run)
         found = [(name, choice, trails.add(choice)) for name, choice in chosen]
         trails.drive(stopped)
-    missing = [*_losses(station), *trails.unbegun()]
+    missing = [*losses(station), *trails.unbegun()]
     return [_traced(name, choice, trail, ways) for name, choice, trail in found], missing
-
-
-_Choice = tuple[Target, bytes] | NetlabError
 
 
 def _chosen(addresses: Sequence[Target] | NetlabError, netns: NetNs) -> _Choice:
@@ -146,11 +149,12 @@ class _Trails:
         target, source = choice
         try:
             if target.address not in self._outlets:
-                self._outlets[target.address] = methods.outlet(self._station, target, source), _marks()
+                outlet = methods.outlet(self._station, target, source)
+                self._outlets[target.address] = outlet, marks(self._request)
         except NetlabError as error:
             return error
-        outlet, marks = self._outlets[target.address]
-        trail = Trail(self._request, outlet, marks, self._on_run)
+        outlet, numbers = self._outlets[target.address]
+        trail = Trail(self._request, outlet, numbers, self._on_run)
         self._places.setdefault(id(outlet), []).append(len(self._trails))
         self._trails.append(trail)
         return trail
@@ -170,7 +174,10 @@ class _Trails:
         return [(self._places[id(outlet)], answer) for outlet, answer in self._station.receive(wait_ns)]
 
 
-def _marks() -> Iterator[int]:
+def marks(request: Request) -> Iterator[int]:
+    """Yield the numbers of probes: from anywhere on and round and round, or as many as there are."""
+    if request.protocol is Protocol.SACK:
+        return iter(range(1, sack.MARKS + 1))  # `_bounded` in `netlab.path.trace` sees that they suffice
     # Going on with the marks from run to run keeps an answer that comes a run late from fitting anything;
     # starting anywhere does the same for the next trace from this port.
     start = random.randrange(MARKS)  # noqa: S311 - no secret
@@ -187,6 +194,7 @@ def _traced(name: str, choice: _Choice, trail: Trail | NetlabError, ways: Iterat
         name=name,
         target=choice[0],
         origin=way,
+        tos=trail.outlet.tos,
         ports=trail.outlet.ports,
         runs=trail.runs,
         error=trail.error,
@@ -197,7 +205,8 @@ def _failed(name: str, error: NetlabError) -> Traced:
     return Traced(name=name, target=None, error=error)
 
 
-def _losses(station: AnyStation) -> list[Missing]:
+def losses(station: AnyStation) -> list[Missing]:
+    """Return what this host did not hear."""
     lost = [
         Missing(
             "answers", Gap.LOST, station.dropped, "the sockets' buffers were full: this host was too busy"

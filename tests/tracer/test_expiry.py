@@ -21,6 +21,7 @@ from netlab.tracer.owners import Processes
 from netlab.tracer.records import end_unseen
 from netlab.tracer.session import Capture
 from netlab.tracer.snapshot import Snapshot
+from netlab.tracer.translated import Known
 
 SECOND = 10**9
 
@@ -82,6 +83,7 @@ def test_only_a_socket_that_a_complete_list_should_have_is_missed() -> None:
         over=np.empty(0, np.uint64),
         losses=[],
         processes=Processes.none(),
+        nat=Known.nothing(),
     )
 
     assert look.unlisted()["socket"].tolist() == [1]
