@@ -13,15 +13,18 @@ from typing import ClassVar
 
 from netlab.path import probes
 from netlab.path.probes import Flow, identification
-from netlab.path.state import ECHO_REPLY, RST, SYN_ACK, UDP_REPLY
+from netlab.path.state import CHALLENGE, ECHO_REPLY, RST, SYN_ACK, UDP_REPLY
 from netlab.wire import icmp, ip, tcp, udp
 
 _MSS = b"\x02\x04\x05\xb4"  # 1460; firewalls distrust a SYN without options
 _WINDOW = 64240
 
-# Only what acknowledges a SYN tells which one it answers; some firewalls reset without doing so. A bare ACK
-# is a challenge (RFC 9293 section 3.10.7.4): it acknowledges another SYN than the one it answers.
-_REPLIES = {tcp.Flags.SYN | tcp.Flags.ACK: SYN_ACK, tcp.Flags.RST | tcp.Flags.ACK: RST}
+# Only what acknowledges a SYN tells which one it answers; some firewalls reset without doing so.
+_REPLIES = {
+    tcp.Flags.SYN | tcp.Flags.ACK: SYN_ACK,
+    tcp.Flags.RST | tcp.Flags.ACK: RST,
+    tcp.Flags.ACK: CHALLENGE,
+}
 _CONTROL = tcp.Flags.SYN | tcp.Flags.ACK | tcp.Flags.RST
 
 
@@ -132,7 +135,9 @@ class SynFlow(PortFlow):
             return RST, ()
         reply = _REPLIES.get(header.flags & _CONTROL)
         marks = self._numbered((header.acknowledgment - 1) & 0xFFFFFFFF)
-        return (reply, marks) if reply and marks else None
+        if not reply or not marks:
+            return None
+        return (reply, () if reply == CHALLENGE else marks)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,10 @@ from netlab.wire import icmp
 
 UDP_REPLY, SYN_ACK, RST, ECHO_REPLY, SACK = "udp-reply", "syn-ack", "rst", "echo-reply", "sack"
 
+# Not an answer to a probe but a sign that one met a connection of the flow that was not reset yet (RFC 9293
+# section 3.10.7.4); it acknowledges another SYN than the one that caused it.
+CHALLENGE = "challenge-ack"
+
 # Answers that only the destination gives. RFC 792: protocol and port unreachable are "received from a host",
 # the other codes from a gateway. Comparing addresses instead fails under NAT, anycast and multi-homing.
 DESTINATION = frozenset(
@@ -100,7 +104,7 @@ class Run:
 
     def take(self, answer: Answer) -> Probe | None:
         """Keep *answer*; return the probe it answers, or None for a duplicate or a stranger."""
-        if answer.flow != self.flow:
+        if answer.flow != self.flow or answer.reply == CHALLENGE:
             return None
         if answer.mark is None:
             self.unplaced += 1

@@ -133,7 +133,7 @@ def _chosen(addresses: Sequence[Target] | NetlabError, netns: NetNs) -> _Choice:
 
 
 class _Trails:
-    """The trails of one station; those to one address share a outlet and never a mark."""
+    """The trails of one station; those to one address share an outlet and never a mark."""
 
     def __init__(self, request: Request, station: AnyStation, on_run: Callable[[], object]) -> None:
         self._request = request

@@ -13,8 +13,6 @@ from enum import StrEnum
 from types import TracebackType
 from typing import Self, TypeAlias
 
-from tqdm.auto import tqdm
-
 from netlab.errors import CaptureError
 from netlab.kernel import clock
 from netlab.tracer import snapshot, translations
@@ -194,6 +192,8 @@ class Life:
             )
         total = min(limit for limit in (self._options.duration_s, timeout_s) if limit is not None)
         deadline = time.monotonic() + (total if timeout_s is not None else total + _GRACE_S)
+        from tqdm.auto import tqdm  # it brings asyncio: what starts a capture need not wait for that
+
         with tqdm(
             total=round(total, 1), unit="s", desc="capturing", leave=False, disable=total < _BAR_FROM_S
         ) as bar:

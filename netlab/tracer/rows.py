@@ -64,6 +64,8 @@ def connections(
     missing
         What the frame lacks.
     """
+    if not len(table.attempts):
+        return CONNECTIONS.empty(missing)
     opened = table.attempts["opened_ns"]
     if (opened[1:] < opened[:-1]).any():
         table = table.where(np.argsort(opened, kind="stable"))
