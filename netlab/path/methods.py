@@ -7,7 +7,7 @@ from dataclasses import replace
 from enum import StrEnum
 from typing import TypeAlias
 
-from netlab.errors import CapabilityError
+from netlab.errors import BadInput, CapabilityError
 from netlab.kernel import capabilities
 from netlab.kernel.netns import NetNs, entered
 from netlab.path.alone import OneByOne, Send, Twice
@@ -21,12 +21,13 @@ from netlab.path.station import Station
 from netlab.path.target import FAMILIES, Target
 from netlab.path.unprivileged import PlainOutlet
 
-_ECN = 3
-
 AnyStation: TypeAlias = Station | PlainStation
 AnyOutlet: TypeAlias = Outlet | PlainOutlet
 AnyProber: TypeAlias = Prober | Twice | OneByOne
 Strategy: TypeAlias = Callable[[Plan, Send, Run, Iterator[int]], AnyProber]
+
+
+_ECN = 3  # the lower bits of the traffic class (RFC 3168)
 
 
 class Method(StrEnum):
@@ -54,12 +55,27 @@ def station(
     port: int,
     source_port: int | None,
     netns: NetNs,
-    patience_s: float,
-    tos: int,
+    patience_s: float = 1.0,
+    tos: int = 0,
 ) -> AnyStation:
-    """Return what sends the probes and hears the answers."""
+    """Return what sends the probes and hears the answers; the parameters are those of `Station`.
+
+    Raises
+    ------
+    BadInput
+        If unprivileged TCP shall have ECN, which the kernel keeps for itself there.
+    CapabilityError
+        Without CAP_NET_RAW, if *method* or *protocol* is one that takes it.
+    """
     if method is Method.UNPRIVILEGED:
-        return PlainStation(protocol, port=port, source_port=source_port, netns=netns, tos=tos)
+        if protocol is Protocol.SACK:
+            raise CapabilityError(
+                "traceroute cannot probe with tcp-sack without CAP_NET_RAW",
+                fix=f"Use protocol='tcp', or: {capabilities.grant(['CAP_NET_RAW'])}",
+            )
+        if protocol is Protocol.TCP and tos & _ECN:
+            raise BadInput("unprivileged tcp cannot set ecn", fix="Use protocol='udp', or leave ecn out")
+        return PlainStation(protocol, port=port, source_port=source_port, tos=tos, netns=netns)
     return Station(
         protocol,
         families,
@@ -70,23 +86,6 @@ def station(
         patience_s=patience_s,
         tos=tos,
     )
-
-
-def check(method: Method, protocol: Protocol, tos: int) -> None:
-    """Refuse what only raw sockets can do.
-
-    Raises
-    ------
-    CapabilityError
-        If *method* is another one.
-    """
-    if method is not Method.UNPRIVILEGED:
-        return
-    fix = 'Run with CAP_NET_RAW, or give protocol="udp"'
-    if protocol is Protocol.SACK:
-        raise CapabilityError("tcp-sack needs raw sockets", fix=fix)
-    if protocol is Protocol.TCP and tos & _ECN:
-        raise CapabilityError("without raw sockets the kernel sets the ECN bits of TCP itself", fix=fix)
 
 
 def outlet(station: AnyStation, target: Target, source: bytes) -> AnyOutlet:

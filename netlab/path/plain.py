@@ -27,9 +27,8 @@ _KINDS = {
     Protocol.ICMP: (socket.SOCK_DGRAM, {4: socket.IPPROTO_ICMP, 6: socket.IPPROTO_ICMPV6}),
     Protocol.TCP: (socket.SOCK_STREAM, {4: socket.IPPROTO_TCP, 6: socket.IPPROTO_TCP}),
 }
+_TOS = {4: (socket.IPPROTO_IP, socket.IP_TOS), 6: (socket.IPPROTO_IPV6, socket.IPV6_TCLASS)}
 _IPV6_FLOWINFO_SEND = 33  # linux/in6.h
-
-_TRAFFIC_CLASS = {4: (socket.IPPROTO_IP, socket.IP_TOS), 6: (socket.IPPROTO_IPV6, socket.IPV6_TCLASS)}
 
 
 class PlainStation(contextlib.AbstractContextManager["PlainStation"]):
@@ -47,15 +46,15 @@ class PlainStation(contextlib.AbstractContextManager["PlainStation"]):
     source_port
         The source port of flow 0, which flow n comes n after; None for ports that the kernel picks.
     tos
-        The probes' traffic class: DSCP and, but for TCP, ECN.
+        The probes' traffic class: DSCP and ECN.
     """
 
     def __init__(
-        self, protocol: Protocol, *, port: int, source_port: int | None, netns: NetNs, tos: int
+        self, protocol: Protocol, *, port: int, source_port: int | None, netns: NetNs, tos: int = 0
     ) -> None:
         self.protocol = protocol
+        self.tos = tos
         self.port = port
-        self._tos = tos
         self.salt = secrets.randbits(32)
         self.checksum = secrets.randbelow(MARKS)
         self._first = source_port
@@ -106,7 +105,7 @@ class PlainStation(contextlib.AbstractContextManager["PlainStation"]):
                     fix="Use protocol='udp', run as root, or allow pings: "
                     "sudo sysctl -w net.ipv4.ping_group_range='0 2147483647'",
                 ) from error
-        sock.setsockopt(*_TRAFFIC_CLASS[family], self._tos)
+        sock.setsockopt(*_TOS[family], self.tos)
         return sock
 
     def bind(self, sock: socket.socket, target: Target, source: bytes, flow: int) -> int:

@@ -208,10 +208,8 @@ def trace_many(
     progress
         Whether to show a progress bar over the targets and runs.
     protocol, port, family, first_ttl, max_ttl, queries, timeout_s, runs, source_port, dscp, ecn, method,
-    resolve, netns
+    resolve, netns, stop
         As in `netlab.traceroute`.
-    stop
-        An event that ends probing when another thread sets it, as Ctrl-C does.
 
     Returns
     -------
@@ -273,7 +271,7 @@ def request_of(
     timeout_s: float,
     runs: int,
     packets_per_s: int,
-    method: str,
+    method: str = Method.RAW.value,
     netns: namespaces.NetNs,
 ) -> Request:
     """Return what to send, with every option checked."""
@@ -297,7 +295,6 @@ def request_of(
         packets_per_s=checks.whole("packets_per_s", packets_per_s, 1, _MOST_PER_S),
         netns=netns,
     )
-    methods.check(request.method, kind, tos)
     if kind is Protocol.SACK:
         _bounded(request)
     return request

@@ -30,7 +30,6 @@ _Choice: TypeAlias = tuple[Target, bytes] | NetlabError
 class Request:
     """What to send, and how: not "auto" any more. `port` is 0 and `source_port` None for ICMP."""
 
-    method: Method
     protocol: Protocol
     port: int
     source_port: int | None
@@ -38,6 +37,7 @@ class Request:
     runs: int
     packets_per_s: int
     netns: NetNs
+    method: Method = Method.RAW
     tos: int = 0
 
 

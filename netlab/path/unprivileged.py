@@ -40,6 +40,7 @@ class PlainOutlet:
 
     def __init__(self, station: PlainStation, target: Target, source: bytes) -> None:
         self.target = target
+        self.tos = station.tos
         self._station = station
         self._source = source
         self._lines: dict[int, AnyLine] = {}

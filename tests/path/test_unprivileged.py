@@ -20,6 +20,7 @@ from netlab.kernel import capabilities
 from netlab.path.graph import path_graph
 from netlab.path.trace import trace_many, traceroute
 from netlab.schemas import HOPS
+from netlab.wire import ip
 
 Chain = Network = Any  # the fixtures' classes live in conftest.py
 
@@ -271,6 +272,30 @@ def test_the_same_ports_take_the_same_way_as_with_raw_sockets(
                 for method in ("raw", "unprivileged")
             ]
             assert ways[0] == ways[1]
+
+
+@both
+@kinds
+def test_packets_have_the_dscp_asked_for(balanced: lab.SimulatedInternet, family: int, protocol: str) -> None:
+    before = len(balanced.truth.journeys())
+    unprivileged(
+        balanced.address("web", family),  # type: ignore[arg-type]
+        balanced.client.netns,
+        protocol=protocol,
+        dscp=10,
+        queries=1,
+    )
+
+    headers = [ip.decode(journey.packet)[0] for journey in balanced.truth.journeys()[before:]]
+    sent = {h.tos if isinstance(h, ip.IPv4) else h.traffic_class for h in headers}
+    assert sent == {10 << 2}
+
+
+def test_what_only_raw_sockets_can_do_is_refused(chain: Chain) -> None:
+    with pytest.raises(CapabilityError, match="tcp-sack"):
+        unprivileged(chain.target(4), chain.client, protocol="tcp-sack")
+    with pytest.raises(BadInput, match="ecn"):
+        unprivileged(chain.target(4), chain.client, protocol="tcp", ecn=1)
 
 
 def test_echo_requests_without_a_group_that_may_ping_are_refused_with_what_to_do(chain: Chain) -> None:
