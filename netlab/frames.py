@@ -11,6 +11,7 @@ import importlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -97,12 +98,20 @@ class Schema:
 
     def empty(self, missing: Iterable[Missing] = ()) -> pd.DataFrame:
         """Return the frame with every column and no row."""
-        return self.frame({}, missing)
+        frame = _blank(self).copy()
+        frame.attrs = {"schema": self.name, "coverage": [asdict(item) for item in missing]}
+        return frame
 
     def describe(self) -> pd.DataFrame:
         """Return the schema itself as a frame: column, dtype, unit, meaning."""
         rows = [(c.name, c.kind.value, c.unit, c.meaning) for c in self.columns]
         return pd.DataFrame(rows, columns=["column", "dtype", "unit", "meaning"])
+
+
+@cache
+def _blank(schema: Schema) -> pd.DataFrame:
+    """Return *schema*'s empty frame: a look at what has not changed needs one each time."""
+    return schema.frame({})
 
 
 def _all_missing(kind: Kind, rows: int) -> pd.Series:

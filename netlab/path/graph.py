@@ -44,6 +44,7 @@ def path_graph(hops: pd.DataFrame) -> nx.DiGraph[str]:
         (median), `rtt_min_ms`, `rtt_p95_ms`, `rtt_max_ms`, `flows` (places in the graph's `flows`),
         `targets`, `first_seen` and `last_seen` (when the first and last answered probe was sent), `reached`,
         `name`, `silent`, `source`, `rewrites` (fields of probes that a NAT rewrites, as later quotes show)
+        `mpls` (the label stacks that its answers showed), `asn` and `as_name` (of `netlab.path.with_asn`),
         and, of `netlab.multipath`, `balances` ("flow", "packet", "unknown") and `confidence`: that no next
         hop is missing.
 
@@ -114,6 +115,9 @@ def _add_nodes(graph: nx.DiGraph[str], probes: pd.DataFrame, stops: pd.DataFrame
             confidence=None,
             balances=None,
             rewrites=None,
+            mpls=[],
+            asn=None,
+            as_name=None,
         )
 
 
@@ -184,7 +188,11 @@ def _records(figures: pd.DataFrame) -> Figures:
 
 def _add_marks(graph: nx.DiGraph[str], hops: pd.DataFrame) -> None:
     """Add what the hops tell of single addresses."""
-    for address, name in hops.dropna(subset=["name"])[["address", "name"]].drop_duplicates().to_numpy():
-        graph.nodes[address]["name"] = name
+    told = hops.reindex(columns=["address", "name", "mpls", "asn", "as_name"]).dropna(subset=["address"])
+    for mark in ("name", "asn", "as_name"):
+        for address, value in told[["address", mark]].dropna().drop_duplicates().to_numpy():
+            graph.nodes[address][mark] = value
+    for address, stacks in _distinct(told, ["address"], "mpls").items():
+        graph.nodes[address]["mpls"] = stacks
     for address in hops.loc[hops["reached"].fillna(value=False), "address"].unique():
         graph.nodes[address]["reached"] = True

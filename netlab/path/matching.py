@@ -4,24 +4,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from netlab.path.probes import Flow
-from netlab.path.rewriting import rewritten
 from netlab.wire import icmp
 
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """What an answer says and about which probe; `mark` is None where it does not say which of the flow.
-
-    `rewritten` is of the probe that it quotes: see `netlab.path.rewriting`.
-    """
+    """What an answer says and about which probe; `mark` is None where it does not say which of the flow."""
 
     reply: str
     flow: int
     mark: int | None
-    rewritten: str | None = field(default=None, compare=False)
 
 
 class Register:
@@ -65,7 +60,7 @@ class Register:
         mark = self._agreed(flow, flow.claims(quote))
         if mark is None:
             return None
-        return Match(says.value, flow.number, mark, rewritten(flow, mark, quote))
+        return Match(says.value, flow.number, mark)
 
     def answers(self, data: bytes) -> list[Match]:
         """Return which probes a transport packet from the target answers; more than one only by SACK.

@@ -17,6 +17,7 @@ from netlab.kernel import netns as namespaces
 from netlab.path import branches, filters, loop, pace, target as targeting, tracing
 from netlab.path.explorer import Explorer
 from netlab.path.mda import Limits, Search
+from netlab.path.methods import Method
 from netlab.path.origin import origins
 from netlab.path.outlet import Outlet
 from netlab.path.probes import Protocol, Vary
@@ -127,6 +128,7 @@ def multipath(
         timeout_s=timeout_s,
         runs=1,
         packets_per_s=packets_per_s,
+        method=Method.RAW,
         netns=netns,
     )
     limits = _limits(how, confidence, flows, first_ttl, max_ttl)

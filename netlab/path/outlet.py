@@ -27,6 +27,7 @@ class Outlet:
 
     def __init__(self, station: Station, target: Target, source: bytes) -> None:
         self.target = target
+        self.tos = station.tos
         self.register = Register()
         self.departures: dict[tuple[int, int], int] = {}
         self._station = station
@@ -54,8 +55,8 @@ class Outlet:
         self.register.add(flow)
         return flow
 
-    def send(self, flow: int, ttl: int, mark: int) -> int:
-        """Send a probe; return the wall-clock time just before it left.
+    def send(self, flow: int, ttl: int, mark: int, *, size_bytes: int = 0) -> int:
+        """Send a probe, of a given size if that matters; return the wall-clock time just before it left.
 
         Raises
         ------
@@ -63,7 +64,7 @@ class Outlet:
             If the kernel does not let it out, because the route is gone or a local firewall rule drops it, or
             if there is no port for the flow.
         """
-        packet = self.flow(flow).packet(ttl, mark)
+        packet = self.flow(flow).packet(ttl, mark, size_bytes=size_bytes)
         self.register.sent(flow, mark)
         self.departures.pop((flow, mark), None)
         try:
@@ -77,6 +78,7 @@ class Outlet:
             source=self._source,
             target=self.target.packed,
             salt=self._station.salt,
+            tos=self.tos,
             identifier=self._station.identifier,
             checksum=1 + (self._station.checksum + number) % MARKS,
         )
@@ -90,6 +92,7 @@ class Outlet:
                 source=self._source,
                 target=self.target.packed,
                 salt=self._station.salt,
+                tos=self.tos,
                 source_port=source_port,
                 port=port,
                 sequence=agreed.sequence,
@@ -102,6 +105,7 @@ class Outlet:
             source=self._source,
             target=self.target.packed,
             salt=self._station.salt,
+            tos=self.tos,
             source_port=source_port,
             port=port,
         )

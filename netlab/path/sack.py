@@ -62,7 +62,7 @@ class SackFlow(PortFlow):
         """Return the ports."""
         return transport[:4]
 
-    def _transport(self, mark: int) -> bytes:
+    def _transport(self, mark: int, padding_bytes: int) -> bytes:
         return tcp.TCP(
             source_port=self.source_port,
             destination_port=self.port,
@@ -71,7 +71,7 @@ class SackFlow(PortFlow):
             flags=tcp.Flags.ACK | tcp.Flags.PSH,
             window=_WINDOW,
             options=self.timestamps,
-        ).encode(self.source, self.target, b"\0")
+        ).encode(self.source, self.target, bytes(1 + padding_bytes))
 
     def claims(self, quote: icmp.Quote) -> tuple[int, ...]:
         """Return what the sequence number and the identification show."""

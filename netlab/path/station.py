@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from netlab.errors import CapabilityError, DecodeError
 from netlab.kernel.netns import NetNs, entered
-from netlab.path import filters, sack
+from netlab.path import filters, quotes, sack
 from netlab.path.departures import Sender
 from netlab.path.listening import Ear, Heard
 from netlab.path.matching import Match
 from netlab.path.ports import LAST_PORT, Ports, none_left
 from netlab.path.probes import MARKS, Protocol, Vary
+from netlab.path.quotes import Quoted
 from netlab.path.sack import Handshake
 from netlab.path.state import Answer
 from netlab.path.target import FAMILIES, Target
@@ -29,13 +30,18 @@ if TYPE_CHECKING:
     from netlab.path.outlet import Outlet
 
 _ERRORS = {4: socket.IPPROTO_ICMP, 6: socket.IPPROTO_ICMPV6}
+# From linux/in.h and linux/in6.h; Python's socket module lacks them. What the kernel remembers of path MTUs
+# does not hold back a probe of a size: that is what it is to find out.
+_MTU_DISCOVER = {4: (socket.IPPROTO_IP, 10), 6: (socket.IPPROTO_IPV6, 23)}
+_PROBE = 3
 _ANSWERS = {
     Protocol.UDP: socket.IPPROTO_UDP,
     Protocol.TCP: socket.IPPROTO_TCP,
     Protocol.SACK: socket.IPPROTO_TCP,
 }
 
-_Meant: TypeAlias = "list[tuple[Outlet, Match]]"  # the outlet that an answer is for, and what it says
+# The outlet that an answer is for, what it says, and what it shows of the probe.
+_Meant: TypeAlias = "list[tuple[Outlet, Match, Quoted | None]]"
 _Meaning: TypeAlias = Callable[[Heard], _Meant]
 
 
@@ -60,6 +66,8 @@ class Station(contextlib.AbstractContextManager["Station"]):
         Which port makes another flow. ICMP flows differ in their checksum.
     patience_s
         How long a target may take to accept a connection.
+    tos
+        The probes' traffic class: DSCP and ECN.
 
     Raises
     ------
@@ -77,9 +85,11 @@ class Station(contextlib.AbstractContextManager["Station"]):
         vary: Vary,
         netns: NetNs,
         patience_s: float = 1.0,
+        tos: int = 0,
     ) -> None:
         self._patience_s = patience_s
         self.protocol = protocol
+        self.tos = tos
         self.salt = secrets.randbits(32)
         self.identifier, self.checksum = secrets.randbits(16), 1 + secrets.randbelow(MARKS)
         self.unreadable = 0
@@ -95,7 +105,9 @@ class Station(contextlib.AbstractContextManager["Station"]):
             self._selector = resources.enter_context(selectors.DefaultSelector())
             self._held = resources.enter_context(contextlib.ExitStack())
             for family in families:
-                self._senders[family] = Sender(resources.enter_context(_raw(family, socket.IPPROTO_RAW)))
+                sending = resources.enter_context(_raw(family, socket.IPPROTO_RAW))
+                sending.setsockopt(*_MTU_DISCOVER[family], _PROBE)
+                self._senders[family] = Sender(sending)
                 errors = resources.enter_context(_raw(family, _ERRORS[family]))
                 if protocol is Protocol.ICMP:
                     self._listen(Ear(errors, filters.echoes(family, self.identifier)), self._error_of(family))
@@ -195,20 +207,20 @@ class Station(contextlib.AbstractContextManager["Station"]):
         except DecodeError:
             self.unreadable += 1
             return []
-        return [(outlet, self._answer(heard, outlet, match)) for outlet, match in found]
+        return [(outlet, self._answer(heard, outlet, match, quoted)) for outlet, match, quoted in found]
 
-    def _answer(self, heard: Heard, outlet: Outlet, match: Match) -> Answer:
+    def _answer(self, heard: Heard, outlet: Outlet, match: Match, quoted: Quoted | None) -> Answer:
         return Answer(
             flow=match.flow,
             mark=match.mark,
             address=heard.address,
             reply=match.reply,
-            rewritten=match.rewritten,
             ttl=heard.ttl,
             identification=heard.identification,
             left_ns=None if match.mark is None else outlet.departures.get((match.flow, match.mark)),
             stamp_ns=heard.stamp_ns,
             received_ns=heard.received_ns,
+            quoted=quoted,
         )
 
     def _error_of(self, family: int) -> _Meaning:
@@ -221,13 +233,18 @@ class Station(contextlib.AbstractContextManager["Station"]):
             quote = icmp.quote(message)
             outlet = self._outlets.get(socket.inet_ntop(FAMILIES[family], quote.header.destination))
             match = outlet.register.error(message.error, quote) if outlet else None
-            return [(outlet, match)] if outlet and match else []
+            if outlet is None or match is None:
+                return []
+            if match.mark is None:
+                return [(outlet, match, None)]
+            sent = outlet.register.flows[match.flow].packet(quote.header.ttl, match.mark)
+            return [(outlet, match, quotes.quoted(sent, quote, message))]
 
         return meaning
 
     def _transport(self, heard: Heard) -> _Meant:
         outlet = self._outlets.get(heard.address)
-        return [(outlet, match) for match in outlet.register.answers(heard.data)] if outlet else []
+        return [(outlet, match, None) for match in outlet.register.answers(heard.data)] if outlet else []
 
 
 def now_ns() -> int:

@@ -13,8 +13,9 @@ from netlab import checks
 from netlab.errors import BadInput
 from netlab.frames import Gap, Missing
 from netlab.kernel import netns as namespaces
-from netlab.path import names, pace, rows, sack, target as targeting, tracing
+from netlab.path import methods, names, pace, rows, sack, target as targeting, tracing
 from netlab.path.engine import Plan
+from netlab.path.methods import Method
 from netlab.path.probes import Protocol
 from netlab.path.rows import Traced
 from netlab.path.sack import NoSackError
@@ -44,7 +45,10 @@ def traceroute(
     timeout_s: float = 1.0,
     runs: int = 1,
     source_port: int | None = None,
+    dscp: int = 0,
+    ecn: int = 0,
     packets_per_s: int = pace.PER_SECOND,
+    method: str = "auto",
     resolve: bool = False,
     netns: namespaces.NetNs = None,
     progress: bool = False,
@@ -80,9 +84,14 @@ def traceroute(
         How often to repeat the whole trace, with the same flow.
     source_port
         The flow's source port; the same ports take the same way through a load balancer again.
+    dscp, ecn
+        The service class of the probes, 0 to 63 (46 is that of voice), and their ECN bits, 0 to 3.
+        `quoted_dscp` and `quoted_ecn` tell where they are rewritten.
     packets_per_s
         The most packets that are sent in any second, 1 to 100,000. Linux routers send 1000 ICMP errors in a
         second at most.
+    method
+        "raw" sockets, "unprivileged" ones, or "auto": raw where this process may open them (CAP_NET_RAW).
     resolve
         Whether to look up the names of the hops, after probing and for 2 seconds at most.
     netns
@@ -108,7 +117,8 @@ def traceroute(
     ProbeError
         If the target has no address or no route, the source port is taken, or the host refuses to send.
     CapabilityError
-        Without CAP_NET_RAW, or with `netns` without CAP_SYS_ADMIN.
+        With `method="raw"` without CAP_NET_RAW, or with `netns` without CAP_SYS_ADMIN. Unprivileged, "icmp"
+        takes a group in the sysctl net.ipv4.ping_group_range, and "tcp" Linux 6.2.
 
     Notes
     -----
@@ -116,6 +126,13 @@ def traceroute(
     Augustin et al., "Avoiding traceroute anomalies with Paris traceroute" (IMC 2006). Round-trip times run
     from the kernel's transmit timestamp to its receive timestamp (`clock` = kernel; see
     Documentation/networking/timestamping.rst) where it gives both.
+
+    Without CAP_NET_RAW the flow is as constant, and ICMP errors come from the error queues of ordinary
+    sockets (IP_RECVERR, ip(7)). Behind a NAT that leaves its own address in the packets that routers quote,
+    hops are then missing: the kernel finds no socket for their answers. UDP asks again, one probe at a time,
+    where a router quotes so little that its answer fits any of them. TCP is connect(2), one TTL after the
+    other: a connection that completes is reset, each probe waits for 0.9 s at most, and TTLs behind the last
+    one that answered get a single one.
 
     In asyncio, `await asyncio.to_thread(netlab.traceroute, ...)` keeps the loop free.
 
@@ -130,12 +147,14 @@ def traceroute(
         protocol=protocol,
         port=port,
         source_port=source_port,
+        tos=_tos(dscp, ecn),
         first_ttl=first_ttl,
         max_ttl=max_ttl,
         queries=queries,
         timeout_s=timeout_s,
         runs=runs,
         packets_per_s=packets_per_s,
+        method=method,
         netns=netns,
     )
     addresses = targeting.resolve(target, family)
@@ -165,7 +184,10 @@ def trace_many(
     timeout_s: float = 1.0,
     runs: int = 1,
     source_port: int | None = None,
+    dscp: int = 0,
+    ecn: int = 0,
     packets_per_s: int = _MANY_PER_S,
+    method: str = "auto",
     resolve: bool = False,
     netns: namespaces.NetNs = None,
     progress: bool = False,
@@ -185,8 +207,11 @@ def trace_many(
         The most packets that are sent to all of them in any second, 1 to 100,000.
     progress
         Whether to show a progress bar over the targets and runs.
-    protocol, port, family, first_ttl, max_ttl, queries, timeout_s, runs, source_port, resolve, netns, stop
+    protocol, port, family, first_ttl, max_ttl, queries, timeout_s, runs, source_port, dscp, ecn, method,
+    resolve, netns
         As in `netlab.traceroute`.
+    stop
+        An event that ends probing when another thread sets it, as Ctrl-C does.
 
     Returns
     -------
@@ -199,7 +224,7 @@ def trace_many(
     BadInput
         If an argument other than the name of a target cannot be right.
     CapabilityError
-        Without CAP_NET_RAW, or with `netns` without CAP_SYS_ADMIN.
+        As `netlab.traceroute`.
 
     Examples
     --------
@@ -212,12 +237,14 @@ def trace_many(
         protocol=protocol,
         port=port,
         source_port=source_port,
+        tos=_tos(dscp, ecn),
         first_ttl=first_ttl,
         max_ttl=max_ttl,
         queries=queries,
         timeout_s=timeout_s,
         runs=runs,
         packets_per_s=packets_per_s,
+        method=method,
         netns=netns,
     )
     if isinstance(targets, str) or not isinstance(targets, Iterable):
@@ -239,22 +266,27 @@ def request_of(
     protocol: str,
     port: int | None,
     source_port: int | None,
+    tos: int = 0,
     first_ttl: int,
     max_ttl: int,
     queries: int,
     timeout_s: float,
     runs: int,
     packets_per_s: int,
+    method: str,
     netns: namespaces.NetNs,
 ) -> Request:
     """Return what to send, with every option checked."""
     kind = Protocol(checks.choice("protocol", protocol, list(Protocol)))
-    port, source_port = _ports(kind, port, source_port)
+    port, source_port = ports(kind, port, source_port)
+    how = Method(checks.choice("method", method, list(Method)))
     namespaces.path(netns)
     request = Request(
+        method=methods.chosen(how, netns),
         protocol=kind,
         port=port,
         source_port=source_port,
+        tos=tos,
         plan=Plan(
             first_ttl=checks.whole("first_ttl", first_ttl, 1, checks.whole("max_ttl", max_ttl, 1, 255)),
             max_ttl=max_ttl,
@@ -265,6 +297,7 @@ def request_of(
         packets_per_s=checks.whole("packets_per_s", packets_per_s, 1, _MOST_PER_S),
         netns=netns,
     )
+    methods.check(request.method, kind, tos)
     if kind is Protocol.SACK:
         _bounded(request)
     return request
@@ -285,7 +318,12 @@ def _bounded(request: Request) -> None:
         )
 
 
-def _ports(kind: Protocol, port: int | None, source_port: int | None) -> tuple[int, int | None]:
+def _tos(dscp: int, ecn: int) -> int:
+    return checks.whole("dscp", dscp, 0, 63) << 2 | checks.whole("ecn", ecn, 0, 3)
+
+
+def ports(kind: Protocol, port: int | None, source_port: int | None) -> tuple[int, int | None]:
+    """Return the port and the source port that were asked for, checked, or the kind's usual ones."""
     if kind is Protocol.ICMP:
         for name, value in (("port", port), ("source_port", source_port)):
             if value is not None:
@@ -322,7 +360,9 @@ def frame_of(
         answers = (a for traced in traces for run in traced.runs for a in run.answers.values())
         found, unfinished = names.names_of(answer.address for answer in answers)
         missing = [*missing, *_unnamed(unfinished)]
-    return rows.frame_of(traces, request.protocol.value, names=found, missing=missing)
+    return rows.frame_of(
+        traces, request.protocol.value, method=request.method.value, names=found, missing=missing
+    )
 
 
 def _unnamed(unfinished: int) -> list[Missing]:

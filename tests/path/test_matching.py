@@ -162,7 +162,6 @@ def test_a_quote_whose_places_speak_for_two_probes_is_no_answer() -> None:
     [
         ("SA", 0xBEEF0000 + 77 + 1, "syn-ack"),
         ("RA", 0xBEEF0000 + 77 + 1, "rst"),
-        ("A", 0xBEEF0000 + 77 + 1, None),  # a challenge
         ("SA", 0xDEAD0000 + 77 + 1, None),  # another trace's
         ("S", 0, None),
     ],
@@ -173,6 +172,14 @@ def test_a_segment_of_the_target_is_taken_by_what_it_acknowledges(
     answer = bytes(inet.TCP(sport=443, dport=50_000, flags=flags, ack=acknowledged))
 
     assert answer_of(register(Protocol.TCP), answer) == (Match(reply, 0, 77) if reply else None)
+
+
+def test_a_challenge_is_no_answer_to_the_probe_that_it_acknowledges() -> None:
+    ours = bytes(inet.TCP(sport=443, dport=50_001, flags="A", ack=0xBEF00000 + 77 + 1))
+    strange = bytes(inet.TCP(sport=443, dport=50_001, flags="A", ack=0xDEAD0000 + 77 + 1))
+
+    assert answer_of(register(Protocol.TCP), ours) == Match("challenge-ack", 1, None)
+    assert answer_of(register(Protocol.TCP), strange) is None
 
 
 def test_a_reset_that_acknowledges_nothing_is_for_some_probe_of_the_flow() -> None:

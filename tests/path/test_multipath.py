@@ -265,7 +265,7 @@ def test_a_host_that_is_near_is_found_with_no_router_between() -> None:
 
 
 REWRITING = {
-    "nat_kept": {"home": "source, source-port, checksum"},
+    "nat_kept": {"home": "source, source port, checksum"},
     "nat_addresses": {"home": "checksum"},
     "nat": {},
     "chain": {},
