@@ -229,7 +229,9 @@ def lives(told: Entries) -> Entries:
     told, codes = keys.chosen(told, order), codes[order]
     before, after = told[:-1], told[1:]
     same_tuple = codes[1:] == codes[:-1]
-    made_anew = (after["kind"] == _NEW) & (before["kind"] == _NEW)  # what is found first may be told of later
+    # What a dump finds may be told of later; an entry made after it may have the id of the one before.
+    later = after["made_since_ns"] >= before["made_until_ns"]
+    made_anew = (after["kind"] == _NEW) & ((before["kind"] == _NEW) | later)
     goes_on = same_tuple & (before["id"] == after["id"]) & (before["kind"] != _DESTROY) & ~made_anew
     first = np.flatnonzero(np.concatenate([[True], ~goes_on]))
     last = np.append(first[1:], len(told)) - 1

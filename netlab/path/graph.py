@@ -8,6 +8,7 @@ import networkx as nx
 import pandas as pd
 
 from netlab.errors import BadInput
+from netlab.frames import attached
 from netlab.path import branches, rewriting, stops as tables
 
 _COLUMNS = ["target", "run", "flow", "ttl", "address", "rtt_ms", "reached", "name"]
@@ -83,8 +84,12 @@ def path_graph(hops: pd.DataFrame) -> nx.DiGraph[str]:
     _add_nodes(graph, probes, stops)
     _add_edges(graph, probes, stops)
     _add_marks(graph, hops)
-    if "multipath" in hops.attrs:
-        branches.annotate(graph, hops.attrs["multipath"])
+    told = []
+    for found in attached(hops, "multipath"):
+        branches.annotate(graph, found)
+        told.append(graph.graph["multipath"])
+    if len(told) > 1:
+        graph.graph["multipath"] = told
     for address, fields in rewriting.boxes(hops).items():
         graph.nodes[address]["rewrites"] = fields
     return graph
