@@ -21,6 +21,9 @@ NAMES = (
     "scale",
     "simulated",
     "verdicts",
+    "rtt",
+    "many",
+    "multipath",
 )
 
 

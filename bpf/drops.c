@@ -19,13 +19,6 @@
 #define NETLAB_FIRST_INODE 0xeffffff0
 #define NETLAB_INODES (1 << 24)
 
-/* The third word of ::ffff:0:0/96, in network order. */
-#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
-#define NETLAB_MAPPED 0xffff0000
-#else
-#define NETLAB_MAPPED 0x0000ffff
-#endif
-
 /* IPv6's own numbers are macros (include/uapi/linux/in6.h), which the header tree lacks. */
 #define NETLAB_HOPOPTS 0
 #define NETLAB_ROUTING 43
@@ -79,24 +72,6 @@ struct netlab_drop_ends {
 
 BPF_HASH(netlab_drops, struct netlab_drop_key, struct netlab_drop_count, NETLAB_DROPS_MAX);
 
-/* Nothing is lost silently; keep in step with tracer/layout.py. */
-enum netlab_drop_counter {
-	NETLAB_DROPS_FULL,	/* a packet's kind of drop did not fit into the map */
-	NETLAB_DROPS_UNREAD,	/* an IP packet of which something that is asked for could not be read */
-	NETLAB_DROPS_WHILE_PAUSED,
-	NETLAB_DROP_COUNTERS,
-};
-
-BPF_ARRAY(netlab_drop_counters, u64, NETLAB_DROP_COUNTERS);
-
-static __always_inline void netlab_drop_count_loss(u32 counter)
-{
-	u64 *slot = netlab_drop_counters.lookup(&counter);
-
-	if (slot)
-		__sync_fetch_and_add(slot, 1);
-}
-
 static __always_inline bool netlab_drop_has_ports(u8 protocol)
 {
 	return protocol == IPPROTO_TCP || protocol == IPPROTO_UDP;
@@ -133,7 +108,7 @@ static __always_inline bool netlab_drop_is_wanted(struct netlab_drop_key *key)
 	if (NETLAB_WANTED_NETNS(key->netns))
 		return true;
 	if (!key->netns)	/* taken out of a socket's queue: neither a device nor a route is left */
-		netlab_drop_count_loss(NETLAB_DROPS_UNREAD);
+		netlab_count(NETLAB_DROPS_UNREAD);
 	return false;
 }
 
@@ -144,7 +119,7 @@ static __always_inline void netlab_drop_add(struct netlab_drop_event *event)
 	if (!netlab_drop_is_wanted(&event->key))
 		return;
 	if (netlab_is_paused()) {
-		netlab_drop_count_loss(NETLAB_DROPS_WHILE_PAUSED);
+		netlab_count(NETLAB_DROPS_WHILE_PAUSED);
 		return;
 	}
 	event->count.packets = 1;
@@ -157,7 +132,7 @@ static __always_inline void netlab_drop_add(struct netlab_drop_event *event)
 		known = netlab_drops.lookup(&event->key);	/* another CPU was faster, or the map is full */
 	}
 	if (!known) {
-		netlab_drop_count_loss(NETLAB_DROPS_FULL);
+		netlab_count(NETLAB_DROPS_FULL);
 		return;
 	}
 	__sync_fetch_and_add(&known->packets, 1);
@@ -343,9 +318,8 @@ static __always_inline void netlab_drop_turn(struct netlab_drop_key *key)
 /* The tuple of a connected socket, as its own packets carry it. */
 static __always_inline bool netlab_drop_read_sock(struct netlab_drop_event *event, const struct sock *sk)
 {
-	struct ipv6_pinfo *pinet6 = NULL;
-	u16 family = 0, local = 0, remote = 0, protocol = 0;
-	u32 mapped[4] = {};
+	struct netlab_ends ends = {};
+	u16 family = 0, protocol = 0;
 	u8 state = 0;
 
 	NETLAB_READ(family, sk->__sk_common.skc_family);
@@ -355,28 +329,14 @@ static __always_inline bool netlab_drop_read_sock(struct netlab_drop_event *even
 	if (state == TCP_TIME_WAIT || state == TCP_NEW_SYN_RECV || state == TCP_LISTEN)
 		return false;	/* the first two are smaller structs */
 	NETLAB_READ(protocol, sk->sk_protocol);
-	if (!netlab_drop_has_ports(protocol))
-		return false;
-	NETLAB_READ(remote, sk->__sk_common.skc_dport);
-	NETLAB_READ(local, ((struct inet_sock *)sk)->inet_sport);
-	if (!remote)
+	if (!netlab_drop_has_ports(protocol) || !netlab_read_connected(&ends, sk))
 		return false;
 	event->key.protocol = protocol;
-	event->key.sport = netlab_ntohs(local);
-	event->key.dport = netlab_ntohs(remote);
-	if (family == NETLAB_AF_INET6)
-		NETLAB_READ(mapped, sk->__sk_common.skc_v6_daddr);
-	/* An IPv6 socket may talk IPv4: ::ffff:0:0/96, RFC 4291 section 2.5.5.2. */
-	if (family == NETLAB_AF_INET || (!mapped[0] && !mapped[1] && mapped[2] == NETLAB_MAPPED)) {
-		event->key.family = NETLAB_AF_INET;
-		bpf_probe_read_kernel(event->key.src, 4, &((struct inet_sock *)sk)->inet_saddr);
-		bpf_probe_read_kernel(event->key.dst, 4, &sk->__sk_common.skc_daddr);
-		return true;
-	}
-	event->key.family = NETLAB_AF_INET6;
-	NETLAB_READ(pinet6, ((struct inet_sock *)sk)->pinet6);
-	bpf_probe_read_kernel(event->key.src, 16, &pinet6->saddr);
-	bpf_probe_read_kernel(event->key.dst, 16, &sk->__sk_common.skc_v6_daddr);
+	event->key.family = ends.version == 4 ? NETLAB_AF_INET : NETLAB_AF_INET6;
+	event->key.sport = ends.local_port;
+	event->key.dport = ends.remote_port;
+	__builtin_memcpy(event->key.src, ends.local_address, 16);
+	__builtin_memcpy(event->key.dst, ends.remote_address, 16);
 	return true;
 }
 
@@ -439,7 +399,7 @@ int netlab_drop_packet(struct bpf_raw_tracepoint_args *ctx)
 		return 0;
 	parsed = netlab_drop_read_packet(&event, skb);
 	if (parsed == NETLAB_DROP_UNREADABLE)
-		netlab_drop_count_loss(NETLAB_DROPS_UNREAD);
+		netlab_count(NETLAB_DROPS_UNREAD);
 	if (parsed == NETLAB_DROP_UNREADABLE ||
 	    (parsed == NETLAB_DROP_OTHER && !netlab_drop_read_headless(&event, skb, sender)))
 		return 0;
@@ -474,7 +434,7 @@ int netlab_drop_reset_sent(struct bpf_raw_tracepoint_args *ctx)
 	if (parsed == NETLAB_DROP_READ)
 		netlab_drop_turn(&event.key);
 	else if (!sk || !netlab_drop_read_sock(&event, sk)) {
-		netlab_drop_count_loss(NETLAB_DROPS_UNREAD);
+		netlab_count(NETLAB_DROPS_UNREAD);
 		return 0;
 	}
 	event.key.kind = NETLAB_RESET_SENT;
@@ -499,7 +459,7 @@ int netlab_drop_reset_received(struct bpf_raw_tracepoint_args *ctx)
 	struct netlab_drop_event event = {};
 
 	if (!netlab_drop_read_sock(&event, sk)) {
-		netlab_drop_count_loss(NETLAB_DROPS_UNREAD);
+		netlab_count(NETLAB_DROPS_UNREAD);
 		return 0;
 	}
 	netlab_drop_turn(&event.key);

@@ -26,7 +26,17 @@
 #define netlab_ntohs(x) (x)
 #endif
 
+/* The third word of ::ffff:0:0/96, in network order. */
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+#define NETLAB_MAPPED 0xffff0000
+#else
+#define NETLAB_MAPPED 0x0000ffff
+#endif
+
 #define NETLAB_READ(into, from) bpf_probe_read_kernel(&(into), sizeof(into), &(from))
+
+/* Under its own name BCC looks for it among the kernel's 100,000 symbols, which takes longer than parsing all this. */
+static long (*netlab_probe_read_user)(void *into, u32 bytes, const void *from) = (void *)BPF_FUNC_probe_read_user;
 
 #define NETLAB_AF_INET 2
 #define NETLAB_AF_INET6 10
@@ -73,7 +83,6 @@ struct netlab_attempt {
 	u64 last_ns;		/* UDP: the last packet, give or take a jiffy */
 	u64 bytes_sent;
 	u64 bytes_received;
-	u64 cgroup;
 	u64 process_started_ns;	/* tells the owner from others with its pid: see netlab_meet_process() */
 	u32 pid;
 	u32 uid;
@@ -115,6 +124,9 @@ enum netlab_counter {
 	NETLAB_PACKET_LOST,	/* nor did it fit there */
 	NETLAB_TRANSLATION_UNKNOWN,	/* a UDP packet was tracked by a conntrack that came after the start */
 	NETLAB_PACKETS_WHILE_PAUSED,	/* a UDP packet of no flow that is followed, while the capture was paused */
+	NETLAB_DROPS_FULL,	/* a dropped packet's kind of drop did not fit into the map */
+	NETLAB_DROPS_UNREAD,	/* a dropped IP packet of which something that is asked for could not be read */
+	NETLAB_DROPS_WHILE_PAUSED,	/* a packet was dropped while the capture was paused */
 	NETLAB_COUNTERS,
 };
 
@@ -156,14 +168,45 @@ static __always_inline bool netlab_is_wanted(struct netlab_attempt *attempt)
 	return netlab_has_wanted_port(attempt) && netlab_has_wanted_ends(attempt);
 }
 
-/* The thread group's name, which is what ps shows; a thread may call itself something else. */
-static __always_inline void netlab_process_name(char *name)
-{
-	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
-	struct task_struct *leader = NULL;
+/* The two ends of a connection. */
+struct netlab_ends {
+	u8 local_address[16];	/* as in a packet: IPv4 uses the first four bytes */
+	u8 remote_address[16];
+	u16 local_port;
+	u16 remote_port;
+	u32 version;		/* of IP, 4 or 6 */
+};
 
-	NETLAB_READ(leader, task->group_leader);
-	bpf_probe_read_kernel_str(name, NETLAB_COMM, &leader->comm);
+/*
+ * The ends of a connected socket, as its packets carry them: a socket of IPv6 may talk IPv4 (::ffff:0:0/96, RFC 4291
+ * section 2.5.5.2). False when it is not connected.
+ */
+static __always_inline bool netlab_read_connected(struct netlab_ends *ends, const struct sock *sk)
+{
+	struct ipv6_pinfo *pinet6 = NULL;
+	u16 local = 0, remote = 0, family = 0;
+	u32 to[4] = {};
+
+	NETLAB_READ(remote, sk->__sk_common.skc_dport);
+	if (!remote)
+		return false;
+	NETLAB_READ(local, ((struct inet_sock *)sk)->inet_sport);
+	NETLAB_READ(family, sk->__sk_common.skc_family);
+	ends->local_port = netlab_ntohs(local);
+	ends->remote_port = netlab_ntohs(remote);
+	if (family == NETLAB_AF_INET6)
+		NETLAB_READ(to, sk->__sk_common.skc_v6_daddr);
+	if (family == NETLAB_AF_INET || (!to[0] && !to[1] && to[2] == NETLAB_MAPPED)) {
+		ends->version = 4;
+		bpf_probe_read_kernel(ends->local_address, 4, &((struct inet_sock *)sk)->inet_saddr);
+		bpf_probe_read_kernel(ends->remote_address, 4, &sk->__sk_common.skc_daddr);
+		return true;
+	}
+	ends->version = 6;
+	NETLAB_READ(pinet6, ((struct inet_sock *)sk)->pinet6);
+	bpf_probe_read_kernel(ends->local_address, 16, &pinet6->saddr);
+	__builtin_memcpy(ends->remote_address, to, 16);
+	return true;
 }
 
 /*
@@ -180,6 +223,8 @@ struct netlab_process {
 	char cmdline[NETLAB_CMDLINE];
 	/* Names from the innermost cgroup up, each with its NUL: in the default hierarchy, then in a version 1 one. */
 	char cgroups[NETLAB_CGROUPS + NETLAB_NAME];
+	u64 legacy;			/* while it is read: the deepest cgroup of version 1, and its level */
+	u32 legacy_level;
 	u32 cmdline_bytes;		/* 0: not known */
 	u32 nspid;			/* the pid in its own pid namespace */
 	u16 unified_bytes;		/* where the first path ends */
@@ -187,7 +232,7 @@ struct netlab_process {
 	u8 unified_cut;			/* there is more above it */
 	u8 legacy_cut;
 	u8 read;			/* all of this is */
-	u8 padding;
+	u8 padding[5];
 };
 
 BPF_TABLE("lru_hash", struct netlab_process_key, struct netlab_process, netlab_processes, NETLAB_PROCESSES_MAX);
@@ -207,55 +252,59 @@ static __always_inline void netlab_read_cmdline(struct netlab_process *process, 
 	NETLAB_READ(end, mm->arg_end);
 	bytes = end - start < NETLAB_CMDLINE ? end - start : NETLAB_CMDLINE - 1;
 	bytes &= NETLAB_CMDLINE - 1;
-	if (bytes && !bpf_probe_read_user(process->cmdline, bytes, (void *)start))
+	if (bytes && !netlab_probe_read_user(process->cmdline, bytes, (void *)start))
 		process->cmdline_bytes = bytes;
 }
 
 /*
- * Read the names from *cgroup* up to the root behind what is there. Verifiers before Linux 6.6 or so lose a bound that is
- * tested, and clang moves tests about: a mask on the very register that is used is a bound for all of them.
+ * Read the names from *cgroup* up to the root behind what is there. Where they end is read back from the map each time:
+ * what comes from there the verifier takes for any number, so that all ways through the loop look alike to it and are
+ * verified once. Verifiers before Linux 6.6 or so lose a bound that is tested, and clang moves tests about: a mask on the
+ * very register that is used is a bound for all of them.
  */
-static __always_inline u64 netlab_read_path(char *names, u64 at, struct cgroup *cgroup, u8 *cut)
+static __always_inline void netlab_read_path(struct netlab_process *process, struct cgroup *cgroup, u8 *cut)
 {
-	struct kernfs_node *node = NULL, *parent = NULL;
+	volatile u16 *end = &process->cgroup_bytes;
+	struct kernfs_node *node = NULL, *parent;
 	const char *name = NULL;
 	int level;
-	s64 bytes;
 
 	NETLAB_READ(node, cgroup->kn);
 	*cut = 1;
 #pragma clang loop unroll(disable)
 	for (level = 0; level < NETLAB_CGROUP_LEVELS; level++) {
-		if (!node)
-			return at;
+		u64 at = *end;
+		s64 bytes;
+
+		if (!node || at >= NETLAB_CGROUPS)
+			return;
 		parent = NULL;
 		NETLAB_READ(parent, NETLAB_PARENT(node));
 		if (!parent) {
 			*cut = 0;	/* the root has no name */
-			return at;
+			return;
 		}
 		NETLAB_READ(name, node->name);
-		if (at >= NETLAB_CGROUPS)
-			return at;
 		asm volatile("%0 &= %1" : "+r"(at) : "i"(NETLAB_CGROUPS - 1));
-		bytes = bpf_probe_read_kernel_str(names + at, NETLAB_NAME, name);
+		bytes = bpf_probe_read_kernel_str(process->cgroups + at, NETLAB_NAME, name);
 		if (bytes <= 0)
-			return at;
-		at += bytes;
+			return;
+		*end = at + bytes;
 		node = parent;
 	}
-	return at;
 }
 
 /*
  * Where a controller of version 1 says that the process is: in the hierarchy where it is deepest, as few use all of
  * them. NULL on hosts with version 2 alone.
  */
-static __always_inline struct cgroup *netlab_legacy_cgroup(struct css_set *sets, struct cgroup *unified)
+static __always_inline struct cgroup *netlab_legacy_cgroup(
+	struct netlab_process *process, struct css_set *sets, struct cgroup *unified)
 {
 	struct list_head *head = &sets->cgrp_links, *at = NULL;
-	struct cgroup *deepest = NULL;
-	int i, most = 0;
+	volatile u64 *deepest = &process->legacy;
+	volatile u32 *most = &process->legacy_level;
+	int i;
 
 	NETLAB_READ(at, head->next);
 #pragma clang loop unroll(disable)
@@ -263,33 +312,31 @@ static __always_inline struct cgroup *netlab_legacy_cgroup(struct css_set *sets,
 		struct cgrp_cset_link *link =
 			(void *)at - __builtin_offsetof(struct cgrp_cset_link, cgrp_link);
 		struct cgroup *cgroup = NULL;
-		int level = 0;
+		u32 level = 0;
 
 		NETLAB_READ(cgroup, link->cgrp);
 		NETLAB_READ(level, cgroup->level);
-		if (cgroup != unified && level > most) {
-			most = level;
-			deepest = cgroup;
+		if (cgroup != unified && level > *most) {
+			*most = level;
+			*deepest = (u64)cgroup;
 		}
 		NETLAB_READ(at, link->cgrp_link.next);
 	}
-	return deepest;
+	return (struct cgroup *)*deepest;
 }
 
 static __always_inline void netlab_read_cgroups(struct netlab_process *process, struct task_struct *leader)
 {
 	struct cgroup *unified = NULL, *legacy;
 	struct css_set *sets = NULL;
-	u64 end;
 
 	NETLAB_READ(sets, leader->cgroups);
 	NETLAB_READ(unified, sets->dfl_cgrp);
-	end = netlab_read_path(process->cgroups, 0, unified, &process->unified_cut);
-	process->unified_bytes = end;
-	legacy = netlab_legacy_cgroup(sets, unified);
+	netlab_read_path(process, unified, &process->unified_cut);
+	process->unified_bytes = process->cgroup_bytes;
+	legacy = netlab_legacy_cgroup(process, sets, unified);
 	if (legacy)
-		end = netlab_read_path(process->cgroups, end, legacy, &process->legacy_cut);
-	process->cgroup_bytes = end;
+		netlab_read_path(process, legacy, &process->legacy_cut);
 }
 
 static __always_inline void netlab_read_nspid(struct netlab_process *process, struct task_struct *leader)
@@ -303,16 +350,13 @@ static __always_inline void netlab_read_nspid(struct netlab_process *process, st
 }
 
 /* Return what tells the current process from others with its pid: when it was started, and another number after exec(). */
-static __always_inline u64 netlab_meet_process(u32 pid)
+static __always_inline u64 netlab_meet_process(u32 pid, struct task_struct *task, struct task_struct *leader)
 {
-	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
 	struct netlab_process_key key = { .pid = pid };
 	struct netlab_process *process, *blank;
-	struct task_struct *leader = NULL;
 	u64 executed = 0;
 	u32 zero = 0;
 
-	NETLAB_READ(leader, task->group_leader);
 	NETLAB_READ(key.started_ns, leader->start_boottime);
 	bpf_probe_read_kernel(&executed, sizeof(leader->self_exec_id), &leader->self_exec_id);
 	key.started_ns += executed;
@@ -332,9 +376,8 @@ static __always_inline u64 netlab_meet_process(u32 pid)
 }
 
 /* The effective one, which a new socket belongs to and ss(8) shows; the helper for it returns the real one. */
-static __always_inline u32 netlab_user(void)
+static __always_inline u32 netlab_user(struct task_struct *task)
 {
-	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
 	const struct cred *cred = NULL;
 	u32 uid = 0;
 
@@ -343,14 +386,19 @@ static __always_inline u32 netlab_user(void)
 	return uid;
 }
 
+/* Older kernels give cgroup_skb programs no helper for the pid. */
 static __always_inline void netlab_read_owner(struct netlab_attempt *attempt, u8 source)
 {
-	attempt->pid = bpf_get_current_pid_tgid() >> 32;
-	attempt->uid = netlab_user();
-	attempt->cgroup = bpf_get_current_cgroup_id();
-	attempt->process_started_ns = netlab_meet_process(attempt->pid);
+	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+	struct task_struct *leader = NULL;
+
+	NETLAB_READ(leader, task->group_leader);
+	NETLAB_READ(attempt->pid, task->tgid);
+	attempt->uid = netlab_user(task);
+	attempt->process_started_ns = netlab_meet_process(attempt->pid, task, leader);
 	attempt->pid_source = source;
-	netlab_process_name(attempt->process);
+	/* The thread group's name, which is what ps shows; a thread may call itself something else. */
+	bpf_probe_read_kernel_str(attempt->process, NETLAB_COMM, &leader->comm);
 }
 
 #endif

@@ -12,6 +12,10 @@
  */
 #include "netlab.h"
 
+/* What the settings above take offsets in, where these types are known. */
+struct nf_conn;
+struct bpf_cg_run_ctx;
+
 #define NETLAB_UDP_HEADER 8
 /* include/uapi/linux/netfilter/nf_conntrack_common.h: IPS_SRC_NAT, IPS_DST_NAT; ctinfo of the reply direction. */
 #define NETLAB_TRANSLATED (1 << 4 | 1 << 5)
@@ -32,12 +36,8 @@ struct netlab_tracked {
 };
 
 struct netlab_flow_key {
-	u8 local_address[16];	/* as in the packet: IPv4 uses the first four bytes */
-	u8 remote_address[16];
+	struct netlab_ends ends;
 	u64 cookie;
-	u16 local_port;
-	u16 remote_port;
-	u32 version;		/* of IP, 4 or 6 */
 };
 
 BPF_HASH(netlab_flows, struct netlab_flow_key, struct netlab_attempt, NETLAB_OPEN_MAX);
@@ -50,7 +50,6 @@ BPF_RINGBUF_OUTPUT(netlab_flow_reports, NETLAB_RING_PAGES);
 /* Who made a socket: of one that only receives nothing else tells, short of who holds its descriptor. */
 struct netlab_udp_socket {
 	char process[NETLAB_COMM];
-	u64 cgroup;
 	u64 process_started_ns;
 	u32 pid;
 	u32 uid;
@@ -70,10 +69,10 @@ BPF_PERCPU_ARRAY(netlab_arrived, struct netlab_packet, 1);
 
 static __always_inline void netlab_read_addresses(struct netlab_packet *packet, struct __sk_buff *skb, bool outgoing)
 {
-	u8 *from = outgoing ? packet->key.local_address : packet->key.remote_address;
-	u8 *to = outgoing ? packet->key.remote_address : packet->key.local_address;
+	u8 *from = outgoing ? packet->key.ends.local_address : packet->key.ends.remote_address;
+	u8 *to = outgoing ? packet->key.ends.remote_address : packet->key.ends.local_address;
 
-	if (packet->key.version == 4) {
+	if (packet->key.ends.version == 4) {
 		bpf_skb_load_bytes(skb, __builtin_offsetof(struct iphdr, saddr), from, 4);
 		bpf_skb_load_bytes(skb, __builtin_offsetof(struct iphdr, daddr), to, 4);
 	} else {
@@ -102,10 +101,10 @@ static __always_inline void netlab_undo_translation(struct netlab_packet *packet
 		return;
 	bpf_probe_read_kernel(&tuple, sizeof(tuple), entry + NETLAB_CONN_TUPLES +
 			      ((tracked & NETLAB_CTINFO) >= NETLAB_IS_REPLY) * sizeof(tuple));
-	__builtin_memcpy(packet->key.local_address, tuple.from, 16);
-	__builtin_memcpy(packet->key.remote_address, tuple.to, 16);
-	packet->key.local_port = netlab_ntohs(tuple.from_port);
-	packet->key.remote_port = netlab_ntohs(tuple.to_port);
+	__builtin_memcpy(packet->key.ends.local_address, tuple.from, 16);
+	__builtin_memcpy(packet->key.ends.remote_address, tuple.to, 16);
+	packet->key.ends.local_port = netlab_ntohs(tuple.from_port);
+	packet->key.ends.remote_port = netlab_ntohs(tuple.to_port);
 #else
 	netlab_count(NETLAB_TRANSLATION_UNKNOWN);
 #endif
@@ -125,7 +124,7 @@ static __always_inline bool netlab_read_packet(struct netlab_packet *packet, str
 		return false;	/* raw sockets, too, may say that they are for UDP */
 	NETLAB_READ(network, whole->network_header);
 	NETLAB_READ(transport, whole->transport_header);
-	packet->key.version = skb->protocol == netlab_ntohs(NETLAB_ETH_IP) ? 4 : 6;
+	packet->key.ends.version = skb->protocol == netlab_ntohs(NETLAB_ETH_IP) ? 4 : 6;
 	packet->key.cookie = bpf_get_socket_cookie(skb);
 	packet->bytes = skb->len - (u16)(transport - network) - NETLAB_UDP_HEADER;
 	packet->packets = 1;	/* gso_segs would not do: it is 0 where a virtual machine has sent */
@@ -133,8 +132,8 @@ static __always_inline bool netlab_read_packet(struct netlab_packet *packet, str
 		packet->packets = (packet->bytes + skb->gso_size - 1) / skb->gso_size;
 	netlab_read_addresses(packet, skb, outgoing);
 	bpf_skb_load_bytes(skb, (u16)(transport - network), ports, sizeof(ports));
-	packet->key.local_port = netlab_ntohs(outgoing ? ports[0] : ports[1]);
-	packet->key.remote_port = netlab_ntohs(outgoing ? ports[1] : ports[0]);
+	packet->key.ends.local_port = netlab_ntohs(outgoing ? ports[0] : ports[1]);
+	packet->key.ends.remote_port = netlab_ntohs(outgoing ? ports[1] : ports[0]);
 	if (outgoing)
 		netlab_undo_translation(packet, whole);
 	return true;
@@ -158,29 +157,9 @@ static __always_inline bool netlab_sent_by_process(struct sock *sk)
 	return file && !encapsulation;
 }
 
-/* As netlab_read_owner() does, without the helpers that older kernels do not give to cgroup_skb programs. */
-static __always_inline void netlab_read_sender(struct netlab_attempt *flow)
-{
-	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
-	struct css_set *sets = NULL;
-	struct cgroup *cgroup = NULL;
-	struct kernfs_node *node = NULL;
-
-	NETLAB_READ(flow->pid, task->tgid);
-	flow->uid = netlab_user();
-	NETLAB_READ(sets, task->cgroups);
-	NETLAB_READ(cgroup, sets->dfl_cgrp);
-	NETLAB_READ(node, cgroup->kn);
-	NETLAB_READ(flow->cgroup, node->id);
-	flow->process_started_ns = netlab_meet_process(flow->pid);
-	flow->pid_source = NETLAB_PID_SEND;
-	netlab_process_name(flow->process);
-}
-
 static __always_inline void netlab_read_creator(struct netlab_attempt *flow, struct netlab_udp_socket *socket)
 {
 	__builtin_memcpy(flow->process, socket->process, NETLAB_COMM);
-	flow->cgroup = socket->cgroup;
 	flow->process_started_ns = socket->process_started_ns;
 	flow->pid = socket->pid;
 	flow->uid = socket->uid;
@@ -199,8 +178,8 @@ static __always_inline void netlab_as_the_socket_sees(u8 *into, u8 *address, boo
 	__builtin_memcpy(into + 12, address, 4);
 }
 
-static __always_inline void netlab_read_flow(
-	struct netlab_attempt *flow, struct netlab_packet *packet, struct sock *sk, bool outgoing)
+/* All but who sends. */
+static __always_inline void netlab_read_flow(struct netlab_attempt *flow, struct netlab_packet *packet, struct sock *sk)
 {
 	struct netlab_udp_socket *socket = netlab_udp_sockets.lookup(&packet->key.cookie);
 	struct net *net = NULL;
@@ -209,20 +188,18 @@ static __always_inline void netlab_read_flow(
 	flow->socket = packet->key.cookie << 16 | bpf_get_smp_processor_id();
 	flow->cookie = packet->key.cookie;
 	flow->protocol = IPPROTO_UDP;
-	flow->local_port = packet->key.local_port;
-	flow->remote_port = packet->key.remote_port;
+	flow->local_port = packet->key.ends.local_port;
+	flow->remote_port = packet->key.ends.remote_port;
 	flow->opened_ns = bpf_ktime_get_ns();
 	NETLAB_READ(flow->family, sk->__sk_common.skc_family);
 	bpf_probe_read_kernel(&flow->last_state, 1, (void *)&sk->__sk_common.skc_state);
 	NETLAB_READ(net, sk->__sk_common.skc_net.net);
 	NETLAB_READ(flow->netns, net->ns.inum);
-	mapped = flow->family == NETLAB_AF_INET6 && packet->key.version == 4;
-	netlab_as_the_socket_sees(flow->local_address, packet->key.local_address, mapped);
-	netlab_as_the_socket_sees(flow->remote_address, packet->key.remote_address, mapped);
+	mapped = flow->family == NETLAB_AF_INET6 && packet->key.ends.version == 4;
+	netlab_as_the_socket_sees(flow->local_address, packet->key.ends.local_address, mapped);
+	netlab_as_the_socket_sees(flow->remote_address, packet->key.ends.remote_address, mapped);
 	if (socket)
 		netlab_read_creator(flow, socket);
-	if (outgoing && netlab_sent_by_process(sk))
-		netlab_read_sender(flow);
 }
 
 /*
@@ -251,22 +228,21 @@ static __always_inline void netlab_add(struct netlab_attempt *flow, struct netla
 		flow->established_ns = bpf_ktime_get_ns();
 }
 
-static __always_inline void netlab_begin_flow(struct netlab_packet *packet, struct sock *sk, bool outgoing)
+static __always_inline void netlab_begin_flow(struct netlab_attempt *flow, struct netlab_packet *packet, bool outgoing)
 {
-	struct netlab_attempt *known, flow = {};
 	struct netlab_udp_socket *socket;
+	struct netlab_attempt *known;
 	int failed;
 
-	netlab_read_flow(&flow, packet, sk, outgoing);
-	if (!netlab_is_wanted_flow(&flow))
+	if (!netlab_is_wanted_flow(flow))
 		return;
 	if (netlab_is_paused()) {
 		netlab_count(NETLAB_PACKETS_WHILE_PAUSED);
 		return;
 	}
-	flow.direction = outgoing ? NETLAB_OUTGOING : NETLAB_INCOMING;
-	netlab_add(&flow, packet, outgoing);
-	failed = netlab_flows.insert(&packet->key, &flow);
+	flow->direction = outgoing ? NETLAB_OUTGOING : NETLAB_INCOMING;
+	netlab_add(flow, packet, outgoing);
+	failed = netlab_flows.insert(&packet->key, flow);
 	known = failed == -NETLAB_EEXIST ? netlab_flows.lookup(&packet->key) : NULL;
 	if (known) {
 		netlab_add(known, packet, outgoing);	/* another CPU was faster */
@@ -278,7 +254,7 @@ static __always_inline void netlab_begin_flow(struct netlab_packet *packet, stru
 	if (!failed)
 		return;
 	netlab_count(NETLAB_FLOWS_FULL);
-	if (netlab_flow_reports.ringbuf_output(&flow, sizeof(flow), BPF_RB_NO_WAKEUP))
+	if (netlab_flow_reports.ringbuf_output(flow, sizeof(*flow), BPF_RB_NO_WAKEUP))
 		netlab_count(NETLAB_PACKET_LOST);
 }
 
@@ -296,28 +272,45 @@ static __always_inline bool netlab_is_denied(void)
 	return verdict != 0;
 }
 
+/* Most packets are, and of these no helper needs to be asked. */
+static __always_inline bool netlab_is_tcp(struct __sk_buff *skb)
+{
+	u8 *data = (u8 *)(u64)skb->data, *end = (u8 *)(u64)skb->data_end;
+
+	if (data + sizeof(struct iphdr) > end)
+		return false;
+	return (data[0] >> 4 == 4 ? data[__builtin_offsetof(struct iphdr, protocol)] :
+				    data[__builtin_offsetof(struct ipv6hdr, nexthdr)]) == IPPROTO_TCP;
+}
+
 static __always_inline int netlab_datagram(struct __sk_buff *skb, bool outgoing)
 {
 	struct netlab_packet *arrived, packet = {};
-	struct netlab_attempt *flow;
+	struct netlab_attempt *known, *flow, fresh;
 	u64 socket = (u64)skb->sk, number = 0;
 	u32 zero = 0;
 
-	if (!netlab_read_packet(&packet, skb, outgoing) || netlab_is_denied())
+	if (netlab_is_tcp(skb) || !netlab_read_packet(&packet, skb, outgoing) || netlab_is_denied())
 		return 1;
 	arrived = outgoing ? NULL : netlab_arrived.lookup(&zero);
 	if (arrived)	/* also one that nobody wants: it is not the one before it that is refused */
 		__builtin_memcpy(arrived, &packet, sizeof(packet));
-	if (!NETLAB_WANTED_PORT(packet.key.local_port) && !NETLAB_WANTED_PORT(packet.key.remote_port))
+	if (!NETLAB_WANTED_PORT(packet.key.ends.local_port) && !NETLAB_WANTED_PORT(packet.key.ends.remote_port))
 		return 1;
 	bpf_probe_read_kernel(&number, sizeof(number), &socket);	/* the verifier guards skb->sk, not a number */
-	flow = netlab_flows.lookup(&packet.key);
-	if (!flow)
-		netlab_begin_flow(&packet, (struct sock *)number, outgoing);
+	known = netlab_flows.lookup(&packet.key);
+	flow = known;
+	if (!known) {
+		flow = &fresh;
+		__builtin_memset(&fresh, 0, sizeof(fresh));
+		netlab_read_flow(&fresh, &packet, (struct sock *)number);
+	}
+	if (outgoing && flow->pid_source != NETLAB_PID_SEND && netlab_sent_by_process((struct sock *)number))
+		netlab_read_owner(flow, NETLAB_PID_SEND);
+	if (known)
+		netlab_add(known, &packet, outgoing);
 	else
-		netlab_add(flow, &packet, outgoing);
-	if (outgoing && flow && flow->pid_source != NETLAB_PID_SEND && netlab_sent_by_process((struct sock *)number))
-		netlab_read_sender(flow);
+		netlab_begin_flow(&fresh, &packet, outgoing);
 	return 1;
 }
 
@@ -353,38 +346,6 @@ int netlab_datagram_refused(struct bpf_raw_tracepoint_args *ctx)
 	return 0;
 }
 
-/* The flow of a connected socket, in the addresses that the socket uses. */
-static __always_inline bool netlab_read_connected(struct netlab_flow_key *key, struct sock *sk)
-{
-	struct ipv6_pinfo *pinet6 = NULL;
-	u16 local = 0, remote = 0, family = 0;
-	u32 *to = (u32 *)key->remote_address;
-
-	NETLAB_READ(local, ((struct inet_sock *)sk)->inet_sport);
-	NETLAB_READ(remote, sk->__sk_common.skc_dport);
-	if (!remote)
-		return false;
-	NETLAB_READ(key->cookie, sk->__sk_common.skc_cookie);
-	NETLAB_READ(family, sk->__sk_common.skc_family);
-	key->local_port = netlab_ntohs(local);
-	key->remote_port = netlab_ntohs(remote);
-	key->version = 4;
-	if (family == NETLAB_AF_INET6) {
-		bpf_probe_read_kernel(to, 16, &sk->__sk_common.skc_v6_daddr);
-		NETLAB_READ(pinet6, ((struct inet_sock *)sk)->pinet6);
-		bpf_probe_read_kernel(key->local_address, 16, &pinet6->saddr);
-		if (to[0] || to[1] || to[2] != __builtin_bswap32(0xffff))
-			key->version = 6;
-	}
-	if (key->version == 4) {
-		__builtin_memset(key->local_address, 0, 16);
-		__builtin_memset(key->remote_address, 0, 16);
-		bpf_probe_read_kernel(key->local_address, 4, &((struct inet_sock *)sk)->inet_saddr);
-		bpf_probe_read_kernel(key->remote_address, 4, &sk->__sk_common.skc_daddr);
-	}
-	return true;
-}
-
 /* Raw tracepoint inet_sk_error_report(sk): an ICMP error has come back, and the next call on the socket returns it. */
 int netlab_socket_error(struct bpf_raw_tracepoint_args *ctx)
 {
@@ -396,8 +357,9 @@ int netlab_socket_error(struct bpf_raw_tracepoint_args *ctx)
 
 	NETLAB_READ(protocol, sk->sk_protocol);
 	NETLAB_READ(error, sk->sk_err);
-	if (protocol != IPPROTO_UDP || !error || !netlab_read_connected(&key, sk))
+	if (protocol != IPPROTO_UDP || !error || !netlab_read_connected(&key.ends, sk))
 		return 0;	/* a packet's timestamp is reported as an error, too, with none */
+	NETLAB_READ(key.cookie, sk->__sk_common.skc_cookie);
 	flow = netlab_flows.lookup(&key);
 	if (flow)
 		flow->error = error;
@@ -416,7 +378,6 @@ int netlab_udp_created(struct bpf_sock *ctx)
 	cookie = bpf_get_socket_cookie(ctx);
 	netlab_read_owner(&owner, NETLAB_PID_CREATE);
 	__builtin_memcpy(made.process, owner.process, NETLAB_COMM);
-	made.cgroup = owner.cgroup;
 	made.process_started_ns = owner.process_started_ns;
 	made.pid = owner.pid;
 	made.uid = owner.uid;
@@ -443,8 +404,8 @@ int netlab_udp_released(struct bpf_sock *ctx)
 	socket = netlab_udp_sockets.lookup(&cookie);
 	if (socket && !socket->flows)
 		goto gone;
-	report.cookie = cookie;
-	if (socket && socket->flows == 1 && netlab_read_connected(&key, (struct sock *)number)) {
+	report.cookie = key.cookie = cookie;
+	if (socket && socket->flows == 1 && netlab_read_connected(&key.ends, (struct sock *)number)) {
 		flow = netlab_flows.lookup(&key);
 		if (flow && flow->packets_received > flow->packets_sent)
 			flow = NULL;

@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from netlab import lab as lab, path as path, schemas as schemas
+    from netlab import lab as lab, panels as panels, path as path, schemas as schemas
     from netlab.bundle import load as load, save as save
     from netlab.checkup import doctor as doctor
     from netlab.errors import (
@@ -32,27 +32,35 @@ if TYPE_CHECKING:
     from netlab.kernel.routes import routes as routes
     from netlab.kernel.translation import translate as translate
     from netlab.path.graph import path_graph as path_graph
+    from netlab.path.multipath import multipath as multipath
     from netlab.path.trace import traceroute as traceroute
     from netlab.tracer.capture import capture as capture
+    from netlab.tracer.explain import explain as explain
     from netlab.tracer.gateways import route_cache as route_cache, with_gateway as with_gateway
+    from netlab.tracer.graph import connection_graph as connection_graph
     from netlab.tracer.nat import with_nat as with_nat
     from netlab.tracer.sockets import connections as connections
+    from netlab.views.connections import plot_connections as plot_connections
     from netlab.views.hops import plot_hops as plot_hops
     from netlab.views.path import plot_path as plot_path
     from netlab.views.timeline import plot_timeline as plot_timeline
 
 _HOME = {
     "capture": "netlab.tracer.capture",
+    "connection_graph": "netlab.tracer.graph",
     "connections": "netlab.tracer.sockets",
     "conntrack": "netlab.kernel.conntrack",
     "concat": "netlab.frames",
     "conntrack_events": "netlab.kernel.ctevents",
     "coverage": "netlab.frames",
     "doctor": "netlab.checkup",
+    "explain": "netlab.tracer.explain",
     "gateway": "netlab.kernel.gateway",
     "load": "netlab.bundle",
+    "multipath": "netlab.path.multipath",
     "nat": "netlab.kernel.nat",
     "path_graph": "netlab.path.graph",
+    "plot_connections": "netlab.views.connections",
     "plot_hops": "netlab.views.hops",
     "plot_path": "netlab.views.path",
     "plot_timeline": "netlab.views.timeline",
@@ -79,7 +87,7 @@ _HOME = {
         "netlab.errors",
     ),
 }
-_PARTS = {"lab", "path", "schemas"}
+_PARTS = {"lab", "panels", "path", "schemas"}
 
 __version__ = "0.1.0"
 __all__ = sorted([*_HOME, *_PARTS])  # noqa: PLE0605 - the table above is the one list of names

@@ -7,9 +7,11 @@ dtype and unit; `attrs["coverage"]` lists what the frame does not contain and wh
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -96,12 +98,20 @@ class Schema:
 
     def empty(self, missing: Iterable[Missing] = ()) -> pd.DataFrame:
         """Return the frame with every column and no row."""
-        return self.frame({}, missing)
+        frame = _blank(self).copy()
+        frame.attrs = {"schema": self.name, "coverage": [asdict(item) for item in missing]}
+        return frame
 
     def describe(self) -> pd.DataFrame:
         """Return the schema itself as a frame: column, dtype, unit, meaning."""
         rows = [(c.name, c.kind.value, c.unit, c.meaning) for c in self.columns]
         return pd.DataFrame(rows, columns=["column", "dtype", "unit", "meaning"])
+
+
+@cache
+def _blank(schema: Schema) -> pd.DataFrame:
+    """Return *schema*'s empty frame: a look at what has not changed needs one each time."""
+    return schema.frame({})
 
 
 def _all_missing(kind: Kind, rows: int) -> pd.Series:
@@ -222,3 +232,11 @@ def categories(codes: npt.NDArray[np.integer[Any]], names: Sequence[str | None])
     known = [name for name in names if name is not None]
     places = np.array([-1 if name is None else known.index(name) for name in names], np.int16)
     return pd.Categorical.from_codes(places[codes], pd.Index(known))
+
+
+@pd.api.extensions.register_dataframe_accessor("netlab")
+class _Door:
+    """`frame.netlab`: its home is far above this room, and is imported when it is first asked for."""
+
+    def __new__(cls, frame: pd.DataFrame) -> Any:
+        return importlib.import_module("netlab.accessor").Accessor(frame)

@@ -79,10 +79,19 @@ CONNECTIONS = Schema(
         Column("rwnd_limited_ms", _REAL, "time the peer's receive window held the sender up", "ms"),
         Column("error", _CATEGORY, "errno name of the failure, such as ECONNREFUSED"),
         Column("reason", _TEXT, "the failure in words"),
-        Column("nat_local_address", _TEXT, "this end's address after translation"),
-        Column("nat_local_port", _INTEGER, "this end's port after translation"),
-        Column("nat_remote_address", _TEXT, "the peer's address after translation"),
-        Column("nat_remote_port", _INTEGER, "the peer's port after translation"),
+        Column(
+            "nat_local_address",
+            _TEXT,
+            "this end's address as the peer's side sees it: beyond what conntrack translates in the own "
+            "namespace, then on the host; all nat_* are missing where neither translates",
+        ),
+        Column("nat_local_port", _INTEGER, "this end's port there"),
+        Column(
+            "nat_remote_address",
+            _TEXT,
+            "the peer's address there: where the packets go or come from in truth",
+        ),
+        Column("nat_remote_port", _INTEGER, "the peer's port there"),
         Column("via_gateway", _TEXT, "next hop's address; missing where the peer is on the link"),
         Column("via_mac", _TEXT, "next hop's link-layer address"),
         Column("via_interface", _TEXT, "interface the packets leave by"),
@@ -244,9 +253,65 @@ GATEWAY = Schema(
     ),
 )
 
+EXPLANATION = Schema(
+    "explanation",
+    (
+        Column("step", _INTEGER, "place on the way that this end's packets take, from 0"),
+        Column(
+            "station",
+            _CATEGORY,
+            "socket, translation, route, bridge (from port to port), peer (the other socket), hop (of a "
+            "trace); unknown where the way cannot be followed",
+        ),
+        Column("netns", _INTEGER, "inode of the network namespace"),
+        Column("namespace", _TEXT, "its name under /run/netns"),
+        Column("protocol", _CATEGORY, "tcp or udp"),
+        Column("src", _TEXT, "source of the packet that comes to this station"),
+        Column("sport", _INTEGER, "its source port"),
+        Column("dst", _TEXT, "its destination"),
+        Column("dport", _INTEGER, "its destination port"),
+        Column("new_src", _TEXT, "translation: the source that it leaves with"),
+        Column("new_sport", _INTEGER, "translation: the source port that it leaves with"),
+        Column("new_dst", _TEXT, "translation: the destination that it leaves with"),
+        Column("new_dport", _INTEGER, "translation: the destination port that it leaves with"),
+        Column("nat", _CATEGORY, "what the flow's entry does: snat, dnat or both"),
+        Column(
+            "flow_direction", _CATEGORY, "original, or reply: this end's packets answer, and are turned back"
+        ),
+        Column("type", _CATEGORY, "as via_type of connections"),
+        Column("gateway", _TEXT, "next hop's address; missing where the destination is on the link"),
+        Column("mac", _TEXT, "next hop's link-layer address, as far as it is known"),
+        Column("interface", _TEXT, "interface the packet leaves by; of a bridge, its port"),
+        Column("interface_kind", _TEXT, "what that is: veth, bridge, vlan …; missing of plain devices"),
+        Column("subnet", _TEXT, "network of the source address, or else of the next hop, on the interface"),
+        Column("to_interface", _TEXT, "the other end of that interface"),
+        Column("to_netns", _INTEGER, "inode of the network namespace that it is in"),
+        Column("state", _CATEGORY, "state of the socket, as in connections"),
+        Column("pid", _INTEGER, "the socket's owner"),
+        Column("process", _TEXT, "the owner's command name"),
+        Column("ttl", _INTEGER, "hop: the TTL it answered at"),
+        Column("address", _TEXT, "hop: who answered; missing when nobody did"),
+        Column("rtt_ms", _REAL, "hop: median round-trip time", "ms"),
+        Column("error", _CATEGORY, "errno name of the connection's failure, or of the kernel's refusal"),
+        Column("reason", _TEXT, "that in words"),
+        Column(
+            "source",
+            _CATEGORY,
+            "who says so: connection (its row), conntrack, routing, bridge, sockets, traceroute",
+        ),
+        Column("detail", _TEXT, "what cannot be told here and why, or what else is to know"),
+    ),
+)
+
 HOPS = Schema(
     "hops",
     (
+        Column("trace", _TEXT, "id of the call that made the row: tells repetitions by the same flow apart"),
+        Column("host", _TEXT, "name of the host that probed"),
+        Column("netns", _INTEGER, "inode of the network namespace it probed from"),
+        Column("source_address", _TEXT, "source address of the probe"),
+        Column("gateway", _TEXT, "next hop the probes left for; missing where the target is on the link"),
+        Column("interface", _TEXT, "interface they left by"),
         Column("target", _TEXT, "what was asked for"),
         Column("target_address", _TEXT, "the address that was probed"),
         Column("run", _INTEGER, "repetition of the whole trace, from 0"),
@@ -259,14 +324,69 @@ HOPS = Schema(
         Column("reply", _CATEGORY, "time-exceeded, port-unreachable, syn-ack, rst …; missing = no answer"),
         Column("reached", _FLAG, "the answer came from the destination itself, judged by its type"),
         Column("sent_at", _TIME, "when the probe was sent"),
-        Column("protocol", _CATEGORY, "udp, tcp or icmp"),
+        Column("protocol", _CATEGORY, "udp, tcp, tcp-sack or icmp"),
         Column("family", _INTEGER, "4 or 6"),
         Column("source_port", _INTEGER, "source port of the probe; icmp has none"),
         Column("port", _INTEGER, "destination port of the probe; icmp has none"),
         Column("method", _CATEGORY, "how it was probed: raw"),
+        Column("error", _TEXT, "why this target could not be probed; such a row has no probe"),
         Column("reply_ttl", _INTEGER, "TTL of the answer when it arrived"),
+        Column(
+            "return_hops", _INTEGER, "how many hops away the answer started, if with a TTL of 64, 128 or 255"
+        ),
+        Column("dscp", _INTEGER, "service class that the probe left with"),
+        Column("ecn", _INTEGER, "ECN bits that the probe left with"),
+        Column("quoted_ttl", _INTEGER, "TTL of the probe where it ended; this and the next four as quoted"),
+        Column("quoted_dscp", _INTEGER, "its service class there"),
+        Column("quoted_ecn", _INTEGER, "its ECN bits there"),
+        Column(
+            "rewritten",
+            _TEXT,
+            "what of it had changed: source, source port, identifier, checksum, id, flow label; or nothing",
+        ),
+        Column("mpls", _TEXT, "labels it arrived under, outermost first, as L=label,E=class,S=last,T=TTL/…"),
         Column("reply_id", _INTEGER, "IPv4 identification of the answer; some routers count with it"),
-        Column("clock", _CATEGORY, "which clock timed the answer: kernel or user"),
+        Column(
+            "clock",
+            _CATEGORY,
+            "kernel: transmit and receive timestamps; kernel-receive: the latter; user: the process's own",
+        ),
+        Column(
+            "asn", _INTEGER, "number of the AS that announces the address, when looked up in a local file"
+        ),
+        Column("as_name", _TEXT, "that AS's name"),
+    ),
+)
+
+PATH_MTU = Schema(
+    "path_mtu",
+    (
+        Column("trace", _TEXT, "id of the call that made the row"),
+        Column("host", _TEXT, "name of the host that probed"),
+        Column("netns", _INTEGER, "inode of the network namespace it probed from"),
+        Column("source_address", _TEXT, "source address of the probes"),
+        Column("target", _TEXT, "what was asked for"),
+        Column("target_address", _TEXT, "the address that was probed"),
+        Column("family", _INTEGER, "4 or 6"),
+        Column("protocol", _CATEGORY, "udp or icmp"),
+        Column("mtu_bytes", _INTEGER, "largest packet, with its IP header, that passes", "bytes"),
+        Column("ttl", _INTEGER, "hop before the limit, 0 for this host; missing where that cannot be told"),
+        Column("address", _TEXT, "that hop's address, or who told the limit"),
+        Column("told", _CATEGORY, "fragmentation-needed, packet-too-big; silent (a hole); interface (own)"),
+        Column("at", _TIME, "when the way was tried"),
+    ),
+)
+
+PATH_METRICS = Schema(
+    "path_metrics",
+    (
+        Column("metric", _CATEGORY, "name of the gauge: datadog.network_path.path.hops …"),
+        Column("value", _REAL, "its value"),
+        Column("unit", _CATEGORY, "seconds, hops or paths"),
+        Column("tags", _TEXT, "its tags, separated by commas"),
+        Column("trace", _TEXT, "trace as in hops"),
+        Column("target", _TEXT, "what was asked for"),
+        Column("at", _TIME, "when the first probe was sent"),
     ),
 )
 
@@ -489,7 +609,10 @@ ALL = {
         CONNTRACK_EVENTS,
         ROUTES,
         GATEWAY,
+        EXPLANATION,
         HOPS,
+        PATH_MTU,
+        PATH_METRICS,
         HOP_STATS,
         PATH_RUNS,
         PATH_CHANGES,

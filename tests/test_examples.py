@@ -21,6 +21,9 @@ EXAMPLES = [
     netlab.lab.simulated,
     netlab.lab.load_shape,
     netlab.lab.clean,
+    netlab.panels.LiveConnections,
+    netlab.panels.LiveConntrack,
+    *(getattr(netlab.path, name) for name in netlab.path.__all__),
 ]
 
 

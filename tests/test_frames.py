@@ -86,6 +86,16 @@ def test_an_unknown_column_is_refused_with_the_nearest_name() -> None:
         EACH.frame({"intger": np.ones(1)})
 
 
+def test_an_empty_frame_is_its_own_and_no_other_one_changes_with_it() -> None:
+    changed = EACH.empty([LOST])
+    changed["other"] = 1
+    changed.attrs["coverage"].append({})
+
+    assert list(EACH.empty().columns) == EACH.names
+    assert EACH.empty().attrs == {"schema": EACH.name, "coverage": []}
+    assert EACH.empty().dtypes.equals(EACH.frame({}).dtypes)
+
+
 def test_an_empty_frame_keeps_its_coverage() -> None:
     frame = EACH.empty([LOST])
 

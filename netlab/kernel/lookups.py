@@ -14,7 +14,7 @@ import socket
 import struct
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,6 +30,7 @@ _HEADER_SIZE, _BODY = 16, struct.Struct("=8BI")  # struct nlmsghdr; struct rtmsg
 _DESTINATION, _INTERFACE, _PRIORITY, _PREFERRED, _METRICS, _MULTIPATH, _TABLE = 1, 4, 6, 7, 8, 9, 15
 _ANSWER = struct.Struct("=IHHIIi")  # a header, and the errno that an error message carries
 _LARGEST = 1 << 16
+_NO_USER = 2**32 - 1  # INVALID_UID: no user here has sent a packet that came from elsewhere
 _BATCH = 64  # requests in flight: the answers of one batch fit into any receive buffer
 _DOING = "look up routes"
 
@@ -42,6 +43,11 @@ _REASONS = {
     "prohibit": "a prohibit route or rule",
     "none": "no route matches, or an unreachable rule",
 }
+_NOT_TAKEN = {
+    errno.EINVAL: "thrown away: by a blackhole route, as martian, or by the reverse path filter (rp_filter)",
+    errno.EHOSTUNREACH: "no route, or not forwarded: net.ipv4.ip_forward is 0 here",
+    errno.EXDEV: "thrown away: by the reverse path filter (rp_filter)",  # before Linux 6.15
+}  # ip_route_input_slow(), net/ipv4/route.c
 FOREIGN = "the source is no address of this network namespace"
 
 
@@ -57,6 +63,7 @@ class Question(NamedTuple):
     protocol: int = 0  # TCP or UDP; without it the ports do not count
     source_port: int = 0
     port: int = 0
+    arrived: int = 0  # the interface that it came by, of a packet that is not this namespace's own
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +106,10 @@ def answer(question: Question, told: bytes | int, matched: bytes | int) -> Answe
 
 def _answer(question: Question, told: bytes | int, matched: bytes | int) -> Answer:
     if isinstance(told, int):
-        return _refused(told, _KINDS.get(told), matched)
+        answer = _refused(told, _KINDS.get(told), matched)
+        if question.arrived and question.family == 4 and told in _NOT_TAKEN:
+            return replace(answer, type=None, reason=_NOT_TAKEN[told])
+        return answer
     *_, table, _, _, number, _ = _BODY.unpack_from(told, _HEADER_SIZE)
     inside = attributes(told[_HEADER_SIZE + _BODY.size :])
     kind = routemessages.TYPES.get(number)
@@ -148,7 +158,8 @@ def _foreign(kernel: socket.socket, questions: Sequence[Question], found: list[b
     doubtful = {
         question.source
         for question, told in zip(questions, found, strict=True)
-        if told in {errno.EINVAL, errno.ENETUNREACH} and question.family == 4 and question.source
+        if told in {errno.EINVAL, errno.ENETUNREACH} and question.family == 4
+        if question.source and not question.arrived
     }
     told = _asked(kernel, [Question(4, source) for source in doubtful], 0)
     return {source for source, answer in zip(doubtful, told, strict=True) if not _is_local(answer)}
@@ -205,13 +216,13 @@ def _requests(questions: list[Question], family: int, flags: int, *, flow: bool)
     requests["body"]["destination_length"] = 8 * size
     requests["body"]["source_length"] = [8 * len(question.source) for question in questions]
     requests["body"]["flags"] = flags | _LOOKUP_TABLE
-    own = os.getuid()
     for name, kind, values in (
         ("destination", 1, [question.destination for question in questions]),
         ("source", 2, [question.source for question in questions]),
+        ("arrived", 3, [question.arrived for question in questions]),
         ("interface", 4, [question.interface for question in questions]),
         ("mark", 16, [question.mark for question in questions]),
-        ("uid", 25, [own if question.uid is None else question.uid for question in questions]),
+        ("uid", 25, [_user(question) for question in questions]),
         ("protocol", 27, [question.protocol for question in questions]),
         ("source_port", 28, [question.source_port for question in questions]),
         ("port", 29, [question.port for question in questions]),
@@ -221,6 +232,12 @@ def _requests(questions: list[Question], family: int, flags: int, *, flow: bool)
             requests[name]["value"] = values
             requests[name]["length"] = 4 + requests[name]["value"].dtype.itemsize
     return requests
+
+
+def _user(question: Question) -> int:
+    if question.uid is not None:
+        return question.uid
+    return _NO_USER if question.arrived else os.getuid()
 
 
 def _request(address_size: int, *, flow: bool) -> np.dtype[np.void]:
@@ -234,6 +251,7 @@ def _request(address_size: int, *, flow: bool) -> np.dtype[np.void]:
         ("body", routemessages.BODY),
         ("destination", _attribute(f"S{address_size}")),
         ("source", _attribute(f"S{address_size}")),
+        ("arrived", _attribute("u4")),
         ("interface", _attribute("u4")),
         ("mark", _attribute("u4")),
         ("uid", _attribute("u4")),

@@ -30,7 +30,8 @@ FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 _GET_LINK, _GET_ADDRESS, _GET_NEIGHBOUR, _GET_RULE = 18, 22, 30, 34
 
 _LINK = np.dtype([("family", "u1"), ("", "u1"), ("type", "u2"), ("index", "i4"), ("", "V8")])
-_LINK_NAME, _LINK_MASTER, _LINK_INFO, _LINK_INFO_KIND = 3, 10, 18, 1
+_LINK_MAC, _LINK_NAME, _LINK_PEER, _LINK_MASTER, _LINK_INFO, _LINK_PEER_NETNS = 1, 3, 5, 10, 18, 37
+_LINK_INFO_KIND = 1
 _EXT_MASK, _SKIP_STATS = 29, 1 << 3  # IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS
 
 _ADDRESS = np.dtype([("family", "u1"), ("prefix", "u1"), ("flags", "u1"), ("scope", "u1"), ("index", "u4")])
@@ -39,7 +40,8 @@ _ADDRESS_NETWORK, _ADDRESS_LOCAL = (1,), (2,)  # the peer's where the link is po
 _NEIGHBOUR = np.dtype(
     [("family", "u1"), ("", "V3"), ("index", "i4"), ("state", "u2"), ("flags", "u1"), ("type", "u1")]
 )
-_NEIGHBOUR_ADDRESS, _NEIGHBOUR_MAC = (1,), (2,)
+_NEIGHBOUR_ADDRESS, _NEIGHBOUR_MAC, _NEIGHBOUR_MASTER = (1,), (2,), (9,)
+_PERMANENT = 0x80  # NUD_PERMANENT: in a bridge's table, a MAC of the bridge or of one of its ports
 _NUD = {
     0x01: "incomplete",
     0x02: "reachable",
@@ -57,12 +59,19 @@ _RULE_SELECTORS = {(10,): "mark", (20,): "uid", (22,): "flow", (23,): "flow", (2
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """An interface: *kind* as in `ip -d link` ("" where it has none), *master* an index or 0."""
+    """An interface: *kind* as in `ip -d link` ("" where it has none), *master* an index or 0.
+
+    *peer* is the index of the other end of a pair (veth, netkit), or of the interface below (vlan, macvlan),
+    or 0. If that one is in another namespace, *peer_netns* is the id which this namespace has for the other.
+    """
 
     index: int
     name: str
     kind: str
     master: int
+    mac: str | None = None
+    peer: int = 0
+    peer_netns: int | None = None
 
 
 def text(packed: bytes) -> str:
@@ -102,9 +111,18 @@ def links(kernel: socket.socket) -> dict[int, Link]:
         kinds = [""] * len(names)
         if group.length((_LINK_INFO,)) > 0:
             kinds = each_distinct(group.octets((_LINK_INFO,)), _kind)
+        macs = _macs(group, (_LINK_MAC,))
+        peers, spaces = group.get((_LINK_PEER,), "i4"), group.get((_LINK_PEER_NETNS,), "i4")
         for place, row in enumerate(group.rows):
-            master = 0 if masters is None else int(masters[place])
-            found[int(index[row])] = Link(int(index[row]), names[place], kinds[place], master)
+            found[int(index[row])] = Link(
+                int(index[row]),
+                names[place],
+                kinds[place],
+                0 if masters is None else int(masters[place]),
+                macs[place],
+                0 if peers is None else int(peers[place]),
+                None if spaces is None else int(spaces[place]),
+            )
     return found
 
 
@@ -149,7 +167,28 @@ def neighbours(kernel: socket.socket) -> Neighbours:
             texts = addresses.text(family, group.octets(_NEIGHBOUR_ADDRESS)).to_pylist()
             keys = zip(some["index"].tolist(), texts, strict=True)
             states = map(_NUD.get, some["state"].tolist())
-            found.update(zip(keys, zip(_macs(group), states, strict=True), strict=True))
+            macs = _macs(group, _NEIGHBOUR_MAC)
+            found.update(zip(keys, zip(macs, states, strict=True), strict=True))
+    return found
+
+
+def bridged(kernel: socket.socket) -> dict[tuple[int, str], int]:
+    """Return where bridges send frames: the port's index by the bridge's index and the MAC.
+
+    A MAC that is the bridge's own leads to the bridge itself.
+    """
+    body = bytes([socket.AF_BRIDGE]).ljust(_NEIGHBOUR.itemsize, b"\0")
+    dump = netlink.dump_over(kernel, _GET_NEIGHBOUR, body, doing="list bridges' forwarding tables")
+    bodies = dump.body(_NEIGHBOUR)
+    found: dict[tuple[int, str], int] = {}
+    for group in dump.groups(_NEIGHBOUR.itemsize):
+        masters = group.get(_NEIGHBOUR_MASTER, "u4")
+        if masters is None:  # a device's own table, not a bridge's
+            continue
+        own = bodies["state"][group.rows] & _PERMANENT != 0
+        ports = np.where(own, masters, bodies["index"][group.rows])
+        for bridge, mac, port in zip(masters, _macs(group, _NEIGHBOUR_MAC), ports, strict=True):
+            found[int(bridge), mac or ""] = int(port)
     return found
 
 
@@ -161,11 +200,11 @@ def _of_ip(dump: netlink.Dump, bodies: Array, place: netlink.Path) -> Iterator[n
             yield group
 
 
-def _macs(group: netlink.Group) -> list[str | None]:
+def _macs(group: netlink.Group, path: netlink.Path) -> list[str | None]:
     """Return link-layer addresses as text, whatever their length; tunnels have IP addresses there."""
-    if group.length(_NEIGHBOUR_MAC) < 1:
+    if group.length(path) < 1:
         return [None] * len(group.rows)
-    return [octets.tobytes().hex(":") for octets in group.octets(_NEIGHBOUR_MAC)]
+    return [octets.tobytes().hex(":") for octets in group.octets(path)]
 
 
 def rule_selectors(kernel: socket.socket) -> set[str]:

@@ -6,17 +6,22 @@ except those to the end of the path: they go one after the other, because a seco
 answered only after the first one's connection was reset (RFC 9293 section 3.10.7.4). When the end answers
 only after repetition had begun, what was sent there meanwhile is void and sent again.
 
+A target that answers without saying which probe it means is found by sending one probe at a time, between
+the two parts.
+
 Times are integers in nanoseconds, so that waiting until a moment really reaches it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import dataclasses
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
+from netlab.path import loop
 from netlab.path.pace import Pace
-from netlab.path.state import Answer, Probe, Run, timing
+from netlab.path.state import CHALLENGE, Answer, Probe, Run, timing
 
 WINDOW = 16  # as traceroute(8): most paths are found in the first round trip, with few packets past the end
 MILLISECOND = 10**6
@@ -60,57 +65,57 @@ class Channel(Protocol):
 
 def probe_path(plan: Plan, channel: Channel, run: Run, *, pace: Pace, marks: Iterator[int]) -> None:
     """Fill *run*, which has its number and its flow, until it is complete; *marks* must not repeat in it."""
-    _Prober(plan, channel, run, pace, marks).run()
+    prober = Prober(plan, channel.send, run, marks)
+
+    def hear(wait_ns: int) -> list[tuple[list[int], Answer]]:
+        return [([0], answer) for answer in channel.receive(wait_ns)]
+
+    loop.drive([prober], hear, channel.now_ns, pace)
 
 
-class _Prober:
-    def __init__(self, plan: Plan, channel: Channel, run: Run, pace: Pace, marks: Iterator[int]) -> None:
+class Prober:
+    """The strategy of one run, as `netlab.path.loop.Track`."""
+
+    def __init__(
+        self, plan: Plan, send: Callable[[int, int, int], int], run: Run, marks: Iterator[int]
+    ) -> None:
         self._plan = plan
-        self._channel = channel
+        self._send_probe = send
         self._run = run
-        self._pace = pace
         self._marks = marks
         self._pending: dict[int, Probe] = {}
         self._sent = dict.fromkeys(range(plan.first_ttl, plan.max_ttl + 1), 0)
         self._slowest = [0] * (plan.max_ttl + 1)  # by TTL: largest round trip from there or further away
+        self._end_rtt = 0
+        self._undiscovered = plan.first_ttl
         self._discovering = True
+        self._trial: int | None = None  # the TTL to which alone a probe is under way, to place its answer
 
     @property
     def _last_ttl(self) -> int:
         return self._run.end_ttl or self._plan.max_ttl
 
-    def run(self) -> None:
-        while True:
-            now = self._channel.now_ns()
-            ttl = self._next_ttl(now)
-            if ttl is not None and not self._pace.delay_ns(now):
-                self._send(ttl)
-                wait = 0
-            elif (wait := self._wait_ns(now, blocked=ttl is None)) <= 0:
-                break
-            for answer in self._channel.receive(wait):
-                self._take(answer)
+    def step(self, now_ns: int) -> int | None:
+        """Send a probe if one is due; return how long to wait, 0 after a probe, None when all is done."""
+        ttl = self._next_ttl(now_ns)
+        if ttl is not None:
+            self._send(ttl, now_ns)
+            return 0
+        wait = self._wait_ns(now_ns)
+        if wait > 0:
+            return wait
         self._run.given_up_early = sum(
-            now - probe.sent_ns < self._plan.timeout_ns for probe in self._awaited()
+            now_ns - probe.sent_ns < self._plan.timeout_ns for probe in self._awaited()
         )
+        return None
 
-    def _send(self, ttl: int) -> None:
-        mark = next(self._marks)
-        now = self._channel.now_ns()
-        flow = self._run.flow
-        probe = Probe(
-            flow=flow,
-            mark=mark,
-            ttl=ttl,
-            attempt=self._sent[ttl],
-            sent_ns=now,
-            wall_ns=self._channel.send(flow, ttl, mark),
-        )
-        self._pace.sent(now)
-        self._sent[ttl] += 1
-        self._run.probes[mark] = self._pending[mark] = probe
-
-    def _take(self, answer: Answer) -> None:
+    def take(self, answer: Answer) -> None:
+        """Keep an answer and learn from it."""
+        if answer.flow == self._run.flow and answer.mark is None:
+            if answer.reply == CHALLENGE:
+                self._send_again(answer)
+                return
+            answer = self._placed(answer)
         end_before = self._run.end_ttl
         probe = self._run.take(answer)
         if probe is None:
@@ -119,24 +124,80 @@ class _Prober:
         if self._run.end_ttl != end_before:
             self._void_later_than(probe)
         round_trip, _ = timing(probe, answer)
+        if probe.ttl == self._run.end_ttl:
+            self._end_rtt = min(self._end_rtt or round_trip, round_trip)
         for ttl in range(probe.ttl + 1):
             self._slowest[ttl] = max(self._slowest[ttl], round_trip)
+
+    def abandon(self) -> None:
+        """Leave the run as it is: what is under way counts for nothing."""
+        awaited = self._awaited()
+        self._run.void.update(probe.mark for probe in awaited)
+        self._run.cut_short = True
+
+    def _send(self, ttl: int, now_ns: int) -> None:
+        mark = next(self._marks)
+        flow = self._run.flow
+        wall_ns = self._send_probe(flow, ttl, mark)
+        probe = Probe(flow=flow, mark=mark, ttl=ttl, attempt=self._sent[ttl], sent_ns=now_ns, wall_ns=wall_ns)
+        self._sent[ttl] += 1
+        self._undiscovered = max(self._undiscovered, ttl + 1)
+        self._run.probes[mark] = self._pending[mark] = probe
+
+    def _placed(self, answer: Answer) -> Answer:
+        """Return an answer of the target with the mark of the one probe that can have got there lately.
+
+        Many UDP servers answer without repeating any of the probe, and some firewalls reset without saying
+        what. With several probes under way there is no telling which one it is for.
+        """
+        nearest = self._run.end_ttl or self._trial
+        if nearest is None:
+            self._discovering = True  # if it had ended: now there is something to be found
+            earliest = min((probe.sent_ns for probe in self._pending.values()), default=answer.received_ns)
+            self._slowest[0] = max(self._slowest[0], answer.received_ns - earliest)
+            return answer
+        hold = self._hold_ns()
+        young = [
+            probe
+            for probe in self._pending.values()
+            if probe.ttl >= nearest and answer.received_ns - probe.sent_ns < hold
+        ]
+        if len(young) != 1:
+            return answer
+        self._run.placed += 1
+        return dataclasses.replace(answer, mark=young[0].mark)
+
+    def _send_again(self, challenge: Answer) -> None:
+        """Send a SYN again that overtook the reset of the connection before it.
+
+        This process may hear a SYN-ACK before its own kernel, which resets what that offers, on another core.
+        """
+        for probe in list(self._pending.values()):
+            age = challenge.received_ns - probe.sent_ns
+            # Discovery causes challenges too, which come while the next probe is only just under way.
+            if probe.ttl == self._run.end_ttl and age > self._end_rtt // 2:
+                self._void(probe)
 
     def _void_later_than(self, first: Probe) -> None:
         overlapping = [p for p in self._pending.values() if p.ttl == first.ttl and p.sent_ns >= first.sent_ns]
         for probe in overlapping:
-            del self._pending[probe.mark]
-            self._run.void.add(probe.mark)
-            self._sent[probe.ttl] -= 1
+            self._void(probe)
 
-    def _next_ttl(self, now: int) -> int | None:
+    def _void(self, probe: Probe) -> None:
+        self._pending.pop(probe.mark, None)
+        self._run.void.add(probe.mark)
+        self._sent[probe.ttl] -= 1
+
+    def _next_ttl(self, now_ns: int) -> int | None:
         """Return the TTL to probe now, or None if that must wait or all is sent."""
-        unsent = [ttl for ttl, count in self._sent.items() if ttl <= self._last_ttl and not count]
-        held = self._held(now)
-        if unsent:
-            return unsent[0] if len(held) < WINDOW else None
-        if self._run.end_ttl is None and self._discovering and held:
-            return None
+        held = self._held(now_ns)
+        if self._undiscovered <= self._last_ttl:
+            return self._undiscovered if len(held) < WINDOW else None
+        if self._discovering and self._run.end_ttl is None:
+            if held:
+                return None
+            if self._run.unplaced and self._try_next():
+                return self._trial
         self._discovering = False
         waiting_for_end = any(probe.ttl == self._run.end_ttl for probe in held)
         due = [
@@ -146,16 +207,26 @@ class _Prober:
         ]
         return min(due)[1] if due else None
 
+    def _try_next(self) -> bool:
+        """Go on to the next TTL at which the target may be, in place of what discovery sent there."""
+        beyond = 1 + max((self._run.probes[mark].ttl for mark in self._run.answers), default=0)
+        self._trial = max(beyond, self._plan.first_ttl) if self._trial is None else self._trial + 1
+        if self._trial > self._plan.max_ttl:
+            return False
+        for probe in [probe for probe in self._pending.values() if probe.ttl == self._trial]:
+            self._void(probe)
+        return True
+
     def _wanted(self, ttl: int, count: int) -> bool:
         return ttl <= self._last_ttl and count < self._plan.queries
 
     def _awaited(self) -> list[Probe]:
         return [probe for probe in self._pending.values() if probe.ttl <= self._last_ttl]
 
-    def _held(self, now: int) -> list[Probe]:
+    def _held(self, now_ns: int) -> list[Probe]:
         """Return the unanswered probes that are too young to be taken for silent ones."""
         hold = self._hold_ns()
-        return [probe for probe in self._awaited() if now - probe.sent_ns < hold]
+        return [probe for probe in self._awaited() if now_ns - probe.sent_ns < hold]
 
     def _hold_ns(self) -> int:
         return self._patience_ns(self._slowest[0], BLIND_HOLD_NS)
@@ -164,14 +235,12 @@ class _Prober:
         patience = max(PATIENCE_FLOOR_NS, PATIENCE_FACTOR * round_trip) if round_trip else blind
         return min(self._plan.timeout_ns, patience)
 
-    def _wait_ns(self, now: int, *, blocked: bool) -> int:
-        """Return how long to listen before something can be done, 0 when the run is complete."""
-        if not blocked:
-            return self._pace.delay_ns(now)
-        if any(self._wanted(ttl, count) for ttl, count in self._sent.items()):
-            return min(probe.sent_ns + self._hold_ns() - now for probe in self._held(now))
+    def _wait_ns(self, now_ns: int) -> int:
+        """Return how long to listen before something can be sent, 0 or less when the run is complete."""
+        if self._discovering or any(self._wanted(ttl, count) for ttl, count in self._sent.items()):
+            return min(probe.sent_ns + self._hold_ns() - now_ns for probe in self._held(now_ns))
         deadlines = [
             probe.sent_ns + self._patience_ns(self._slowest[probe.ttl], self._plan.timeout_ns)
             for probe in self._awaited()
         ]
-        return max(deadlines, default=now) - now
+        return max(deadlines, default=now_ns) - now_ns

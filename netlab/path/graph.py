@@ -1,73 +1,58 @@
-"""A trace as a graph: nodes are the addresses that answered, edges the steps that packets took."""
+"""Traces as a graph: nodes are the addresses that answered, edges the steps that packets took."""
 
 from __future__ import annotations
 
-import itertools
-from bisect import bisect
-from collections import defaultdict
-from collections.abc import Hashable, Iterator
-from dataclasses import dataclass, field
-from statistics import median
 from typing import Any, TypeAlias
 
 import networkx as nx
 import pandas as pd
 
 from netlab.errors import BadInput
+from netlab.path import branches, rewriting, stops as tables
 
-SOURCE = "source"
-
-_SILENT = "* ttl "
 _COLUMNS = ["target", "run", "flow", "ttl", "address", "rtt_ms", "reached", "name"]
+_FLOW = ["target", "target_address", "protocol", "source_address", "source_port", "port", "flow"]
+_HIGH = 0.95  # quantile
 
+_ENDS = ["near", "far"]
+_NO_TIMES = {"rtt_ms": None, "rtt_min_ms": None, "rtt_max_ms": None, "rtt_p95_ms": None}
 
-@dataclass(slots=True)
-class _Tally:
-    """What was sent to and heard from a node, or over an edge."""
-
-    probes: int = 0
-    rtts_ms: list[float] = field(default_factory=list)
-
-    def add(self, other: _Tally) -> None:
-        self.probes += other.probes
-        self.rtts_ms += other.rtts_ms
-
-    @property
-    def answers(self) -> int:
-        return len(self.rtts_ms)
-
-    @property
-    def rtt_ms(self) -> float | None:
-        return median(self.rtts_ms) if self.rtts_ms else None
-
-
-_Stop: TypeAlias = dict[str, _Tally]  # the nodes that one trace met at one TTL
-_Trace: TypeAlias = dict[int, _Stop]  # by TTL
+Figures: TypeAlias = dict[Any, dict[str, Any]]  # attributes by node, or by the ends of an edge
 
 
 def path_graph(hops: pd.DataFrame) -> nx.DiGraph[str]:
-    """Draw the hops of one or more traces as a directed graph.
+    """Draw the hops of one or many traces as one directed graph.
 
-    An edge joins two nodes only if one flow in one run met them at one TTL and the next. A TTL where nothing
-    answered is a node of its own, so that no link is claimed past it; silent TTLs after the last answer are
-    left out.
+    The traces may be to many targets, from many hosts, of many flows and times. An edge joins two nodes only
+    if one flow in one run of one trace met them at one TTL and the next. A TTL where nothing answered is a
+    node of its own, so that no link is claimed past it; silent TTLs after the last answer are left out.
 
     Parameters
     ----------
     hops
-        What `netlab.traceroute` returned, or several of those concatenated.
+        What `netlab.traceroute` returned, or several of those joined by `netlab.concat`.
 
     Returns
     -------
     DiGraph
-        Nodes are addresses, `"source"`, and `"* ttl N"` for a silent TTL (numbered where different traces
-        were silent between different neighbours). The graph has `target` and the hops' `coverage`.
+        Nodes are addresses, `"* ttl N"` for a silent TTL (numbered where different traces were silent between
+        different neighbours), and `"source"`, or `"source HOST"` for each host where there are several. The
+        graph has `target`, the hops' `coverage`, and `flows`: what tells each of the flows apart.
 
-        A node has `ttl` (the lowest it was met at, 0 at the source), `probes` (answered by it, or by nobody
+        A node has `ttl` (the lowest it was met at, 0 at a source), `probes` (answered by it, or by nobody
         where it had answered others), `answers`, `loss` (share of probes without an answer), `rtt_ms`
-        (median), `reached`, `name` and `silent`. An edge has `probes` and `answers` of its farther node on
-        that step, `rtt_increase_ms` (difference of the medians), and `certain`: False where one trace met
-        several nodes at both TTLs, so that any one of the pairs may be no link. What is not known is None.
+        (median), `rtt_min_ms`, `rtt_p95_ms`, `rtt_max_ms`, `flows` (places in the graph's `flows`),
+        `targets`, `first_seen` and `last_seen` (when the first and last answered probe was sent), `reached`,
+        `name`, `silent`, `source`, `rewrites` (fields of probes that a NAT rewrites, as later quotes show)
+        `mpls` (the label stacks that its answers showed), `asn` and `as_name` (of `netlab.path.with_asn`),
+        and, of `netlab.multipath`, `balances` ("flow", "packet", "unknown") and `confidence`: that no next
+        hop is missing.
+
+        An edge has `probes`, `answers`, `loss`, `rtt_ms`, `flows`, `targets`, `first_seen` and `last_seen` of
+        its farther node on that step, `rtt_increase_ms` (difference of the medians), `confidence`, and
+        `certain`: False where one trace met several nodes at both TTLs, so that any one of the pairs may be
+        no link. Edges from a source have the `gateway` and `interface` that the probes left by. What is not
+        known is None.
 
     Raises
     ------
@@ -86,116 +71,128 @@ def path_graph(hops: pd.DataFrame) -> nx.DiGraph[str]:
         raise BadInput(
             f"path_graph() needs the column {lacking[0]!r}", fix="Pass what netlab.traceroute returned"
         )
+    hops = hops.dropna(subset=["ttl"])  # a target that could not be probed is a row without
+    flow, flows = _flows(hops)
+    probes = tables.probes(hops, flow)
+    stops = tables.stops(probes)
     graph: nx.DiGraph[str] = nx.DiGraph(
-        target=", ".join(sorted(hops["target"].unique())), coverage=hops.attrs.get("coverage", [])
+        target=", ".join(sorted(hops["target"].dropna().unique())),
+        coverage=hops.attrs.get("coverage", []),
+        flows=flows,
     )
-    traces = _traces(hops)
-    _add_nodes(graph, traces)
-    _add_edges(graph, traces)
-    for address, name in hops.dropna(subset=["name"])[["address", "name"]].drop_duplicates().to_numpy():
-        graph.nodes[address]["name"] = name
-    for address in hops.loc[hops["reached"].fillna(value=False), "address"].unique():
-        graph.nodes[address]["reached"] = True
+    _add_nodes(graph, probes, stops)
+    _add_edges(graph, probes, stops)
+    _add_marks(graph, hops)
+    if "multipath" in hops.attrs:
+        branches.annotate(graph, hops.attrs["multipath"])
+    for address, fields in rewriting.boxes(hops).items():
+        graph.nodes[address]["rewrites"] = fields
     return graph
 
 
-def _traces(hops: pd.DataFrame) -> list[_Trace]:
-    """Return what each run of each flow met, by TTL up to the last answer, after the source at TTL 0."""
-    heard: dict[Hashable, dict[int, list[tuple[Any, Any]]]] = defaultdict(lambda: defaultdict(list))
-    columns = hops[["target", "run", "flow", "ttl", "address", "rtt_ms"]].astype(object)
-    for target, run, flow, ttl, address, rtt_ms in columns.itertuples(index=False, name=None):
-        heard[target, run, flow][ttl].append((address, rtt_ms))
-    between = _Silent()
-    return [_trace(probes, between) for probes in heard.values()]
+def _flows(hops: pd.DataFrame) -> tuple[pd.Series[int], list[dict[str, Any]]]:
+    """Return the number of each row's flow, and what tells the flows apart."""
+    wires = hops.reindex(columns=_FLOW).astype(object)
+    number = wires.groupby(_FLOW, dropna=False, sort=False).ngroup()
+    distinct = wires[~number.duplicated()]
+    return number, [*_records(distinct).values()]
 
 
-def _trace(probes: dict[int, list[tuple[Any, Any]]], between: _Silent) -> _Trace:
-    answered = {ttl: _stop(answers) for ttl, answers in probes.items()}
-    answered[0] = {SOURCE: _Tally(rtts_ms=[0.0])}
-    met = sorted(ttl for ttl, stop in answered.items() if stop)
-    trace = {}
-    for ttl in sorted(answered):
-        if ttl > met[-1]:
-            break
-        trace[ttl] = answered[ttl]
-        if not answered[ttl]:
-            place = bisect(met, ttl)
-            name = between.name(ttl, [*answered[met[place - 1]]], [*answered[met[place]]])
-            trace[ttl] = {name: _Tally(probes=len(probes[ttl]))}
-    return trace
-
-
-def _stop(answers: list[tuple[Any, Any]]) -> _Stop:
-    stop: _Stop = defaultdict(_Tally)
-    for address, rtt_ms in answers:
-        if not pd.isna(address):
-            stop[address].rtts_ms.append(rtt_ms)
-    lost = sum(pd.isna(address) for address, _ in answers)
-    for tally in stop.values():
-        tally.probes = len(tally.rtts_ms) + lost
-    return dict(stop)
-
-
-class _Silent:
-    """Names silent TTLs: the same name only between the same neighbours, else it would join strangers."""
-
-    def __init__(self) -> None:
-        self._known: dict[int, list[object]] = defaultdict(list)
-
-    def name(self, ttl: int, before: list[str], after: list[str]) -> str:
-        known, neighbours = self._known[ttl], (sorted(before), sorted(after))
-        if neighbours not in known:
-            known.append(neighbours)
-        number = known.index(neighbours) + 1
-        return f"{_SILENT}{ttl}" + (f" #{number}" if number > 1 else "")
-
-
-def _add_nodes(graph: nx.DiGraph[str], traces: list[_Trace]) -> None:
-    tallies: dict[str, _Tally] = defaultdict(_Tally)
-    lowest: dict[str, int] = {}
-    for trace in traces:
-        for ttl, stop in trace.items():
-            for node, tally in stop.items():
-                tallies[node].add(tally)
-                lowest[node] = min(ttl, lowest.get(node, ttl))
-    for node, tally in tallies.items():
+def _add_nodes(graph: nx.DiGraph[str], probes: pd.DataFrame, stops: pd.DataFrame) -> None:
+    lowest = stops.groupby("node")["ttl"].min().to_dict()
+    times = _times(probes[probes["ttl"] > 0], ["node"])
+    sources = set(stops.loc[stops["ttl"] == 0, "node"])
+    for node, figures in _told(stops, ["node"]).items():
         graph.add_node(
             node,
             ttl=lowest[node],
-            probes=tally.probes,
-            answers=tally.answers,
-            loss=1 - tally.answers / tally.probes if tally.probes else None,
-            rtt_ms=tally.rtt_ms,
+            **figures,
+            **times.get(node, _NO_TIMES),
             reached=False,
             name=None,
-            silent=node.startswith(_SILENT),
+            silent=node.startswith(tables.SILENT),
+            source=node in sources,
+            confidence=None,
+            balances=None,
+            rewrites=None,
+            mpls=[],
+            asn=None,
+            as_name=None,
         )
-    if SOURCE in graph:
-        graph.nodes[SOURCE].update(answers=0, rtt_ms=None)  # it was nobody's target
 
 
-def _add_edges(graph: nx.DiGraph[str], traces: list[_Trace]) -> None:
-    ends: dict[tuple[str, str], tuple[_Tally, _Tally]] = defaultdict(lambda: (_Tally(), _Tally()))
-    certain: set[tuple[str, str]] = set()
-    for near_stop, far_stop in _steps(traces):
-        for edge in itertools.product(near_stop, far_stop):
-            ends[edge][0].add(near_stop[edge[0]])
-            ends[edge][1].add(far_stop[edge[1]])
-            if 1 in {len(near_stop), len(far_stop)}:
-                certain.add(edge)
-    for edge, (near, far) in ends.items():
+def _add_edges(graph: nx.DiGraph[str], probes: pd.DataFrame, stops: pd.DataFrame) -> None:
+    steps = tables.steps(stops)
+    told = _told(steps, _ENDS)
+    far = _times(_probes_of(steps.assign(node=steps["far"], ttl=steps["ttl"] + 1), probes), _ENDS)
+    near = _times(_probes_of(steps.assign(node=steps["near"]), probes), _ENDS)
+    certain = steps.groupby(_ENDS)["certain"].any().to_dict()
+    for edge, figures in told.items():
+        rtt_ms, before_ms = (times.get(edge, _NO_TIMES)["rtt_ms"] for times in (far, near))
         graph.add_edge(
             *edge,
-            probes=far.probes,
-            answers=far.answers,
-            rtt_increase_ms=_difference(near.rtt_ms, far.rtt_ms),
-            certain=edge in certain,
+            **figures,
+            rtt_ms=rtt_ms,
+            rtt_increase_ms=None if rtt_ms is None or before_ms is None else rtt_ms - before_ms,
+            certain=certain[edge],
+            confidence=None,
         )
+    first = steps[steps["ttl"] == 0]
+    for way in ("gateway", "interface"):
+        for edge, names in _distinct(first, _ENDS, way).items():
+            graph.edges[edge][way] = ", ".join(names) or None
 
 
-def _difference(near: float | None, far: float | None) -> float | None:
-    return None if near is None or far is None else far - near
+def _probes_of(steps: pd.DataFrame, probes: pd.DataFrame) -> pd.DataFrame:
+    """Return the probes that were answered by the `node` of each step, with its ends."""
+    return steps[[*_ENDS, "trace", "ttl", "node"]].merge(probes, on=["trace", "ttl", "node"])
 
 
-def _steps(traces: list[_Trace]) -> Iterator[tuple[_Stop, _Stop]]:
-    return ((trace[ttl], trace[ttl + 1]) for trace in traces for ttl in trace if ttl + 1 in trace)
+def _told(stops: pd.DataFrame, by: list[str]) -> Figures:
+    """Return by node or edge what its stops add up to."""
+    figures = stops.groupby(by, sort=False).agg(
+        probes=("probes", "sum"),
+        answers=("answers", "sum"),
+        first_seen=("first", "min"),
+        last_seen=("last", "max"),
+    )
+    figures["loss"] = 1 - figures["answers"] / figures["probes"].where(figures["probes"] > 0)
+    flows, targets = _distinct(stops, by, "flow"), _distinct(stops, by, "target")
+    return {
+        key: {**found, "flows": flows[key], "targets": targets[key]}
+        for key, found in _records(figures).items()
+    }
+
+
+def _times(probes: pd.DataFrame, by: list[str]) -> Figures:
+    """Return by node or edge how long its answers took."""
+    groups = probes.dropna(subset=["rtt_ms"]).groupby(by, sort=False)["rtt_ms"]
+    figures = {"rtt_ms": groups.median(), "rtt_min_ms": groups.min(), "rtt_max_ms": groups.max()}
+    return _records(pd.DataFrame(figures | {"rtt_p95_ms": groups.quantile(_HIGH)}))
+
+
+def _distinct(table: pd.DataFrame, by: list[str], column: str) -> dict[Any, list[Any]]:
+    """Return by node or edge the sorted values of *column*; an empty list where all are missing."""
+    found: dict[Any, list[Any]] = {}
+    for *place, value in table[[*by, column]].drop_duplicates().itertuples(index=False, name=None):
+        values = found.setdefault(tuple(place) if len(by) > 1 else place[0], [])
+        if not pd.isna(value):
+            values.append(value)
+    return {key: sorted(values) for key, values in found.items()}
+
+
+def _records(figures: pd.DataFrame) -> Figures:
+    plain = figures.astype(object)
+    return dict(zip(figures.index, plain.where(plain.notna(), None).to_dict("records"), strict=True))
+
+
+def _add_marks(graph: nx.DiGraph[str], hops: pd.DataFrame) -> None:
+    """Add what the hops tell of single addresses."""
+    told = hops.reindex(columns=["address", "name", "mpls", "asn", "as_name"]).dropna(subset=["address"])
+    for mark in ("name", "asn", "as_name"):
+        for address, value in told[["address", mark]].dropna().drop_duplicates().to_numpy():
+            graph.nodes[address][mark] = value
+    for address, stacks in _distinct(told, ["address"], "mpls").items():
+        graph.nodes[address]["mpls"] = stacks
+    for address in hops.loc[hops["reached"].fillna(value=False), "address"].unique():
+        graph.nodes[address]["reached"] = True

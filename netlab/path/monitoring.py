@@ -25,6 +25,8 @@ from netlab.path.watching import Watch
 
 Begin = Callable[[], Watch]
 
+_KINDS = (Protocol.UDP, Protocol.TCP, Protocol.ICMP)  # probes that need no connection
+
 
 class Monitor:
     """A path that is probed as long as the block is entered; made by `netlab.path.monitor`."""
@@ -169,7 +171,9 @@ def monitor(
         Begin no more rounds after so many seconds; leaving the `with` block then waits for the end. Without
         it the monitor goes on until the block is left or `stop()` is called, and what was sent in the last
         `timeout_s` counts for nothing.
-    protocol, port, family, source_port, netns
+    protocol
+        "udp", "tcp" (SYNs) or "icmp".
+    port, family, source_port, netns
         As in `netlab.traceroute`.
     max_ttl
         The last TTL to try.
@@ -203,8 +207,8 @@ def monitor(
     >>> watched.stats()["address"].unique().tolist()
     ['127.0.0.1']
     """
-    kind = Protocol(checks.choice("protocol", protocol, list(Protocol)))
-    port, source_port = trace.ports(kind, port, source_port)
+    kind = Protocol(checks.choice("protocol", protocol, _KINDS))
+    port, source_port = trace.ports_of(kind, port, source_port)
     every_ns = round(_between("every_s", every_s, 0.1, 3600) * 10**9)
     timeout_ns = round(checks.positive("timeout_s", timeout_s, unit="seconds", most=60) * 10**9)
     duration_ns = None

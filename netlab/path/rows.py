@@ -2,15 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 
-from netlab.frames import Gap, Missing
+from netlab.errors import NetlabError
+from netlab.frames import Gap, Missing, concat
+from netlab.path import quotes
+from netlab.path.origin import COLUMNS, Origin
+from netlab.path.quotes import Quoted
 from netlab.path.state import DESTINATION, Run, timing
 from netlab.path.target import Target
 from netlab.schemas import HOPS
+
+_USUAL_TTLS = (64, 128, 255)  # that packets start with: Linux and BSD; Windows; most routers
+
+
+@dataclass(slots=True, kw_only=True)
+class Traced:
+    """All runs to one target. `ports` are those of each flow; `error` says why there is no more."""
+
+    name: str
+    target: Target | None
+    origin: Origin | None = None
+    tos: int = 0
+    ports: Mapping[int, tuple[int | None, int | None]] = field(default_factory=dict)
+    runs: Sequence[Run] = ()
+    error: NetlabError | None = None
 
 
 def frame(
@@ -27,22 +47,39 @@ def frame(
 
     *ports* has the source and the destination port of each flow.
     """
-    rows = [(run.number, probe, answer) for run in runs for probe, answer in run.reported()]
-    probes = [probe for _, probe, _ in rows]
+    traced = Traced(name=target.name, target=target, ports=ports, runs=runs)
+    return frame_of([traced], protocol, method=method, missing=missing, names=names)
+
+
+def frame_of(
+    traces: Sequence[Traced],
+    protocol: str,
+    *,
+    method: str = "raw",
+    missing: Sequence[Missing] = (),
+    names: Mapping[str, str] | None = None,
+) -> pd.DataFrame:
+    """Return the rows of several targets, and after each target's the row that says its error."""
+    rows = [
+        (traced, target, run.number, probe, answer)
+        for traced in traces
+        if (target := traced.target)
+        for run in traced.runs
+        for probe, answer in run.reported()
+    ]
+    probes = [probe for *_, probe, _ in rows]
     answers = [answer for *_, answer in rows]
     times = [timing(p, a) if a else None for p, a in zip(probes, answers, strict=True)]
-    constant = {
-        "target": target.name,
-        "target_address": target.address,
-        "protocol": protocol,
-        "family": target.family,
-        "method": method,
-    }
-    data = {name: [value] * len(rows) for name, value in constant.items()} | {
-        "run": [number for number, *_ in rows],
+    data = _origins([traced.origin for traced, *_ in rows]) | {
+        "target": [traced.name for traced, *_ in rows],
+        "target_address": [target.address for _, target, *_ in rows],
+        "protocol": [protocol] * len(rows),
+        "family": [target.family for _, target, *_ in rows],
+        "method": [method] * len(rows),
         "flow": [probe.flow for probe in probes],
-        "source_port": [ports[probe.flow][0] for probe in probes],
-        "port": [ports[probe.flow][1] for probe in probes],
+        "source_port": [traced.ports[probe.flow][0] for traced, _, _, probe, _ in rows],
+        "port": [traced.ports[probe.flow][1] for traced, _, _, probe, _ in rows],
+        "run": [number for _, _, number, *_ in rows],
         "ttl": [probe.ttl for probe in probes],
         "attempt": [probe.attempt for probe in probes],
         "address": [a.address if a else None for a in answers],
@@ -52,33 +89,88 @@ def frame(
         "reached": [a.reply in DESTINATION if a else None for a in answers],
         "sent_at": np.array([probe.wall_ns for probe in probes], np.int64),
         "reply_ttl": [a.ttl if a else None for a in answers],
+        "dscp": [traced.tos >> 2 for traced, *_ in rows],
+        "ecn": [traced.tos & 3 for traced, *_ in rows],
+        "return_hops": [_return_hops(a.ttl) if a else None for a in answers],
         "reply_id": [a.identification if a else None for a in answers],
         "clock": [t[1].value if t else None for t in times],
     }
-    return HOPS.frame(data, missing=[*gaps(runs), *missing])
+    data |= _quoted([a.quoted if a else None for a in answers])
+    unsure = dict.fromkeys(gap for traced in traces if traced.origin for gap in traced.origin.missing())
+    lacking = gaps(run for traced in traces for run in traced.runs)
+    found = HOPS.frame(data, missing=[*lacking, *unsure, *missing])
+    failed = [traced for traced in traces if traced.error is not None]
+    return _with_errors(found, failed, [traced.name for traced in traces], protocol) if failed else found
 
 
-def gaps(runs: Sequence[Run]) -> list[Missing]:
+def _origins(origins: Sequence[Origin | None]) -> dict[str, list[str | int | None]]:
+    return {name: [getattr(origin, name, None) for origin in origins] for name in COLUMNS}
+
+
+def _quoted(seen: Sequence[Quoted | None]) -> dict[str, list[str | int | None]]:
+    return {
+        "quoted_ttl": [q.ttl if q else None for q in seen],
+        "quoted_dscp": [q.tos >> 2 if q else None for q in seen],
+        "quoted_ecn": [q.tos & 3 if q else None for q in seen],
+        "rewritten": [", ".join(q.changed) or quotes.NOTHING if q else None for q in seen],
+        "mpls": [quotes.as_text(q.labels) if q else None for q in seen],
+    }
+
+
+def _return_hops(ttl: int | None) -> int | None:
+    """Return how many hops away an answer started, if with the next of the usual TTLs."""
+    start = next((usual for usual in _USUAL_TTLS if ttl and ttl <= usual), None)
+    return start - ttl + 1 if start and ttl else None
+
+
+def _with_errors(
+    found: pd.DataFrame, failed: Sequence[Traced], order: Sequence[str], protocol: str
+) -> pd.DataFrame:
+    errors = HOPS.frame(
+        {
+            "target": [traced.name for traced in failed],
+            "target_address": [traced.target.address if traced.target else None for traced in failed],
+            "family": [traced.target.family if traced.target else None for traced in failed],
+            "protocol": [protocol] * len(failed),
+            "error": [str(traced.error) for traced in failed],
+        }
+    )
+    rows = concat([found, errors])
+    place = {name: number for number, name in reversed(list(enumerate(order)))}
+    ordered = rows.iloc[np.argsort(rows["target"].map(place).to_numpy(), kind="stable")].reset_index(
+        drop=True
+    )
+    ordered.attrs = rows.attrs
+    return ordered
+
+
+def gaps(runs: Iterable[Run]) -> list[Missing]:
     """Return what the runs do not tell although the network might have."""
-    early = sum(run.given_up_early for run in runs)
-    unplaced = sum(run.unplaced for run in runs)
-    found = []
-    if early:
-        found.append(
-            Missing(
-                "late answers",
-                Gap.INCOMPLETE,
-                early,
-                "silent probes waited for less than timeout_s, because later hops had answered long before",
-            )
-        )
-    if unplaced:
-        found.append(
-            Missing(
-                "answers of the target",
-                Gap.UNSEEN,
-                unplaced,
-                "the target answered without saying which probe it is for, so its hop is not known",
-            )
-        )
-    return found
+    runs = list(runs)
+    counted = [
+        Missing(
+            "late answers",
+            Gap.INCOMPLETE,
+            sum(run.given_up_early for run in runs),
+            "silent probes waited for less than timeout_s, because later hops had answered long before",
+        ),
+        Missing(
+            "answers of the target",
+            Gap.UNSEEN,
+            sum(run.unplaced for run in runs if run.end_ttl is None),
+            "the target answered without saying which probe it is for, so its hop is not known",
+        ),
+        Missing(
+            "answers of the target",
+            Gap.APPROXIMATE,
+            sum(run.placed for run in runs),
+            "they do not say which probe they are for and were given to the only one under way",
+        ),
+        Missing(
+            "runs",
+            Gap.INCOMPLETE,
+            sum(run.cut_short for run in runs),
+            "interrupted: probes under way are left out, and the rest was not sent",
+        ),
+    ]
+    return [gap for gap in counted if gap.count]

@@ -13,11 +13,15 @@ from netlab.wire import icmp
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SimulatedHop:
-    """A hop: who answers after which round trip, and with what (`reply` "" is a silent hop)."""
+    """A hop: who answers after which round trip, and with what (`reply` "" is a silent hop).
+
+    One that does not tell which probe it answers has `tells` False.
+    """
 
     address: str
     rtt_ms: float
     reply: str = icmp.Error.TIME_EXCEEDED.value
+    tells: bool = True
 
 
 HopOf: TypeAlias = Callable[[int, int], SimulatedHop]  # (flow, TTL) → the hop
@@ -55,7 +59,7 @@ class SimulatedChannel:
             at = self._now + round(hop.rtt_ms * 10**6)
             answer = Answer(
                 flow=flow,
-                mark=mark,
+                mark=mark if hop.tells else None,
                 address=hop.address,
                 reply=hop.reply,
                 ttl=64,

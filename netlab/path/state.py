@@ -5,9 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from netlab.path.quotes import Quoted
 from netlab.wire import icmp
 
-UDP_REPLY, SYN_ACK, RST, ECHO_REPLY = "udp-reply", "syn-ack", "rst", "echo-reply"
+UDP_REPLY, SYN_ACK, RST, ECHO_REPLY, SACK = "udp-reply", "syn-ack", "rst", "echo-reply", "sack"
+
+# Not an answer to a probe but a sign that one met a connection of the flow that was not reset yet (RFC 9293
+# section 3.10.7.4); it acknowledges another SYN than the one that caused it.
+CHALLENGE = "challenge-ack"
 
 # Answers that only the destination gives. RFC 792: protocol and port unreachable are "received from a host",
 # the other codes from a gateway. Comparing addresses instead fails under NAT, anycast and multi-homing.
@@ -19,6 +24,7 @@ DESTINATION = frozenset(
         SYN_ACK,
         RST,
         ECHO_REPLY,
+        SACK,
     }
 )
 
@@ -26,7 +32,10 @@ DESTINATION = frozenset(
 class Clock(StrEnum):
     """Which clock timed an answer."""
 
-    KERNEL = "kernel"  # the kernel's receive timestamp against the wall clock just before the send
+    KERNEL = "kernel"  # the kernel's, from handing the probe to the device to getting the answer from one
+    KERNEL_RECEIVE = (
+        "kernel-receive"  # the wall clock just before the send, to the kernel's receive timestamp
+    )
     USER = "user"  # this process's monotonic clock, from before the send to after the receive
 
 
@@ -46,8 +55,9 @@ class Probe:
 class Answer:
     """An answer to the probe of *flow* with *mark*; None where it does not say to which of the flow.
 
-    `ttl` is what the answer arrived with, `identification` its IPv4 header's, `stamp_ns` the kernel's receive
-    time (wall clock) and `received_ns` the monotonic time after reading it.
+    `ttl` is what the answer arrived with, `identification` its IPv4 header's, `left_ns` and `stamp_ns` are
+    the kernel's transmit time of the probe and receive time of the answer (wall clock), `received_ns` is the
+    monotonic time after reading it. `quoted` is what an ICMP error shows of the probe.
     """
 
     flow: int
@@ -57,7 +67,9 @@ class Answer:
     ttl: int | None
     stamp_ns: int | None
     received_ns: int
+    left_ns: int | None = None
     identification: int | None = None
+    quoted: Quoted | None = None
 
     @property
     def ends_path(self) -> bool:
@@ -71,7 +83,8 @@ class Run:
 
     `end_ttl` is the lowest TTL whose answer ends the path, `given_up_early` how many silent probes got less
     than the full timeout because later hops had answered, `unplaced` how many answers of the target did
-    not say which probe they are for. `void` are marks of probes that count for nothing.
+    not say which probe they are for, `placed` how many of those were given to the only one they can be for.
+    `void` are marks of probes that count for nothing; `cut_short` says that the run was stopped.
     """
 
     number: int
@@ -81,11 +94,13 @@ class Run:
     end_ttl: int | None = None
     given_up_early: int = 0
     unplaced: int = 0
+    placed: int = 0
+    cut_short: bool = False
     void: set[int] = field(default_factory=set)
 
     def take(self, answer: Answer) -> Probe | None:
         """Keep *answer*; return the probe it answers, or None for a duplicate or a stranger."""
-        if answer.flow != self.flow:
+        if answer.flow != self.flow or answer.reply == CHALLENGE:
             return None
         if answer.mark is None:
             self.unplaced += 1
@@ -109,10 +124,12 @@ class Run:
 def timing(probe: Probe, answer: Answer) -> tuple[int, Clock]:
     """Return the round-trip time in nanoseconds, and the clock it comes from.
 
-    The monotonic interval encloses the true one. A kernel timestamp that claims more than that, or less
-    than nothing, means the wall clock was set in between, and is not used.
+    The monotonic interval encloses the true one. Timestamps that claim more than that, or less than nothing,
+    mean that the wall clock was set in between, and are not used.
     """
     enclosing = answer.received_ns - probe.sent_ns
-    if answer.stamp_ns is not None and 0 < answer.stamp_ns - probe.wall_ns <= enclosing:
-        return answer.stamp_ns - probe.wall_ns, Clock.KERNEL
+    if answer.stamp_ns is not None:
+        for left_ns, clock in ((answer.left_ns, Clock.KERNEL), (probe.wall_ns, Clock.KERNEL_RECEIVE)):
+            if left_ns is not None and 0 < answer.stamp_ns - left_ns <= enclosing:
+                return answer.stamp_ns - left_ns, clock
     return enclosing, Clock.USER

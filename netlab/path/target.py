@@ -6,11 +6,13 @@ import errno
 import ipaddress
 import os
 import socket
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from netlab import addresses
-from netlab.errors import BadInput, ProbeError
+from netlab.errors import BadInput, NetlabError, ProbeError
 from netlab.kernel.netns import NetNs, entered
 
 Sockaddr: TypeAlias = tuple[str, int] | tuple[str, int, int, int]
@@ -20,6 +22,7 @@ FAMILIES: dict[int | None, socket.AddressFamily] = {
     4: socket.AF_INET,
     6: socket.AF_INET6,
 }
+_AT_ONCE = 32  # look-ups
 _DISCARD = 9  # a connected UDP socket sends nothing; the port only must not be 0
 
 
@@ -59,8 +62,7 @@ def resolve(name: str, family: int | None = None) -> list[Target]:
     ProbeError
         If the resolver does not know it.
     """
-    if family not in FAMILIES:
-        raise BadInput(f"family {family!r} is not known", fix="Give 4, 6, or None for either")
+    checked_family(family)
     if not isinstance(name, str) or not name.strip():
         raise BadInput(f"target {name!r} is not a host name or an address", fix="Give one")
     asked = _canonical(name, family)
@@ -73,6 +75,27 @@ def resolve(name: str, family: int | None = None) -> list[Target]:
             f"cannot resolve target {name!r}: {error.strerror}", fix="Check the name, or give an address"
         ) from error
     return [_target(name, sockaddr) for *_, sockaddr in found]
+
+
+def checked_family(family: object) -> None:
+    """Refuse what is neither 4 nor 6 nor None."""
+    if family not in FAMILIES:
+        raise BadInput(f"family {family!r} is not known", fix="Give 4, 6, or None for either")
+
+
+def resolve_all(
+    wanted: Sequence[str], family: int | None = None
+) -> list[tuple[str, list[Target] | NetlabError]]:
+    """Return the addresses of each name or the error that says why there is none, asking for all at once."""
+
+    def found(name: str) -> tuple[str, list[Target] | NetlabError]:
+        try:
+            return name if isinstance(name, str) else repr(name), resolve(name, family)
+        except NetlabError as error:
+            return name if isinstance(name, str) else repr(name), error
+
+    with ThreadPoolExecutor(min(len(wanted), _AT_ONCE)) as pool:
+        return list(pool.map(found, wanted))
 
 
 def _canonical(name: str, family: int | None) -> str:

@@ -1,10 +1,11 @@
-"""`netlab.traceroute`: which way the packets go."""
+"""`netlab.traceroute` and `netlab.path.trace_many`: which way the packets go."""
 
 from __future__ import annotations
 
-import itertools
-import random
-from collections.abc import Iterable
+import contextlib
+import dataclasses
+import threading
+from collections.abc import Callable, Iterable, Iterator
 
 import pandas as pd
 
@@ -12,18 +13,22 @@ from netlab import checks
 from netlab.errors import BadInput
 from netlab.frames import Gap, Missing
 from netlab.kernel import netns as namespaces
-from netlab.path import engine, names, rows
-from netlab.path.pace import Pace
-from netlab.path.probes import MARKS, Protocol
-from netlab.path.sockets import RawChannel
-from netlab.path.state import Run
-from netlab.path.target import resolve as addresses_of, routed
+from netlab.path import names, pace, rows, sack, target as targeting, tracing
+from netlab.path.engine import Plan
+from netlab.path.probes import Protocol
+from netlab.path.rows import Traced
+from netlab.path.sack import NoSackError
+from netlab.path.tracing import Request
 
 _PORTS = {
     Protocol.UDP: 33434,  # the port range traceroute has used since 1988; nothing listens there
     Protocol.TCP: 80,  # what firewalls let through most often, and what traceroute -T takes
+    Protocol.SACK: 80,
 }
 _NO_PORT = 0
+_MOST_PER_S = 100_000
+_MANY_PER_S = 5000
+_SENT_AGAIN = 2  # probes to a TTL above `queries`, at most: see `netlab.path.engine`
 
 
 @checks.options
@@ -39,24 +44,31 @@ def traceroute(
     timeout_s: float = 1.0,
     runs: int = 1,
     source_port: int | None = None,
+    dscp: int = 0,
+    ecn: int = 0,
+    packets_per_s: int = pace.PER_SECOND,
     resolve: bool = False,
     netns: namespaces.NetNs = None,
     progress: bool = False,
+    stop: threading.Event | None = None,
 ) -> pd.DataFrame:
     """Find the routers between this host and a target, and how long each takes to answer.
 
     All probes are of one flow (same addresses, ports and IPv6 flow label), so that a load balancer sends
     them all the same way and every pair of neighbouring hops is a real link. Probes to all TTLs are under
-    way at once; silent hops are waited for together. Never more than 1000 packets are sent in a second.
+    way at once; silent hops are waited for together. Ctrl-C ends probing: what was heard until then is
+    returned, and the coverage says so.
 
     Parameters
     ----------
     target
         A host name or an address. Of several addresses the first that this host has a route to.
     protocol
-        "udp" datagrams, "tcp" SYNs (which never complete a connection) or "icmp" echo requests.
+        "udp" datagrams, "tcp" SYNs (which never complete a connection), "icmp" echo requests, or "tcp-sack":
+        data out of order within a real connection, which the target's application never gets. Where the
+        target permits no selective acknowledgments, SYNs are sent: the rows and the coverage say so.
     port
-        Destination port: 33434 for udp and 80 for tcp unless given; icmp has none.
+        Destination port: 33434 for udp and 80 for tcp and tcp-sack unless given; icmp has none.
     family
         4 or 6 for that IP version only.
     first_ttl, max_ttl
@@ -70,6 +82,12 @@ def traceroute(
         How often to repeat the whole trace, with the same flow.
     source_port
         The flow's source port; the same ports take the same way through a load balancer again.
+    dscp, ecn
+        The service class of the probes, 0 to 63 (46 is that of voice), and their ECN bits, 0 to 3.
+        `quoted_dscp` and `quoted_ecn` tell where they are rewritten.
+    packets_per_s
+        The most packets that are sent in any second, 1 to 100,000. Linux routers send 1000 ICMP errors in a
+        second at most.
     resolve
         Whether to look up the names of the hops, after probing and for 2 seconds at most.
     netns
@@ -77,6 +95,8 @@ def traceroute(
         name is still looked up in the caller's.
     progress
         Whether to show a progress bar over the runs.
+    stop
+        An event that ends probing when another thread sets it, as Ctrl-C does.
 
     Returns
     -------
@@ -99,7 +119,10 @@ def traceroute(
     -----
     Each probe carries its number where load balancers do not look and eight quoted bytes show it, after
     Augustin et al., "Avoiding traceroute anomalies with Paris traceroute" (IMC 2006). Round-trip times run
-    from the wall clock just before the send to the kernel's receive timestamp (`clock` = kernel).
+    from the kernel's transmit timestamp to its receive timestamp (`clock` = kernel; see
+    Documentation/networking/timestamping.rst) where it gives both.
+
+    In asyncio, `await asyncio.to_thread(netlab.traceroute, ...)` keeps the loop free.
 
     Examples
     --------
@@ -108,28 +131,177 @@ def traceroute(
     >>> hops[["ttl", "address", "reply", "reached"]].drop_duplicates().values.tolist()
     [[1, '127.0.0.1', 'port-unreachable', True]]
     """
-    kind = Protocol(checks.choice("protocol", protocol, list(Protocol)))
-    port, source_port = ports(kind, port, source_port)
-    plan = engine.Plan(
-        first_ttl=checks.whole("first_ttl", first_ttl, 1, checks.whole("max_ttl", max_ttl, 1, 255)),
+    request = request_of(
+        protocol=protocol,
+        port=port,
+        source_port=source_port,
+        tos=_tos(dscp, ecn),
+        first_ttl=first_ttl,
         max_ttl=max_ttl,
-        queries=checks.whole("queries", queries, 1, 100),
-        timeout_ns=round(checks.positive("timeout_s", timeout_s, unit="seconds", most=60) * 10**9),
+        queries=queries,
+        timeout_s=timeout_s,
+        runs=runs,
+        packets_per_s=packets_per_s,
+        netns=netns,
     )
-    checks.whole("runs", runs, 1, 100_000)
+    addresses = targeting.resolve(target, family)
+    with _counting(runs, f"traceroute {target}", "run", shown=progress) as count:
+        asked = [(target, addresses)]
+        (traced,), missing = tracing.trace(request, asked, stopped=stopped_by(stop), on_run=count)
+        if isinstance(traced.error, NoSackError):
+            detail = f"{traced.error.problem}: SYNs were sent instead"
+            request = dataclasses.replace(request, protocol=Protocol.TCP)
+            (traced,), missing = tracing.trace(request, asked, stopped=stopped_by(stop), on_run=count)
+            missing = [Missing("SACK probes", Gap.UNAVAILABLE, None, detail), *missing]
+    if traced.error is not None:
+        raise traced.error
+    return frame_of([traced], request, missing, resolve=resolve)
+
+
+@checks.options
+def trace_many(
+    targets: Iterable[str],
+    *,
+    protocol: str = "udp",
+    port: int | None = None,
+    family: int | None = None,
+    first_ttl: int = 1,
+    max_ttl: int = 30,
+    queries: int = 3,
+    timeout_s: float = 1.0,
+    runs: int = 1,
+    source_port: int | None = None,
+    dscp: int = 0,
+    ecn: int = 0,
+    packets_per_s: int = _MANY_PER_S,
+    resolve: bool = False,
+    netns: namespaces.NetNs = None,
+    progress: bool = False,
+    stop: threading.Event | None = None,
+) -> pd.DataFrame:
+    """Find the ways to many targets at once, over one pair of sockets for each IP version.
+
+    The traces are those of `netlab.traceroute`, all from the same source port, and go on side by side: many
+    take little longer than one. Routers near this host are on many of the ways and are asked once for each; a
+    rate limit there looks like loss, which fewer `queries` or `packets_per_s` avoid.
+
+    Parameters
+    ----------
+    targets
+        Host names or addresses. One that cannot be resolved or reached does not stop the others.
+    packets_per_s
+        The most packets that are sent to all of them in any second, 1 to 100,000.
+    progress
+        Whether to show a progress bar over the targets and runs.
+    protocol, port, family, first_ttl, max_ttl, queries, timeout_s, runs, source_port, dscp, ecn, resolve,
+    netns, stop
+        As in `netlab.traceroute`.
+
+    Returns
+    -------
+    DataFrame
+        As `netlab.schemas.HOPS`: the rows of each target in the order given; for one that could not be
+        probed, or not to the end, a row whose `error` says why and which is no probe.
+
+    Raises
+    ------
+    BadInput
+        If an argument other than the name of a target cannot be right.
+    CapabilityError
+        Without CAP_NET_RAW, or with `netns` without CAP_SYS_ADMIN.
+
+    Examples
+    --------
+    >>> from netlab.path import trace_many
+    >>> hops = trace_many(["127.0.0.1", "no such host"])
+    >>> hops.groupby("target")[["address", "error"]].count().values.tolist()
+    [[3, 0], [0, 1]]
+    """
+    request = request_of(
+        protocol=protocol,
+        port=port,
+        source_port=source_port,
+        tos=_tos(dscp, ecn),
+        first_ttl=first_ttl,
+        max_ttl=max_ttl,
+        queries=queries,
+        timeout_s=timeout_s,
+        runs=runs,
+        packets_per_s=packets_per_s,
+        netns=netns,
+    )
+    if isinstance(targets, str) or not isinstance(targets, Iterable):
+        raise BadInput(f"targets {targets!r} is no list of host names", fix="Give several, or use traceroute")
+    if request.protocol is Protocol.SACK:
+        raise BadInput("tcp-sack traces one target at a time", fix="Use tcp, or traceroute() for each target")
+    asked = list(targets)
+    if not asked:
+        raise BadInput("targets is empty", fix="Give at least one host name or address")
+    targeting.checked_family(family)
+    known = targeting.resolve_all(asked, family)
+    with _counting(runs * len(asked), "trace_many", "run", shown=progress) as count:
+        traces, missing = tracing.trace(request, known, stopped=stopped_by(stop), on_run=count)
+    return frame_of(traces, request, missing, resolve=resolve)
+
+
+def request_of(
+    *,
+    protocol: str,
+    port: int | None,
+    source_port: int | None,
+    tos: int = 0,
+    first_ttl: int,
+    max_ttl: int,
+    queries: int,
+    timeout_s: float,
+    runs: int,
+    packets_per_s: int,
+    netns: namespaces.NetNs,
+) -> Request:
+    """Return what to send, with every option checked."""
+    kind = Protocol(checks.choice("protocol", protocol, list(Protocol)))
+    port, source_port = ports_of(kind, port, source_port)
     namespaces.path(netns)
-    chosen, source = routed(addresses_of(target, family), netns)
-    with RawChannel(kind, chosen, source, port=port, source_port=source_port, netns=netns) as channel:
-        done = _runs(plan, channel, _counted(runs, target, progress=progress))
-    missing = _losses(channel)
-    found: dict[str, str] = {}
-    if resolve:
-        found, unfinished = names.names_of(answer.address for run in done for answer in run.answers.values())
-        missing += _unnamed(unfinished)
-    return rows.frame(done, chosen, kind.value, channel.ports, names=found, missing=missing)
+    request = Request(
+        protocol=kind,
+        port=port,
+        source_port=source_port,
+        tos=tos,
+        plan=Plan(
+            first_ttl=checks.whole("first_ttl", first_ttl, 1, checks.whole("max_ttl", max_ttl, 1, 255)),
+            max_ttl=max_ttl,
+            queries=checks.whole("queries", queries, 1, 100),
+            timeout_ns=round(checks.positive("timeout_s", timeout_s, unit="seconds", most=60) * 10**9),
+        ),
+        runs=checks.whole("runs", runs, 1, 100_000),
+        packets_per_s=checks.whole("packets_per_s", packets_per_s, 1, _MOST_PER_S),
+        netns=netns,
+    )
+    if kind is Protocol.SACK:
+        _bounded(request)
+    return request
 
 
-def ports(kind: Protocol, port: int | None, source_port: int | None) -> tuple[int, int | None]:
+def _bounded(request: Request) -> None:
+    """Refuse more probes than one connection can carry."""
+    arriving = request.runs * request.plan.queries
+    if arriving > sack.ARRIVALS:
+        raise BadInput(
+            f"{request.runs} runs of {request.plan.queries} queries are more than tcp-sack can send",
+            fix=f"Give runs and queries whose product is at most {sack.ARRIVALS}",
+        )
+    most = request.runs * (request.plan.queries + _SENT_AGAIN) * request.plan.max_ttl
+    if most > sack.MARKS:
+        raise BadInput(
+            f"{most} probes are more than tcp-sack can send", fix="Give a lower max_ttl, or fewer runs"
+        )
+
+
+def _tos(dscp: int, ecn: int) -> int:
+    return checks.whole("dscp", dscp, 0, 63) << 2 | checks.whole("ecn", ecn, 0, 3)
+
+
+def ports_of(kind: Protocol, port: int | None, source_port: int | None) -> tuple[int, int | None]:
     """Return the port and the source port that were asked for, checked, or the kind's usual ones."""
     if kind is Protocol.ICMP:
         for name, value in (("port", port), ("source_port", source_port)):
@@ -142,35 +314,32 @@ def ports(kind: Protocol, port: int | None, source_port: int | None) -> tuple[in
     )
 
 
-def _counted(runs: int, target: str, *, progress: bool) -> Iterable[int]:
-    if not progress:
-        return range(runs)
+@contextlib.contextmanager
+def _counting(total: int, what: str, unit: str, *, shown: bool) -> Iterator[Callable[[], object]]:
+    if not shown:
+        yield lambda: None
+        return
     from tqdm.auto import tqdm
 
-    return tqdm(range(runs), desc=f"traceroute {target}", unit="run")  # type: ignore[no-any-return]
+    with tqdm(total=total, desc=what, unit=unit) as bar:
+        yield bar.update
 
 
-def _runs(plan: engine.Plan, channel: engine.Channel, numbers: Iterable[int]) -> list[Run]:
-    # Going on with the marks from run to run keeps an answer that comes a run late from fitting anything;
-    # starting anywhere does the same for the next trace from this port.
-    start = random.randrange(MARKS)  # noqa: S311 - no secret
-    marks = (1 + number % MARKS for number in itertools.count(start))
-    pace = Pace()
-    done = []
-    for number in numbers:
-        done.append(Run(number))
-        engine.probe_path(plan, channel, done[-1], pace=pace, marks=marks)
-    return done
+def stopped_by(stop: threading.Event | None) -> Callable[[], bool] | None:
+    """Return what says whether to stop."""
+    return None if stop is None else stop.is_set
 
 
-def _losses(channel: RawChannel) -> list[Missing]:
-    lost = [
-        Missing(
-            "answers", Gap.LOST, channel.dropped, "the sockets' buffers were full: this host was too busy"
-        ),
-        Missing("answers", Gap.UNSEEN, channel.unreadable, "packets that are not what they claim to be"),
-    ]
-    return [item for item in lost if item.count]
+def frame_of(
+    traces: list[Traced], request: Request, missing: list[Missing], *, resolve: bool
+) -> pd.DataFrame:
+    """Return what was found as a frame, with the names of the hops if *resolve*."""
+    found: dict[str, str] = {}
+    if resolve:
+        answers = (a for traced in traces for run in traced.runs for a in run.answers.values())
+        found, unfinished = names.names_of(answer.address for answer in answers)
+        missing = [*missing, *_unnamed(unfinished)]
+    return rows.frame_of(traces, request.protocol.value, names=found, missing=missing)
 
 
 def _unnamed(unfinished: int) -> list[Missing]:

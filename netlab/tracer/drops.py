@@ -20,7 +20,7 @@ from netlab.kernel.processes import printable
 from netlab.kernel.symbols import Symbols
 from netlab.schemas import DROPS
 from netlab.tracer.filters import Filter
-from netlab.tracer.layout import ATTEMPT, DROP_COUNT, DROP_KEY, Direction, DropCounter, DropKind
+from netlab.tracer.layout import ATTEMPT, DROP_COUNT, DROP_KEY, Counter, Direction, DropKind
 
 DROP = np.dtype([field for part in (DROP_KEY, DROP_COUNT) for field in part.descr if field[0] != "padding"])
 drop_layouts = {"netlab_drop_key": DROP_KEY, "netlab_drop_count": DROP_COUNT}
@@ -78,7 +78,7 @@ class DropSource:
         self._missing = _untold()
         self._last: tuple[Drops, list[Missing]] | None = None
         self._table = program.map("netlab_drops", DROP_KEY, DROP_COUNT)
-        self._counters = program.map("netlab_drop_counters", "u4", "u8")
+        self._counters = program.map("netlab_counters", "u4", "u8")
         self._refused_before = _refused_by_listeners()
         for function, event in _TRACEPOINTS.items():
             try:
@@ -118,11 +118,11 @@ class DropSource:
         counts = dict(zip(numbers.tolist(), values.tolist(), strict=True))
         full = f"more than {self._table.entries} kinds of drops: packets of the others are not in the table"
         told = [
-            (Gap.LOST, counts[DropCounter.FULL], full),
-            (Gap.LOST, counts[DropCounter.UNREAD], _UNREAD),
+            (Gap.LOST, counts[Counter.DROPS_FULL], full),
+            (Gap.LOST, counts[Counter.DROPS_UNREAD], _UNREAD),
             (
                 Gap.UNSEEN,
-                counts[DropCounter.WHILE_PAUSED],
+                counts[Counter.DROPS_WHILE_PAUSED],
                 "packets were dropped while the capture was paused",
             ),
             (Gap.LOST, self._missed(), _MISSED),
@@ -142,7 +142,7 @@ class DropSource:
         return [Missing("drops", Gap.UNSEEN, unseen, _NO_ROOM)] if unseen > 0 else []
 
     def _missed(self) -> int:
-        return sum(one.misses or 0 for one in self._program.usage() if one.name in _TRACEPOINTS)
+        return self._program.misses(*_TRACEPOINTS)
 
 
 _OVERFLOW = "SKB_DROP_REASON_TCP_LISTEN_OVERFLOW"

@@ -19,7 +19,6 @@ ATTEMPT = np.dtype(
         ("last_ns", "u8"),
         ("bytes_sent", "u8"),
         ("bytes_received", "u8"),
-        ("cgroup", "u8"),
         ("process_started_ns", "u8"),
         ("pid", "u4"),
         ("uid", "u4"),
@@ -49,21 +48,23 @@ ATTEMPT = np.dtype(
         ("padding", "u1", 4),
     ]
 )
-FLOW_KEY = np.dtype(
+ENDS = np.dtype(
     [
         ("local_address", "u1", 16),
         ("remote_address", "u1", 16),
-        ("cookie", "u8"),
         ("local_port", "u2"),
         ("remote_port", "u2"),
         ("version", "u4"),
     ]
 )
+FLOW_KEY = np.dtype([("ends", ENDS), ("cookie", "u8")])
 PROCESS_KEY = np.dtype([("pid", "u4"), ("padding", "u4"), ("started_ns", "u8")])
 PROCESS = np.dtype(
     [
         ("cmdline", "S256"),
         ("cgroups", "S768"),
+        ("legacy", "u8"),
+        ("legacy_level", "u4"),
         ("cmdline_bytes", "u4"),
         ("nspid", "u4"),
         ("unified_bytes", "u2"),
@@ -71,7 +72,7 @@ PROCESS = np.dtype(
         ("unified_cut", "u1"),
         ("legacy_cut", "u1"),
         ("read", "u1"),
-        ("padding", "u1"),
+        ("padding", "u1", 5),
     ]
 )
 NOT_COUNTED = 0xFFFFFFFF  # in a counter that this kernel does not have
@@ -150,6 +151,9 @@ class Counter(IntEnum):
     PACKET_LOST = 7
     TRANSLATION_UNKNOWN = 8
     PACKETS_WHILE_PAUSED = 9
+    DROPS_FULL = 10
+    DROPS_UNREAD = 11
+    DROPS_WHILE_PAUSED = 12
 
 
 class DropKind(IntEnum):
@@ -158,11 +162,3 @@ class DropKind(IntEnum):
     DROPPED = 0
     RESET_SENT = 1
     RESET_RECEIVED = 2
-
-
-class DropCounter(IntEnum):
-    """What bpf/drops.c counts when a drop is not in its table."""
-
-    FULL = 0
-    UNREAD = 1
-    WHILE_PAUSED = 2

@@ -19,7 +19,7 @@ from netlab.kernel.usage import Usage, count_runs
 from netlab.tracer.closed import Closed, Ended
 from netlab.tracer.drops import DropSource, drop_layouts, drop_macros
 from netlab.tracer.filters import Filter
-from netlab.tracer.layout import ATTEMPT, CHANGE, FLOW_KEY, NOT_COUNTED, PROCESS, PROCESS_KEY, Counter
+from netlab.tracer.layout import ATTEMPT, CHANGE, ENDS, FLOW_KEY, NOT_COUNTED, PROCESS, PROCESS_KEY, Counter
 from netlab.tracer.limits import Limits
 from netlab.tracer.owners import Processes
 from netlab.tracer.records import Attempts, joined
@@ -35,7 +35,12 @@ _LATE_CONNTRACK = (
     "translated addresses"
 )
 _ADDED_SINGLY = "packets were added up one by one, those that found their receive queue full as received"
-_SHARED = {"netlab_attempt": ATTEMPT, "netlab_process_key": PROCESS_KEY, "netlab_process": PROCESS}
+_SHARED = {
+    "netlab_attempt": ATTEMPT,
+    "netlab_ends": ENDS,
+    "netlab_process_key": PROCESS_KEY,
+    "netlab_process": PROCESS,
+}
 _LAYOUTS = {"tcp": {"netlab_change": CHANGE}, "udp": {"netlab_flow_key": FLOW_KEY}}
 _FILES = {socket.IPPROTO_TCP: ["tcp"], socket.IPPROTO_UDP: ["udp"]}
 
@@ -202,8 +207,11 @@ class Live(Closes):
 
     def _missed(self, counts: dict[int, int]) -> int:
         """Return how many state changes came in the middle of another and were not taken care of."""
-        misses = (one.misses or 0 for one in self.usage() if one.name == "netlab_state_changed")
-        return max(0, sum(misses) - counts[Counter.NESTED_CHANGE])
+        misses = self._last_misses if self._ended.is_set() else self._misses()
+        return max(0, misses - counts[Counter.NESTED_CHANGE])
+
+    def _misses(self) -> int:
+        return self.program.misses("netlab_state_changed")
 
     def _counts(self) -> dict[int, int]:
         return self._last_counters if self._ended.is_set() else self._read_counters()
@@ -235,7 +243,8 @@ class Live(Closes):
         if self.drops:
             self.drops.last()
         self._last_processes = Processes(*self._processes.items())
-        self._last_counters, self._last_usage = self._read_counters(), self.program.usage()
+        self._last_counters, self._last_misses = self._read_counters(), self._misses()
+        self._last_usage = self.program.usage()
         self._release()
 
     def _release(self) -> None:

@@ -97,6 +97,9 @@ class Poll(Closes):
         with self._lock:
             return self._closed.since(since)
 
+    def drain(self) -> None:
+        """Do nothing: what has ended since the last look the next one finds."""
+
     def over(self) -> npt.NDArray[np.uint64]:
         """Return the cookies of the attempts open before that are gone; to be read before `closed()`."""
         with self._lock:

@@ -83,3 +83,8 @@ def _sentence(code: int, story: _Story, syns: int) -> str | None:
             return "refused by an ICMP message: nobody listens on that UDP port, or a firewall rejects it"
         case _:
             return f"no answer to {syns} SYN{'s' * (syns > 1)}" if syns else plain
+
+
+def failed(connections: pd.DataFrame) -> pd.DataFrame:
+    """Return the attempts that have an error or a reason."""
+    return connections[connections["error"].notna() | connections["reason"].notna()].reset_index(drop=True)

@@ -23,7 +23,6 @@ _LATEST = ["last_ns", "closed_ns", "error"]  # 0 in the parts that do not know i
 _STARTED = [
     "opened_ns",
     "established_ns",
-    "cgroup",
     "pid",
     "uid",
     "process",

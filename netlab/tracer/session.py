@@ -10,7 +10,7 @@ import pandas as pd
 
 from netlab.errors import CaptureError
 from netlab.kernel import clock
-from netlab.tracer import clients, debugging, deltas, dropjoin, events
+from netlab.tracer import clients, debugging, deltas, dropjoin, events, reasons
 from netlab.tracer.life import Life, Options, State, Watch
 from netlab.tracer.look import Clock, Look
 
@@ -39,8 +39,7 @@ class Capture(Life):
 
     def failures(self) -> pd.DataFrame:
         """Return the attempts that failed: the rows of `connections()` that have an `error` or a `reason`."""
-        frame = self.connections()
-        return frame[frame["error"].notna() | frame["reason"].notna()].reset_index(drop=True)
+        return reasons.failed(self.connections())
 
     def events(self) -> pd.DataFrame:
         """Return every change of a TCP connection's state, in the order of the kernel's clock on all CPUs.
@@ -183,8 +182,10 @@ class Capture(Life):
 
     def _look(self, watch: Watch, *, since: int = 0) -> Look:
         """Look at every open attempt and those that ended: all that are kept, or from number *since* on."""
-        now = self._now if self._state is State.STOPPED else self._snapshot_of_open(watch)
-        opened, over = watch.open(), watch.over()
+        opened, now_ns = watch.open(), self._stopped_ns or clock.now_ns()
+        now = self._now if self._state is State.STOPPED else self._snapshot_of(opened)
+        watch.drain()  # what ended while the sockets were listed
+        over = watch.over()
         look = Look.of(
             watch.closed(since),
             opened,
@@ -192,9 +193,10 @@ class Capture(Life):
             now,
             over=over,
             wanted=self._options.wanted,
-            at=Clock.read(self._stopped_ns or clock.now_ns(), self._to_utc_ns),
+            at=Clock.read(now_ns, self._to_utc_ns),
             losses=watch.losses(),
             processes=watch.processes(),
+            nat=self._nat.now(),  # last: of what was read before, everything was told by then
         )
         if self._state is not State.STOPPED:
             watch.expire(look.unlisted(), look.at.now_ns)

@@ -1,9 +1,7 @@
 from __future__ import annotations
 
-import os
 import re
 import socket
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -11,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from between import Between, between, inside, run
 
 from netlab.errors import BadInput
 from netlab.frames import coverage
@@ -18,19 +17,8 @@ from netlab.kernel import conntrack as module, ctframe, netlink, netns
 from netlab.kernel.conntrack import conntrack
 from netlab.kernel.nat import nat
 
-CLIENT, ROUTER, SERVER = (f"netlab-ct{os.getpid()}{role}" for role in "crs")
-
-WIRING = f"""
-link add c netns {ROUTER} type veth peer name r netns {CLIENT}
-link add s netns {ROUTER} type veth peer name r netns {SERVER}
-"""
-ADDRESSES = {
-    (CLIENT, "r"): ("10.77.1.2/24", "fd77:1::2/64"),
-    (ROUTER, "c"): ("10.77.1.1/24", "fd77:1::1/64"),
-    (ROUTER, "s"): ("10.77.2.1/24", "fd77:2::1/64"),
-    (SERVER, "r"): ("10.77.2.2/24", "fd77:2::2/64"),
-}
-GATEWAYS = {CLIENT: ("10.77.1.1", "fd77:1::1"), SERVER: ("10.77.2.1", "fd77:2::1")}
+NET = Between(77)
+CLIENT, ROUTER, SERVER = NET.all
 RULES = """
 table inet netlab_ct {
     chain zones {
@@ -65,8 +53,6 @@ table inet netlab_ct {
 }
 """
 SETTINGS = (
-    "net.ipv4.ip_forward=1",
-    "net.ipv6.conf.all.forwarding=1",
     "net.netfilter.nf_conntrack_acct=1",
     *(f"net.netfilter.nf_conntrack_{kind}_timeout=3600" for kind in ("udp", "icmp", "icmpv6", "generic")),
 )  # the timeouts outlive the tests
@@ -75,26 +61,7 @@ BECOME_NOBODY = "import os; os.setgroups([]); os.setresgid(*[65534] * 3); os.set
 ECHO_REQUEST = {socket.IPPROTO_ICMP: 8, socket.IPPROTO_ICMPV6: 128}
 
 
-def run(*command: str, text: str | None = None) -> str:
-    return subprocess.run(command, input=text, text=True, check=True, capture_output=True).stdout
-
-
-def inside(space: str, *command: str, text: str | None = None) -> str:
-    return run("ip", "netns", "exec", space, *command, text=text)
-
-
 def wire() -> None:
-    for space in (CLIENT, ROUTER, SERVER):
-        run("ip", "netns", "add", space)
-        inside(space, "sysctl", "-qw", "net.ipv4.ping_group_range=0 0")
-    run("ip", "-b", "-", text=WIRING)
-    for (space, device), (v4, v6) in ADDRESSES.items():
-        run("ip", "-n", space, "addr", "add", v4, "dev", device)
-        run("ip", "-n", space, "addr", "add", v6, "dev", device, "nodad")
-        run("ip", "-n", space, "link", "set", device, "up")
-    for space, gateways in GATEWAYS.items():
-        for gateway in gateways:
-            run("ip", "-n", space, "route", "add", "default", "via", gateway)
     inside(ROUTER, "nft", "-f", "-", text=RULES)
     inside(ROUTER, "sysctl", "-qw", *SETTINGS)  # some are there once a rule has loaded nf_conntrack
     inside(SERVER, "nft", "-f", "-", text=LOSE)
@@ -141,9 +108,7 @@ def talk(held: ExitStack) -> None:
 
 @pytest.fixture(scope="module")
 def router() -> Iterator[str]:
-    with ExitStack() as held:
-        for space in (CLIENT, ROUTER, SERVER):
-            held.callback(subprocess.run, ["ip", "netns", "del", space], check=False, capture_output=True)
+    with between(NET.number), ExitStack() as held:
         wire()
         talk(held)
         yield ROUTER

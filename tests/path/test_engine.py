@@ -172,6 +172,44 @@ def test_duplicates_and_strangers_change_nothing() -> None:
     assert run.reported() == before
 
 
+@pytest.mark.parametrize("rtt_ms", [9, 14, 300])
+@pytest.mark.parametrize("near", [0, 1, 3])
+def test_a_target_that_does_not_say_which_probe_it_answers_is_found_by_one_probe_at_a_time(
+    near: int, rtt_ms: float
+) -> None:
+    dumb = SimulatedHop(address="10.0.0.99", rtt_ms=rtt_ms, reply="rst", tells=False)
+    run = traced(SimulatedChannel([*routers(1, 2), *[SILENT] * near, dumb]))
+    expected = {1: ["10.0.0.1"] * 3, 2: ["10.0.0.2"] * 3} | {3 + n: [""] * 3 for n in range(near)}
+
+    assert heard(run) == expected | {3 + near: ["10.0.0.99"] * 3}
+    assert run.placed == 3
+
+
+def test_a_syn_that_overtook_the_reset_of_the_one_before_is_sent_again() -> None:
+    met = itertools.count()
+    challenging = {1, 2, 4}  # of the probes that get to the target
+
+    def hop(_: int, ttl: int) -> SimulatedHop:
+        if ttl == 1:
+            return routers(1)[0]
+        if ttl == 2 and next(met) in challenging:
+            return SimulatedHop(address="10.0.0.99", rtt_ms=5, reply="challenge-ack", tells=False)
+        return destination(5, "syn-ack") if ttl == 2 else SILENT
+
+    run = traced(SimulatedChannel(hop), queries=4, max_ttl=4)
+
+    assert heard(run) == {1: ["10.0.0.1"] * 4, 2: ["10.0.0.99"] * 4}
+    assert next(met) == 4 + len(challenging)
+
+
+def test_an_answer_that_fits_several_probes_is_given_to_none() -> None:
+    dumb = SimulatedHop(address="10.0.0.99", rtt_ms=9, reply="rst", tells=False)
+    run = traced(SimulatedChannel([dumb]), queries=1, max_ttl=16)
+
+    assert run.unplaced == 16
+    assert heard(run) == {1: ["10.0.0.99"]}
+
+
 def test_each_flow_has_its_own_path() -> None:
     channel = SimulatedChannel(lambda flow, ttl: destination(4) if ttl > 1 else routers(*range(1, 9))[flow])
     plan = engine.Plan(first_ttl=1, max_ttl=5, queries=2, timeout_ns=1000 * MS)

@@ -5,12 +5,14 @@ import pandas as pd
 import pytest
 
 from netlab.errors import BadInput
-from netlab.frames import Gap, Missing
+from netlab.frames import Gap, Missing, concat
 from netlab.path.graph import path_graph
 from netlab.schemas import HOPS
 
 
-def hops(text: str, *, target: str = "t", flow: int = 0, run: int = 0, first_ttl: int = 1) -> pd.DataFrame:
+def hops(
+    text: str, *, target: str = "t", flow: int = 0, run: int = 0, first_ttl: int = 1, **constant: object
+) -> pd.DataFrame:
     """Return the frame of one trace: TTLs separated by spaces, answers by commas, `*` for silence.
 
     An answer is an address and its round trip: `a:1.5`; `d!9` is the destination.
@@ -30,6 +32,7 @@ def hops(text: str, *, target: str = "t", flow: int = 0, run: int = 0, first_ttl
                     "address": address if known else None,
                     "rtt_ms": float(rtt_ms) if known else None,
                     "reached": "!" in answer if known else None,
+                    **constant,
                 }
             )
     columns = {name: [row[name] for row in rows] for name in rows[0]}
@@ -37,7 +40,7 @@ def hops(text: str, *, target: str = "t", flow: int = 0, run: int = 0, first_ttl
 
 
 def joined(*frames: pd.DataFrame) -> nx.DiGraph[str]:
-    return path_graph(pd.concat(frames, ignore_index=True))
+    return path_graph(concat(frames))
 
 
 def test_a_trace_is_a_chain_from_the_source_to_the_destination() -> None:
@@ -50,13 +53,39 @@ def test_a_trace_is_a_chain_from_the_source_to_the_destination() -> None:
         "answers": 3,
         "loss": 0,
         "rtt_ms": 5,
+        "rtt_min_ms": 4,
+        "rtt_p95_ms": pytest.approx(5.9),
+        "rtt_max_ms": 6,
+        "flows": [0],
+        "targets": ["t"],
+        "first_seen": None,
+        "last_seen": None,
         "reached": False,
         "name": None,
         "silent": False,
+        "source": False,
+        "confidence": None,
+        "balances": None,
+        "rewrites": None,
+        "mpls": [],
+        "asn": None,
+        "as_name": None,
     }
     assert graph.nodes["d"]["reached"]
     assert (graph.nodes["source"]["answers"], graph.nodes["source"]["rtt_ms"]) == (0, None)
-    assert graph.edges["a", "b"] == {"probes": 3, "answers": 3, "rtt_increase_ms": 3, "certain": True}
+    assert graph.edges["a", "b"] == {
+        "probes": 3,
+        "answers": 3,
+        "loss": 0,
+        "rtt_ms": 5,
+        "rtt_increase_ms": 3,
+        "flows": [0],
+        "targets": ["t"],
+        "first_seen": None,
+        "last_seen": None,
+        "certain": True,
+        "confidence": None,
+    }
 
 
 def test_a_silent_ttl_is_a_node_and_no_link_passes_it() -> None:
@@ -129,6 +158,97 @@ def test_the_graph_says_what_was_asked_and_what_is_missing() -> None:
 
     assert graph.graph["target"] == "db.example"
     assert graph.graph["coverage"][0]["what"] == "late answers"
+
+
+def test_two_calls_by_the_same_flow_are_not_crossed() -> None:
+    graph = joined(hops("a:1 x:2 d!3", trace="one"), hops("b:1 y:2 d!3", trace="two"))
+
+    assert not {("a", "y"), ("b", "x")} & set(graph.edges)
+
+
+def test_traces_to_several_targets_share_their_nodes() -> None:
+    graph = joined(hops("r:1 a:2 d!3", target="d"), hops("r:3 a:6 e!9", target="e"))
+
+    assert graph.graph["target"] == "d, e"
+    assert graph.nodes["a"]["targets"] == ["d", "e"]
+    assert graph.nodes["a"]["rtt_ms"] == 4
+    assert (graph.edges["r", "a"]["probes"], graph.edges["r", "a"]["rtt_increase_ms"]) == (2, 2)
+    assert graph.edges["a", "e"]["targets"] == ["e"]
+
+
+def test_sources_are_one_node_for_each_host_and_namespace() -> None:
+    graph = joined(
+        hops("r:1 d!2", host="web1", netns=1, source_address="10.0.0.1"),
+        hops("r:1 d!2", host="web1", netns=1, source_address="10.0.0.2", run=1),
+        hops("r:1 d!2", host="web2", netns=1),
+        hops("q:1 r:2 d!3", host="web2", netns=2),
+    )
+
+    assert [node for node, source in graph.nodes(data="source") if source] == [
+        "source web1",
+        "source web2 netns 1",
+        "source web2 netns 2",
+    ]
+    assert graph.edges["source web1", "r"]["probes"] == 2
+    assert ("source web2 netns 2", "r") not in graph.edges
+    assert graph.nodes["r"]["ttl"] == 1
+
+
+def test_the_silent_first_hops_of_two_hosts_are_two_nodes() -> None:
+    graph = joined(hops("* d!2", host="web1"), hops("* d!2", host="web2"))
+
+    assert not nx.has_path(graph, "source web1", "* ttl 1 #2")
+
+
+def test_the_first_step_names_the_gateway_and_the_interface() -> None:
+    graph = joined(
+        hops("* d!2", gateway="192.0.2.1", interface="eth0"),
+        hops("* d!2", gateway="192.0.2.1", interface="eth1", run=1),
+        hops("e!1", interface="lo", target="e"),
+    )
+
+    assert graph.edges["source", "* ttl 1"]["gateway"] == "192.0.2.1"
+    assert graph.edges["source", "* ttl 1"]["interface"] == "eth0, eth1"
+    assert (graph.edges["source", "e"]["gateway"], graph.edges["source", "e"]["interface"]) == (None, "lo")
+    assert "gateway" not in graph.edges["* ttl 1", "d"]
+
+
+def test_flows_are_told_apart_by_what_is_on_the_wire() -> None:
+    graph = joined(
+        hops("r:1 a:2 d!3", source_port=4000),
+        hops("r:1 b:2 d!3", source_port=5000),
+        hops("r:1 a:2 d!3", source_port=4000, run=1),
+    )
+
+    assert [flow["source_port"] for flow in graph.graph["flows"]] == [4000, 5000]
+    assert (graph.nodes["r"]["flows"], graph.nodes["a"]["flows"]) == ([0, 1], [0])
+    assert graph.edges["b", "d"]["flows"] == [1]
+
+
+def test_a_node_and_an_edge_say_when_they_were_seen() -> None:
+    early, late = pd.Timestamp("2026-11-21T10:00Z"), pd.Timestamp("2026-11-21T11:00Z")
+    graph = joined(
+        hops("a:1,* d!2", sent_at=early), hops("a:1 e!2", sent_at=late, run=1), hops("b:1,* *", sent_at=late)
+    )
+
+    assert (graph.nodes["a"]["first_seen"], graph.nodes["a"]["last_seen"]) == (early, late)
+    assert (graph.edges["a", "d"]["first_seen"], graph.edges["a", "d"]["last_seen"]) == (early, early)
+    assert (graph.nodes["b"]["first_seen"], graph.nodes["b"]["last_seen"]) == (late, late)
+
+
+def test_nodes_have_the_labels_and_the_owners_of_their_addresses() -> None:
+    labelled = hops("a:1 b:2", mpls="L=5,E=0,S=1,T=1", asn=64500, as_name="EXAMPLE")
+    graph = joined(labelled, hops("a:1 b:2", run=1, mpls="L=7,E=0,S=1,T=1"), hops("a:1 c:2", run=2))
+
+    assert graph.nodes["b"]["mpls"] == ["L=5,E=0,S=1,T=1", "L=7,E=0,S=1,T=1"]
+    assert (graph.nodes["b"]["asn"], graph.nodes["b"]["as_name"]) == (64500, "EXAMPLE")
+    assert (graph.nodes["c"]["mpls"], graph.nodes["c"]["asn"]) == ([], None)
+
+
+def test_a_recording_without_the_newer_columns_is_a_graph_too() -> None:
+    newer = ["trace", "host", "netns", "source_address", "gateway", "interface", "mpls", "asn", "as_name"]
+
+    assert list(path_graph(hops("a:1 d!2").drop(columns=newer)).edges) == [("source", "a"), ("a", "d")]
 
 
 def test_an_empty_frame_is_an_empty_graph() -> None:

@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 import pytest
-from flows import SALT, ends, flow
+from flows import KINDS, SALT, ends, flow
 from hypothesis import given, strategies as st
 from scapy.layers import inet, inet6
 from scapy.packet import Packet
@@ -17,7 +17,7 @@ from netlab.path.probes import MARKS, Protocol
 from netlab.wire import icmp
 
 marks = st.integers(1, MARKS)
-kinds = pytest.mark.parametrize("protocol", list(Protocol))
+kinds = pytest.mark.parametrize("protocol", KINDS)
 families = pytest.mark.parametrize("family", [4, 6])
 FLOWS = (0, 1, 255)
 
@@ -38,15 +38,24 @@ def probe(protocol: Protocol, family: int, number: int = 0, mark: int = 77, **ch
     return flow(protocol, family, number=number, **changes).packet(3, mark)
 
 
+def answer_of(ours: Register, data: bytes) -> Match | None:
+    found = ours.answers(data)
+    assert len(found) <= 1
+    return found[0] if found else None
+
+
 def scapy(packet: bytes) -> Packet:
     return inet.IP(packet) if packet[0] >> 4 == 4 else inet6.IPv6(packet)
 
 
-def expired(packet: bytes, size: int = 1000) -> icmp.Message:
-    """Return the error of a router that quotes *packet* with *size* bytes behind the IP header."""
-    family = packet[0] >> 4
+EXPIRED = icmp.Error.TIME_EXCEEDED
+
+
+def quoted(packet: bytes, size: int = 1000) -> icmp.Quote:
+    """Return what a router quotes of *packet* with *size* bytes behind the IP header."""
+    family = 6 if packet[:1] >= b"\x60" else 4
     body = packet[: {4: 20, 6: 40}[family] + size]
-    return icmp.error(family, icmp.Error.TIME_EXCEEDED, body)
+    return icmp.quote(icmp.error(family, EXPIRED, body))
 
 
 @kinds
@@ -55,7 +64,9 @@ def expired(packet: bytes, size: int = 1000) -> icmp.Message:
 def test_eight_quoted_bytes_tell_the_flow_and_the_probe(
     protocol: Protocol, family: int, mark: int, number: int
 ) -> None:
-    found = register(protocol, family, (mark,)).error(expired(probe(protocol, family, number, mark), 8))
+    found = register(protocol, family, (mark,)).error(
+        EXPIRED, quoted(probe(protocol, family, number, mark), 8)
+    )
 
     assert found == Match("time-exceeded", number, mark)
 
@@ -83,20 +94,20 @@ def test_a_packet_of_somebody_else_fits_no_probe(
         given["target"] = ends(family)[0]
     theirs = probe(protocol, family, **given)
 
-    assert register(protocol, family).error(expired(theirs, 8)) is None
-    assert register(protocol, family).error(expired(theirs)) is None
+    assert register(protocol, family).error(EXPIRED, quoted(theirs, 8)) is None
+    assert register(protocol, family).error(EXPIRED, quoted(theirs)) is None
 
 
 @families
 def test_a_packet_of_another_protocol_fits_no_probe(family: int) -> None:
-    assert register(Protocol.TCP, family).error(expired(probe(Protocol.UDP, family))) is None
+    assert register(Protocol.TCP, family).error(EXPIRED, quoted(probe(Protocol.UDP, family))) is None
 
 
 @kinds
 @families
 def test_another_trace_with_the_same_ports_is_told_by_its_salt(protocol: Protocol, family: int) -> None:
     theirs = probe(protocol, family, salt=1, **({"identifier": 1} if protocol is Protocol.ICMP else {}))
-    found = register(protocol, family).error(expired(theirs))
+    found = register(protocol, family).error(EXPIRED, quoted(theirs))
 
     assert found is None or (protocol, family) == (Protocol.TCP, 4)  # the identification still says 77
 
@@ -118,7 +129,7 @@ def test_a_nat_that_leaves_its_address_and_port_in_the_quote_hides_nothing(
     translated = bytes(packet)
 
     assert translated[-40:] != probe(protocol, family)[-40:]
-    assert register(protocol, family).error(expired(translated)) == Match("time-exceeded", 0, 77)
+    assert register(protocol, family).error(EXPIRED, quoted(translated)) == Match("time-exceeded", 0, 77)
 
 
 @pytest.mark.parametrize(("family", "size"), [(4, 8), (6, 12)])
@@ -126,22 +137,24 @@ def test_a_nat_that_forgets_the_checksum_in_the_quote_hides_nothing(family: int,
     packet = scapy(probe(Protocol.UDP, family))
     packet[inet.UDP].chksum = 4242
 
-    assert register(Protocol.UDP, family).error(expired(bytes(packet), size)) == Match("time-exceeded", 0, 77)
+    assert register(Protocol.UDP, family).error(EXPIRED, quoted(bytes(packet), size)) == Match(
+        "time-exceeded", 0, 77
+    )
 
 
 def test_a_router_that_rewrites_the_identification_hides_nothing() -> None:
     packet = scapy(probe(Protocol.UDP, 4))
     packet.id = 4242
 
-    assert register().error(expired(bytes(packet), 8)) == Match("time-exceeded", 0, 77)
+    assert register().error(EXPIRED, quoted(bytes(packet), 8)) == Match("time-exceeded", 0, 77)
 
 
 def test_a_quote_whose_places_speak_for_two_probes_is_no_answer() -> None:
     packet = scapy(probe(Protocol.UDP, 4))
     packet.id = 78
 
-    assert register(sent=(77, 78)).error(expired(bytes(packet), 8)) is None
-    assert register(sent=(77, 78)).error(expired(bytes(packet), 12)) == Match("time-exceeded", 0, 77)
+    assert register(sent=(77, 78)).error(EXPIRED, quoted(bytes(packet), 8)) is None
+    assert register(sent=(77, 78)).error(EXPIRED, quoted(bytes(packet), 12)) == Match("time-exceeded", 0, 77)
 
 
 @pytest.mark.parametrize(
@@ -149,8 +162,6 @@ def test_a_quote_whose_places_speak_for_two_probes_is_no_answer() -> None:
     [
         ("SA", 0xBEEF0000 + 77 + 1, "syn-ack"),
         ("RA", 0xBEEF0000 + 77 + 1, "rst"),
-        ("A", 0xBEEF0000 + 77 + 1, None),  # a challenge
-        ("R", 0, None),  # acknowledges nothing
         ("SA", 0xDEAD0000 + 77 + 1, None),  # another trace's
         ("S", 0, None),
     ],
@@ -160,7 +171,21 @@ def test_a_segment_of_the_target_is_taken_by_what_it_acknowledges(
 ) -> None:
     answer = bytes(inet.TCP(sport=443, dport=50_000, flags=flags, ack=acknowledged))
 
-    assert register(Protocol.TCP).answer(answer) == (Match(reply, 0, 77) if reply else None)
+    assert answer_of(register(Protocol.TCP), answer) == (Match(reply, 0, 77) if reply else None)
+
+
+def test_a_challenge_is_no_answer_to_the_probe_that_it_acknowledges() -> None:
+    ours = bytes(inet.TCP(sport=443, dport=50_001, flags="A", ack=0xBEF00000 + 77 + 1))
+    strange = bytes(inet.TCP(sport=443, dport=50_001, flags="A", ack=0xDEAD0000 + 77 + 1))
+
+    assert answer_of(register(Protocol.TCP), ours) == Match("challenge-ack", 1, None)
+    assert answer_of(register(Protocol.TCP), strange) is None
+
+
+def test_a_reset_that_acknowledges_nothing_is_for_some_probe_of_the_flow() -> None:
+    answer = bytes(inet.TCP(sport=443, dport=50_001, flags="R"))
+
+    assert answer_of(register(Protocol.TCP), answer) == Match("rst", 1, None)
 
 
 @pytest.mark.parametrize("ports", [(444, 50_000), (443, 50_002), (443, 1)])
@@ -169,42 +194,41 @@ def test_what_comes_between_other_ports_is_not_taken(ports: tuple[int, int], kin
     fields = {"flags": "SA", "ack": 0xBEEF0000 + 78} if kind is inet.TCP else {}
     answer = bytes(kind(sport=ports[0], dport=ports[1], **fields) / bytes(20))
 
-    assert register(Protocol.TCP if kind is inet.TCP else Protocol.UDP).answer(answer) is None
+    assert answer_of(register(Protocol.TCP if kind is inet.TCP else Protocol.UDP), answer) is None
 
 
 @pytest.mark.parametrize(("payload", "mark"), [(b"\0\x4d", None), (b"\0\x4d\0\0rest", 77), (b"hello", None)])
 def test_a_datagram_of_the_target_may_begin_as_the_probe_did(payload: bytes, mark: int | None) -> None:
     answer = bytes(inet.UDP(sport=443, dport=50_001) / payload)
 
-    assert register().answer(answer) == Match("udp-reply", 1, mark)
+    assert answer_of(register(), answer) == Match("udp-reply", 1, mark)
 
 
 @families
 @pytest.mark.parametrize("number", FLOWS)
 def test_an_echo_reply_is_taken_by_what_it_sends_back(family: int, number: int) -> None:
     request = bytearray(scapy(probe(Protocol.ICMP, family, number)).payload.build())
-    assert register(Protocol.ICMP, family).answer(bytes(request)) is None  # on loopback we hear it, too
+    assert answer_of(register(Protocol.ICMP, family), bytes(request)) is None  # on loopback we hear it, too
     request[0] = {4: 0, 6: 129}[family]
 
-    assert register(Protocol.ICMP, family).answer(bytes(request)) == Match("echo-reply", number, 77)
-    assert register(Protocol.ICMP, family).answer(bytes(request[:8])) is None
-    assert register(Protocol.ICMP, family, salt=1).answer(bytes(request)) is None
+    assert answer_of(register(Protocol.ICMP, family), bytes(request)) == Match("echo-reply", number, 77)
+    assert answer_of(register(Protocol.ICMP, family), bytes(request[:8])) is None
+    assert answer_of(register(Protocol.ICMP, family, salt=1), bytes(request)) is None
 
 
 def test_no_flow_no_answer() -> None:
-    assert Register().error(expired(probe(Protocol.UDP, 4))) is None
-    assert Register().answer(bytes(20)) is None
+    assert Register().error(EXPIRED, quoted(probe(Protocol.UDP, 4))) is None
+    assert Register().answers(bytes(20)) == []
 
 
-@given(st.binary(max_size=80), st.sampled_from(list(Protocol)), st.sampled_from([4, 6]))
+@given(st.binary(max_size=80), st.sampled_from(KINDS), st.sampled_from([4, 6]))
 def test_hostile_bytes_fit_nothing(data: bytes, protocol: Protocol, family: int) -> None:
     ours = register(protocol, family)
-    kind = {4: 11, 6: 3}[family]
     start = probe(protocol, family)[: {4: 20, 6: 40}[family]]
     for read in (
-        lambda: ours.error(icmp.Message(family=family, type=kind, code=0, rest=bytes(4), body=data)),
-        lambda: ours.error(icmp.Message(family=family, type=kind, code=0, rest=bytes(4), body=start + data)),
-        lambda: ours.answer(data),
+        lambda: ours.error(EXPIRED, quoted(data)),
+        lambda: ours.error(EXPIRED, quoted(start + data)),
+        lambda: answer_of(ours, data),
     ):
         try:
             assert read() is None

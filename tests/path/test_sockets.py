@@ -99,10 +99,19 @@ def test_an_ear_says_when_a_packet_came_and_counts_what_did_not_fit() -> None:
     assert last.stamp_ns is not None
 
 
-def answered(*, wall_ns: int, stamp_ns: int | None, took_ns: int) -> tuple[int, Clock]:
+def answered(
+    *, wall_ns: int, stamp_ns: int | None, took_ns: int, left_ns: int | None = None
+) -> tuple[int, Clock]:
     probe = Probe(mark=1, ttl=1, attempt=0, wall_ns=wall_ns, sent_ns=5000)
     answer = Answer(
-        flow=0, mark=1, address="a", reply="r", ttl=64, stamp_ns=stamp_ns, received_ns=5000 + took_ns
+        flow=0,
+        mark=1,
+        address="a",
+        reply="r",
+        ttl=64,
+        left_ns=left_ns,
+        stamp_ns=stamp_ns,
+        received_ns=5000 + took_ns,
     )
     return timing(probe, answer)
 
@@ -110,6 +119,16 @@ def answered(*, wall_ns: int, stamp_ns: int | None, took_ns: int) -> tuple[int, 
 @given(st.integers(1, 10**9), st.integers(0, 10**9))
 def test_a_kernel_timestamp_within_the_interval_is_the_round_trip_time(true_ns: int, late_ns: int) -> None:
     took = answered(wall_ns=10**18, stamp_ns=10**18 + true_ns, took_ns=true_ns + late_ns)
+
+    assert took == (true_ns, Clock.KERNEL_RECEIVE)
+
+
+@given(st.integers(1, 10**9), st.integers(0, 10**9), st.integers(0, 10**9))
+def test_two_kernel_timestamps_leave_out_what_this_process_took(true_ns: int, early: int, late: int) -> None:
+    left_ns = 10**18 + early
+    took = answered(
+        wall_ns=10**18, left_ns=left_ns, stamp_ns=left_ns + true_ns, took_ns=early + true_ns + late
+    )
 
     assert took == (true_ns, Clock.KERNEL)
 

@@ -97,9 +97,10 @@ class WalkedChannel:
     def _read(self, at_ns: int, _: int, packet: bytes) -> Answer:
         header, transport = ip.decode(packet)
         if header.protocol in {ip.ICMP, ip.ICMPV6}:
-            match = self._register.error(icmp.decode(header.family, transport))
+            message = icmp.decode(header.family, transport)
+            match = self._register.error(message.error, icmp.quote(message))
         else:
-            match = self._register.answer(transport)
+            (match,) = self._register.answers(transport)
         return Answer(
             flow=match.flow,
             mark=match.mark,

@@ -22,6 +22,7 @@ from loopback import LINGER_0, LOOPBACK, Echo, cookie, disconnect, finish
 from programs import alive, held_by, wait_until
 
 import netlab
+from netlab.tracer import snapshot
 
 pytestmark = pytest.mark.privileged
 FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
@@ -402,6 +403,34 @@ def test_captures_start_in_several_threads_at_once(echo: Echo) -> None:
         capture.stop()
 
     assert [len(capture.connections()) for capture in captures] == [2, 2, 2]
+
+
+def test_what_ends_while_the_sockets_are_listed_is_one_row_that_has_ended(
+    echo: Echo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = snapshot.take
+
+    def list_and_close(*arguments: object, **options: object) -> snapshot.Snapshot:
+        try:
+            return listed(*arguments, **options)
+        finally:
+            finish(older)
+            finish(running)
+            echo.talk(4, 7)
+
+    with contextlib.ExitStack() as stack:
+        older = stack.enter_context(socket.create_connection(("127.0.0.1", echo.port)))
+        capture = stack.enter_context(netlab.capture(port=echo.port))
+        running = stack.enter_context(socket.create_connection(("127.0.0.1", echo.port)))
+        numbers = [cookie(older), cookie(running)]
+        monkeypatch.setattr(snapshot, "take", list_and_close)
+        clients = ends(capture.connections(), echo.port, "outgoing").set_index("cookie")
+        monkeypatch.undo()
+
+    assert len(clients) == 3
+    assert clients.index.is_unique
+    assert clients["state"].eq("closed").all()
+    assert clients["bytes_sent"].drop(numbers).tolist() == [7]
 
 
 def test_an_interrupt_in_the_last_look_still_detaches(echo: Echo, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,7 @@ from netlab.tracer.owners import Processes
 from netlab.tracer.records import Attempts, end_unseen
 from netlab.tracer.session import Capture
 from netlab.tracer.snapshot import Snapshot
+from netlab.tracer.translated import Known
 
 SECOND = 10**9
 
@@ -91,6 +92,7 @@ def test_only_a_socket_that_a_complete_list_should_have_is_missed() -> None:
         over=np.empty(0, np.uint64),
         losses=[],
         processes=Processes.none(),
+        nat=Known.nothing(),
     )
 
     assert look.unlisted()["socket"].tolist() == [1]

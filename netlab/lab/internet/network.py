@@ -232,7 +232,7 @@ def simulated(graph: reading.Graph, *, seed: int = 0) -> SimulatedInternet:
       and `icmp_burst` (a token bucket), `answers_from4`, `answers_from6` (another source address),
       `reply_ttl` (64), `quote_bytes` (how much transport is quoted, from 8; else up to 576 bytes in all, 1280
       for IPv6), `mpls` (the labels it received, outermost first, each a number or a table of `label`,
-      `traffic_class`, `ttl`).
+      `traffic_class`, `ttl`), `told_mtu` (what it says that the MTU of a too narrow link is).
     - What it does to the client's packets that it forwards: `hidden` (leaves the TTL alone), `set_ttl`,
       `set_dscp`, `set_ecn`, `set_ip_id` (to chance), `filters` and `prohibits` (lists of "udp", "tcp",
       "icmp": drops them, or says so).

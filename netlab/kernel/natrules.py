@@ -1,0 +1,57 @@
+"""Whether a network namespace has rules that translate at all: chains of type nat, in nft or in iptables."""
+
+from __future__ import annotations
+
+import socket
+from contextlib import suppress
+from pathlib import Path
+
+from netlab.errors import CapabilityError, KernelError
+from netlab.kernel import netlink
+
+_NETFILTER = 12
+_GET_CHAIN = 10 << 8 | 4  # (NFNL_SUBSYS_NFTABLES << 8) | NFT_MSG_GETCHAIN
+_BODY = 4  # struct nfgenmsg
+_TYPE = (7,)  # NFTA_CHAIN_TYPE
+_NAT = b"nat"
+_LEGACY = ("ip_tables_names", "ip6_tables_names")
+
+
+def present() -> bool | None:
+    """Tell whether the calling thread's namespace has rules of NAT; None if that cannot be told.
+
+    Notes
+    -----
+    A dump of nf_tables' chains (which iptables-nft makes, too), and the tables of legacy iptables in
+    /proc/net. tc, Open vSwitch and IPVS can translate without either.
+    """
+    legacy = _legacy()
+    try:
+        found = _chains()
+    except CapabilityError:
+        return True if legacy else None
+    except KernelError:  # a kernel without nf_tables
+        found = False
+    return True if found else legacy
+
+
+def _chains() -> bool:
+    body = bytes([socket.AF_UNSPEC, 0, 0, 0])
+    dump = netlink.dump(_NETFILTER, _GET_CHAIN, body, doing="list nft chains")
+    for group in dump.groups(_BODY):
+        kinds = [] if group.length(_TYPE) < 1 else list(group.octets(_TYPE))
+        if any(kind.tobytes().rstrip(b"\0") == _NAT for kind in kinds):
+            return True
+    return False
+
+
+def _legacy() -> bool | None:
+    unknown = False
+    for name in _LEGACY:
+        with suppress(FileNotFoundError):  # that part of the kernel is not there
+            try:
+                if _NAT in Path("/proc/thread-self/net", name).read_bytes().split():
+                    return True
+            except PermissionError:
+                unknown = True
+    return None if unknown else False

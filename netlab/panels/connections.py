@@ -1,0 +1,132 @@
+"""`netlab.panels.LiveConnections`: connection attempts as they come, failures first."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from netlab.errors import BadInput
+from netlab.panels.listing import LiveTable
+from netlab.panels.rates import per_second, sparkline
+from netlab.panels.table import Field, Table, number, said
+from netlab.panels.words import amount, ends
+from netlab.schemas import CONNECTIONS
+from netlab.tracer.capture import capture
+from netlab.tracer.session import Capture
+from netlab.views.text import DASH, milliseconds, seconds
+
+_SEARCHED = [
+    "error", "state", "protocol", "process", "pid", "local_address", "local_port", "remote_address",
+    "remote_port", "remote_name", "container", "reason", "direction",
+]  # fmt: skip
+_ARROWS = {"outgoing": "→", "incoming": "←"}
+_IDENTITY = ["protocol", "cookie", "opened_at", "local_port", "remote_address", "remote_port"]
+
+
+def _outcome(rows: pd.DataFrame) -> list[str]:
+    return rows["error"].astype("string").fillna(rows["state"].astype("string")).fillna(DASH).tolist()
+
+
+def _owner(rows: pd.DataFrame) -> list[str]:
+    names = rows["process"].fillna("?").tolist()
+    pids = rows["pid"].tolist()
+    return [name if pd.isna(pid) else f"{name} ({pid})" for name, pid in zip(names, pids, strict=True)]
+
+
+def _arrow(rows: pd.DataFrame) -> list[str]:
+    return rows["direction"].astype("string").map(_ARROWS).fillna("?").tolist()
+
+
+def _local(rows: pd.DataFrame) -> list[str]:
+    return ends(rows["local_address"], rows["local_port"])
+
+
+def _remote(rows: pd.DataFrame) -> list[str]:
+    return ends(rows["remote_address"], rows["remote_port"])
+
+
+_FIELDS = [
+    Field("outcome", "Outcome", "the failure's errno, or the state", by="error", text=_outcome),
+    Field("process", "Process", "owner and its process id", by="process", text=_owner),
+    Field("protocol", "Protocol", "tcp or udp", by="protocol", text=said("protocol", str)),
+    Field("local", "Local", "this end, as the socket sees it", by="local_address", text=_local),
+    Field("way", "Way", "who began: → this end, ← the peer", by="direction", text=_arrow),
+    Field("remote", "Remote", "the peer, as the socket sees it", by="remote_address", text=_remote),
+    number("connect_ms", "Connect", "from the first SYN to the established state", milliseconds),
+    number("rtt_ms", "RTT", "smoothed round-trip time", milliseconds),
+    number("bytes_sent", "Sent", "payload sent", amount),
+    number("bytes_received", "Received", "payload received", amount),
+    number("retransmits", "Resent", "segments sent again", str),
+    number("duration_s", "Age", "how long it lasted, or has lasted so far", seconds),
+]
+
+
+def _failed(rows: pd.DataFrame) -> npt.NDArray[np.bool_]:
+    return rows["error"].notna().to_numpy(bool)
+
+
+def _failures_first(rows: pd.DataFrame) -> npt.NDArray[np.intp]:
+    """Return the order of attention: failures, then the rest, the newest first in both."""
+    opened = rows["opened_at"].fillna(pd.Timestamp(0, tz="UTC")).astype("int64").to_numpy()
+    return np.lexsort((-opened, ~_failed(rows)))
+
+
+class LiveConnections(LiveTable[Capture, pd.DataFrame]):
+    """A table of connection attempts that follows a capture: failures first, click a row for all of it.
+
+    Parameters
+    ----------
+    source
+        A `Capture` to follow, or nothing: then the panel makes its own when it starts.
+    **options
+        What `netlab.capture()` takes, such as `port=443`, `process="curl"` or `duration_s=60`.
+
+    Raises
+    ------
+    BadInput
+        If an option cannot be right, or options come with a capture that has its own.
+    CapabilityError
+        When it starts, if this process may not attach eBPF programs.
+
+    Notes
+    -----
+    The table is sorted and filtered here and the browser gets the rows in sight, so its length costs the
+    browser nothing. It is shown anew at most 4 times a second. `feed` is the capture, `selected` the row
+    that was clicked, and `raise_if_failed()` raises what went wrong in the background.
+
+    Examples
+    --------
+    >>> import netlab.panels
+    >>> panel = netlab.panels.LiveConnections(port=443)
+    >>> panel.state.value
+    'not started'
+    >>> panel.close()
+    """
+
+    def __init__(self, source: Capture | None = None, **options: Any) -> None:
+        if source is not None and options:
+            raise BadInput(
+                f"{next(iter(options))!r} comes with a capture that has its options already",
+                fix="Give a capture, or options for a new one",
+            )
+        if source is None:
+            capture(**options)  # refuses what cannot be right here and not at a click
+        super().__init__(
+            lambda: capture(**options) if source is None else source,
+            Table(_FIELDS, searched=_SEARCHED, identity=_IDENTITY, order=_failures_first, bad=_failed),
+            CONNECTIONS,
+        )
+
+    def _read(self, feed: Capture) -> pd.DataFrame:
+        return feed.connections()
+
+    def _show(self, seen: pd.DataFrame) -> None:
+        now = pd.Timestamp.now("UTC")
+        new, failed = seen["opened_at"], seen["closed_at"][_failed(seen)]
+        rates = sparkline(
+            ("new", "netlab-main", per_second(new, now)), ("failed", "netlab-bad", per_second(failed, now))
+        )
+        self._list(rates, seen)

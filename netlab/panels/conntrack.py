@@ -1,0 +1,157 @@
+"""`netlab.panels.LiveConntrack`: translated connections, and how full the table is."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from netlab import checks
+from netlab.kernel import spaces
+from netlab.kernel.conntrack import conntrack
+from netlab.kernel.ctfill import Fill, fills
+from netlab.kernel.nat import nat
+from netlab.panels.listing import LiveTable
+from netlab.panels.table import Field, Table, number, said
+from netlab.panels.words import amount, ends
+from netlab.schemas import CONNTRACK, NAT
+from netlab.views.text import DASH, seconds, share
+
+_SEARCHED = ["protocol", "src", "sport", "dst", "dport", "reply_src", "reply_dst", "state", "status", "nat"]
+_IDENTITY = ["netns", "id", "protocol", "src", "sport", "dst", "dport", "zone"]
+_NEARLY_FULL = 0.9
+
+
+def _end(address: str, port: str) -> Any:
+    return lambda rows: ends(rows[address], rows[port])
+
+
+def _answering(address: str, title: str, meaning: str, port: str) -> Field:
+    return Field(address, title, meaning, by=address, text=_end(address, port))
+
+
+def _kind(rows: pd.DataFrame) -> list[str]:
+    column = rows["kind"] if "kind" in rows else rows["nat"]
+    return column.astype("string").fillna(DASH).tolist()
+
+
+_FIELDS = [
+    Field("protocol", "Protocol", "what is tracked", by="protocol", text=said("protocol", str)),
+    Field("kind", "Translation", "what is translated, and how", by="nat", text=_kind),
+    Field("from", "Source", "source of the original direction", by="src", text=_end("src", "sport")),
+    Field("to", "Destination", "destination of the original direction", by="dst", text=_end("dst", "dport")),
+    _answering("reply_src", "Answers from", "source of the reply", "reply_sport"),
+    _answering("reply_dst", "Answers to", "destination of the reply", "reply_dport"),
+    Field("state", "State", "TCP's state as conntrack sees it", by="state", text=said("state", str)),
+    number("timeout_s", "Expires in", "without traffic", seconds),
+    number("bytes", "Bytes", "original direction", amount),
+    number("reply_bytes", "Reply", "reply direction", amount),
+]
+
+
+@dataclass(slots=True)
+class Dumps:
+    """A feed that dumps the entries of *netns* each time it is asked, and keeps the last dump when paused."""
+
+    netns: spaces.Spaces
+    translated: bool
+    state: str = "new"
+    last: tuple[pd.DataFrame, list[Fill]] | None = None
+
+    def start(self) -> None:
+        """Take the first dump, which raises where this process may not."""
+        self.state = "running"
+        self.read()
+
+    def pause(self) -> None:
+        """Keep what was read last."""
+        self.state = "paused"
+
+    def resume(self) -> None:
+        """Read again."""
+        self.state = "running"
+
+    def stop(self) -> None:
+        """Keep what was read last."""
+        self.state = "stopped"
+
+    def read(self) -> tuple[pd.DataFrame, list[Fill]]:
+        """Return the entries and how full the tables are, as they are now or were last."""
+        if self.state == "running" or self.last is None:
+            levels, missing = fills(self.netns)
+            entries = nat(netns=self.netns) if self.translated else conntrack(netns=self.netns)
+            entries.attrs["coverage"] = [*entries.attrs["coverage"], *map(asdict, missing)]
+            self.last = entries, levels
+        return self.last
+
+
+def _translated_first(rows: pd.DataFrame) -> npt.NDArray[np.intp]:
+    return np.lexsort((-rows["timeout_s"].fillna(-1).to_numpy(np.int64), rows["nat"].isna().to_numpy(bool)))
+
+
+def _unanswered(rows: pd.DataFrame) -> npt.NDArray[np.bool_]:
+    return ~rows["status"].astype("string").str.contains("SEEN_REPLY", regex=False).fillna(
+        value=True
+    ).to_numpy(bool)
+
+
+class LiveConntrack(LiveTable[Dumps, tuple[pd.DataFrame, list[Fill]]]):
+    """A table of tracked connections as they are now, and a gauge of how full the kernel's table is.
+
+    Parameters
+    ----------
+    netns
+        As for `netlab.conntrack()`: a name, a path, a process id, a list of those, "all", or None.
+    translated
+        Show only translated connections, with the kind of translation; False shows all.
+
+    Raises
+    ------
+    BadInput
+        If an option cannot be right.
+    CapabilityError
+        When it starts, without CAP_NET_ADMIN.
+
+    Notes
+    -----
+    Each refresh is a dump, at most 4 in a second; a dump that takes long is followed by three times as long
+    without one. Connections that have seen no answer yet are marked.
+
+    Examples
+    --------
+    >>> import netlab.panels
+    >>> panel = netlab.panels.LiveConntrack(netns="all")
+    >>> panel.state.value
+    'not started'
+    >>> panel.close()
+    """
+
+    def __init__(self, *, netns: spaces.Spaces = None, translated: bool = True) -> None:
+        checks.flag("translated", translated)
+        super().__init__(
+            lambda: Dumps(netns, translated),
+            Table(_FIELDS, searched=_SEARCHED, identity=_IDENTITY, order=_translated_first, bad=_unanswered),
+            NAT if translated else CONNTRACK,
+        )
+
+    def _read(self, feed: Dumps) -> tuple[pd.DataFrame, list[Fill]]:
+        return feed.read()
+
+    def _show(self, seen: tuple[pd.DataFrame, list[Fill]]) -> None:
+        entries, levels = seen
+        fullest_first = sorted(levels, key=lambda level: -level.share)
+        self._list("".join(map(_gauge, fullest_first)), entries)
+
+
+def _gauge(level: Fill) -> str:
+    width = min(100, 100 * level.share)
+    kind = "netlab-bad" if level.share >= _NEARLY_FULL else "netlab-main"
+    return (
+        f'<div class="netlab-gauge"><span>namespace {level.netns}</span>'
+        f'<span class="netlab-bar"><i class="{kind}" style="width: {width:.1f}%"></i></span>'
+        f"<span>{level.entries:,} of {level.most:,} entries ({share(level.entries, level.most)})</span>"
+        "</div>"
+    )

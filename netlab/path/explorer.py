@@ -1,0 +1,155 @@
+"""Many flows to one target at once, as a strategy asks for them: sends, waits, and tells it what was heard.
+
+What is waited for how long is as in `netlab.path.engine`: a hop gets three times the round-trip time of
+those that are further away and have answered. A probe past all that answered gets as long as the slowest
+answer suggests, so that the search goes on; before the end, all of them get the full timeout.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+from netlab.path.engine import BLIND_HOLD_NS, PATIENCE_FACTOR, PATIENCE_FLOOR_NS
+from netlab.path.mda import Ask
+from netlab.path.state import Answer, Probe, Run, timing
+
+
+class Strategy(Protocol):
+    """What to send next, as it follows from what was heard."""
+
+    def next(self) -> list[Ask]:
+        """Return what to send now; the caller sends all of it, and says later what was heard."""
+
+    def answered(self, flow: int, ttl: int, address: str, *, ends: bool, late: bool = False) -> None:
+        """Take an answer; *late* if the probe had been given up."""
+
+    def unanswered(self, flow: int, ttl: int) -> None:
+        """Take it that a probe will not be answered."""
+
+
+class Explorer:
+    """Does what *strategy* says, as `netlab.path.loop.Track`; `runs` has what each flow has met.
+
+    Parameters
+    ----------
+    send
+        Sends a probe of a flow to a TTL with a mark; returns the wall-clock time just before it left.
+    marks
+        Numbers that do not repeat.
+    """
+
+    def __init__(
+        self,
+        strategy: Strategy,
+        send: Callable[[int, int, int], int],
+        *,
+        number: int,
+        timeout_ns: int,
+        marks: Iterator[int],
+    ) -> None:
+        self.runs: dict[int, Run] = {}
+        self._strategy = strategy
+        self._send_probe = send
+        self._number = number
+        self._timeout_ns = timeout_ns
+        self._marks = marks
+        self._asked: deque[Ask] = deque()
+        self._attempts: Counter[Ask] = Counter()
+        self._pending: dict[tuple[int, int], Probe] = {}
+        self._given_up: dict[tuple[int, int], Probe] = {}
+        self._slowest: dict[int, int] = {}  # by TTL: the largest round trip of an answer from there
+        self._news = True
+
+    def step(self, now_ns: int) -> int | None:
+        """Send a probe if one is due; return how long to wait, 0 after a probe, None when all is done."""
+        self._give_up(now_ns)
+        if self._news and not self._asked:
+            self._asked.extend(self._strategy.next())
+            self._news = False
+        if self._asked:
+            self._send(*self._asked.popleft(), now_ns)
+            return 0
+        if self._pending:
+            return max(1, min(self._deadline(probe) for probe in self._pending.values()) - now_ns)
+        last = max((self._last_deadline(probe) for probe in self._hopeful()), default=now_ns)
+        if last > now_ns:
+            return last - now_ns
+        for probe in self._hopeful():
+            run = self.runs[probe.flow]
+            run.given_up_early += now_ns - probe.sent_ns < self._timeout_ns
+        return None
+
+    def take(self, answer: Answer) -> None:
+        """Keep an answer and tell the strategy."""
+        run = self.runs.get(answer.flow)
+        if run is None:
+            return
+        probe = run.take(self._placed(answer) if answer.mark is None else answer)
+        if probe is None:
+            return
+        key = probe.flow, probe.mark
+        late = self._given_up.pop(key, None) is not None
+        self._pending.pop(key, None)
+        round_trip, _ = timing(probe, answer)
+        self._slowest[probe.ttl] = max(round_trip, self._slowest.get(probe.ttl, 0))
+        self._strategy.answered(probe.flow, probe.ttl, answer.address, ends=answer.ends_path, late=late)
+        self._news = True
+
+    def abandon(self) -> None:
+        """Leave the runs as they are: what is under way counts for nothing."""
+        for probe in self._pending.values():
+            self.runs[probe.flow].void.add(probe.mark)
+            self.runs[probe.flow].cut_short = True
+
+    def _send(self, flow: int, ttl: int, now_ns: int) -> None:
+        run = self.runs.setdefault(flow, Run(self._number, flow))
+        mark = next(self._marks)
+        probe = Probe(
+            flow=flow,
+            mark=mark,
+            ttl=ttl,
+            attempt=self._attempts[flow, ttl],
+            sent_ns=now_ns,
+            wall_ns=self._send_probe(flow, ttl, mark),
+        )
+        self._attempts[flow, ttl] += 1
+        run.probes[mark] = self._pending[flow, mark] = probe
+
+    def _placed(self, answer: Answer) -> Answer:
+        """Return a target's answer that names no probe with the mark of the one that it must be for."""
+        run = self.runs[answer.flow]
+        heard = max(
+            (run.probes[mark].ttl for mark in run.answers if run.probes[mark].ttl != run.end_ttl), default=0
+        )
+        candidates = [p for p in self._pending.values() if p.flow == answer.flow and p.ttl > heard]
+        return dataclasses.replace(answer, mark=candidates[0].mark) if len(candidates) == 1 else answer
+
+    def _give_up(self, now_ns: int) -> None:
+        expired = [key for key, probe in self._pending.items() if self._deadline(probe) <= now_ns]
+        for key in expired:
+            probe = self._given_up[key] = self._pending.pop(key)
+            self._strategy.unanswered(probe.flow, probe.ttl)
+            self._news = True
+
+    def _deadline(self, probe: Probe) -> int:
+        further = self._slowest_from(probe.ttl)
+        if further:
+            patience = max(PATIENCE_FLOOR_NS, PATIENCE_FACTOR * further)
+        else:
+            patience = max(BLIND_HOLD_NS, PATIENCE_FACTOR * self._slowest_from(0))
+        return probe.sent_ns + min(self._timeout_ns, patience)
+
+    def _last_deadline(self, probe: Probe) -> int:
+        return self._deadline(probe) if self._slowest_from(probe.ttl) else probe.sent_ns + self._timeout_ns
+
+    def _slowest_from(self, ttl: int) -> int:
+        return max((round_trip for at, round_trip in self._slowest.items() if at >= ttl), default=0)
+
+    def _hopeful(self) -> list[Probe]:
+        """Return the probes without an answer that could still tell something."""
+        return [
+            probe for probe in self._given_up.values() if probe.ttl < (self.runs[probe.flow].end_ttl or 256)
+        ]

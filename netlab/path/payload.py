@@ -1,0 +1,246 @@
+"""A trace as the Datadog Agent's NetworkPath payload."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import pandas as pd
+
+from netlab import __version__, checks
+from netlab.errors import BadInput
+from netlab.path import fields
+from netlab.path.fields import Layout
+
+Table: TypeAlias = dict[str, Any]
+
+ATTRIBUTE = "network_path"  # of frames that were a payload: what there is no column for
+ID = {Layout.HOPS: "path_id", Layout.ORIGIN: "pathtrace_id", Layout.RUNS: "test_run_id"}
+_ANSWERED = {Layout.HOPS: "success", Layout.ORIGIN: "reachable"}
+RUN = ["run", "flow", "attempt"]
+_NEEDED = [
+    "trace", "host", "source_address", "target", "target_address", *RUN, "ttl", "address", "name", "rtt_ms",
+    "reached", "sent_at", "protocol", "source_port", "port",
+]  # fmt: skip
+
+
+@checks.options
+def to_network_path(
+    hops: pd.DataFrame,
+    *,
+    layout: str = Layout.RUNS,
+    namespace: str | None = None,
+    tags: Iterable[str] | None = None,
+    source: Mapping[str, Any] | None = None,
+    destination: Mapping[str, Any] | None = None,
+) -> Table:
+    """Return one trace as a NetworkPath payload, ready for `json.dumps`.
+
+    Parameters
+    ----------
+    hops
+        What `netlab.traceroute` returned for one target, or `from_network_path`.
+    layout
+        "2026" (several runs and the probes from end to end), or the single list of hops of "2025" or "2024".
+    namespace
+        What tells equal private addresses apart, "default" unless given.
+    tags
+        Tags such as "team:net".
+    source, destination
+        More of their fields, such as `{"service": "shop"}`; `netlab/path/network_path.toml` lists them.
+
+    Returns
+    -------
+    dict
+        What is not known is absent. A hop is `reachable` if anybody answered there. A run is the answers to
+        one query of each TTL, so links between its hops are those of one flow. `packet_loss_percentage` is a
+        fraction, 0 to 1, as the agent writes it; lost probes are not in `rtts`.
+
+    Raises
+    ------
+    BadInput
+        If *hops* is no single trace, or an option is none that the payload has room for.
+
+    Notes
+    -----
+    Fields and types are those of pkg/networkpath/payload in the Datadog Agent. The probes to the last TTL of
+    a path are its probes from end to end, received when the target answered them.
+
+    Examples
+    --------
+    >>> import netlab
+    >>> path = netlab.path.to_network_path(netlab.traceroute("127.0.0.1"), tags=["team:net"])
+    >>> path["destination"]["hostname"], path["traceroute"]["hop_count"]
+    ('127.0.0.1', {'avg': 1.0, 'min': 1, 'max': 1})
+    """
+    kind = Layout(checks.choice("layout", layout, list(Layout)))
+    trace = _one_trace(hops)
+    first = trace.iloc[0]
+    made: Table = {
+        "timestamp": _milliseconds(trace["sent_at"].min()),
+        "agent_version": f"netlab {__version__}",
+        "namespace": "default",
+        "origin": "network_path_integration",
+        "test_run_type": "triggered",
+        "source_product": "network_path",
+        "collector_type": "agent",
+        "test_result_id": first["trace"],
+        ID[kind]: first["trace"],
+        "protocol": str(first["protocol"]).upper(),
+        "source": {"hostname": first["host"]},
+        "destination": {
+            "hostname": first["target"],
+            "ip_address": first["target_address"],
+            "port": first["port"],
+        },
+    }
+    if kind is Layout.RUNS:
+        runs = [_run(part) for _, part in trace.groupby(RUN, sort=True)]
+        made |= {
+            "traceroute": {"runs": runs, "hop_count": _hop_count(runs)},
+            "e2e_probe": _end_to_end(trace),
+        }
+    else:
+        made["hops"] = _single_list(trace, kind)
+    made = _merged(
+        _merged(made, _envelope(hops, first["trace"])), _given(kind, namespace, tags, source, destination)
+    )
+    payload = _known(made, kind)
+    fields.check(payload, kind)
+    return payload
+
+
+def _one_trace(hops: object) -> pd.DataFrame:
+    lacking = [name for name in _NEEDED if name not in getattr(hops, "columns", ())]
+    if lacking or not isinstance(hops, pd.DataFrame):
+        raise BadInput(
+            f"to_network_path() needs the column {lacking[0]!r}", fix="Pass what netlab.traceroute returned"
+        )
+    hops = hops.dropna(subset=["ttl"])  # a target that could not be probed is a row without
+    traces = len(hops[["trace", "target", "target_address"]].drop_duplicates())
+    if traces != 1:
+        raise BadInput(
+            f"a payload is one trace, and this frame has {traces}",
+            fix="[to_network_path(one) for _, one in hops.groupby(['trace', 'target'])]",
+        )
+    plain = hops[_NEEDED].astype(object)
+    return plain.where(plain.notna(), None)
+
+
+def _milliseconds(at: pd.Timestamp | None) -> int | None:
+    return None if at is None or pd.isna(at) else at.value // 10**6
+
+
+def _run(probes: pd.DataFrame) -> Table:
+    first = probes.iloc[0]
+    names = probes.loc[probes["address"] == first["target_address"], "name"].dropna().unique().tolist()
+    return {
+        "run_id": "-".join(str(first[name]) for name in ["trace", *RUN]),
+        "source": {"ip_address": first["source_address"], "port": first["source_port"]},
+        "destination": {
+            "ip_address": first["target_address"],
+            "port": first["port"],
+            "reverse_dns": names,
+        },
+        "hops": [
+            {
+                "ttl": probe["ttl"],
+                "ip_address": probe["address"],
+                "reverse_dns": [probe["name"]] if probe["name"] else [],
+                "rtt": probe["rtt_ms"],
+                "reachable": probe["address"] is not None,
+            }
+            for probe in probes.sort_values("ttl").to_dict("records")
+        ],
+    }
+
+
+def _hop_count(runs: Sequence[Table]) -> Table:
+    """Return how far the last answers came from, over the runs that had any."""
+    counts = [max(found) for run in runs if (found := [h["ttl"] for h in run["hops"] if h["reachable"]])]
+    if not counts:
+        return {}
+    return {"avg": float(np.mean(counts)), "min": min(counts), "max": max(counts)}
+
+
+def _end_to_end(trace: pd.DataFrame) -> Table:
+    last = trace[trace["ttl"] == trace.groupby(["run", "flow"])["ttl"].transform("max")]
+    received = last[last["reached"].eq(other=True)].sort_values("sent_at")
+    rtts = received["rtt_ms"].dropna().astype(float).tolist()
+    return {
+        "rtts": rtts,
+        "packets_sent": len(last),
+        "packets_received": len(received),
+        "packet_loss_percentage": 1 - len(received) / len(last),
+        "jitter": float(np.abs(np.diff(rtts)).mean()) if len(rtts) > 1 else None,
+        "rtt": {"avg": float(np.mean(rtts)), "min": min(rtts), "max": max(rtts)} if rtts else {},
+    }
+
+
+def _single_list(trace: pd.DataFrame, layout: Layout) -> list[Table]:
+    """Return the hops of the first flow of the first run: at each TTL the first answer, if there is one."""
+    start = trace.iloc[0]
+    one = trace[(trace["run"] == start["run"]) & (trace["flow"] == start["flow"])]
+    silent_last = one.assign(silent=one["address"].isna()).sort_values(["ttl", "silent", "attempt"])
+    return [
+        {
+            "ttl": probe["ttl"],
+            "ip_address": probe["address"] or f"unknown_hop_{probe['ttl']}",
+            "hostname": probe["name"],
+            "rtt": probe["rtt_ms"],
+            _ANSWERED[layout]: probe["address"] is not None,
+        }
+        for probe in silent_last.drop_duplicates("ttl").to_dict("records")
+    ]
+
+
+def _envelope(hops: pd.DataFrame, trace: str) -> Table:
+    """Return what the payload that *hops* came from had besides its hops."""
+    kept = hops.attrs.get(ATTRIBUTE, {})
+    return dict(kept.get("fields", {})) if kept.get("trace") == trace else {}
+
+
+def _given(
+    layout: Layout,
+    namespace: str | None,
+    tags: Iterable[str] | None,
+    source: Mapping[str, Any] | None,
+    destination: Mapping[str, Any] | None,
+) -> Table:
+    for name, table in (("source", source), ("destination", destination)):
+        for key in table or {}:
+            checks.choice(f"field of {name}", key, fields.known(layout, name))
+    given = {"namespace": namespace, "source": source, "destination": destination}
+    if tags is not None:
+        given["tags"] = list(tags)  # type: ignore[assignment]
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _merged(made: Mapping[str, Any], more: Mapping[str, Any]) -> Table:
+    """Return *made* with *more* over it, tables within tables too."""
+    both = dict(made)
+    for name, value in more.items():
+        inside = both.get(name)
+        tables = isinstance(inside, Mapping) and isinstance(value, Mapping)
+        both[name] = _merged(inside, value) if tables else value  # type: ignore[arg-type]
+    return both
+
+
+def _known(made: Table, layout: Layout) -> Table:
+    """Return the fields that *layout* has, without those whose value is not known."""
+    made = made | {"destination": _only(made["destination"], fields.known(layout, "destination"))}
+    return _without_missing(_only(made, fields.known(layout)))  # type: ignore[no-any-return]
+
+
+def _only(table: Table, names: Iterable[str]) -> Table:
+    return {name: table[name] for name in names if name in table}
+
+
+def _without_missing(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        inside = {name: _without_missing(item) for name, item in value.items()}
+        return {name: item for name, item in inside.items() if item is not None and item not in ({}, [])}
+    if isinstance(value, list):
+        return [_without_missing(item) for item in value]
+    return value

@@ -1,0 +1,116 @@
+"""What each trace met at each TTL, as tables: the arithmetic under `netlab.path.graph`.
+
+A *trace* here is one run of one flow of one call: only within it do neighbouring TTLs tell a link. A *stop*
+is a node that a trace met at a TTL: an address, a silence with a name, or at TTL 0 the source.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect
+from collections import defaultdict
+from typing import TypeAlias
+
+import pandas as pd
+
+SOURCE = "source"
+SILENT = "* ttl "
+
+_AT = ["trace", "ttl"]
+_WHERE = ["host", "netns"]
+_CONSTANT = ["flow", "target", "gateway", "interface"]  # within a trace
+_READ = [*_WHERE, "gateway", "interface", "trace", "target", "run", "ttl", "address", "rtt_ms", "sent_at"]
+
+_Nodes: TypeAlias = tuple[str, ...]
+
+
+def probes(hops: pd.DataFrame, flow: pd.Series[int]) -> pd.DataFrame:
+    """Return the probes of every trace, numbered `trace`, after a row at TTL 0 for its source.
+
+    `node` is who answered, missing of a probe that only was lost. Silent TTLs have a node with a name of its
+    own; those after the last answer are left out. `flow` is the number given for each row of *hops*.
+    """
+    table = hops.reindex(columns=_READ).assign(flow=flow.to_numpy()).astype({"ttl": "int64"})
+    told = [*_WHERE, "trace", "run", "flow"]
+    table["trace"] = table.groupby(told, dropna=False, sort=False, observed=True).ngroup()
+    table["node"] = table.pop("address").astype(object)
+    table["rtt_ms"] = table["rtt_ms"].astype("float64")
+    start = table.drop_duplicates("trace")
+    sources = start.drop(columns="sent_at").assign(ttl=0, node=_sources(start[_WHERE]), rtt_ms=0.0)
+    answered = table["node"].notna()
+    last = table["ttl"].where(answered).groupby(table["trace"]).transform("max")
+    found = pd.concat([sources, table[table["ttl"] <= last]]).sort_values(_AT, kind="stable")
+    return _named(found.drop(columns=_WHERE).reset_index(drop=True))
+
+
+def _sources(hosts: pd.DataFrame) -> list[str]:
+    """Return a name for each row's source: plain while there is only one."""
+    distinct = hosts.drop_duplicates()
+    if len(distinct) < 2:
+        return [SOURCE] * len(hosts)
+    crowded = distinct.groupby("host", dropna=False)["netns"].transform("size") > 1
+    names = {}
+    for (host, netns), several in zip(distinct.itertuples(index=False, name=None), crowded, strict=True):
+        words = [SOURCE, *([] if pd.isna(host) else [host])]
+        names[str(host), str(netns)] = " ".join(
+            [*words, f"netns {netns}"] if several and not pd.isna(netns) else words
+        )
+    return [names[str(host), str(netns)] for host, netns in hosts.itertuples(index=False, name=None)]
+
+
+def _named(table: pd.DataFrame) -> pd.DataFrame:
+    """Name the nodes of silent TTLs, the same only between the same neighbours: else they join strangers."""
+    heard: dict[int, dict[int, set[str]]] = defaultdict(lambda: defaultdict(set))
+    for trace, ttl, node in table.dropna(subset=["node"])[[*_AT, "node"]].itertuples(index=False, name=None):
+        heard[trace][ttl].add(node)
+    silent = table["node"].isna() & table.groupby(_AT)["node"].transform("count").eq(0)
+    known: dict[tuple[int, _Nodes, _Nodes], str] = {}
+    numbers: dict[int, int] = defaultdict(int)
+    names = []
+    for trace, ttl in table.loc[silent, _AT].itertuples(index=False, name=None):
+        met = [*heard[trace]]
+        place = bisect(met, ttl)
+        between = ttl, tuple(sorted(heard[trace][met[place - 1]])), tuple(sorted(heard[trace][met[place]]))
+        if between not in known:
+            numbers[ttl] += 1
+            known[between] = f"{SILENT}{ttl}" + (f" #{numbers[ttl]}" if numbers[ttl] > 1 else "")
+        names.append(known[between])
+    table.loc[silent, "node"] = names
+    return table
+
+
+def stops(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the stops among *table*, what `probes` returned, by trace and TTL.
+
+    `probes` are those that the node answered, and those that nobody did where it had answered others;
+    `first` and `last` are when the first and the last of its own were sent.
+    """
+    sent = table["ttl"] > 0
+    answers = table["rtt_ms"].notna() & sent
+    counted = table.assign(answers=answers, own=sent & table["node"].notna())
+    lost = (table["node"].isna() & sent).groupby([table["trace"], table["ttl"]]).sum().rename("lost")
+    found = (
+        counted.groupby([*_AT, "node"], sort=False)
+        .agg(
+            probes=("own", "sum"),
+            answers=("answers", "sum"),
+            first=("sent_at", "min"),
+            last=("sent_at", "max"),
+        )
+        .reset_index()
+        .join(lost, on=_AT)
+    )
+    found["probes"] += found.pop("lost")
+    return found.join(table.drop_duplicates("trace").set_index("trace")[_CONSTANT], on="trace")
+
+
+def steps(found: pd.DataFrame) -> pd.DataFrame:
+    """Return each pair of a stop and one at the next TTL of the same trace, from `near` to `far`.
+
+    The figures are those of the farther stop. A step is `certain` if there was only one stop at either end.
+    """
+    beside = found.groupby(_AT)["node"].transform("size")
+    near = found[_AT].assign(near=found["node"], near_beside=beside, next=found["ttl"] + 1)
+    far = found.rename(columns={"node": "far", "ttl": "next"}).assign(far_beside=beside)
+    pairs = near.merge(far, on=["trace", "next"])
+    pairs["certain"] = pairs[["near_beside", "far_beside"]].min(axis="columns").eq(1)
+    return pairs.drop(columns=["near_beside", "far_beside", "next"])

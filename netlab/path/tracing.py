@@ -1,0 +1,211 @@
+"""Traces to any number of targets through one station."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from netlab.errors import NetlabError
+from netlab.frames import Gap, Missing
+from netlab.kernel.netns import NetNs
+from netlab.path import loop, sack
+from netlab.path.engine import Plan, Prober
+from netlab.path.origin import Origin, origins
+from netlab.path.outlet import Outlet
+from netlab.path.pace import Pace
+from netlab.path.probes import MARKS, Protocol, Vary
+from netlab.path.rows import Traced
+from netlab.path.state import Answer, Run
+from netlab.path.station import Station, now_ns
+from netlab.path.target import Target, routed
+
+_Choice: TypeAlias = tuple[Target, bytes] | NetlabError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What to send: `port` is 0 and `source_port` None for ICMP."""
+
+    protocol: Protocol
+    port: int
+    source_port: int | None
+    plan: Plan
+    runs: int
+    packets_per_s: int
+    netns: NetNs
+    tos: int = 0
+
+
+class Trail:
+    """All runs to one target, one after the other, as `netlab.path.loop.Track`.
+
+    It ends early where the kernel no longer lets the probes out: `error` is why.
+    """
+
+    def __init__(
+        self, request: Request, outlet: Outlet, marks: Iterator[int], on_run: Callable[[], object]
+    ) -> None:
+        self.outlet = outlet
+        self.runs: list[Run] = []
+        self.error: NetlabError | None = None
+        self._request = request
+        self._marks = marks
+        self._on_run = on_run
+        self._prober: Prober | None = None
+
+    def step(self, now_ns: int) -> int | None:
+        """Send at most one probe; return how long to wait then, 0 after a probe, None when all is done."""
+        try:
+            while (wait := self._prober.step(now_ns) if self._prober else None) is None:
+                if self._prober:
+                    self._on_run()
+                if len(self.runs) == self._request.runs:
+                    self._prober = None
+                    return None
+                self.runs.append(Run(len(self.runs)))
+                self._prober = Prober(self._request.plan, self.outlet.send, self.runs[-1], self._marks)
+        except NetlabError as error:
+            self.error = error
+            self.abandon()
+            return None
+        return wait
+
+    def take(self, answer: Answer) -> None:
+        """Give an answer to the run that is going on."""
+        if self._prober:
+            self._prober.take(answer)
+
+    def abandon(self) -> None:
+        """Leave the run that is going on as it is."""
+        if self._prober:
+            self._prober.abandon()
+            self._prober = None
+
+
+def trace(
+    request: Request,
+    targets: Sequence[tuple[str, Sequence[Target] | NetlabError]],
+    *,
+    stopped: Callable[[], bool] | None = None,
+    on_run: Callable[[], object] = lambda: None,
+) -> tuple[list[Traced], list[Missing]]:
+    """Trace to each of *targets*, given by name and addresses; return what was found and what the host lost.
+
+    Ctrl-C ends it as *stopped* does: with what has been heard until then.
+    """
+    chosen = [(name, _chosen(addresses, request.netns)) for name, addresses in targets]
+    good = [choice for _, choice in chosen if not isinstance(choice, NetlabError)]
+    if not good:
+        return [_failed(name, choice) for name, choice in chosen if isinstance(choice, NetlabError)], []
+    ways = iter(origins(good, request.netns))
+    with Station(
+        request.protocol,
+        {target.family for target, _ in good},
+        port=request.port,
+        source_port=request.source_port,
+        vary=Vary.SOURCE_PORT,
+        netns=request.netns,
+        patience_s=request.plan.timeout_ns / 10**9,
+        tos=request.tos,
+    ) as station:
+        trails = _Trails(request, station, on_run)
+        found = [(name, choice, trails.add(choice)) for name, choice in chosen]
+        trails.drive(stopped)
+    missing = [*losses(station), *trails.unbegun()]
+    return [_traced(name, choice, trail, ways) for name, choice, trail in found], missing
+
+
+def _chosen(addresses: Sequence[Target] | NetlabError, netns: NetNs) -> _Choice:
+    if isinstance(addresses, NetlabError):
+        return addresses
+    try:
+        return routed(list(addresses), netns)
+    except NetlabError as error:
+        return error
+
+
+class _Trails:
+    """The trails of one station; those to one address share an outlet and never a mark."""
+
+    def __init__(self, request: Request, station: Station, on_run: Callable[[], object]) -> None:
+        self._request = request
+        self._station = station
+        self._on_run = on_run
+        self._trails: list[Trail] = []
+        self._outlets: dict[str, tuple[Outlet, Iterator[int]]] = {}
+        self._places: dict[int, list[int]] = {}
+
+    def add(self, choice: _Choice) -> Trail | NetlabError:
+        if isinstance(choice, NetlabError):
+            return choice
+        target, source = choice
+        try:
+            if target.address not in self._outlets:
+                self._outlets[target.address] = Outlet(self._station, target, source), marks(self._request)
+        except NetlabError as error:
+            return error
+        outlet, numbers = self._outlets[target.address]
+        trail = Trail(self._request, outlet, numbers, self._on_run)
+        self._places.setdefault(id(outlet), []).append(len(self._trails))
+        self._trails.append(trail)
+        return trail
+
+    def drive(self, stopped: Callable[[], bool] | None) -> None:
+        with contextlib.suppress(KeyboardInterrupt):
+            loop.drive(self._trails, self._hear, now_ns, Pace(self._request.packets_per_s), stopped=stopped)
+        for trail in self._trails:
+            trail.abandon()
+
+    def unbegun(self) -> list[Missing]:
+        count = sum(self._request.runs - len(trail.runs) for trail in self._trails if trail.error is None)
+        detail = "interrupted before they had begun"
+        return [Missing("runs", Gap.INCOMPLETE, count, detail)] if count else []
+
+    def _hear(self, wait_ns: int) -> list[tuple[list[int], Answer]]:
+        return [(self._places[id(outlet)], answer) for outlet, answer in self._station.receive(wait_ns)]
+
+
+def marks(request: Request) -> Iterator[int]:
+    """Yield the numbers of probes: from anywhere on and round and round, or as many as there are."""
+    if request.protocol is Protocol.SACK:
+        return iter(range(1, sack.MARKS + 1))  # `_bounded` in `netlab.path.trace` sees that they suffice
+    # Going on with the marks from run to run keeps an answer that comes a run late from fitting anything;
+    # starting anywhere does the same for the next trace from this port.
+    start = random.randrange(MARKS)  # noqa: S311 - no secret
+    return (1 + number % MARKS for number in itertools.count(start))
+
+
+def _traced(name: str, choice: _Choice, trail: Trail | NetlabError, ways: Iterator[Origin]) -> Traced:
+    if isinstance(choice, NetlabError):
+        return _failed(name, choice)
+    way = next(ways)  # there is one for each choice that is no error, in order
+    if isinstance(trail, NetlabError):
+        return Traced(name=name, target=choice[0], origin=way, error=trail)
+    return Traced(
+        name=name,
+        target=choice[0],
+        origin=way,
+        tos=trail.outlet.tos,
+        ports=trail.outlet.ports,
+        runs=trail.runs,
+        error=trail.error,
+    )
+
+
+def _failed(name: str, error: NetlabError) -> Traced:
+    return Traced(name=name, target=None, error=error)
+
+
+def losses(station: Station) -> list[Missing]:
+    """Return what this host did not hear."""
+    lost = [
+        Missing(
+            "answers", Gap.LOST, station.dropped, "the sockets' buffers were full: this host was too busy"
+        ),
+        Missing("answers", Gap.UNSEEN, station.unreadable, "packets that are not what they claim to be"),
+    ]
+    return [item for item in lost if item.count]

@@ -1,0 +1,80 @@
+"""Foreign text and numbers in panels."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+from hypothesis import given, strategies as st
+
+from netlab.frames import Gap, Missing
+from netlab.panels.facts import facts, gaps
+from netlab.panels.words import amount, ends, escaped, plain
+from netlab.schemas import CONNECTIONS
+from netlab.views.text import DASH
+
+
+@given(st.text())
+def test_what_is_shown_is_printable_and_bounded(text: str) -> None:
+    shown = plain(text)
+
+    assert len(shown) <= 200
+    assert shown.isprintable()
+
+
+@given(st.text(alphabet="<>&\"'abc/ \u202e\n"))
+def test_escaped_text_has_no_markup(text: str) -> None:
+    assert not set(escaped(text)) & set("<>\"'\n\u202e")
+
+
+@pytest.mark.parametrize(
+    ("count", "said"),
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1000, "1.00 kB"),
+        (1_234_567, "1.23 MB"),
+        (5 * 10**12, "5.00 TB"),
+        (pd.NA, DASH),
+    ],
+)
+def test_bytes_have_a_unit(count: object, said: str) -> None:
+    assert amount(count) == said
+
+
+def test_ends_of_ipv6_are_in_brackets_and_what_is_missing_is_a_dash() -> None:
+    addresses = pd.Series(["192.0.2.1", "2001:db8::1", pd.NA, "192.0.2.2"], dtype="string")
+    ports = pd.Series([80, 443, 5, pd.NA], dtype="Int64")
+
+    assert ends(addresses, ports) == ["192.0.2.1:80", "[2001:db8::1]:443", DASH, "192.0.2.2"]
+
+
+def test_the_facts_of_a_row_are_escaped_and_have_their_units() -> None:
+    data = {"process": ["<script>alert(1)</script>"], "rtt_ms": [1.25], "bytes_sent": [7]}
+    row = CONNECTIONS.frame(data).iloc[0]
+
+    shown = facts(row, CONNECTIONS)
+
+    assert "<script" not in shown
+    assert "&lt;script&gt;" in shown
+    assert "<dd>1.25 ms</dd>" in shown
+    assert "<dd>7 bytes</dd>" in shown
+    assert "remote_address" not in shown  # it is missing
+
+
+def test_losses_come_first_and_are_open_to_see() -> None:
+    frame = CONNECTIONS.empty(
+        [
+            Missing("rtos", Gap.UNAVAILABLE, None, "an old kernel"),
+            Missing("connections", Gap.LOST, 12, "the <ring> was full"),
+        ]
+    )
+
+    shown = gaps(frame.attrs["coverage"])
+
+    assert "<details" in shown
+    assert " open>" in shown
+    assert shown.index("lost (12): connections: the &lt;ring&gt; was full") < shown.index("an old kernel")
+
+
+def test_nothing_missing_is_said_too() -> None:
+    assert "Nothing is missing" in gaps([])
