@@ -26,6 +26,8 @@ from netlab.path.watching import Watch
 
 Begin = Callable[[], Watch]
 
+_KINDS = (Protocol.UDP, Protocol.TCP, Protocol.ICMP)  # probes that need no connection
+
 
 class Monitor:
     """A path that is probed as long as the block is entered; made by `netlab.path.monitor`."""
@@ -170,7 +172,9 @@ def monitor(
         Begin no more rounds after so many seconds; leaving the `with` block then waits for the end. Without
         it the monitor goes on until the block is left or `stop()` is called, and what was sent in the last
         `timeout_s` counts for nothing.
-    protocol, port, family, source_port, netns
+    protocol
+        "udp", "tcp" (SYNs) or "icmp".
+    port, family, source_port, netns
         As in `netlab.traceroute`.
     max_ttl
         The last TTL to try.
@@ -204,9 +208,8 @@ def monitor(
     >>> watched.stats()["address"].unique().tolist()
     ['127.0.0.1']
     """
-    kinds = [known for known in Protocol if known is not Protocol.SACK]  # its connection would be full soon
-    kind = Protocol(checks.choice("protocol", protocol, kinds))
-    port, source_port = trace.ports(kind, port, source_port)
+    kind = Protocol(checks.choice("protocol", protocol, _KINDS))
+    port, source_port = trace.ports_of(kind, port, source_port)
     every_ns = round(_between("every_s", every_s, 0.1, 3600) * 10**9)
     timeout_ns = round(checks.positive("timeout_s", timeout_s, unit="seconds", most=60) * 10**9)
     duration_ns = None

@@ -276,7 +276,7 @@ def request_of(
 ) -> Request:
     """Return what to send, with every option checked."""
     kind = Protocol(checks.choice("protocol", protocol, list(Protocol)))
-    port, source_port = ports(kind, port, source_port)
+    port, source_port = ports_of(kind, port, source_port)
     how = Method(checks.choice("method", method, list(Method)))
     namespaces.path(netns)
     request = Request(
@@ -319,7 +319,7 @@ def _tos(dscp: int, ecn: int) -> int:
     return checks.whole("dscp", dscp, 0, 63) << 2 | checks.whole("ecn", ecn, 0, 3)
 
 
-def ports(kind: Protocol, port: int | None, source_port: int | None) -> tuple[int, int | None]:
+def ports_of(kind: Protocol, port: int | None, source_port: int | None) -> tuple[int, int | None]:
     """Return the port and the source port that were asked for, checked, or the kind's usual ones."""
     if kind is Protocol.ICMP:
         for name, value in (("port", port), ("source_port", source_port)):

@@ -18,7 +18,6 @@ from netlab.path import engine, rows
 from netlab.path.extent import at_the_end
 from netlab.path.kinds import SynFlow, UdpFlow
 from netlab.path.matching import Register
-from netlab.path.origin import Origin
 from netlab.path.pace import Pace
 from netlab.path.probes import MARKS, Protocol
 from netlab.path.rounds import Rounds
@@ -99,11 +98,9 @@ class WalkedChannel:
         header, transport = ip.decode(packet)
         if header.protocol in {ip.ICMP, ip.ICMPV6}:
             message = icmp.decode(header.family, transport)
-            assert message.error
             match = self._register.error(message.error, icmp.quote(message))
         else:
-            match = next(iter(self._register.answers(transport)), None)
-        assert match
+            (match,) = self._register.answers(transport)
         return Answer(
             flow=match.flow,
             mark=match.mark,
@@ -114,11 +111,6 @@ class WalkedChannel:
             stamp_ns=START_NS + at_ns,
             received_ns=at_ns,
         )
-
-
-_NOWHERE = Origin(
-    trace="walked", host="walked", netns=0, source_address="", gateway=None, interface=None, nexthops=None
-)
 
 
 def trace(
