@@ -133,7 +133,7 @@ def trace(
             engine.probe_path(plan, channel, done[-1], pace=Pace(), marks=marks)
         late_ns = round((number + 1) * every_s * 10**9) - channel.now_ns()
         channel.wait(max(0, late_ns) / 10**9)
-    return rows.frame(done, channel.target, channel.protocol.value, channel.ports, origin=_NOWHERE)
+    return rows.frame(done, channel.target, channel.protocol.value, channel.ports)
 
 
 def watch(
@@ -160,7 +160,7 @@ def watch(
         rounds.take(channel.receive(rounds.wait_ns()))
 
     def framed(runs: list[Run]) -> pd.DataFrame:
-        return rows.frame(runs, channel.target, channel.protocol.value, channel.ports, origin=_NOWHERE)
+        return rows.frame(runs, channel.target, channel.protocol.value, channel.ports)
 
     return framed([each.hops for each in rounds.settled]), framed([each.end for each in rounds.settled])
 
