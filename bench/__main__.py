@@ -23,6 +23,8 @@ NAMES = (
     "rtt",
     "many",
     "peers",
+    "multipath",
+    "verdicts",
 )
 
 

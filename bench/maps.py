@@ -17,6 +17,7 @@ from netlab.tracer.live import kernel_macros
 from netlab.tracer.merge import merge
 from netlab.tracer.owners import Owners
 from netlab.tracer.snapshot import Snapshot
+from netlab.tracer.translated import Known
 
 ENTRIES = 1_000_000
 ROUNDS = 3
@@ -33,7 +34,9 @@ def measure() -> list[tuple[str, float, str]]:
             records = table.items()[1]
             middle = time.perf_counter()
             merged = merge(np.empty(0, ATTEMPT), records, Snapshot.empty(), Snapshot.empty())
-            frame = rows.connections(merged, to_utc_ns=0, now_ns=0, owners=Owners.none(), missing=[])
+            frame = rows.connections(
+                merged, to_utc_ns=0, now_ns=0, owners=Owners.none(), nat=Known.nothing(), missing=[]
+            )
             end = time.perf_counter()
             assert len(frame) == ENTRIES
             read.append(middle - start)

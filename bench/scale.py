@@ -5,31 +5,18 @@ from __future__ import annotations
 import contextlib
 import resource
 import socket
-import subprocess
-import sys
 import tempfile
-import textwrap
 from pathlib import Path
 
 import pandas as pd
 
 import netlab
+from bench.programs import SERVER, python
 from bench.tracer import tcplife
 
 WORKERS, EACH = 4, 25_000
 HELD_OPEN = 8_000
 
-_SERVER = """
-    import socket, threading
-    listener = socket.create_server(("", 0), backlog=4096)
-    print(listener.getsockname()[1], flush=True)
-    def serve():
-        while True:
-            listener.accept()[0].close()
-    for _ in range(2):
-        threading.Thread(target=serve, daemon=True).start()
-    input()
-"""
 _CLIENT = """
     import socket, sys
     port, count, worker = map(int, sys.argv[1:])
@@ -40,11 +27,6 @@ _CLIENT = """
 """
 
 
-def _python(script: str, *arguments: object) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", textwrap.dedent(script), *map(str, arguments)]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-
 def _lost(frame: pd.DataFrame) -> int:
     gaps = netlab.coverage(frame)
     return int(gaps[(gaps["what"] == "connections") & (gaps["kind"] == "lost")]["count"].sum())
@@ -52,14 +34,14 @@ def _lost(frame: pd.DataFrame) -> int:
 
 def short() -> list[tuple[str, float, str]]:
     """Open and close as fast as the machine can, in four processes."""
-    server = _python(_SERVER)
+    server = python(SERVER)
     assert server.stdout
     port = int(server.stdout.readline())
     made = 2 * WORKERS * EACH
     with tempfile.TemporaryDirectory() as directory:
         lines = Path(directory) / "tcplife"
         with netlab.capture(port=port) as capture, tcplife(lines):
-            workers = [_python(_CLIENT, port, EACH, worker) for worker in range(WORKERS)]
+            workers = [python(_CLIENT, port, EACH, worker) for worker in range(WORKERS)]
             assert [worker.wait() for worker in workers] == [0] * WORKERS
         ours, theirs = capture.connections(), _lines(lines, port)
     server.communicate("done")

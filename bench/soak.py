@@ -10,31 +10,20 @@ import contextlib
 import os
 import socket
 import statistics
-import subprocess
 import sys
-import textwrap
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import netlab
+from bench.programs import SERVER, python
 
 KEPT = 100_000  # closed attempts: full after a minute of 1,000 connections a second, each of two ends
 READ_EVERY_S = 1.0
 WARM_UP_MINUTES = 2
 MB = 1e6
 
-_SERVER = """
-    import socket, threading
-    listener = socket.create_server(("", 0), backlog=4096)
-    print(listener.getsockname()[1], flush=True)
-    def serve():
-        while True:
-            listener.accept()[0].close()
-    threading.Thread(target=serve, daemon=True).start()
-    input()
-"""
 # Many addresses: one has not enough ports for what waits in TIME_WAIT.
 _CLIENT = """
     import itertools, socket, sys, time
@@ -76,20 +65,15 @@ def load(rate: int) -> Iterator[int]:
         with socket.create_server(("127.0.0.1", 0)) as unused:
             yield unused.getsockname()[1]
         return
-    with _python(_SERVER) as server:
+    with python(SERVER) as server:
         assert server.stdout
         port = int(server.stdout.readline())
-        with _python(_CLIENT, port, rate) as client:
+        with python(_CLIENT, port, rate) as client:
             try:
                 yield port
             finally:
                 client.terminate()
                 server.terminate()
-
-
-def _python(script: str, *arguments: object) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", textwrap.dedent(script), *map(str, arguments)]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
 def soak(minutes: int, rate: int) -> list[Holding]:

@@ -35,6 +35,9 @@
 
 #define NETLAB_READ(into, from) bpf_probe_read_kernel(&(into), sizeof(into), &(from))
 
+/* Under its own name BCC looks for it among the kernel's 100,000 symbols, which takes longer than parsing all this. */
+static long (*netlab_probe_read_user)(void *into, u32 bytes, const void *from) = (void *)BPF_FUNC_probe_read_user;
+
 #define NETLAB_AF_INET 2
 #define NETLAB_AF_INET6 10
 #define NETLAB_COMM 16
@@ -206,16 +209,6 @@ static __always_inline bool netlab_read_connected(struct netlab_ends *ends, cons
 	return true;
 }
 
-/* The thread group's name, which is what ps shows; a thread may call itself something else. */
-static __always_inline void netlab_process_name(char *name)
-{
-	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
-	struct task_struct *leader = NULL;
-
-	NETLAB_READ(leader, task->group_leader);
-	bpf_probe_read_kernel_str(name, NETLAB_COMM, &leader->comm);
-}
-
 /*
  * Who the owners are: read when a process is met for the first time, because it may be gone before anybody looks into
  * /proc.
@@ -230,6 +223,8 @@ struct netlab_process {
 	char cmdline[NETLAB_CMDLINE];
 	/* Names from the innermost cgroup up, each with its NUL: in the default hierarchy, then in a version 1 one. */
 	char cgroups[NETLAB_CGROUPS + NETLAB_NAME];
+	u64 legacy;			/* while it is read: the deepest cgroup of version 1, and its level */
+	u32 legacy_level;
 	u32 cmdline_bytes;		/* 0: not known */
 	u32 nspid;			/* the pid in its own pid namespace */
 	u16 unified_bytes;		/* where the first path ends */
@@ -237,7 +232,7 @@ struct netlab_process {
 	u8 unified_cut;			/* there is more above it */
 	u8 legacy_cut;
 	u8 read;			/* all of this is */
-	u8 padding;
+	u8 padding[5];
 };
 
 BPF_TABLE("lru_hash", struct netlab_process_key, struct netlab_process, netlab_processes, NETLAB_PROCESSES_MAX);
@@ -257,55 +252,59 @@ static __always_inline void netlab_read_cmdline(struct netlab_process *process, 
 	NETLAB_READ(end, mm->arg_end);
 	bytes = end - start < NETLAB_CMDLINE ? end - start : NETLAB_CMDLINE - 1;
 	bytes &= NETLAB_CMDLINE - 1;
-	if (bytes && !bpf_probe_read_user(process->cmdline, bytes, (void *)start))
+	if (bytes && !netlab_probe_read_user(process->cmdline, bytes, (void *)start))
 		process->cmdline_bytes = bytes;
 }
 
 /*
- * Read the names from *cgroup* up to the root behind what is there. Verifiers before Linux 6.6 or so lose a bound that is
- * tested, and clang moves tests about: a mask on the very register that is used is a bound for all of them.
+ * Read the names from *cgroup* up to the root behind what is there. Where they end is read back from the map each time:
+ * what comes from there the verifier takes for any number, so that all ways through the loop look alike to it and are
+ * verified once. Verifiers before Linux 6.6 or so lose a bound that is tested, and clang moves tests about: a mask on the
+ * very register that is used is a bound for all of them.
  */
-static __always_inline u64 netlab_read_path(char *names, u64 at, struct cgroup *cgroup, u8 *cut)
+static __always_inline void netlab_read_path(struct netlab_process *process, struct cgroup *cgroup, u8 *cut)
 {
-	struct kernfs_node *node = NULL, *parent = NULL;
+	volatile u16 *end = &process->cgroup_bytes;
+	struct kernfs_node *node = NULL, *parent;
 	const char *name = NULL;
 	int level;
-	s64 bytes;
 
 	NETLAB_READ(node, cgroup->kn);
 	*cut = 1;
 #pragma clang loop unroll(disable)
 	for (level = 0; level < NETLAB_CGROUP_LEVELS; level++) {
-		if (!node)
-			return at;
+		u64 at = *end;
+		s64 bytes;
+
+		if (!node || at >= NETLAB_CGROUPS)
+			return;
 		parent = NULL;
 		NETLAB_READ(parent, NETLAB_PARENT(node));
 		if (!parent) {
 			*cut = 0;	/* the root has no name */
-			return at;
+			return;
 		}
 		NETLAB_READ(name, node->name);
-		if (at >= NETLAB_CGROUPS)
-			return at;
 		asm volatile("%0 &= %1" : "+r"(at) : "i"(NETLAB_CGROUPS - 1));
-		bytes = bpf_probe_read_kernel_str(names + at, NETLAB_NAME, name);
+		bytes = bpf_probe_read_kernel_str(process->cgroups + at, NETLAB_NAME, name);
 		if (bytes <= 0)
-			return at;
-		at += bytes;
+			return;
+		*end = at + bytes;
 		node = parent;
 	}
-	return at;
 }
 
 /*
  * Where a controller of version 1 says that the process is: in the hierarchy where it is deepest, as few use all of
  * them. NULL on hosts with version 2 alone.
  */
-static __always_inline struct cgroup *netlab_legacy_cgroup(struct css_set *sets, struct cgroup *unified)
+static __always_inline struct cgroup *netlab_legacy_cgroup(
+	struct netlab_process *process, struct css_set *sets, struct cgroup *unified)
 {
 	struct list_head *head = &sets->cgrp_links, *at = NULL;
-	struct cgroup *deepest = NULL;
-	int i, most = 0;
+	volatile u64 *deepest = &process->legacy;
+	volatile u32 *most = &process->legacy_level;
+	int i;
 
 	NETLAB_READ(at, head->next);
 #pragma clang loop unroll(disable)
@@ -313,33 +312,31 @@ static __always_inline struct cgroup *netlab_legacy_cgroup(struct css_set *sets,
 		struct cgrp_cset_link *link =
 			(void *)at - __builtin_offsetof(struct cgrp_cset_link, cgrp_link);
 		struct cgroup *cgroup = NULL;
-		int level = 0;
+		u32 level = 0;
 
 		NETLAB_READ(cgroup, link->cgrp);
 		NETLAB_READ(level, cgroup->level);
-		if (cgroup != unified && level > most) {
-			most = level;
-			deepest = cgroup;
+		if (cgroup != unified && level > *most) {
+			*most = level;
+			*deepest = (u64)cgroup;
 		}
 		NETLAB_READ(at, link->cgrp_link.next);
 	}
-	return deepest;
+	return (struct cgroup *)*deepest;
 }
 
 static __always_inline void netlab_read_cgroups(struct netlab_process *process, struct task_struct *leader)
 {
 	struct cgroup *unified = NULL, *legacy;
 	struct css_set *sets = NULL;
-	u64 end;
 
 	NETLAB_READ(sets, leader->cgroups);
 	NETLAB_READ(unified, sets->dfl_cgrp);
-	end = netlab_read_path(process->cgroups, 0, unified, &process->unified_cut);
-	process->unified_bytes = end;
-	legacy = netlab_legacy_cgroup(sets, unified);
+	netlab_read_path(process, unified, &process->unified_cut);
+	process->unified_bytes = process->cgroup_bytes;
+	legacy = netlab_legacy_cgroup(process, sets, unified);
 	if (legacy)
-		end = netlab_read_path(process->cgroups, end, legacy, &process->legacy_cut);
-	process->cgroup_bytes = end;
+		netlab_read_path(process, legacy, &process->legacy_cut);
 }
 
 static __always_inline void netlab_read_nspid(struct netlab_process *process, struct task_struct *leader)
@@ -353,16 +350,13 @@ static __always_inline void netlab_read_nspid(struct netlab_process *process, st
 }
 
 /* Return what tells the current process from others with its pid: when it was started, and another number after exec(). */
-static __always_inline u64 netlab_meet_process(u32 pid)
+static __always_inline u64 netlab_meet_process(u32 pid, struct task_struct *task, struct task_struct *leader)
 {
-	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
 	struct netlab_process_key key = { .pid = pid };
 	struct netlab_process *process, *blank;
-	struct task_struct *leader = NULL;
 	u64 executed = 0;
 	u32 zero = 0;
 
-	NETLAB_READ(leader, task->group_leader);
 	NETLAB_READ(key.started_ns, leader->start_boottime);
 	bpf_probe_read_kernel(&executed, sizeof(leader->self_exec_id), &leader->self_exec_id);
 	key.started_ns += executed;
@@ -382,9 +376,8 @@ static __always_inline u64 netlab_meet_process(u32 pid)
 }
 
 /* The effective one, which a new socket belongs to and ss(8) shows; the helper for it returns the real one. */
-static __always_inline u32 netlab_user(void)
+static __always_inline u32 netlab_user(struct task_struct *task)
 {
-	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
 	const struct cred *cred = NULL;
 	u32 uid = 0;
 
@@ -397,12 +390,15 @@ static __always_inline u32 netlab_user(void)
 static __always_inline void netlab_read_owner(struct netlab_attempt *attempt, u8 source)
 {
 	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+	struct task_struct *leader = NULL;
 
+	NETLAB_READ(leader, task->group_leader);
 	NETLAB_READ(attempt->pid, task->tgid);
-	attempt->uid = netlab_user();
-	attempt->process_started_ns = netlab_meet_process(attempt->pid);
+	attempt->uid = netlab_user(task);
+	attempt->process_started_ns = netlab_meet_process(attempt->pid, task, leader);
 	attempt->pid_source = source;
-	netlab_process_name(attempt->process);
+	/* The thread group's name, which is what ps shows; a thread may call itself something else. */
+	bpf_probe_read_kernel_str(attempt->process, NETLAB_COMM, &leader->comm);
 }
 
 #endif

@@ -31,6 +31,8 @@ enum netlab_depth { NETLAB_OUTER, NETLAB_NESTED, NETLAB_DEPTHS };
 
 BPF_PERCPU_ARRAY(netlab_scratch, struct netlab_attempt, NETLAB_DEPTHS);
 
+#define NETLAB_TCP_BASE sizeof(struct inet_connection_sock)
+
 struct netlab_tcp_copy {
 	u8 bytes[sizeof(struct tcp_sock)];
 };
@@ -103,19 +105,22 @@ static __always_inline void netlab_read_identity(struct netlab_attempt *attempt,
 	netlab_read_tuple(attempt, sk);
 }
 
-/* One copy of the whole struct costs as much as a dozen single reads, and gives every field. */
+/* One copy costs as much as a dozen single reads, and gives every field that struct tcp_sock adds to its base. */
 static __always_inline void netlab_read_counters(struct netlab_attempt *attempt, struct sock *sk, u32 depth)
 {
 	u32 limited;
 	struct netlab_tcp_copy *copy = netlab_tcp_copies.lookup(&depth);
 	struct tcp_sock *tp = (struct tcp_sock *)copy;
-	struct sock *as_sock = (struct sock *)copy;
+	u64 flags = 0;
 
-	if (!copy || bpf_probe_read_kernel(copy, sizeof(*copy), sk))
+	if (!copy || bpf_probe_read_kernel(copy->bytes + NETLAB_TCP_BASE, sizeof(*copy) - NETLAB_TCP_BASE,
+					   (void *)sk + NETLAB_TCP_BASE))
 		return;
+	bpf_probe_read_kernel(&flags, sizeof(sk->__sk_common.skc_flags), &sk->__sk_common.skc_flags);
+	NETLAB_READ(attempt->error, sk->sk_err);
 	attempt->bytes_sent = tp->bytes_sent - tp->bytes_retrans;	/* bytes_sent counts each retransmission too */
 	attempt->bytes_received = tp->bytes_received;
-	if ((as_sock->__sk_common.skc_flags >> SOCK_DONE) & 1 && attempt->bytes_received)
+	if ((flags >> SOCK_DONE) & 1 && attempt->bytes_received)
 		attempt->bytes_received--;	/* tcp_rcv_nxt_update() counts the FIN as a byte */
 	attempt->packets_sent = tp->segs_out;
 	attempt->packets_received = tp->segs_in;
@@ -130,7 +135,6 @@ static __always_inline void netlab_read_counters(struct netlab_attempt *attempt,
 	if (tp->chrono_type == TCP_CHRONO_RWND_LIMITED)
 		limited += (u32)bpf_jiffies64() - tp->chrono_start;
 	attempt->rwnd_limited_us = limited * NETLAB_US_PER_JIFFY;
-	attempt->error = as_sock->sk_err;
 }
 
 /* The reader looks at the clock, not at wake-ups: a wake-up per connection is what costs. */
@@ -155,6 +159,7 @@ static __always_inline void netlab_follow(u64 key, struct netlab_attempt *attemp
 	netlab_report(attempt, NETLAB_ATTEMPT_LOST);
 }
 
+/* All but the owner. */
 static __always_inline void netlab_begin(struct netlab_attempt *attempt, struct sock *sk, u64 now)
 {
 	netlab_read_identity(attempt, sk);
@@ -162,7 +167,6 @@ static __always_inline void netlab_begin(struct netlab_attempt *attempt, struct 
 	NETLAB_READ(attempt->local_port, sk->__sk_common.skc_num);
 	attempt->direction = NETLAB_OUTGOING;
 	attempt->opened_ns = now;
-	netlab_read_owner(attempt, NETLAB_PID_CONNECT);
 }
 
 /* Of an attempt that begins now: a port that is not chosen yet may become a wanted one. */
@@ -219,6 +223,7 @@ static __always_inline int netlab_asked(struct bpf_sock_addr *ctx, bool six)
 		netlab_open.delete(&number);
 	}
 	netlab_begin(&attempt, (struct sock *)number, bpf_ktime_get_ns());
+	netlab_read_owner(&attempt, NETLAB_PID_CONNECT);
 	attempt.remote_port = netlab_ntohs((u16)ctx->user_port);
 	if (six) {
 		((u32 *)attempt.remote_address)[0] = ctx->user_ip6[0];
@@ -325,29 +330,32 @@ int netlab_route6(struct bpf_raw_tracepoint_args *ctx)
 	return 0;
 }
 
-/* The SYN is about to be made: in the connecting process. */
-static __always_inline void netlab_connecting(struct sock *sk, u64 now)
+/* The SYN is about to be made, in the connecting process. Returns the attempt if it begins here, but for its owner. */
+static __always_inline struct netlab_attempt *netlab_connecting(struct sock *sk, u64 now, u32 depth)
 {
 	u64 key = (u64)sk, thread = bpf_get_current_pid_tgid();
-	struct netlab_attempt *known, attempt = {};
 	u64 *asked = netlab_asking.lookup(&thread);
+	struct netlab_attempt *attempt;
 
 	if (asked && *asked == key) {
 		netlab_asking.delete(&thread);
-		known = netlab_open.lookup(&key);
-		if (known) {
-			known->unsent = 0;
-			known->error = 0;
-			known->opened_ns = now;
-			NETLAB_READ(known->local_port, sk->__sk_common.skc_num);
-			if (!netlab_has_wanted_ends(known))
+		attempt = netlab_open.lookup(&key);
+		if (attempt) {
+			attempt->unsent = 0;
+			attempt->error = 0;
+			attempt->opened_ns = now;
+			NETLAB_READ(attempt->local_port, sk->__sk_common.skc_num);
+			if (!netlab_has_wanted_ends(attempt))
 				netlab_open.delete(&key);
 		}
-		return;
+		return NULL;
 	}
-	netlab_begin(&attempt, sk, now);
-	if (netlab_may_be_wanted(&attempt))
-		netlab_follow_unless_paused(key, &attempt);
+	attempt = netlab_scratch.lookup(&depth);
+	if (attempt) {
+		__builtin_memset(attempt, 0, sizeof(*attempt));
+		netlab_begin(attempt, sk, now);
+	}
+	return attempt;
 }
 
 /* The handshake ended. An accepted socket appears here for the first time with its tuple, mostly in softirq. */
@@ -391,25 +399,13 @@ static __always_inline void netlab_established(struct sock *sk, int before, u64 
  * Whoever has locked the socket is a process that uses it: softirq works only on sockets that nobody has locked.
  * With an error the lock may be that of a tool that aborts other processes' connections.
  */
-static __always_inline void netlab_find_owner(struct netlab_attempt *attempt, struct sock *sk, u8 source)
+static __always_inline bool netlab_is_used_here(struct sock *sk)
 {
 	int locked = 0, error = 0;
 
-	if (attempt->pid_source != NETLAB_NO_PID)
-		return;
 	NETLAB_READ(locked, sk->sk_lock.owned);
 	NETLAB_READ(error, sk->sk_err);
-	if (locked && !error)
-		netlab_read_owner(attempt, source);
-}
-
-static __always_inline void netlab_closing(struct sock *sk)
-{
-	u64 key = (u64)sk;
-	struct netlab_attempt *known = netlab_open.lookup(&key);
-
-	if (known)
-		netlab_find_owner(known, sk, NETLAB_PID_CLOSE);
+	return locked && !error;
 }
 
 /*
@@ -425,7 +421,8 @@ static __always_inline void netlab_without_syn(struct netlab_attempt *attempt, s
 		attempt->error = shutdown ? NETLAB_ECANCELED : NETLAB_EADDRNOTAVAIL;
 }
 
-static __always_inline void netlab_closed_now(struct sock *sk, int before, u64 now, u32 depth)
+/* Returns the attempt that has ended, but for its owner. */
+static __always_inline struct netlab_attempt *netlab_closed_now(struct sock *sk, int before, u64 now, u32 depth)
 {
 	struct netlab_attempt *attempt, *known;
 	u64 key = (u64)sk;
@@ -433,7 +430,7 @@ static __always_inline void netlab_closed_now(struct sock *sk, int before, u64 n
 	known = netlab_open.lookup(&key);
 	attempt = netlab_scratch.lookup(&depth);
 	if (!attempt)
-		return;
+		return NULL;
 	if (known) {
 		__builtin_memcpy(attempt, known, sizeof(*attempt));
 		netlab_open.delete(&key);
@@ -445,16 +442,15 @@ static __always_inline void netlab_closed_now(struct sock *sk, int before, u64 n
 		netlab_read_identity(attempt, sk);
 	}
 	if (!netlab_is_wanted(attempt))
-		return;
+		return NULL;
 	netlab_read_counters(attempt, sk, depth);
 	if (!attempt->established_ns)
 		attempt->syn_retransmits = attempt->retransmits;
 	if (before == TCP_SYN_SENT && !attempt->packets_sent)
 		netlab_without_syn(attempt, sk);
-	netlab_find_owner(attempt, sk, NETLAB_PID_CLOSE);
 	attempt->closed_ns = now;
 	attempt->last_state = before;
-	netlab_report(attempt, known ? NETLAB_ATTEMPT_LOST : NETLAB_END_LOST);
+	return attempt;
 }
 
 /* Each moment is read once, so that a change and the attempt it belongs to carry the same. */
@@ -476,18 +472,30 @@ static __always_inline void netlab_changed(struct sock *sk, int before, int afte
 #define NETLAB_NOTHING_NEW \
 	(1 << TCP_SYN_RECV | 1 << TCP_FIN_WAIT2 | 1 << TCP_CLOSE_WAIT | 1 << TCP_LISTEN | 1 << TCP_CLOSING)
 
+/* The owner is read in one place: it is most of the code, for the compiler and for the verifier. */
 static __always_inline void netlab_change_of(struct sock *sk, int before, int after, u64 now, u32 depth)
 {
+	struct netlab_attempt *attempt = NULL;
+	u64 key = (u64)sk;
+
 	if (NETLAB_CHANGES)
 		netlab_changed(sk, before, after, now);
 	if (after == TCP_SYN_SENT)
-		netlab_connecting(sk, now);
+		attempt = netlab_connecting(sk, now, depth);
 	else if (after == TCP_ESTABLISHED)
 		netlab_established(sk, before, now);
 	else if (after == TCP_FIN_WAIT1 || after == TCP_LAST_ACK)
-		netlab_closing(sk);
+		attempt = netlab_open.lookup(&key);
 	else if (after == TCP_CLOSE && before != TCP_LISTEN && before != TCP_CLOSE)
-		netlab_closed_now(sk, before, now, depth);
+		attempt = netlab_closed_now(sk, before, now, depth);
+	if (!attempt)
+		return;
+	if (attempt->pid_source == NETLAB_NO_PID && (after == TCP_SYN_SENT || netlab_is_used_here(sk)))
+		netlab_read_owner(attempt, after == TCP_SYN_SENT ? NETLAB_PID_CONNECT : NETLAB_PID_CLOSE);
+	if (after == TCP_CLOSE)
+		netlab_report(attempt, attempt->opened_ns ? NETLAB_ATTEMPT_LOST : NETLAB_END_LOST);
+	else if (after == TCP_SYN_SENT && netlab_may_be_wanted(attempt))
+		netlab_follow_unless_paused(key, attempt);
 }
 
 static __always_inline bool netlab_is_news(struct sock *sk, int after)
@@ -548,8 +556,8 @@ int netlab_received(struct bpf_raw_tracepoint_args *ctx)
 	u64 key = (u64)sk;
 	struct netlab_attempt *known = netlab_open.lookup(&key);
 
-	if (known)
-		netlab_find_owner(known, sk, NETLAB_PID_RECEIVE);
+	if (known && known->pid_source == NETLAB_NO_PID && netlab_is_used_here(sk))
+		netlab_read_owner(known, NETLAB_PID_RECEIVE);
 	return 0;
 }
 

@@ -12,6 +12,10 @@
  */
 #include "netlab.h"
 
+/* What the settings above take offsets in, where these types are known. */
+struct nf_conn;
+struct bpf_cg_run_ctx;
+
 #define NETLAB_UDP_HEADER 8
 /* include/uapi/linux/netfilter/nf_conntrack_common.h: IPS_SRC_NAT, IPS_DST_NAT; ctinfo of the reply direction. */
 #define NETLAB_TRANSLATED (1 << 4 | 1 << 5)
@@ -174,8 +178,8 @@ static __always_inline void netlab_as_the_socket_sees(u8 *into, u8 *address, boo
 	__builtin_memcpy(into + 12, address, 4);
 }
 
-static __always_inline void netlab_read_flow(
-	struct netlab_attempt *flow, struct netlab_packet *packet, struct sock *sk, bool outgoing)
+/* All but who sends. */
+static __always_inline void netlab_read_flow(struct netlab_attempt *flow, struct netlab_packet *packet, struct sock *sk)
 {
 	struct netlab_udp_socket *socket = netlab_udp_sockets.lookup(&packet->key.cookie);
 	struct net *net = NULL;
@@ -196,8 +200,6 @@ static __always_inline void netlab_read_flow(
 	netlab_as_the_socket_sees(flow->remote_address, packet->key.ends.remote_address, mapped);
 	if (socket)
 		netlab_read_creator(flow, socket);
-	if (outgoing && netlab_sent_by_process(sk))
-		netlab_read_owner(flow, NETLAB_PID_SEND);
 }
 
 /*
@@ -226,22 +228,21 @@ static __always_inline void netlab_add(struct netlab_attempt *flow, struct netla
 		flow->established_ns = bpf_ktime_get_ns();
 }
 
-static __always_inline void netlab_begin_flow(struct netlab_packet *packet, struct sock *sk, bool outgoing)
+static __always_inline void netlab_begin_flow(struct netlab_attempt *flow, struct netlab_packet *packet, bool outgoing)
 {
-	struct netlab_attempt *known, flow = {};
 	struct netlab_udp_socket *socket;
+	struct netlab_attempt *known;
 	int failed;
 
-	netlab_read_flow(&flow, packet, sk, outgoing);
-	if (!netlab_is_wanted_flow(&flow))
+	if (!netlab_is_wanted_flow(flow))
 		return;
 	if (netlab_is_paused()) {
 		netlab_count(NETLAB_PACKETS_WHILE_PAUSED);
 		return;
 	}
-	flow.direction = outgoing ? NETLAB_OUTGOING : NETLAB_INCOMING;
-	netlab_add(&flow, packet, outgoing);
-	failed = netlab_flows.insert(&packet->key, &flow);
+	flow->direction = outgoing ? NETLAB_OUTGOING : NETLAB_INCOMING;
+	netlab_add(flow, packet, outgoing);
+	failed = netlab_flows.insert(&packet->key, flow);
 	known = failed == -NETLAB_EEXIST ? netlab_flows.lookup(&packet->key) : NULL;
 	if (known) {
 		netlab_add(known, packet, outgoing);	/* another CPU was faster */
@@ -253,7 +254,7 @@ static __always_inline void netlab_begin_flow(struct netlab_packet *packet, stru
 	if (!failed)
 		return;
 	netlab_count(NETLAB_FLOWS_FULL);
-	if (netlab_flow_reports.ringbuf_output(&flow, sizeof(flow), BPF_RB_NO_WAKEUP))
+	if (netlab_flow_reports.ringbuf_output(flow, sizeof(*flow), BPF_RB_NO_WAKEUP))
 		netlab_count(NETLAB_PACKET_LOST);
 }
 
@@ -271,14 +272,25 @@ static __always_inline bool netlab_is_denied(void)
 	return verdict != 0;
 }
 
+/* Most packets are, and of these no helper needs to be asked. */
+static __always_inline bool netlab_is_tcp(struct __sk_buff *skb)
+{
+	u8 *data = (u8 *)(u64)skb->data, *end = (u8 *)(u64)skb->data_end;
+
+	if (data + sizeof(struct iphdr) > end)
+		return false;
+	return (data[0] >> 4 == 4 ? data[__builtin_offsetof(struct iphdr, protocol)] :
+				    data[__builtin_offsetof(struct ipv6hdr, nexthdr)]) == IPPROTO_TCP;
+}
+
 static __always_inline int netlab_datagram(struct __sk_buff *skb, bool outgoing)
 {
 	struct netlab_packet *arrived, packet = {};
-	struct netlab_attempt *flow;
+	struct netlab_attempt *known, *flow, fresh;
 	u64 socket = (u64)skb->sk, number = 0;
 	u32 zero = 0;
 
-	if (!netlab_read_packet(&packet, skb, outgoing) || netlab_is_denied())
+	if (netlab_is_tcp(skb) || !netlab_read_packet(&packet, skb, outgoing) || netlab_is_denied())
 		return 1;
 	arrived = outgoing ? NULL : netlab_arrived.lookup(&zero);
 	if (arrived)	/* also one that nobody wants: it is not the one before it that is refused */
@@ -286,13 +298,19 @@ static __always_inline int netlab_datagram(struct __sk_buff *skb, bool outgoing)
 	if (!NETLAB_WANTED_PORT(packet.key.ends.local_port) && !NETLAB_WANTED_PORT(packet.key.ends.remote_port))
 		return 1;
 	bpf_probe_read_kernel(&number, sizeof(number), &socket);	/* the verifier guards skb->sk, not a number */
-	flow = netlab_flows.lookup(&packet.key);
-	if (!flow)
-		netlab_begin_flow(&packet, (struct sock *)number, outgoing);
-	else
-		netlab_add(flow, &packet, outgoing);
-	if (outgoing && flow && flow->pid_source != NETLAB_PID_SEND && netlab_sent_by_process((struct sock *)number))
+	known = netlab_flows.lookup(&packet.key);
+	flow = known;
+	if (!known) {
+		flow = &fresh;
+		__builtin_memset(&fresh, 0, sizeof(fresh));
+		netlab_read_flow(&fresh, &packet, (struct sock *)number);
+	}
+	if (outgoing && flow->pid_source != NETLAB_PID_SEND && netlab_sent_by_process((struct sock *)number))
 		netlab_read_owner(flow, NETLAB_PID_SEND);
+	if (known)
+		netlab_add(known, &packet, outgoing);
+	else
+		netlab_begin_flow(&fresh, &packet, outgoing);
 	return 1;
 }
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from netlab.kernel.routes import routes as routes
     from netlab.kernel.translation import translate as translate
     from netlab.path.graph import path_graph as path_graph
+    from netlab.path.multipath import multipath as multipath
     from netlab.path.trace import traceroute as traceroute
     from netlab.tracer.capture import capture as capture
     from netlab.tracer.explain import explain as explain
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from netlab.tracer.graph import connection_graph as connection_graph
     from netlab.tracer.nat import with_nat as with_nat
     from netlab.tracer.sockets import connections as connections
+    from netlab.views.connections import plot_connections as plot_connections
     from netlab.views.hops import plot_hops as plot_hops
     from netlab.views.path import plot_path as plot_path
     from netlab.views.timeline import plot_timeline as plot_timeline
@@ -55,8 +57,10 @@ _HOME = {
     "explain": "netlab.tracer.explain",
     "gateway": "netlab.kernel.gateway",
     "load": "netlab.bundle",
+    "multipath": "netlab.path.multipath",
     "nat": "netlab.kernel.nat",
     "path_graph": "netlab.path.graph",
+    "plot_connections": "netlab.views.connections",
     "plot_hops": "netlab.views.hops",
     "plot_path": "netlab.views.path",
     "plot_timeline": "netlab.views.timeline",

@@ -199,6 +199,14 @@ def _raw_sockets() -> Finding:
     return Finding(State.YES, "raw sockets of both families open")
 
 
+def _ping_sockets() -> Finding:
+    error = capabilities.ping_socket(socket.AF_INET)  # the sysctl is for IPv6 too
+    if error is not None:
+        why = f"no group of this process is in net.ipv4.ping_group_range: {error.strerror}"
+        return Finding(State.NO, why, "sudo sysctl -w net.ipv4.ping_group_range='0 2147483647'")
+    return Finding(State.YES, "a group of this process is in net.ipv4.ping_group_range")
+
+
 def _practice() -> Finding:
     problems = []
     try:
@@ -273,6 +281,7 @@ _CHECKS: dict[str, Callable[[], Finding]] = {
     "date tracked connections": _timestamps,
     "look into other network namespaces": _namespaces,
     "trace paths (raw sockets)": _raw_sockets,
+    "trace paths by echo requests without raw sockets": _ping_sockets,
     "build a practice network": _practice,
     "draw plots (matplotlib)": _importable("matplotlib", "plot"),
     "show panels (ipywidgets)": _importable("ipywidgets", "notebook"),

@@ -42,7 +42,7 @@ def _parser() -> argparse.ArgumentParser:
 
     trace = commands.add_parser("traceroute", help="trace the path to a host")
     trace.add_argument("target")
-    trace.add_argument("--protocol", default="udp", help="udp or tcp (udp)")
+    trace.add_argument("--protocol", default="udp", help="udp, tcp, icmp or tcp-sack (udp)")
     trace.add_argument("--port", type=int, help="destination port (udp 33434, tcp 80)")
     trace.add_argument("--family", type=int, help="4 or 6")
     trace.add_argument("--max-ttl", type=int, default=30, help="the last TTL to probe (30)")

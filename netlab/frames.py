@@ -8,9 +8,10 @@ dtype and unit; `attrs["coverage"]` lists what the frame does not contain and wh
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -97,12 +98,20 @@ class Schema:
 
     def empty(self, missing: Iterable[Missing] = ()) -> pd.DataFrame:
         """Return the frame with every column and no row."""
-        return self.frame({}, missing)
+        frame = _blank(self).copy()
+        frame.attrs = {"schema": self.name, "coverage": [asdict(item) for item in missing]}
+        return frame
 
     def describe(self) -> pd.DataFrame:
         """Return the schema itself as a frame: column, dtype, unit, meaning."""
         rows = [(c.name, c.kind.value, c.unit, c.meaning) for c in self.columns]
         return pd.DataFrame(rows, columns=["column", "dtype", "unit", "meaning"])
+
+
+@cache
+def _blank(schema: Schema) -> pd.DataFrame:
+    """Return *schema*'s empty frame: a look at what has not changed needs one each time."""
+    return schema.frame({})
 
 
 def _all_missing(kind: Kind, rows: int) -> pd.Series:
@@ -140,7 +149,8 @@ def concat(frames: Iterable[pd.DataFrame]) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        The rows of all, in order, with the same columns. (`pandas.concat` would drop the coverage.)
+        The rows of all, in order, with the same columns. (`pandas.concat` would drop the coverage.) What else
+        several of them carry in `attrs` under one name is a list there.
 
     Raises
     ------
@@ -165,10 +175,24 @@ def concat(frames: Iterable[pd.DataFrame]) -> pd.DataFrame:
         if joined[name].dtype != dtype:
             joined[name] = joined[name].astype("category" if dtype == "category" else dtype)
     joined.attrs = {
-        **parts[0].attrs,
+        **_gathered(parts),
+        "schema": parts[0].attrs["schema"],
         "coverage": _added(gap for part in parts for gap in part.attrs["coverage"]),
     }
     return joined
+
+
+def attached(frame: pd.DataFrame, name: Hashable) -> list[Any]:
+    """Return what *frame*, and each of those that `concat` made it of, carries in its attrs under *name*."""
+    found = frame.attrs.get(name, [])
+    return found if isinstance(found, list) else [found]
+
+
+def _gathered(parts: Sequence[pd.DataFrame]) -> dict[Hashable, Any]:
+    """Return the other attrs of all parts, as a list where several have one of the same name."""
+    names = dict.fromkeys(name for part in parts for name in part.attrs)
+    found = {name: [value for part in parts for value in attached(part, name)] for name in names}
+    return {name: values[0] if len(values) == 1 else values for name, values in found.items()}
 
 
 def _added(gaps: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:

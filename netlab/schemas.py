@@ -79,10 +79,19 @@ CONNECTIONS = Schema(
         Column("rwnd_limited_ms", _REAL, "time the peer's receive window held the sender up", "ms"),
         Column("error", _CATEGORY, "errno name of the failure, such as ECONNREFUSED"),
         Column("reason", _TEXT, "the failure in words"),
-        Column("nat_local_address", _TEXT, "this end's address after translation"),
-        Column("nat_local_port", _INTEGER, "this end's port after translation"),
-        Column("nat_remote_address", _TEXT, "the peer's address after translation"),
-        Column("nat_remote_port", _INTEGER, "the peer's port after translation"),
+        Column(
+            "nat_local_address",
+            _TEXT,
+            "this end's address as the peer's side sees it: beyond what conntrack translates in the own "
+            "namespace, then on the host; all nat_* are missing where neither translates",
+        ),
+        Column("nat_local_port", _INTEGER, "this end's port there"),
+        Column(
+            "nat_remote_address",
+            _TEXT,
+            "the peer's address there: where the packets go or come from in truth",
+        ),
+        Column("nat_remote_port", _INTEGER, "the peer's port there"),
         Column("via_gateway", _TEXT, "next hop's address; missing where the peer is on the link"),
         Column("via_mac", _TEXT, "next hop's link-layer address"),
         Column("via_interface", _TEXT, "interface the packets leave by"),
@@ -315,13 +324,27 @@ HOPS = Schema(
         Column("reply", _CATEGORY, "time-exceeded, port-unreachable, syn-ack, rst …; missing = no answer"),
         Column("reached", _FLAG, "the answer came from the destination itself, judged by its type"),
         Column("sent_at", _TIME, "when the probe was sent"),
-        Column("protocol", _CATEGORY, "udp, tcp or icmp"),
+        Column("protocol", _CATEGORY, "udp, tcp, tcp-sack or icmp"),
         Column("family", _INTEGER, "4 or 6"),
         Column("source_port", _INTEGER, "source port of the probe; icmp has none"),
         Column("port", _INTEGER, "destination port of the probe; icmp has none"),
-        Column("method", _CATEGORY, "how it was probed: raw"),
+        Column("method", _CATEGORY, "how it was probed: raw or unprivileged"),
         Column("error", _TEXT, "why this target could not be probed; such a row has no probe"),
         Column("reply_ttl", _INTEGER, "TTL of the answer when it arrived"),
+        Column(
+            "return_hops", _INTEGER, "how many hops away the answer started, if with a TTL of 64, 128 or 255"
+        ),
+        Column("dscp", _INTEGER, "service class that the probe left with"),
+        Column("ecn", _INTEGER, "ECN bits that the probe left with"),
+        Column("quoted_ttl", _INTEGER, "TTL of the probe where it ended; this and the next four as quoted"),
+        Column("quoted_dscp", _INTEGER, "its service class there"),
+        Column("quoted_ecn", _INTEGER, "its ECN bits there"),
+        Column(
+            "rewritten",
+            _TEXT,
+            "what of it had changed: source, source port, identifier, checksum, id, flow label; or nothing",
+        ),
+        Column("mpls", _TEXT, "labels it arrived under, outermost first, as L=label,E=class,S=last,T=TTL/…"),
         Column("reply_id", _INTEGER, "IPv4 identification of the answer; some routers count with it"),
         Column(
             "clock",
@@ -332,6 +355,25 @@ HOPS = Schema(
             "asn", _INTEGER, "number of the AS that announces the address, when looked up in a local file"
         ),
         Column("as_name", _TEXT, "that AS's name"),
+    ),
+)
+
+PATH_MTU = Schema(
+    "path_mtu",
+    (
+        Column("trace", _TEXT, "id of the call that made the row"),
+        Column("host", _TEXT, "name of the host that probed"),
+        Column("netns", _INTEGER, "inode of the network namespace it probed from"),
+        Column("source_address", _TEXT, "source address of the probes"),
+        Column("target", _TEXT, "what was asked for"),
+        Column("target_address", _TEXT, "the address that was probed"),
+        Column("family", _INTEGER, "4 or 6"),
+        Column("protocol", _CATEGORY, "udp or icmp"),
+        Column("mtu_bytes", _INTEGER, "largest packet, with its IP header, that passes", "bytes"),
+        Column("ttl", _INTEGER, "hop before the limit, 0 for this host; missing where that cannot be told"),
+        Column("address", _TEXT, "that hop's address, or who told the limit"),
+        Column("told", _CATEGORY, "fragmentation-needed, packet-too-big; silent (a hole); interface (own)"),
+        Column("at", _TIME, "when the way was tried"),
     ),
 )
 
@@ -445,6 +487,28 @@ VERDICTS = Schema(
     ),
 )
 
+COMPARISON = Schema(
+    "comparison",
+    (
+        Column("target", _TEXT, "what was asked for"),
+        Column("address", _TEXT, "the hop; missing where nothing answered on either side"),
+        Column("change", _CATEGORY, "same (TTL), moved, appeared or vanished"),
+        Column("ttl_before", _INTEGER, "TTL at which it answered most"),
+        Column("ttl_after", _INTEGER, "TTL at which it answered most"),
+        Column("rtt_before_ms", _REAL, "median round-trip time", "ms"),
+        Column("rtt_after_ms", _REAL, "median round-trip time", "ms"),
+        Column("rtt_shift_ms", _REAL, "difference of the medians", "ms"),
+        Column("rtt_p", _REAL, "p-value of the Mann-Whitney test that neither side's times are longer"),
+        Column("rtt_changed", _FLAG, "the shift is significant, and not below 0.1 ms"),
+        Column("loss_before", _REAL, "share of its TTL's probes without an answer, from 0 to 1"),
+        Column("loss_after", _REAL, "share of its TTL's probes without an answer, from 0 to 1"),
+        Column("loss_p", _REAL, "p-value of Fisher's exact test that both sides lose alike"),
+        Column("loss_changed", _FLAG, "the difference is significant"),
+        Column("probes_before", _INTEGER, "probes that its TTL got"),
+        Column("probes_after", _INTEGER, "probes that its TTL got"),
+    ),
+)
+
 DELTAS = Schema(
     "deltas",
     (
@@ -547,11 +611,13 @@ ALL = {
         GATEWAY,
         EXPLANATION,
         HOPS,
+        PATH_MTU,
         PATH_METRICS,
         HOP_STATS,
         PATH_RUNS,
         PATH_CHANGES,
         VERDICTS,
+        COMPARISON,
         DROPS,
         COST,
         DOCTOR,

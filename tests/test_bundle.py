@@ -447,7 +447,7 @@ def test_columns_that_an_older_file_lacks_are_missing_and_said_so(tmp_path: Path
 
 
 def test_columns_that_this_netlab_does_not_know_are_said(tmp_path: Path) -> None:
-    back = bundle.load(forged(tmp_path / "a.netlab", data=parquet(hops().assign(mpls=1))))["hops"]
+    back = bundle.load(forged(tmp_path / "a.netlab", data=parquet(hops().assign(colour=1))))["hops"]
 
     assert list(back.columns) == HOPS.names
-    assert coverage(back)["what"].tolist() == ["columns mpls"]
+    assert coverage(back)["what"].tolist() == ["columns colour"]

@@ -11,7 +11,7 @@ from hypothesis import given, strategies as st
 from hypothesis.extra import numpy as hnp
 
 from netlab.errors import BadInput
-from netlab.frames import Column, Gap, Kind, Missing, Schema, categories, concat, coverage
+from netlab.frames import Column, Gap, Kind, Missing, Schema, attached, categories, concat, coverage
 
 EACH = Schema("each", tuple(Column(kind.name.lower(), kind, f"a {kind.name.lower()}") for kind in Kind))
 LOST = Missing("events", Gap.LOST, 3, "the buffer was full")
@@ -27,6 +27,20 @@ NUMBERS = {
         [pd.Timestamp(n, unit="ns", tz="UTC") for n in (0, 1, 1_700_000_000_000_000_001)],
     ),
 }
+
+
+def test_joined_frames_keep_what_each_carries_besides() -> None:
+    schema = Schema("kind", (Column("a", Kind.INTEGER, "a"),))
+    plain, one, two = (schema.frame({"a": [1]}) for _ in range(3))
+    one.attrs["account"], two.attrs["account"] = {"x": 1}, {"x": 2}
+
+    both = concat([concat([plain, one]), two])
+
+    assert attached(concat([plain, one]), "account") == [{"x": 1}]
+    assert concat([plain, one]).attrs["account"] == {"x": 1}
+    assert attached(both, "account") == [{"x": 1}, {"x": 2}]
+    assert attached(plain, "account") == []
+    assert (both.attrs["schema"], both.attrs["coverage"]) == ("kind", [])
 
 
 @pytest.mark.parametrize("name", NUMBERS)
@@ -84,6 +98,16 @@ def test_a_frame_does_not_change_with_the_arrays_it_was_made_from() -> None:
 def test_an_unknown_column_is_refused_with_the_nearest_name() -> None:
     with pytest.raises(BadInput, match=r"each frames have no column 'intger'\. Did you mean 'integer'\?"):
         EACH.frame({"intger": np.ones(1)})
+
+
+def test_an_empty_frame_is_its_own_and_no_other_one_changes_with_it() -> None:
+    changed = EACH.empty([LOST])
+    changed["other"] = 1
+    changed.attrs["coverage"].append({})
+
+    assert list(EACH.empty().columns) == EACH.names
+    assert EACH.empty().attrs == {"schema": EACH.name, "coverage": []}
+    assert EACH.empty().dtypes.equals(EACH.frame({}).dtypes)
 
 
 def test_an_empty_frame_keeps_its_coverage() -> None:

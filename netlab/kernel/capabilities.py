@@ -149,12 +149,12 @@ def cgroup2_mount(mounts: str | None = None) -> Path | None:
     """Return where the cgroup v2 hierarchy is mounted, the shortest path when there are several."""
     text = _MOUNTS.read_text(encoding="utf-8", errors="surrogateescape") if mounts is None else mounts
     fields = [line.split(" ") for line in text.splitlines()]
-    places = [_unescaped(field[1]) for field in fields if len(field) > 2 and field[2] == "cgroup2"]
+    places = [unescaped(field[1]) for field in fields if len(field) > 2 and field[2] == "cgroup2"]
     return Path(min(places, key=len)) if places else None
 
 
-def _unescaped(place: str) -> str:
-    """Undo the octal escapes of blanks and backslashes in a mount table (seq_path, fs/seq_file.c)."""
+def unescaped(place: str) -> str:
+    """Return a mount table's *place* without its octal escapes of blanks (seq_path, fs/seq_file.c)."""
     return re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), place)
 
 
@@ -186,9 +186,18 @@ def memlock_bytes() -> int | None:
 
 def raw_socket(family: socket.AddressFamily) -> OSError | None:
     """Try to open a raw ICMP socket and close it again; return what the kernel said against it."""
+    return _icmp_socket(family, socket.SOCK_RAW)
+
+
+def ping_socket(family: socket.AddressFamily) -> OSError | None:
+    """Try to open a socket for echo requests only (icmp(7)); return what the kernel said against it."""
+    return _icmp_socket(family, socket.SOCK_DGRAM)
+
+
+def _icmp_socket(family: socket.AddressFamily, kind: socket.SocketKind) -> OSError | None:
     protocol = socket.IPPROTO_ICMP if family == socket.AF_INET else socket.IPPROTO_ICMPV6
     try:
-        socket.socket(family, socket.SOCK_RAW, protocol).close()
+        socket.socket(family, kind, protocol).close()
     except OSError as error:
         return error
     return None

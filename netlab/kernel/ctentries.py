@@ -21,6 +21,7 @@ Flags: TypeAlias = npt.NDArray[np.bool_]
 # Attribute paths: enum ctattr_type, then the enums of what is nested in it.
 ORIGINAL, REPLY = 1, 2
 STATUS, MARK, ZONE, MARK_MASK, FILTER, STATUS_MASK = 3, 8, 18, 21, 25, 26
+_NEW, _DELETE = 0x100, 0x102  # (NFNL_SUBSYS_CTNETLINK << 8) | IPCTNL_MSG_CT_*: what has entries
 _TIMEOUT, _USE, _ID = (7,), (11,), (12,)
 _STARTED, _STOPPED, _EVENT = (20, 1), (20, 2), (27,)
 _ICMP_TYPES, _ICMP_CODES = ((ORIGINAL, 2, 5), (ORIGINAL, 2, 8)), ((ORIGINAL, 2, 6), (ORIGINAL, 2, 9))
@@ -59,7 +60,15 @@ def decoded(group: netlink.Group) -> Entries:
 
     `state` has places in `ctnames.STATES`; `nat`, `offload` and `zone_direction` keys of their tables in
     `ctnames`, or 0; times are nanoseconds since 1970; the others what the kernel says.
+
+    Raises
+    ------
+    KernelError
+        If a message is not an entry of ctnetlink, or not one that a kernel can have made.
     """
+    types = group.types()
+    if ((types != _NEW) & (types != _DELETE)).any():
+        raise KernelError("a netlink message is not a conntrack entry")
     family = family_of(group.length((ORIGINAL, 1, 1)))
     places, numbers = _tuple(group, ORIGINAL, family, "")
     reply_places, reply_numbers = _tuple(group, REPLY, family, "reply_")
@@ -73,16 +82,16 @@ def decoded(group: netlink.Group) -> Entries:
         "status": status,
         "offload": None if status is None else _offload(status),
         "timeout_s": group.get(_TIMEOUT, ">u4"),
-        **{name: group.get(path, ">u8") for name, path in _COUNTERS.items()},
+        **{name: _large(group, path) for name, path in _COUNTERS.items()},
         "mark": group.get((MARK,), ">u4"),
         **_zone(group),
         "id": group.get(_ID, ">u4"),
         "use": group.get(_USE, ">u4"),
         "icmp_type": _first(group, "u1", *_ICMP_TYPES),
         "icmp_code": _first(group, "u1", *_ICMP_CODES),
-        "started_at": group.get(_STARTED, ">u8"),
-        "stopped_at": group.get(_STOPPED, ">u8"),
-        "at": group.get(_EVENT, ">u8"),
+        "started_at": _large(group, _STARTED),
+        "stopped_at": _large(group, _STOPPED),
+        "at": _large(group, _EVENT),
     }
     numbers["nat"] = _translation(places, numbers)
     octets = {name: group.octets(path) if group.length(path) > 0 else None for name, path in _OCTETS.items()}
@@ -109,6 +118,14 @@ def _tuple(
 def _first(group: netlink.Group, dtype: str, *paths: netlink.Path) -> Array | None:
     found = (group.get(path, dtype) for path in paths)
     return next((values for values in found if values is not None), None)
+
+
+def _large(group: netlink.Group, path: netlink.Path) -> Array | None:
+    """Return a counter, or a time in nanoseconds; the frame's numbers have 63 bits."""
+    values: Array | None = group.get(path, ">u8")
+    if values is not None and (values > np.iinfo(np.int64).max).any():
+        raise KernelError("a conntrack entry has a counter or a time that nothing can have reached")
+    return values
 
 
 def _zone(group: netlink.Group) -> dict[str, Array | None]:

@@ -7,28 +7,20 @@ when its first packet leaves the host, with both tuples, after translation.
 
 from __future__ import annotations
 
-import itertools
-import threading
-import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 
 from netlab import checks
-from netlab.closing import Closes
-from netlab.errors import BadInput, NetlabError
+from netlab.errors import BadInput
 from netlab.frames import Gap, Missing
 from netlab.kernel import capabilities, netlink, netns as namespaces, spaces
 from netlab.kernel.cthistory import History
-from netlab.kernel.ctlisten import Heard, Listener
-from netlab.kernel.manymsg import Receiver
-
-_DRAIN_S = 0.05  # a wake-up for each message is what would cost
-_LOOK_AROUND_S = 1.0  # for namespaces that came and went
+from netlab.kernel.ctlisten import Group, Heard, Listener
+from netlab.kernel.ctwatch import LOOK_AROUND_S, Watch
 
 _NO_COUNTERS = Missing(
     "packets, bytes, reply_packets, reply_bytes", Gap.UNAVAILABLE, None, "a new entry has counted nothing yet"
@@ -42,39 +34,17 @@ _SILENT = Missing(
 )
 
 
-class ConntrackEvents(Closes):
+class ConntrackEvents(Watch):
     """Listens for conntrack entries in network namespaces; made by `netlab.conntrack_events()`."""
 
     def __init__(self, netns: spaces.Spaces, most_bytes: int) -> None:
-        files = _files(netns)
+        everywhere = netns == spaces.ALL
+        find = namespaces.everywhere if everywhere else partial(dict, _files(netns))
         capabilities.require("CAP_NET_ADMIN", doing="listen for conntrack entries")
-        self._everywhere = netns == spaces.ALL
         self._most_bytes = most_bytes
         self._kept_bytes = 0
         self._dropped = 0
-        self._listeners: dict[int, Listener] = {}
-        self._left: list[Listener] = []  # of namespaces that are gone
-        self._late = 0
-        self._refusals: list[NetlabError] = []
-        self._receiver = Receiver()
-        self._orders = itertools.count()
-        self._stop = threading.Event()
-        self._failure: NetlabError | None = None
-        self._looked_around_at = 0.0
-        # All of it happens in this thread: a process counts as being where its first thread is, and must not
-        # be found in a namespace that it only listens to.
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="netlab-conntrack")
-        try:
-            self._thread.submit(self._start, files).result()
-        except BaseException:
-            self._thread.shutdown()
-            raise
-        self._thread.submit(self._listen)
-
-    @property
-    def namespaces(self) -> frozenset[int]:
-        """The network namespaces listened in at this moment, by inode."""
-        return frozenset(self._listeners.copy())
+        super().__init__(find, again=everywhere, groups=Group.ALL)
 
     def entries(self) -> pd.DataFrame:
         """Return every entry made since the start, in order, as it was when it was made.
@@ -128,25 +98,10 @@ class ConntrackEvents(Closes):
         frame.attrs["coverage"] = [asdict(gap) for gap in gaps]
         return frame
 
-    def close(self) -> None:
-        """Stop listening and keep what was heard; safe to call again."""
-        if self._stop.is_set():
-            return
-        try:
-            self._thread.submit(self._take, settle=True).result()
-        finally:
-            self._stop.set()
-            self._thread.shutdown()
-            for listener in self._listeners.values():
-                listener.close()
-
     def _history(self, *, current: bool = False) -> tuple[History, bool]:
         """Return what was heard up to now, with *current* after a dump where one is needed."""
-        if not self._stop.is_set():
-            self._thread.submit(self._take, settle=current).result()
-        if self._failure:
-            raise self._failure
-        listeners = [*self._left, *self._listeners.values()]
+        self._catch_up(settle=current)
+        listeners = self._all()
         heard: dict[int, list[Heard]] = {}
         for listener in listeners:  # a namespace that is gone leaves its inode to another
             heard.setdefault(listener.inode, []).extend(listener.heard)
@@ -154,7 +109,7 @@ class ConntrackEvents(Closes):
 
     def _gaps(self, *, new: bool = False) -> list[Missing]:
         """Say what was not heard."""
-        listeners = [*self._left, *self._listeners.values()]
+        listeners = self._all()
         gaps = [_NO_COUNTERS] if new else []
         if any(listener.setting == 0 for listener in listeners):
             gaps.append(_SILENT)
@@ -174,7 +129,7 @@ class ConntrackEvents(Closes):
             detail = f"netlab kept {self._most_bytes} bytes already, as most_bytes= says"
             gaps.append(Missing("events", Gap.LOST, self._dropped, detail))
         if self._late:
-            detail = f"made after the start, and found up to {_LOOK_AROUND_S:g} s later"
+            detail = f"made after the start, and found up to {LOOK_AROUND_S:g} s later"
             gaps.append(Missing("events of network namespaces", Gap.UNSEEN, self._late, detail))
         failures = [*self._refusals, *(one for listener in listeners for one in listener.unanswered)]
         if failures:
@@ -183,43 +138,8 @@ class ConntrackEvents(Closes):
 
     # What follows runs in the thread.
 
-    def _start(self, files: dict[int, Path | None]) -> None:
-        for inode, file in files.items():
-            self._join(inode, file)
-        if self._refusals and not self._listeners:
-            raise self._refusals[0]
-        self._looked_around_at = time.monotonic()
-
-    def _join(self, inode: int, file: Path | None) -> None:
-        """Listen in one more namespace."""
-        try:
-            with namespaces.entered(file):
-                self._listeners[inode] = listener = Listener(file)
-        except NetlabError as error:
-            self._refusals.append(error)
-            return
-        listener.resync(next(self._orders), first=True)
+    def _joined(self, listener: Listener) -> None:
         self._kept_bytes += listener.kept_bytes
-
-    def _listen(self) -> None:
-        """Take what waits, wait a moment, and queue for the next turn behind what others ask for."""
-        if self._stop.is_set() or self._failure:
-            return
-        try:
-            self._take(settle=False)
-            if self._everywhere and time.monotonic() - self._looked_around_at >= _LOOK_AROUND_S:
-                self._look_around()
-        except NetlabError as error:
-            self._failure = error
-            return
-        self._stop.wait(_DRAIN_S)
-        with suppress(RuntimeError):  # the interpreter is ending
-            self._thread.submit(self._listen)
-
-    def _take(self, *, settle: bool) -> None:
-        """Take what waits everywhere; with *settle* make up at once for what was lost or never told."""
-        for listener in self._listeners.values():
-            self._take_from(listener, settle=settle)
 
     def _take_from(self, listener: Listener, *, settle: bool) -> None:
         blocks, before = len(listener.heard), listener.kept_bytes
@@ -233,32 +153,14 @@ class ConntrackEvents(Closes):
             listener.resync(next(self._orders))
         self._kept_bytes += listener.kept_bytes - before
 
-    def _look_around(self) -> None:
-        """Leave the namespaces that are gone, which our sockets alone keep, and join new ones."""
-        there = namespaces.everywhere()
-        for inode in set(self._listeners) - set(there):
-            listener = self._listeners.pop(inode)
-            self._take_from(listener, settle=False)
-            listener.close()
-            self._left.append(listener)
-        for inode in set(there) - set(self._listeners):
-            self._late += 1
-            self._join(inode, there[inode])
-        self._looked_around_at = time.monotonic()
 
-
-def _files(netns: spaces.Spaces) -> dict[int, Path | None]:
-    """Return the namespaces to listen in; the own one is None, and takes no privilege to enter."""
-    if netns == spaces.ALL:
-        files = dict(namespaces.everywhere())
-    elif isinstance(netns, Sequence) and not isinstance(netns, str):
+def _files(netns: spaces.Spaces) -> Mapping[int, Path]:
+    """Return the namespaces to listen in."""
+    if isinstance(netns, Sequence) and not isinstance(netns, str):
         if not netns:
             raise BadInput("netns is an empty list", fix='Give at least one, or "all"')
-        files = {namespaces.inode(one): namespaces.path(one) for one in netns}
-    else:
-        files = {namespaces.inode(netns): namespaces.path(netns)}
-    own = namespaces.inode()
-    return {inode: None if inode == own else file for inode, file in files.items()}
+        return {namespaces.inode(one): namespaces.path(one) for one in netns}
+    return {namespaces.inode(netns): namespaces.path(netns)}
 
 
 def conntrack_events(*, netns: spaces.Spaces = None, most_bytes: int = 1 << 30) -> ConntrackEvents:

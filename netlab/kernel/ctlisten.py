@@ -13,18 +13,18 @@ import struct
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from enum import IntFlag
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from netlab.errors import CaptureError, NetlabError
-from netlab.kernel import conntrack, netlink, netns as namespaces
+from netlab.kernel import clock, conntrack, netlink, netns as namespaces
 from netlab.kernel.ctwanted import Wanted
 from netlab.kernel.manymsg import Receiver
 
 _STATISTICS = 0x104  # (NFNL_SUBSYS_CTNETLINK << 8) | IPCTNL_MSG_CT_GET_STATS_CPU
-_GROUPS = 0b111  # NFNLGRP_CONNTRACK_NEW, _UPDATE, _DESTROY as bits, linux/netfilter/nfnetlink_compat.h
 _BUFFER_BYTES = 32 << 20  # some 40,000 messages: the kernel charges one far more than its length
 _LARGEST_BUFFER = 512 << 20
 _SO_RCVBUFFORCE, _SO_MEMINFO = 33, 55
@@ -33,15 +33,30 @@ _RESYNC_S = 1.0  # not more often: a dump takes time that listening needs
 _SYSCTL = Path("/proc/sys/net/netfilter/nf_conntrack_events")
 
 
+class Group(IntFlag):
+    """What there is to listen for: NFNLGRP_CONNTRACK_* as bits, linux/netfilter/nfnetlink_compat.h."""
+
+    NEW = 1
+    UPDATE = 2
+    DESTROY = 4
+    ALL = NEW | UPDATE | DESTROY
+
+
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """Messages of one kind of source, in the order they came in."""
+    """Messages of one kind of source, in the order they came in.
+
+    What events tell, and what a dump finds to be different, happened between *since_ns* and *until_ns* by the
+    kernel's clock.
+    """
 
     dump: netlink.Dump
-    at_ns: npt.NDArray[np.int64]  # when each was read
+    at_ns: npt.NDArray[np.int64]  # when each was read, UTC
     order: int  # of all that this process heard
     found: bool  # by a dump; what it lacks was gone then
     first: bool  # the dump at the start
+    since_ns: int
+    until_ns: int
 
 
 def _load() -> None:
@@ -53,7 +68,7 @@ def _load() -> None:
 class Listener:
     """Listens in the namespace of the thread that makes it; all methods are for that thread."""
 
-    def __init__(self, file: Path | None) -> None:
+    def __init__(self, file: Path | None, groups: Group = Group.ALL) -> None:
         self.inode = namespaces.inode()
         self._file = None if file is None else os.open(file, os.O_RDONLY | os.O_CLOEXEC)
         self.heard: list[Heard] = []
@@ -66,13 +81,14 @@ class Listener:
         self._buffer = _BUFFER_BYTES
         self._stale_since: float | None = None
         self._synced_at = 0.0
+        self._empty_ns = self._known_ns = 0  # nothing waited then; everything was known then
         try:
             _load()
             self._kernel = socket.socket(
                 socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, conntrack.NETFILTER
             )
             self._kernel.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, self._buffer)
-            self._kernel.bind((0, _GROUPS))
+            self._kernel.bind((0, groups))
         except NetlabError:
             self.close()
             raise
@@ -96,6 +112,7 @@ class Listener:
     def receive(self, receiver: Receiver, orders: Iterator[int]) -> None:
         """Take what waits."""
         while True:
+            asked_ns = clock.now_ns()
             try:
                 block = receiver.receive(self._kernel.fileno())
             except OSError as error:
@@ -104,11 +121,32 @@ class Listener:
                 self._overflowed()
                 continue
             if block is None:
+                self.quiet(asked_ns)
                 return
             self.refused += block.refused
             at = np.full(len(block.starts), time.time_ns(), np.int64)
             dump = netlink.Dump(block.words, block.starts, interrupted=False)
-            self._keep(Heard(dump, at, next(orders), found=False, first=False))
+            self._keep(
+                Heard(
+                    dump,
+                    at,
+                    next(orders),
+                    found=False,
+                    first=False,
+                    since_ns=self._empty_ns,
+                    until_ns=clock.now_ns(),
+                )
+            )
+
+    def quiet(self, at_ns: int) -> None:
+        """Know that nothing waited at this moment of the kernel's clock."""
+        self._empty_ns = at_ns
+        if not self.stale and self.setting:
+            self._known_ns = at_ns
+
+    def fileno(self) -> int:
+        """Return the descriptor, to wait for."""
+        return self._kernel.fileno()
 
     def _overflowed(self) -> None:
         self._count_lost()
@@ -131,6 +169,11 @@ class Listener:
             self._stale_since = time.monotonic()
         return messages
 
+    def taken(self) -> list[Heard]:
+        """Return what was heard since the last call, and let go of it."""
+        heard, self.heard, self.kept_bytes = self.heard, [], 0
+        return heard
+
     def _count_lost(self) -> None:
         said = self._kernel.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMINFO.size)
         self.lost = _MEMINFO.unpack(said)[-1]
@@ -141,7 +184,7 @@ class Listener:
         due = self._stale_since is not None and now - self._synced_at >= _RESYNC_S
         if not (first or force or due):
             return
-        self._synced_at = now
+        self._synced_at, asked_ns = now, clock.now_ns()
         try:
             with namespaces.entered(None if self._file is None else f"/proc/self/fd/{self._file}"):
                 dump = conntrack.dump(Wanted())
@@ -149,9 +192,10 @@ class Listener:
             self.unanswered.append(error)
             return
         at = np.full(len(dump), time.time_ns(), np.int64)
-        self._keep(Heard(dump, at, order, found=True, first=first))
+        since_ns, until_ns = self._known_ns, clock.now_ns()
+        self._keep(Heard(dump, at, order, found=True, first=first, since_ns=since_ns, until_ns=until_ns))
         self.resyncs += not first
-        self._stale_since = None
+        self._stale_since, self._known_ns = None, asked_ns
 
     @property
     def stale(self) -> bool:

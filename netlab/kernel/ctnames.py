@@ -91,8 +91,9 @@ def protocol_name(number: int) -> str:
 
 
 def flag_names(status: int) -> str:
-    """Return the names of the status bits that are set, joined by |."""
-    return "|".join(name for bit, name in enumerate(FLAGS) if status >> bit & 1)
+    """Return the names of the status bits that are set, joined by |; the number of a bit without a name."""
+    bits = (bit for bit in range(status.bit_length()) if status >> bit & 1)
+    return "|".join(FLAGS[bit] if bit < len(FLAGS) else str(bit) for bit in bits)
 
 
 def label_bits(labels: bytes) -> str | None:

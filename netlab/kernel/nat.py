@@ -8,6 +8,7 @@ of its interfaces.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,8 +36,13 @@ def nat(
     protocol: str | int | None = None,
     address: str | None = None,
     port: int | None = None,
+    src: str | None = None,
+    sport: int | None = None,
+    dst: str | None = None,
+    dport: int | None = None,
     mark: int | str | None = None,
     zone: int | None = None,
+    status: str | Sequence[str] | None = None,
 ) -> pd.DataFrame:
     """List only the tracked connections whose addresses or ports are translated, and what kind that is.
 
@@ -67,8 +73,13 @@ def nat(
         protocol=protocol,
         address=address,
         port=port,
+        src=src,
+        sport=sport,
+        dst=dst,
+        dport=dport,
         mark=mark,
         zone=zone,
+        status=status,
         translated=True,
     )
     homes: dict[int, list[_Home]] = {}

@@ -139,6 +139,10 @@ class Group:
         """Return the payload length of an attribute in bytes, -1 where the layout has none."""
         return self.payloads.get(path, (0, -1))[1]
 
+    def types(self) -> npt.NDArray[Any]:
+        """Return the type of every message."""
+        return _types_and_flags(self.words, self.starts)[0]
+
 
 def dump(protocol: int, message_type: int, body: bytes, *, doing: str, module: str = "") -> Dump:
     """Request a dump and read it whole, in the network namespace of the calling thread.
@@ -273,11 +277,14 @@ def _messages(words: Words, sequence: int) -> Dump:
     after = starts + _words(words[starts])
     if not (len(starts) and starts[0] == 0 and after[-1] == len(words) and (after[:-1] == starts[1:]).all()):
         starts = _walk(words)  # the sequence number also stands in a payload
+    types, flags = _types_and_flags(words, starts)
+    return Dump(words, starts[types >= _FIRST_TYPE], bool((flags & _DUMP_INTERRUPTED).any()))
+
+
+def _types_and_flags(words: Words, starts: Rows) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     header = words[starts + 1]
-    kinds, flags = header & 0xFFFF, header >> 16
-    if sys.byteorder == "big":
-        kinds, flags = flags, kinds
-    return Dump(words, starts[kinds >= _FIRST_TYPE], bool((flags & _DUMP_INTERRUPTED).any()))
+    low, high = header & 0xFFFF, header >> 16
+    return (low, high) if sys.byteorder == "little" else (high, low)
 
 
 def _walk(words: Words) -> Rows:
@@ -305,25 +312,37 @@ class _Layout:
                 same[some] &= words[offset:][starts[some]] == header
         return same
 
+    def forget(self, path: Path) -> None:
+        """Leave out an attribute and what is nested in it."""
+        if path in self.payloads:
+            for known in [known for known in self.payloads if known[: len(path)] == path]:
+                del self.payloads[known]
+
 
 def _layout(words: Words, start: int, first: int) -> _Layout:
-    """Read where the attributes of the message at *start* are, from *first* (in words) on."""
+    """Read where the attributes of the message at *start* are, from *first* (in words) on.
+
+    Of an attribute that stands twice in one place the last counts, as in the kernel's own nla_parse().
+    """
     layout = _Layout([], {})
-    nests: list[tuple[Path, int, int]] = [((), first, _words(int(words[start])))]
+    nests: list[tuple[Path, int, int]] = [((), first, int(words[start]))]  # the end is in bytes
     while nests:
         parent, at, end = nests.pop()
-        while at < end:
+        while 4 * at < end:
             header = int(words[start + at])
             length, kind = _HALVES.unpack(_WORD.pack(header))
-            after = at + _words(length)
-            if length < _WORD.size or after > end:
+            if length < _WORD.size or 4 * at + length > end:
                 raise KernelError("a netlink message has an attribute that does not fit into it")
             path = (*parent, kind & _TYPE_MASK)
             layout.headers.append((at, header))
+            layout.forget(path)
             layout.payloads[path] = (at + 1, length - _WORD.size)
+            after = at + _words(length)
             if kind & _NESTED:
-                nests.append((path, at + 1, after))
-            at = after
+                nests.append((parent, after, end))
+                parent, at, end = path, at + 1, 4 * at + length
+            else:
+                at = after
     return layout
 
 

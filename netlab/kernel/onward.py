@@ -45,8 +45,11 @@ class Onward:
         """Ask in the calling thread's namespace; *files* stand for the namespaces that can be found."""
         ports = {}
         if any(link.kind == _BRIDGE for link in links.values()):
-            with netlink.opened(rtnetlink.ROUTE) as kernel:
-                ports = rtnetlink.bridged(kernel)
+            try:
+                with netlink.opened(rtnetlink.ROUTE) as kernel:
+                    ports = rtnetlink.bridged(kernel)
+            except OSError as error:
+                raise netlink.refusal(error.errno, "list bridges' forwarding tables") from error
         pairs = any(link.peer_netns is not None for link in links.values())
         return cls(own, links, ports, nsids.known(files) if pairs else {})
 
@@ -70,7 +73,7 @@ class Onward:
             return End(f"the next hop's MAC is not known, hence not by which port of {bridge.name} it goes")
         if (bridge.index, mac) not in self.ports:
             return End(f"{bridge.name} does not know {mac} any more, hence not by which port it goes")
-        return self.links[self.ports[bridge.index, mac]]
+        return self.links.get(self.ports[bridge.index, mac]) or End(f"a port of {bridge.name} is gone")
 
     def comes_to(self, link: Link) -> Link | End:
         """Return what a packet that comes to *link* has come to: a bridge that it is a port of, or itself."""

@@ -44,7 +44,7 @@ class RingBuffer(Closes):
                 "itemsize": _HEADER + padded,
             }
         )
-        self._record_size = record.itemsize
+        self._nothing = np.empty(0, record)
         self._consumer = mmap.mmap(descriptor, page)
         self._rest = mmap.mmap(descriptor, page + 2 * self._size, prot=mmap.PROT_READ, offset=page)
         self._position = np.frombuffer(self._consumer, np.uint64, 1)
@@ -54,6 +54,8 @@ class RingBuffer(Closes):
     def read(self) -> npt.NDArray[np.void]:
         """Return every finished record since the last call, oldest first, and free its place."""
         start, end = int(self._position[0]), int(self._produced[0])
+        if start == end:
+            return self._nothing
         offset, slots = start % self._size, (end - start) // self._slot.itemsize
         view = np.frombuffer(self._data[offset:].data, self._slot, slots)
         lengths = view["length"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import os
 import select
 import socket
 import subprocess
@@ -72,10 +71,9 @@ class PracticeNetwork(Closes):
 
     def __init__(self) -> None:
         _refuse_if_impossible()
-        self._owner = os.getpid()
         self._servers: list[subprocess.Popen[bytes]] = []
         with step("its name could not be claimed"):
-            self._claim: ownership.Claim | None = ownership.claim()
+            self._claim = ownership.claim()
         self.name = self._claim.name
         self.hosts = {
             name: Host(name, f"{self.name}-{name}", plan.address(name, 4), plan.address(name, 6))
@@ -85,7 +83,6 @@ class PracticeNetwork(Closes):
             self.hosts[name] for name in (plan.CLIENT, plan.GATEWAY, *plan.SERVERS)
         )
         self.routers = tuple(self.hosts[name] for name in plan.ROUTERS)
-        self._warden: subprocess.Popen[bytes] | None = None
         atexit.register(self.close)
         try:
             self._build()
@@ -118,24 +115,21 @@ class PracticeNetwork(Closes):
 
     def close(self) -> None:
         """End every process inside, delete the namespaces; safe to call again."""
-        if self._claim is None or os.getpid() != self._owner:  # a forked child does not own it
+        if not self._claim.held:
             return
         ownership.remove(self.name)
         for server in self._servers:
             server.communicate()
         self._claim.release()
-        self._claim = None
-        if self._warden is not None:
-            self._warden.communicate(b"closed")
         atexit.unregister(self.close)
 
     def __repr__(self) -> str:
-        state = "closed" if self._claim is None else "open"
+        state = "open" if self._claim.held else "closed"
         return f"<PracticeNetwork {self.name}, {state}: {' - '.join(self.hosts)}>"
 
     def _build(self) -> None:
         with step("the process that outlives this one could not be started"):
-            self._warden = ownership.watched(self.name)
+            self._claim.watch()
         for host in self.hosts.values():
             with step(f"the namespace {host.netns} could not be made"):
                 wiring.make_namespace(host)

@@ -42,12 +42,33 @@ class Claim:
 
     def __init__(self, name: str, descriptor: int) -> None:
         self.name = name
+        self.warden: subprocess.Popen[bytes] | None = None
         self._descriptor = descriptor
+        self._owner = os.getpid()
+        self._released = False
+
+    @property
+    def held(self) -> bool:
+        """Whether the network is this process's to remove: a forked child does not own it."""
+        return not self._released and os.getpid() == self._owner
+
+    def watch(self) -> None:
+        """Start the process that removes the network if this one is killed."""
+        self.warden = subprocess.Popen(
+            [sys.executable, "-P", warden.__file__, self.name],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C goes to the whole group of processes
+        )
 
     def release(self) -> None:
         """Give the name back."""
         (_LOCKS / f"{self.name}.lock").unlink(missing_ok=True)
         os.close(self._descriptor)
+        self._released = True
+        if self.warden is not None:
+            self.warden.communicate(b"closed")
 
 
 def claim() -> Claim:
@@ -59,17 +80,6 @@ def claim() -> Claim:
         if name not in taken and (claimed := _locked(name, os.O_CREAT | os.O_EXCL)):
             return claimed
     raise AssertionError("count() has no end")
-
-
-def watched(network: str) -> subprocess.Popen[bytes]:
-    """Start the process that removes *network* if this one is killed."""
-    return subprocess.Popen(
-        [sys.executable, "-P", warden.__file__, network],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,  # Ctrl-C goes to the whole group of processes
-    )
 
 
 def remove(network: str) -> list[str]:

@@ -7,6 +7,9 @@ turns. `station` has the sockets, with `ports`, `filters`, `listening` and `depa
 without a network. `tracing` puts them together, `rows` makes the frame, `graph` the graph, `trace` is what
 callers see.
 
+Many paths: `multipath` is what callers see; `mda` (or `sweep`) says which flow to probe where, by `stopping`
+points and `sightings` of flows; `explorer` does it, `branches` gives the account. `rewriting` tells of NATs.
+
 Over time: `monitoring` probes a path again and again, `stats` counts per hop, `course` tells when the path
 became another, `verdicts` what a hop's losses mean (with `bucket`, which recognises rate limits), `comparing`
 sets two times side by side. All but `monitoring` are functions of frames of hops, whoever made those.
@@ -19,8 +22,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from netlab.path.asn import with_asn as with_asn
+    from netlab.path.comparing import compare as compare
     from netlab.path.course import path_changes as path_changes, path_runs as path_runs
     from netlab.path.metrics import path_metrics as path_metrics
+    from netlab.path.monitoring import monitor as monitor
+    from netlab.path.pathmtu import path_mtu as path_mtu
     from netlab.path.payload import to_network_path as to_network_path
     from netlab.path.payload_in import from_network_path as from_network_path
     from netlab.path.stats import path_stats as path_stats
@@ -28,10 +34,13 @@ if TYPE_CHECKING:
     from netlab.path.verdicts import explain as explain
 
 _HOME = {
+    "compare": "netlab.path.comparing",
     "explain": "netlab.path.verdicts",
     "from_network_path": "netlab.path.payload_in",
+    "monitor": "netlab.path.monitoring",
     "path_changes": "netlab.path.course",
     "path_metrics": "netlab.path.metrics",
+    "path_mtu": "netlab.path.pathmtu",
     "path_runs": "netlab.path.course",
     "path_stats": "netlab.path.stats",
     "to_network_path": "netlab.path.payload",

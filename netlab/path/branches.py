@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
 
 import networkx as nx
@@ -13,7 +14,7 @@ from netlab.path.stopping import missed
 
 Account: TypeAlias = dict[str, Any]  # as JSON has it
 
-FLOW, PACKET, UNKNOWN = "flow", "packet", "unknown"
+FLOW, PACKET, DESTINATION, UNKNOWN = "flow", "packet", "destination", "unknown"
 _SHOWN = ("confidence", "reached_confidence", "probes", "rule_probes", "flows", "flows_exhausted")
 
 
@@ -25,10 +26,10 @@ def account(search: Search) -> Account:
     those that find flows, repeat, or replace lost ones.
 
     Each of `nodes` has `ttl`, `address`, `next` (addresses), `silent_next`, `tested` (flows that were seen to
-    pass it), `balances` ("flow", "packet", "unknown", or None for a single next hop) and `confidence`, that no
-    other next hop is missing. Each of `links` has `ttl` (of its nearer end), `from`, `to`, `flows` (how many
-    went over it), `certain` (False if packets of one flow took several ways, so that the two may be on
-    different ones) and `confidence`, that the flows really stay on it.
+    pass it), `balances` ("flow", "packet", "destination", "unknown", or None for a single next hop) and
+    `confidence`, that no other next hop is missing. Each of `links` has `ttl` (of its nearer end), `from`,
+    `to`, `flows` (how many were seen at both ends), `certain` (False if packets of one flow took several
+    ways, so that the two may be on different ones) and `confidence`, that the flows really stay on it.
     """
     chart = search.chart()
     cells = [cell for hop in search.sightings.cells.values() for cell in hop.values()]
@@ -49,6 +50,22 @@ def account(search: Search) -> Account:
     }
 
 
+def compare(found: Account, ways: Iterable[Mapping[int, str]]) -> None:
+    """Mark in *found* where the ways to other targets, by TTL, leave the ones to this target.
+
+    A router that sends all flows to the target to one next hop, and a flow to another target elsewhere,
+    balances by destination, or has another route for it.
+    """
+    nodes = {(node["ttl"], node["address"]): node for node in found["nodes"]}
+    first = min((node["ttl"] for node in found["nodes"]), default=0)
+    for way in ways:
+        steps = {first: "source", **way}
+        for ttl, address in steps.items():
+            node, onward = nodes.get((ttl, address)), steps.get(ttl + 1)
+            if node and onward and len(node["next"]) == 1 and node["next"] != [onward]:
+                node["balances"] = DESTINATION
+
+
 def annotate(graph: nx.DiGraph[str], found: Account) -> None:
     """Give the nodes and edges of *graph* the confidence that the search has in them."""
     graph.graph["multipath"] = {name: found[name] for name in _SHOWN}
@@ -56,7 +73,7 @@ def annotate(graph: nx.DiGraph[str], found: Account) -> None:
         if node["address"] in graph and node["confidence"] is not None:
             known = graph.nodes[node["address"]]
             known["confidence"] = min(node["confidence"], known["confidence"] or 1.0)
-            known["balances"] = node["balances"] or known.get("balances")
+            known["balances"] = node["balances"] or known["balances"]
     links = {(link["from"], link["to"]): link for link in found["links"]}
     for near, far, edge in graph.edges(data=True):
         link = links.get((near, far))
@@ -66,7 +83,8 @@ def annotate(graph: nx.DiGraph[str], found: Account) -> None:
 
 def _is_tested(search: Search, place: Place, stop: Stop) -> bool:
     beyond = place.silent and place.ttl >= search.sightings.extent
-    return bool(stop.through) and not beyond and place.ttl < search.limits.max_ttl
+    goes_on = bool(stop.through) or place == search.sightings.source
+    return goes_on and not beyond and place.ttl < search.limits.max_ttl
 
 
 def _node(search: Search, chart: Chart, place: Place, address: str) -> Account:
@@ -100,7 +118,11 @@ def _links(search: Search, chart: Chart) -> list[Account]:
     for place, stop in chart.items():
         if len(stop.addresses) > 1 and not stop.mixed:
             doubt = max(doubt, len(stop.addresses) ** -float(stop.again))
+        hop = search.sightings.cells.get(place.ttl, {})
         for onward, flows in stop.onward.items():
+            seen = [flow for flow in flows if flow in hop or place == search.sightings.source]
+            if not seen:
+                continue
             certain = 1 in {len(place.addresses), len(onward.addresses)}
             alone = 1 in {at[place.ttl], at[onward.ttl]}
             links += [
@@ -108,7 +130,7 @@ def _links(search: Search, chart: Chart) -> list[Account]:
                     "ttl": place.ttl,
                     "from": near,
                     "to": far,
-                    "flows": len(flows),
+                    "flows": len(seen),
                     "certain": certain,
                     "confidence": (1.0 if alone else 1 - doubt) if certain else None,
                 }

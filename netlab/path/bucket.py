@@ -36,6 +36,12 @@ _EVIDENCE = 3.0  # log of the likelihood ratio that is left when the number of b
 _KNOWN_EVIDENCE = 2.0  # for the one bucket that most routers and hosts with Linux have
 _KNOWN_PER_S, _KNOWN_BURST = 1.0, 6.0
 
+# To doubt all buckets: the rates tried, how far from one token each may answer or not, and how often a
+# true one may be wrong even so.
+_ALL_RATES = np.geomspace(0.05, 200, 80)  # 11 % from one to the next
+_DOUBTFUL_TOKENS = 0.1
+_ERROR = 0.005
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limit:
@@ -75,9 +81,28 @@ def fit(at_s: Reals, answered: Flags, *, background: float = 0.0) -> Limit | Non
     return tried.best(misfit=_MISFIT + 1.5 * background, recoveries=_RECOVERIES, evidence=_EVIDENCE + price)
 
 
-def _grid(rates: Reals) -> _Buckets:
+def doubt(at_s: Reals, answered: Flags) -> float:
+    """Return the log of how much likelier loss makes what was answered than the best of all token buckets.
+
+    That a bucket does not fit well is no proof that there is none: few probes fit many. Here every bucket is
+    tried, and where one leaves open whether it answers, either outcome costs it no more than chance.
+
+    Parameters
+    ----------
+    at_s
+        When the probes were sent, in order.
+    answered
+        Which of them were answered.
+    """
+    at_s, answered = at_s[-_LONGEST:], answered[-_LONGEST:]
+    best = _grid(_ALL_RATES, vague_tokens=_DOUBTFUL_TOKENS).follow(at_s, answered).likelihood()
+    chance = _burstiness(answered) - float(_surprise(len(answered) - answered.sum(), answered.sum()))
+    return chance - best
+
+
+def _grid(rates: Reals, vague_tokens: float = _VAGUE_TOKENS) -> _Buckets:
     per_s, burst = (grid.ravel() for grid in np.meshgrid(rates, _BURSTS))
-    return _Buckets(per_s, burst)
+    return _Buckets(per_s, burst, vague_tokens)
 
 
 def _rates(at_s: Reals, answered: Flags) -> Reals:
@@ -107,20 +132,22 @@ class _Buckets:
     nothing but the limit loses; or it takes it for a loss elsewhere.
     """
 
-    def __init__(self, per_s: Reals, burst: Reals) -> None:
+    def __init__(self, per_s: Reals, burst: Reals, vague_tokens: float = _VAGUE_TOKENS) -> None:
         self._per_s, self._burst = np.tile(per_s, _KINDS), np.tile(burst, _KINDS)
         cells = len(self._per_s)
         kind = np.arange(cells) // len(per_s)
         self._at_first = np.choose(kind % 3, [self._burst, np.ones(cells), np.zeros(cells)])
         self._trusts_losses = kind < 3
+        self._vague = vague_tokens + self._per_s * _VAGUE_S
         self._foretold = np.zeros((2, 2, cells))  # [foretold silence or answer][silence or answer]
         self._recoveries = np.zeros(cells)
+        self._seen = np.zeros(2)  # silences and answers
         self._price = 0.0
 
     def follow(self, at_s: Reals, answered: Flags) -> _Buckets:
         """Let each bucket foretell each probe from what went before."""
         tokens = self._at_first.copy()
-        vague = _VAGUE_TOKENS + self._per_s * _VAGUE_S
+        vague = self._vague
         before, last = at_s[0], True
         for at, came in zip(at_s.tolist(), answered.tolist(), strict=True):
             tokens += self._per_s * (at - before)
@@ -135,7 +162,16 @@ class _Buckets:
                 tokens = np.where(self._trusts_losses & full, 1 - vague, tokens)
             before, last = at, came
         self._price = _burstiness(answered)
+        self._seen = np.array([len(answered) - answered.sum(), answered.sum()], np.float64)
         return self
+
+    def likelihood(self) -> float:
+        """Return the log-likelihood of the best bucket; what it leaves open costs as much as chance."""
+        silence, answer = self._foretold
+        wrong, right = answer[0] + silence[1], answer[1] + silence[0]
+        open_lost, open_came = self._seen[:, None] - silence - answer  # by outcome, whatever was foretold
+        logs = wrong * math.log(_ERROR) + right * math.log(1 - _ERROR) - _surprise(open_lost, open_came)
+        return float(logs.max())
 
     def _gain(self) -> Reals:
         silence, answer = self._foretold

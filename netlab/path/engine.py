@@ -21,7 +21,7 @@ from typing import Protocol
 
 from netlab.path import loop
 from netlab.path.pace import Pace
-from netlab.path.state import Answer, Probe, Run, timing
+from netlab.path.state import CHALLENGE, Answer, Probe, Run, timing
 
 WINDOW = 16  # as traceroute(8): most paths are found in the first round trip, with few packets past the end
 MILLISECOND = 10**6
@@ -86,6 +86,7 @@ class Prober:
         self._pending: dict[int, Probe] = {}
         self._sent = dict.fromkeys(range(plan.first_ttl, plan.max_ttl + 1), 0)
         self._slowest = [0] * (plan.max_ttl + 1)  # by TTL: largest round trip from there or further away
+        self._end_rtt = 0
         self._undiscovered = plan.first_ttl
         self._discovering = True
         self._trial: int | None = None  # the TTL to which alone a probe is under way, to place its answer
@@ -111,6 +112,9 @@ class Prober:
     def take(self, answer: Answer) -> None:
         """Keep an answer and learn from it."""
         if answer.flow == self._run.flow and answer.mark is None:
+            if answer.reply == CHALLENGE:
+                self._send_again(answer)
+                return
             answer = self._placed(answer)
         end_before = self._run.end_ttl
         probe = self._run.take(answer)
@@ -120,6 +124,8 @@ class Prober:
         if self._run.end_ttl != end_before:
             self._void_later_than(probe)
         round_trip, _ = timing(probe, answer)
+        if probe.ttl == self._run.end_ttl:
+            self._end_rtt = min(self._end_rtt or round_trip, round_trip)
         for ttl in range(probe.ttl + 1):
             self._slowest[ttl] = max(self._slowest[ttl], round_trip)
 
@@ -160,6 +166,17 @@ class Prober:
             return answer
         self._run.placed += 1
         return dataclasses.replace(answer, mark=young[0].mark)
+
+    def _send_again(self, challenge: Answer) -> None:
+        """Send a SYN again that overtook the reset of the connection before it.
+
+        This process may hear a SYN-ACK before its own kernel, which resets what that offers, on another core.
+        """
+        for probe in list(self._pending.values()):
+            age = challenge.received_ns - probe.sent_ns
+            # Discovery causes challenges too, which come while the next probe is only just under way.
+            if probe.ttl == self._run.end_ttl and age > self._end_rtt // 2:
+                self._void(probe)
 
     def _void_later_than(self, first: Probe) -> None:
         overlapping = [p for p in self._pending.values() if p.ttl == first.ttl and p.sent_ns >= first.sent_ns]

@@ -60,7 +60,7 @@ class Explorer:
         self._attempts: Counter[Ask] = Counter()
         self._pending: dict[tuple[int, int], Probe] = {}
         self._given_up: dict[tuple[int, int], Probe] = {}
-        self._slowest: dict[int, int] = {}  # by TTL: the largest round trip of an answer from there
+        self._slowest = [0] * 256  # by TTL: largest round trip from there or further away
         self._news = True
 
     def step(self, now_ns: int) -> int | None:
@@ -94,7 +94,8 @@ class Explorer:
         late = self._given_up.pop(key, None) is not None
         self._pending.pop(key, None)
         round_trip, _ = timing(probe, answer)
-        self._slowest[probe.ttl] = max(round_trip, self._slowest.get(probe.ttl, 0))
+        for ttl in range(probe.ttl + 1):
+            self._slowest[ttl] = max(self._slowest[ttl], round_trip)
         self._strategy.answered(probe.flow, probe.ttl, answer.address, ends=answer.ends_path, late=late)
         self._news = True
 
@@ -102,6 +103,7 @@ class Explorer:
         """Leave the runs as they are: what is under way counts for nothing."""
         for probe in self._pending.values():
             self.runs[probe.flow].void.add(probe.mark)
+            self.runs[probe.flow].cut_short = True
 
     def _send(self, flow: int, ttl: int, now_ns: int) -> None:
         run = self.runs.setdefault(flow, Run(self._number, flow))
@@ -134,18 +136,15 @@ class Explorer:
             self._news = True
 
     def _deadline(self, probe: Probe) -> int:
-        further = self._slowest_from(probe.ttl)
+        further = self._slowest[probe.ttl]
         if further:
             patience = max(PATIENCE_FLOOR_NS, PATIENCE_FACTOR * further)
         else:
-            patience = max(BLIND_HOLD_NS, PATIENCE_FACTOR * self._slowest_from(0))
+            patience = max(BLIND_HOLD_NS, PATIENCE_FACTOR * self._slowest[0])
         return probe.sent_ns + min(self._timeout_ns, patience)
 
     def _last_deadline(self, probe: Probe) -> int:
-        return self._deadline(probe) if self._slowest_from(probe.ttl) else probe.sent_ns + self._timeout_ns
-
-    def _slowest_from(self, ttl: int) -> int:
-        return max((round_trip for at, round_trip in self._slowest.items() if at >= ttl), default=0)
+        return self._deadline(probe) if self._slowest[probe.ttl] else probe.sent_ns + self._timeout_ns
 
     def _hopeful(self) -> list[Probe]:
         """Return the probes without an answer that could still tell something."""

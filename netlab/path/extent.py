@@ -36,3 +36,22 @@ def within_path(probes: pd.DataFrame) -> pd.DataFrame:
     ends = before.fillna(ended.groupby(of_ttl, observed=True).bfill()) == 1
     last = probes["ttl"].where(ends).groupby([probes[key] for key in RUN], observed=True).transform("min")
     return probes[(probes["ttl"] <= last).fillna(value=True).to_numpy(bool)].reset_index(drop=True)
+
+
+def at_the_end(ends: pd.DataFrame, hops: pd.DataFrame) -> pd.DataFrame:
+    """Return the probes that went through to the target as ones to the end that their flow's path had then.
+
+    Where no probe to a hop has met the end they are left as they are.
+    """
+    ended = hops["address"].notna() & (hops["reply"] != icmp.Error.TIME_EXCEEDED.value)
+    met = hops.loc[ended, ["sent_at", "flow", "ttl"]].rename(columns={"ttl": "end"})
+    nearest = pd.merge_asof(
+        ends.reset_index()[["index", "sent_at", "flow"]].sort_values("sent_at", kind="stable"),
+        met.sort_values("sent_at", kind="stable"),
+        on="sent_at",
+        by="flow",
+        direction="nearest",
+    ).set_index("index")["end"]
+    placed = ends.assign(ttl=nearest.reindex(ends.index).fillna(ends["ttl"]).astype("Int64"))
+    placed.attrs = ends.attrs
+    return placed

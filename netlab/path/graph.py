@@ -8,7 +8,8 @@ import networkx as nx
 import pandas as pd
 
 from netlab.errors import BadInput
-from netlab.path import stops as tables
+from netlab.frames import attached
+from netlab.path import branches, rewriting, stops as tables
 
 _COLUMNS = ["target", "run", "flow", "ttl", "address", "rtt_ms", "reached", "name"]
 _FLOW = ["target", "target_address", "protocol", "source_address", "source_port", "port", "flow"]
@@ -43,7 +44,10 @@ def path_graph(hops: pd.DataFrame) -> nx.DiGraph[str]:
         where it had answered others), `answers`, `loss` (share of probes without an answer), `rtt_ms`
         (median), `rtt_min_ms`, `rtt_p95_ms`, `rtt_max_ms`, `flows` (places in the graph's `flows`),
         `targets`, `first_seen` and `last_seen` (when the first and last answered probe was sent), `reached`,
-        `name`, `silent`, `source`, and `confidence` where the tracer stated it.
+        `name`, `silent`, `source`, `rewrites` (fields of probes that a NAT rewrites, as later quotes show)
+        `mpls` (the label stacks that its answers showed), `asn` and `as_name` (of `netlab.path.with_asn`),
+        and, of `netlab.multipath`, `balances` ("flow", "packet", "unknown") and `confidence`: that no next
+        hop is missing.
 
         An edge has `probes`, `answers`, `loss`, `rtt_ms`, `flows`, `targets`, `first_seen` and `last_seen` of
         its farther node on that step, `rtt_increase_ms` (difference of the medians), `confidence`, and
@@ -80,6 +84,14 @@ def path_graph(hops: pd.DataFrame) -> nx.DiGraph[str]:
     _add_nodes(graph, probes, stops)
     _add_edges(graph, probes, stops)
     _add_marks(graph, hops)
+    told = []
+    for found in attached(hops, "multipath"):
+        branches.annotate(graph, found)
+        told.append(graph.graph["multipath"])
+    if len(told) > 1:
+        graph.graph["multipath"] = told
+    for address, fields in rewriting.boxes(hops).items():
+        graph.nodes[address]["rewrites"] = fields
     return graph
 
 
@@ -106,6 +118,11 @@ def _add_nodes(graph: nx.DiGraph[str], probes: pd.DataFrame, stops: pd.DataFrame
             silent=node.startswith(tables.SILENT),
             source=node in sources,
             confidence=None,
+            balances=None,
+            rewrites=None,
+            mpls=[],
+            asn=None,
+            as_name=None,
         )
 
 
@@ -176,7 +193,11 @@ def _records(figures: pd.DataFrame) -> Figures:
 
 def _add_marks(graph: nx.DiGraph[str], hops: pd.DataFrame) -> None:
     """Add what the hops tell of single addresses."""
-    for address, name in hops.dropna(subset=["name"])[["address", "name"]].drop_duplicates().to_numpy():
-        graph.nodes[address]["name"] = name
+    told = hops.reindex(columns=["address", "name", "mpls", "asn", "as_name"]).dropna(subset=["address"])
+    for mark in ("name", "asn", "as_name"):
+        for address, value in told[["address", mark]].dropna().drop_duplicates().to_numpy():
+            graph.nodes[address][mark] = value
+    for address, stacks in _distinct(told, ["address"], "mpls").items():
+        graph.nodes[address]["mpls"] = stacks
     for address in hops.loc[hops["reached"].fillna(value=False), "address"].unique():
         graph.nodes[address]["reached"] = True

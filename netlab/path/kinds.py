@@ -13,20 +13,23 @@ from typing import ClassVar
 
 from netlab.path import probes
 from netlab.path.probes import Flow, identification
-from netlab.path.state import ECHO_REPLY, RST, SYN_ACK, UDP_REPLY
+from netlab.path.state import CHALLENGE, ECHO_REPLY, RST, SYN_ACK, UDP_REPLY
 from netlab.wire import icmp, ip, tcp, udp
 
 _MSS = b"\x02\x04\x05\xb4"  # 1460; firewalls distrust a SYN without options
 _WINDOW = 64240
 
-# Only what acknowledges a SYN tells which one it answers; some firewalls reset without doing so. A bare ACK
-# is a challenge (RFC 9293 section 3.10.7.4): it acknowledges another SYN than the one it answers.
-_REPLIES = {tcp.Flags.SYN | tcp.Flags.ACK: SYN_ACK, tcp.Flags.RST | tcp.Flags.ACK: RST}
+# Only what acknowledges a SYN tells which one it answers; some firewalls reset without doing so.
+_REPLIES = {
+    tcp.Flags.SYN | tcp.Flags.ACK: SYN_ACK,
+    tcp.Flags.RST | tcp.Flags.ACK: RST,
+    tcp.Flags.ACK: CHALLENGE,
+}
 _CONTROL = tcp.Flags.SYN | tcp.Flags.ACK | tcp.Flags.RST
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _PortFlow(Flow):
+class PortFlow(Flow):
     """A flow that is told by its ports."""
 
     source_port: int
@@ -54,7 +57,7 @@ class _PortFlow(Flow):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class UdpFlow(_PortFlow):
+class UdpFlow(PortFlow):
     """Datagrams."""
 
     numbers: ClassVar = {4: ip.UDP, 6: ip.UDP}
@@ -69,9 +72,10 @@ class UdpFlow(_PortFlow):
         """Return the end of a quoted payload."""
         return transport[udp.HEADER + udp.MARKED :][: probes.TRAILER]
 
-    def _transport(self, mark: int) -> bytes:
+    def _transport(self, mark: int, padding_bytes: int) -> bytes:
         ports = self.source_port, self.port
-        return udp.encode_marked(self.source, self.target, ports, mark, self.trailer)
+        rest = self.trailer + bytes(padding_bytes)
+        return udp.encode_marked(self.source, self.target, ports, mark, rest)
 
     def claims(self, quote: icmp.Quote) -> tuple[int, ...]:
         """Return what the payload, the identification and the checksum show."""
@@ -91,7 +95,7 @@ class UdpFlow(_PortFlow):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SynFlow(_PortFlow):
+class SynFlow(PortFlow):
     """TCP SYNs, which the target answers and the kernel then resets: nobody listens on the source port."""
 
     numbers: ClassVar = {4: ip.TCP, 6: ip.TCP}
@@ -106,7 +110,7 @@ class SynFlow(_PortFlow):
         """Return the high half of a quoted sequence number."""
         return transport[4:6]
 
-    def _transport(self, mark: int) -> bytes:
+    def _transport(self, mark: int, padding_bytes: int) -> bytes:
         return tcp.TCP(
             source_port=self.source_port,
             destination_port=self.port,
@@ -115,7 +119,7 @@ class SynFlow(_PortFlow):
             flags=tcp.Flags.SYN,
             window=_WINDOW,
             options=_MSS,
-        ).encode(self.source, self.target)
+        ).encode(self.source, self.target, bytes(padding_bytes))
 
     def claims(self, quote: icmp.Quote) -> tuple[int, ...]:
         """Return what the sequence number and the identification show."""
@@ -131,7 +135,9 @@ class SynFlow(_PortFlow):
             return RST, ()
         reply = _REPLIES.get(header.flags & _CONTROL)
         marks = self._numbered((header.acknowledgment - 1) & 0xFFFFFFFF)
-        return (reply, marks) if reply and marks else None
+        if not reply or not marks:
+            return None
+        return (reply, () if reply == CHALLENGE else marks)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,9 +178,10 @@ class EchoFlow(Flow):
         """None."""
         return None, None
 
-    def _transport(self, mark: int) -> bytes:
+    def _transport(self, mark: int, padding_bytes: int) -> bytes:
         identity = self.identifier, mark
-        return icmp.encode_echo(self.source, self.target, identity, self.trailer, checksum=self.checksum)
+        data = self.trailer + bytes(padding_bytes)
+        return icmp.encode_echo(self.source, self.target, identity, data, checksum=self.checksum)
 
     def claims(self, quote: icmp.Quote) -> tuple[int, ...]:
         """Return what the sequence number and the identification show."""

@@ -49,9 +49,8 @@ def drive(
     pace: Pace,
     *,
     stopped: Callable[[], bool] | None = None,
-    on_done: Callable[[], object] = lambda: None,
 ) -> None:
-    """Take turns until all *tracks* are done, or *stopped* says so; *on_done* is called after each.
+    """Take turns until all *tracks* are done, or *stopped* says so.
 
     *pace* bounds what all of them send together.
     """
@@ -74,7 +73,6 @@ def drive(
             if wait is None:
                 turn.done = True
                 active -= 1
-                on_done()
             elif wait:
                 turn.at_ns = now + wait
                 heapq.heappush(timers, (turn.at_ns, next(serial), turn))

@@ -58,10 +58,12 @@ class Register:
         if flow is None or not flow.is_addressed(quote.header):
             return None
         mark = self._agreed(flow, flow.claims(quote))
-        return None if mark is None else Match(says.value, flow.number, mark)
+        if mark is None:
+            return None
+        return Match(says.value, flow.number, mark)
 
-    def answer(self, data: bytes) -> Match | None:
-        """Return the probe that a transport packet from the target answers, None if it answers none.
+    def answers(self, data: bytes) -> list[Match]:
+        """Return which probes a transport packet from the target answers; more than one only by SACK.
 
         Raises
         ------
@@ -69,14 +71,18 @@ class Register:
             If the packet is cut off.
         """
         if not self.flows:
-            return None
+            return []
         any_flow = next(iter(self.flows.values()))
         flow = self._by_back.get(any_flow.back_in(data))
         meaning = None if flow is None else flow.answer(data)
         if flow is None or meaning is None:
-            return None
+            return []
         reply, marks = meaning
-        return Match(reply, flow.number, self._agreed(flow, marks))
+        if not flow.acknowledges_many or not marks:
+            return [Match(reply, flow.number, self._agreed(flow, marks))]
+        arrived = [mark for mark in marks if (flow.number, mark) in self._sent]
+        self._sent.difference_update((flow.number, mark) for mark in arrived)  # each is told again and again
+        return [Match(reply, flow.number, mark) for mark in arrived]
 
     def _agreed(self, flow: Flow, marks: Iterable[int]) -> int | None:
         """Return the mark of a probe that was sent for which most places speak; None where they disagree."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from netlab.path.sightings import MOST_UNKNOWN, Chart, Fate, Place, Sightings, Stop
@@ -20,6 +21,7 @@ from netlab.path.stopping import missed, points
 
 AHEAD = 3  # TTLs that the first flow probes before the nearer ones have answered
 _SCOUT = 0
+_OPEN = {Fate.PENDING, Fate.TO_REPEAT}
 
 Ask = tuple[int, int]  # flow, TTL
 
@@ -48,7 +50,8 @@ class Search:
         """Return what to send now; the caller sends all of it, and says later what was heard."""
         asks = self._sent([*self._scouting(), *self._first_flows()])
         chart = self.chart()
-        asks += self._sent([*self._unheard(chart), *self._untested(chart), *self._unsettled(chart)])
+        asks += self._sent([*self._unheard(chart), *self._unconfirmed(chart)])
+        asks += self._sent([*self._untested(chart), *self._unsettled(chart)])
         return asks
 
     def _sent(self, asks: list[Ask]) -> list[Ask]:
@@ -129,6 +132,20 @@ class Search:
         ttls = range(self.limits.first_ttl, min(last, self.limits.max_ttl) + 1)
         return [(flow, ttl) for ttl in ttls for flow in self.sightings.unheard(ttl, at[ttl])]
 
+    def _unconfirmed(self, chart: Chart) -> Iterator[Ask]:
+        """Probe flows at places where they were only taken to be, if nothing else speaks for a link."""
+        for place, stop in chart.items():
+            if place == self.sightings.source:
+                continue
+            hop = self.sightings.cells[place.ttl]
+            for flows in stop.onward.values():
+                if not any(flow in hop and self._told(place.ttl, flow, place.behind) for flow in flows):
+                    yield from ((flow, place.ttl) for flow in [f for f in flows if f not in hop][:1])
+
+    def _told(self, ttl: int, flow: int, near: Place | None) -> bool:
+        fate = self.sightings.fate(ttl, self.sightings.cells[ttl][flow], near)
+        return fate is not Fate.UNKNOWN
+
     def _untested(self, chart: Chart) -> list[Ask]:
         """Send flows through the places that need more, and look for such flows where there are none left."""
         asks: list[Ask] = []
@@ -160,19 +177,15 @@ class Search:
 
     def _pending(self, place: Place, stop: Stop) -> int:
         hop = self.sightings.cells[place.ttl + 1]
-        return sum(
-            flow in hop
-            and self.sightings.fate(place.ttl + 1, hop[flow], place)
-            not in {Fate.HEARD, Fate.SILENT, Fate.UNKNOWN}
-            for flow in stop.through
-        )
+        silence = (hop[flow] for flow in stop.through if flow in hop and not hop[flow].heard)
+        return sum(self.sightings.fate(place.ttl + 1, cell, place) in _OPEN for cell in silence)
 
     def _nearest(self, chart: Chart, leads: list[Place], place: Place) -> Place | None:
         """Return the place before *place* that most of its flows go on to it from, if any still do."""
         likely = [
             (len(chart[near].onward[place]) / chart[near].tested, near)
             for near in leads
-            if chart[near].misses(place) < self.points(chart[near].width)
+            if chart[near].misses(place) < 2 * self.points(chart[near].width)
             and chart[near].unknown < MOST_UNKNOWN
         ]
         return max(likely, key=lambda item: item[0])[1] if likely else None

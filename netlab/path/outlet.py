@@ -9,6 +9,7 @@ from netlab.errors import ProbeError
 from netlab.path.kinds import EchoFlow, SynFlow, UdpFlow
 from netlab.path.matching import Register
 from netlab.path.probes import MARKS, Flow, Protocol
+from netlab.path.sack import SackFlow
 from netlab.path.station import Station
 from netlab.path.target import Target
 
@@ -26,6 +27,7 @@ class Outlet:
 
     def __init__(self, station: Station, target: Target, source: bytes) -> None:
         self.target = target
+        self.tos = station.tos
         self.register = Register()
         self.departures: dict[tuple[int, int], int] = {}
         self._station = station
@@ -53,8 +55,8 @@ class Outlet:
         self.register.add(flow)
         return flow
 
-    def send(self, flow: int, ttl: int, mark: int) -> int:
-        """Send a probe; return the wall-clock time just before it left.
+    def send(self, flow: int, ttl: int, mark: int, *, size_bytes: int = 0) -> int:
+        """Send a probe, of a given size if that matters; return the wall-clock time just before it left.
 
         Raises
         ------
@@ -62,7 +64,7 @@ class Outlet:
             If the kernel does not let it out, because the route is gone or a local firewall rule drops it, or
             if there is no port for the flow.
         """
-        packet = self.flow(flow).packet(ttl, mark)
+        packet = self.flow(flow).packet(ttl, mark, size_bytes=size_bytes)
         self.register.sent(flow, mark)
         self.departures.pop((flow, mark), None)
         try:
@@ -76,18 +78,34 @@ class Outlet:
             source=self._source,
             target=self.target.packed,
             salt=self._station.salt,
+            tos=self.tos,
             identifier=self._station.identifier,
             checksum=1 + (self._station.checksum + number) % MARKS,
         )
 
-    def _with_ports(self, number: int) -> UdpFlow | SynFlow:
+    def _with_ports(self, number: int) -> UdpFlow | SynFlow | SackFlow:
         source_port, port = self._station.ports(self.target, self._source, number)
+        if self._station.protocol is Protocol.SACK:
+            agreed = self._station.connect(self.target, self._source, number)
+            return SackFlow(
+                number=number,
+                source=self._source,
+                target=self.target.packed,
+                salt=self._station.salt,
+                tos=self.tos,
+                source_port=source_port,
+                port=port,
+                sequence=agreed.sequence,
+                acknowledgment=agreed.acknowledgment,
+                timestamps=agreed.timestamps,
+            )
         kind = UdpFlow if self._station.protocol is Protocol.UDP else SynFlow
         return kind(
             number=number,
             source=self._source,
             target=self.target.packed,
             salt=self._station.salt,
+            tos=self.tos,
             source_port=source_port,
             port=port,
         )

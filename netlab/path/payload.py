@@ -10,6 +10,7 @@ import pandas as pd
 
 from netlab import __version__, checks
 from netlab.errors import BadInput
+from netlab.frames import attached
 from netlab.path import fields
 from netlab.path.fields import Layout
 
@@ -197,8 +198,7 @@ def _single_list(trace: pd.DataFrame, layout: Layout) -> list[Table]:
 
 def _envelope(hops: pd.DataFrame, trace: str) -> Table:
     """Return what the payload that *hops* came from had besides its hops."""
-    kept = hops.attrs.get(ATTRIBUTE, {})
-    return dict(kept.get("fields", {})) if kept.get("trace") == trace else {}
+    return next((kept["fields"] for kept in attached(hops, ATTRIBUTE) if kept["trace"] == trace), {})
 
 
 def _given(

@@ -14,7 +14,11 @@ from netlab.path.listening import attach
 from netlab.path.probes import Protocol
 from netlab.path.target import FAMILIES
 
-_KIND = {Protocol.UDP: socket.SOCK_DGRAM, Protocol.TCP: socket.SOCK_STREAM}
+_KIND = {
+    Protocol.UDP: socket.SOCK_DGRAM,
+    Protocol.TCP: socket.SOCK_STREAM,
+    Protocol.SACK: socket.SOCK_STREAM,
+}
 LAST_PORT = 65535
 
 
@@ -41,7 +45,7 @@ class Ports(contextlib.AbstractContextManager["Ports"]):
         self._scope = scope
         self._first = first
         self._netns = netns
-        self._by_flow: dict[int, int] = {}
+        self._by_flow: dict[int, socket.socket] = {}
         self._held = contextlib.ExitStack()
 
     def __exit__(self, *_: object) -> None:
@@ -50,10 +54,15 @@ class Ports(contextlib.AbstractContextManager["Ports"]):
     @property
     def own(self) -> list[int]:
         """The ports that are taken."""
-        return list(self._by_flow.values())
+        return [sock.getsockname()[1] for sock in self._by_flow.values()]
 
     def of(self, flow: int) -> int:
-        """Return the source port of a flow.
+        """Return the source port of a flow; raises as `holder` does."""
+        port: int = self.holder(flow).getsockname()[1]
+        return port
+
+    def holder(self, flow: int) -> socket.socket:
+        """Return the socket that holds the source port of a flow.
 
         Raises
         ------
@@ -67,17 +76,17 @@ class Ports(contextlib.AbstractContextManager["Ports"]):
             self._by_flow[flow] = self._take(wanted)
         return self._by_flow[flow]
 
-    def _take(self, port: int) -> int:
+    def _take(self, port: int) -> socket.socket:
         try:
             with entered(self._netns):
                 sock = socket.socket(FAMILIES[self.family], self._kind)
             self._held.enter_context(sock)
-            attach(sock, filters.NOTHING)
+            if self._kind is socket.SOCK_DGRAM:
+                attach(sock, filters.NOTHING)
             sock.bind((self._address, port) if self.family == 4 else (self._address, port, 0, self._scope))
         except OSError as error:
             raise _refused(self._kind, self._address, port, error) from error
-        taken: int = sock.getsockname()[1]
-        return taken
+        return sock
 
 
 def none_left(flow: int) -> ProbeError:

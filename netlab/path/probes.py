@@ -29,6 +29,7 @@ class Protocol(StrEnum):
     UDP = "udp"
     TCP = "tcp"
     ICMP = "icmp"
+    SACK = "tcp-sack"
 
 
 class Vary(StrEnum):
@@ -46,7 +47,9 @@ class Flow(ABC):
     source: bytes
     target: bytes
     salt: int
+    tos: int = 0  # DSCP and ECN (RFC 2474, RFC 3168)
     numbers: ClassVar[dict[int, int]]  # the IP protocol number by family
+    acknowledges_many: ClassVar[bool] = False  # whether the marks of an answer are of as many probes
 
     @property
     def family(self) -> int:
@@ -97,21 +100,26 @@ class Flow(ABC):
         """Return whether the IP header is one of this flow's, whoever it says is the source."""
         return (header.protocol, header.destination) == (self.protocol_number, self.target)
 
-    def packet(self, ttl: int, mark: int) -> bytes:
-        """Return the whole IP packet of the probe with *mark*.
+    def packet(self, ttl: int, mark: int, *, size_bytes: int = 0) -> bytes:
+        """Return the whole IP packet of the probe with *mark*, of *size_bytes* and not to be cut if given.
 
         IPv4's identification is the mark too, as in Dublin traceroute: it survives a NAT that rewrites
-        checksums and does not restore them in the quote. DF is off: routers must then keep the identification
-        (RFC 6864 section 4.1 lets them ignore it otherwise).
+        checksums and does not restore them in the quote. DF is off unless the size matters: routers must then
+        keep the identification (RFC 6864 section 4.1 lets them ignore it otherwise).
         """
         header: ip.Header
+        transport = self._transport(mark, 0)
+        if size_bytes:
+            transport = self._transport(mark, size_bytes - ip.SIZE[self.family] - len(transport))
         if self.family == 4:
             header = ip.IPv4(
                 source=self.source,
                 destination=self.target,
                 protocol=self.protocol_number,
                 ttl=ttl,
+                tos=self.tos,
                 identification=mark,
+                flags_offset=ip.DONT_FRAGMENT if size_bytes else 0,
             )
         else:
             header = ip.IPv6(
@@ -119,13 +127,14 @@ class Flow(ABC):
                 destination=self.target,
                 protocol=self.protocol_number,
                 ttl=ttl,
+                traffic_class=self.tos,
                 flow_label=self.label,
             )
-        return header.encode(self._transport(mark))
+        return header.encode(transport)
 
     @abstractmethod
-    def _transport(self, mark: int) -> bytes:
-        """Return the transport header of the probe with *mark*, and its payload."""
+    def _transport(self, mark: int, padding_bytes: int) -> bytes:
+        """Return the transport header of the probe with *mark*, and its payload, longer by the padding."""
 
     @abstractmethod
     def claims(self, quote: icmp.Quote) -> tuple[int, ...]:

@@ -14,7 +14,8 @@ from netlab.path.bucket import Reals
 _NUMBERS = 1 << 16
 _LEAST = 8  # pairs of answers with nothing lost between them, and losses, to say anything
 _LARGEST_STEP = 1000  # between consecutive answers: more is chance, or a counter too busy to read
-_NEAR = 0.25  # how far from 0 or 1 the share of answers that were sent may be
+_NEAR = 0.25  # how far from 0 or 1 the share of the missing answers that were sent may be
+_MOST = 0.8  # share of the gaps that must say the same
 
 
 def were_sent(at_s: Reals, ids: Reals) -> bool | None:
@@ -32,14 +33,14 @@ def were_sent(at_s: Reals, ids: Reals) -> bool | None:
     waits = np.diff(at_s[came])
     missing = np.diff(came) - 1
     whole = missing == 0
-    if whole.sum() < _LEAST or missing.sum() < _LEAST or waits[whole].sum() <= 0:
+    if whole.sum() < _LEAST or missing.sum() < _LEAST:
         return None
-    if (steps[whole] == 0).any() or np.median(steps[whole]) > _LARGEST_STEP:
+    step, wait_s = np.median(steps[whole]), np.median(waits[whole])
+    if not 0 < step <= _LARGEST_STEP or wait_s <= 0:
         return None
-    others_per_s = (steps[whole] - 1).sum() / waits[whole].sum()  # what else it sends
-    sent = steps[~whole] - 1 - others_per_s * waits[~whole]
-    spread = (steps[whole] - 1 - others_per_s * waits[whole]).std() * np.sqrt(len(sent))
-    share, error = sent.sum() / missing.sum(), 3 * spread / missing.sum()
-    if abs(share - 1) + error <= _NEAR:
-        return True
-    return False if abs(share) + error <= _NEAR else None
+    others_per_s = (step - 1) / wait_s  # what else it sends
+    shares = (steps - 1 - others_per_s * waits)[~whole] / missing[~whole]
+    for sent in (True, False):
+        if (np.abs(shares - sent) <= _NEAR).mean() >= _MOST:
+            return sent
+    return None

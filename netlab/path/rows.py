@@ -10,10 +10,14 @@ import pandas as pd
 
 from netlab.errors import NetlabError
 from netlab.frames import Gap, Missing, concat
+from netlab.path import quotes
 from netlab.path.origin import COLUMNS, Origin
+from netlab.path.quotes import Quoted
 from netlab.path.state import DESTINATION, Run, timing
 from netlab.path.target import Target
 from netlab.schemas import HOPS
+
+_USUAL_TTLS = (64, 128, 255)  # that packets start with: Linux and BSD; Windows; most routers
 
 
 @dataclass(slots=True, kw_only=True)
@@ -23,6 +27,7 @@ class Traced:
     name: str
     target: Target | None
     origin: Origin | None = None
+    tos: int = 0
     ports: Mapping[int, tuple[int | None, int | None]] = field(default_factory=dict)
     runs: Sequence[Run] = ()
     error: NetlabError | None = None
@@ -34,6 +39,7 @@ def frame(
     protocol: str,
     ports: Mapping[int, tuple[int | None, int | None]],
     *,
+    origin: Origin | None = None,
     method: str = "raw",
     missing: Sequence[Missing] = (),
     names: Mapping[str, str] | None = None,
@@ -42,7 +48,7 @@ def frame(
 
     *ports* has the source and the destination port of each flow.
     """
-    traced = Traced(name=target.name, target=target, ports=ports, runs=runs)
+    traced = Traced(name=target.name, target=target, origin=origin, ports=ports, runs=runs)
     return frame_of([traced], protocol, method=method, missing=missing, names=names)
 
 
@@ -84,9 +90,13 @@ def frame_of(
         "reached": [a.reply in DESTINATION if a else None for a in answers],
         "sent_at": np.array([probe.wall_ns for probe in probes], np.int64),
         "reply_ttl": [a.ttl if a else None for a in answers],
+        "dscp": [traced.tos >> 2 for traced, *_ in rows],
+        "ecn": [traced.tos & 3 for traced, *_ in rows],
+        "return_hops": [_return_hops(a.ttl) if a else None for a in answers],
         "reply_id": [a.identification if a else None for a in answers],
         "clock": [t[1].value if t else None for t in times],
     }
+    data |= _quoted([a.quoted if a else None for a in answers])
     unsure = dict.fromkeys(gap for traced in traces if traced.origin for gap in traced.origin.missing())
     lacking = gaps(run for traced in traces for run in traced.runs)
     found = HOPS.frame(data, missing=[*lacking, *unsure, *missing])
@@ -96,6 +106,22 @@ def frame_of(
 
 def _origins(origins: Sequence[Origin | None]) -> dict[str, list[str | int | None]]:
     return {name: [getattr(origin, name, None) for origin in origins] for name in COLUMNS}
+
+
+def _quoted(seen: Sequence[Quoted | None]) -> dict[str, list[str | int | None]]:
+    return {
+        "quoted_ttl": [q.ttl if q else None for q in seen],
+        "quoted_dscp": [q.tos >> 2 if q else None for q in seen],
+        "quoted_ecn": [q.tos & 3 if q else None for q in seen],
+        "rewritten": [", ".join(q.changed) or quotes.NOTHING if q else None for q in seen],
+        "mpls": [quotes.as_text(q.labels) if q else None for q in seen],
+    }
+
+
+def _return_hops(ttl: int | None) -> int | None:
+    """Return how many hops away an answer started, if with the next of the usual TTLs."""
+    start = next((usual for usual in _USUAL_TTLS if ttl and ttl <= usual), None)
+    return start - ttl + 1 if start and ttl else None
 
 
 def _with_errors(
@@ -140,6 +166,18 @@ def gaps(runs: Iterable[Run]) -> list[Missing]:
             Gap.APPROXIMATE,
             sum(run.placed for run in runs),
             "they do not say which probe they are for and were given to the only one under way",
+        ),
+        Missing(
+            "answers of routers",
+            Gap.UNSEEN,
+            sum(run.too_short for run in runs),
+            "they quote too little to say which probe they are for, so their hop is not known",
+        ),
+        Missing(
+            "answers of routers",
+            Gap.APPROXIMATE,
+            sum(run.short_placed for run in runs),
+            "they quote too little to say which probe they are for and were given to the only one under way",
         ),
         Missing(
             "runs",

@@ -240,17 +240,20 @@ class Sightings:
         several = [set(cell.heard) for _, cell in self.hop(ttl) if len(cell.heard) > 1]
         groups = _joined([*several, *(stop.addresses for stop in stops.values() if stop.mixed)])
         after = {}
+        places: dict[str, Place] = {}
         for flow, cell in self.hop(ttl):
             near = before.get(flow)
-            fate = self.fate(ttl, cell, near)
-            if fate is Fate.UNKNOWN and near:
-                stops[near].unknown += 1
-            if fate is Fate.HEARD:
+            if cell.heard:
                 address = next(iter(cell.heard))
-                place = Place(ttl, groups.get(address, frozenset({address})))
-            elif fate is Fate.SILENT and near:
+                place = places.get(address) or places.setdefault(
+                    address, Place(ttl, groups.get(address, frozenset({address})))
+                )
+            elif near is None:
+                continue
+            elif (fate := self.fate(ttl, cell, near)) is Fate.SILENT:
                 place = Place(ttl, frozenset(), near)
             else:
+                stops[near].unknown += fate is Fate.UNKNOWN
                 continue
             if near is not None:
                 stops[near].onward.setdefault(place, []).append(flow)
@@ -261,7 +264,7 @@ class Sightings:
 
     def _implied(self, ttl: int, stops: Chart) -> dict[int, Place]:
         heard = {flow for flow, cell in self.hop(ttl) if cell.heard}
-        implied = {}
+        implied: dict[int, Place] = {}
         for near, stop in stops.items():
             if place := self.only_next(near, stop):
                 implied |= {flow: place for flow in stop.through if flow not in heard}

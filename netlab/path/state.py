@@ -5,9 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from netlab.path.quotes import Quoted
 from netlab.wire import icmp
 
-UDP_REPLY, SYN_ACK, RST, ECHO_REPLY = "udp-reply", "syn-ack", "rst", "echo-reply"
+UDP_REPLY, SYN_ACK, RST, ECHO_REPLY, SACK = "udp-reply", "syn-ack", "rst", "echo-reply", "sack"
+
+# Not an answer to a probe but a sign that one met a connection of the flow that was not reset yet (RFC 9293
+# section 3.10.7.4); it acknowledges another SYN than the one that caused it.
+CHALLENGE = "challenge-ack"
 
 # Answers that only the destination gives. RFC 792: protocol and port unreachable are "received from a host",
 # the other codes from a gateway. Comparing addresses instead fails under NAT, anycast and multi-homing.
@@ -19,6 +24,7 @@ DESTINATION = frozenset(
         SYN_ACK,
         RST,
         ECHO_REPLY,
+        SACK,
     }
 )
 
@@ -51,7 +57,7 @@ class Answer:
 
     `ttl` is what the answer arrived with, `identification` its IPv4 header's, `left_ns` and `stamp_ns` are
     the kernel's transmit time of the probe and receive time of the answer (wall clock), `received_ns` is the
-    monotonic time after reading it.
+    monotonic time after reading it. `quoted` is what an ICMP error shows of the probe.
     """
 
     flow: int
@@ -63,6 +69,7 @@ class Answer:
     received_ns: int
     left_ns: int | None = None
     identification: int | None = None
+    quoted: Quoted | None = None
 
     @property
     def ends_path(self) -> bool:
@@ -77,7 +84,9 @@ class Run:
     `end_ttl` is the lowest TTL whose answer ends the path, `given_up_early` how many silent probes got less
     than the full timeout because later hops had answered, `unplaced` how many answers of the target did
     not say which probe they are for, `placed` how many of those were given to the only one they can be for.
-    `void` are marks of probes that count for nothing; `cut_short` says that the run was stopped.
+    `too_short` is how many ICMP errors quoted too little to say it and have no place, `short_placed` how many
+    were given to the only probe under way. `void` are marks of probes that count for nothing; `cut_short`
+    says that the run was stopped.
     """
 
     number: int
@@ -88,12 +97,14 @@ class Run:
     given_up_early: int = 0
     unplaced: int = 0
     placed: int = 0
+    too_short: int = 0
+    short_placed: int = 0
     cut_short: bool = False
     void: set[int] = field(default_factory=set)
 
     def take(self, answer: Answer) -> Probe | None:
         """Keep *answer*; return the probe it answers, or None for a duplicate or a stranger."""
-        if answer.flow != self.flow:
+        if answer.flow != self.flow or answer.reply == CHALLENGE:
             return None
         if answer.mark is None:
             self.unplaced += 1

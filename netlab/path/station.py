@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from netlab.errors import CapabilityError, DecodeError
 from netlab.kernel.netns import NetNs, entered
-from netlab.path import filters
+from netlab.path import filters, quotes, sack
 from netlab.path.departures import Sender
 from netlab.path.listening import Ear, Heard
 from netlab.path.matching import Match
 from netlab.path.ports import LAST_PORT, Ports, none_left
 from netlab.path.probes import MARKS, Protocol, Vary
+from netlab.path.quotes import Quoted
+from netlab.path.sack import Handshake
 from netlab.path.state import Answer
 from netlab.path.target import FAMILIES, Target
 from netlab.wire import icmp
@@ -28,9 +30,18 @@ if TYPE_CHECKING:
     from netlab.path.outlet import Outlet
 
 _ERRORS = {4: socket.IPPROTO_ICMP, 6: socket.IPPROTO_ICMPV6}
-_ANSWERS = {Protocol.UDP: socket.IPPROTO_UDP, Protocol.TCP: socket.IPPROTO_TCP}
+# From linux/in.h and linux/in6.h; Python's socket module lacks them. What the kernel remembers of path MTUs
+# does not hold back a probe of a size: that is what it is to find out.
+_MTU_DISCOVER = {4: (socket.IPPROTO_IP, 10), 6: (socket.IPPROTO_IPV6, 23)}
+_PROBE = 3
+_ANSWERS = {
+    Protocol.UDP: socket.IPPROTO_UDP,
+    Protocol.TCP: socket.IPPROTO_TCP,
+    Protocol.SACK: socket.IPPROTO_TCP,
+}
 
-_Meant: TypeAlias = "tuple[Outlet, Match] | None"  # the outlet that an answer is for, and what it says
+# The outlet that an answer is for, what it says, and what it shows of the probe.
+_Meant: TypeAlias = "list[tuple[Outlet, Match, Quoted | None]]"
 _Meaning: TypeAlias = Callable[[Heard], _Meant]
 
 
@@ -53,6 +64,10 @@ class Station(contextlib.AbstractContextManager["Station"]):
         The source port of flow 0, which flow n comes n after; None for ports that the kernel picks.
     vary
         Which port makes another flow. ICMP flows differ in their checksum.
+    patience_s
+        How long a target may take to accept a connection.
+    tos
+        The probes' traffic class: DSCP and ECN.
 
     Raises
     ------
@@ -69,8 +84,12 @@ class Station(contextlib.AbstractContextManager["Station"]):
         source_port: int | None,
         vary: Vary,
         netns: NetNs,
+        patience_s: float = 1.0,
+        tos: int = 0,
     ) -> None:
+        self._patience_s = patience_s
         self.protocol = protocol
+        self.tos = tos
         self.salt = secrets.randbits(32)
         self.identifier, self.checksum = secrets.randbits(16), 1 + secrets.randbelow(MARKS)
         self.unreadable = 0
@@ -86,7 +105,9 @@ class Station(contextlib.AbstractContextManager["Station"]):
             self._selector = resources.enter_context(selectors.DefaultSelector())
             self._held = resources.enter_context(contextlib.ExitStack())
             for family in families:
-                self._senders[family] = Sender(resources.enter_context(_raw(family, socket.IPPROTO_RAW)))
+                sending = resources.enter_context(_raw(family, socket.IPPROTO_RAW))
+                sending.setsockopt(*_MTU_DISCOVER[family], _PROBE)
+                self._senders[family] = Sender(sending)
                 errors = resources.enter_context(_raw(family, _ERRORS[family]))
                 if protocol is Protocol.ICMP:
                     self._listen(Ear(errors, filters.echoes(family, self.identifier)), self._error_of(family))
@@ -137,6 +158,20 @@ class Station(contextlib.AbstractContextManager["Station"]):
         self._answers[target.family].narrow(filters.answers(target.family, self._remote, own))
         return found
 
+    def connect(self, target: Target, source: bytes, flow: int) -> Handshake:
+        """Return what the target says when the kernel connects the flow, whose ports are known, to it.
+
+        Raises
+        ------
+        NoSackError
+            If there is no connection, or one without selective acknowledgments.
+        """
+        ports = self._ports[source, target.scope]
+        sock = ports.holder(flow if len(self._remote) == 1 else 0)
+        return sack.connect(
+            sock, target, self._remote[0], self._answers[target.family], timeout_s=self._patience_s
+        )
+
     def send(self, outlet: Outlet, probe: tuple[int, int], packet: bytes) -> int:
         """Send the packet of *probe* (flow, mark); return the wall-clock time just before it left.
 
@@ -154,28 +189,28 @@ class Station(contextlib.AbstractContextManager["Station"]):
         for sender in self._senders.values():
             for (outlet, probe), left_ns in sender.stamps():
                 outlet.departures[probe] = left_ns
-        understood = [
-            self._understood(heard, meaning)
+        return [
+            pair
             for ear, meaning in self._ears.items()
             if ear in ready
             for heard in ear.heard()
+            for pair in self._understood(heard, meaning)
         ]
-        return [pair for pair in understood if pair is not None]
 
     def _listen(self, ear: Ear, meaning: _Meaning) -> None:
         self._ears[ear] = meaning
         self._selector.register(ear, selectors.EVENT_READ)
 
-    def _understood(self, heard: Heard, meaning: _Meaning) -> tuple[Outlet, Answer] | None:
+    def _understood(self, heard: Heard, meaning: _Meaning) -> list[tuple[Outlet, Answer]]:
         try:
             found = meaning(heard)
         except DecodeError:
             self.unreadable += 1
-            return None
-        if found is None:
-            return None
-        outlet, match = found
-        answer = Answer(
+            return []
+        return [(outlet, self._answer(heard, outlet, match, quoted)) for outlet, match, quoted in found]
+
+    def _answer(self, heard: Heard, outlet: Outlet, match: Match, quoted: Quoted | None) -> Answer:
+        return Answer(
             flow=match.flow,
             mark=match.mark,
             address=heard.address,
@@ -185,8 +220,8 @@ class Station(contextlib.AbstractContextManager["Station"]):
             left_ns=None if match.mark is None else outlet.departures.get((match.flow, match.mark)),
             stamp_ns=heard.stamp_ns,
             received_ns=heard.received_ns,
+            quoted=quoted,
         )
-        return outlet, answer
 
     def _error_of(self, family: int) -> _Meaning:
         def meaning(heard: Heard) -> _Meant:
@@ -194,18 +229,22 @@ class Station(contextlib.AbstractContextManager["Station"]):
             if message.type == icmp.ECHO_REPLY[family]:
                 return self._transport(heard)
             if message.error is None:
-                return None
+                return []
             quote = icmp.quote(message)
             outlet = self._outlets.get(socket.inet_ntop(FAMILIES[family], quote.header.destination))
             match = outlet.register.error(message.error, quote) if outlet else None
-            return (outlet, match) if outlet and match else None
+            if outlet is None or match is None:
+                return []
+            if match.mark is None:
+                return [(outlet, match, None)]
+            sent = outlet.register.flows[match.flow].packet(quote.header.ttl, match.mark)
+            return [(outlet, match, quotes.quoted(sent, quote, message))]
 
         return meaning
 
     def _transport(self, heard: Heard) -> _Meant:
         outlet = self._outlets.get(heard.address)
-        match = outlet.register.answer(heard.data) if outlet else None
-        return (outlet, match) if outlet and match else None
+        return [(outlet, match, None) for match in outlet.register.answers(heard.data)] if outlet else []
 
 
 def now_ns() -> int:

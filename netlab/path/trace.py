@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import threading
 from collections.abc import Callable, Iterable, Iterator
 
@@ -12,19 +13,23 @@ from netlab import checks
 from netlab.errors import BadInput
 from netlab.frames import Gap, Missing
 from netlab.kernel import netns as namespaces
-from netlab.path import names, pace, rows, target as targeting, tracing
+from netlab.path import methods, names, pace, rows, sack, target as targeting, tracing
 from netlab.path.engine import Plan
+from netlab.path.methods import Method
 from netlab.path.probes import Protocol
 from netlab.path.rows import Traced
+from netlab.path.sack import NoSackError
 from netlab.path.tracing import Request
 
 _PORTS = {
     Protocol.UDP: 33434,  # the port range traceroute has used since 1988; nothing listens there
     Protocol.TCP: 80,  # what firewalls let through most often, and what traceroute -T takes
+    Protocol.SACK: 80,
 }
 _NO_PORT = 0
 _MOST_PER_S = 100_000
 _MANY_PER_S = 5000
+_SENT_AGAIN = 2  # probes to a TTL above `queries`, at most: see `netlab.path.engine`
 
 
 @checks.options
@@ -40,7 +45,10 @@ def traceroute(
     timeout_s: float = 1.0,
     runs: int = 1,
     source_port: int | None = None,
+    dscp: int = 0,
+    ecn: int = 0,
     packets_per_s: int = pace.PER_SECOND,
+    method: str = "auto",
     resolve: bool = False,
     netns: namespaces.NetNs = None,
     progress: bool = False,
@@ -58,9 +66,11 @@ def traceroute(
     target
         A host name or an address. Of several addresses the first that this host has a route to.
     protocol
-        "udp" datagrams, "tcp" SYNs (which never complete a connection) or "icmp" echo requests.
+        "udp" datagrams, "tcp" SYNs (which never complete a connection), "icmp" echo requests, or "tcp-sack":
+        data out of order within a real connection, which the target's application never gets. Where the
+        target permits no selective acknowledgments, SYNs are sent: the rows and the coverage say so.
     port
-        Destination port: 33434 for udp and 80 for tcp unless given; icmp has none.
+        Destination port: 33434 for udp and 80 for tcp and tcp-sack unless given; icmp has none.
     family
         4 or 6 for that IP version only.
     first_ttl, max_ttl
@@ -74,9 +84,14 @@ def traceroute(
         How often to repeat the whole trace, with the same flow.
     source_port
         The flow's source port; the same ports take the same way through a load balancer again.
+    dscp, ecn
+        The service class of the probes, 0 to 63 (46 is that of voice), and their ECN bits, 0 to 3.
+        `quoted_dscp` and `quoted_ecn` tell where they are rewritten.
     packets_per_s
         The most packets that are sent in any second, 1 to 100,000. Linux routers send 1000 ICMP errors in a
         second at most.
+    method
+        "raw" sockets, "unprivileged" ones, or "auto": raw where this process may open them (CAP_NET_RAW).
     resolve
         Whether to look up the names of the hops, after probing and for 2 seconds at most.
     netns
@@ -102,7 +117,8 @@ def traceroute(
     ProbeError
         If the target has no address or no route, the source port is taken, or the host refuses to send.
     CapabilityError
-        Without CAP_NET_RAW, or with `netns` without CAP_SYS_ADMIN.
+        With `method="raw"` without CAP_NET_RAW, or with `netns` without CAP_SYS_ADMIN. Unprivileged, "icmp"
+        takes a group in the sysctl net.ipv4.ping_group_range, and "tcp" Linux 6.2.
 
     Notes
     -----
@@ -110,6 +126,13 @@ def traceroute(
     Augustin et al., "Avoiding traceroute anomalies with Paris traceroute" (IMC 2006). Round-trip times run
     from the kernel's transmit timestamp to its receive timestamp (`clock` = kernel; see
     Documentation/networking/timestamping.rst) where it gives both.
+
+    Without CAP_NET_RAW the flow is as constant, and ICMP errors come from the error queues of ordinary
+    sockets (IP_RECVERR, ip(7)). Behind a NAT that leaves its own address in the packets that routers quote,
+    hops are then missing: the kernel finds no socket for their answers. UDP asks again, one probe at a time,
+    where a router quotes so little that its answer fits any of them. TCP is connect(2), one TTL after the
+    other: a connection that completes is reset, each probe waits for 0.9 s at most, and TTLs behind the last
+    one that answered get a single one.
 
     In asyncio, `await asyncio.to_thread(netlab.traceroute, ...)` keeps the loop free.
 
@@ -120,26 +143,32 @@ def traceroute(
     >>> hops[["ttl", "address", "reply", "reached"]].drop_duplicates().values.tolist()
     [[1, '127.0.0.1', 'port-unreachable', True]]
     """
-    request = _request(
+    request = request_of(
         protocol=protocol,
         port=port,
         source_port=source_port,
+        tos=_tos(dscp, ecn),
         first_ttl=first_ttl,
         max_ttl=max_ttl,
         queries=queries,
         timeout_s=timeout_s,
         runs=runs,
         packets_per_s=packets_per_s,
+        method=method,
         netns=netns,
     )
     addresses = targeting.resolve(target, family)
     with _counting(runs, f"traceroute {target}", "run", shown=progress) as count:
-        (traced,), missing = tracing.trace(
-            request, [(target, addresses)], stopped=_stopped(stop), on_run=count
-        )
+        asked = [(target, addresses)]
+        (traced,), missing = tracing.trace(request, asked, stopped=stopped_by(stop), on_run=count)
+        if isinstance(traced.error, NoSackError):
+            detail = f"{traced.error.problem}: SYNs were sent instead"
+            request = dataclasses.replace(request, protocol=Protocol.TCP)
+            (traced,), missing = tracing.trace(request, asked, stopped=stopped_by(stop), on_run=count)
+            missing = [Missing("SACK probes", Gap.UNAVAILABLE, None, detail), *missing]
     if traced.error is not None:
         raise traced.error
-    return _frame([traced], request, missing, resolve=resolve)
+    return frame_of([traced], request, missing, resolve=resolve)
 
 
 @checks.options
@@ -155,7 +184,10 @@ def trace_many(
     timeout_s: float = 1.0,
     runs: int = 1,
     source_port: int | None = None,
+    dscp: int = 0,
+    ecn: int = 0,
     packets_per_s: int = _MANY_PER_S,
+    method: str = "auto",
     resolve: bool = False,
     netns: namespaces.NetNs = None,
     progress: bool = False,
@@ -175,7 +207,8 @@ def trace_many(
         The most packets that are sent to all of them in any second, 1 to 100,000.
     progress
         Whether to show a progress bar over the targets and runs.
-    protocol, port, family, first_ttl, max_ttl, queries, timeout_s, runs, source_port, resolve, netns, stop
+    protocol, port, family, first_ttl, max_ttl, queries, timeout_s, runs, source_port, dscp, ecn, method,
+    resolve, netns, stop
         As in `netlab.traceroute`.
 
     Returns
@@ -189,7 +222,7 @@ def trace_many(
     BadInput
         If an argument other than the name of a target cannot be right.
     CapabilityError
-        Without CAP_NET_RAW, or with `netns` without CAP_SYS_ADMIN.
+        As `netlab.traceroute`.
 
     Examples
     --------
@@ -198,51 +231,60 @@ def trace_many(
     >>> hops.groupby("target")[["address", "error"]].count().values.tolist()
     [[3, 0], [0, 1]]
     """
-    request = _request(
+    request = request_of(
         protocol=protocol,
         port=port,
         source_port=source_port,
+        tos=_tos(dscp, ecn),
         first_ttl=first_ttl,
         max_ttl=max_ttl,
         queries=queries,
         timeout_s=timeout_s,
         runs=runs,
         packets_per_s=packets_per_s,
+        method=method,
         netns=netns,
     )
     if isinstance(targets, str) or not isinstance(targets, Iterable):
         raise BadInput(f"targets {targets!r} is no list of host names", fix="Give several, or use traceroute")
+    if request.protocol is Protocol.SACK:
+        raise BadInput("tcp-sack traces one target at a time", fix="Use tcp, or traceroute() for each target")
     asked = list(targets)
     if not asked:
         raise BadInput("targets is empty", fix="Give at least one host name or address")
     targeting.checked_family(family)
     known = targeting.resolve_all(asked, family)
     with _counting(runs * len(asked), "trace_many", "run", shown=progress) as count:
-        traces, missing = tracing.trace(request, known, stopped=_stopped(stop), on_run=count)
-    return _frame(traces, request, missing, resolve=resolve)
+        traces, missing = tracing.trace(request, known, stopped=stopped_by(stop), on_run=count)
+    return frame_of(traces, request, missing, resolve=resolve)
 
 
-def _request(
+def request_of(
     *,
     protocol: str,
     port: int | None,
     source_port: int | None,
+    tos: int = 0,
     first_ttl: int,
     max_ttl: int,
     queries: int,
     timeout_s: float,
     runs: int,
     packets_per_s: int,
+    method: str = Method.RAW.value,
     netns: namespaces.NetNs,
 ) -> Request:
     """Return what to send, with every option checked."""
     kind = Protocol(checks.choice("protocol", protocol, list(Protocol)))
-    port, source_port = _ports(kind, port, source_port)
+    port, source_port = ports_of(kind, port, source_port)
+    how = Method(checks.choice("method", method, list(Method)))
     namespaces.path(netns)
-    return Request(
+    request = Request(
+        method=methods.chosen(how, netns),
         protocol=kind,
         port=port,
         source_port=source_port,
+        tos=tos,
         plan=Plan(
             first_ttl=checks.whole("first_ttl", first_ttl, 1, checks.whole("max_ttl", max_ttl, 1, 255)),
             max_ttl=max_ttl,
@@ -253,9 +295,32 @@ def _request(
         packets_per_s=checks.whole("packets_per_s", packets_per_s, 1, _MOST_PER_S),
         netns=netns,
     )
+    if kind is Protocol.SACK:
+        _bounded(request)
+    return request
 
 
-def _ports(kind: Protocol, port: int | None, source_port: int | None) -> tuple[int, int | None]:
+def _bounded(request: Request) -> None:
+    """Refuse more probes than one connection can carry."""
+    arriving = request.runs * request.plan.queries
+    if arriving > sack.ARRIVALS:
+        raise BadInput(
+            f"{request.runs} runs of {request.plan.queries} queries are more than tcp-sack can send",
+            fix=f"Give runs and queries whose product is at most {sack.ARRIVALS}",
+        )
+    most = request.runs * (request.plan.queries + _SENT_AGAIN) * request.plan.max_ttl
+    if most > sack.MARKS:
+        raise BadInput(
+            f"{most} probes are more than tcp-sack can send", fix="Give a lower max_ttl, or fewer runs"
+        )
+
+
+def _tos(dscp: int, ecn: int) -> int:
+    return checks.whole("dscp", dscp, 0, 63) << 2 | checks.whole("ecn", ecn, 0, 3)
+
+
+def ports_of(kind: Protocol, port: int | None, source_port: int | None) -> tuple[int, int | None]:
+    """Return the port and the source port that were asked for, checked, or the kind's usual ones."""
     if kind is Protocol.ICMP:
         for name, value in (("port", port), ("source_port", source_port)):
             if value is not None:
@@ -278,17 +343,23 @@ def _counting(total: int, what: str, unit: str, *, shown: bool) -> Iterator[Call
         yield bar.update
 
 
-def _stopped(stop: threading.Event | None) -> Callable[[], bool] | None:
+def stopped_by(stop: threading.Event | None) -> Callable[[], bool] | None:
+    """Return what says whether to stop."""
     return None if stop is None else stop.is_set
 
 
-def _frame(traces: list[Traced], request: Request, missing: list[Missing], *, resolve: bool) -> pd.DataFrame:
+def frame_of(
+    traces: list[Traced], request: Request, missing: list[Missing], *, resolve: bool
+) -> pd.DataFrame:
+    """Return what was found as a frame, with the names of the hops if *resolve*."""
     found: dict[str, str] = {}
     if resolve:
         answers = (a for traced in traces for run in traced.runs for a in run.answers.values())
         found, unfinished = names.names_of(answer.address for answer in answers)
         missing = [*missing, *_unnamed(unfinished)]
-    return rows.frame_of(traces, request.protocol.value, names=found, missing=missing)
+    return rows.frame_of(
+        traces, request.protocol.value, method=request.method.value, names=found, missing=missing
+    )
 
 
 def _unnamed(unfinished: int) -> list[Missing]:

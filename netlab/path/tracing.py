@@ -7,25 +7,28 @@ import itertools
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from netlab.errors import NetlabError
 from netlab.frames import Gap, Missing
 from netlab.kernel.netns import NetNs
-from netlab.path import loop
-from netlab.path.engine import Plan, Prober
+from netlab.path import loop, methods, sack
+from netlab.path.engine import Plan
+from netlab.path.methods import AnyOutlet, AnyProber, AnyStation, Method
 from netlab.path.origin import Origin, origins
-from netlab.path.outlet import Outlet
 from netlab.path.pace import Pace
-from netlab.path.probes import MARKS, Protocol, Vary
+from netlab.path.probes import MARKS, Protocol
 from netlab.path.rows import Traced
 from netlab.path.state import Answer, Run
-from netlab.path.station import Station, now_ns
+from netlab.path.station import now_ns
 from netlab.path.target import Target, routed
+
+_Choice: TypeAlias = tuple[Target, bytes] | NetlabError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What to send: `port` is 0 and `source_port` None for ICMP."""
+    """What to send, and how: not "auto" any more. `port` is 0 and `source_port` None for ICMP."""
 
     protocol: Protocol
     port: int
@@ -34,6 +37,8 @@ class Request:
     runs: int
     packets_per_s: int
     netns: NetNs
+    method: Method = Method.RAW
+    tos: int = 0
 
 
 class Trail:
@@ -43,15 +48,16 @@ class Trail:
     """
 
     def __init__(
-        self, request: Request, outlet: Outlet, marks: Iterator[int], on_run: Callable[[], object]
+        self, request: Request, outlet: AnyOutlet, marks: Iterator[int], on_run: Callable[[], object]
     ) -> None:
         self.outlet = outlet
         self.runs: list[Run] = []
         self.error: NetlabError | None = None
         self._request = request
+        self._strategy = methods.strategy(request.method, request.protocol)
         self._marks = marks
         self._on_run = on_run
-        self._prober: Prober | None = None
+        self._prober: AnyProber | None = None
 
     def step(self, now_ns: int) -> int | None:
         """Send at most one probe; return how long to wait then, 0 after a probe, None when all is done."""
@@ -63,7 +69,9 @@ class Trail:
                     self._prober = None
                     return None
                 self.runs.append(Run(len(self.runs)))
-                self._prober = Prober(self._request.plan, self.outlet.send, self.runs[-1], self._marks)
+                self._prober = self._strategy(
+                    self._request.plan, self.outlet.send, self.runs[-1], self._marks
+                )
         except NetlabError as error:
             self.error = error
             self.abandon()
@@ -98,22 +106,21 @@ def trace(
     if not good:
         return [_failed(name, choice) for name, choice in chosen if isinstance(choice, NetlabError)], []
     ways = iter(origins(good, request.netns))
-    with Station(
+    with methods.station(
+        request.method,
         request.protocol,
         {target.family for target, _ in good},
         port=request.port,
         source_port=request.source_port,
-        vary=Vary.SOURCE_PORT,
         netns=request.netns,
+        patience_s=request.plan.timeout_ns / 10**9,
+        tos=request.tos,
     ) as station:
         trails = _Trails(request, station, on_run)
         found = [(name, choice, trails.add(choice)) for name, choice in chosen]
         trails.drive(stopped)
-    missing = [*_losses(station), *trails.unbegun()]
-    return [_traced(name, choice, trail, ways) for name, choice, trail in found], missing
-
-
-_Choice = tuple[Target, bytes] | NetlabError
+    missing = [*losses(station), *trails.unbegun()]
+    return [_traced(name, choice, trail, ways, request.tos) for name, choice, trail in found], missing
 
 
 def _chosen(addresses: Sequence[Target] | NetlabError, netns: NetNs) -> _Choice:
@@ -126,14 +133,14 @@ def _chosen(addresses: Sequence[Target] | NetlabError, netns: NetNs) -> _Choice:
 
 
 class _Trails:
-    """The trails of one station; those to one address share a outlet and never a mark."""
+    """The trails of one station; those to one address share an outlet and never a mark."""
 
-    def __init__(self, request: Request, station: Station, on_run: Callable[[], object]) -> None:
+    def __init__(self, request: Request, station: AnyStation, on_run: Callable[[], object]) -> None:
         self._request = request
         self._station = station
         self._on_run = on_run
         self._trails: list[Trail] = []
-        self._outlets: dict[str, tuple[Outlet, Iterator[int]]] = {}
+        self._outlets: dict[str, tuple[AnyOutlet, Iterator[int]]] = {}
         self._places: dict[int, list[int]] = {}
 
     def add(self, choice: _Choice) -> Trail | NetlabError:
@@ -142,11 +149,12 @@ class _Trails:
         target, source = choice
         try:
             if target.address not in self._outlets:
-                self._outlets[target.address] = Outlet(self._station, target, source), _marks()
+                outlet = methods.outlet(self._station, target, source)
+                self._outlets[target.address] = outlet, marks(self._request)
         except NetlabError as error:
             return error
-        outlet, marks = self._outlets[target.address]
-        trail = Trail(self._request, outlet, marks, self._on_run)
+        outlet, numbers = self._outlets[target.address]
+        trail = Trail(self._request, outlet, numbers, self._on_run)
         self._places.setdefault(id(outlet), []).append(len(self._trails))
         self._trails.append(trail)
         return trail
@@ -166,14 +174,19 @@ class _Trails:
         return [(self._places[id(outlet)], answer) for outlet, answer in self._station.receive(wait_ns)]
 
 
-def _marks() -> Iterator[int]:
+def marks(request: Request) -> Iterator[int]:
+    """Yield the numbers of probes: from anywhere on and round and round, or as many as there are."""
+    if request.protocol is Protocol.SACK:
+        return iter(range(1, sack.MARKS + 1))  # `_bounded` in `netlab.path.trace` sees that they suffice
     # Going on with the marks from run to run keeps an answer that comes a run late from fitting anything;
     # starting anywhere does the same for the next trace from this port.
     start = random.randrange(MARKS)  # noqa: S311 - no secret
     return (1 + number % MARKS for number in itertools.count(start))
 
 
-def _traced(name: str, choice: _Choice, trail: Trail | NetlabError, ways: Iterator[Origin]) -> Traced:
+def _traced(
+    name: str, choice: _Choice, trail: Trail | NetlabError, ways: Iterator[Origin], tos: int
+) -> Traced:
     if isinstance(choice, NetlabError):
         return _failed(name, choice)
     way = next(ways)  # there is one for each choice that is no error, in order
@@ -183,6 +196,7 @@ def _traced(name: str, choice: _Choice, trail: Trail | NetlabError, ways: Iterat
         name=name,
         target=choice[0],
         origin=way,
+        tos=tos,
         ports=trail.outlet.ports,
         runs=trail.runs,
         error=trail.error,
@@ -193,7 +207,8 @@ def _failed(name: str, error: NetlabError) -> Traced:
     return Traced(name=name, target=None, error=error)
 
 
-def _losses(station: Station) -> list[Missing]:
+def losses(station: AnyStation) -> list[Missing]:
+    """Return what this host did not hear."""
     lost = [
         Missing(
             "answers", Gap.LOST, station.dropped, "the sockets' buffers were full: this host was too busy"

@@ -14,18 +14,17 @@ import pandas as pd
 from netlab.path import bucket, course, replyids
 from netlab.path.bucket import Flags, Limit, Reals
 from netlab.path.course import Change
-from netlab.path.extent import in_order, within_path
+from netlab.path.extent import RUN, in_order, within_path
 from netlab.path.significance import fisher_greater, wilson
 from netlab.schemas import VERDICTS
 
-ALPHA = 0.001  # how often a difference may be seen where there is none
+ALPHA = 0.001  # how often a hop may seem to differ from others where it does not
 _AGREES = 0.01  # the same, for each later hop that must have the loss too
-_REGULAR = 0.01  # the same, for answers that follow losses too regularly
+_REFUTATION = 4.0  # log of how much likelier a lossy link must be than a rate limit at each hop
+_SEEKING_RUNS = 3  # that a monitor may need to find the end
 _SILENT_SPAN_S = 2.0  # one burst may have met an empty bucket; a Linux router has a token again by then
-_USED_UP_S = 10.0  # a limit that answers nothing for so long is rarer than a link that is down
-_LEAST_GOES = 3  # of losses that a used-up limit does not explain
 
-_COLUMNS = [*course.COLUMNS, "reply_id"]
+_COLUMNS = [*course.COLUMNS, "attempt", "reply_id"]
 
 
 class Verdict(StrEnum):
@@ -54,6 +53,7 @@ class Hop:
     answered: Flags
     reply_ids: Reals
     changed: bool = False
+    overshot: bool = False
     limit: Limit | None = None
 
     @property
@@ -103,11 +103,11 @@ def explain(hops: pd.DataFrame) -> pd.DataFrame:
        significantly less at the same time (Fisher's exact test), the loss is not forward: it is the hop's own
        limit, or on the way back from it. Without a bucket that fits, only the identification of its answers
        can tell which: `return-loss`, or else `not-enough-data`.
-    4. Loss that begins here (significantly more than at the hops before), that no later hop contradicts, that
-       every later hop which is not rate-limited shows too, and that does not come too regularly for a link:
-       `path-loss`. From one end, loss on the way there and on the same way back look alike, unless the
-       answers are numbered: where none was sent it is `forward-loss`, where one is missing `return-loss`.
-       Later hops with no more loss have `earlier-loss`.
+    4. `path-loss`: loss begins here (significantly more than at the hops before), no later hop contradicts
+       it, every later hop that is not rate-limited has it too, and buckets at all of them, whatever their
+       rates, make what was seen far less likely than a lossy link does. From one end, loss on the way there
+       and on the same way back look alike, unless the answers are numbered: where none was sent it is
+       `forward-loss`, where one is missing `return-loss`. Later hops with no more loss have `earlier-loss`.
     5. `path-changed`: the hop at this TTL is another than before, and what is known since then is no loss.
        Its numbers are those since the change.
     6. Whatever these tests do not decide is `not-enough-data`.
@@ -115,8 +115,8 @@ def explain(hops: pd.DataFrame) -> pd.DataFrame:
     Parameters
     ----------
     hops
-        What `netlab.traceroute` or a monitor returned, or several of those concatenated. A hundred probes to
-        each hop, a second apart, decide most cases; three decide hardly any.
+        What `netlab.traceroute` or a monitor returned, or several of those concatenated. Some
+        hundred probes to each hop, a second apart, decide most cases; three decide hardly any.
 
     Returns
     -------
@@ -149,9 +149,10 @@ def explain(hops: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for target, part in probes.groupby("target", sort=True, observed=True):
         of_target = [flow for flow in found if flow.target == target]
-        rows += [
-            (target, *row) for row in _judged(_hops(part, of_target), reached=bool(part["reached"].any()))
-        ]
+        hops_of_target = _hops(part, of_target)
+        hops_of_target[-1].overshot = _overshot(every[every["target"] == target], part)
+        judged = _judged(hops_of_target, reached=bool(part["reached"].any()))
+        rows += [(target, *row) for row in judged]
     columns: Any = list(zip(*rows, strict=True)) or [()] * len(VERDICTS.names)
     frame = VERDICTS.frame(dict(zip(VERDICTS.names, map(list, columns), strict=True)))
     frame.attrs["coverage"] = hops.attrs.get("coverage", [])
@@ -179,6 +180,12 @@ def _hops(probes: pd.DataFrame, flows: list[course.Course]) -> list[Hop]:
             )
         )
     return [hop for hop in found if hop.probes]
+
+
+def _overshot(every: pd.DataFrame, counted: pd.DataFrame) -> bool:
+    """Whether more probes met the end than its TTL tells: of a prober that does not know yet where it is."""
+    last, last_counted = (probes.groupby(RUN)["ttl"].max() for probes in (every, counted))
+    return bool((every["attempt"] > 0).any()) or int((last > last_counted).sum()) > _SEEKING_RUNS
 
 
 def _changed_at(flows: list[course.Course]) -> dict[int, Any]:
@@ -273,7 +280,7 @@ class _Bench:
             for other in self._later(place)
         ]
         best = min(later, key=lambda pair: pair[0], default=(1.0, None))
-        return best[1] if best[0] < ALPHA else None
+        return best[1] if best[0] < ALPHA / max(1, len(later)) else None
 
     def _of_own_loss(self, hop: Hop, contradicting: Hop) -> tuple[Verdict, str]:
         less = f"TTL {contradicting.ttl} lost only {_counted(contradicting)}"
@@ -300,32 +307,31 @@ class _Bench:
         return Verdict.EARLIER_LOSS, why
 
     def _of_loss_from_here_on(self, place: int) -> tuple[Verdict, str]:
-        hop = self._hops[place]
-        if _is_one_short_loss(hop):
-            why = f"{_counted(hop)} lost, one after another: a rate limit that was used up looks alike"
-            return Verdict.NOT_ENOUGH_DATA, why
-        if _is_regular(hop.answered):
-            return (
-                Verdict.NOT_ENOUGH_DATA,
-                "the losses are too regular for a link, but no token bucket fits",
-            )
-        later = self._later(place)
-        telling = [other for other in later if other.limit is None]
-        if later and not telling:
-            return Verdict.NOT_ENOUGH_DATA, "every later hop is rate-limited and cannot confirm the loss"
-        doubtful = [other for other in telling if not self._has_it_too(other)]
-        if doubtful:
-            why = f"TTL {doubtful[0].ttl} does not confirm the loss: {_counted(doubtful[0])} lost there"
-            return Verdict.NOT_ENOUGH_DATA, why
+        hop, later = self._hops[place], self._later(place)
+        doubt = self._doubt(hop, later)
+        if doubt:
+            return Verdict.NOT_ENOUGH_DATA, doubt
         self._lost, self._probes, self._began = hop.lost, hop.probes, hop
-        sent = next((s for s in map(_answers_sent, (hop, *self._hops[place + 1 :])) if s is not None), None)
-        least = min((other.loss for other in telling), default=hop.loss)
+        least = min((other.loss for other in later if other.limit is None), default=hop.loss)
         what = f"{_counted(hop)} lost, and at least {least:.0%} at every later hop"
+        sent = next((s for s in map(_answers_sent, self._hops[place:]) if s is not None), None)
         if sent is None:
             return Verdict.PATH_LOSS, f"{what}; on the way there or back"
         if sent:
-            return Verdict.RETURN_LOSS, f"{what}; the answers' numbers have gaps where answers are missing"
+            return Verdict.RETURN_LOSS, f"{what}; the answers' numbers have a gap for each missing one"
         return Verdict.FORWARD_LOSS, f"{what}; the answers' numbers have no gaps: none was sent"
+
+    def _doubt(self, hop: Hop, later: list[Hop]) -> str:
+        """Return why a loss from *hop* on may be something else, or nothing."""
+        if not later and hop.overshot:
+            return "the target also got probes past the end, which no row tells of, and may limit its answers"
+        telling = [other for other in later if other.limit is None]
+        if later and not telling:
+            return "every later hop is rate-limited and cannot confirm the loss"
+        if not _refutes_limits([hop, *telling]):
+            return f"{_counted(hop)} lost: rate limits cannot be ruled out"
+        without = next((other for other in telling if not self._has_it_too(other)), None)
+        return f"TTL {without.ttl} does not confirm it: {_counted(without)} lost there" if without else ""
 
     def _has_it_too(self, other: Hop) -> bool:
         probes = self._probes or other.probes
@@ -337,19 +343,10 @@ def _answers_sent(hop: Hop) -> bool | None:
     return replyids.were_sent(hop.at_s, hop.reply_ids)
 
 
-def _is_one_short_loss(hop: Hop) -> bool:
-    """Whether the losses come in hardly more than one go, and none is longer than a used-up limit lasts."""
-    ends = np.flatnonzero(np.diff(np.concatenate([[True], hop.answered, [True]]).astype(np.int8)))
-    starts, stops = ends[::2], np.minimum(ends[1::2], hop.probes - 1)
-    lasted_s = hop.at_s[stops] - hop.at_s[starts]
-    return len(starts) < _LEAST_GOES and bool((lasted_s < _USED_UP_S).all())
-
-
-def _is_regular(answered: Flags) -> bool:
-    """Whether an answer is more likely after a loss than after an answer, as rate limits have it."""
-    before, after = answered[:-1], answered[1:]
-    lost, came = after[~before], after[before]
-    return fisher_greater(int(lost.sum()), len(lost), int(came.sum()), len(came)) < _REGULAR
+def _refutes_limits(hops: list[Hop]) -> bool:
+    """Whether the first hop, and all together, lose as no rate limits of their own could have it."""
+    doubts = [bucket.doubt(hop.at_s, hop.answered) for hop in hops]
+    return doubts[0] > 0 and sum(doubts) >= _REFUTATION
 
 
 def _counted(hop: Hop) -> str:

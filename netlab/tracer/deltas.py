@@ -28,10 +28,15 @@ def frame(connections: pd.DataFrame, change: npt.NDArray[np.void], dropped: int)
     dropped
         How many closed attempts this client can no longer be told of.
     """
+    lost = [Missing("connections", Gap.LOST, dropped, _DROPPED)] if dropped else []
+    coverage = [*connections.attrs["coverage"], *map(asdict, lost)]
+    if not len(connections):
+        told = DELTAS.empty()
+        told.attrs["coverage"] = coverage
+        return told
     data: dict[str, Any] = {name: connections[name] for name in connections.columns}
     for name in COUNTED:
         data[f"delta_{name}"] = np.ma.array(change[name], mask=connections[name].isna())
     told = DELTAS.frame(data | {"new": change["is_new"]})
-    lost = [Missing("connections", Gap.LOST, dropped, _DROPPED)] if dropped else []
-    told.attrs["coverage"] = [*connections.attrs["coverage"], *map(asdict, lost)]
+    told.attrs["coverage"] = coverage
     return told

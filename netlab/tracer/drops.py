@@ -142,7 +142,7 @@ class DropSource:
         return [Missing("drops", Gap.UNSEEN, unseen, _NO_ROOM)] if unseen > 0 else []
 
     def _missed(self) -> int:
-        return sum(one.misses or 0 for one in self._program.usage() if one.name in _TRACEPOINTS)
+        return self._program.misses(*_TRACEPOINTS)
 
 
 _OVERFLOW = "SKB_DROP_REASON_TCP_LISTEN_OVERFLOW"

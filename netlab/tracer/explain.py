@@ -159,6 +159,10 @@ def _packet(values: Mapping[str, Any], prefix: str = "") -> Packet | None:
         raise BadInput(
             f"this row's addresses are none: {error}", fix=f"Pass a row that {_MAKERS} returned"
         ) from error
+    if (":" in source) != (":" in target):
+        raise BadInput(
+            f"{source} and {target} are of two families", fix=f"Pass a row that {_MAKERS} returned"
+        )
     ports = [checks.port(port, name) for port, name in ((local_port, names[1]), (remote_port, names[3]))]
     return Packet(source, ports[0], target, ports[1])
 

@@ -73,11 +73,13 @@ def connection_graph(connections: pd.DataFrame, *, by: str = "process") -> Graph
     MultiDiGraph
         A node is a tuple that begins with its kind, which is also its `kind`: process (`process`,
         `container`, `cmdline`, `pids`: how many), address (`address`, `name`, of loopback also `netns`),
-        translation (`nat`, `service`, `service_port`, `new_service`, `new_service_port`, `client`: the
-        address that stands for the client), gateway (`address`, `mac`, `interface`). All have `host`,
+        translation (`nat`, `direction`, `service` and `service_port`: who was called, as the socket sees it,
+        `new_service` and `new_service_port`: what that is translated to, `client`: the address that stands
+        for the caller), gateway (`address`, `mac`, `interface`). All have `host`,
         `connections` and `failures`.
 
-        An edge stands for all connections between its ends to one port: its key is ``"tcp/443"``. It has
+        An edge stands for all connections between its ends to one port: its key is ``"tcp/443"``, of an edge
+        to a gateway ``"outgoing tcp/443"``. It has
         `kind` (connects, translated, via), `direction`, `protocol`, `port`, `connections`, `failures`,
         `error` (the most frequent), `bytes_sent`, `bytes_received`, `retransmits` and `rtt_ms` (median). The
         port is that of who was called, and None where that is not known. What is not known is None.
@@ -139,7 +141,8 @@ def _ends(table: pd.DataFrame) -> pd.DataFrame:
     """
     incoming = table["direction"].eq("incoming").fillna(value=False).astype(bool)
     outgoing = table["direction"].eq("outgoing").fillna(value=False).astype(bool)
-    found = {"incoming": incoming}
+    known = table["direction"].astype("string").fillna("unknown")
+    found: dict[str, pd.Series[Any]] = {"incoming": incoming, "direction": known}
     for prefix, name in (("", "{}"), ("nat_", "new_{}")):
         for what in ("address", "port"):
             local, remote = table[f"{prefix}local_{what}"], table[f"{prefix}remote_{what}"]
@@ -235,10 +238,11 @@ def _translations(table: pd.DataFrame, ends: pd.DataFrame) -> _Nodes:
     key = pd.DataFrame(
         {
             "host": table["host"],
+            "direction": ends["direction"],
             "protocol": table["protocol"],
             "nat": both,
-            "service": ends["service_address"].where(dnat),
-            "service_port": ends["service_port"].where(dnat),
+            "service": ends["service_address"],
+            "service_port": ends["service_port"],
             "new_service": ends["new_service_address"].where(dnat),
             "new_service_port": ends["new_service_port"].where(dnat),
             "client": stands.where(snat),
@@ -276,16 +280,20 @@ def _edges(
     )
     first = np.where(translation < 0, address, translation)
     beyond = ends["new_service_port"].where(ends["dnat"], ends["service_port"])
-    nowhere = pd.Series(pd.NA, index=table.index, dtype="Int64")
     parts = [
         _part(table, ends, "connects", (process, first), ends["service_port"]),
         _part(table, ends, "translated", (translation, address), beyond),
-        _part(table, ends, "via", (first, gateway), nowhere),
+        _part(table, ends, "via", (first, gateway), ends["service_port"]),
     ]
     for edge in _summed(pd.concat(parts, ignore_index=True)):
         source, target = keys[edge.pop("source")], keys[edge.pop("target")]
-        named = [edge["protocol"] or "", "" if edge["port"] is None else str(edge["port"])]
-        yield source, target, "/".join(filter(None, named)) or edge["kind"], edge
+        key = service_key(edge)
+        yield source, target, f"{edge['direction']} {key}" if edge["kind"] == "via" else key, edge
+
+
+def service_key(edge: Mapping[str, Any]) -> str:
+    """Return what an edge leads to, such as ``tcp/443``; without the port where that is not known."""
+    return "/".join(str(edge[name]) for name in ("protocol", "port") if edge[name] is not None)
 
 
 def _part(
@@ -294,23 +302,20 @@ def _part(
     """Return one edge for each connection that has both nodes; incoming ones are turned round."""
     near, far = between
     has = (near >= 0) & (far >= 0)
-    via = kind == "via"
-    incoming = ends["incoming"].to_numpy() & (not via)
-    part = table.loc[has, ["protocol", "direction", "error", *_SUMS, "rtt_ms"]].assign(
+    incoming = ends["incoming"].to_numpy() & (kind != "via")
+    return table.loc[has, ["protocol", "error", *_SUMS, "rtt_ms"]].assign(
         kind=kind,
+        direction=ends.loc[has, "direction"],
         source=np.where(incoming, far, near)[has],
         target=np.where(incoming, near, far)[has],
         port=port[has],
     )
-    return part.assign(protocol=None, direction=None) if via else part
 
 
 def _summed(each: pd.DataFrame) -> Iterable[dict[str, Any]]:
     """Add up the connections of each edge."""
     names = ["source", "target", "kind", "protocol", "port", "direction"]
-    each = each.astype({"protocol": "string", "direction": "string"})
-    known = each["kind"].eq("via") | each["direction"].notna()
-    each["direction"] = each["direction"].where(known, "unknown")
+    each = each.astype({"protocol": "string"})
     code = np.asarray(each.groupby(names, dropna=False, sort=False).ngroup(), np.intp)
     edges = each.loc[~pd.Series(code).duplicated().to_numpy(), names].reset_index(drop=True)
     size = len(edges)

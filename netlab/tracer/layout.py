@@ -63,6 +63,8 @@ PROCESS = np.dtype(
     [
         ("cmdline", "S256"),
         ("cgroups", "S768"),
+        ("legacy", "u8"),
+        ("legacy_level", "u4"),
         ("cmdline_bytes", "u4"),
         ("nspid", "u4"),
         ("unified_bytes", "u2"),
@@ -70,7 +72,7 @@ PROCESS = np.dtype(
         ("unified_cut", "u1"),
         ("legacy_cut", "u1"),
         ("read", "u1"),
-        ("padding", "u1"),
+        ("padding", "u1", 5),
     ]
 )
 NOT_COUNTED = 0xFFFFFFFF  # in a counter that this kernel does not have

@@ -13,17 +13,16 @@ from enum import StrEnum
 from types import TracebackType
 from typing import Self, TypeAlias
 
-from tqdm.auto import tqdm
-
 from netlab.errors import CaptureError
 from netlab.kernel import clock
-from netlab.tracer import snapshot
+from netlab.tracer import snapshot, translations
 from netlab.tracer.filters import Filter
 from netlab.tracer.limits import Limits
 from netlab.tracer.live import Live
 from netlab.tracer.poll import Poll
 from netlab.tracer.records import Attempts
 from netlab.tracer.snapshot import Snapshot
+from netlab.tracer.translations import Host, NoTranslations, Translations
 
 _BAR_FROM_S = 2.0  # shorter waits need no progress bar
 _TICK_S = 0.2
@@ -44,6 +43,7 @@ class Options:
     client_expiry_s: float
     mode: str  # ebpf or poll
     poll_every_s: float
+    nat: Host | None  # who translates beside each connection's own namespace; None: nobody asks
 
 
 Watch: TypeAlias = Live | Poll
@@ -66,13 +66,14 @@ _ADVICE = {
 }
 
 
-def _close_elsewhere(watch: Watch, process: int) -> None:
+def _close_elsewhere(watch: Watch, nat: Translations | NoTranslations, process: int) -> None:
     """End what a capture that nobody has any more has left running.
 
     In a thread of its own: garbage is collected anywhere, in the thread that `close` waits for too.
     """
     if os.getpid() == process:
-        threading.Thread(target=watch.close, name="netlab-forgotten", daemon=True).start()
+        for part in (watch, nat):
+            threading.Thread(target=part.close, name="netlab-forgotten", daemon=True).start()
 
 
 class Life:
@@ -104,7 +105,13 @@ class Life:
         self._refuse_child()
         with self._lock:
             self._expect(State.NEW, doing="start")
-            watch = self._begin()
+            options = self._options
+            nat = translations.begin(options.nat, options.wanted.netns, options.limits.max_nat)
+            try:
+                watch = self._begin()
+            except BaseException:
+                nat.close()
+                raise
             try:
                 self._to_utc_ns = clock.to_utc_ns()
                 if self._options.backfill:
@@ -112,9 +119,10 @@ class Life:
                 watch.expect(self._before.attempts, complete=self._options.backfill)
             except BaseException:
                 watch.close()
+                nat.close()
                 raise
-            self._watch, self._state = watch, State.RUNNING
-            self._forgotten = weakref.finalize(self, _close_elsewhere, watch, self._process)
+            self._watch, self._nat, self._state = watch, nat, State.RUNNING
+            self._forgotten = weakref.finalize(self, _close_elsewhere, watch, nat, self._process)
             self._forgotten.atexit = False  # descriptors go with the process anyway
         if self._options.duration_s is not None:
             threading.Thread(target=self._stop_in_time, name="netlab-duration", daemon=True).start()
@@ -162,6 +170,7 @@ class Life:
             finally:  # an interrupt in the last look must not leave anything attached
                 if self._watch is not None:
                     self._watch.close()
+                    self._nat.close()
                     self._forgotten.detach()
                 self._stopped_ns = clock.now_ns()
                 self._state = State.STOPPED
@@ -183,6 +192,8 @@ class Life:
             )
         total = min(limit for limit in (self._options.duration_s, timeout_s) if limit is not None)
         deadline = time.monotonic() + (total if timeout_s is not None else total + _GRACE_S)
+        from tqdm.auto import tqdm  # it brings asyncio: what starts a capture need not wait for that
+
         with tqdm(
             total=round(total, 1), unit="s", desc="capturing", leave=False, disable=total < _BAR_FROM_S
         ) as bar:
@@ -213,6 +224,7 @@ class Life:
         if self._watch is not None and self._state is not State.STOPPED:
             self._state = State.STOPPED
             self._watch.abandon()
+            self._nat.abandon()
 
     def _snapshot_of(self, opened: Attempts) -> Snapshot:
         """List the sockets of the namespaces that have *opened* attempts."""

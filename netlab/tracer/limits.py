@@ -16,6 +16,7 @@ class Limits:
     max_closed: int = 1_000_000
     max_processes: int = 16_384
     max_drops: int = 16_384  # kinds of drops: same tuple, place and reason
+    max_nat: int = 1_000_000  # translations
     change_pages: int = 1  # of the ring of state changes: hardly any when nobody wants them
 
     def macros(self) -> dict[str, str]:

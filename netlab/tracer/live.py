@@ -207,8 +207,11 @@ class Live(Closes):
 
     def _missed(self, counts: dict[int, int]) -> int:
         """Return how many state changes came in the middle of another and were not taken care of."""
-        misses = (one.misses or 0 for one in self.usage() if one.name == "netlab_state_changed")
-        return max(0, sum(misses) - counts[Counter.NESTED_CHANGE])
+        misses = self._last_misses if self._ended.is_set() else self._misses()
+        return max(0, misses - counts[Counter.NESTED_CHANGE])
+
+    def _misses(self) -> int:
+        return self.program.misses("netlab_state_changed")
 
     def _counts(self) -> dict[int, int]:
         return self._last_counters if self._ended.is_set() else self._read_counters()
@@ -240,7 +243,8 @@ class Live(Closes):
         if self.drops:
             self.drops.last()
         self._last_processes = Processes(*self._processes.items())
-        self._last_counters, self._last_usage = self._read_counters(), self.program.usage()
+        self._last_counters, self._last_misses = self._read_counters(), self._misses()
+        self._last_usage = self.program.usage()
         self._release()
 
     def _release(self) -> None:

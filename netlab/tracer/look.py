@@ -21,6 +21,7 @@ from netlab.tracer.owners import Owners, Processes
 from netlab.tracer.records import Attempts, chosen, end_unseen, is_udp
 from netlab.tracer.snapshot import Snapshot
 from netlab.tracer.sockets import UNCOUNTED_RTOS
+from netlab.tracer.translated import Known
 
 _SHIFT_NS = 100_000_000  # what a clock that is being disciplined does not do at once
 
@@ -59,6 +60,7 @@ class Look:
     owners: Owners
     missing: list[Missing]
     complete: frozenset[int]  # inodes of the namespaces whose every open socket is known now
+    nat: Known
     half_open: npt.NDArray[np.uint64]  # cookies of sockets there that are not connections yet
 
     @classmethod
@@ -74,12 +76,13 @@ class Look:
         at: Clock,
         losses: list[Missing],
         processes: Processes,
+        nat: Known,
     ) -> Look:
         """Join what was seen; *opened* and *over* have to be read before *ended*, see `merge`."""
         table = merge(ended.attempts, opened, before, now, now_ns=at.now_ns, over=over)
         missing = [*losses, *at.missing(), *before.missing, *now.missing]
         owners = Owners.of(processes, before.owners, now.owners)
-        return cls(table, ended, wanted, at, owners, missing, now.complete, now.half_open)
+        return cls(table, ended, wanted, at, owners, missing, now.complete, nat, now.half_open)
 
     def unlisted(self) -> Attempts:
         """Return the open TCP attempts that their namespace does not list, though it should.
@@ -117,6 +120,7 @@ class Look:
             to_utc_ns=self.at.to_utc_ns,
             now_ns=self.at.now_ns,
             owners=self.owners,
+            nat=self.nat,
             missing=dict.fromkeys([*self.missing, *self._guesses(part)]),
         )
 

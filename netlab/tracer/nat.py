@@ -46,7 +46,9 @@ def with_nat(connections: pd.DataFrame, entries: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        The same rows in the same order. A connection without an entry keeps what it had: missing.
+        The same rows in the same order. A connection without an entry, or whose entry does not translate it,
+        keeps what it had. `netlab.capture()` does this by itself for its own host, in time: this is for the
+        entries of another one.
 
     Raises
     ------
@@ -78,8 +80,11 @@ def with_nat(connections: pd.DataFrame, entries: pd.DataFrame) -> pd.DataFrame:
     keys = connections[_KEY].astype({"protocol": "string"})
     joined = keys.merge(newest.astype({"protocol": "string"}), on=_KEY, how="left", validate="many_to_one")
     filled = connections.copy()
+    translated = (
+        (joined[_FILLED].set_axis(_KEY[1:], axis=1) != joined[_KEY[1:]]).any(axis=1).fillna(value=False)
+    )
     for name in _FILLED:
-        values = joined[name].set_axis(connections.index)
+        values = joined[name].where(translated).set_axis(connections.index)
         filled[name] = values.fillna(connections[name]).astype(connections[name].dtype)
     untranslated = [
         gap | {"what": f"nat_*: {gap['what']}"}

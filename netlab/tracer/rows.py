@@ -21,6 +21,7 @@ from netlab.tracer.merge import Table
 from netlab.tracer.owners import Known, Owners
 from netlab.tracer.reasons import explain
 from netlab.tracer.records import Attempts, end_unseen, is_udp
+from netlab.tracer.translated import Known as Translations
 
 _AF_INET6 = 10
 _NO_RTT = 0xFFFFFFFF  # the kernel's windowed minimum before the first sample
@@ -38,7 +39,13 @@ _PID_SOURCES = [None, *(source.name.lower() for source in PidSource if source)]
 
 
 def connections(
-    table: Table, *, to_utc_ns: int, now_ns: int, owners: Owners, missing: Iterable[Missing]
+    table: Table,
+    *,
+    to_utc_ns: int,
+    now_ns: int,
+    owners: Owners,
+    nat: Translations,
+    missing: Iterable[Missing],
 ) -> pd.DataFrame:
     """Build the frame, oldest attempt first, those with an unknown start before all.
 
@@ -52,14 +59,18 @@ def connections(
         The present kernel time, where the age of open attempts ends.
     owners
         What is known of the owners.
+    nat
+        What is known of translations.
     missing
         What the frame lacks.
     """
+    if not len(table.attempts):
+        return CONNECTIONS.empty(missing)
     opened = table.attempts["opened_ns"]
     if (opened[1:] < opened[:-1]).any():
         table = table.where(np.argsort(opened, kind="stable"))
     attempts, states = table.attempts, table.states
-    known = owners.identify(attempts)
+    known, translated = owners.identify(attempts), nat.of(attempts)
     data = {
         **identity(attempts),
         "state": categories(states, STATES),
@@ -71,8 +82,10 @@ def connections(
         _times(attempts, to_utc_ns, now_ns),
         _counters(attempts, states),
         _outcome(attempts, states),
+        translated.columns,
     )
-    return CONNECTIONS.frame(data | dict(ChainMap(*parts)), [*missing, *known.missing()])
+    lacks = [*missing, *known.missing(), *translated.missing]
+    return CONNECTIONS.frame(data | dict(ChainMap(*parts)), lacks)
 
 
 def identity(attempts: Attempts) -> dict[str, Any]:

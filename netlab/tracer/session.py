@@ -196,6 +196,7 @@ class Capture(Life):
             at=Clock.read(now_ns, self._to_utc_ns),
             losses=watch.losses(),
             processes=watch.processes(),
+            nat=self._nat.now(),  # last: of what was read before, everything was told by then
         )
         if self._state is not State.STOPPED:
             watch.expire(look.unlisted(), look.at.now_ns)

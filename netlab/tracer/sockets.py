@@ -18,6 +18,7 @@ from netlab.frames import Gap, Missing, categories
 from netlab.kernel import netlink, netns as namespaces, processes, sockdiag, spaces
 from netlab.kernel.sockdiag import Sockets, State
 from netlab.schemas import CONNECTIONS
+from netlab.tracer import translated, translations
 
 Flags: TypeAlias = npt.NDArray[np.bool_]
 Masked: TypeAlias = np.ma.MaskedArray[Any, Any]
@@ -64,6 +65,7 @@ def connections(
     state: str | None = None,
     listening: bool = False,
     netns: namespaces.NetNs = None,
+    nat: bool | namespaces.NetNs = False,
 ) -> pd.DataFrame:
     """List the TCP connections and connected UDP sockets that are open now, with their owners.
 
@@ -81,6 +83,9 @@ def connections(
         Also the listening TCP sockets and unconnected UDP sockets; they have no remote end.
     netns
         A name under /run/netns, a path, a process id, "all", or None for the calling thread's namespace.
+    nat
+        Fill the `nat_*` columns from a dump of conntrack in the sockets' namespaces and the host's (that of
+        process 1), or in the one named here. It takes CAP_NET_ADMIN, and time for each tracked flow.
 
     Returns
     -------
@@ -108,6 +113,7 @@ def connections(
     True
     """
     _check(protocol, port, pid, process, state, listening=listening)
+    host = translations.host_of(nat)
     found, unreadable = owned(snapshot(netns=netns, protocol=protocol))
     keep = np.ones(len(found.sockets), bool) if listening else found.direction != _NO_PEER
     if state is not None:
@@ -122,7 +128,11 @@ def connections(
     found = found.where(keep)
     data = columns(found)
     data["seen"] = categories(np.zeros(len(found.sockets), np.int8), ["poll"])
-    return CONNECTIONS.frame(data, _missing(found, unreadable))
+    records = found.sockets.records
+    tuples = translated.tuples_of(records, found.sockets.protocol, found.netns)
+    beyond = translations.of_open(host, tuples)
+    missing = [*_missing(found, unreadable), *beyond.missing]
+    return CONNECTIONS.frame(data | beyond.columns, missing)
 
 
 def snapshot(*, netns: namespaces.NetNs = None, protocol: str | None = None) -> Snapshot:
@@ -321,8 +331,7 @@ def _owner_detail(unreadable: int) -> str:
 
 _WHO = "pid, nspid, process, cmdline, cgroup, container"
 _COLUMNS = (
-    "opened_at, duration_s, connect_ms, last_packet_at, assured, receive_drops, error, reason, "
-    "remote_name, nat_*"
+    "opened_at, duration_s, connect_ms, last_packet_at, assured, receive_drops, error, reason, remote_name"
 )
 _COLUMNS_DETAIL = "not in the socket tables; netlab.capture() sees connections begin and end"
 _WAYS = Missing("via_*", Gap.UNAVAILABLE, None, "netlab.with_gateway() looks them up")

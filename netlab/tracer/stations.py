@@ -114,14 +114,14 @@ def _said(one: Station, names: Mapping[int, str]) -> str:
         case "route" | "bridge":
             parts = [_way(one), _onward(one, names)]
         case "peer":
-            parts = [_owner(one), one.state, one.packet and f"sees {place(one.packet.src, one.packet.sport)}"]
+            parts = [_owner(one), one.state, one.packet and f"from {place(one.packet.src, one.packet.sport)}"]
         case "hop":
             rtt = None if one.rtt_ms is None else f"{one.rtt_ms:.3g} ms"
             parts = [f"TTL {one.ttl}", one.address or "no answer", rtt]
         case _:
             parts = []
     failure = ": ".join(plain(part) for part in (one.error, one.reason) if part)
-    return ", ".join(part for part in (*parts, failure, one.detail and plain(one.detail)) if part)
+    return " · ".join(part for part in (*parts, failure, one.detail and plain(one.detail)) if part)
 
 
 def _owner(one: Station) -> str:

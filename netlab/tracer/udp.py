@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Collection
 from dataclasses import replace
 
 import numpy as np
@@ -59,8 +60,9 @@ class UdpSource:
         self._last_open: Attempts | None = None
         self._lock = threading.RLock()
         self._timeouts = UdpTimeouts()
-        self._discarded_before = self._discarded()
-        self._last_discarded: dict[int, int] | None = None
+        self._receiving: set[int] = set()  # inodes of the namespaces where datagrams were counted as received
+        self._discarded_before = _discarded(self._wanted.netns or None)
+        self._discarded: dict[int, int] = {}
         self._next_sweep = 0.0
         self._reports = program.ring("netlab_flow_reports", ATTEMPT)
         self._flows = program.map("netlab_flows", FLOW_KEY, ATTEMPT)
@@ -98,7 +100,11 @@ class UdpSource:
         self._released = joined([self._released, chosen(reports, empty)])
         self._single = summed(joined([self._single, chosen(reports, ~ended)]))
         flows = chosen(reports, ended & ~empty)
+        self._note_receivers(flows)
         self._append(self._whole(flows, flows))
+
+    def _note_receivers(self, flows: Attempts) -> None:
+        self._receiving.update(np.unique(flows["netns"][flows["packets_received"] != 0]).tolist())
 
     def _whole(self, parts: Attempts, flows: Attempts) -> Attempts:
         """Put to the *parts* of ended *flows* what was added up here of them."""
@@ -120,6 +126,7 @@ class UdpSource:
         keys, flows = self._flows.items()
         self._take_reports()  # after the map: what leaves it meanwhile is then in both, and counted once
         running = summed(joined([flows, self._single])) if len(self._single) else flows
+        self._note_receivers(running)
         over = self._are_over(running)
         if over.any():
             gone = chosen(running, over)
@@ -172,22 +179,34 @@ class UdpSource:
 
     def last(self) -> None:
         """Keep the running flows, whose map goes away."""
-        self._last_open, self._last_discarded = self.open(), self._discarded()
+        self._last_open = self.open()
+        self._count_discarded()
 
     def losses(self) -> list[Missing]:
         """Say what this source cannot see."""
-        now = self._discarded() if self._last_discarded is None else self._last_discarded
-        discarded = sum(count - self._discarded_before.get(inode, 0) for inode, count in now.items())
+        if self._last_open is None:
+            self._count_discarded()
+        discarded = sum(
+            count - self._discarded_before.get(inode, 0) for inode, count in self._discarded.items()
+        )
         if not discarded:
             return self._missing
         return [*self._missing, Missing(_RECEIVED, Gap.APPROXIMATE, discarded, _DISCARDED)]
 
-    def _discarded(self) -> dict[int, int]:
-        """Return how many datagrams each namespace discarded at their socket, full queues left out."""
-        return spaces.ask(spaces.ALL, _discarded, only=self._wanted.netns or None).by_inode
+    def _count_discarded(self) -> None:
+        """Ask where it matters; a namespace that is gone meanwhile keeps its last count."""
+        with self._lock:
+            receiving = set(self._receiving)
+        if receiving:
+            self._discarded |= _discarded(receiving)
 
 
-def _discarded() -> int:
+def _discarded(only: Collection[int] | None) -> dict[int, int]:
+    """Return how many datagrams each namespace discarded at their socket, full queues left out."""
+    return spaces.ask(spaces.ALL, _discarded_here, only=only).by_inode
+
+
+def _discarded_here() -> int:
     counts = netstat.counters()
     return sum(
         counts.get(f"{udp}.InErrors", 0)

@@ -29,6 +29,8 @@ from netlab.tracer.stations import Packet, Station
 
 _MOST_PLACES = 32  # namespaces and bridges; more is taken for a loop
 _FORWARDS = Path("/proc/sys/net/ipv6/conf/all/forwarding")
+_UNPLUGGED = "the interface that it would come by is gone"
+_SCOPELESS = "the destination is link-local, and which link is not known"
 _LOOP = "the packet has been here: it goes round"
 _FAR = f"not followed any further after {_MOST_PLACES} network namespaces and bridges"
 _GONE = "this network namespace has no process and no name here: it is gone, or of another host"
@@ -100,16 +102,23 @@ class Walk:
             return None
         file = None if at.netns == self._own else str(self._files[at.netns])
         try:
-            return spaces.ask(file, lambda: self._visit(at)).by_inode[at.netns]
+            (found,) = spaces.ask(file, lambda: self._visit(at)).by_inode.values()
         except NetlabError as error:
             self._end(at, str(error))
             return None
+        return found
 
     def _visit(self, at: _At) -> _At | None:
+        if namespaces.inode() != at.netns:  # another one has its name or its process's number by now
+            self._end(at, _GONE)
+            return None
         with Routing() as routing:
             known = Onward.here(at.netns, routing.links, self._files)
             if at.index:
-                port = routing.links[at.index]
+                port = routing.links.get(at.index)
+                if port is None:
+                    self._end(at, _UNPLUGGED)
+                    return None
                 self.stations[-1] = replace(self.stations[-1], to_interface=port.name)
                 came = known.comes_to(port)
                 if isinstance(came, End):
@@ -161,8 +170,14 @@ class Walk:
 
     def _route(self, at: _At, new: Packet, routing: Routing, known: Onward) -> _At | None:
         routed = Packet(at.packet.src, at.packet.sport, new.dst, new.dport)
-        (way,) = routing.ways([self._question(at, routed, routing)])
-        here = _with_way(self._station("route", at, packet=routed, source="routing"), way)
+        here = self._station("route", at, packet=routed, source="routing")
+        question = self._question(at, routed, routing)
+        if question is None:
+            self._note(replace(here, detail=_SCOPELESS))
+            self._lacks("stations", _SCOPELESS)
+            return None
+        (way,) = routing.ways([question])
+        here = _with_way(here, way)
         if "mark" in routing.looks_at and self.flow.mark is None:
             here = replace(here, detail=_MARKS)
             self._lacks("routes", _MARKS, Gap.APPROXIMATE)
@@ -184,9 +199,12 @@ class Walk:
             return self._bridge(replace(at, packet=new, mac=way.mac, next_hop=next_hop), known, link)
         return self._onward(_At(at.netns, new, 0, way.mac, next_hop), here, link, known)
 
-    def _question(self, at: _At, packet: Packet, routing: Routing) -> Question:
+    def _question(self, at: _At, packet: Packet, routing: Routing) -> Question | None:
+        """Return what to ask; None of a link-local destination whose link is not known."""
         destination, source = (ipaddress.ip_address(one) for one in (packet.dst, packet.src))
-        own = {} if at.index else {"interface": routing.interface_of(packet.src), "uid": self.flow.uid}
+        interface = 0 if at.index else routing.interface_of(packet.src)
+        if packet.family == 6 and destination.is_link_local and not (interface or at.index):
+            return None
         return Question(
             family=packet.family,
             destination=destination.packed,
@@ -196,7 +214,8 @@ class Walk:
             source_port=packet.sport,
             port=packet.dport,
             arrived=at.index,
-            **own,  # type: ignore[arg-type]
+            interface=interface,
+            uid=None if at.index else self.flow.uid,
         )
 
     def _bridge(self, at: _At, known: Onward, bridge: Link) -> _At | None:

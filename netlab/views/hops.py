@@ -107,13 +107,21 @@ def plot_hops(hops: pd.DataFrame, *, theme: str | None = None) -> Figure:
     <Picture size ...>
     """
     look = theme_named(theme)
-    table = needed(hops, HOPS, COLUMNS, drawn_by="plot_hops", made_by="netlab.traceroute()", filled=["ttl"])
+    found = probed(hops)
+    table = needed(found, HOPS, COLUMNS, drawn_by="plot_hops", made_by="netlab.traceroute()", filled=["ttl"])
     if table.empty:
         return nothing(look, "Round-trip time per hop", "There are no probes in this frame")
     targets = [part for _, part in table.groupby(["target", "target_address"], dropna=False, sort=False)]
     traces = [_trace(part) for part in targets[:_MOST_TRACES]]
     notes = [gaps(hops.attrs), _shown(len(traces), len(targets), "targets")]
     return _draw(look, traces, " · ".join(filter(None, notes)))
+
+
+def probed(hops: object) -> object:
+    """Return *hops* without the rows of targets that could not be probed; anything else as it is."""
+    if isinstance(hops, pd.DataFrame) and "error" in hops.columns:
+        return hops[hops["error"].isna()]
+    return hops
 
 
 def _shown(shown: int, of: int, what: str) -> str:

@@ -7,6 +7,7 @@ at the width of a notebook, and branches have room beside each other.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -38,9 +39,14 @@ from netlab.views.picture import (
 from netlab.views.text import MINUS, counted, legible, milliseconds, share, significant
 from netlab.views.theme import Theme, theme_named
 
+_LABEL = re.compile(r"L=(\d+)")  # in a stack as the column `mpls` has it
 Graph: TypeAlias = "nx.DiGraph[str]"  # generic for type checkers only
 _NODE = ("ttl", "rtt_ms", "probes", "answers", "reached", "name", "silent", "source")
+_MORE = (  # columns of hops that recordings of older versions lack
+    "trace", "host", "netns", "source_address", "source_port", "rewritten", "mpls", "asn", "as_name",
+)  # fmt: skip
 _KEY = "in the boxes the median round-trip time, on the lines its increase; wider lines carried more probes"
+_SURE = "sure: how likely a balancer has no more next hops than the lines that leave it"
 _UNSURE = "dashed: one trace met several addresses at both ends, so not every such line need be a link"
 _TTL_IN, _PAD_IN, _GAP_IN, _STEP_IN, _BULGE_IN = 0.58, 0.1, 0.25, 0.52, 0.4
 _MOST_BESIDE = 16  # boxes at one TTL
@@ -77,9 +83,10 @@ class _Box:
 def plot_path(path: pd.DataFrame | Graph, *, theme: str | None = None) -> Figure:
     """Draw which way the packets went: addresses as boxes by TTL, steps between them as lines.
 
-    Boxes show the address, its name, the median round-trip time and the loss; lines the increase of the
-    round-trip time. A dashed box is a TTL where nothing answered; a dashed line may be no link, because
-    one trace met several addresses at both of its ends.
+    Boxes show the address, its name, the median round-trip time and the loss, and where they are known the
+    AS, MPLS labels, what a NAT rewrites, and of `netlab.multipath` the balancers and how sure it is that no
+    branch is missing; lines the increase of the round-trip time. A dashed box is a TTL where nothing
+    answered; a dashed line may be no link, because one trace met several addresses at both of its ends.
 
     Parameters
     ----------
@@ -118,7 +125,9 @@ def _graph(path: object) -> Graph:
         if all(set(_NODE) <= set(data) for _, data in path.nodes(data=True)):
             return path
         raise BadInput("plot_path() draws path graphs", fix="Pass what netlab.path_graph() returned")
-    columns = hop_picture.COLUMNS
+    path = hop_picture.probed(path)
+    there = getattr(path, "columns", ())
+    columns = [*hop_picture.COLUMNS, *(name for name in _MORE if name in there)]
     made_by = "netlab.traceroute()"
     table = needed(path, HOPS, columns, drawn_by="plot_path", made_by=made_by, filled=["target", "ttl"])
     table.attrs = getattr(path, "attrs", {})
@@ -163,6 +172,8 @@ def _notes(graph: Graph, kept: Graph) -> Iterator[str]:
     repeats = nx.number_of_selfloops(graph)
     if repeats:
         yield f"{counted(repeats, 'router')} answered at two TTLs in a row (not drawn)"
+    if any(attributes.get("balances") and attributes.get("confidence") is not None for attributes in data):
+        yield _SURE
     if not all(certain for *_, certain in graph.edges(data="certain", default=True)):
         yield _UNSURE
 
@@ -178,7 +189,27 @@ def _lines(node: str, data: Mapping[str, Any], theme: Theme) -> tuple[_Line, ...
     lines = [_Line(legible(node, 60), TEXT_PT, "bold" if data["reached"] else "normal", theme.text)]
     if data["name"]:
         lines.append(_Line(legible(data["name"], 42), SMALL_PT, "normal", theme.muted))
-    return (*lines, _Line(figures, SMALL_PT, "normal", theme.bad if lost else theme.muted))
+    lines.append(_Line(figures, SMALL_PT, "normal", theme.bad if lost else theme.muted))
+    return (*lines, *(_Line(legible(mark, 42), SMALL_PT, "normal", theme.text) for mark in _marks(data)))
+
+
+def _marks(data: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what else is known of a node, a line each; graphs from elsewhere may lack all of it."""
+    if data.get("asn") is not None:
+        yield f"AS{data['asn']} {data.get('as_name') or ''}".rstrip()
+    for stack in data.get("mpls") or ():
+        yield f"MPLS {', '.join(_LABEL.findall(stack))}"
+    if data.get("rewrites"):
+        yield f"rewrites {data['rewrites']}"
+    if data.get("balances"):
+        by = "branches" if data["balances"] == "unknown" else f"balances by {data['balances']}"
+        sure = data.get("confidence")
+        yield by if sure is None else f"{by} · {_percent(sure)} sure"
+
+
+def _percent(confidence: float) -> str:
+    """Return a confidence rounded down: 100 % is never claimed of less."""
+    return f"{math.floor(confidence * 1000) / 10:g} %"
 
 
 # -- where it is drawn -----------------------------------------------------------------------------------

@@ -87,13 +87,13 @@ class Picture(Figure):
 
 def text_width_in(texts: Iterable[str], size_pt: float = TEXT_PT, weight: str = "normal") -> float:
     """Return the width of the widest of *texts* when written, in inches."""
-    sheet = Figure(dpi=72)
+    sheet = Figure(dpi=_DOTS_PER_INCH)  # as it is drawn: hinting makes widths depend on it
     FigureCanvasAgg(sheet)  # the renderer that measures
     line = sheet.text(0, 0, "", fontsize=size_pt, fontweight=weight)
     widest = 0.0
     for text in set(texts):
         line.set_text(text)
-        widest = max(widest, line.get_window_extent().width / 72)
+        widest = max(widest, line.get_window_extent().width / _DOTS_PER_INCH)
     return widest
 
 

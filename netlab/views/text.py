@@ -19,6 +19,8 @@ def legible(text: object, most: int) -> str:
     overrides), combining marks (they stack), and letters that matplotlib's own font lacks.
     """
     start = str(text)[: most + 1]  # the rest cannot be seen, however long it is
+    if start.isascii() and start.isprintable():
+        return start if len(start) <= most else start[: most - 1] + "…"
     shown = "".join(c if _plain(c) else c.encode("unicode_escape").decode() for c in start)
     return shown if len(shown) <= most else shown[: most - 1] + "…"
 
@@ -48,6 +50,15 @@ def seconds(value: Any) -> str:
         if abs(value) < limit:
             return f"{significant(value / size)} {unit}"
     return f"{significant(value / 86_400)} d"
+
+
+def octets(value: float) -> str:
+    """Return a number of bytes in the unit it is read best in, such as ``12.3 kB`` (1000 bytes each)."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(value) < 999.5:
+            return f"{value} B" if unit == "B" else f"{significant(value)} {unit}"
+        value /= 1000
+    return f"{significant(value)} TB"
 
 
 def share(part: int, whole: int) -> str:

@@ -19,6 +19,7 @@ MORE_FRAGMENTS = 0x2000
 
 _V4 = struct.Struct("!BBHHHBBH4s4s")
 _V6 = struct.Struct("!IHBB16s16s")
+SIZE = {4: _V4.size, 6: _V6.size}  # bytes of a header without options
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

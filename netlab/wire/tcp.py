@@ -13,7 +13,7 @@ from netlab.wire import checksum, ip
 _HEADER = struct.Struct("!HHIIBBHHH")
 _START = struct.Struct("!HHI")
 
-END, NO_OPERATION, MSS, SACK_PERMITTED, SACK = 0, 1, 2, 4, 5  # kinds of option
+END, NO_OPERATION, MSS, SACK_PERMITTED, SACK, TIMESTAMPS = 0, 1, 2, 4, 5, 8  # kinds of option
 
 
 class Flags(enum.IntFlag):

@@ -54,7 +54,6 @@ def members(struct: Struct, types: dict[int, Struct], base: int = 0) -> Iterator
 @pytest.mark.kernels
 def test_every_member_is_read_from_where_the_kernel_has_it() -> None:
     """What offsetof says is not enough: clang has been seen to compute another address than that."""
-    os.environ["BCC_KERNEL_SOURCE"] = str(btf.header_tree())
     read, types = structs()
     places = [(each["name"], *place) for each in read for place in members(each, types)]
     stores = "".join(
@@ -74,6 +73,7 @@ def test_every_member_is_read_from_where_the_kernel_has_it() -> None:
             return 0;
         }}
     """
+    os.environ["BCC_KERNEL_SOURCE"] = str(btf.header_tree(source))
     program = bpf.load_bcc().BPF(text=source.encode(), cflags=["-Wno-everything"])
     loaded = program.load_func(b"netlab_find", 17)  # BPF_PROG_TYPE_RAW_TRACEPOINT
     test_run = struct.pack("=IIIIQQIIIIQQII", loaded.fd, *[0] * 13)

@@ -1,16 +1,17 @@
 from __future__ import annotations
 
-import os
 import re
 import socket
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
+import ctxml
 import pandas as pd
 import pytest
+from between import Between, between, inside, run
 
 from netlab.errors import BadInput
 from netlab.frames import coverage
@@ -18,19 +19,8 @@ from netlab.kernel import conntrack as module, ctframe, netlink, netns
 from netlab.kernel.conntrack import conntrack
 from netlab.kernel.nat import nat
 
-CLIENT, ROUTER, SERVER = (f"netlab-ct{os.getpid()}{role}" for role in "crs")
-
-WIRING = f"""
-link add c netns {ROUTER} type veth peer name r netns {CLIENT}
-link add s netns {ROUTER} type veth peer name r netns {SERVER}
-"""
-ADDRESSES = {
-    (CLIENT, "r"): ("10.77.1.2/24", "fd77:1::2/64"),
-    (ROUTER, "c"): ("10.77.1.1/24", "fd77:1::1/64"),
-    (ROUTER, "s"): ("10.77.2.1/24", "fd77:2::1/64"),
-    (SERVER, "r"): ("10.77.2.2/24", "fd77:2::2/64"),
-}
-GATEWAYS = {CLIENT: ("10.77.1.1", "fd77:1::1"), SERVER: ("10.77.2.1", "fd77:2::1")}
+NET = Between(77)
+CLIENT, ROUTER, SERVER = NET.all
 RULES = """
 table inet netlab_ct {
     chain zones {
@@ -65,8 +55,6 @@ table inet netlab_ct {
 }
 """
 SETTINGS = (
-    "net.ipv4.ip_forward=1",
-    "net.ipv6.conf.all.forwarding=1",
     "net.netfilter.nf_conntrack_acct=1",
     *(f"net.netfilter.nf_conntrack_{kind}_timeout=3600" for kind in ("udp", "icmp", "icmpv6", "generic")),
 )  # the timeouts outlive the tests
@@ -75,26 +63,7 @@ BECOME_NOBODY = "import os; os.setgroups([]); os.setresgid(*[65534] * 3); os.set
 ECHO_REQUEST = {socket.IPPROTO_ICMP: 8, socket.IPPROTO_ICMPV6: 128}
 
 
-def run(*command: str, text: str | None = None) -> str:
-    return subprocess.run(command, input=text, text=True, check=True, capture_output=True).stdout
-
-
-def inside(space: str, *command: str, text: str | None = None) -> str:
-    return run("ip", "netns", "exec", space, *command, text=text)
-
-
 def wire() -> None:
-    for space in (CLIENT, ROUTER, SERVER):
-        run("ip", "netns", "add", space)
-        inside(space, "sysctl", "-qw", "net.ipv4.ping_group_range=0 0")
-    run("ip", "-b", "-", text=WIRING)
-    for (space, device), (v4, v6) in ADDRESSES.items():
-        run("ip", "-n", space, "addr", "add", v4, "dev", device)
-        run("ip", "-n", space, "addr", "add", v6, "dev", device, "nodad")
-        run("ip", "-n", space, "link", "set", device, "up")
-    for space, gateways in GATEWAYS.items():
-        for gateway in gateways:
-            run("ip", "-n", space, "route", "add", "default", "via", gateway)
     inside(ROUTER, "nft", "-f", "-", text=RULES)
     inside(ROUTER, "sysctl", "-qw", *SETTINGS)  # some are there once a rule has loaded nf_conntrack
     inside(SERVER, "nft", "-f", "-", text=LOSE)
@@ -141,9 +110,7 @@ def talk(held: ExitStack) -> None:
 
 @pytest.fixture(scope="module")
 def router() -> Iterator[str]:
-    with ExitStack() as held:
-        for space in (CLIENT, ROUTER, SERVER):
-            held.callback(subprocess.run, ["ip", "netns", "del", space], check=False, capture_output=True)
+    with between(NET.number), ExitStack() as held:
         wire()
         talk(held)
         yield ROUTER
@@ -229,6 +196,17 @@ def test_numbers_are_those_of_conntrack(router: str, column: str) -> None:
 
 def optional(number: str | None) -> int | None:
     return None if number is None else int(number)
+
+
+@pytest.fixture(scope="module")
+def etc(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return ctxml.label_names(tmp_path_factory.mktemp("etc"))
+
+
+@pytest.mark.privileged
+@pytest.mark.parametrize("column", ctxml.COLUMNS)
+def test_a_column_is_what_the_xml_of_conntrack_says(router: str, etc: Path, column: str) -> None:
+    assert not ctxml.differences(conntrack(netns=router), router, etc, column)
 
 
 @pytest.mark.privileged
@@ -351,6 +329,24 @@ def test_a_filter_keeps_the_entries_that_have_it_and_no_other(router: str, optio
 
     assert 0 < len(found) < len(everything)
     assert set(found.id) == set(everything[keep].id)
+
+
+@pytest.mark.privileged
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"src": "10.77.1.2"},
+        {"dst": V6, "dport": 8001},
+        {"sport": 5001, "protocol": "udp"},
+        {"status": ["src-nat", "dst-nat"]},
+        {"mark": 0},
+        {"zone": 0, "family": 6},
+    ],
+)
+def test_nat_takes_the_filters_of_conntrack(router: str, options: dict[str, Any]) -> None:
+    listed = conntrack(netns=router, **options)
+
+    assert set(nat(netns=router, **options).id) == set(listed[listed.nat.notna()].id)
 
 
 @pytest.mark.privileged

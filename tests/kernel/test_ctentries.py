@@ -12,13 +12,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import ctxml
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, strategies as st
+from ctmessages import attribute
 
 import netlab
-from netlab.errors import KernelError, NetlabError
+from netlab.errors import KernelError
 from netlab.frames import coverage
 from netlab.kernel import conntrack as module, ctframe, netlink, netns
 
@@ -35,7 +36,6 @@ table inet netlab_cte {
     }
 }
 """
-LABELS = {5: "five", 127: "last"}
 LINE = re.compile(
     r"ipv(?P<family>\d) +\d+ (?P<name>\w+) +(?P<number>\d+) (?P<timeout_s>\d+) "
     r"(?P<state>[A-Z]\w+ )?(?P<rest>.*)"
@@ -69,17 +69,15 @@ def written() -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def truth(written: str, tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict[str, Any]]:
-    """Return what conntrack(8) says, by id. It takes the names of labels from /etc/xtables/connlabel.conf."""
-    etc = tmp_path_factory.mktemp("etc")
-    (etc / "xtables").mkdir()
-    names = "".join(f"{bit} {name}\n" for bit, name in LABELS.items())
-    (etc / "xtables" / "connlabel.conf").write_text(names)
-    command = (
-        f"mount --bind {etc} /etc && nsenter --net=/run/netns/{written} conntrack -L -o extended,id,labels"
-    )
-    text = subprocess.run(["unshare", "-m", "sh", "-c", command], text=True, check=True, capture_output=True)
-    return {int(entry["id"]): entry for entry in map(parsed, text.stdout.splitlines())}
+def etc(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return ctxml.label_names(tmp_path_factory.mktemp("etc"))
+
+
+@pytest.fixture(scope="module")
+def truth(written: str, etc: Path) -> dict[int, dict[str, Any]]:
+    """Return what conntrack(8) says, by id."""
+    text = ctxml.listing(written, etc, "extended,id,labels")
+    return {int(entry["id"]): entry for entry in map(parsed, text.splitlines())}
 
 
 def parsed(line: str) -> dict[str, Any]:
@@ -114,7 +112,7 @@ def zone_direction(entry: dict[str, Any]) -> str | None:
 
 
 def labels(entry: dict[str, Any]) -> str | None:
-    names = {name: str(bit) for bit, name in LABELS.items()}
+    names = {name: str(bit) for bit, name in ctxml.LABELS.items()}
     return "|".join(names[name] for name in entry["labels"].split(",")) if entry.get("labels") else None
 
 
@@ -152,6 +150,12 @@ def test_a_column_is_what_conntrack_says(written: str, truth: dict[int, dict[str
 
 
 @pytest.mark.privileged
+@pytest.mark.parametrize("column", ctxml.COLUMNS)
+def test_a_column_is_what_the_xml_of_conntrack_says(written: str, etc: Path, column: str) -> None:
+    assert not ctxml.differences(netlab.conntrack(netns=written), written, etc, column)
+
+
+@pytest.mark.privileged
 def test_timeouts_and_flags_are_those_of_conntrack(written: str, truth: dict[int, dict[str, Any]]) -> None:
     frame = netlab.conntrack(netns=written)
 
@@ -164,19 +168,6 @@ def test_timeouts_and_flags_are_those_of_conntrack(written: str, truth: dict[int
             "seen-reply" not in flags,
         )
     assert frame.status.str.contains("fixed-timeout").sum() == 1
-
-
-@pytest.mark.privileged
-def test_an_entry_has_the_time_it_was_made(written: str) -> None:
-    said = inside("conntrack", "-L", "-o", "ktimestamp,id")
-    found = re.findall(r"\[start=([^\]]+)\].*\bid=(\d+)$", said, re.MULTILINE)
-    starts = {int(key): start for start, key in found}
-    frame = netlab.conntrack(netns=written)
-
-    assert len(starts) == len(frame)
-    local = frame.started_at.dt.floor("s").dt.tz_convert(None)
-    for key, at in zip(frame.id, local, strict=True):
-        assert pd.Timestamp(pd.to_datetime(starts[key], format="%a %b %d %H:%M:%S %Y")) == at
 
 
 @pytest.mark.privileged
@@ -318,11 +309,6 @@ DCCP = "NONE REQUEST RESPOND PARTOPEN OPEN CLOSEREQ CLOSING TIMEWAIT IGNORE INVA
 # What this kernel cannot make (flow tables, security contexts, DCCP) is made here, byte by byte.
 
 
-def attribute(kind: int, payload: bytes, *, nested: bool = False) -> bytes:
-    header = struct.pack("=HH", 4 + len(payload), kind | (0x8000 if nested else 0))
-    return header + payload + bytes(-len(payload) % 4)
-
-
 def message(protocol: int, *more: bytes, status: int = 0xE) -> bytes:
     def side(kind: int, source: str, target: str) -> bytes:
         addresses = attribute(1, socket.inet_aton(source)) + attribute(2, socket.inet_aton(target))
@@ -369,23 +355,3 @@ def test_entries_without_counters_are_counted() -> None:
     (gap,) = coverage(framed(message(6), message(17))).itertuples()
 
     assert gap.count == 2
-
-
-WHOLE = message(6, attribute(7, struct.pack(">I", 60)), attribute(5, attribute(1, b"ftp\0"), nested=True))
-
-
-@given(
-    st.lists(st.tuples(st.integers(0, len(WHOLE) - 1), st.integers(0, 255)), max_size=6), st.integers(0, 40)
-)
-def test_a_damaged_message_is_an_error_or_a_row_and_never_a_crash(
-    changes: list[tuple[int, int]], cut: int
-) -> None:
-    damaged = bytearray(WHOLE)
-    for place, octet in changes:
-        damaged[place] = octet
-    words = np.frombuffer(bytes(damaged[: len(damaged) - 4 * cut]) + WHOLE, np.uint32)
-    try:
-        frame = ctframe.frame_of(netlink.Dump.of(words), inode=1)
-    except NetlabError:
-        return
-    assert len(frame) <= len(words)

@@ -3,31 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import socket
-import subprocess
-import time
 from collections.abc import Iterator
 
 import pytest
+from between import between, inside, run
+from programs import wait_until
 
 import netlab
 from netlab.kernel import netns
 from netlab.kernel.translation import Direction, Side, Translation
 
-CLIENT, ROUTER, SERVER = (f"netlab-nat{os.getpid()}{role}" for role in "crs")
-WIRING = f"""
-link add c netns {ROUTER} type veth peer name r netns {CLIENT}
-link add s netns {ROUTER} type veth peer name r netns {SERVER}
-"""
-ADDRESSES = {
-    (CLIENT, "r"): ("10.78.1.2/24", "fd78:1::2/64"),
-    (ROUTER, "c"): ("10.78.1.1/24", "fd78:1::1/64"),
-    (ROUTER, "s"): ("10.78.2.1/24", "fd78:2::1/64"),
-    (SERVER, "r"): ("10.78.2.2/24", "fd78:2::2/64"),
-}
-GATEWAYS = {CLIENT: ("10.78.1.1", "fd78:1::1"), SERVER: ("10.78.2.1", "fd78:2::1")}
 # Ports say what happens: 1 masquerade, 2 snat to an address of nobody, 3 dnat, 4 dnat and masquerade, 5 and 6
 # hairpin: back to the client's own link. UDP is tracked before anybody answers, so nobody needs to.
 RULES = """
@@ -67,30 +54,16 @@ FLOWS = [
 PLAIN = ("10.78.2.2", 4999)
 
 
-def run(*command: str, text: str | None = None) -> str:
-    return subprocess.run(command, input=text, text=True, check=True, capture_output=True).stdout
+LONG = ("net.netfilter.nf_conntrack_udp_timeout=3600", "net.netfilter.nf_conntrack_icmp_timeout=3600")
 
 
 @pytest.fixture(scope="module")
 def router() -> Iterator[str]:
-    try:
-        for space in (CLIENT, ROUTER, SERVER):
-            run("ip", "netns", "add", space)
-        run("ip", "-b", "-", text=WIRING)
-        for (space, device), (v4, v6) in ADDRESSES.items():
-            run("ip", "-n", space, "addr", "add", v4, "dev", device)
-            run("ip", "-n", space, "addr", "add", v6, "dev", device, "nodad")
-            run("ip", "-n", space, "link", "set", device, "up")
-        for space, gateways in GATEWAYS.items():
-            for gateway in gateways:
-                run("ip", "-n", space, "route", "add", "default", "via", gateway)
-        run("ip", "-n", ROUTER, "neigh", "add", "10.78.1.77", "lladdr", "02:00:00:00:00:77", "dev", "c")
-        settings = ("net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
-        long = ("net.netfilter.nf_conntrack_udp_timeout=3600", "net.netfilter.nf_conntrack_icmp_timeout=3600")
-        run("ip", "netns", "exec", ROUTER, "sysctl", "-qw", *settings, *long)
-        run("ip", "netns", "exec", CLIENT, "sysctl", "-qw", "net.ipv4.ping_group_range=0 0")
-        run("ip", "netns", "exec", ROUTER, "nft", "-f", "-", text=RULES)
-        with netns.entered(CLIENT), contextlib.ExitStack() as held:
+    with between(78) as net, contextlib.ExitStack() as held:
+        inside(net.router, "nft", "-f", "-", text=RULES)
+        inside(net.router, "sysctl", "-qw", *LONG)
+        run("ip", "-n", net.router, "neigh", "add", "10.78.1.77", "lladdr", "02:00:00:00:00:77", "dev", "c")
+        with netns.entered(net.client):
             for dst, dport in [*(flow[:2] for flow in FLOWS), PLAIN]:
                 family = socket.AF_INET6 if ":" in dst else socket.AF_INET
                 client = held.enter_context(socket.socket(family, socket.SOCK_DGRAM))
@@ -99,13 +72,9 @@ def router() -> Iterator[str]:
             held.enter_context(ping).settimeout(10)
             ping.sendto(bytes([8, 0, 0, 0, 0, 0, 0, 1]), ("10.78.2.2", 0))
             ping.recv(100)
-            until = time.monotonic() + 30
-            while len(tuples(ROUTER)) <= len(FLOWS) and time.monotonic() < until:
-                time.sleep(0.05)  # packets wait for the neighbour's link-layer address
-            yield ROUTER
-    finally:
-        for space in (CLIENT, ROUTER, SERVER):
-            subprocess.run(["ip", "netns", "del", space], check=False, capture_output=True)
+        # Packets wait for the neighbour's link-layer address.
+        wait_until(lambda: len(tuples(net.router)) > len(FLOWS))
+        yield net.router
 
 
 @pytest.mark.privileged
@@ -143,7 +112,7 @@ def test_no_translation_is_an_empty_frame_with_the_same_columns(router: str) -> 
 
 def tuples(router: str) -> list[tuple[tuple[str, int, str, int], tuple[str, int, str, int]]]:
     """Return the original and the reply tuple of each UDP entry, as conntrack(8) prints them."""
-    said = run("ip", "netns", "exec", router, "conntrack", "-L", "-p", "udp")
+    said = inside(router, "conntrack", "-L", "-p", "udp")
     found = re.findall(r"src=(\S+) dst=(\S+) sport=(\d+) dport=(\d+)", said)
     ends = [(src, int(sport), dst, int(dport)) for src, dst, sport, dport in found]
     return list(zip(ends[::2], ends[1::2], strict=True))
@@ -212,12 +181,12 @@ def test_a_flow_that_is_not_tracked_has_no_translation(router: str) -> None:
 def test_a_flow_is_looked_up_in_its_zone(router: str) -> None:
     flow = ("10.9.0.1", 1, "10.9.0.2", 2)
     add = "conntrack -I -p udp -s 10.9.0.1 -d 10.9.0.2 --sport 1 --dport 2 -t 60 -w 6 --src-nat 192.0.2.6"
-    run("ip", "netns", "exec", router, *add.split())
+    inside(router, *add.split())
     try:
         assert netlab.translate("udp", *flow, netns=router) is None
         assert ends(netlab.translate("udp", *flow, netns=router, zone=6)) == ("192.0.2.6", 1, "10.9.0.2", 2)
     finally:
-        run("ip", "netns", "exec", router, "conntrack", "-D", "-s", "10.9.0.1")
+        inside(router, "conntrack", "-D", "-s", "10.9.0.1")
 
 
 @pytest.mark.parametrize(

@@ -41,6 +41,17 @@ def test_all_namespaces_are_asked_each_from_inside(space: str) -> None:
 
 
 @pytest.mark.privileged
+def test_a_namespace_that_only_a_mount_elsewhere_holds_is_asked_too(tmp_path: Path) -> None:
+    place = tmp_path / "of a container"
+    place.touch()
+    subprocess.run(["unshare", f"--net={place}", "true"], check=True)
+    try:
+        assert netns.inode(place) in spaces.ask("all", netns.inode).by_inode
+    finally:
+        subprocess.run(["umount", place], check=True)
+
+
+@pytest.mark.privileged
 def test_a_namespace_that_refuses_is_counted_and_the_others_answer(space: str) -> None:
     refusing = netns.inode(space)
 

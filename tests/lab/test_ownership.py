@@ -22,7 +22,7 @@ OWNER = """
 import sys, netlab.lab
 net = netlab.lab.practice()
 sleeper = net.client.popen(["sleep", "1000"], stdout=-3)
-print(net.name, sleeper.pid, net._warden.pid, flush=True)
+print(net.name, sleeper.pid, net._claim.warden.pid, flush=True)
 sys.stdin.read()
 """
 

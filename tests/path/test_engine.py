@@ -185,6 +185,23 @@ def test_a_target_that_does_not_say_which_probe_it_answers_is_found_by_one_probe
     assert run.placed == 3
 
 
+def test_a_syn_that_overtook_the_reset_of_the_one_before_is_sent_again() -> None:
+    met = itertools.count()
+    challenging = {1, 2, 4}  # of the probes that get to the target
+
+    def hop(_: int, ttl: int) -> SimulatedHop:
+        if ttl == 1:
+            return routers(1)[0]
+        if ttl == 2 and next(met) in challenging:
+            return SimulatedHop(address="10.0.0.99", rtt_ms=5, reply="challenge-ack", tells=False)
+        return destination(5, "syn-ack") if ttl == 2 else SILENT
+
+    run = traced(SimulatedChannel(hop), queries=4, max_ttl=4)
+
+    assert heard(run) == {1: ["10.0.0.1"] * 4, 2: ["10.0.0.99"] * 4}
+    assert next(met) == 4 + len(challenging)
+
+
 def test_an_answer_that_fits_several_probes_is_given_to_none() -> None:
     dumb = SimulatedHop(address="10.0.0.99", rtt_ms=9, reply="rst", tells=False)
     run = traced(SimulatedChannel([dumb]), queries=1, max_ttl=16)

@@ -7,6 +7,7 @@ from typing import Any
 
 import networkx as nx
 import pytest
+from flows import KINDS
 
 from netlab import lab
 from netlab.errors import ProbeError
@@ -73,7 +74,7 @@ def net() -> Any:
 
 
 @both
-@pytest.mark.parametrize("protocol", list(Protocol))
+@pytest.mark.parametrize("protocol", KINDS)
 def test_each_flow_goes_where_the_truth_says(net: Any, family: int, protocol: Protocol) -> None:
     with channel_to(net.address("web", family), net.client.netns, protocol) as channel:
         found = answers_by_flow(channel)

@@ -65,6 +65,11 @@ def test_a_trace_is_a_chain_from_the_source_to_the_destination() -> None:
         "silent": False,
         "source": False,
         "confidence": None,
+        "balances": None,
+        "rewrites": None,
+        "mpls": [],
+        "asn": None,
+        "as_name": None,
     }
     assert graph.nodes["d"]["reached"]
     assert (graph.nodes["source"]["answers"], graph.nodes["source"]["rtt_ms"]) == (0, None)
@@ -231,8 +236,17 @@ def test_a_node_and_an_edge_say_when_they_were_seen() -> None:
     assert (graph.nodes["b"]["first_seen"], graph.nodes["b"]["last_seen"]) == (late, late)
 
 
+def test_nodes_have_the_labels_and_the_owners_of_their_addresses() -> None:
+    labelled = hops("a:1 b:2", mpls="L=5,E=0,S=1,T=1", asn=64500, as_name="EXAMPLE")
+    graph = joined(labelled, hops("a:1 b:2", run=1, mpls="L=7,E=0,S=1,T=1"), hops("a:1 c:2", run=2))
+
+    assert graph.nodes["b"]["mpls"] == ["L=5,E=0,S=1,T=1", "L=7,E=0,S=1,T=1"]
+    assert (graph.nodes["b"]["asn"], graph.nodes["b"]["as_name"]) == (64500, "EXAMPLE")
+    assert (graph.nodes["c"]["mpls"], graph.nodes["c"]["asn"]) == ([], None)
+
+
 def test_a_recording_without_the_newer_columns_is_a_graph_too() -> None:
-    newer = ["trace", "host", "netns", "source_address", "gateway", "interface"]
+    newer = ["trace", "host", "netns", "source_address", "gateway", "interface", "mpls", "asn", "as_name"]
 
     assert list(path_graph(hops("a:1 d!2").drop(columns=newer)).edges) == [("source", "a"), ("a", "d")]
 

@@ -135,6 +135,13 @@ def test_what_there_is_no_column_for_is_given_back(layout: str) -> None:
     }
 
 
+def test_payloads_joined_and_parted_again_come_back_as_they_went() -> None:
+    payloads = [to_network_path(hops("192.0.2.9", trace=name), tags=[f"of:{name}"]) for name in ("a", "b")]
+    joined = concat(map(from_network_path, payloads))
+
+    assert [to_network_path(part) for _, part in joined.groupby("trace")] == payloads
+
+
 def test_a_payload_is_a_graph() -> None:
     graph = path_graph(from_network_path(example("2026")))
 

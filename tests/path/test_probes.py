@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from flows import flow
+from flows import KINDS, flow
 from hypothesis import given, strategies as st
 from scapy.layers import inet, inet6
 
 from netlab.path.probes import MARKS, Flow, Protocol
 
 marks = st.integers(1, MARKS)
-kinds = pytest.mark.parametrize("protocol", list(Protocol))
+kinds = pytest.mark.parametrize("protocol", KINDS)
 families = pytest.mark.parametrize("family", [4, 6])
 
 

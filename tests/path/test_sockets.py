@@ -18,8 +18,8 @@ from netlab.path.state import Answer, Clock, Probe, timing
 
 
 @pytest.mark.privileged
-def test_without_cap_net_raw_the_error_names_it_and_the_command() -> None:
-    code = "import netlab.path.trace as t; t.traceroute('127.0.0.1')"
+def test_raw_sockets_without_cap_net_raw_are_refused_with_the_command_that_grants_it() -> None:
+    code = "import netlab.path.trace as t; t.traceroute('127.0.0.1', method='raw')"
     run = subprocess.run(
         ["setpriv", "--bounding-set", "-net_raw", sys.executable, "-c", code],
         capture_output=True,

@@ -8,7 +8,7 @@ from typing import Any
 
 import networkx as nx
 import pandas as pd
-from walked import WalkedChannel, trace
+from walked import WalkedChannel, trace, watched
 
 from netlab.lab.internet import reading
 
@@ -34,7 +34,9 @@ class Fault:
         return self.graph.graph["probing"]
 
     def hops(self, seed: int) -> pd.DataFrame:
-        return trace(WalkedChannel(self.graph, seed=seed), **self.probing)
+        """Return what a monitor, or where it says `runs` a traceroute, finds out about it."""
+        probe = trace if "runs" in self.probing else watched
+        return probe(WalkedChannel(self.graph, seed=seed), **self.probing)
 
 
 def faults() -> list[Fault]:

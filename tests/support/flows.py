@@ -9,6 +9,7 @@ from netlab.path.kinds import EchoFlow, SynFlow, UdpFlow
 from netlab.path.probes import Flow, Protocol
 
 SALT = 0xDEADBEEF
+KINDS = [Protocol.UDP, Protocol.TCP, Protocol.ICMP]  # that need no connection
 
 
 def ends(family: int) -> tuple[bytes, bytes]:

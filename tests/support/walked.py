@@ -8,17 +8,19 @@ import itertools
 
 import pandas as pd
 
+from netlab.frames import concat
 from netlab.lab.internet import reading
 from netlab.lab.internet.forward import Internet
 from netlab.lab.internet.journey import Journey
 from netlab.lab.internet.routing import Atlas
 from netlab.lab.internet.shape import CLIENT
 from netlab.path import engine, rows
+from netlab.path.extent import at_the_end
 from netlab.path.kinds import SynFlow, UdpFlow
 from netlab.path.matching import Register
-from netlab.path.origin import Origin
 from netlab.path.pace import Pace
 from netlab.path.probes import MARKS, Protocol
+from netlab.path.rounds import Rounds
 from netlab.path.state import Answer, Run
 from netlab.path.target import Target
 from netlab.wire import icmp, ip
@@ -95,9 +97,10 @@ class WalkedChannel:
     def _read(self, at_ns: int, _: int, packet: bytes) -> Answer:
         header, transport = ip.decode(packet)
         if header.protocol in {ip.ICMP, ip.ICMPV6}:
-            match = self._register.error(icmp.decode(header.family, transport))
+            message = icmp.decode(header.family, transport)
+            match = self._register.error(message.error, icmp.quote(message))
         else:
-            match = self._register.answer(transport)
+            (match,) = self._register.answers(transport)
         return Answer(
             flow=match.flow,
             mark=match.mark,
@@ -108,11 +111,6 @@ class WalkedChannel:
             stamp_ns=START_NS + at_ns,
             received_ns=at_ns,
         )
-
-
-_NOWHERE = Origin(
-    trace="walked", host="walked", netns=0, source_address="", gateway=None, interface=None, nexthops=None
-)
 
 
 def trace(
@@ -135,4 +133,39 @@ def trace(
             engine.probe_path(plan, channel, done[-1], pace=Pace(), marks=marks)
         late_ns = round((number + 1) * every_s * 10**9) - channel.now_ns()
         channel.wait(max(0, late_ns) / 10**9)
-    return rows.frame(done, channel.target, channel.protocol.value, channel.ports, _NOWHERE)
+    return rows.frame(done, channel.target, channel.protocol.value, channel.ports)
+
+
+def watch(
+    channel: WalkedChannel,
+    *,
+    duration_s: float,
+    every_s: float = 1.0,
+    timeout_s: float = 1.0,
+    max_ttl: int = 30,
+    flows: int = 1,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return what `netlab.path.monitor` would have: the probes to the hops and those to the end."""
+    rounds = Rounds(
+        channel,
+        every_ns=round(every_s * 10**9),
+        timeout_ns=round(timeout_s * 10**9),
+        max_ttl=max_ttl,
+        flows=flows,
+    )
+    while channel.now_ns() < duration_s * 10**9 or rounds.under_way:
+        if channel.now_ns() >= duration_s * 10**9:
+            rounds.end()
+        rounds.send_due()
+        rounds.take(channel.receive(rounds.wait_ns()))
+
+    def framed(runs: list[Run]) -> pd.DataFrame:
+        return rows.frame(runs, channel.target, channel.protocol.value, channel.ports)
+
+    return framed([each.hops for each in rounds.settled]), framed([each.end for each in rounds.settled])
+
+
+def watched(channel: WalkedChannel, **how: float) -> pd.DataFrame:
+    """Return what a monitor explains: end-to-end probes count for the end."""
+    hops, ends = watch(channel, **how)
+    return concat([hops, at_the_end(ends, hops)])

@@ -6,23 +6,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from attempts import attempts
 from hypothesis import given, settings, strategies as st
 
 import netlab
 from netlab.tracer.clients import COUNTED, Client, Clients, changes
 from netlab.tracer.closed import Closed
-from netlab.tracer.layout import ATTEMPT
 from netlab.tracer.records import Attempts
 
 SECOND = 10**9
-
-
-def attempts(*rows: dict[str, Any]) -> Attempts:
-    records = np.zeros(len(rows), ATTEMPT)
-    for record, row in zip(records, rows, strict=True):
-        for name, value in row.items():
-            record[name] = value
-    return records
 
 
 def client(opened: Attempts | None = None) -> Client:

@@ -5,33 +5,25 @@ from __future__ import annotations
 import socket
 import time
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from attempts import attempts
 from loopback import Echo, cookie, finish
 
 import netlab
 from netlab.tracer.closed import Ended
 from netlab.tracer.expiry import Absent
 from netlab.tracer.filters import Filter
-from netlab.tracer.layout import ATTEMPT
 from netlab.tracer.look import Clock, Look
 from netlab.tracer.owners import Processes
-from netlab.tracer.records import Attempts, end_unseen
+from netlab.tracer.records import end_unseen
 from netlab.tracer.session import Capture
 from netlab.tracer.snapshot import Snapshot
+from netlab.tracer.translated import Known
 
 SECOND = 10**9
-
-
-def attempts(*rows: dict[str, Any]) -> Attempts:
-    records = np.zeros(len(rows), ATTEMPT)
-    for record, row in zip(records, rows, strict=True):
-        for name, value in row.items():
-            record[name] = value
-    return records
 
 
 def test_an_attempt_that_stays_away_for_a_second_has_ended_unseen() -> None:
@@ -91,6 +83,7 @@ def test_only_a_socket_that_a_complete_list_should_have_is_missed() -> None:
         over=np.empty(0, np.uint64),
         losses=[],
         processes=Processes.none(),
+        nat=Known.nothing(),
     )
 
     assert look.unlisted()["socket"].tolist() == [1]

@@ -20,6 +20,8 @@ from pictures import trace
 
 import netlab
 from netlab.schemas import CONNECTIONS, EXPLANATION
+from netlab.tracer import explain
+from netlab.tracer.walk import Flow, Walk
 
 SERVICE, SERVER = ("10.96.0.10", 80), ("10.79.3.2", 8080)
 KINDS = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
@@ -134,7 +136,7 @@ def attempt(**columns: object) -> pd.DataFrame:
     return CONNECTIONS.frame({name: [value] for name, value in {**base, **columns}.items()})
 
 
-def gaps(found: netlab.tracer.explain.Explanation) -> dict[str, str]:
+def gaps(found: explain.Explanation) -> dict[str, str]:
     coverage = netlab.coverage(found.frame)
     return dict(zip(coverage["detail"], coverage["what"] + ": " + coverage["kind"].astype(str), strict=True))
 
@@ -214,6 +216,28 @@ def test_what_cannot_be_followed_says_why(columns: dict[str, object], said: str 
     assert said in gaps(found)
     assert said in repr(found)
     assert set(found.frame["station"]) <= {"socket", "unknown"}
+
+
+@pytest.mark.privileged
+def test_a_namespace_that_another_one_has_taken_the_name_of_is_gone() -> None:
+    first, second = chains.name("first"), chains.name("second")
+    chains.run("ip", "netns", "add", first)
+    row = attempt(netns=chains.inode("first"), local_address="127.0.0.1", remote_address="127.0.0.1")
+    flow = explain._flow(explain._values(row))
+    assert isinstance(flow, Flow)
+    walk = Walk(flow)
+    try:
+        chains.run("ip", "netns", "del", first)
+        chains.run("ip", "netns", "add", second)  # the kernel gives the number away again
+        chains.run("ip", "netns", "add", first)
+        walk.go()
+    finally:
+        for name in (first, second):
+            chains.run("ip", "netns", "del", name)
+
+    (station,) = walk.stations
+    assert station.station == "unknown"
+    assert "it is gone" in str(station.detail)
 
 
 @pytest.mark.privileged
@@ -302,6 +326,24 @@ def test_a_packet_that_the_reverse_path_filter_takes_is_not_followed() -> None:
     assert [last["station"], last["netns"]] == ["route", chains.inode("host")]
     assert last["reason"].startswith("thrown away: ")
     assert "reverse path filter (rp_filter)" in last["reason"]
+
+
+@pytest.mark.privileged
+def test_a_link_local_destination_without_its_link_is_not_guessed() -> None:
+    found = netlab.explain(attempt(local_address="fe80::7", remote_address="fe80::9"))
+
+    assert found.frame["station"].tolist() == ["socket", "route"]
+    assert "the destination is link-local, and which link is not known" in gaps(found)
+
+
+@pytest.mark.privileged
+def test_a_link_local_source_tells_the_link() -> None:
+    said = json.loads(chains.ip("client", "-j", "-6", "address", "show", "dev", "eth0"))
+    (local,) = (one["local"] for link in said for one in link["addr_info"] if one["scope"] == "link")
+    found = netlab.explain(attempt(local_address=local, remote_address="fe80::9"))
+
+    assert found.frame["interface"].iloc[1] == "eth0"
+    assert found.frame["to_netns"].iloc[1] == chains.inode("host")
 
 
 @pytest.mark.privileged
@@ -479,6 +521,7 @@ def test_anything_else_than_one_connection_is_refused(row: Any, said: str) -> No
     [
         ({"protocol": "sctp"}, "protocol 'sctp'"),
         ({"local_address": "nowhere"}, "addresses are none"),
+        ({"local_address": "fd79:1::2"}, "of two families"),
         ({"remote_port": 99999}, "is not a whole number from 1 to 65535"),
     ],
 )

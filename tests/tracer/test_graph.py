@@ -25,6 +25,7 @@ VIP = {
     "nat_local_address": "10.0.0.2",
     "nat_local_port": 4000,
 }
+WAY = {"via_gateway": "10.0.0.1", "via_mac": "02:00:00:00:00:01", "via_interface": "eth0"}
 
 
 def frame(*rows: dict[str, Any], missing: tuple[Missing, ...] = ()) -> pd.DataFrame:
@@ -132,10 +133,31 @@ def test_a_masqueraded_client_is_the_real_one_behind_a_translation() -> None:
     }
     graph = netlab.connection_graph(frame(accepted, {**accepted, "remote_port": 61001}))
 
-    nat = node(graph, "translation", nat="snat", client="10.1.1.254", service=None)
+    nat = node(graph, "translation", nat="snat", client="10.1.1.254", new_service=None)
     client = node(graph, "address", address="10.0.0.2")
     assert graph[client][nat]["tcp/8080"]["connections"] == 2
     assert graph[nat][node(graph, "process")]["tcp/8080"]["connections"] == 2
+
+
+def test_who_talks_to_whom_is_not_lost_behind_one_address_for_all() -> None:
+    masked = {"nat_local_address": "198.51.100.7", **WAY}
+    rows = [{**masked, "process": name, "remote_address": f"192.0.2.{name}"} for name in "12"]
+    back = {**masked, "direction": "incoming", "remote_address": "198.51.100.7", "nat_local_address": None}
+    graph = netlab.connection_graph(
+        frame(*rows, {**back, "process": "3", "nat_remote_address": "192.0.2.3", "via_gateway": "10.0.0.9"})
+    )
+
+    ends = {data["process"]: name for name, data in graph.nodes(data=True) if data["kind"] == "process"}
+    reached = {
+        process: {one[-1] for one in nx.descendants(graph, node) if one[0] == "address"}
+        for process, node in ends.items()
+    }
+    assert reached == {"1": {"192.0.2.1"}, "2": {"192.0.2.2"}, "3": set()}
+    gateways = {
+        process: {one[2] for one in nx.descendants(graph, node) if one[0] == "gateway"}
+        for process, node in ends.items()
+    }
+    assert gateways == {"1": {"10.0.0.1"}, "2": {"10.0.0.1"}, "3": set()}
 
 
 def test_an_entry_that_changes_nothing_is_no_translation() -> None:
@@ -151,8 +173,7 @@ def test_an_entry_that_changes_nothing_is_no_translation() -> None:
 
 
 def test_what_is_reached_by_a_gateway_leads_to_it() -> None:
-    way = {"via_gateway": "10.0.0.1", "via_mac": "02:00:00:00:00:01", "via_interface": "eth0"}
-    graph = netlab.connection_graph(frame(way, way, {**way, **VIP}, {"remote_address": "10.0.0.3"}))
+    graph = netlab.connection_graph(frame(WAY, WAY, {**WAY, **VIP}, {"remote_address": "10.0.0.3"}))
 
     gateway = node(graph, "gateway", address="10.0.0.1", interface="eth0", mac="02:00:00:00:00:01")
     assert sorted((near[0], data["connections"]) for near, _, data in graph.in_edges(gateway, data=True)) == [
@@ -305,10 +326,11 @@ def slowly(rows: list[dict[str, Any]]) -> dict[Any, dict[str, Any]]:
             first = (
                 "translation",
                 row["host"],
+                way,
                 row["protocol"],
                 "both" if dnat and snat else "dnat" if dnat else "snat",
-                row[f"{service}_address"] if dnat else None,
-                port if dnat else None,
+                row[f"{service}_address"],
+                port,
                 row[f"nat_{service}_address"] if dnat else None,
                 beyond if dnat else None,
                 (row["remote_address"] if incoming else row["nat_local_address"]) if snat else None,
@@ -317,9 +339,8 @@ def slowly(rows: list[dict[str, Any]]) -> dict[Any, dict[str, Any]]:
         if first is not address:
             ends.append((first, address, row["protocol"], beyond, way, "translated"))
         if row["via_gateway"]:
-            found[first, ("gateway", row["host"], row["via_gateway"], None), None, None, None, "via"].append(
-                row
-            )
+            gateway = ("gateway", row["host"], row["via_gateway"], None)
+            found[first, gateway, row["protocol"], port, way, "via"].append(row)
         for near, far, *rest in ends:
             found[(far, near, *rest) if incoming else (near, far, *rest)].append(row)
     return {edge: _added(some) for edge, some in found.items()}

@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+from attempts import attempts
 from hypothesis import given, strategies as st
 
-from netlab.tracer.layout import ATTEMPT, Direction, PidSource
+from netlab.tracer.layout import Direction, PidSource
 from netlab.tracer.merge import merge
 from netlab.tracer.snapshot import Snapshot
 
 ESTABLISHED, CLOSED = 1, 7
-
-
-def attempts(*rows: dict[str, object]) -> np.ndarray:
-    records = np.zeros(len(rows), ATTEMPT)
-    for record, row in zip(records, rows, strict=True):
-        for name, value in row.items():
-            record[name] = value
-    return records
 
 
 def listed(*rows: dict[str, object]) -> Snapshot:

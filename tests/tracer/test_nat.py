@@ -57,6 +57,14 @@ def test_a_connection_without_an_entry_stays_without() -> None:
     assert row[NAT].isna().all()
 
 
+def test_an_entry_that_does_not_translate_says_nothing() -> None:
+    plain = entry(reply_src="192.0.2.9", reply_sport=80, reply_dst="10.0.0.2", reply_dport=4000)
+
+    row = netlab.with_nat(connection(), plain).iloc[0]
+
+    assert row[NAT].isna().all()
+
+
 def test_an_entry_of_another_protocol_does_not_count() -> None:
     row = netlab.with_nat(connection(), entry(protocol="udp")).iloc[0]
 

@@ -7,7 +7,7 @@ from matplotlib.collections import LineCollection
 from pictures import assert_legible, attempts, place, texts, trace, words
 
 from netlab.errors import BadInput
-from netlab.frames import Gap, Missing
+from netlab.frames import Gap, Missing, concat
 from netlab.schemas import HOPS
 from netlab.views.hops import plot_hops
 from netlab.views.theme import DARK, LIGHT
@@ -35,6 +35,12 @@ NAMES = {
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_no_text_overlaps_another_or_leaves_the_picture(hops: pd.DataFrame, theme: str) -> None:
     assert_legible(plot_hops(hops, theme=theme))
+
+
+def test_targets_that_could_not_be_probed_are_not_drawn() -> None:
+    failed = HOPS.frame({"target": ["no such host"], "error": ["cannot resolve"]})
+
+    assert words(plot_hops(concat([trace(BRANCHES), failed]))) == words(plot_hops(trace(BRANCHES)))
 
 
 def test_every_address_has_its_row_with_ttl_median_and_loss() -> None:

@@ -7,7 +7,7 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from pictures import assert_legible, attempts, place, texts, trace, words
 
 from netlab.errors import BadInput
-from netlab.frames import Gap, Missing
+from netlab.frames import Gap, Missing, concat
 from netlab.path.graph import path_graph
 from netlab.schemas import HOPS
 from netlab.views.path import plot_path
@@ -39,6 +39,37 @@ LOOP = [["10.1.0.1"], ["10.2.0.1"], ["10.3.0.1"], ["10.2.0.1"], ["192.0.2.7"]]
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_no_text_overlaps_another_or_leaves_the_picture(hops: pd.DataFrame, theme: str) -> None:
     assert_legible(plot_path(hops, theme=theme))
+
+
+def test_a_box_says_what_else_is_known_of_its_address() -> None:
+    known = trace(LINE).assign(asn=64500, as_name="EXAMPLE", mpls="L=16001,E=0,S=0,T=1/L=24005,E=5,S=1,T=1")
+    graph = path_graph(known)
+    graph.nodes["10.1.0.1"].update(balances="flow", confidence=0.98749, rewrites="checksum")
+
+    said = words(plot_path(graph))
+
+    assert "AS64500 EXAMPLE" in said
+    assert "MPLS 16001, 24005" in said
+    assert "rewrites checksum" in said
+    assert "balances by flow · 98.7 % sure" in said
+    assert any(line.startswith("sure: how likely") for line in said)
+    assert_legible(plot_path(graph))
+
+
+def test_several_hosts_are_boxes_with_their_names() -> None:
+    hops = concat([trace(LINE).assign(host="web1"), trace(DIAMOND).assign(host="web2")])
+
+    said = words(plot_path(hops))
+
+    assert "web1" in said
+    assert "web2" in said
+    assert "this host" not in said
+
+
+def test_targets_that_could_not_be_probed_are_not_drawn() -> None:
+    failed = HOPS.frame({"target": ["no such host"], "error": ["cannot resolve"]})
+
+    assert words(plot_path(concat([trace(LINE), failed]))) == words(plot_path(trace(LINE)))
 
 
 def test_every_node_is_a_box_and_every_step_a_line() -> None:

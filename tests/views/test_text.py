@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, strategies as st
 
-from netlab.views.text import counted, legible, milliseconds, seconds, share
+from netlab.views.text import counted, legible, milliseconds, octets, seconds, share
 
 
 @given(st.text(), st.integers(1, 50))
@@ -71,3 +71,20 @@ def test_nouns_agree_with_their_number() -> None:
         "0 hops",
         "2 addresses",
     ]
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1000, "1.00 kB"),
+        (12_345, "12.3 kB"),
+        (999_499, "999 kB"),
+        (999_500, "1.00 MB"),
+        (54_200_000_000, "54.2 GB"),
+        (3 * 10**15, "3000 TB"),
+    ],
+)
+def test_bytes_are_told_in_the_unit_they_are_read_best_in(value: int, shown: str) -> None:
+    assert octets(value) == shown

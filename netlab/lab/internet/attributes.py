@@ -141,6 +141,7 @@ NODE: dict[str, _Check] = {
     "reply_ttl": _whole(1, 255),
     "counts_answers": _flag,
     "quote_bytes": _whole(8, 65535),
+    "told_mtu": _whole(0, 65535),
     "icmp_per_s": number(0.001, 1e6),
     "icmp_burst": _whole(1, 10**6),
     "mpls": _labels,

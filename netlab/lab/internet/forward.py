@@ -152,7 +152,8 @@ class Internet:
                 raise Stop(Outcome.RATE_LIMITED, node.name)
         incoming = trip.link.far_address(family) if trip.link else b""
         addresses = node.error_source(family) or incoming or node.address(family), parcel.header.source
-        message = icmp.error(family, what, parcel.quoted(node.quote_bytes), mtu_bytes=trip.mtu_bytes)
+        mtu_bytes = node.told_mtu if trip.mtu_bytes and node.told_mtu is not None else trip.mtu_bytes
+        message = icmp.error(family, what, parcel.quoted(node.quote_bytes), mtu_bytes=mtu_bytes)
         if node.mpls and what in extensions.EXTENSIBLE:
             message = extensions.extended(message, [extensions.encode_labels(node.mpls)])
         transport = message.encode(*addresses)

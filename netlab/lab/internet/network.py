@@ -55,18 +55,16 @@ class SimulatedInternet(Closes):
         checks.whole("seed", seed, 0, 2**63 - 1)
         epochs = reading.epochs(graph)
         _refuse_if_impossible()
-        self._owner = os.getpid()
         self._graph = graph.copy()
         self._control: Connection | None = None
         self._driver: subprocess.Popen[bytes] | None = None
-        self._warden: subprocess.Popen[bytes] | None = None
         self._entries: list[Entry] = []
         self._failure: LabError | None = None
         self._asking = threading.Lock()
         self.overlooked = 0
         self.truth = Truth(Atlas(epochs), seed, self._log)
         with step("its name could not be claimed"):
-            self._claim: ownership.Claim | None = ownership.claim()
+            self._claim = ownership.claim()
         self.name = self._claim.name
         node = epochs[0].shape.nodes[CLIENT]
         addresses = [str(ip_address(node.address(family))) for family in (4, 6)]
@@ -89,7 +87,7 @@ class SimulatedInternet(Closes):
 
     def close(self) -> None:
         """Take the log, end every process inside, delete the namespace; safe to call again."""
-        if self._claim is None or os.getpid() != self._owner:  # a forked child does not own it
+        if not self._claim.held:
             return
         if self._control is not None:
             with suppress(LabError):  # whoever asks for the log is told
@@ -100,18 +98,15 @@ class SimulatedInternet(Closes):
             self._driver.communicate()
         ownership.remove(self.name)
         self._claim.release()
-        self._claim = None
-        if self._warden is not None:
-            self._warden.communicate(b"closed")
         atexit.unregister(self.close)
 
     def __repr__(self) -> str:
-        state = "closed" if self._claim is None else "open"
+        state = "open" if self._claim.held else "closed"
         return f"<SimulatedInternet {self.name}, {state}: {len(self._graph)} nodes>"
 
     def _build(self, epochs: list[Epoch], seed: int) -> None:
         with step("the process that outlives this one could not be started"):
-            self._warden = ownership.watched(self.name)
+            self._claim.watch()
         with step(f"the namespace {self.client.netns} could not be made"):
             wiring.make_namespace(self.client)
         with step(f"the TUN device in {self.client.netns} could not be made"):
@@ -232,7 +227,7 @@ def simulated(graph: reading.Graph, *, seed: int = 0) -> SimulatedInternet:
       and `icmp_burst` (a token bucket), `answers_from4`, `answers_from6` (another source address),
       `reply_ttl` (64), `quote_bytes` (how much transport is quoted, from 8; else up to 576 bytes in all, 1280
       for IPv6), `mpls` (the labels it received, outermost first, each a number or a table of `label`,
-      `traffic_class`, `ttl`).
+      `traffic_class`, `ttl`), `told_mtu` (what it says that the MTU of a too narrow link is).
     - What it does to the client's packets that it forwards: `hidden` (leaves the TTL alone), `set_ttl`,
       `set_dscp`, `set_ecn`, `set_ip_id` (to chance), `filters` and `prohibits` (lists of "udp", "tcp",
       "icmp": drops them, or says so).

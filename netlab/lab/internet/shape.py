@@ -71,6 +71,7 @@ class Node:
     reply_ttl: int = 64
     counts_answers: bool = False
     quote_bytes: int | None = None
+    told_mtu: int | None = None
     icmp_per_s: float = 0.0
     icmp_burst: int = 0
     mpls: tuple[Label, ...] = ()

@@ -355,7 +355,7 @@ def test_a_forked_child_does_not_close_its_parents_network() -> None:
 OWNER = """
 import sys, netlab.lab, networkx
 net = netlab.lab.simulated(networkx.path_graph(["client", "r1", "web"]))
-print(net.name, net._driver.pid, net._warden.pid, flush=True)
+print(net.name, net._driver.pid, net._claim.warden.pid, flush=True)
 sys.stdin.read()
 """
 

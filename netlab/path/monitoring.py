@@ -1,0 +1,247 @@
+"""`netlab.path.monitor`: a path probed again and again, to be looked at at any moment."""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Self
+
+import pandas as pd
+
+from netlab import checks
+from netlab.errors import BadInput, CaptureError
+from netlab.frames import Missing, concat
+from netlab.kernel import netns as namespaces
+from netlab.path import course, extent, rows, stats, trace, verdicts
+from netlab.path.origin import origins
+from netlab.path.probes import Protocol
+from netlab.path.rounds import Rounds
+from netlab.path.sockets import RawChannel
+from netlab.path.state import Run
+from netlab.path.target import resolve as addresses_of, routed
+from netlab.path.watching import Watch
+
+Begin = Callable[[], Watch]
+
+_KINDS = (Protocol.UDP, Protocol.TCP, Protocol.ICMP)  # probes that need no connection
+
+
+class Monitor:
+    """A path that is probed as long as the block is entered; made by `netlab.path.monitor`."""
+
+    def __init__(self, target: str, begin: Begin, *, waits: bool) -> None:
+        self._target = target
+        self._begin = begin
+        self._waits = waits
+        self._watch: Watch | None = None
+        self._process = os.getpid()
+
+    def __repr__(self) -> str:
+        state = "new" if self._watch is None else "stopped" if self._watch.ended.is_set() else "running"
+        return f"<netlab monitor of {self._target}: {state}>"
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None and self._waits:
+                self.wait()
+        finally:
+            self.stop()
+        if kind is None:
+            self._looking().check()
+
+    def start(self) -> Self:
+        """Open the sockets and begin to probe; returns at once, or raises what prevents it."""
+        if self._watch is not None:
+            raise CaptureError("this monitor was started before", fix="Make a new one")
+        self._watch = self._begin()
+        self._forgotten = weakref.finalize(self, _close_elsewhere, self._watch, self._process)
+        self._forgotten.atexit = False  # the thread and the sockets go with the process anyway
+        return self
+
+    def stop(self) -> None:
+        """End it; what was found stays. Safe to call again."""
+        if self._watch is not None and os.getpid() == self._process:
+            self._watch.close()
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Wait until it ends by itself, at most *timeout_s*; return whether it has. Ctrl-C interrupts."""
+        return self._looking().ended.wait(timeout_s)
+
+    @property
+    def running(self) -> bool:
+        """Whether it probes now."""
+        return self._watch is not None and not self._watch.ended.is_set()
+
+    def hops(self) -> pd.DataFrame:
+        """Return every probe to a hop so far, as in `netlab.schemas.HOPS`: what a trace returns.
+
+        `run` is the round. Rounds of the last `timeout_s` are left out, since it is not known yet which of
+        their probes are lost; the coverage has their number.
+
+        Raises
+        ------
+        CaptureError
+            Before the start.
+        NetlabError
+            What ended the monitor, if an error did.
+        """
+        watch = self._looking()
+        watch.check()
+        return watch.hops()
+
+    def end_to_end(self) -> pd.DataFrame:
+        """Return every probe that was sent through to the target, in the same form; their TTL is 64.
+
+        It is what the target's loss is measured by when the path becomes longer, and when its hops are
+        silent.
+        """
+        watch = self._looking()
+        watch.check()
+        return watch.ends()
+
+    def stats(self) -> pd.DataFrame:
+        """Return loss, round-trip times and jitter per hop so far (`netlab.path.path_stats`).
+
+        The last row, with TTL 64, is the end-to-end probe.
+        """
+        return stats.path_stats(concat([self.hops(), self.end_to_end()]))
+
+    def changes(self) -> pd.DataFrame:
+        """Return when the path became another (`netlab.path.path_changes`)."""
+        return course.path_changes(self.hops())
+
+    def runs(self) -> pd.DataFrame:
+        """Return which path each round met (`netlab.path.path_runs`)."""
+        return course.path_runs(self.hops())
+
+    def explain(self) -> pd.DataFrame:
+        """Return what each hop's losses mean (`netlab.path.explain`); end-to-end probes count for the end."""
+        hops, ends = self.hops(), self.end_to_end()
+        return verdicts.explain(concat([hops, extent.at_the_end(ends, hops)]))
+
+    def _looking(self) -> Watch:
+        if self._watch is None:
+            raise CaptureError("this monitor was not started", fix="Enter it with `with`, or call start()")
+        return self._watch
+
+
+def _close_elsewhere(watch: Watch, process: int) -> None:
+    """End a monitor that nobody has any more; in a thread, because garbage is collected anywhere."""
+    if os.getpid() == process:
+        threading.Thread(target=watch.close, name="netlab-forgotten", daemon=True).start()
+
+
+@checks.options
+def monitor(
+    target: str,
+    *,
+    every_s: float = 1.0,
+    duration_s: float | None = None,
+    protocol: str = "udp",
+    port: int | None = None,
+    family: int | None = None,
+    max_ttl: int = 30,
+    flows: int = 1,
+    timeout_s: float = 1.0,
+    source_port: int | None = None,
+    netns: namespaces.NetNs = None,
+    max_probes: int = 500_000,
+) -> Monitor:
+    """Probe each hop of a path, and its target, at a steady pace, and look at any moment what was found.
+
+    A thread sends a round of probes every *every_s*, all at once, and waits for nothing. The target gets one
+    probe a round: in turn one with the TTL of the path's end and one with TTL 64, which goes through also
+    when the path has become longer. Never more than 1000 packets are sent in a second.
+
+    Parameters
+    ----------
+    target
+        A host name or an address. Of several addresses the first that this host has a route to.
+    every_s
+        From one round to the next, 0.1 to 3600 seconds. Linux hosts answer one probe a second each: a faster
+        monitor measures that (`explain` says so) and not the path.
+    duration_s
+        Begin no more rounds after so many seconds; leaving the `with` block then waits for the end. Without
+        it the monitor goes on until the block is left or `stop()` is called, and what was sent in the last
+        `timeout_s` counts for nothing.
+    protocol
+        "udp", "tcp" (SYNs) or "icmp".
+    port, family, source_port, netns
+        As in `netlab.traceroute`.
+    max_ttl
+        The last TTL to try.
+    flows
+        How many flows take turns, one a round; two or more tell a load balancer's remap from a new route.
+    timeout_s
+        A probe that is not answered within so many seconds is lost.
+    max_probes
+        How many probes to keep; of older ones only their number is known.
+
+    Returns
+    -------
+    Monitor
+        Not started yet: enter it with `with`, or call `start()`. It has `hops()`, `end_to_end()`, `stats()`,
+        `changes()`, `runs()` and `explain()`, each a frame.
+
+    Raises
+    ------
+    BadInput
+        If an argument cannot be right.
+    ProbeError
+        If the target has no address or no route; on starting, if the source port is taken.
+    CapabilityError
+        On starting, without CAP_NET_RAW, or with `netns` without CAP_SYS_ADMIN.
+
+    Examples
+    --------
+    >>> import netlab
+    >>> with netlab.path.monitor("127.0.0.1", every_s=0.1, duration_s=0.5) as watched:
+    ...     pass
+    >>> watched.stats()["address"].unique().tolist()
+    ['127.0.0.1']
+    """
+    kind = Protocol(checks.choice("protocol", protocol, _KINDS))
+    port, source_port = trace.ports_of(kind, port, source_port)
+    every_ns = round(_between("every_s", every_s, 0.1, 3600) * 10**9)
+    timeout_ns = round(checks.positive("timeout_s", timeout_s, unit="seconds", most=60) * 10**9)
+    duration_ns = None
+    if duration_s is not None:
+        most = threading.TIMEOUT_MAX
+        duration_ns = round(checks.positive("duration_s", duration_s, unit="seconds", most=most) * 10**9)
+    checks.whole("max_ttl", max_ttl, 1, 255)
+    checks.whole("flows", flows, 1, 64)
+    checks.whole("max_probes", max_probes, 1000, 1 << 30)
+    namespaces.path(netns)
+    chosen, source = routed(addresses_of(target, family), netns)
+    (origin,) = origins([(chosen, source)], netns)
+
+    def begin() -> Watch:
+        channel = RawChannel(kind, chosen, source, port=port, source_port=source_port, netns=netns)
+
+        def framed(runs: Sequence[Run], missing: Sequence[Missing]) -> pd.DataFrame:
+            return rows.frame(runs, chosen, kind.value, channel.ports, origin=origin, missing=missing)
+
+        rounds = Rounds(channel, every_ns=every_ns, timeout_ns=timeout_ns, max_ttl=max_ttl, flows=flows)
+        try:
+            rounds.send_due()
+        except BaseException:
+            channel.close()
+            raise
+        return Watch(channel, rounds, framed, most=max_probes, duration_ns=duration_ns)
+
+    return Monitor(target, begin, waits=duration_s is not None)
+
+
+def _between(name: str, value: object, least: float, most: float) -> float:
+    number = checks.positive(name, value, unit="seconds", most=most)
+    if number < least:
+        raise BadInput(f"{name} {value!r} is below {least:g} seconds", fix=f"Give {least:g} or more")
+    return number

@@ -1,0 +1,189 @@
+"""`netlab.path.path_mtu`: how large packets may be on the way to a target, and which hop limits them.
+
+Probes of a size that may not be cut are sent until one arrives (RFC 1191, RFC 8201). A size is taken for too
+large without a word only beside a small probe that was answered at the same time (a hole, RFC 2923 section
+2.1); then the largest size that passes is searched for (RFC 8899). Where a limit is, shows the last TTL at
+which probes of the next larger size still run out of time.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Literal, TypeAlias
+
+from netlab.path import target as targeting
+from netlab.path.outlet import Outlet
+from netlab.path.probes import MARKS
+from netlab.path.state import Answer
+from netlab.path.station import Station
+from netlab.wire import icmp
+
+SILENT = "silent"
+INTERFACE = "interface"
+
+_ROUNDS = 4  # in which too few small probes are answered, until the target counts as gone
+_COPIES = 3  # of each large probe in a round
+_SILENCES = 2  # rounds in which only the small probe was answered, until that is no chance
+_PATIENCE = 3  # times the slowest round trip of the path
+_PATIENCE_LEAST_NS = 50 * 10**6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limit:
+    """A link behind the hop at `ttl` that takes packets of up to `mtu_bytes`; `told` is how that is known."""
+
+    mtu_bytes: int
+    ttl: int | None
+    address: str | None
+    told: str
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """The path as small probes see it: who answers at each TTL, to which one the size is tried, how slow."""
+
+    addresses: dict[int, str]
+    end_ttl: int
+    slowest_ns: int
+
+
+class Gone(Exception):  # noqa: N818 - no error: how a search ends without its result
+    """Small probes are not answered any more either."""
+
+
+class _Fate(Enum):
+    """What became of a size to which nobody objected with an answer."""
+
+    PASSES = auto()
+    SILENCE = auto()
+
+
+_Objection: TypeAlias = Answer | Literal[_Fate.SILENCE]
+
+
+class Search:
+    """Finds the limits of one way, from the largest size on; `limits` has those found until it ended."""
+
+    def __init__(self, station: Station, to: targeting.Target, source: bytes, way: Way, wait_ns: int) -> None:
+        self.limits: list[Limit] = []
+        self._station = station
+        self._outlet = Outlet(station, to, source)
+        self._way = way
+        self._wait_ns = min(wait_ns, max(_PATIENCE_LEAST_NS, _PATIENCE * way.slowest_ns))
+        start = random.randrange(MARKS)  # noqa: S311 - no secret
+        self._marks = (1 + number % MARKS for number in itertools.count(start))
+        self._smallest = len(self._outlet.flow(0).packet(1, 1))
+
+    def run(self, most_bytes: int) -> None:
+        """Look for limits below *most_bytes*.
+
+        Raises
+        ------
+        Gone
+            If nothing is answered any more.
+        """
+        size = most_bytes
+        while size > self._smallest and (objection := self._ask(size)) is not _Fate.PASSES:
+            told = objection.quoted.mtu_bytes if isinstance(objection, Answer) and objection.quoted else None
+            if told is None or not self._smallest <= told < size:
+                told = self._largest(size, objection)
+            self.limits.append(self._located(told, objection))
+            size = told
+
+    def _largest(self, too_large: int, objection: _Objection) -> int:
+        """Return the largest size to which nobody has the same objection: another's is from further on."""
+        passes = self._smallest
+        while too_large - passes > 1:
+            size = (passes + too_large) // 2
+            if _is_same(self._ask(size), objection):
+                too_large = size
+            else:
+                passes = size
+        return passes
+
+    def _ask(self, size: int) -> Answer | _Fate:
+        """Return what becomes of *size*: the answer that objects to it, if there is one."""
+        end = self._way.end_ttl
+        silences = 0
+        for _ in range(_ROUNDS):
+            small, *large = self._exchange([(end, 0), *[(end, size)] * _COPIES])
+            heard = [answer for answer in large if answer]
+            if small and any(answer.reply == small.reply for answer in heard):
+                return _Fate.PASSES
+            if small and heard:
+                return heard[0]
+            silences += small is not None
+            if silences == _SILENCES:
+                return _Fate.SILENCE
+        raise Gone
+
+    def _located(self, mtu_bytes: int, objection: _Objection) -> Limit:
+        """Return the limit at *mtu_bytes*, and the hop before it where that can be told."""
+        ttls = range(1, self._way.end_ttl)
+        answers: dict[int, Answer] = {}
+        for _ in range(_ROUNDS):
+            open_ttls = [ttl for ttl in ttls if ttl not in answers and ttl in self._way.addresses]
+            found = self._exchange([(ttl, mtu_bytes + 1) for ttl in open_ttls])
+            answers |= {ttl: a for ttl, a in zip(open_ttls, found, strict=True) if a}
+        expired = icmp.Error.TIME_EXCEEDED.value
+        last = max((ttl for ttl, a in answers.items() if a.reply == expired), default=0)
+        # A silent hop behind it may be the one as well.
+        is_sure = last > 0 and (last + 1 in self._way.addresses or last + 1 == self._way.end_ttl)
+        if isinstance(objection, Answer):
+            return Limit(
+                mtu_bytes=mtu_bytes,
+                ttl=last if is_sure else self._ttl_of(objection.address),
+                address=objection.address,
+                told=objection.reply,
+            )
+        return Limit(
+            mtu_bytes=mtu_bytes,
+            ttl=last if is_sure else None,
+            address=self._way.addresses[last] if is_sure else None,
+            told=SILENT,
+        )
+
+    def _ttl_of(self, address: str) -> int | None:
+        return next((ttl for ttl, known in self._way.addresses.items() if known == address), None)
+
+    def _exchange(self, probes: Sequence[tuple[int, int]]) -> list[Answer | None]:
+        """Send probes, given by TTL and size; return the answer to each, None where none came in time."""
+        marks = [next(self._marks) for _ in probes]
+        for (ttl, size), mark in zip(probes, marks, strict=True):
+            self._outlet.send(0, ttl, mark, size_bytes=size)
+        found: dict[int, Answer] = {}
+        for answer in self._heard(self._wait_ns):
+            if answer.mark is not None:
+                found.setdefault(answer.mark, answer)
+            if found.keys() >= set(marks):
+                break
+        return [found.get(mark) for mark in marks]
+
+    def _heard(self, wait_ns: int) -> Iterator[Answer]:
+        deadline = time.monotonic_ns() + wait_ns
+        while (left := deadline - time.monotonic_ns()) > 0:
+            yield from (answer for _, answer in self._station.receive(left))
+
+
+def _is_same(fate: Answer | _Fate, objection: _Objection) -> bool:
+    if isinstance(fate, Answer) and isinstance(objection, Answer):
+        return fate.address == objection.address
+    return fate is objection
+
+
+def way_of(answers: Iterable[tuple[int, str, int, bool]]) -> Way | None:
+    """Return the way that (TTL, address, round trip, whether it ends there) of small probes show, if any."""
+    found = sorted(answers)
+    if not found:
+        return None
+    ends = [ttl for ttl, _, _, ends_path in found if ends_path]
+    return Way(
+        addresses={ttl: address for ttl, address, _, _ in reversed(found)},
+        end_ttl=min(ends) if ends else found[-1][0],
+        slowest_ns=max(round_trip for _, _, round_trip, _ in found),
+    )

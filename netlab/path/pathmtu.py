@@ -1,0 +1,187 @@
+"""`netlab.path.path_mtu`: how large packets may be on the way to a target."""
+
+from __future__ import annotations
+
+import fcntl
+import socket
+import struct
+
+import pandas as pd
+
+from netlab import checks
+from netlab.errors import BadInput, ProbeError
+from netlab.frames import Gap, Missing
+from netlab.kernel import netns as namespaces
+from netlab.path import mtu, target as targeting, tracing
+from netlab.path.engine import Plan
+from netlab.path.methods import Method
+from netlab.path.pace import PER_SECOND
+from netlab.path.probes import Protocol, Vary
+from netlab.path.rows import Traced
+from netlab.path.state import DESTINATION, timing
+from netlab.path.station import Station
+from netlab.path.tracing import Request
+from netlab.schemas import PATH_MTU
+
+_GET_MTU = 0x8921  # SIOCGIFMTU (linux/sockios.h)
+_INTERFACE = struct.Struct("16si12x")  # struct ifreq
+_LARGEST = 65535
+_QUERIES = 2  # of each TTL, to learn the way
+_PORT = 33434
+
+
+@checks.options
+def path_mtu(
+    target: str,
+    *,
+    protocol: str = "icmp",
+    port: int | None = None,
+    family: int | None = None,
+    max_ttl: int = 30,
+    timeout_s: float = 1.0,
+    netns: namespaces.NetNs = None,
+) -> pd.DataFrame:
+    """Find how large packets to a target may be, and which hops limit them, with or without a word.
+
+    Parameters
+    ----------
+    target
+        A host name or an address.
+    protocol
+        "icmp" echo requests, whose answers are as large and which few hosts limit, or "udp" datagrams, whose
+        answers are small: then only the way there is tried.
+    port
+        Destination port of udp, 33434 unless given.
+    family
+        4 or 6 for that IP version only.
+    max_ttl
+        The largest TTL (hop limit), 1 to 255.
+    timeout_s
+        How long a silent probe is waited for, in seconds, at most: three times the slowest round trip and at
+        least 50 ms.
+    netns
+        Network namespace to probe from: a name under /run/netns, a path, or a process id.
+
+    Returns
+    -------
+    DataFrame
+        One row per limit from here to the target, columns as in `netlab.schemas.PATH_MTU`: first the own
+        interface's, then each that is smaller, the hop before it, and whether it said so. **The last row is
+        the path MTU.** Where the target does not answer it is that of the way to the last hop that does,
+        and the coverage says so.
+
+    Raises
+    ------
+    BadInput
+        If an argument cannot be right.
+    ProbeError
+        If the target has no address or no route, or the host refuses to send.
+    CapabilityError
+        Without CAP_NET_RAW, or with `netns` without CAP_SYS_ADMIN.
+
+    Notes
+    -----
+    Probes may not be cut (RFC 1191, RFC 8201). What passes a hole, a link that drops what is too large
+    without an ICMP error, is found by halving (RFC 8899): at most 16 sizes, each beside a small probe that
+    must be answered, so that loss or a rate limit is no hole. The kernel learns from the ICMP errors, too:
+    `ip route get` shows what it remembers for the target.
+
+    Examples
+    --------
+    >>> import netlab
+    >>> netlab.path.path_mtu("127.0.0.1")[["ttl", "told"]].values.tolist()
+    [[0, 'interface']]
+    """
+    kind = Protocol(checks.choice("protocol", protocol, [Protocol.ICMP, Protocol.UDP]))
+    number = _port(kind, port)
+    plan = Plan(
+        first_ttl=1,
+        max_ttl=checks.whole("max_ttl", max_ttl, 1, 255),
+        queries=_QUERIES,
+        timeout_ns=round(checks.positive("timeout_s", timeout_s, unit="seconds", most=60) * 10**9),
+    )
+    namespaces.path(netns)
+    request = Request(
+        method=Method.RAW,
+        protocol=kind,
+        port=number,
+        source_port=None,
+        plan=plan,
+        runs=1,
+        packets_per_s=PER_SECOND,
+        netns=netns,
+    )
+    (traced,), missing = tracing.trace(request, [(target, targeting.resolve(target, family))])
+    if traced.error is not None:
+        raise traced.error
+    limits, lacking = _limits(traced, request)
+    return _frame(traced, kind, limits, [*missing, *lacking])
+
+
+def _port(kind: Protocol, port: int | None) -> int:
+    if kind is Protocol.UDP:
+        return _PORT if port is None else checks.port(port)
+    if port is not None:
+        raise BadInput(f"port {port!r} was given, and icmp has no ports", fix="Leave port out")
+    return 0
+
+
+def _limits(traced: Traced, request: Request) -> tuple[list[mtu.Limit], list[Missing]]:
+    """Return the limits on the way of a trace by small probes, and what is not known of them."""
+    target, origin = traced.target, traced.origin
+    assert target is not None and origin is not None  # noqa: S101, PT018 - there was no error
+    most_bytes = _interface_mtu(origin.interface, request.netns)
+    own = mtu.Limit(mtu_bytes=most_bytes, ttl=0, address=origin.source_address, told=mtu.INTERFACE)
+    answered = [(probe, answer) for run in traced.runs for probe, answer in run.reported() if answer]
+    way = mtu.way_of((p.ttl, a.address, timing(p, a)[0], a.ends_path) for p, a in answered)
+    if way is None:
+        return [own], [Missing("path MTU", Gap.UNAVAILABLE, None, "nothing on the way answers")]
+    lacking = []
+    if not any(answer.reply in DESTINATION for _, answer in answered):
+        detail = f"the target does not answer: the last row is for the way to TTL {way.end_ttl}"
+        lacking.append(Missing("path MTU", Gap.INCOMPLETE, None, detail))
+    with Station(
+        request.protocol,
+        [target.family],
+        port=request.port,
+        source_port=request.source_port,
+        vary=Vary.SOURCE_PORT,
+        netns=request.netns,
+    ) as station:
+        source = socket.inet_pton(targeting.FAMILIES[target.family], origin.source_address)
+        search = mtu.Search(station, target, source, way, request.plan.timeout_ns)
+        try:
+            search.run(min(most_bytes, _LARGEST))
+        except mtu.Gone:
+            detail = "small probes were no longer answered either: there may be smaller limits"
+            lacking.append(Missing("path MTU", Gap.INCOMPLETE, None, detail))
+    return [own, *search.limits], lacking
+
+
+def _interface_mtu(name: str | None, netns: namespaces.NetNs) -> int:
+    try:
+        with namespaces.entered(netns), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            told = fcntl.ioctl(sock, _GET_MTU, _INTERFACE.pack(str(name).encode(), 0))
+    except OSError as error:
+        raise ProbeError(
+            f"cannot read the MTU of interface {name!r}: {error.strerror}", fix="Look at `ip link`"
+        ) from error
+    return int(_INTERFACE.unpack(told)[1])
+
+
+def _frame(traced: Traced, kind: Protocol, limits: list[mtu.Limit], missing: list[Missing]) -> pd.DataFrame:
+    target, origin = traced.target, traced.origin
+    constant = {name: getattr(origin, name) for name in ("trace", "host", "netns", "source_address")} | {
+        "target": traced.name,
+        "target_address": target.address if target else None,
+        "family": target.family if target else None,
+        "protocol": kind.value,
+        "at": pd.Timestamp.now(tz="UTC"),
+    }
+    data = {name: [value] * len(limits) for name, value in constant.items()} | {
+        "mtu_bytes": [limit.mtu_bytes for limit in limits],
+        "ttl": [limit.ttl for limit in limits],
+        "address": [limit.address for limit in limits],
+        "told": [limit.told for limit in limits],
+    }
+    return PATH_MTU.frame(data, missing)

@@ -1,0 +1,92 @@
+"""What a router shows of the probe that it answers: how the probe arrived there, and under which labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from netlab.errors import DecodeError
+from netlab.wire import extensions, icmp, ip
+from netlab.wire.extensions import Label
+
+NOTHING = "nothing"  # was rewritten: what the column says then
+
+_CHECKSUM_AT = {ip.UDP: 6, ip.TCP: 16, ip.ICMP: 2, ip.ICMPV6: 2}
+_IDENTIFIER_AT = {ip.ICMP: 4, ip.ICMPV6: 4}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quoted:
+    """A probe as it arrived where it ended: `changed` names what was rewritten on the way there.
+
+    `mtu_bytes` is that of the next link, where the probe was too big for it and the router says so.
+    """
+
+    ttl: int
+    tos: int
+    changed: tuple[str, ...]
+    labels: tuple[Label, ...]
+    mtu_bytes: int | None = None
+
+
+def quoted(packet: bytes, quote: icmp.Quote, message: icmp.Message) -> Quoted:
+    """Return what *message* and its *quote* show of the probe that was sent as *packet*."""
+    sent, transport = ip.decode(packet)
+    header = quote.header
+    return Quoted(
+        ttl=header.ttl,
+        tos=header.tos if isinstance(header, ip.IPv4) else header.traffic_class,
+        changed=tuple(_changed(sent, transport, quote)),
+        labels=tuple(labels(message)),
+        mtu_bytes=mtu_bytes(message),
+    )
+
+
+def _changed(sent: ip.Header, transport: bytes, quote: icmp.Quote) -> Iterator[str]:
+    header = quote.header
+    if header.source != sent.source:
+        yield "source"
+    ported = sent.protocol in {ip.UDP, ip.TCP}
+    if _differs(transport, quote.transport, 0 if ported else _IDENTIFIER_AT[sent.protocol]):
+        yield "source port" if ported else "identifier"
+    if _differs(transport, quote.transport, _CHECKSUM_AT[sent.protocol]):
+        yield "checksum"
+    if isinstance(header, ip.IPv4) and isinstance(sent, ip.IPv4):
+        if header.identification != sent.identification:
+            yield "id"
+    elif isinstance(header, ip.IPv6) and isinstance(sent, ip.IPv6) and header.flow_label != sent.flow_label:
+        yield "flow label"
+
+
+def _differs(sent: bytes, seen: bytes, place: int) -> bool:
+    """Return whether a field of two bytes was rewritten; of what the quote does not show nothing is said."""
+    found = seen[place : place + 2]
+    return len(found) == 2 and found != sent[place : place + 2]
+
+
+def labels(message: icmp.Message) -> list[Label]:
+    """Return the MPLS labels that the error *message* carries; damaged extensions have none."""
+    try:
+        _, objects = extensions.split(message)
+    except DecodeError:
+        return []
+    return extensions.decode_labels(objects)
+
+
+def mtu_bytes(message: icmp.Message) -> int | None:
+    """Return the MTU that *message* tells; routers from before RFC 1191 tell 0, which is nothing."""
+    if message.error is icmp.Error.FRAGMENTATION_NEEDED:
+        return int.from_bytes(message.rest[2:], "big") or None
+    if message.error is icmp.Error.PACKET_TOO_BIG:
+        return int.from_bytes(message.rest, "big") or None
+    return None
+
+
+def as_text(stack: Sequence[Label]) -> str | None:
+    """Return a label stack as traceroute -e writes it, the outermost label first; None of no label."""
+    last = len(stack) - 1
+    entries = [
+        f"L={entry.label},E={entry.traffic_class},S={int(place == last)},T={entry.ttl}"
+        for place, entry in enumerate(stack)
+    ]
+    return "/".join(entries) or None

@@ -1,0 +1,198 @@
+"""Probing a path again and again at a steady pace, whatever comes back.
+
+Each round sends one probe to each hop at once and waits for nothing: a silent hop delays no other, and loss
+does not change the pace. A probe is lost when nothing has answered it within the timeout.
+
+The destination gets one probe a round, too, in turn with the TTL of the path's end and with a large one. More
+would find its rate limit (Linux: one ICMP error a second for each peer). The first shows the hop as it is on
+the path, the second goes through to the destination also when the path has become longer.
+
+While the end is not known, a round goes on a few TTLs past the last answer, and each round a few more: a path
+is found in a few round trips, and the destination hardly gets more than its burst allows.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from netlab.errors import ProbeError
+from netlab.path.engine import Channel
+from netlab.path.pace import Pace
+from netlab.path.probes import MARKS
+from netlab.path.state import Answer, Probe, Run
+
+END_TTL = 64  # what hosts send with (RFC 1700); no longer path is common
+_AHEAD = 4
+_NEVER_NS = 1 << 63
+
+
+@dataclass(slots=True)
+class Round:
+    """The probes to the hops and the one to the end, of one flow; `sent_ns` is when the last of them left."""
+
+    hops: Run
+    end: Run
+    sent_ns: int = 0
+
+
+@dataclass(slots=True)
+class _Reach:
+    """How far a flow's path is known: its end, the last TTL that answered, the last that was tried."""
+
+    end: int | None = None
+    answered: int = 0
+    tried: int = 0
+
+
+class Rounds:
+    """The rounds to one target: when to send what, and which probe an answer is for.
+
+    Whoever owns it calls `send_due`, listens on the channel for `wait_ns`, and hands the answers to `take`,
+    again and again. A round counts when it is settled, as a whole: to count its answers before its losses
+    would make the loss look smaller.
+
+    Parameters
+    ----------
+    channel
+        The seam to the network.
+    every_ns, timeout_ns
+        From one round's beginning to the next; how long a probe may be answered.
+    max_ttl
+        The last TTL to try.
+    flows
+        How many flows take turns, a round each.
+
+    Attributes
+    ----------
+    settled
+        Rounds none of whose probes is waited for any more, in order; the owner empties it.
+    late, unplaced, skipped, unsent
+        How many answers came after the timeout; how many did not say which probe they are for; how many
+        rounds were left out because this process did not run; how many probes the host refused to send.
+    refusal
+        Why it refused the last one.
+    """
+
+    def __init__(
+        self, channel: Channel, *, every_ns: int, timeout_ns: int, max_ttl: int, flows: int = 1
+    ) -> None:
+        self.settled: list[Round] = []
+        self.late = self.unplaced = self.skipped = self.unsent = 0
+        self.refusal: ProbeError | None = None
+        self._channel = channel
+        self._every_ns, self._timeout_ns, self._max_ttl, self._flows = every_ns, timeout_ns, max_ttl, flows
+        self._marks = (1 + number % MARKS for number in itertools.count())
+        self._pace = Pace()
+        self._due_ns = channel.now_ns()
+        self._number = 0
+        self._reaches = [_Reach() for _ in range(flows)]
+        self._under_way: deque[Round] = deque()
+        self._by_mark: dict[tuple[int, int], Round] = {}
+
+    def send_due(self) -> None:
+        """Send what is due, and settle what nothing is waited for any more."""
+        now = self._channel.now_ns()
+        if now >= self._due_ns:
+            self._begin(now)
+        elif self._under_way:
+            self._go_on(self._under_way[-1])
+        self._settle(self._channel.now_ns())
+
+    def wait_ns(self) -> int:
+        """Return how long there is nothing to do but listen."""
+        now = self._channel.now_ns()
+        moments = [self._due_ns - now, self._pace.delay_ns(now) or self._every_ns]
+        moments += [each.sent_ns + self._timeout_ns - now for each in itertools.islice(self._under_way, 1)]
+        return max(0, min(moments))
+
+    def take(self, answers: Iterable[Answer]) -> None:
+        """Take what was heard."""
+        for answer in answers:
+            self._take(answer)
+
+    def end(self) -> None:
+        """Begin no more rounds; those under way settle in time."""
+        self._due_ns = _NEVER_NS
+
+    @property
+    def under_way(self) -> int:
+        """How many probes belong to rounds that are not settled."""
+        return sum(len(each.hops.probes) + len(each.end.probes) for each in self._under_way)
+
+    def _begin(self, now: int) -> None:
+        missed = (now - self._due_ns) // self._every_ns
+        self.skipped += missed
+        self._number += missed
+        self._due_ns += (missed + 1) * self._every_ns
+        flow = self._number % self._flows
+        reach = self._reaches[flow]
+        if reach.end is None:
+            if reach.tried >= self._max_ttl:
+                reach.tried = 0  # the end is not up to there: begin again after the last answer
+            reach.tried = max(reach.tried, reach.answered) + _AHEAD
+        this = Round(Run(self._number, flow), Run(self._number, flow), now)
+        self._under_way.append(this)
+        if self._is_end_turn(this):
+            self._send(this, this.end, max(END_TTL, self._max_ttl))
+        self._go_on(this)
+        self._number += 1
+
+    def _is_end_turn(self, this: Round) -> bool:
+        return this.hops.number // self._flows % 2 == 1
+
+    def _go_on(self, this: Round) -> None:
+        """Send the probes to hops that are within reach and were not sent yet in this round."""
+        reach = self._reaches[this.hops.flow]
+        last = reach.end or min(self._max_ttl, max(reach.tried, reach.answered + _AHEAD))
+        if reach.end and self._is_end_turn(this):
+            last -= 1
+        for ttl in range(len(this.hops.probes) + 1, last + 1):
+            if self._pace.delay_ns(self._channel.now_ns()):
+                return
+            self._send(this, this.hops, ttl)
+
+    def _send(self, this: Round, run: Run, ttl: int) -> None:
+        mark, now = next(self._marks), self._channel.now_ns()
+        self._pace.sent(now)
+        try:
+            wall_ns = self._channel.send(run.flow, ttl, mark)
+        except ProbeError as error:
+            if not run.number and self.refusal is None and not self._by_mark:
+                raise
+            self.unsent, self.refusal, wall_ns = self.unsent + 1, error, 0
+            run.void.add(mark)
+        run.probes[mark] = Probe(flow=run.flow, mark=mark, ttl=ttl, attempt=0, sent_ns=now, wall_ns=wall_ns)
+        if mark not in run.void:
+            self._by_mark[run.flow, mark] = this
+
+    def _take(self, answer: Answer) -> None:
+        if answer.mark is None:
+            self.unplaced += 1
+            return
+        this = self._by_mark.get((answer.flow, answer.mark))
+        if this is None:
+            self.late += 1
+            return
+        probe = this.hops.take(answer)
+        if probe is None:
+            this.end.take(answer)
+            return
+        reach = self._reaches[answer.flow]
+        if answer.ends_path:
+            reach.end = min(probe.ttl, reach.end or probe.ttl)
+        elif reach.end is not None and probe.ttl >= reach.end:
+            reach.end, reach.tried = None, probe.ttl  # the path has become longer
+        reach.answered = reach.end or max(reach.answered, probe.ttl)
+
+    def _settle(self, now: int) -> None:
+        while self._under_way and self._under_way[0].sent_ns + self._timeout_ns <= now:
+            self._close(self._under_way.popleft())
+
+    def _close(self, this: Round) -> None:
+        for run in (this.hops, this.end):
+            for mark in run.probes:
+                self._by_mark.pop((run.flow, mark), None)
+        self.settled.append(this)

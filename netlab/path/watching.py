@@ -1,0 +1,171 @@
+"""The thread behind a monitor: it steps through rounds and keeps what they found, the latest of it."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import pandas as pd
+
+from netlab.errors import NetlabError, ProbeError
+from netlab.frames import Gap, Missing, concat
+from netlab.path import engine
+from netlab.path.rounds import Rounds
+from netlab.path.state import Run
+
+_NAP_NS = 100 * engine.MILLISECOND  # how long a stop may have to wait
+_BLOCK = 256  # rounds: so many runs become a frame, which is smaller
+
+
+class Channel(engine.Channel, Protocol):
+    """A channel that can be closed and that counts what it lost."""
+
+    @property
+    def dropped(self) -> int:
+        """How many packets the kernel dropped because they were not read in time."""
+
+    @property
+    def unreadable(self) -> int:
+        """How many packets were not what they claim to be."""
+
+    def close(self) -> None:
+        """Give the sockets back."""
+
+
+Framed = Callable[[Sequence[Run], Sequence[Missing]], pd.DataFrame]
+
+
+class Ledger:
+    """Runs in order, the older ones as frames; holds *most* probes and counts those it let go."""
+
+    def __init__(self, framed: Framed, most: int) -> None:
+        self.forgotten = 0
+        self._framed = framed
+        self._most = most
+        self._blocks: deque[pd.DataFrame] = deque()
+        self._runs: list[Run] = []
+        self._probes = 0
+
+    def add(self, run: Run) -> None:
+        """Keep one more run."""
+        self._runs.append(run)
+        if len(self._runs) == _BLOCK:
+            block = self._framed(self._runs, [])
+            self._runs = []
+            self._blocks.append(block)
+            self._probes += len(block)
+        while self._probes > self._most:
+            self._probes -= len(self._blocks[0])
+            self.forgotten += len(self._blocks.popleft())
+
+    def copy(self) -> tuple[list[pd.DataFrame], list[Run]]:
+        """Return what it holds, for `frame`."""
+        return list(self._blocks), list(self._runs)
+
+    def frame(self, blocks: list[pd.DataFrame], runs: list[Run], missing: Sequence[Missing]) -> pd.DataFrame:
+        """Return one frame of a copy and what came since."""
+        return concat([*blocks, self._framed(runs, missing)])
+
+
+class Watch:
+    """Probes in a thread of its own until it is closed, or its time is over, or something fails.
+
+    Parameters
+    ----------
+    channel
+        Open; closed when the thread ends.
+    rounds
+        The rounds over that channel.
+    framed
+        Makes runs of that channel a frame.
+    most
+        How many probes to keep, to the hops and to the end each.
+    duration_ns
+        When to end, or None.
+    """
+
+    def __init__(
+        self, channel: Channel, rounds: Rounds, framed: Framed, *, most: int, duration_ns: int | None
+    ) -> None:
+        self.ended = threading.Event()
+        self.failure: BaseException | None = None
+        self._channel = channel
+        self._rounds = rounds
+        self._hops, self._ends = Ledger(framed, most), Ledger(framed, most)
+        self._until_ns = None if duration_ns is None else channel.now_ns() + duration_ns
+        self._lock = threading.Lock()
+        self._asked_to_end = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="netlab-monitor", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """End it; rounds whose probes may still be answered count for nothing. Safe to call again."""
+        self._asked_to_end.set()
+        if self._thread is not threading.current_thread():
+            self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            while not self._asked_to_end.is_set():
+                with self._lock:
+                    if self._is_over():
+                        self._rounds.end()
+                    self._rounds.send_due()
+                    self._keep()
+                    if self._is_over() and not self._rounds.under_way:
+                        break
+                answers = self._channel.receive(min(self._rounds.wait_ns(), _NAP_NS))
+                with self._lock:
+                    self._rounds.take(answers)
+        except BaseException as error:  # noqa: BLE001 - whoever asks next is told
+            self.failure = error
+        finally:
+            self._channel.close()
+            self.ended.set()
+
+    def _is_over(self) -> bool:
+        return self._until_ns is not None and self._channel.now_ns() >= self._until_ns
+
+    def _keep(self) -> None:
+        for each in self._rounds.settled:
+            self._hops.add(each.hops)
+            self._ends.add(each.end)
+        self._rounds.settled.clear()
+
+    def hops(self) -> pd.DataFrame:
+        """Return the probes to the hops so far."""
+        return self._look(self._hops)
+
+    def ends(self) -> pd.DataFrame:
+        """Return the probes to the end so far."""
+        return self._look(self._ends)
+
+    def _look(self, ledger: Ledger) -> pd.DataFrame:
+        with self._lock:
+            blocks, runs = ledger.copy()
+            missing = self._missing(ledger)
+        return ledger.frame(blocks, runs, missing)
+
+    def _missing(self, ledger: Ledger) -> list[Missing]:
+        rounds, channel = self._rounds, self._channel
+        reason = str(rounds.refusal) if rounds.refusal else ""
+        found = [
+            Missing("probes", Gap.LOST, ledger.forgotten, "older than the max_probes that are kept"),
+            Missing("probes", Gap.UNSEEN, rounds.unsent, f"this host refused to send them: {reason}"),
+            Missing("probes", Gap.INCOMPLETE, rounds.under_way, "of the last rounds: may still be answered"),
+            Missing("rounds", Gap.UNSEEN, rounds.skipped, "this process did not run when they were due"),
+            Missing("answers", Gap.INCOMPLETE, rounds.late, "came after timeout_s, and count as lost"),
+            Missing("answers", Gap.UNSEEN, rounds.unplaced, "did not say which probe they are for"),
+            Missing("answers", Gap.LOST, channel.dropped, "the sockets' buffers were full"),
+            Missing("answers", Gap.UNSEEN, channel.unreadable, "packets that are not what they claim to be"),
+        ]
+        return [item for item in found if item.count]
+
+    def check(self) -> None:
+        """Raise what ended it, if it was an error."""
+        if isinstance(self.failure, NetlabError):
+            raise type(self.failure)(self.failure.problem, fix=self.failure.fix) from self.failure
+        if self.failure is not None:
+            raise ProbeError(f"the monitor ended with {self.failure!r}") from self.failure

@@ -1,0 +1,140 @@
+"""What is known of translations at one moment, and the `nat_*` columns that come of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from netlab import addresses
+from netlab.frames import Gap, Missing
+from netlab.kernel import ctlives
+from netlab.kernel.ctlives import Entries, Flags
+from netlab.kernel.ctwatch import LOOK_AROUND_S
+from netlab.tracer import natjoin
+from netlab.tracer.layout import Direction
+from netlab.tracer.natjoin import Times, Tuples
+from netlab.tracer.records import Attempts
+
+WHAT = "nat_*"
+_AF_INET = 2
+_LOOPBACK4 = np.frombuffer(bytes(10) + b"\xff\xff\x7f", np.uint8)
+_LOOPBACK6 = np.frombuffer(bytes(15) + b"\x01", np.uint8)
+_ADDRESSES, _PORTS = ("local_address", "remote_address"), ("local_port", "remote_port")
+_IN_TIME = (0, 0)
+_DOUBTFUL = (
+    "their tuple was used again within moments: the translation may be that of the attempt before or after, "
+    "which then may lack it"
+)
+_CONTESTED = "conntrack has their tuple in several zones, translated in different ways"
+_LATE = (
+    "they opened before their network namespace, or its conntrack, was found: up to "
+    f"{LOOK_AROUND_S:g} s after it came; if they were translated, the entry was gone by then"
+)
+
+Late: TypeAlias = dict[int, tuple[int, int]]  # from when until when a namespace may have been, unknown
+
+
+@dataclass(frozen=True, slots=True)
+class Translated:
+    """The `nat_*` columns of attempts, and what they lack."""
+
+    columns: dict[str, Any]
+    missing: list[Missing]
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """The translations known at one moment."""
+
+    entries: Entries
+    host: int  # inode
+    missing: list[Missing]
+    late: Late = field(default_factory=dict)
+
+    @classmethod
+    def nothing(cls, *missing: Missing) -> Known:
+        """Know no translation."""
+        return cls(np.empty(0, ctlives.LIFE), 0, list(missing))
+
+    def of(self, attempts: Attempts) -> Translated:
+        """Look the attempts up in their own namespace, and what leaves it in the host's."""
+        closed_ns = attempts["closed_ns"].astype(np.int64)
+        times = Times(
+            attempts["opened_ns"].astype(np.int64),
+            np.where(closed_ns == 0, ctlives.NEVER, closed_ns),
+            attempts["direction"] == Direction.OUTGOING,
+        )
+        return self.beyond(_tuples(attempts), times)
+
+    def beyond(self, before: Tuples, times: Times) -> Translated:
+        """Look up tuples of sockets, as they were at the time of each."""
+        own = natjoin.beyond(before, times, self.entries)
+        after, doubtful, contested = own.tuples, own.doubtful, own.contested
+        out = np.flatnonzero((before["netns"] != self.host) & ~contested & ~_stays(after))
+        leaving = after[out]
+        leaving["netns"] = self.host
+        there = natjoin.beyond(leaving, times.where(out), self.entries)
+        there.tuples["netns"] = before["netns"][out]
+        after[out] = there.tuples
+        doubtful[out] |= there.doubtful
+        contested[out] |= there.contested
+        after[contested] = before[contested]
+        translated = after != before
+        gaps = [
+            Missing(WHAT, kind, int(np.count_nonzero(which)), detail)
+            for kind, which, detail in (
+                (Gap.APPROXIMATE, doubtful & ~contested, _DOUBTFUL),
+                (Gap.UNAVAILABLE, contested, _CONTESTED),
+                (Gap.UNSEEN, self._too_early(before, times) & ~translated, _LATE),
+            )
+        ]
+        return Translated(_columns(after, translated), [*self.missing, *(gap for gap in gaps if gap.count)])
+
+    def _too_early(self, tuples: Tuples, times: Times) -> Flags:
+        """Tell which opened in a namespace that was not found yet, or before the host was."""
+        early = np.zeros(len(tuples), bool)
+        inodes, places = np.unique(tuples["netns"], return_inverse=True)
+        own = np.array([self.late.get(inode, _IN_TIME) for inode in inodes.tolist()], np.int64)
+        for since, until in (own.reshape(-1, 2)[places].T, self.late.get(self.host, _IN_TIME)):
+            early |= (times.opened_ns >= since) & (times.opened_ns < until)
+        return early
+
+
+def _tuples(attempts: Attempts) -> Tuples:
+    return tuples_of(attempts, attempts["protocol"], attempts["netns"])
+
+
+def tuples_of(ends: npt.NDArray[np.void], protocol: npt.NDArray[Any], netns: npt.NDArray[Any]) -> Tuples:
+    """Return the tuples of records with addresses, ports and a family; IPv4 fills the first four bytes."""
+    tuples = np.empty(len(ends), natjoin.TUPLE)
+    tuples["protocol"], tuples["netns"] = protocol, netns
+    four = ends["family"] == _AF_INET
+    for name in _PORTS:
+        tuples[name] = ends[name]
+    for name in _ADDRESSES:
+        tuples[name] = ends[name]
+        tuples[name][four] = ctlives.mapped(ends[name][four, :4])
+    return tuples
+
+
+def _stays(tuples: Tuples) -> Flags:
+    """Tell which packets do not leave their namespace: every one has the same loopback addresses."""
+    stays = np.zeros(len(tuples), bool)
+    for name in _ADDRESSES:
+        stays |= (tuples[name][:, : len(_LOOPBACK4)] == _LOOPBACK4).all(axis=1)
+        stays |= (tuples[name] == _LOOPBACK6).all(axis=1)
+    return stays
+
+
+def _columns(tuples: Tuples, translated: Flags) -> dict[str, Any]:
+    if not translated.any():
+        return {}
+    rows = pa.array(np.cumsum(translated) - 1, mask=~translated)
+    texts = {name: addresses.ipv6_text(tuples[name][translated]).take(rows) for name in _ADDRESSES}
+    return {f"nat_{name}": addresses.column([text]) for name, text in texts.items()} | {
+        f"nat_{name}": np.ma.array(tuples[name], mask=~translated) for name in _PORTS
+    }

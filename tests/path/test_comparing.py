@@ -1,0 +1,114 @@
+"""Two times side by side: what was changed in the simulated internet is what is found, and nothing else."""
+
+from __future__ import annotations
+
+import networkx as nx
+import pandas as pd
+import pytest
+from walked import WalkedChannel, trace
+
+from netlab.errors import BadInput
+from netlab.path.comparing import compare
+from netlab.schemas import COMPARISON
+
+
+def chain(*, delay_ms: float = 2.0, loss: float = 0.0) -> nx.Graph:
+    graph = nx.path_graph(["client", "r1", "r2", "r3", "web"])
+    nx.set_edge_attributes(graph, 2, "delay_ms")
+    nx.set_edge_attributes(graph, 0.5, "jitter_ms")
+    graph.edges["r1", "r2"].update(delay_ms=delay_ms, loss=loss)
+    return graph
+
+
+def hops(graph: nx.Graph, seed: int = 0, runs: int = 40) -> pd.DataFrame:
+    return trace(WalkedChannel(graph, seed=seed), runs=runs, queries=1, every_s=1.0)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_two_times_alike_do_not_differ(seed: int) -> None:
+    found = compare(hops(chain(), seed), hops(chain(), seed + 100))
+
+    assert found["change"].tolist() == ["same"] * 4
+    assert not found["rtt_changed"].any()
+    assert not found["loss_changed"].any()
+    assert found.attrs["summary"] == "web: same path, round trip and loss"
+
+
+def test_a_slower_link_shows_at_each_later_hop() -> None:
+    found = compare(hops(chain()), hops(chain(delay_ms=12), 1))
+
+    assert found["rtt_changed"].tolist() == [False, True, True, True]
+    assert found["rtt_shift_ms"].tolist() == pytest.approx([0, 20, 20, 20], abs=0.5)
+    assert not found["loss_changed"].any()
+    assert "ms, from TTL 2 (198.18.0.3) on)" in found.attrs["summary"]
+
+
+def test_a_hop_that_is_slow_to_answer_does_not_move_the_end() -> None:
+    graph = nx.DiGraph(chain())
+    graph.add_edge("r2", "detour", delay_ms=15)
+    graph.add_edge("detour", "client", delay_ms=15)
+    graph.edges["r2", "r1"]["metric"] = 9
+    graph.add_edge("r3", "r1", delay_ms=4.25, jitter_ms=0.5)  # later answers do not come back by r2
+
+    found = compare(hops(chain()), hops(graph, 1))
+
+    assert found["rtt_changed"].tolist() == [False, True, False, False]
+    assert found.attrs["summary"] == "web: same path; RTT of 1 hops changed, but not the end's"
+
+
+def test_loss_shows_where_it_begins_and_at_the_end() -> None:
+    found = compare(hops(chain()), hops(chain(loss=0.3), 1))
+
+    assert found["loss_changed"].tolist() == [False, True, True, True]
+    assert not found["rtt_changed"].any()
+    assert found["loss_before"].tolist() == [0, 0, 0, 0]
+    after = hops(chain(loss=0.3), 1)
+    lost = after[after["ttl"] <= 4].groupby("ttl")["address"].agg(lambda answers: answers.isna().mean())
+    assert found["loss_after"].tolist() == pytest.approx(lost.tolist())
+    assert "loss 0.0% →" in found.attrs["summary"]
+
+
+def test_hops_of_a_longer_path_appear_move_and_vanish() -> None:
+    longer = nx.path_graph(["client", "r1", "r2", "r3", "web"])
+    longer.add_nodes_from(chain().nodes)
+    addresses = {"r1": 1, "r2": 2, "r3": 3, "new": 9, "web": 4}
+    before, after = (
+        nx.path_graph(["client", "r1", "r2", "r3", "web"]),
+        nx.path_graph(["client", "r1", "new", "r2", "web"]),
+    )
+    for graph in (before, after):
+        nx.set_node_attributes(
+            graph, {node: f"192.0.2.{addresses[node]}" for node in graph if node in addresses}, "address4"
+        )
+
+    found = compare(hops(before, runs=5), hops(after, runs=5))
+
+    assert found[["address", "change", "ttl_before", "ttl_after"]].fillna(0).to_numpy().tolist() == [
+        ["192.0.2.1", "same", 1, 1],
+        ["192.0.2.9", "appeared", 0, 2],
+        ["192.0.2.2", "moved", 2, 3],
+        ["192.0.2.3", "vanished", 3, 0],
+        ["192.0.2.4", "same", 4, 4],
+    ]
+    assert found.attrs["summary"].startswith("web: another path at TTL 2 to 3 (192.0.2.1 192.0.2.2")
+
+
+def test_a_target_that_is_gone_is_said() -> None:
+    dead = chain()
+    dead.nodes["web"]["udp"] = "silent"
+
+    found = compare(hops(chain(), runs=3), trace(WalkedChannel(dead), max_ttl=6))
+
+    assert found.attrs["summary"] == "web: the target is not reached any more"
+    assert found.set_index("address").loc["198.18.0.5", "change"] == "vanished"
+
+
+def test_no_hops_compare_to_none() -> None:
+    nothing = hops(chain(), runs=1).iloc[:0]
+
+    assert compare(nothing, nothing).columns.tolist() == COMPARISON.names
+
+
+def test_what_is_no_frame_of_hops_is_refused() -> None:
+    with pytest.raises(BadInput, match=r"compare\(\) needs the column 'target'"):
+        compare(hops(chain(), runs=1), pd.DataFrame())
