@@ -1,12 +1,13 @@
 """A traceroute beside the other tracers of this world, on a chain of eight routers and on a slow internet.
 
-netlab's time is that of a call, a peer's that of its process: what a notebook waits for in either case. A peer
+netlab's time is that of a call, a peer's that of its process: what a notebook waits for either way. A peer
 that takes longer than `_PATIENCE_S` is stopped and counted with that.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import shutil
 import statistics
@@ -81,8 +82,22 @@ def _chain() -> Iterator[tuple[Way, list[str]]]:
             made.callback(_run, "ip", "netns", "del", name)
             _run("ip", "-n", name, "link", "set", "lo", "up")
             _run("ip", "netns", "exec", name, "sysctl", "-qw", *_SYSCTLS)
-        for number, (near, far) in enumerate(zip(names, names[1:], strict=False)):
-            _run("ip", "-n", near, "link", "add", "toward", "type", "veth", "peer", "name", "back", "netns", far)
+        for number, (near, far) in enumerate(itertools.pairwise(names)):
+            _run(
+                "ip",
+                "-n",
+                near,
+                "link",
+                "add",
+                "toward",
+                "type",
+                "veth",
+                "peer",
+                "name",
+                "back",
+                "netns",
+                far,
+            )
             for name, device, host in ((near, "toward", 1), (far, "back", 2)):
                 _run("ip", "-n", name, "address", "add", f"10.98.{number}.{host}/24", "dev", device)
                 _run("ip", "-n", name, "link", "set", device, "up")
@@ -127,9 +142,7 @@ def _scapy(way: Way) -> None:
 def _times(way: Way) -> tuple[dict[str, float], dict[str, float]]:
     """Return the medians in seconds of netlab's kinds and of the peers that are installed, taken in turn."""
     ours: dict[str, list[float]] = {kind: [] for kind in _KINDS}
-    theirs: dict[str, list[float]] = {
-        name: [] for name, command in PEERS.items() if shutil.which(command[0])
-    }
+    theirs: dict[str, list[float]] = {name: [] for name, command in PEERS.items() if shutil.which(command[0])}
     for number in range(ROUNDS + 1):
         for kind, taken in ours.items():
             taken.append(_seconds(lambda kind=kind: traceroute(way.target, protocol=kind, netns=way.netns)))

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import pyarrow as pa
 
 from netlab.checks import nearest
 from netlab.errors import BadInput
@@ -114,12 +115,20 @@ def _blank(schema: Schema) -> pd.DataFrame:
     return schema.frame({})
 
 
-def _all_missing(kind: Kind, rows: int) -> pd.Series:
-    return pd.Series(pd.NaT if kind is Kind.TIME else pd.NA, index=range(rows), dtype=kind.value)
+def _all_missing(kind: Kind, rows: int) -> Any:
+    match kind:
+        case Kind.TEXT:
+            return pd.arrays.ArrowStringArray(pa.nulls(rows, pa.large_string()))
+        case Kind.CATEGORY:
+            return pd.Categorical.from_codes(np.full(rows, -1, np.int8), pd.Index([], dtype=object))
+        case _:
+            return _typed(kind, np.ma.masked_all(rows, np.int64))
 
 
 def _typed(kind: Kind, values: Any) -> Any:
     """Turn *values* into the pandas array of *kind* without touching single rows where numpy can."""
+    if kind is Kind.CATEGORY and isinstance(values, list):
+        return _categorical(values)
     if isinstance(values, pd.Series | pd.api.extensions.ExtensionArray | list | tuple):
         return pd.array(values, dtype=kind.value)  # type: ignore[call-overload]
     data, mask = np.ma.getdata(values), np.ma.getmaskarray(values)
@@ -136,6 +145,15 @@ def _typed(kind: Kind, values: Any) -> Any:
         case _:
             series = pd.Series(data, dtype=kind.value)
             return series.mask(mask) if mask.any() else series
+
+
+def _categorical(values: list[Any]) -> pd.Categorical[Any]:
+    """Return what pandas makes of *values*, sooner: a traceroute's frame is small, and a call has to be quick."""
+    known = {value for value in values if not (value is None or value is pd.NA or value != value)}  # noqa: PLR0124
+    codes = {value: code for code, value in enumerate(sorted(known))}
+    return pd.Categorical.from_codes(
+        np.array([codes.get(value, -1) for value in values], np.int32), pd.Index(list(codes))
+    )
 
 
 def concat(frames: Iterable[pd.DataFrame]) -> pd.DataFrame:

@@ -1,13 +1,16 @@
 """When to send which probe, and how long to wait for its answer.
 
-A run has two parts. Discovery sends one probe to each TTL, a window of them ahead of what answered, until
-the end of the path is known. Repetition sends the other queries to the TTLs of the path only, all at once
-except those to the end of the path: they go one after the other, because a second SYN of the same flow is
-answered only after the first one's connection was reset (RFC 9293 section 3.10.7.4). When the end answers
-only after repetition had begun, what was sent there meanwhile is void and sent again.
+Probes leave in the order of their TTLs, all queries to one TTL together, with a window of them under way:
+what is answered, or silent for long enough, makes room for the next. So a path is known after hardly more
+than its longest round trip, few packets go past its end, and routers that answer a few probes at once and
+then one a second (Linux: six) answer those that count.
 
-A target that answers without saying which probe it means is found by sending one probe at a time, between
-the two parts.
+Over TCP, probes to the end of the path go one after the other, because a second SYN of the same flow is
+answered only after the first one's connection was reset (RFC 9293 section 3.10.7.4). So one probe to each TTL
+finds the end first; what else was sent there meanwhile is void and sent again.
+
+A target that answers without saying which probe it means is found by sending one probe at a time, to one TTL
+after the other behind the last that is known.
 
 Times are integers in nanoseconds, so that waiting until a moment really reaches it.
 """
@@ -23,7 +26,7 @@ from netlab.path import loop
 from netlab.path.pace import Pace
 from netlab.path.state import CHALLENGE, Answer, Probe, Run, timing
 
-WINDOW = 16  # as traceroute(8): most paths are found in the first round trip, with few packets past the end
+WINDOW = 16  # as traceroute(8)
 MILLISECOND = 10**6
 
 # How long to wait for a hop when a later hop, which is further away, has answered. Three times its
@@ -31,18 +34,24 @@ MILLISECOND = 10**6
 # software, and this process not being scheduled.
 PATIENCE_FACTOR = 3
 PATIENCE_FLOOR_NS = 10 * MILLISECOND
-# How long a silent probe keeps its place in the window while nothing at all has answered.
-BLIND_HOLD_NS = 100 * MILLISECOND
+# How long a silent probe keeps its place in the window at most: so long that few packets go past the end of a
+# path with long round trips, and so short that thirty silent hops do not take long.
+WINDOW_HOLD_NS = 100 * MILLISECOND
+BLIND_HOLD_NS = 50 * MILLISECOND  # while nothing at all has answered
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What to probe: TTLs from first to max, `queries` times each, waiting at most `timeout_ns`."""
+    """What to probe: TTLs from first to max, `queries` times each, waiting at most `timeout_ns`.
+
+    `serial` says that the target answers only one probe of a flow at a time.
+    """
 
     first_ttl: int
     max_ttl: int
     queries: int
     timeout_ns: int
+    serial: bool = False
 
 
 class Channel(Protocol):
@@ -87,8 +96,7 @@ class Prober:
         self._sent = dict.fromkeys(range(plan.first_ttl, plan.max_ttl + 1), 0)
         self._slowest = [0] * (plan.max_ttl + 1)  # by TTL: largest round trip from there or further away
         self._end_rtt = 0
-        self._undiscovered = plan.first_ttl
-        self._discovering = True
+        self._serial = plan.serial
         self._trial: int | None = None  # the TTL to which alone a probe is under way, to place its answer
 
     @property
@@ -121,7 +129,7 @@ class Prober:
         if probe is None:
             return
         self._pending.pop(probe.mark, None)
-        if self._run.end_ttl != end_before:
+        if self._serial and self._run.end_ttl != end_before:
             self._void_later_than(probe)
         round_trip, _ = timing(probe, answer)
         if probe.ttl == self._run.end_ttl:
@@ -141,7 +149,6 @@ class Prober:
         wall_ns = self._send_probe(flow, ttl, mark)
         probe = Probe(flow=flow, mark=mark, ttl=ttl, attempt=self._sent[ttl], sent_ns=now_ns, wall_ns=wall_ns)
         self._sent[ttl] += 1
-        self._undiscovered = max(self._undiscovered, ttl + 1)
         self._run.probes[mark] = self._pending[mark] = probe
 
     def _placed(self, answer: Answer) -> Answer:
@@ -152,7 +159,7 @@ class Prober:
         """
         nearest = self._run.end_ttl or self._trial
         if nearest is None:
-            self._discovering = True  # if it had ended: now there is something to be found
+            self._serial = True
             earliest = min((probe.sent_ns for probe in self._pending.values()), default=answer.received_ns)
             self._slowest[0] = max(self._slowest[0], answer.received_ns - earliest)
             return answer
@@ -190,22 +197,32 @@ class Prober:
 
     def _next_ttl(self, now_ns: int) -> int | None:
         """Return the TTL to probe now, or None if that must wait or all is sent."""
-        held = self._held(now_ns)
-        if self._undiscovered <= self._last_ttl:
-            return self._undiscovered if len(held) < WINDOW else None
-        if self._discovering and self._run.end_ttl is None:
-            if held:
+        if self._searching:
+            if self._younger(now_ns, self._hold_ns()):
                 return None
-            if self._run.unplaced and self._try_next():
+            if self._try_next():
                 return self._trial
-        self._discovering = False
-        waiting_for_end = any(probe.ttl == self._run.end_ttl for probe in held)
-        due = [
-            (count, ttl)
-            for ttl, count in self._sent.items()
-            if self._wanted(ttl, count) and not (waiting_for_end and ttl == self._run.end_ttl)
-        ]
-        return min(due)[1] if due else None
+        if len(self._younger(now_ns, self._window_hold_ns())) >= WINDOW:
+            return None
+        return self._due_singly(now_ns) if self._serial else next(self._unsent(), None)
+
+    def _due_singly(self, now_ns: int) -> int | None:
+        """Return the TTL to probe next where the end answers one probe at a time: first each of them once."""
+        end, held = self._run.end_ttl, self._younger(now_ns, self._hold_ns())
+        waiting = any(probe.ttl == end for probe in held)
+        due = [(self._sent[ttl], ttl) for ttl in self._unsent() if not (waiting and ttl == end)]
+        count, ttl = min(due, default=(0, None))
+        return None if count and end is None and held else ttl
+
+    @property
+    def _searching(self) -> bool:
+        """Whether the target has answered without saying which probe, and may be found yet."""
+        exhausted = self._trial is not None and self._trial > self._plan.max_ttl
+        return bool(self._run.unplaced) and self._run.end_ttl is None and not exhausted
+
+    def _unsent(self) -> Iterator[int]:
+        """Yield the TTLs that get another probe, the nearest first."""
+        return (ttl for ttl, count in self._sent.items() if self._wanted(ttl, count))
 
     def _try_next(self) -> bool:
         """Go on to the next TTL at which the target may be, in place of what discovery sent there."""
@@ -223,10 +240,12 @@ class Prober:
     def _awaited(self) -> list[Probe]:
         return [probe for probe in self._pending.values() if probe.ttl <= self._last_ttl]
 
-    def _held(self, now_ns: int) -> list[Probe]:
-        """Return the unanswered probes that are too young to be taken for silent ones."""
-        hold = self._hold_ns()
-        return [probe for probe in self._awaited() if now_ns - probe.sent_ns < hold]
+    def _younger(self, now_ns: int, age_ns: int) -> list[Probe]:
+        """Return the unanswered probes that left less than *age_ns* ago."""
+        return [probe for probe in self._awaited() if now_ns - probe.sent_ns < age_ns]
+
+    def _window_hold_ns(self) -> int:
+        return min(self._hold_ns(), WINDOW_HOLD_NS)
 
     def _hold_ns(self) -> int:
         return self._patience_ns(self._slowest[0], BLIND_HOLD_NS)
@@ -237,8 +256,10 @@ class Prober:
 
     def _wait_ns(self, now_ns: int) -> int:
         """Return how long to listen before something can be sent, 0 or less when the run is complete."""
-        if self._discovering or any(self._wanted(ttl, count) for ttl, count in self._sent.items()):
-            return min(probe.sent_ns + self._hold_ns() - now_ns for probe in self._held(now_ns))
+        if self._searching or any(self._unsent()):
+            holds = (self._window_hold_ns(), self._hold_ns())
+            ends = [probe.sent_ns + hold - now_ns for probe in self._awaited() for hold in holds]
+            return min(left for left in ends if left > 0)
         deadlines = [
             probe.sent_ns + self._patience_ns(self._slowest[probe.ttl], self._plan.timeout_ns)
             for probe in self._awaited()

@@ -290,6 +290,7 @@ def request_of(
             max_ttl=max_ttl,
             queries=checks.whole("queries", queries, 1, 100),
             timeout_ns=round(checks.positive("timeout_s", timeout_s, unit="seconds", most=60) * 10**9),
+            serial=kind in {Protocol.TCP, Protocol.SACK},
         ),
         runs=checks.whole("runs", runs, 1, 100_000),
         packets_per_s=checks.whole("packets_per_s", packets_per_s, 1, _MOST_PER_S),
