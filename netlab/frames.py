@@ -120,9 +120,9 @@ def _all_missing(kind: Kind, rows: int) -> Any:
         case Kind.TEXT:
             return pd.arrays.ArrowStringArray(pa.nulls(rows, pa.large_string()))
         case Kind.CATEGORY:
-            return pd.Categorical.from_codes(np.full(rows, -1, np.int8), pd.Index([], dtype=object))
+            return _categorical([None] * rows)
         case _:
-            return _typed(kind, np.ma.masked_all(rows, np.int64))
+            return _from_numpy(kind, np.zeros(rows, np.int64), np.ones(rows, bool))
 
 
 def _typed(kind: Kind, values: Any) -> Any:
@@ -131,7 +131,10 @@ def _typed(kind: Kind, values: Any) -> Any:
         return _categorical(values)
     if isinstance(values, pd.Series | pd.api.extensions.ExtensionArray | list | tuple):
         return pd.array(values, dtype=kind.value)  # type: ignore[call-overload]
-    data, mask = np.ma.getdata(values), np.ma.getmaskarray(values)
+    return _from_numpy(kind, np.ma.getdata(values), np.ma.getmaskarray(values))
+
+
+def _from_numpy(kind: Kind, data: npt.NDArray[Any], mask: npt.NDArray[np.bool_]) -> Any:
     match kind:
         case Kind.INTEGER:
             return pd.arrays.IntegerArray(data.astype(np.int64), mask)
@@ -149,7 +152,7 @@ def _typed(kind: Kind, values: Any) -> Any:
 
 def _categorical(values: list[Any]) -> pd.Categorical[Any]:
     """Return what pandas makes of *values*, sooner: a traceroute's frame is small, and a call has to be quick."""
-    known = {value for value in values if not (value is None or value is pd.NA or value != value)}  # noqa: PLR0124
+    known = {value for value in values if value is not None and value is not pd.NA}
     codes = {value: code for code, value in enumerate(sorted(known))}
     return pd.Categorical.from_codes(
         np.array([codes.get(value, -1) for value in values], np.int32), pd.Index(list(codes))
