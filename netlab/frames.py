@@ -151,7 +151,7 @@ def _from_numpy(kind: Kind, data: npt.NDArray[Any], mask: npt.NDArray[np.bool_])
 
 
 def _categorical(values: list[Any]) -> pd.Categorical[Any]:
-    """Return what pandas makes of *values*, sooner: a traceroute's frame is small, and a call has to be quick."""
+    """Return what pandas makes of *values*, but sooner: many frames are small, and their calls quick."""
     known = {value for value in values if value is not None and value is not pd.NA}
     codes = {value: code for code, value in enumerate(sorted(known))}
     return pd.Categorical.from_codes(
