@@ -211,7 +211,11 @@ def left() -> dict[str, int]:
 @pytest.mark.privileged
 @pytest.mark.parametrize(
     ("make", "times"),
-    [(LiveConntrack, _MANY), (lambda: LiveConnections(mode="poll"), _MANY), (LiveConnections, 5)],
+    [
+        (LiveConntrack, _MANY),
+        (lambda: LiveConnections(mode="poll", poll_every_s=0.05), _MANY),
+        (LiveConnections, 5),
+    ],
     ids=["conntrack", "connections polled", "connections"],
 )
 def test_panels_leave_nothing_behind(make: Callable[[], Any], times: int) -> None:

@@ -156,7 +156,8 @@ def test_an_error_in_the_block_ends_it_at_once(net: lab.SimulatedInternet) -> No
 
 def test_ctrl_c_ends_the_wait_and_keeps_what_was_found(net: lab.SimulatedInternet) -> None:
     watched = watching(net, duration_s=60, timeout_s=0.1)
-    timer = threading.Timer(0.5, lambda: signal.raise_signal(signal.SIGINT))
+    main = threading.main_thread().ident or 0
+    timer = threading.Timer(0.5, lambda: signal.pthread_kill(main, signal.SIGINT))
     with pytest.raises(KeyboardInterrupt), watched, running(timer):
         watched.wait()
 

@@ -539,7 +539,7 @@ def test_a_capture_that_is_forgotten_ends() -> None:
 def test_sigkill_in_mid_capture_leaves_no_program_attached() -> None:
     script = textwrap.dedent("""
         import netlab, time
-        netlab.capture().start()
+        running = netlab.capture().start()
         print("ready", flush=True)
         time.sleep(60)
     """)
