@@ -21,10 +21,12 @@ except ImportError as error:
 if TYPE_CHECKING:
     from netlab.panels.connections import LiveConnections as LiveConnections
     from netlab.panels.conntrack import LiveConntrack as LiveConntrack
+    from netlab.panels.path import LivePath as LivePath
 
 _HOME = {
     "LiveConnections": "netlab.panels.connections",
     "LiveConntrack": "netlab.panels.conntrack",
+    "LivePath": "netlab.panels.path",
 }
 __all__ = sorted(_HOME)  # noqa: PLE0605 - the table above is the one list of names
 

@@ -76,6 +76,11 @@ class Monitor:
         return self._looking().ended.wait(timeout_s)
 
     @property
+    def started(self) -> bool:
+        """Whether it was ever started."""
+        return self._watch is not None
+
+    @property
     def running(self) -> bool:
         """Whether it probes now."""
         return self._watch is not None and not self._watch.ended.is_set()
