@@ -278,6 +278,15 @@ def _unite(course: Course) -> None:
         if segment.path == len(course.patterns):
             course.patterns.append({})
         course.patterns[segment.path].update(segment.pattern)
+        if course.reached[segment.first : segment.last + 1].any():
+            _end_once(course.patterns[segment.path])
+
+
+def _end_once(pattern: Pattern) -> None:
+    """Let the destination be in the path only where it is met first: behind a lost answer it is met again."""
+    end = pattern[max(pattern)]
+    while pattern.get(max(pattern) - 1) == end:
+        del pattern[max(pattern)]
 
 
 def differing(one: Pattern, other: Pattern) -> list[int]:
