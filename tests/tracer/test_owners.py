@@ -248,7 +248,8 @@ def test_an_owner_that_made_room_for_others_and_still_runs_is_looked_up(echo: Ec
     ):
         assert process.stdout is not None
         process.stdout.readline()
-        subprocess.run([sys.executable, "-c", FORKS, str(echo.port)], check=True, timeout=60)
+        for _ in range(3):  # which owners make room is the kernel's choice, and the oldest only as a rule
+            subprocess.run([sys.executable, "-c", FORKS, str(echo.port)], check=True, timeout=60)
         while_it_runs = capture.connections()
     afterwards = capture.connections()
 
