@@ -5,70 +5,48 @@ from __future__ import annotations
 import contextlib
 import shutil
 import signal
-import socket
 import subprocess
-import threading
+import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Self
 
 import netlab
+from bench.load import CONNECTIONS, STREAM_BYTES
 from bench.pairs import Watch, interleaved
 
-CONNECTIONS, STREAM_BYTES, ROUNDS = 4_000, 1 << 30, 9
+ROUNDS = 9
 # It needs tracefs, which not every host has mounted; its own mount namespace leaves the host as it was.
 _TCPLIFE = "mount -t tracefs tracefs /sys/kernel/tracing && exec $0"
 
 
-@contextlib.contextmanager
-def server() -> Iterator[int]:
-    """Accept and close on loopback, reading whatever comes."""
-    with socket.create_server(("127.0.0.1", 0), backlog=4096) as listener:
-        threading.Thread(target=_accept, args=(listener,), daemon=True).start()
-        yield listener.getsockname()[1]
-        listener.shutdown(socket.SHUT_RDWR)
+class Load:
+    """A process with a server and its client, apart from the capture's: it bears what the programs cost alone."""
+
+    def __enter__(self) -> Self:
+        command = [sys.executable, "-m", "bench.load"]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.communicate()
+
+    def seconds(self, work: str) -> tuple[float, float]:
+        """Return the time and the CPU time that *work* takes."""
+        assert self._process.stdin
+        assert self._process.stdout
+        print(work, file=self._process.stdin, flush=True)
+        time_s, cpu_s = map(float, self._process.stdout.readline().split())
+        return time_s, cpu_s
 
 
-def _accept(listener: socket.socket) -> None:
-    space = bytearray(1 << 20)
-    while True:
-        try:
-            connection, _ = listener.accept()
-        except OSError:
-            return
-        with connection, contextlib.suppress(ConnectionError):
-            while connection.recv_into(space):
-                pass
-
-
-def connect_and_close(port: int) -> None:
-    for _ in range(CONNECTIONS):
-        socket.create_connection(("127.0.0.1", port)).close()
-
-
-def stream(port: int) -> None:
-    block = bytes(1 << 20)
-    with socket.create_connection(("127.0.0.1", port)) as client:
-        for _ in range(STREAM_BYTES // len(block)):
-            client.sendall(block)
-        client.shutdown(socket.SHUT_WR)
-        client.recv(1)
-
-
-def _compared(
-    what: str, work: Callable[[int], None], watch: Watch, watcher: str, note: str
-) -> list[tuple[str, float, str]]:
-    """Compare the time and the CPU time of the work: both of its ends are in this process."""
-
-    def seconds() -> tuple[float, float]:
-        start, spent = time.perf_counter(), time.process_time()
-        work(port)
-        return time.perf_counter() - start, time.process_time() - spent
-
-    with server() as port:
-        pairs = interleaved(seconds, watch, ROUNDS)
+def _compared(work: str, watch: Watch, watcher: str, note: str) -> list[tuple[str, float, str]]:
+    """Compare the time and the CPU time of the work, both of its ends together."""
+    with Load() as load:
+        pairs = interleaved(lambda: load.seconds(work), watch, ROUNDS)
     return [
-        (f"{what}, {kind}: with {watcher} / alone", watched / alone, f"{watched:.2f} / {alone:.2f} s; {note}")
+        (f"{work}, {kind}: with {watcher} / alone", watched / alone, f"{watched:.2f} / {alone:.2f} s; {note}")
         for kind, watched, alone in zip(("time", "CPU time"), pairs.watched, pairs.alone, strict=True)
     ]
 
@@ -93,12 +71,10 @@ def tcplife(output: Path = Path("/dev/null")) -> Iterator[None]:
 def measure() -> list[tuple[str, float, str]]:
     many, much = f"{CONNECTIONS} connections by a Python client", f"{STREAM_BYTES >> 30} GiB over loopback"
     return [
-        *_compared(
-            "connect and close", connect_and_close, netlab.capture, "netlab.capture()", f"{many}; target 1.05"
-        ),
-        *_compared("connect and close", connect_and_close, tcplife, "tcplife", many),
-        *_compared("bulk stream", stream, netlab.capture, "netlab.capture()", f"{much}; target 1.01"),
-        *_compared("bulk stream", stream, tcplife, "tcplife", much),
+        *_compared("connect and close", netlab.capture, "netlab.capture()", f"{many}; target 1.05"),
+        *_compared("connect and close", tcplife, "tcplife", many),
+        *_compared("bulk stream", netlab.capture, "netlab.capture()", f"{much}; target 1.01"),
+        *_compared("bulk stream", tcplife, "tcplife", much),
     ]
 
 

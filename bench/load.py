@@ -1,0 +1,62 @@
+"""A load on loopback, in a process of its own: each line names a work, the answer is its time and CPU time."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+
+CONNECTIONS, STREAM_BYTES = 4_000, 1 << 30
+
+
+@contextlib.contextmanager
+def server() -> Iterator[int]:
+    """Accept and close on loopback, reading whatever comes."""
+    with socket.create_server(("127.0.0.1", 0), backlog=4096) as listener:
+        threading.Thread(target=_accept, args=(listener,), daemon=True).start()
+        yield listener.getsockname()[1]
+        listener.shutdown(socket.SHUT_RDWR)
+
+
+def _accept(listener: socket.socket) -> None:
+    space = bytearray(1 << 20)
+    while True:
+        try:
+            connection, _ = listener.accept()
+        except OSError:
+            return
+        with connection, contextlib.suppress(ConnectionError):
+            while connection.recv_into(space):
+                pass
+
+
+def connect_and_close(port: int) -> None:
+    for _ in range(CONNECTIONS):
+        socket.create_connection(("127.0.0.1", port)).close()
+
+
+def stream(port: int) -> None:
+    block = bytes(1 << 20)
+    with socket.create_connection(("127.0.0.1", port)) as client:
+        for _ in range(STREAM_BYTES // len(block)):
+            client.sendall(block)
+        client.shutdown(socket.SHUT_WR)
+        client.recv(1)
+
+
+WORK = {"connect and close": connect_and_close, "bulk stream": stream}
+
+
+def main() -> None:
+    with server() as port:
+        for line in sys.stdin:
+            start, spent = time.perf_counter(), time.process_time()
+            WORK[line.strip()](port)
+            print(time.perf_counter() - start, time.process_time() - spent, flush=True)
+
+
+if __name__ == "__main__":
+    main()
