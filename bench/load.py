@@ -1,4 +1,4 @@
-"""A load on loopback, in a process of its own: each line names a work, the answer is its time and CPU time."""
+"""A load on loopback, in a process of its own: a line names a work, its time and CPU time are the answer."""
 
 from __future__ import annotations
 
