@@ -22,7 +22,7 @@ _TCPLIFE = "mount -t tracefs tracefs /sys/kernel/tracing && exec $0"
 
 
 class Load:
-    """A server and its client in a process apart from the capture: it bears what the programs cost, and no more."""
+    """A server and its client in a process apart from the capture: what that costs is theirs alone."""
 
     def __enter__(self) -> Self:
         command = [sys.executable, "-m", "bench.load"]
