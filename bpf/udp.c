@@ -67,18 +67,27 @@ struct netlab_packet {
 /* The packet that this CPU has just handed to its socket: the receive queue may yet refuse it. */
 BPF_PERCPU_ARRAY(netlab_arrived, struct netlab_packet, 1);
 
-static __always_inline void netlab_read_addresses(struct netlab_packet *packet, struct __sk_buff *skb, bool outgoing)
+/* The kernel has the header in one piece by now: ip_rcv() and ip6_rcv() see to it. */
+static __always_inline bool netlab_read_addresses(struct netlab_packet *packet, struct __sk_buff *skb, bool outgoing)
 {
 	u8 *from = outgoing ? packet->key.ends.local_address : packet->key.ends.remote_address;
 	u8 *to = outgoing ? packet->key.ends.remote_address : packet->key.ends.local_address;
+	void *data = (void *)(u64)skb->data, *end = (void *)(u64)skb->data_end;
+	struct ipv6hdr *six = data;
+	struct iphdr *four = data;
 
 	if (packet->key.ends.version == 4) {
-		bpf_skb_load_bytes(skb, __builtin_offsetof(struct iphdr, saddr), from, 4);
-		bpf_skb_load_bytes(skb, __builtin_offsetof(struct iphdr, daddr), to, 4);
+		if (data + sizeof(*four) > end)
+			return false;
+		*(u32 *)from = four->saddr;
+		*(u32 *)to = four->daddr;
 	} else {
-		bpf_skb_load_bytes(skb, __builtin_offsetof(struct ipv6hdr, saddr), from, 16);
-		bpf_skb_load_bytes(skb, __builtin_offsetof(struct ipv6hdr, daddr), to, 16);
+		if (data + sizeof(*six) > end)
+			return false;
+		*(struct in6_addr *)from = six->saddr;
+		*(struct in6_addr *)to = six->daddr;
 	}
+	return true;
 }
 
 /*
@@ -110,28 +119,32 @@ static __always_inline void netlab_undo_translation(struct netlab_packet *packet
 #endif
 }
 
+_Static_assert(__builtin_offsetof(struct sk_buff, network_header) ==
+	       __builtin_offsetof(struct sk_buff, transport_header) + 2, "the two are read at once");
+
 /* Tell whether the packet is a UDP socket's, and read what there is to count. */
 static __always_inline bool netlab_read_packet(struct netlab_packet *packet, struct __sk_buff *skb, bool outgoing)
 {
 	struct bpf_sock *socket = skb->sk;
 	struct sk_buff *whole = (struct sk_buff *)(u64)skb;
-	u16 network = 0, transport = 0, ports[2] = {};
+	u16 headers[2] = {}, ports[2] = {}, header_bytes;
 
 	if (!socket)
 		return false;
 	socket = bpf_sk_fullsock(socket);
 	if (!socket || socket->protocol != IPPROTO_UDP || socket->type != SOCK_DGRAM)
 		return false;	/* raw sockets, too, may say that they are for UDP */
-	NETLAB_READ(network, whole->network_header);
-	NETLAB_READ(transport, whole->transport_header);
+	bpf_probe_read_kernel(headers, sizeof(headers), &whole->transport_header);
+	header_bytes = headers[0] - headers[1];
 	packet->key.ends.version = skb->protocol == netlab_ntohs(NETLAB_ETH_IP) ? 4 : 6;
 	packet->key.cookie = bpf_get_socket_cookie(skb);
-	packet->bytes = skb->len - (u16)(transport - network) - NETLAB_UDP_HEADER;
+	packet->bytes = skb->len - header_bytes - NETLAB_UDP_HEADER;
 	packet->packets = 1;	/* gso_segs would not do: it is 0 where a virtual machine has sent */
 	if (skb->gso_size && packet->bytes)
 		packet->packets = (packet->bytes + skb->gso_size - 1) / skb->gso_size;
-	netlab_read_addresses(packet, skb, outgoing);
-	bpf_skb_load_bytes(skb, (u16)(transport - network), ports, sizeof(ports));
+	if (!netlab_read_addresses(packet, skb, outgoing))
+		return false;
+	bpf_skb_load_bytes(skb, header_bytes, ports, sizeof(ports));
 	packet->key.ends.local_port = netlab_ntohs(outgoing ? ports[0] : ports[1]);
 	packet->key.ends.remote_port = netlab_ntohs(outgoing ? ports[1] : ports[0]);
 	if (outgoing)
@@ -297,15 +310,19 @@ static __always_inline int netlab_datagram(struct __sk_buff *skb, bool outgoing)
 		__builtin_memcpy(arrived, &packet, sizeof(packet));
 	if (!NETLAB_WANTED_PORT(packet.key.ends.local_port) && !NETLAB_WANTED_PORT(packet.key.ends.remote_port))
 		return 1;
-	bpf_probe_read_kernel(&number, sizeof(number), &socket);	/* the verifier guards skb->sk, not a number */
 	known = netlab_flows.lookup(&packet.key);
+	if (known && (!outgoing || known->pid_source == NETLAB_PID_SEND)) {
+		netlab_add(known, &packet, outgoing);
+		return 1;
+	}
+	bpf_probe_read_kernel(&number, sizeof(number), &socket);	/* the verifier guards skb->sk, not a number */
 	flow = known;
 	if (!known) {
 		flow = &fresh;
 		__builtin_memset(&fresh, 0, sizeof(fresh));
 		netlab_read_flow(&fresh, &packet, (struct sock *)number);
 	}
-	if (outgoing && flow->pid_source != NETLAB_PID_SEND && netlab_sent_by_process((struct sock *)number))
+	if (outgoing && netlab_sent_by_process((struct sock *)number))
 		netlab_read_owner(flow, NETLAB_PID_SEND);
 	if (known)
 		netlab_add(known, &packet, outgoing);
