@@ -77,7 +77,7 @@ class Live(Closes):
         self, wanted: Filter, limits: Limits, *, changes: bool, cost: bool, drops: bool = False
     ) -> None:
         self._limits = limits
-        self._run_counts = count_runs() if cost else None
+        self._run_counts: int | None = None
         self._ended = threading.Event()
         self._closed = Closed(limits.max_closed)
         files = _FILES.get(wanted.protocol, ["tcp", "udp"])
@@ -89,6 +89,8 @@ class Live(Closes):
         self.program = Program(*files, *["drops"] * drops, settings=settings, layouts=layouts)
         self._sources: dict[str, Source] = {}  # by the map of what is open
         try:
+            if cost:
+                self._run_counts = count_runs()
             self._counters = self.program.map("netlab_counters", "u4", "u8")
             self._paused = self.program.map("netlab_paused", "u4", "u4")
             self._processes = self.program.map("netlab_processes", PROCESS_KEY, PROCESS)
