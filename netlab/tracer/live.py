@@ -34,6 +34,7 @@ _LATE_CONNTRACK = (
     "packets were tracked by a conntrack that was loaded after the start: if it translates, flows are under "
     "translated addresses"
 )
+_NOT_PLAIN = "packets of any socket that are not plain UDP are in no flow: UDP-Lite's, and what IPsec sealed"
 _ADDED_SINGLY = "packets were added up one by one, those that found their receive queue full as received"
 _SHARED = {
     "netlab_attempt": ATTEMPT,
@@ -194,6 +195,7 @@ class Live(Closes):
                 Gap.UNSEEN,
                 "packets of new flows came while the capture was paused",
             ),
+            (Counter.NOT_PLAIN_UDP, "packets, bytes of UDP flows", Gap.UNSEEN, _NOT_PLAIN),
             (Counter.CHANGE_LOST, "events", Gap.LOST, "state changes did not fit into their ring buffer"),
         ]
         counted = [
