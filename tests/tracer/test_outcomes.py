@@ -317,6 +317,54 @@ def no_free_local_port(at: Place) -> None:
             usual.write_text(before)
 
 
+@contextlib.contextmanager
+def losing(at: Place, packets: str) -> Iterator[None]:
+    """Drop *packets* of TCP that come in, as nftables' language names them."""
+    rules = f"""
+        table inet losing {{
+            chain input {{
+                type filter hook input priority 0
+                tcp {packets} drop
+            }}
+        }}
+    """
+    at.net.client.run(["nft", "-f", "-"], input=rules, text=True, check=True)
+    try:
+        yield
+    finally:
+        at.run("nft", "delete", "table", "inet", "losing")
+
+
+def third_packet_of_the_handshake_lost(at: Place) -> None:
+    """The client is connected; the server sends its SYN once more, and only then is."""
+    with at.listener() as listening, at.socket() as client:
+        with losing(at, f"dport {listening.getsockname()[1]} tcp flags == ack"):
+            client.connect(listening.getsockname())
+            time.sleep(0.1)
+        listening.settimeout(10)
+        listening.accept()[0].close()
+        client.recv(1)
+
+
+def fast_open_that_is_reset(at: Place) -> None:
+    """With data in the SYN the server can read before the handshake ends, which it never does."""
+    with at.listener() as listening:
+        listening.setsockopt(socket.IPPROTO_TCP, TCP_FASTOPEN, 8)
+        with at.socket() as first:
+            first.sendto(b"fast", MSG_FASTOPEN, listening.getsockname())
+            with listening.accept()[0] as server:
+                assert server.recv(4, socket.MSG_WAITALL) == b"fast"
+                first.shutdown(socket.SHUT_WR)
+                assert server.recv(1) == b""
+        with at.socket() as client, losing(at, f"sport {listening.getsockname()[1]} tcp flags == syn|ack"):
+            client.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                client.sendto(b"fast", MSG_FASTOPEN, listening.getsockname())
+            with listening.accept()[0] as server:
+                assert server.recv(4, socket.MSG_WAITALL) == b"fast"
+                server.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_0)
+
+
 def aborted_by_an_administrator(at: Place) -> None:
     client, server = at.connected()
     with client, server:
