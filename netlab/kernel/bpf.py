@@ -120,12 +120,12 @@ class Program(Closes):
         _raise_memlock()
         macros = "".join(f"#define {macro} {value}\n" for macro, value in settings.items())
         checks = "\n".join(layout_check(struct, layout) for struct, layout in layouts.items())
-        os.environ["BCC_KERNEL_SOURCE"] = str(btf.header_tree(_everything()))
+        headers = btf.header_tree(_everything())
         self.name = " + ".join(f"bpf/{name}.c" for name in names)
         self._links: list[int] = []
         self._functions: dict[str, int] = {}
         self._rings: list[RingBuffer] = []
-        with _explained(f"{self.name} did not compile on this kernel"):
+        with _explained(f"{self.name} did not compile on this kernel"), _compiled_against(headers):
             self._bpf = bcc.BPF(text=(macros + _source(names) + checks).encode(), cflags=list(_FLAGS))
         heap.trim()
         self._lib = bcc.lib
@@ -257,7 +257,10 @@ class Map:
         for key in range(keys.ctypes.data, keys.ctypes.data + len(keys) * key_size, key_size or 1):
             into = values.ctypes.data + found * value_size
             request = struct.pack("=IIQQQ", self._descriptor, 0, key, into, 0)
-            found += syscall.bpf(_BPF_MAP_LOOKUP_AND_DELETE_ELEM, request) == 0
+            if not syscall.bpf(_BPF_MAP_LOOKUP_AND_DELETE_ELEM, request):
+                found += 1
+            elif ctypes.get_errno() != errno.ENOENT:
+                raise KernelError(f"a BPF map's entry could not be taken: {_last_error()}", fix=_TAKES)
         return values[:found]
 
     def set(self, key: int, value: int) -> None:
@@ -285,6 +288,7 @@ class Map:
 
 
 _CHUNK = 8192
+_TAKES = 'UDP flows need Linux 5.14, which can take entries from hash maps; capture(protocol="tcp") does not'
 _U32_POINTER = ctypes.POINTER(ctypes.c_uint32)
 
 
@@ -343,6 +347,23 @@ def _explained(problem: str) -> Iterator[None]:
             raise ProgramError(
                 f"{problem}: {cause[:200]}", fix="The error's `log` has every line", log=words
             ) from failure
+
+
+@contextmanager
+def _compiled_against(headers: Path) -> Iterator[None]:
+    """Have BCC find the *headers*; whoever else uses it in this process has headers of their own."""
+    usual = os.environ.get(_HEADERS)
+    os.environ[_HEADERS] = str(headers)
+    try:
+        yield
+    finally:
+        if usual is None:
+            del os.environ[_HEADERS]
+        else:
+            os.environ[_HEADERS] = usual
+
+
+_HEADERS = "BCC_KERNEL_SOURCE"
 
 
 def _cause(words: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from netlab.errors import ProgramError
+from netlab.errors import CapabilityError, KernelError, ProgramError
 from netlab.kernel import bpf, btf
 from netlab.tracer.filters import Filter
 from netlab.tracer.layout import ATTEMPT
@@ -123,6 +124,33 @@ def test_a_header_tree_can_be_made_in_an_empty_home(tmp_path: object) -> None:
     )
 
     assert run.stdout.startswith(f"{tmp_path}/.cache/netlab/headers-")
+
+
+@pytest.mark.privileged
+def test_a_cache_that_cannot_be_written_is_refused_with_the_fix(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", "/proc/nowhere")
+
+    with pytest.raises(CapabilityError, match=r"/proc/nowhere/netlab.*XDG_CACHE_HOME"):
+        btf.header_tree("struct tcp_sock")
+
+
+@pytest.mark.privileged
+def test_others_who_use_bcc_keep_their_headers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BCC_KERNEL_SOURCE", "/usr/src/theirs")
+    with program():
+        assert os.environ["BCC_KERNEL_SOURCE"] == "/usr/src/theirs"
+    monkeypatch.delenv("BCC_KERNEL_SOURCE")
+    with program():
+        assert "BCC_KERNEL_SOURCE" not in os.environ
+
+
+@pytest.mark.privileged
+def test_a_map_whose_entries_cannot_be_taken_says_so() -> None:
+    with program() as tcp:
+        counters = tcp.map("netlab_counters", "u4", "u8")
+
+        with pytest.raises(KernelError, match="could not be taken"):
+            counters.take(np.array([0], "u4"))
 
 
 @pytest.mark.parametrize(

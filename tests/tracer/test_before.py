@@ -1,4 +1,4 @@
-"""What was open before a capture began: real sockets, listed at its start; before.toml has the rows to expect."""
+"""What was open before a capture: real sockets, listed at its start; before.toml has the rows to expect."""
 
 from __future__ import annotations
 
