@@ -8,7 +8,6 @@ against its C struct.
 from __future__ import annotations
 
 import ctypes
-import errno
 import importlib.machinery
 import importlib.resources
 import importlib.util
@@ -27,15 +26,15 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from netlab.closing import Closes
-from netlab.errors import CapabilityError, KernelError, ProgramError
+from netlab.errors import CapabilityError, ProgramError
 from netlab.kernel import btf, capabilities, heap, syscall, usage
+from netlab.kernel.maps import Map
 from netlab.kernel.ringbuf import RingBuffer
 from netlab.kernel.usage import Usage
 
-_BPF_MAP_LOOKUP_AND_DELETE_ELEM, _BPF_LINK_CREATE = 21, 28
+_BPF_LINK_CREATE = 28
 # BTF headers warn by the thousand; a call to what is not declared would only fail later, in the verifier.
 # Debug information, which BCC asks for, takes a sixth of the compiler's time.
 _FLAGS = ("-Wno-everything", "-Werror=implicit-function-declaration", "-g0")
@@ -136,7 +135,7 @@ class Program(Closes):
         link = self._lib.bpf_attach_raw_tracepoint(loaded, event.encode())
         if link < 0:
             raise ProgramError(
-                f"{function} could not be attached to the raw tracepoint {event}: {_last_error()}",
+                f"{function} could not be attached to the raw tracepoint {event}: {syscall.last_error()}",
                 fix="netlab.doctor() tells what this kernel allows",
             )
         self._links.append(link)
@@ -153,7 +152,9 @@ class Program(Closes):
         finally:
             os.close(directory)
         if link < 0:
-            raise ProgramError(f"{function} could not be attached to the cgroup {cgroup}: {_last_error()}")
+            raise ProgramError(
+                f"{function} could not be attached to the cgroup {cgroup}: {syscall.last_error()}"
+            )
         self._links.append(link)
 
     def map(self, name: str, key: str | np.dtype[np.void], value: str | np.dtype[np.void]) -> Map:
@@ -209,91 +210,6 @@ class Program(Closes):
             self._lib.bpf_table_fd(module, name.encode()),
             self._lib.bpf_table_max_entries_id(module, self._lib.bpf_table_id(module, name.encode())),
         )
-
-
-class Map:
-    """A BPF hash or array map, read and written in blocks."""
-
-    def __init__(
-        self, lib: Any, descriptor: int, entries: int, key: np.dtype[Any], value: np.dtype[Any]
-    ) -> None:
-        self._lib, self._descriptor = lib, descriptor
-        self.entries, self._key, self._value = entries, key, value
-
-    def items(self) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-        """Return all keys and values by BPF_MAP_LOOKUP_BATCH, which takes no snapshot: a busy map moves."""
-        keys, values = [np.empty(0, self._key)], [np.empty(0, self._value)]
-        position, chunk = ctypes.create_string_buffer(max(self._key.itemsize, 8)), min(self.entries, _CHUNK)
-        started = False
-        while True:
-            some_keys, some_values = np.empty(chunk, self._key), np.empty(chunk, self._value)
-            count = ctypes.c_uint32(chunk)
-            following = ctypes.create_string_buffer(len(position))
-            ctypes.set_errno(0)
-            failed = self._lib.bpf_lookup_batch(
-                self._descriptor,
-                ctypes.cast(position, _U32_POINTER) if started else None,
-                ctypes.cast(following, _U32_POINTER),
-                some_keys.ctypes.data,
-                some_values.ctypes.data,
-                ctypes.byref(count),
-            )
-            code = ctypes.get_errno() if failed else 0
-            if code == errno.ENOSPC and chunk < self.entries:  # one hash bucket holds more than the chunk
-                chunk = min(self.entries, chunk * 4)
-                continue
-            if code not in {0, errno.ENOENT}:
-                raise KernelError(f"a BPF map could not be read: {os.strerror(code)}")
-            keys.append(some_keys[: count.value])
-            values.append(some_values[: count.value])
-            if code == errno.ENOENT:
-                return np.concatenate(keys), np.concatenate(values)
-            position, started = following, True
-
-    def take(self, keys: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Remove the entries of *keys* and return the values they had at that moment; some may be gone."""
-        keys, values = np.ascontiguousarray(keys), np.empty(len(keys), self._value)
-        found, key_size, value_size = 0, self._key.itemsize, self._value.itemsize
-        for key in range(keys.ctypes.data, keys.ctypes.data + len(keys) * key_size, key_size or 1):
-            into = values.ctypes.data + found * value_size
-            request = struct.pack("=IIQQQ", self._descriptor, 0, key, into, 0)
-            if not syscall.bpf(_BPF_MAP_LOOKUP_AND_DELETE_ELEM, request):
-                found += 1
-            elif ctypes.get_errno() != errno.ENOENT:
-                raise KernelError(f"a BPF map's entry could not be taken: {_last_error()}", fix=_TAKES)
-        return values[:found]
-
-    def set(self, key: int, value: int) -> None:
-        """Write one entry."""
-        keys, values = np.array([key], self._key), np.array([value], self._value)
-        if self._lib.bpf_update_elem(self._descriptor, keys.ctypes.data, values.ctypes.data, 0):
-            raise KernelError(f"a BPF map could not be written: {_last_error()}")
-
-    def get(self, key: int) -> np.void | None:
-        """Return one entry; None where there is none."""
-        keys, values = np.array([key], self._key), np.empty(1, self._value)
-        if not self._lib.bpf_lookup_elem(self._descriptor, keys.ctypes.data, values.ctypes.data):
-            found: np.void = values[0]
-            return found
-        if ctypes.get_errno() != errno.ENOENT:
-            raise KernelError(f"a BPF map could not be read: {_last_error()}")
-        return None
-
-    def delete(self, key: int) -> None:
-        """Remove one entry of a hash map; no matter if it is not there."""
-        keys = np.array([key], self._key)
-        failed = self._lib.bpf_delete_elem(self._descriptor, keys.ctypes.data)
-        if failed and ctypes.get_errno() != errno.ENOENT:
-            raise KernelError(f"a BPF map could not be written: {_last_error()}")
-
-
-_CHUNK = 8192
-_TAKES = 'UDP flows need Linux 5.14, which can take entries from hash maps; capture(protocol="tcp") does not'
-_U32_POINTER = ctypes.POINTER(ctypes.c_uint32)
-
-
-def _last_error() -> str:
-    return os.strerror(ctypes.get_errno())
 
 
 def _sources() -> Path:
