@@ -1,4 +1,4 @@
-"""An eBPF program to try, which ones a process holds and which are still there, and what the kernel does later."""
+"""An eBPF program to try; which ones a process holds, and which there are; what the kernel does later."""
 
 from __future__ import annotations
 

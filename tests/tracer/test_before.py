@@ -22,6 +22,7 @@ from netlab.lab.network import PracticeNetwork
 
 pytestmark = pytest.mark.privileged
 CASES = tomllib.loads(Path(__file__).with_name("before.toml").read_text())["case"]
+TCP_SYNCNT = 7  # include/uapi/linux/tcp.h
 SERVICES = itertools.count(7777)  # no ephemeral ports
 
 
@@ -119,6 +120,7 @@ def closed_by_the_client_alone(before: Before) -> None:
 
 def asking(before: Before) -> None:
     client = before.at.socket()
+    client.setsockopt(socket.IPPROTO_TCP, TCP_SYNCNT, 20)  # until long after the slowest machine has looked
     client.setblocking(False)
     client.connect_ex((before.at.web, before.at.net.ports.drops))
     before.keep(client)
