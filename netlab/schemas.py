@@ -69,7 +69,12 @@ CONNECTIONS = Schema(
             "receive_drops", _INTEGER, "UDP: datagrams that came and found the receive queue full", "packets"
         ),
         Column("retransmits", _INTEGER, "segments sent again, SYNs included", "packets"),
-        Column("syn_retransmits", _INTEGER, "SYNs sent again before the handshake ended", "packets"),
+        Column(
+            "syn_retransmits",
+            _INTEGER,
+            "SYNs, or a server's answers to it, sent again before the handshake ended",
+            "packets",
+        ),
         Column("rtt_ms", _REAL, "smoothed round-trip time (RFC 6298 SRTT)", "ms"),
         Column("rtt_var_ms", _REAL, "round-trip time variation (RFC 6298 RTTVAR)", "ms"),
         Column("min_rtt_ms", _REAL, "smallest round-trip time in the kernel's window", "ms"),

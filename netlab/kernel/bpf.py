@@ -8,7 +8,6 @@ against its C struct.
 from __future__ import annotations
 
 import ctypes
-import errno
 import importlib.machinery
 import importlib.resources
 import importlib.util
@@ -27,15 +26,15 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from netlab.closing import Closes
-from netlab.errors import CapabilityError, KernelError, ProgramError
+from netlab.errors import CapabilityError, ProgramError
 from netlab.kernel import btf, capabilities, heap, syscall, usage
+from netlab.kernel.maps import Map
 from netlab.kernel.ringbuf import RingBuffer
 from netlab.kernel.usage import Usage
 
-_BPF_MAP_LOOKUP_AND_DELETE_ELEM, _BPF_LINK_CREATE = 21, 28
+_BPF_LINK_CREATE = 28
 # BTF headers warn by the thousand; a call to what is not declared would only fail later, in the verifier.
 # Debug information, which BCC asks for, takes a sixth of the compiler's time.
 _FLAGS = ("-Wno-everything", "-Werror=implicit-function-declaration", "-g0")
@@ -120,12 +119,12 @@ class Program(Closes):
         _raise_memlock()
         macros = "".join(f"#define {macro} {value}\n" for macro, value in settings.items())
         checks = "\n".join(layout_check(struct, layout) for struct, layout in layouts.items())
-        os.environ["BCC_KERNEL_SOURCE"] = str(btf.header_tree(_everything()))
+        headers = btf.header_tree(_everything())
         self.name = " + ".join(f"bpf/{name}.c" for name in names)
         self._links: list[int] = []
         self._functions: dict[str, int] = {}
         self._rings: list[RingBuffer] = []
-        with _explained(f"{self.name} did not compile on this kernel"):
+        with _explained(f"{self.name} did not compile on this kernel"), _compiled_against(headers):
             self._bpf = bcc.BPF(text=(macros + _source(names) + checks).encode(), cflags=list(_FLAGS))
         heap.trim()
         self._lib = bcc.lib
@@ -136,7 +135,7 @@ class Program(Closes):
         link = self._lib.bpf_attach_raw_tracepoint(loaded, event.encode())
         if link < 0:
             raise ProgramError(
-                f"{function} could not be attached to the raw tracepoint {event}: {_last_error()}",
+                f"{function} could not be attached to the raw tracepoint {event}: {syscall.last_error()}",
                 fix="netlab.doctor() tells what this kernel allows",
             )
         self._links.append(link)
@@ -153,7 +152,9 @@ class Program(Closes):
         finally:
             os.close(directory)
         if link < 0:
-            raise ProgramError(f"{function} could not be attached to the cgroup {cgroup}: {_last_error()}")
+            raise ProgramError(
+                f"{function} could not be attached to the cgroup {cgroup}: {syscall.last_error()}"
+            )
         self._links.append(link)
 
     def map(self, name: str, key: str | np.dtype[np.void], value: str | np.dtype[np.void]) -> Map:
@@ -211,87 +212,6 @@ class Program(Closes):
         )
 
 
-class Map:
-    """A BPF hash or array map, read and written in blocks."""
-
-    def __init__(
-        self, lib: Any, descriptor: int, entries: int, key: np.dtype[Any], value: np.dtype[Any]
-    ) -> None:
-        self._lib, self._descriptor = lib, descriptor
-        self.entries, self._key, self._value = entries, key, value
-
-    def items(self) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-        """Return all keys and values by BPF_MAP_LOOKUP_BATCH, which takes no snapshot: a busy map moves."""
-        keys, values = [np.empty(0, self._key)], [np.empty(0, self._value)]
-        position, chunk = ctypes.create_string_buffer(max(self._key.itemsize, 8)), min(self.entries, _CHUNK)
-        started = False
-        while True:
-            some_keys, some_values = np.empty(chunk, self._key), np.empty(chunk, self._value)
-            count = ctypes.c_uint32(chunk)
-            following = ctypes.create_string_buffer(len(position))
-            ctypes.set_errno(0)
-            failed = self._lib.bpf_lookup_batch(
-                self._descriptor,
-                ctypes.cast(position, _U32_POINTER) if started else None,
-                ctypes.cast(following, _U32_POINTER),
-                some_keys.ctypes.data,
-                some_values.ctypes.data,
-                ctypes.byref(count),
-            )
-            code = ctypes.get_errno() if failed else 0
-            if code == errno.ENOSPC and chunk < self.entries:  # one hash bucket holds more than the chunk
-                chunk = min(self.entries, chunk * 4)
-                continue
-            if code not in {0, errno.ENOENT}:
-                raise KernelError(f"a BPF map could not be read: {os.strerror(code)}")
-            keys.append(some_keys[: count.value])
-            values.append(some_values[: count.value])
-            if code == errno.ENOENT:
-                return np.concatenate(keys), np.concatenate(values)
-            position, started = following, True
-
-    def take(self, keys: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Remove the entries of *keys* and return the values they had at that moment; some may be gone."""
-        keys, values = np.ascontiguousarray(keys), np.empty(len(keys), self._value)
-        found, key_size, value_size = 0, self._key.itemsize, self._value.itemsize
-        for key in range(keys.ctypes.data, keys.ctypes.data + len(keys) * key_size, key_size or 1):
-            into = values.ctypes.data + found * value_size
-            request = struct.pack("=IIQQQ", self._descriptor, 0, key, into, 0)
-            found += syscall.bpf(_BPF_MAP_LOOKUP_AND_DELETE_ELEM, request) == 0
-        return values[:found]
-
-    def set(self, key: int, value: int) -> None:
-        """Write one entry."""
-        keys, values = np.array([key], self._key), np.array([value], self._value)
-        if self._lib.bpf_update_elem(self._descriptor, keys.ctypes.data, values.ctypes.data, 0):
-            raise KernelError(f"a BPF map could not be written: {_last_error()}")
-
-    def get(self, key: int) -> np.void | None:
-        """Return one entry; None where there is none."""
-        keys, values = np.array([key], self._key), np.empty(1, self._value)
-        if not self._lib.bpf_lookup_elem(self._descriptor, keys.ctypes.data, values.ctypes.data):
-            found: np.void = values[0]
-            return found
-        if ctypes.get_errno() != errno.ENOENT:
-            raise KernelError(f"a BPF map could not be read: {_last_error()}")
-        return None
-
-    def delete(self, key: int) -> None:
-        """Remove one entry of a hash map; no matter if it is not there."""
-        keys = np.array([key], self._key)
-        failed = self._lib.bpf_delete_elem(self._descriptor, keys.ctypes.data)
-        if failed and ctypes.get_errno() != errno.ENOENT:
-            raise KernelError(f"a BPF map could not be written: {_last_error()}")
-
-
-_CHUNK = 8192
-_U32_POINTER = ctypes.POINTER(ctypes.c_uint32)
-
-
-def _last_error() -> str:
-    return os.strerror(ctypes.get_errno())
-
-
 def _sources() -> Path:
     """Return the directory of the C files: in the wheel beside the package, in a checkout at the top."""
     package = Path(str(importlib.resources.files("netlab")))
@@ -343,6 +263,23 @@ def _explained(problem: str) -> Iterator[None]:
             raise ProgramError(
                 f"{problem}: {cause[:200]}", fix="The error's `log` has every line", log=words
             ) from failure
+
+
+@contextmanager
+def _compiled_against(headers: Path) -> Iterator[None]:
+    """Have BCC find the *headers*; whoever else uses it in this process has headers of their own."""
+    usual = os.environ.get(_HEADERS)
+    os.environ[_HEADERS] = str(headers)
+    try:
+        yield
+    finally:
+        if usual is None:
+            del os.environ[_HEADERS]
+        else:
+            os.environ[_HEADERS] = usual
+
+
+_HEADERS = "BCC_KERNEL_SOURCE"
 
 
 def _cause(words: str) -> str:

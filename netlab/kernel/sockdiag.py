@@ -159,6 +159,12 @@ class Sockets:
         owned: npt.NDArray[np.bool_] = self.records["inode"] != 0
         return owned
 
+    @property
+    def whole(self) -> npt.NDArray[np.bool_]:
+        """Where TCP has a socket, and not just its remains: those are in TIME-WAIT, or in FIN-WAIT-2."""
+        whole: npt.NDArray[np.bool_] = self.known > 0
+        return whole
+
     def info(self, field: str) -> Masked:
         """Return one field of tcp_info, masked where the kernel gave none.
 

@@ -154,6 +154,7 @@ class Counter(IntEnum):
     DROPS_FULL = 10
     DROPS_UNREAD = 11
     DROPS_WHILE_PAUSED = 12
+    NOT_PLAIN_UDP = 13
 
 
 class DropKind(IntEnum):

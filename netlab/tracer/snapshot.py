@@ -66,7 +66,7 @@ def take(only: Collection[int] | None = None, *, protocol: int = 0) -> Snapshot:
     for inode, (sockets, ephemeral) in answers.by_inode.items():
         half_open.append(sockets.cookie[sockets.state == State.SYN_RECV])
         udp = sockets.protocol == socket.IPPROTO_UDP
-        connected = udp | ~np.isin(sockets.records["state"], _NO_CONNECTION)
+        connected = udp | (sockets.whole & ~np.isin(sockets.state, _NO_CONNECTION))
         direction = np.where(
             udp, _udp_directions(sockets, ephemeral), _DIRECTIONS[directions(sockets, ephemeral)]
         )
