@@ -231,7 +231,7 @@ def test_what_the_way_rests_on_and_is_not_known_is_said(middle: Router) -> None:
     gaps = netlab.coverage(netlab.with_gateway(frame)).set_index("detail")["count"]
 
     assert {detail.split(":")[0].split(" that")[0]: count for detail, count in gaps.items()} == {
-        "policy rules look at the packets' mark, which connections do not tell": 2,
+        "policy rules look at the packets' mark, which is not known of these": 2,
         "of connections": 1,
         "translated ones": 1,
     }
