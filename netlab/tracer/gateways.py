@@ -47,7 +47,11 @@ _NEEDED = {
 _UNSPECIFIED = ["0.0.0.0", "::"]  # noqa: S104 - nothing is bound
 _SCOPELESS = "the peer's address is link-local, and which link is not known"
 _UNNAMED = "a type of route that this version does not know"
-_MARKS = "policy rules look at the packets' mark, which is not known of these: taken for 0"
+_GUESSED = {
+    "mark": "policy rules look at the packets' mark, which is not known of these: taken for 0",
+    "uid": "policy rules look at the user, which is not known of these: taken for this process's",
+    "other": "policy rules look at what connections do not tell, such as the type of service: taken for none",
+}
 _ENDED = "of connections that ended: the way is that of now"
 _TRANSLATED = "translated ones: the way is that to the address that the socket uses"
 
@@ -88,7 +92,7 @@ class RouteCache(Closes):
         missing = [
             *_unasked(int((~here).sum()), silent),
             *_unanswered(codes, ways),
-            *_doubtful(wanted, self._unmarked(wanted)),
+            *_doubtful(wanted, self._guessed(wanted)),
         ]
         filled.attrs["coverage"] = [
             *(gap for gap in connections.attrs.get("coverage", []) if gap["what"] != "via_*"),
@@ -110,12 +114,15 @@ class RouteCache(Closes):
         inodes = [inode for inode, known in self._known.items() if what in known.looks_at]
         return connections["netns"].isin(inodes)
 
-    def _unmarked(self, connections: pd.DataFrame) -> int:
-        """Return how many connections there are whose unknown mark may lead them elsewhere."""
-        unmarked = self._looking_at("mark", connections)
-        if "mark" in connections:
-            unmarked &= connections["mark"].isna()
-        return int(unmarked.sum())
+    def _guessed(self, connections: pd.DataFrame) -> dict[str, int]:
+        """Return how many connections may go another way for what is not known of them, by what that is."""
+        counts = {}
+        for what, reason in _GUESSED.items():
+            guessed = self._looking_at(what, connections)
+            if what in connections:
+                guessed &= connections[what].isna()
+            counts[reason] = int(guessed.sum())
+        return counts
 
     def _ways(self, distinct: pd.DataFrame) -> list[Way | None]:
         """Return the way of each row, each namespace asked once; None where it cannot be asked for."""
@@ -219,11 +226,11 @@ def _unanswered(codes: npt.NDArray[Any], ways: list[Way | None]) -> list[Missing
     return [Missing("via_*", Gap.UNAVAILABLE, count, reason) for reason, count in reasons.items()]
 
 
-def _doubtful(connections: pd.DataFrame, unmarked: int) -> list[Missing]:
+def _doubtful(connections: pd.DataFrame, guessed: dict[str, int]) -> list[Missing]:
     """Say which connections' packets may go, or may have gone, another way."""
     translated = connections["nat_remote_address"].fillna(connections["remote_address"])
     doubts = {
-        _MARKS: unmarked,
+        **guessed,
         _ENDED: int(connections["closed_at"].notna().sum()),
         _TRANSLATED: int((translated != connections["remote_address"]).sum()),
     }
