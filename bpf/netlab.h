@@ -114,7 +114,7 @@ struct netlab_attempt {
 	u8 protocol;
 	u8 unsent;		/* connect() was called and no SYN has been sent */
 	u8 complete;		/* the tuple and the cookie are final */
-	u8 padding[4];
+	u32 mark;		/* SO_MARK */
 };
 
 /* Nothing is lost silently: each way to lose something has a slot here. Keep in step with tracer/layout.py. */

@@ -100,6 +100,7 @@ static __always_inline void netlab_read_identity(struct netlab_attempt *attempt,
 	attempt->protocol = IPPROTO_TCP;
 	NETLAB_READ(attempt->cookie, sk->__sk_common.skc_cookie);
 	NETLAB_READ(attempt->family, sk->__sk_common.skc_family);
+	NETLAB_READ(attempt->mark, sk->sk_mark);
 	NETLAB_READ(net, sk->__sk_common.skc_net.net);
 	NETLAB_READ(attempt->netns, net->ns.inum);
 	netlab_read_tuple(attempt, sk);
@@ -118,6 +119,7 @@ static __always_inline void netlab_read_counters(struct netlab_attempt *attempt,
 		return;
 	netlab_probe_read(&flags, sizeof(sk->__sk_common.skc_flags), &sk->__sk_common.skc_flags);
 	NETLAB_READ(attempt->error, sk->sk_err);
+	NETLAB_READ(attempt->mark, sk->sk_mark);	/* may have been set since the start */
 	attempt->bytes_sent = tp->bytes_sent - tp->bytes_retrans;	/* bytes_sent counts each retransmission too */
 	attempt->bytes_received = tp->bytes_received;
 	if ((flags >> SOCK_DONE) & 1 && attempt->bytes_received)

@@ -30,6 +30,11 @@ CONNECTIONS = Schema(
         Column("uid", _INTEGER, "the owner's user id"),
         Column("netns", _INTEGER, "inode of the network namespace"),
         Column(
+            "mark",
+            _INTEGER,
+            "the socket's firewall mark (SO_MARK); of a UDP flow that ended, as of its first packet",
+        ),
+        Column(
             "cgroup",
             _TEXT,
             "path of the owner's control group, as in /proc/PID/cgroup seen from the root namespace: version "
