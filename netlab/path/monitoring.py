@@ -15,9 +15,10 @@ from netlab import checks
 from netlab.errors import BadInput, CaptureError
 from netlab.frames import Missing, concat
 from netlab.kernel import netns as namespaces
-from netlab.path import course, extent, rows, stats, trace, verdicts
+from netlab.path import course, extent, rows, stats, verdicts
 from netlab.path.origin import origins
 from netlab.path.probes import Protocol
+from netlab.path.requests import ports_of
 from netlab.path.rounds import Rounds
 from netlab.path.sockets import RawChannel
 from netlab.path.state import Run
@@ -214,7 +215,7 @@ def monitor(
     ['127.0.0.1']
     """
     kind = Protocol(checks.choice("protocol", protocol, _KINDS))
-    port, source_port = trace.ports_of(kind, port, source_port)
+    port, source_port = ports_of(kind, port, source_port)
     every_ns = round(_between("every_s", every_s, 0.1, 3600) * 10**9)
     timeout_ns = round(checks.positive("timeout_s", timeout_s, unit="seconds", most=60) * 10**9)
     duration_ns = None

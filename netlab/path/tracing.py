@@ -6,39 +6,23 @@ import contextlib
 import itertools
 import random
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import TypeAlias
 
 from netlab.errors import NetlabError
 from netlab.frames import Gap, Missing
 from netlab.kernel.netns import NetNs
 from netlab.path import loop, methods, sack
-from netlab.path.engine import Plan
-from netlab.path.methods import AnyOutlet, AnyProber, AnyStation, Method
+from netlab.path.methods import AnyOutlet, AnyProber, AnyStation
 from netlab.path.origin import Origin, origins
 from netlab.path.pace import Pace
 from netlab.path.probes import MARKS, Protocol
+from netlab.path.requests import Request
 from netlab.path.rows import Traced
 from netlab.path.state import Answer, Run
 from netlab.path.station import now_ns
 from netlab.path.target import Target, routed
 
 _Choice: TypeAlias = tuple[Target, bytes] | NetlabError
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
-    """What to send, and how: not "auto" any more. `port` is 0 and `source_port` None for ICMP."""
-
-    protocol: Protocol
-    port: int
-    source_port: int | None
-    plan: Plan
-    runs: int
-    packets_per_s: int
-    netns: NetNs
-    method: Method = Method.RAW
-    tos: int = 0
 
 
 class Trail:
@@ -177,7 +161,7 @@ class _Trails:
 def marks(request: Request) -> Iterator[int]:
     """Yield the numbers of probes: from anywhere on and round and round, or as many as there are."""
     if request.protocol is Protocol.SACK:
-        return iter(range(1, sack.MARKS + 1))  # `_bounded` in `netlab.path.trace` sees that they suffice
+        return iter(range(1, sack.MARKS + 1))  # `netlab.path.requests` sees that they suffice
     # Going on with the marks from run to run keeps an answer that comes a run late from fitting anything;
     # starting anywhere does the same for the next trace from this port.
     start = random.randrange(MARKS)  # noqa: S311 - no secret
