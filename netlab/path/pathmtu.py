@@ -9,7 +9,7 @@ import struct
 import pandas as pd
 
 from netlab import checks
-from netlab.errors import BadInput, ProbeError
+from netlab.errors import ProbeError
 from netlab.frames import Gap, Missing
 from netlab.kernel import netns as namespaces
 from netlab.path import mtu, target as targeting, tracing
@@ -17,17 +17,16 @@ from netlab.path.engine import Plan
 from netlab.path.methods import Method
 from netlab.path.pace import PER_SECOND
 from netlab.path.probes import Protocol, Vary
+from netlab.path.requests import Request, ports_of
 from netlab.path.rows import Traced
 from netlab.path.state import DESTINATION, timing
 from netlab.path.station import Station
-from netlab.path.tracing import Request
 from netlab.schemas import PATH_MTU
 
 _GET_MTU = 0x8921  # SIOCGIFMTU (linux/sockios.h)
 _INTERFACE = struct.Struct("16si12x")  # struct ifreq
 _LARGEST = 65535
 _QUERIES = 2  # of each TTL, to learn the way
-_PORT = 33434
 
 
 @checks.options
@@ -93,7 +92,7 @@ def path_mtu(
     [[0, 'interface']]
     """
     kind = Protocol(checks.choice("protocol", protocol, [Protocol.ICMP, Protocol.UDP]))
-    number = _port(kind, port)
+    number, _ = ports_of(kind, port)
     plan = Plan(
         first_ttl=1,
         max_ttl=checks.whole("max_ttl", max_ttl, 1, 255),
@@ -116,14 +115,6 @@ def path_mtu(
         raise traced.error
     limits, lacking = _limits(traced, request)
     return _frame(traced, kind, limits, [*missing, *lacking])
-
-
-def _port(kind: Protocol, port: int | None) -> int:
-    if kind is Protocol.UDP:
-        return _PORT if port is None else checks.port(port)
-    if port is not None:
-        raise BadInput(f"port {port!r} was given, and icmp has no ports", fix="Leave port out")
-    return 0
 
 
 def _limits(traced: Traced, request: Request) -> tuple[list[mtu.Limit], list[Missing]]:
