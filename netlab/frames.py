@@ -11,7 +11,8 @@ import importlib
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
-from functools import cache
+from functools import cache, lru_cache
+from types import NoneType
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,9 @@ class Kind(StrEnum):
     REAL = "Float64"
     FLAG = "boolean"
     TIME = "datetime64[ns, UTC]"
+
+
+_ZERO: dict[Kind, int | float | bool] = {Kind.INTEGER: 0, Kind.REAL: 0.0, Kind.FLAG: False}
 
 
 class Gap(StrEnum):
@@ -120,18 +124,31 @@ def _all_missing(kind: Kind, rows: int) -> Any:
         case Kind.TEXT:
             return pd.arrays.ArrowStringArray(pa.nulls(rows, pa.large_string()))
         case Kind.CATEGORY:
-            return _categorical([None] * rows)
+            return pd.Categorical.from_codes(np.full(rows, -1, np.int8), dtype=_names(()), validate=False)
         case _:
             return _from_numpy(kind, np.zeros(rows, np.int64), np.ones(rows, bool))
 
 
 def _typed(kind: Kind, values: Any) -> Any:
     """Turn *values* into the pandas array of *kind* without touching single rows where numpy can."""
-    if kind is Kind.CATEGORY and isinstance(values, list):
-        return _categorical(values)
-    if isinstance(values, pd.Series | pd.api.extensions.ExtensionArray | list | tuple):
+    if isinstance(values, list):
+        return _from_list(kind, values)
+    if isinstance(values, pd.Series | pd.api.extensions.ExtensionArray | tuple):
         return pd.array(values, dtype=kind.value)  # type: ignore[call-overload]
     return _from_numpy(kind, np.ma.getdata(values), np.ma.getmaskarray(values))
+
+
+def _from_list(kind: Kind, values: list[Any]) -> Any:
+    """Return what pandas makes of *values*, but sooner: many frames are small, and their calls quick."""
+    if kind is Kind.CATEGORY:
+        return _categorical(values)
+    if kind is Kind.TEXT and set(map(type, values)) <= {str, NoneType}:
+        return pd.arrays.ArrowStringArray(pa.array(values, pa.large_string()))
+    if kind in _ZERO:
+        data = np.array([_ZERO[kind] if value is None else value for value in values])
+        if data.dtype == np.dtype(type(_ZERO[kind])):  # else pandas knows what to make of it, or refuses
+            return _from_numpy(kind, data, np.array([value is None for value in values]) | np.isnan(data))
+    return pd.array(values, dtype=kind.value)  # type: ignore[call-overload]
 
 
 def _from_numpy(kind: Kind, data: npt.NDArray[Any], mask: npt.NDArray[np.bool_]) -> Any:
@@ -151,12 +168,16 @@ def _from_numpy(kind: Kind, data: npt.NDArray[Any], mask: npt.NDArray[np.bool_])
 
 
 def _categorical(values: list[Any]) -> pd.Categorical[Any]:
-    """Return what pandas makes of *values*, but sooner: many frames are small, and their calls quick."""
-    known = {value for value in values if value is not None and value is not pd.NA}
-    codes = {value: code for code, value in enumerate(sorted(known))}
-    return pd.Categorical.from_codes(
-        np.array([codes.get(value, -1) for value in values], np.int32), pd.Index(list(codes))
-    )
+    known = tuple(sorted({value for value in values if value is not None and value is not pd.NA}))
+    codes = {value: code for code, value in enumerate(known)}
+    places = np.array([codes.get(value, -1) for value in values], np.int32)
+    return pd.Categorical.from_codes(places, dtype=_names(known), validate=False)
+
+
+@lru_cache(maxsize=256)
+def _names(known: tuple[Any, ...]) -> pd.CategoricalDtype:
+    """Return the dtype of these categories: the same few words come again and again."""
+    return pd.CategoricalDtype(pd.Index(list(known)))
 
 
 def concat(frames: Iterable[pd.DataFrame]) -> pd.DataFrame:
