@@ -35,9 +35,6 @@ class Kind(StrEnum):
     TIME = "datetime64[ns, UTC]"
 
 
-_ZERO: dict[Kind, int | float | bool] = {Kind.INTEGER: 0, Kind.REAL: 0.0, Kind.FLAG: False}
-
-
 class Gap(StrEnum):
     """Why something is not in a frame."""
 
@@ -144,24 +141,32 @@ def _from_list(kind: Kind, values: list[Any]) -> Any:
         return _categorical(values)
     if kind is Kind.TEXT and set(map(type, values)) <= {str, NoneType}:
         return pd.arrays.ArrowStringArray(pa.array(values, pa.large_string()))
-    if kind in _ZERO:
-        data = np.array([_ZERO[kind] if value is None else value for value in values])
-        if data.dtype == np.dtype(type(_ZERO[kind])):  # else pandas knows what to make of it, or refuses
-            return _from_numpy(kind, data, np.array([value is None for value in values]) | np.isnan(data))
+    if kind in _MASKED:
+        zero, array = _MASKED[kind]
+        hidden = [value is None for value in values]
+        data = np.array([zero if value is None else value for value in values] if True in hidden else values)
+        if data.dtype == np.dtype(type(zero)):  # else pandas knows what to make of it, or refuses
+            mask = np.array(hidden, np.bool_)
+            return array(data, mask | np.isnan(data) if kind is Kind.REAL else mask)
     return pd.array(values, dtype=kind.value)  # type: ignore[call-overload]
+
+
+_UTC = pd.DatetimeTZDtype("ns", "UTC")
+_MASKED: dict[Kind, tuple[float, Any]] = {  # what is stored where a value is missing, and the array
+    Kind.INTEGER: (0, pd.arrays.IntegerArray),
+    Kind.REAL: (0.0, pd.arrays.FloatingArray),
+    Kind.FLAG: (False, pd.arrays.BooleanArray),
+}
 
 
 def _from_numpy(kind: Kind, data: npt.NDArray[Any], mask: npt.NDArray[np.bool_]) -> Any:
     match kind:
-        case Kind.INTEGER:
-            return pd.arrays.IntegerArray(data.astype(np.int64), mask)
-        case Kind.REAL:
-            return pd.arrays.FloatingArray(data.astype(np.float64), mask)
-        case Kind.FLAG:
-            return pd.arrays.BooleanArray(data.astype(np.bool_), mask)
+        case Kind.INTEGER | Kind.REAL | Kind.FLAG:
+            zero, array = _MASKED[kind]
+            return array(data.astype(type(zero)), mask)
         case Kind.TIME:
             nanoseconds = np.where(mask, np.iinfo(np.int64).min, data.astype(np.int64))  # the minimum is NaT
-            return pd.DatetimeIndex(nanoseconds.view("M8[ns]")).tz_localize("UTC")
+            return pd.array(nanoseconds.view("M8[ns]"), dtype=_UTC)
         case _:
             series = pd.Series(data, dtype=kind.value)
             return series.mask(mask) if mask.any() else series
