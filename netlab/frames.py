@@ -166,7 +166,7 @@ def _from_numpy(kind: Kind, data: npt.NDArray[Any], mask: npt.NDArray[np.bool_])
             return array(data.astype(type(zero)), mask)
         case Kind.TIME:
             nanoseconds = np.where(mask, np.iinfo(np.int64).min, data.astype(np.int64))  # the minimum is NaT
-            return pd.array(nanoseconds.view("M8[ns]"), dtype=_UTC)
+            return pd.array(nanoseconds, dtype=_UTC)
         case _:
             series = pd.Series(data, dtype=kind.value)
             return series.mask(mask) if mask.any() else series

@@ -35,7 +35,7 @@ class Quoted:
 
 
 def quoted(packet: bytes, quote: icmp.Quote, message: icmp.Message) -> Quoted:
-    """Return what *message* and its *quote* show of the probe that was sent as *packet*, without IP options."""
+    """Return what *message* and its *quote* show of the probe sent as *packet*, without IP options."""
     header = quote.header
     return Quoted(
         ttl=header.ttl,

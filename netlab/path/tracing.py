@@ -110,7 +110,8 @@ def trace(
                     _failed(name, choice) for name, choice in chosen if isinstance(choice, NetlabError)
                 ], []
             ways = iter(origins(good, request.netns))
-            station = resources.enter_context(_station(request, {target.family for target, _ in good}))
+            station = _station(request, {target.family for target, _ in good})
+            resources.enter_context(station)
             trails = _Trails(request, station, on_run)
             found = [(name, choice, trails.add(choice)) for name, choice in chosen]
         trails.drive(stopped)
