@@ -16,10 +16,10 @@ from netlab.path import mtu, target as targeting, tracing
 from netlab.path.engine import Plan
 from netlab.path.methods import Method
 from netlab.path.pace import PER_SECOND
-from netlab.path.probes import Protocol, Vary
+from netlab.path.probes import Protocol
 from netlab.path.rows import Traced
+from netlab.path.sockets import RawChannel
 from netlab.path.state import DESTINATION, timing
-from netlab.path.station import Station
 from netlab.path.tracing import Request
 from netlab.schemas import PATH_MTU
 
@@ -115,7 +115,7 @@ def path_mtu(
     if traced.error is not None:
         raise traced.error
     limits, lacking = _limits(traced, request)
-    return _frame(traced, kind, limits, [*missing, *lacking])
+    return frame_of(traced, kind, limits, [*missing, *lacking])
 
 
 def _port(kind: Protocol, port: int | None) -> int:
@@ -140,16 +140,9 @@ def _limits(traced: Traced, request: Request) -> tuple[list[mtu.Limit], list[Mis
     if not any(answer.reply in DESTINATION for _, answer in answered):
         detail = f"the target does not answer: the last row is for the way to TTL {way.end_ttl}"
         lacking.append(Missing("path MTU", Gap.INCOMPLETE, None, detail))
-    with Station(
-        request.protocol,
-        [target.family],
-        port=request.port,
-        source_port=request.source_port,
-        vary=Vary.SOURCE_PORT,
-        netns=request.netns,
-    ) as station:
-        source = socket.inet_pton(targeting.FAMILIES[target.family], origin.source_address)
-        search = mtu.Search(station, target, source, way, request.plan.timeout_ns)
+    source = socket.inet_pton(targeting.FAMILIES[target.family], origin.source_address)
+    with RawChannel(request.protocol, target, source, port=request.port, netns=request.netns) as channel:
+        search = mtu.Search(channel, way, request.plan.timeout_ns)
         try:
             search.run(min(most_bytes, _LARGEST))
         except mtu.Gone:
@@ -169,7 +162,8 @@ def _interface_mtu(name: str | None, netns: namespaces.NetNs) -> int:
     return int(_INTERFACE.unpack(told)[1])
 
 
-def _frame(traced: Traced, kind: Protocol, limits: list[mtu.Limit], missing: list[Missing]) -> pd.DataFrame:
+def frame_of(traced: Traced, kind: Protocol, limits: list[mtu.Limit], missing: list[Missing]) -> pd.DataFrame:
+    """Return the limits on the way of a trace as a frame."""
     target, origin = traced.target, traced.origin
     constant = {name: getattr(origin, name) for name in ("trace", "host", "netns", "source_address")} | {
         "target": traced.name,

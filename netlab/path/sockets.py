@@ -82,15 +82,15 @@ class RawChannel(contextlib.AbstractContextManager["RawChannel"]):
         """Return the monotonic time."""
         return station.now_ns()
 
-    def send(self, flow: int, ttl: int, mark: int) -> int:
-        """Send a probe; return the wall-clock time just before it left.
+    def send(self, flow: int, ttl: int, mark: int, *, size_bytes: int = 0) -> int:
+        """Send a probe, of a given size if that matters; return the wall-clock time just before it left.
 
         Raises
         ------
         ProbeError
             If the kernel does not let it out, or there is no port for the flow.
         """
-        return self._line.send(flow, ttl, mark)
+        return self._line.send(flow, ttl, mark, size_bytes=size_bytes)
 
     def receive(self, wait_ns: int) -> list[Answer]:
         """Return the answers that are there, waiting up to *wait_ns* for the first."""
