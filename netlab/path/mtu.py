@@ -22,7 +22,8 @@ from netlab.wire import icmp
 SILENT = "silent"
 INTERFACE = "interface"
 
-_ROUNDS = 4  # in which too few small probes are answered, until the target counts as gone
+_ROUNDS = 6  # in which too few small probes are answered, until the target counts as gone
+_PLACINGS = 4  # of probes to each hop, to see which of them a size still reaches
 _COPIES = 3  # of each large probe in a round
 _SILENCES = 2  # rounds in which only the small probe was answered, until that is no chance
 _PATIENCE = 3  # times the slowest round trip of the path
@@ -137,7 +138,7 @@ class Search:
         """Return the limit at *mtu_bytes*, and the hop before it where that can be told."""
         ttls = range(1, self._way.end_ttl)
         answers: dict[int, Answer] = {}
-        for _ in range(_ROUNDS):
+        for _ in range(_PLACINGS):
             open_ttls = [ttl for ttl in ttls if ttl not in answers and ttl in self._way.addresses]
             found = self._exchange([(ttl, mtu_bytes + 1) for ttl in open_ttls])
             answers |= {ttl: a for ttl, a in zip(open_ttls, found, strict=True) if a}

@@ -165,7 +165,9 @@ def _interface_mtu(name: str | None, netns: namespaces.NetNs) -> int:
 def frame_of(traced: Traced, kind: Protocol, limits: list[mtu.Limit], missing: list[Missing]) -> pd.DataFrame:
     """Return the limits on the way of a trace as a frame."""
     target, origin = traced.target, traced.origin
-    constant = {name: getattr(origin, name) for name in ("trace", "host", "netns", "source_address")} | {
+    constant = {
+        name: getattr(origin, name, None) for name in ("trace", "host", "netns", "source_address")
+    } | {
         "target": traced.name,
         "target_address": target.address if target else None,
         "family": target.family if target else None,
