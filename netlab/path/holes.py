@@ -79,8 +79,8 @@ def unplaced(target: str, known: Collection[Hole], hops: Collection[Hop]) -> lis
             "MTU hole",
             Gap.UNSEEN,
             1,
-            f"on the way to {target} packets above {hole.mtu_bytes} bytes vanish without a word: behind which "
-            "hop is not known, or another answers in its place now",
+            f"on the way to {target} packets above {hole.mtu_bytes} bytes vanish without a word; behind which"
+            " hop is not known, or another answers in its place now",
         )
         for hole in known
         if not any(hole.is_behind(hop) for hop in hops)
