@@ -471,8 +471,8 @@ VERDICTS = Schema(
         Column(
             "verdict",
             _CATEGORY,
-            "ok, earlier-loss, rate-limited, path-loss, forward-loss, return-loss, silent-by-policy, "
-            "path-changed, unreached, not-enough-data",
+            "ok, earlier-loss, rate-limited, path-loss, forward-loss, return-loss, mtu-hole, "
+            "silent-by-policy, path-changed, unreached, not-enough-data",
         ),
         Column("why", _TEXT, "the verdict's reason in words"),
         Column("probes", _INTEGER, "how many were sent"),
@@ -494,6 +494,7 @@ VERDICTS = Schema(
             "natural logarithm of how much likelier the bucket makes the outcomes than random loss does",
         ),
         Column("span_s", _REAL, "from the first probe that counts to the last", "s"),
+        Column("mtu_bytes", _INTEGER, "largest packet that passes an MTU hole behind the hop", "bytes"),
     ),
 )
 

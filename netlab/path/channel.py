@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from netlab.path import station
 from netlab.path.outlet import Outlet
+from netlab.path.probes import Flow
 from netlab.path.state import Answer
 
 
@@ -35,9 +36,13 @@ class StationChannel:
         """Return the monotonic time."""
         return station.now_ns()
 
-    def send(self, flow: int, ttl: int, mark: int) -> int:
+    def flow(self, number: int) -> Flow:
+        """Return a flow, ready to be probed."""
+        return self._outlet.flow(number)
+
+    def send(self, flow: int, ttl: int, mark: int, *, size_bytes: int = 0) -> int:
         """Send a probe, as `netlab.path.outlet.Outlet.send`."""
-        return self._outlet.send(flow, ttl, mark)
+        return self._outlet.send(flow, ttl, mark, size_bytes=size_bytes)
 
     def receive(self, wait_ns: int) -> list[Answer]:
         """Return the answers that are there, waiting up to *wait_ns* for the first."""

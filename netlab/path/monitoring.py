@@ -131,10 +131,10 @@ class Monitor:
         """Return which path each round met (`netlab.path.path_runs`)."""
         return course.path_runs(self.hops())
 
-    def explain(self) -> pd.DataFrame:
+    def explain(self, *, mtu: pd.DataFrame | None = None) -> pd.DataFrame:
         """Return what each hop's losses mean (`netlab.path.explain`); end-to-end probes count for the end."""
         hops, ends = self.hops(), self.end_to_end()
-        return verdicts.explain(concat([hops, extent.at_the_end(ends, hops)]))
+        return verdicts.explain(concat([hops, extent.at_the_end(ends, hops)]), mtu=mtu)
 
     def _looking(self) -> Watch:
         if self._watch is None:

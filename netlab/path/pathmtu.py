@@ -13,8 +13,10 @@ from netlab.errors import ProbeError
 from netlab.frames import Gap, Missing
 from netlab.kernel import netns as namespaces
 from netlab.path import mtu, target as targeting, tracing
+from netlab.path.channel import StationChannel
 from netlab.path.engine import Plan
 from netlab.path.methods import Method
+from netlab.path.outlet import Outlet
 from netlab.path.pace import PER_SECOND
 from netlab.path.probes import Protocol, Vary
 from netlab.path.requests import Request, ports_of
@@ -114,7 +116,7 @@ def path_mtu(
     if traced.error is not None:
         raise traced.error
     limits, lacking = _limits(traced, request)
-    return _frame(traced, kind, limits, [*missing, *lacking])
+    return frame_of(traced, kind, limits, [*missing, *lacking])
 
 
 def _limits(traced: Traced, request: Request) -> tuple[list[mtu.Limit], list[Missing]]:
@@ -131,6 +133,7 @@ def _limits(traced: Traced, request: Request) -> tuple[list[mtu.Limit], list[Mis
     if not any(answer.reply in DESTINATION for _, answer in answered):
         detail = f"the target does not answer: the last row is for the way to TTL {way.end_ttl}"
         lacking.append(Missing("path MTU", Gap.INCOMPLETE, None, detail))
+    source = socket.inet_pton(targeting.FAMILIES[target.family], origin.source_address)
     with Station(
         request.protocol,
         [target.family],
@@ -139,8 +142,8 @@ def _limits(traced: Traced, request: Request) -> tuple[list[mtu.Limit], list[Mis
         vary=Vary.SOURCE_PORT,
         netns=request.netns,
     ) as station:
-        source = socket.inet_pton(targeting.FAMILIES[target.family], origin.source_address)
-        search = mtu.Search(station, target, source, way, request.plan.timeout_ns)
+        channel = StationChannel(station, Outlet(station, target, source))
+        search = mtu.Search(channel, way, request.plan.timeout_ns)
         try:
             search.run(min(most_bytes, _LARGEST))
         except mtu.Gone:
@@ -160,9 +163,12 @@ def _interface_mtu(name: str | None, netns: namespaces.NetNs) -> int:
     return int(_INTERFACE.unpack(told)[1])
 
 
-def _frame(traced: Traced, kind: Protocol, limits: list[mtu.Limit], missing: list[Missing]) -> pd.DataFrame:
+def frame_of(traced: Traced, kind: Protocol, limits: list[mtu.Limit], missing: list[Missing]) -> pd.DataFrame:
+    """Return the limits on the way of a trace as a frame."""
     target, origin = traced.target, traced.origin
-    constant = {name: getattr(origin, name) for name in ("trace", "host", "netns", "source_address")} | {
+    constant = {
+        name: getattr(origin, name, None) for name in ("trace", "host", "netns", "source_address")
+    } | {
         "target": traced.name,
         "target_address": target.address if target else None,
         "family": target.family if target else None,

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import itertools
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import TypeAlias
 
 from netlab.errors import NetlabError
 from netlab.frames import Gap, Missing
-from netlab.kernel.netns import NetNs
+from netlab.kernel.netns import NetNs, entered
 from netlab.path import loop, methods, sack
 from netlab.path.methods import AnyOutlet, AnyProber, AnyStation
 from netlab.path.origin import Origin, origins
@@ -86,26 +86,35 @@ def trace(
 
     Ctrl-C ends it as *stopped* does: with what has been heard until then.
     """
-    chosen = [(name, _chosen(addresses, request.netns)) for name, addresses in targets]
-    good = [choice for _, choice in chosen if not isinstance(choice, NetlabError)]
-    if not good:
-        return [_failed(name, choice) for name, choice in chosen if isinstance(choice, NetlabError)], []
-    ways = iter(origins(good, request.netns))
-    with methods.station(
+    with contextlib.ExitStack() as resources:
+        with entered(request.netns):  # once, for all that is done in it
+            chosen = [(name, _chosen(addresses, request.netns)) for name, addresses in targets]
+            good = [choice for _, choice in chosen if not isinstance(choice, NetlabError)]
+            if not good:
+                return [
+                    _failed(name, choice) for name, choice in chosen if isinstance(choice, NetlabError)
+                ], []
+            ways = iter(origins(good, request.netns))
+            station = _station(request, {target.family for target, _ in good})
+            resources.enter_context(station)
+            trails = _Trails(request, station, on_run)
+            found = [(name, choice, trails.add(choice)) for name, choice in chosen]
+        trails.drive(stopped)
+    missing = [*losses(station), *trails.unbegun()]
+    return [_traced(name, choice, trail, ways, request.tos) for name, choice, trail in found], missing
+
+
+def _station(request: Request, families: Collection[int]) -> AnyStation:
+    return methods.station(
         request.method,
         request.protocol,
-        {target.family for target, _ in good},
+        families,
         port=request.port,
         source_port=request.source_port,
         netns=request.netns,
         patience_s=request.plan.timeout_ns / 10**9,
         tos=request.tos,
-    ) as station:
-        trails = _Trails(request, station, on_run)
-        found = [(name, choice, trails.add(choice)) for name, choice in chosen]
-        trails.drive(stopped)
-    missing = [*losses(station), *trails.unbegun()]
-    return [_traced(name, choice, trail, ways, request.tos) for name, choice, trail in found], missing
+    )
 
 
 def _chosen(addresses: Sequence[Target] | NetlabError, netns: NetNs) -> _Choice:
