@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from netlab import lab as lab, panels as panels, path as path, schemas as schemas
     from netlab.bundle.loading import load as load
+    from netlab.bundle.recording import record as record
     from netlab.bundle.saving import save as save
     from netlab.checkup import doctor as doctor
     from netlab.errors import (
@@ -66,6 +67,7 @@ _HOME = {
     "plot_path": "netlab.views.path",
     "plot_timeline": "netlab.views.timeline",
     "route_cache": "netlab.tracer.gateways",
+    "record": "netlab.bundle.recording",
     "routes": "netlab.kernel.routes",
     "save": "netlab.bundle.saving",
     "traceroute": "netlab.path.trace",
