@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from netlab import lab as lab, panels as panels, path as path, schemas as schemas
     from netlab.bundle.loading import load as load
     from netlab.bundle.recording import record as record
+    from netlab.bundle.replaying import replay as replay
     from netlab.bundle.saving import save as save
     from netlab.checkup import doctor as doctor
     from netlab.errors import (
@@ -68,6 +69,7 @@ _HOME = {
     "plot_timeline": "netlab.views.timeline",
     "route_cache": "netlab.tracer.gateways",
     "record": "netlab.bundle.recording",
+    "replay": "netlab.bundle.replaying",
     "routes": "netlab.kernel.routes",
     "save": "netlab.bundle.saving",
     "traceroute": "netlab.path.trace",

@@ -129,5 +129,4 @@ class Track:
 
 
 def _hashes(frame: pd.DataFrame) -> Hashes:
-    hashes: Hashes = pd.util.hash_pandas_object(frame, index=False).to_numpy(np.uint64)
-    return hashes
+    return np.asarray(pd.util.hash_pandas_object(frame, index=False), np.uint64)
