@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from netlab import lab as lab, panels as panels, path as path, schemas as schemas
     from netlab.bundle.loading import load as load
+    from netlab.bundle.merging import merge as merge
     from netlab.bundle.recording import record as record
     from netlab.bundle.replaying import replay as replay
     from netlab.bundle.saving import save as save
@@ -60,6 +61,7 @@ _HOME = {
     "explain": "netlab.tracer.explain",
     "gateway": "netlab.kernel.gateway",
     "load": "netlab.bundle.loading",
+    "merge": "netlab.bundle.merging",
     "multipath": "netlab.path.multipath",
     "nat": "netlab.kernel.nat",
     "path_graph": "netlab.path.graph",
