@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from netlab import lab as lab, panels as panels, path as path, schemas as schemas
+    from netlab.bundle.exporting import export as export
     from netlab.bundle.loading import load as load
     from netlab.bundle.merging import merge as merge
+    from netlab.bundle.packets import annotate_pcap as annotate_pcap
     from netlab.bundle.recording import record as record
     from netlab.bundle.replaying import replay as replay
     from netlab.bundle.saving import save as save
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
     from netlab.views.timeline import plot_timeline as plot_timeline
 
 _HOME = {
+    "annotate_pcap": "netlab.bundle.packets",
     "capture": "netlab.tracer.capture",
     "connection_graph": "netlab.tracer.graph",
     "connections": "netlab.tracer.sockets",
@@ -59,6 +62,7 @@ _HOME = {
     "coverage": "netlab.frames",
     "doctor": "netlab.checkup",
     "explain": "netlab.tracer.explain",
+    "export": "netlab.bundle.exporting",
     "gateway": "netlab.kernel.gateway",
     "load": "netlab.bundle.loading",
     "merge": "netlab.bundle.merging",

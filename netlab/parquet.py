@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -36,20 +36,27 @@ _CELL_BYTES = 9  # a number and its missing flag: the least a cell costs in memo
 def write(frame: pd.DataFrame, schema: Schema, notes: Mapping[str, Any] | None = None) -> bytes:
     """Return *frame*, which has some or all columns of *schema* in its dtypes, as Parquet.
 
-    Columns carry their units. With *notes*, which are kept as JSON beside the frame's attrs, it is one of
-    many small pieces, and is written without what would be larger than its rows: the dtypes that pandas gives
-    it back and statistics.
+    With *notes*, which are kept as JSON beside the frame's attrs, it is one of many small pieces, and is
+    written without what would be larger than its rows: the dtypes that pandas gives it back and statistics.
     """
-    table = pa.Table.from_pandas(frame, schema=layout(schema, list(frame.columns)), preserve_index=False)
-    categories = {name: list(values.cat.categories) for name, values in _categorical(frame)}
-    kept = {_CATEGORIES: categories, _ATTRS: frame.attrs, **(notes or {})}
+    table = as_arrow(frame, schema)
     out, is_piece = io.BytesIO(), notes is not None
     with pq.ParquetWriter(
         out, table.schema, compression="zstd", store_schema=not is_piece, write_statistics=not is_piece
     ) as writer:
         writer.write_table(table)
-        writer.add_key_value_metadata({name: json.dumps(value) for name, value in kept.items()})
+        if notes is not None:
+            kept = {_CATEGORIES: _categories(frame), _ATTRS: frame.attrs, **notes}
+            writer.add_key_value_metadata({name: json.dumps(value) for name, value in kept.items()})
     return out.getvalue()
+
+
+def as_arrow(frame: pd.DataFrame, schema: Schema) -> pa.Table:
+    """Return *frame* as an Arrow table that keeps its attrs, its categories and the units of its columns."""
+    table = pa.Table.from_pandas(frame, schema=layout(schema, list(frame.columns)), preserve_index=False)
+    kept = {_CATEGORIES: _categories(frame), _ATTRS: frame.attrs}
+    metadata = {name.encode(): json.dumps(value) for name, value in kept.items()}
+    return table.replace_schema_metadata(table.schema.metadata | metadata)
 
 
 def layout(schema: Schema, names: Collection[str]) -> pa.Schema:
@@ -140,10 +147,13 @@ def _column(values: pa.ChunkedArray, kind: Kind, most_bytes: int) -> Any:
     return pd.arrays.ArrowStringArray(coded.cast(_ARROW[Kind.TEXT]))
 
 
-def _categorical(frame: pd.DataFrame) -> Iterator[tuple[str, pd.Series]]:
-    return (
-        (str(name), values) for name, values in frame.items() if isinstance(values.dtype, pd.CategoricalDtype)
-    )
+def _categories(frame: pd.DataFrame) -> dict[str, list[str]]:
+    """Return the words that each category column may have, used or not."""
+    return {
+        str(name): list(values.cat.categories)
+        for name, values in frame.items()
+        if isinstance(values.dtype, pd.CategoricalDtype)
+    }
 
 
 def _empty_categories(schema: Schema, metadata: pq.FileMetaData) -> dict[str, pd.Categorical]:
