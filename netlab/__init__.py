@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from netlab import lab as lab, panels as panels, path as path, schemas as schemas
-    from netlab.bundle import load as load, save as save
+    from netlab.bundle.exporting import export as export
+    from netlab.bundle.loading import load as load
+    from netlab.bundle.merging import merge as merge
+    from netlab.bundle.packets import annotate_pcap as annotate_pcap
+    from netlab.bundle.recording import record as record
+    from netlab.bundle.replaying import replay as replay
+    from netlab.bundle.saving import save as save
     from netlab.checkup import doctor as doctor
     from netlab.errors import (
         BadInput as BadInput,
@@ -46,6 +52,7 @@ if TYPE_CHECKING:
     from netlab.views.timeline import plot_timeline as plot_timeline
 
 _HOME = {
+    "annotate_pcap": "netlab.bundle.packets",
     "capture": "netlab.tracer.capture",
     "connection_graph": "netlab.tracer.graph",
     "connections": "netlab.tracer.sockets",
@@ -55,8 +62,10 @@ _HOME = {
     "coverage": "netlab.frames",
     "doctor": "netlab.checkup",
     "explain": "netlab.tracer.explain",
+    "export": "netlab.bundle.exporting",
     "gateway": "netlab.kernel.gateway",
-    "load": "netlab.bundle",
+    "load": "netlab.bundle.loading",
+    "merge": "netlab.bundle.merging",
     "multipath": "netlab.path.multipath",
     "nat": "netlab.kernel.nat",
     "path_graph": "netlab.path.graph",
@@ -65,8 +74,10 @@ _HOME = {
     "plot_path": "netlab.views.path",
     "plot_timeline": "netlab.views.timeline",
     "route_cache": "netlab.tracer.gateways",
+    "record": "netlab.bundle.recording",
+    "replay": "netlab.bundle.replaying",
     "routes": "netlab.kernel.routes",
-    "save": "netlab.bundle",
+    "save": "netlab.bundle.saving",
     "traceroute": "netlab.path.trace",
     "translate": "netlab.kernel.translation",
     "with_gateway": "netlab.tracer.gateways",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -28,49 +28,111 @@ _ARROW = {
 }
 _PANDAS = {pa.int64(): pd.Int64Dtype(), pa.float64(): pd.Float64Dtype(), pa.bool_(): pd.BooleanDtype()}
 _WORDS = {Kind.TEXT, Kind.CATEGORY}
-_CATEGORIES = b"netlab.categories"
+_CATEGORIES = "netlab.categories"
+_ATTRS = "PANDAS_ATTRS"  # where pandas.read_parquet looks for them
 _CELL_BYTES = 9  # a number and its missing flag: the least a cell costs in memory
 
 
-def write(frame: pd.DataFrame, schema: Schema) -> bytes:
-    """Return *frame*, which has some or all columns of *schema* in its dtypes, as Parquet."""
-    layout = pa.schema([(c.name, _ARROW[c.kind]) for c in schema.columns if c.name in frame.columns])
-    table = pa.Table.from_pandas(frame, schema=layout, preserve_index=False)
-    notes = {
-        b"PANDAS_ATTRS": json.dumps(frame.attrs),  # where pandas.read_parquet looks for them
-        _CATEGORIES: json.dumps({name: list(values.cat.categories) for name, values in _categorical(frame)}),
-    }
-    out = io.BytesIO()
-    pq.write_table(table.replace_schema_metadata(table.schema.metadata | notes), out, compression="zstd")
+def write(frame: pd.DataFrame, schema: Schema, notes: Mapping[str, Any] | None = None) -> bytes:
+    """Return *frame*, which has some or all columns of *schema* in its dtypes, as Parquet.
+
+    With *notes*, which are kept as JSON beside the frame's attrs, it is one of many small pieces, and is
+    written without what would be larger than its rows: the dtypes that pandas gives it back and statistics.
+    """
+    table = as_arrow(frame, schema)
+    out, is_piece = io.BytesIO(), notes is not None
+    with pq.ParquetWriter(
+        out, table.schema, compression="zstd", store_schema=not is_piece, write_statistics=not is_piece
+    ) as writer:
+        writer.write_table(table)
+        if notes is not None:
+            kept = {_CATEGORIES: _categories(frame), _ATTRS: frame.attrs, **notes}
+            writer.add_key_value_metadata({name: json.dumps(value) for name, value in kept.items()})
     return out.getvalue()
 
 
-def read(
-    data: bytes, schema: Schema, *, rows: int, missing: list[Missing], most_bytes: int, made_by: str
-) -> pd.DataFrame:
-    """Return the frame in *data*; columns that it lacks, or has beyond *schema*, are added to *missing*.
+def as_arrow(frame: pd.DataFrame, schema: Schema) -> pa.Table:
+    """Return *frame* as an Arrow table that keeps its attrs, its categories and the units of its columns."""
+    table = pa.Table.from_pandas(frame, schema=layout(schema, list(frame.columns)), preserve_index=False)
+    kept = {_CATEGORIES: _categories(frame), _ATTRS: frame.attrs}
+    metadata = {name.encode(): json.dumps(value) for name, value in kept.items()}
+    return table.replace_schema_metadata(table.schema.metadata | metadata)
 
-    Raises ValueError, which includes `pyarrow.ArrowInvalid`, if *data* is not *rows* rows of *schema*.
+
+def layout(schema: Schema, names: Collection[str]) -> pa.Schema:
+    """Return the Arrow types of those columns of *schema* that are among *names*, with their units."""
+    return pa.schema(
+        pa.field(column.name, _ARROW[column.kind], metadata={"unit": column.unit} if column.unit else None)
+        for column in schema.columns
+        if column.name in names
+    )
+
+
+def names(data: bytes) -> list[str]:
+    """Return the names of the columns in *data*."""
+    found: list[str] = pq.read_schema(pa.BufferReader(data)).names
+    return found
+
+
+def note(data: bytes, name: str) -> Any:
+    """Return what *data* keeps beside the frame as *name*; None if it has no such note."""
+    return _note(pq.read_metadata(pa.BufferReader(data)), name)
+
+
+def _note(metadata: pq.FileMetaData, name: str) -> Any:
+    return json.loads((metadata.metadata or {}).get(name.encode(), b"null"))
+
+
+def attrs(data: bytes) -> Any:
+    """Return the attrs of the frame in *data*."""
+    return note(data, _ATTRS)
+
+
+def rows(data: bytes) -> int:
+    """Return how many rows *data* has."""
+    count: int = pq.read_metadata(pa.BufferReader(data)).num_rows
+    return count
+
+
+def read(
+    parts: Sequence[bytes],
+    schema: Schema,
+    *,
+    rows: int | None,
+    missing: list[Missing],
+    most_bytes: int,
+    made_by: str,
+) -> pd.DataFrame:
+    """Return the rows of all *parts* as one frame.
+
+    Columns that they lack, or have beyond *schema*, are added to *missing*. Raises ValueError, which includes
+    `pyarrow.ArrowInvalid`, if they are not frames of *schema*, or not of *rows* rows where that is known.
     """
-    layout = pq.read_schema(pa.BufferReader(data))
-    held = layout.names
-    # Words are read as codes, so that a word repeated a million times is in memory once.
-    words = [column.name for column in schema.columns if column.kind in _WORDS and column.name in held]
-    file = pq.ParquetFile(pa.BufferReader(data), read_dictionary=words)
-    if file.metadata.num_rows != rows:
-        raise ValueError(f"it promises {rows} rows of {schema.name} and holds {file.metadata.num_rows}")
-    _bound(rows * len(schema.columns) * _CELL_BYTES, most_bytes)
-    table = file.read(columns=[name for name in held if name in schema.names])
+    files = [_open(part, schema) for part in parts]
+    found = sum(file.metadata.num_rows for file in files)
+    if rows is not None and found != rows:
+        raise ValueError(f"it promises {rows} rows of {schema.name} and holds {found}")
+    _bound(found * len(schema.columns) * _CELL_BYTES, most_bytes)
+    held = list(dict.fromkeys(name for file in files for name in file.schema_arrow.names))
+    wanted = [name for name in held if name in schema.names]
+    table = pa.concat_tables((file.read(columns=wanted) for file in files), promote_options="permissive")
     table.validate(full=True)  # codes without a word and bytes that are no UTF-8 would crash later
     columns = {
         c.name: _column(table.column(c.name), c.kind, most_bytes) for c in schema.columns if c.name in held
     }
-    if not rows:
-        columns |= _empty_categories(schema, layout)
+    if not found:
+        columns |= _empty_categories(schema, files[0].metadata)
     frame = schema.frame(columns, missing + _differences(schema, held, made_by))
-    if len(frame) != rows:
-        raise ValueError(f"it promises {rows} rows and has no column of {schema.name} frames")
+    if len(frame) != found:
+        raise ValueError(f"it promises {found} rows and has no column of {schema.name} frames")
     return frame
+
+
+def _open(data: bytes, schema: Schema) -> pq.ParquetFile:
+    # Words are read as codes, so that a word repeated a million times is in memory once.
+    held = pq.read_schema(pa.BufferReader(data)).names
+    words = [column.name for column in schema.columns if column.kind in _WORDS and column.name in held]
+    return pq.ParquetFile(pa.BufferReader(data), read_dictionary=words)
 
 
 def _column(values: pa.ChunkedArray, kind: Kind, most_bytes: int) -> Any:
@@ -85,15 +147,18 @@ def _column(values: pa.ChunkedArray, kind: Kind, most_bytes: int) -> Any:
     return pd.arrays.ArrowStringArray(coded.cast(_ARROW[Kind.TEXT]))
 
 
-def _categorical(frame: pd.DataFrame) -> Iterator[tuple[str, pd.Series]]:
-    return (
-        (str(name), values) for name, values in frame.items() if isinstance(values.dtype, pd.CategoricalDtype)
-    )
+def _categories(frame: pd.DataFrame) -> dict[str, list[str]]:
+    """Return the words that each category column may have, used or not."""
+    return {
+        str(name): list(values.cat.categories)
+        for name, values in frame.items()
+        if isinstance(values.dtype, pd.CategoricalDtype)
+    }
 
 
-def _empty_categories(schema: Schema, layout: pa.Schema) -> dict[str, pd.Categorical]:
+def _empty_categories(schema: Schema, metadata: pq.FileMetaData) -> dict[str, pd.Categorical]:
     """Return the category columns of a frame without rows; Parquet keeps categories with the rows."""
-    kept = json.loads((layout.metadata or {}).get(_CATEGORIES, b"{}"))
+    kept = _note(metadata, _CATEGORIES) or {}
     known = [column.name for column in schema.columns if column.kind is Kind.CATEGORY and column.name in kept]
     return {name: pd.Categorical([], categories=[str(word) for word in kept[name]] or None) for name in known}
 

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from netlab.bundle.replaying import Replay
 from netlab.errors import BadInput
 from netlab.panels.listing import LiveTable
 from netlab.panels.rates import per_second, sparkline
@@ -74,13 +75,14 @@ def _failures_first(rows: pd.DataFrame) -> npt.NDArray[np.intp]:
     return np.lexsort((-opened, ~_failed(rows)))
 
 
-class LiveConnections(LiveTable[Capture, pd.DataFrame]):
+class LiveConnections(LiveTable[Capture | Replay, pd.DataFrame]):
     """A table of connection attempts that follows a capture: failures first, click a row for all of it.
 
     Parameters
     ----------
     source
-        A `Capture` to follow, or nothing: then the panel makes its own when it starts.
+        A `Capture` to follow, or a recording as `netlab.replay` plays it, or nothing: then the panel makes
+        its own capture when it starts.
     **options
         What `netlab.capture()` takes, such as `port=443`, `process="curl"` or `duration_s=60`.
 
@@ -106,7 +108,7 @@ class LiveConnections(LiveTable[Capture, pd.DataFrame]):
     >>> panel.close()
     """
 
-    def __init__(self, source: Capture | None = None, **options: Any) -> None:
+    def __init__(self, source: Capture | Replay | None = None, **options: Any) -> None:
         if source is not None and options:
             raise BadInput(
                 f"{next(iter(options))!r} comes with a capture that has its options already",
@@ -120,11 +122,11 @@ class LiveConnections(LiveTable[Capture, pd.DataFrame]):
             CONNECTIONS,
         )
 
-    def _read(self, feed: Capture) -> pd.DataFrame:
+    def _read(self, feed: Capture | Replay) -> pd.DataFrame:
         return feed.connections()
 
     def _show(self, seen: pd.DataFrame) -> None:
-        now = pd.Timestamp.now("UTC")
+        now = self.feed.now() if isinstance(self.feed, Replay) else pd.Timestamp.now("UTC")
         new, failed = seen["opened_at"], seen["closed_at"][_failed(seen)]
         rates = sparkline(
             ("new", "netlab-main", per_second(new, now)), ("failed", "netlab-bad", per_second(failed, now))

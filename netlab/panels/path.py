@@ -11,6 +11,8 @@ import networkx as nx
 import numpy as np
 import pandas as pd
 
+from netlab.bundle.replaying import Replay
+from netlab.errors import BadInput
 from netlab.frames import concat
 from netlab.panels.facts import gaps
 from netlab.panels.live import LivePanel
@@ -45,7 +47,7 @@ class Sight:
 class Watched:
     """A feed that follows a monitor; paused, it keeps what was seen last while probing goes on."""
 
-    monitor: Monitor
+    monitor: Monitor | Replay
     paused: bool = False
     last: Sight | None = field(default=None)
 
@@ -99,9 +101,10 @@ class LivePath(LivePanel[Watched, Sight]):
     Parameters
     ----------
     target
-        A host name or an address.
+        A host name or an address; or a monitor to follow, or a recording as `netlab.replay` plays it.
     **options
-        What `netlab.path.monitor()` takes, such as `protocol="tcp"`, `port=443` or `duration_s=60`.
+        What `netlab.path.monitor()` takes for a new one, such as `protocol="tcp"`, `port=443` or
+        `duration_s=60`.
 
     Raises
     ------
@@ -126,14 +129,19 @@ class LivePath(LivePanel[Watched, Sight]):
     >>> panel.close()
     """
 
-    def __init__(self, target: str, **options: Any) -> None:
-        monitor(target, **options)  # refuses what cannot be right here and not at a click
-        self._target = target
+    def __init__(self, target: str | Monitor | Replay, **options: Any) -> None:
+        if isinstance(target, Monitor | Replay) and options:
+            raise BadInput(
+                f"{next(iter(options))!r} comes with a monitor that has its options already",
+                fix="Give a monitor, or the target and options of a new one",
+            )
+        if not isinstance(target, Monitor | Replay):
+            monitor(target, **options)  # refuses what cannot be right here and not at a click
         self._hops, self._courses, self._foot = widgets.HTML(), widgets.HTML(), widgets.HTML()
         self._picture = widgets.HTML()
         self._drawn: object = None
         super().__init__(
-            lambda: Watched(monitor(target, **options)),
+            lambda: Watched(target if isinstance(target, Monitor | Replay) else monitor(target, **options)),
             [self._hops, self._courses, self._picture, self._foot],
         )
 
