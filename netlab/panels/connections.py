@@ -12,11 +12,11 @@ from netlab.errors import BadInput
 from netlab.panels.listing import LiveTable
 from netlab.panels.rates import per_second, sparkline
 from netlab.panels.table import Field, Table, number, said
-from netlab.panels.words import amount, ends
+from netlab.panels.words import ends
 from netlab.schemas import CONNECTIONS
 from netlab.tracer.capture import capture
 from netlab.tracer.session import Capture
-from netlab.views.text import DASH, milliseconds, seconds
+from netlab.views.text import DASH, milliseconds, octets, seconds
 
 _SEARCHED = [
     "error", "state", "protocol", "process", "pid", "local_address", "local_port", "remote_address",
@@ -57,8 +57,8 @@ _FIELDS = [
     Field("remote", "Remote", "the peer, as the socket sees it", by="remote_address", text=_remote),
     number("connect_ms", "Connect", "from the first SYN to the established state", milliseconds),
     number("rtt_ms", "RTT", "smoothed round-trip time", milliseconds),
-    number("bytes_sent", "Sent", "payload sent", amount),
-    number("bytes_received", "Received", "payload received", amount),
+    number("bytes_sent", "Sent", "payload sent", octets),
+    number("bytes_received", "Received", "payload received", octets),
     number("retransmits", "Resent", "segments sent again", str),
     number("duration_s", "Age", "how long it lasted, or has lasted so far", seconds),
 ]

@@ -16,9 +16,9 @@ from netlab.kernel.ctfill import Fill, fills
 from netlab.kernel.nat import nat
 from netlab.panels.listing import LiveTable
 from netlab.panels.table import Field, Table, number, said
-from netlab.panels.words import amount, ends
+from netlab.panels.words import ends
 from netlab.schemas import CONNTRACK, NAT
-from netlab.views.text import DASH, seconds, share
+from netlab.views.text import DASH, octets, seconds, share
 
 _SEARCHED = ["protocol", "src", "sport", "dst", "dport", "reply_src", "reply_dst", "state", "status", "nat"]
 _IDENTITY = ["netns", "id", "protocol", "src", "sport", "dst", "dport", "zone"]
@@ -47,8 +47,8 @@ _FIELDS = [
     _answering("reply_dst", "Answers to", "destination of the reply", "reply_dport"),
     Field("state", "State", "TCP's state as conntrack sees it", by="state", text=said("state", str)),
     number("timeout_s", "Expires in", "without traffic", seconds),
-    number("bytes", "Bytes", "original direction", amount),
-    number("reply_bytes", "Reply", "reply direction", amount),
+    number("bytes", "Bytes", "original direction", octets),
+    number("reply_bytes", "Reply", "reply direction", octets),
 ]
 
 

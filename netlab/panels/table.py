@@ -13,8 +13,8 @@ import numpy.typing as npt
 import pandas as pd
 import traitlets
 
-from netlab.panels.words import plain
-from netlab.views.text import DASH
+from netlab.panels.words import MOST
+from netlab.views.text import DASH, visible
 
 _HERE = files(__package__)
 _WINDOW = 40  # rows sent at a time: those in sight and some on each side
@@ -120,7 +120,7 @@ class Table(anywidget.AnyWidget):
         offset = min(max(0, self._wanted("offset")), max(0, len(shown) - 1))
         places = shown[offset : offset + _WINDOW]
         rows = self._frame.iloc[places]
-        cells = zip(*([plain(t) for t in field.text(rows)] for field in self._fields.values()), strict=True)
+        cells = zip(*([visible(t, MOST) for t in field.text(rows)] for field in self._fields.values()), strict=True)
         keys, bad = map(str, self._keys[places].tolist()), self._bad(rows).tolist()
         self.view = {
             "rows": [

@@ -1,4 +1,4 @@
-"""Foreign text and numbers as a panel shows them: bounded, escaped, with their units."""
+"""Foreign text as a panel shows it: bounded and escaped."""
 
 from __future__ import annotations
 
@@ -7,37 +7,14 @@ from typing import Any
 
 import pandas as pd
 
-from netlab.views.text import DASH, significant
+from netlab.views.text import DASH, visible
 
-_MOST = 200
-
-
-def plain(text: object, most: int = _MOST) -> str:
-    """Return *text* in at most *most* characters; an escape for what is not seen or changes the reading."""
-    start = str(text)[: most + 1]
-    shown = "".join(c if c.isprintable() else _escape(c) for c in start)
-    return shown if len(shown) <= most else shown[: most - 1] + "…"
+MOST = 200  # characters of foreign text in a cell
 
 
-def _escape(character: str) -> str:
-    return character.encode("unicode_escape", "backslashreplace").decode("ascii")
-
-
-def escaped(text: object, most: int = _MOST) -> str:
+def escaped(text: object, most: int = MOST) -> str:
     """Return *text* as HTML that shows it and is nothing else."""
-    return html.escape(plain(text, most))
-
-
-def amount(count: Any) -> str:
-    """Return a number of bytes in the unit it is read best in."""
-    if pd.isna(count):
-        return DASH
-    value = float(count)
-    for unit in ("B", "kB", "MB", "GB"):
-        if value < 1000:
-            return f"{value:.0f} {unit}" if unit == "B" else f"{significant(value)} {unit}"
-        value /= 1000
-    return f"{significant(value)} TB"
+    return html.escape(visible(text, most))
 
 
 def ends(addresses: pd.Series[str], ports: pd.Series[int]) -> list[str]:
