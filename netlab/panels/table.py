@@ -120,7 +120,9 @@ class Table(anywidget.AnyWidget):
         offset = min(max(0, self._wanted("offset")), max(0, len(shown) - 1))
         places = shown[offset : offset + _WINDOW]
         rows = self._frame.iloc[places]
-        cells = zip(*([visible(t, MOST) for t in field.text(rows)] for field in self._fields.values()), strict=True)
+        cells = zip(
+            *([visible(t, MOST) for t in field.text(rows)] for field in self._fields.values()), strict=True
+        )
         keys, bad = map(str, self._keys[places].tolist()), self._bad(rows).tolist()
         self.view = {
             "rows": [
