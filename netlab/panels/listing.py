@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import ipywidgets as widgets
@@ -20,12 +20,22 @@ Seen = TypeVar("Seen")
 class LiveTable(LivePanel[F, Seen]):
     """Shows frames of *schema* in *table*; `selected` is the row that was clicked, as it was last seen."""
 
-    def __init__(self, make: Callable[[], F], table: Table, schema: Schema) -> None:
+    def __init__(
+        self,
+        make: Callable[[], F],
+        table: Table,
+        schema: Schema,
+        *,
+        below: Sequence[widgets.Widget] = (),
+        duration_s: float | None = None,
+    ) -> None:
         self.table = table
         self._schema = schema
         self._head, self._details, self._foot = widgets.HTML(), widgets.HTML(), widgets.HTML()
-        super().__init__(make, [self._head, table, self._foot, self._details])
-        table.observe(self._show_details, "selected")
+        body = [self._head, table, self._foot, self._details, *below]
+        super().__init__(make, body, duration_s=duration_s)
+        table.on_error = self._fail
+        table.observe(self._shown(self._show_details), "selected")
 
     @property
     def selected(self) -> pd.Series[Any] | None:

@@ -83,6 +83,7 @@ class Table(anywidget.AnyWidget):
         self._fields = {field.name: field for field in fields}
         self._searched, self._identity = list(searched), list(identity)
         self._order, self._bad = order, bad
+        self.on_error: Callable[[Exception], None] | None = None  # hears what a request of the browser raised
         self._frame = pd.DataFrame()
         self._keys = np.empty(0, np.uint64)
         super().__init__(
@@ -102,6 +103,14 @@ class Table(anywidget.AnyWidget):
             self.selected = frame.iloc[place]
 
     def _answer(self, change: dict[str, Any]) -> None:
+        try:
+            self._look_again(change)
+        except Exception as error:
+            if self.on_error is None:
+                raise
+            self.on_error(error)
+
+    def _look_again(self, change: dict[str, Any]) -> None:
         if not len(self._frame.columns):
             return
         self._look()

@@ -7,14 +7,34 @@ from typing import Any
 
 import pandas as pd
 
+from netlab.errors import NetlabError
 from netlab.views.text import DASH, visible
 
 MOST = 200  # characters of foreign text in a cell
+_LONGEST_ERROR = 2000
 
 
 def escaped(text: object, most: int = MOST) -> str:
     """Return *text* as HTML that shows it and is nothing else."""
     return html.escape(visible(text, most))
+
+
+def fault(error: Exception) -> str:
+    """Return an error as HTML: what failed and the fix, and the kind of error where it is not one of ours."""
+    kind = "" if isinstance(error, NetlabError) else f"{type(error).__name__}: "
+    return f'<div class="netlab-error">{escaped(f"{kind}{error}", _LONGEST_ERROR)}</div>'
+
+
+def clock(age_s: float, of_s: float | None) -> str:
+    """Return how long something has lasted, and how long it will at most if that is known."""
+    said = _clock(age_s if of_s is None else min(age_s, of_s))
+    return f'<span class="netlab-age">{said if of_s is None else f"{said} of {_clock(of_s)}"}</span>'
+
+
+def _clock(length_s: float) -> str:
+    minutes, seconds = divmod(int(length_s), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
 def ends(addresses: pd.Series[str], ports: pd.Series[int]) -> list[str]:

@@ -88,6 +88,13 @@ def plot_path(path: pd.DataFrame | Graph, *, theme: str | None = None) -> Figure
     return _draw(look, kept, _title(graph), [*_notes(graph, kept), _KEY], gaps(graph.graph))
 
 
+@plain_text()
+def sketch(graph: Graph, theme: Theme) -> Picture:
+    """Return the picture of a path graph without its notes, for a place where they stand elsewhere."""
+    kept = layers.kept(graph)
+    return _draw(theme, kept, _title(graph), [], "")
+
+
 def _graph(path: object) -> Graph:
     if isinstance(path, nx.DiGraph):
         if all(set(_NODE) <= set(data) for _, data in path.nodes(data=True)):

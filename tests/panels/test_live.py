@@ -8,7 +8,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,16 +37,24 @@ async def until(holds: Callable[[], object]) -> None:
         await asyncio.sleep(0.02)
 
 
-def refused(port: int = 9) -> None:
+@pytest.fixture(scope="module")
+def port() -> Iterator[int]:
+    """Return a port that is bound and refuses connections, so that nobody else's are made to it."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        yield sock.getsockname()[1]
+
+
+def refused(port: int) -> None:
     with socket.socket() as sock:
         assert sock.connect_ex(("127.0.0.1", port))
 
 
 @pytest.mark.privileged
-def test_a_refused_connection_comes_first_and_is_counted() -> None:
+def test_a_refused_connection_comes_first_and_is_counted(port: int) -> None:
     async def work() -> None:
-        panel = LiveConnections().start()
-        refused()
+        panel = LiveConnections(port=port).start()
+        refused(port)
         await until(lambda: panel.table.view["total"])
         (row, *_) = panel.table.view["rows"]
         assert row["bad"]
@@ -58,10 +66,10 @@ def test_a_refused_connection_comes_first_and_is_counted() -> None:
 
 
 @pytest.mark.privileged
-def test_a_capture_with_a_duration_ends_the_panel_with_all_rows() -> None:
+def test_a_capture_with_a_duration_ends_the_panel_with_all_rows(port: int) -> None:
     async def work() -> None:
-        panel = LiveConnections(duration_s=0.5, port=9).start()
-        refused()
+        panel = LiveConnections(duration_s=0.5, port=port).start()
+        refused(port)
         await until(lambda: panel.state is State.STOPPED)
         assert panel.table.view["total"] == 1
         panel.close()
@@ -70,10 +78,10 @@ def test_a_capture_with_a_duration_ends_the_panel_with_all_rows() -> None:
 
 
 @pytest.mark.privileged
-def test_stop_keeps_what_was_seen_and_start_begins_anew() -> None:
+def test_stop_keeps_what_was_seen_and_start_begins_anew(port: int) -> None:
     async def work() -> None:
-        panel = LiveConnections(port=9).start()
-        refused()
+        panel = LiveConnections(port=port).start()
+        refused(port)
         panel.stop()
         assert (panel.state, panel.table.view["total"]) == (State.STOPPED, 1)
         panel.start()
@@ -84,17 +92,17 @@ def test_stop_keeps_what_was_seen_and_start_begins_anew() -> None:
 
 
 @pytest.mark.privileged
-def test_the_buttons_do_what_the_methods_do() -> None:
+def test_the_buttons_do_what_the_methods_do(port: int) -> None:
     async def work() -> None:
-        panel = LiveConnections(port=9)
+        panel = LiveConnections(port=port)
         panel._start.click()
         await until(lambda: panel.state is State.RUNNING)
         panel._pause.click()
         await until(lambda: panel.state is State.PAUSED)
-        refused()
+        refused(port)
         panel._pause.click()
         await until(lambda: panel.state is State.RUNNING)
-        refused()
+        refused(port)
         panel._stop.click()
         await until(lambda: panel.state is State.STOPPED)
         assert panel.table.view["total"] == 1
@@ -105,11 +113,11 @@ def test_the_buttons_do_what_the_methods_do() -> None:
 
 
 @pytest.mark.privileged
-def test_a_running_capture_can_be_followed_and_goes_on_after_the_panel() -> None:
+def test_a_running_capture_can_be_followed_and_goes_on_after_the_panel(port: int) -> None:
     async def work() -> None:
-        with netlab.capture(port=9) as cap:
+        with netlab.capture(port=port) as cap:
             panel = LiveConnections(cap).start()
-            refused()
+            refused(port)
             await until(lambda: panel.table.view["total"])
             panel.close()
             assert cap.state == "running"

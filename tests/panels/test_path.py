@@ -42,7 +42,7 @@ def test_each_hop_is_a_row_with_its_times_and_the_graph_is_drawn() -> None:
         for node in ("r1", "r2", "web"):
             assert f"<td>{net.address(node)}</td>" in panel._hops.value
         assert "end to end" in panel._hops.value
-        assert "1 path<" in panel._courses.value
+        assert "1 path ·" in panel._courses.value
         panel.close()
 
     with lab.simulated(chain()) as net:
