@@ -4,37 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import ipywidgets
 import pandas as pd
 import pytest
+from loops import run, until
 from programs import held_by
 
 import netlab
 from netlab.errors import BadInput, CaptureError
 from netlab.lab.network import PracticeNetwork
-from netlab.panels import LiveConnections, LiveConntrack, rates
+from netlab.panels import LiveConnections, LiveConntrack, LivePath, rates
 from netlab.panels.live import State
-
-_MANY = 50
-
-
-def run(work: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(asyncio.wait_for(work, 120))
-
-
-async def until(holds: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 30
-    while not holds():
-        assert time.monotonic() < deadline, "it never came true"
-        await asyncio.sleep(0.02)
 
 
 @pytest.fixture(scope="module")
@@ -220,11 +209,12 @@ def left() -> dict[str, int]:
 @pytest.mark.parametrize(
     ("make", "times"),
     [
-        (LiveConntrack, _MANY),
-        (lambda: LiveConnections(mode="poll", poll_every_s=0.05), _MANY),
-        (LiveConnections, 5),
+        (LiveConntrack, 50),
+        (lambda: LivePath("127.0.0.1"), 50),
+        (lambda: LiveConnections(mode="poll", poll_every_s=0.05), 50),
+        (LiveConnections, 10),  # each compiles its programs: `python -m bench panels` does 50
     ],
-    ids=["conntrack", "connections polled", "connections"],
+    ids=["conntrack", "path", "connections polled", "connections"],
 )
 def test_panels_leave_nothing_behind(make: Callable[[], Any], times: int) -> None:
     async def work() -> None:
@@ -240,6 +230,31 @@ def test_panels_leave_nothing_behind(make: Callable[[], Any], times: int) -> Non
         for _ in range(times):
             await once()
         await until(lambda: left() == before)
+
+    run(work())
+
+
+@pytest.mark.privileged
+def test_a_conntrack_panel_with_a_duration_ends_by_itself() -> None:
+    async def work() -> None:
+        panel = LiveConntrack(duration_s=0.3).start()
+        await until(lambda: panel.state is State.STOPPED)
+        assert "0:00 of 0:00" in panel._age.value
+        panel.close()
+
+    run(work())
+
+
+@pytest.mark.privileged
+def test_a_panel_is_shown_anew_at_most_four_times_a_second() -> None:
+    async def work() -> None:
+        shown: list[float] = []
+        panel = LiveConnections(mode="poll", poll_every_s=0.05)
+        panel._show = lambda _: shown.append(time.monotonic())  # type: ignore[method-assign]
+        panel.start()
+        await until(lambda: len(shown) > 6)
+        panel.close()
+        assert min(later - earlier for earlier, later in itertools.pairwise(shown)) >= 0.25
 
     run(work())
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Callable, Coroutine
 from typing import Any
 
 import networkx as nx
 import pytest
+from loops import run, until
 
 from netlab import lab
 from netlab.errors import BadInput, ProbeError
@@ -16,17 +15,6 @@ from netlab.panels import LivePath
 from netlab.panels.live import State
 
 pytestmark = pytest.mark.privileged
-
-
-def run(work: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(asyncio.wait_for(work, 120))
-
-
-async def until(holds: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 60
-    while not holds():
-        assert time.monotonic() < deadline, "it never came true"
-        await asyncio.sleep(0.05)
 
 
 def chain() -> nx.Graph:
