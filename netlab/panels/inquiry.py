@@ -45,9 +45,10 @@ def destination(row: pd.Series[Any]) -> Destination | None:
 def way(row: pd.Series[Any]) -> str:
     """Return the row's way through this host as HTML, or why it cannot be told."""
     try:
-        return explain(row)._repr_html_()
+        shown = explain(row)._repr_html_()
     except Exception as error:  # noqa: BLE001 - one row that cannot be told ends no panel
         return fault(error)
+    return f'<div class="netlab-way">{shown}</div>'
 
 
 class Inquiry(widgets.VBox):
