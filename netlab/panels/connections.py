@@ -134,7 +134,7 @@ class LiveConnections(LiveTable[ConnectionFeed, pd.DataFrame]):
             lambda: capture(**options) if source is None else source,
             Table(_FIELDS, searched=_SEARCHED, identity=_IDENTITY, order=_failures_first, bad=_failed),
             CONNECTIONS,
-            below=[self.inquiry],
+            asked=[self.inquiry],
             duration_s=options.get("duration_s"),
         )
 

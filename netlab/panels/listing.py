@@ -18,7 +18,10 @@ Seen = TypeVar("Seen")
 
 
 class LiveTable(LivePanel[F, Seen]):
-    """Shows frames of *schema* in *table*; `selected` is the row that was clicked, as it was last seen."""
+    """Shows frames of *schema* in *table*; `selected` is the row that was clicked, as it was last seen.
+
+    *asked* is what a subclass shows of that row before all that the frame has of it.
+    """
 
     def __init__(
         self,
@@ -26,13 +29,13 @@ class LiveTable(LivePanel[F, Seen]):
         table: Table,
         schema: Schema,
         *,
-        below: Sequence[widgets.Widget] = (),
+        asked: Sequence[widgets.Widget] = (),
         duration_s: float | None = None,
     ) -> None:
         self.table = table
         self._schema = schema
         self._head, self._details, self._foot = widgets.HTML(), widgets.HTML(), widgets.HTML()
-        body = [self._head, table, self._foot, self._details, *below]
+        body = [self._head, table, self._foot, *asked, self._details]
         super().__init__(make, body, duration_s=duration_s)
         table.on_error = self._fail
         table.observe(self._shown(self._show_details), "selected")

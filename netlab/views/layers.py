@@ -6,22 +6,24 @@ at the width of a notebook, and branches have room beside each other.
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TypeAlias
 
 import networkx as nx
 
-from netlab.views.cards import Card, Line, card
+from netlab.views.cards import Card
 from netlab.views.picture import MARGIN_IN
 
 Graph: TypeAlias = "nx.DiGraph[str]"  # generic for type checkers only
 Point: TypeAlias = tuple[float, float]
 
-MOST_BESIDE = 16  # nodes at one TTL
 BULGE_IN = 0.4  # of lines that run around the side
-_TTL_IN, _GAP_IN, _STEP_IN = 0.58, 0.25, 0.52
+_TTL_IN, _GAP_IN, _STEP_IN = 0.68, 0.25, 0.52
+_WIDEST_IN = 12.5  # of a layer: at the width of a notebook its text is still legible
+_FEWEST = 4  # nodes in a layer, however wide
 
 
 def by_ttl(graph: Graph) -> dict[int, list[str]]:
@@ -32,31 +34,34 @@ def by_ttl(graph: Graph) -> dict[int, list[str]]:
     return layers
 
 
-def kept(graph: Graph) -> Graph:
-    """Return the graph with the most heard of those nodes that fit beside each other."""
-    return graph.subgraph([node for layer in by_ttl(graph).values() for node in layer[:MOST_BESIDE]])
+def kept(graph: Graph, cards: Mapping[str, Card]) -> Graph:
+    """Return the graph with those nodes of each layer that were most heard and fit beside each other."""
+    fitting: list[str] = []
+    for layer in by_ttl(graph).values():
+        rights = itertools.accumulate(cards[node].width_in + _GAP_IN for node in layer)
+        fitting += layer[: max(_FEWEST, sum(right <= _WIDEST_IN for right in rights))]
+    return graph.subgraph(fitting)
 
 
-def placed(graph: Graph, words: Mapping[str, Sequence[Line]], top_in: float) -> dict[str, Card]:
-    """Return a card with its *words* for each node, in each layer ordered by where their lines come from."""
-    cards: dict[str, Card] = {}
+def placed(graph: Graph, cards: Mapping[str, Card], top_in: float) -> dict[str, Card]:
+    """Return the nodes' *cards* at their places, in each layer ordered by where their lines come from."""
+    places: dict[str, Card] = {}
     y = top_in
     for layer in by_ttl(graph).values():
-        sized = {node: card(words[node]) for node in layer}
-        height = max(one.height_in for one in sized.values())
-        x = -(sum(one.width_in + _GAP_IN for one in sized.values()) - _GAP_IN) / 2
-        for node in sorted(layer, key=lambda node: _pull(graph, cards, node)):
-            width = sized[node].width_in
-            cards[node] = replace(sized[node], x_in=x + width / 2, y_in=y + height / 2)
+        height = max(cards[node].height_in for node in layer)
+        x = -(sum(cards[node].width_in + _GAP_IN for node in layer) - _GAP_IN) / 2
+        for node in sorted(layer, key=lambda node: _pull(graph, places, node)):
+            width = cards[node].width_in
+            places[node] = replace(cards[node], x_in=x + width / 2, y_in=y + height / 2)
             x += width + _GAP_IN
         y += height + _STEP_IN
-    shift = MARGIN_IN + _TTL_IN - min(one.left_in for one in cards.values())
-    return {node: replace(one, x_in=one.x_in + shift) for node, one in cards.items()}
+    shift = MARGIN_IN + _TTL_IN - min(one.left_in for one in places.values())
+    return {node: replace(one, x_in=one.x_in + shift) for node, one in places.items()}
 
 
-def _pull(graph: Graph, cards: Mapping[str, Card], node: str) -> float:
+def _pull(graph: Graph, placed: Mapping[str, Card], node: str) -> float:
     """Return the mean place of the nodes that lead to *node*: ordered by it, lines cross less."""
-    places = [cards[near].x_in for near in graph.predecessors(node) if near in cards]
+    places = [placed[near].x_in for near in graph.predecessors(node) if near in placed]
     return sum(places) / len(places) if places else 0.0
 
 

@@ -84,15 +84,16 @@ def plot_path(path: pd.DataFrame | Graph, *, theme: str | None = None) -> Figure
     graph = _graph(path)
     if len(graph) < 2:
         return nothing(look, "Path", "There are no answered probes in this data")
-    kept = layers.kept(graph)
-    return _draw(look, kept, _title(graph), [*_notes(graph, kept), _KEY], gaps(graph.graph))
+    found = _cards(graph, look)
+    kept = layers.kept(graph, found)
+    return _draw(look, graph, kept, found, [*_notes(graph, kept), _KEY], footnote=gaps(graph.graph))
 
 
 @plain_text()
 def sketch(graph: Graph, theme: Theme) -> Picture:
     """Return the picture of a path graph without its notes, for a place where they stand elsewhere."""
-    kept = layers.kept(graph)
-    return _draw(theme, kept, _title(graph), [], "")
+    found = _cards(graph, theme)
+    return _draw(theme, graph, layers.kept(graph, found), found, [])
 
 
 def _graph(path: object) -> Graph:
@@ -129,7 +130,7 @@ def _notes(graph: Graph, kept: Graph) -> Iterator[str]:
         ]
     )
     if len(kept) < len(graph):
-        yield f"showing {len(kept)} of {len(graph)}: at each TTL the {layers.MOST_BESIDE} that answered most"
+        yield f"showing {len(kept)} of {len(graph)}: at each TTL those that answered most"
     repeats = nx.number_of_selfloops(graph)
     if repeats:
         yield f"{counted(repeats, 'router')} answered at two TTLs in a row (not drawn)"
@@ -176,18 +177,38 @@ def _percent(confidence: float) -> str:
 # -- ink -------------------------------------------------------------------------------------------------
 
 
-def _draw(theme: Theme, graph: Graph, title: str, notes: list[str], footnote: str) -> Picture:
-    words = {node: _lines(node, data, theme) for node, data in graph.nodes(data=True)}
-    places = layers.placed(graph, words, MARGIN_IN + (len(notes) + 2) * LINE_IN)
-    picture, axes = cards.sheet(theme, places.values(), title, notes, footnote, beside_in=layers.BULGE_IN)
+def _cards(graph: Graph, theme: Theme) -> dict[str, Card]:
+    return {node: cards.card(_lines(node, data, theme)) for node, data in graph.nodes(data=True)}
+
+
+def _draw(
+    theme: Theme,
+    graph: Graph,
+    kept: Graph,
+    found: Mapping[str, Card],
+    notes: list[str],
+    *,
+    footnote: str = "",
+) -> Picture:
+    places = layers.placed(kept, found, MARGIN_IN + (len(notes) + 2) * LINE_IN)
+    beside_in = layers.BULGE_IN
+    picture, axes = cards.sheet(theme, places.values(), _title(graph), notes, footnote, beside_in=beside_in)
+    shown = layers.by_ttl(kept)
     for ttl, layer in layers.by_ttl(graph).items():
-        picture.write(MARGIN_IN, places[layer[0]].y_in, f"TTL {ttl}" if ttl else "", color=theme.muted)
-    _draw_lines(axes, graph, places, theme)
+        _write_ttl(picture, ttl, len(layer) - len(shown[ttl]), places[shown[ttl][0]].y_in)
+    _draw_lines(axes, kept, places, theme)
     for node, card in places.items():
-        data = graph.nodes[node]
+        data = kept.nodes[node]
         edge = theme.good if data["reached"] else theme.muted if data["silent"] else theme.main
         cards.draw(picture, axes, card, edge=edge, strong=data["reached"], dashed=data["silent"])
     return picture
+
+
+def _write_ttl(picture: Picture, ttl: int, more: int, at: float) -> None:
+    style: dict[str, Any] = {"color": picture.theme.muted}
+    picture.write(MARGIN_IN, at - bool(more) * LINE_IN / 2, f"TTL {ttl}" if ttl else "", **style)
+    if more:
+        picture.write(MARGIN_IN, at + LINE_IN / 2, f"+ {more} more", fontsize=SMALL_PT, **style)
 
 
 def _draw_lines(axes: Axes, graph: Graph, places: Mapping[str, Card], theme: Theme) -> None:

@@ -77,6 +77,7 @@ def jupyterlab(directory: Path) -> Iterator[str]:
         name: str(directory / "jupyter" / name.lower())
         for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR")
     }
+    private["JUPYTERLAB_SETTINGS_DIR"] = str(_settings(directory / "settings"))
     command = [
         sys.executable,
         *("-m", "jupyterlab", "--no-browser", "--allow-root", f"--ServerApp.root_dir={directory}"),
@@ -91,6 +92,14 @@ def jupyterlab(directory: Path) -> Iterator[str]:
         finally:
             server.terminate()
             server.wait(30)
+
+
+def _settings(directory: Path) -> Path:
+    """Write the settings of somebody who has been asked about news before."""
+    file = directory / "@jupyterlab" / "apputils-extension" / "notification.jupyterlab-settings"
+    file.parent.mkdir(parents=True)
+    file.write_text('{"fetchNews": "false"}', encoding="utf-8")
+    return directory
 
 
 def _wait_for(url: str, server: subprocess.Popen[bytes]) -> None:
@@ -123,7 +132,7 @@ def opened(chromium: Browser, address: str, directory: Path, cells: list[str]) -
         cells=[nbformat.v4.new_code_cell(cell) for cell in cells], metadata=_KERNEL
     )
     nbformat.write(notebook, directory / "try.ipynb")
-    page = chromium.new_page(viewport={"width": 1400, "height": 1100})
+    page = chromium.new_page(viewport={"width": 1400, "height": 1700})
     shown = Notebook(page)
     page.on("pageerror", lambda error: shown.complaints.append(str(error)))
     page.on("requestfailed", lambda request: shown.complaints.append(f"failed: {request.url}"))
