@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from netlab.path.graph import path_graph as path_graph
     from netlab.path.multipath import multipath as multipath
     from netlab.path.trace import traceroute as traceroute
+    from netlab.probes.probe import probe as probe
     from netlab.tracer.capture import capture as capture
     from netlab.tracer.explain import explain as explain
     from netlab.tracer.gateways import route_cache as route_cache, with_gateway as with_gateway
@@ -64,6 +65,7 @@ _HOME = {
     "plot_hops": "netlab.views.hops",
     "plot_path": "netlab.views.path",
     "plot_timeline": "netlab.views.timeline",
+    "probe": "netlab.probes.probe",
     "route_cache": "netlab.tracer.gateways",
     "routes": "netlab.kernel.routes",
     "save": "netlab.bundle",
