@@ -105,3 +105,13 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return [*globals(), *__all__]
+
+
+def load_ipython_extension(shell: Any) -> None:
+    """Add `%netlab` and `%%bpf` to the notebook: what `%load_ext netlab` calls."""
+    importlib.import_module("netlab.magics").load(shell)
+
+
+def unload_ipython_extension(shell: Any) -> None:
+    """Take them away again: what `%unload_ext netlab` calls."""
+    importlib.import_module("netlab.magics").unload(shell)

@@ -39,9 +39,10 @@ def columns(
 
     Notes
     -----
-    `char[]` is text up to its NUL. A member named `address`, `addr`, `saddr`, `daddr` or `ip`, alone or behind
-    an underscore, is an address if it has 4 or 16 bytes. A `u64` named `at_ns` or `…_at_ns` is a reading of
-    `bpf_ktime_get_ns()` and becomes UTC. Other arrays are lists, other numbers stay as wide as they are.
+    `char[]` is text up to its NUL. A member named `address`, `addr`, `saddr`, `daddr` or `ip`, alone or
+    behind an underscore, is an address if it has 4 or 16 bytes. A `u64` named `at_ns` or `…_at_ns` is a
+    reading of `bpf_ktime_get_ns()` and becomes UTC. Other arrays are lists, other numbers stay as wide as
+    they are.
     """
     found: dict[str, Any] = {}
     for name in records.dtype.names or ():

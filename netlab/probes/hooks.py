@@ -99,7 +99,9 @@ def _tracepoint(where: str) -> None:
     if not (events / category / event / "format").exists():
         named = sorted(path.parent.name for path in events.glob(f"{category}/*/format"))
         known = named or sorted(path.name for path in events.iterdir() if path.is_dir())
-        raise BadInput(f"this kernel has no tracepoint {where}", fix=nearest(event if named else category, known))
+        raise BadInput(
+            f"this kernel has no tracepoint {where}", fix=nearest(event if named else category, known)
+        )
 
 
 def _cgroup(where: str) -> None:

@@ -39,10 +39,18 @@ def layout(description: str, size: int) -> np.dtype[Any]:
     return _struct(list(found.names), [one[0] for one in whole], [one[1] for one in whole], size)
 
 
+def members(description: str) -> list[str]:
+    """Return the names of a struct's own members; none of another type."""
+    found = json.loads(description)
+    return [] if isinstance(found, str) else [each[0] for each in found[1] if not each[0].startswith(PADDING)]
+
+
 def _dtype(description: Any, name: str) -> np.dtype[Any]:
     if isinstance(description, str):
         if description not in _SCALARS:
-            raise BadInput(f"{name} is a {description}, which netlab cannot show", fix="Send numbers and text")
+            raise BadInput(
+                f"{name} is a {description}, which netlab cannot show", fix="Send numbers and text"
+            )
         return np.dtype(_SCALARS[description])
     _, members, kind = description
     names: list[str] = []
@@ -69,7 +77,9 @@ def _member(member: list[Any]) -> np.dtype[Any]:
         return _dtype(member, name)
     found = _dtype(kind, name)
     if more and isinstance(more[0], int):
-        raise BadInput(f"{name} is a bit-field, which has no place of its own", fix="Copy it into a whole number")
+        raise BadInput(
+            f"{name} is a bit-field, which has no place of its own", fix="Copy it into a whole number"
+        )
     if not more:
         return found
     length = int(np.prod(more[0]))

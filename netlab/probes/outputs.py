@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from enum import Enum, auto
 from pathlib import Path
 from typing import Any
@@ -29,12 +29,18 @@ class Slots(Enum):
     LOGARITHMIC = auto()  # slot n counts values of n bits: bpf_log2l()
 
 
+@dataclass(frozen=True, slots=True)
+class Glance:
+    """How many rows an output has, and the frame of some of them."""
+
+    total: int
+    frame: pd.DataFrame
+
+
 class Records:
     """The records of one ring buffer so far."""
 
-    def __init__(
-        self, program: ProbeProgram, name: str, place: int, max_rows: int, to_utc_ns: int
-    ) -> None:
+    def __init__(self, program: ProbeProgram, name: str, place: int, max_rows: int, to_utc_ns: int) -> None:
         self._layout = program.ring_layout(name)
         self._program, self._name, self._place = program, name, place
         self._ring = program.ring(name, self._layout.dtype)
@@ -59,25 +65,35 @@ class Records:
     def frame(self, skipped: int) -> pd.DataFrame:
         """Return a row per record; *skipped* runs of the program are in the coverage."""
         self._blocks = [np.concatenate(self._blocks)]
+        return self._shown(self._blocks[0], skipped)
+
+    def glance(self, rows: int, skipped: int) -> Glance:
+        """Return the latest *rows* records."""
+        latest: list[npt.NDArray[Any]] = []
+        for block in reversed(self._blocks):
+            latest.insert(0, block)
+            if sum(map(len, latest)) >= rows:
+                break
+        return Glance(self._rows, self._shown(np.concatenate(latest)[-rows:], skipped))
+
+    def _shown(self, records: npt.NDArray[Any], skipped: int) -> pd.DataFrame:
         missing = [
             Missing(self._name, Gap.LOST, self._lost, "records did not fit into the ring buffer"),
             Missing(self._name, Gap.LOST, self._beyond, f"records came after the first {self._max_rows}"),
         ]
-        found = columns(self._blocks[0], self._layout.network_order, self._to_utc_ns)
+        found = columns(records, self._layout.network_order, self._to_utc_ns)
         return _frame(found, [gap for gap in missing if gap.count], skipped)
 
 
 class Entries:
     """The entries of one map as they were at the last look."""
 
-    def __init__(
-        self, program: ProbeProgram, name: str, table: Table, slots: Slots, to_utc_ns: int
-    ) -> None:
+    def __init__(self, program: ProbeProgram, name: str, table: Table, slots: Slots, to_utc_ns: int) -> None:
         self._name, self._table, self._slots, self._to_utc_ns = name, table, slots, to_utc_ns
         value = table.value.dtype
         self._cpus = _possible_cpus() if table.kind in PER_CPU else 0
         if self._cpus:  # the kernel hands out a value per CPU, each padded to 8 bytes
-            padded = {"names": ["it"], "formats": [value], "itemsize": -(-value.itemsize // 8) * 8}
+            padded: Any = {"names": ["it"], "formats": [value], "itemsize": -(-value.itemsize // 8) * 8}
             value = np.dtype((np.dtype(padded), (self._cpus,)))
         self._stored = np.dtype([("stored", value)])
         self._map = program.map(name, table.key.dtype, self._stored)
@@ -105,6 +121,11 @@ class Entries:
         full = self._table.kind in _HASHES and len(self._keys) >= self._map.entries
         missing = [Missing(self._name, Gap.LOST, None, _FULL.format(self._map.entries))] if full else []
         return _frame(found, missing, skipped)
+
+    def glance(self, rows: int, skipped: int) -> Glance:
+        """Return the first *rows* entries."""
+        whole = self.frame(skipped)
+        return Glance(len(whole), whole.head(rows))
 
     def _side(self, values: npt.NDArray[Any], layout: Layout, name: str) -> dict[str, Any]:
         if values.dtype.names:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Self
 
 import pandas as pd
 
 from netlab import checks
 from netlab.closing import Closes
-from netlab.errors import BadInput, CaptureError
+from netlab.errors import BadInput, CaptureError, KernelError
 from netlab.kernel import capabilities, clock
 from netlab.kernel.bpf import load_bcc
 from netlab.probes.hooks import Kind
-from netlab.probes.outputs import Entries, Records, Slots
+from netlab.probes.outputs import Entries, Glance, Records, Slots
 from netlab.probes.program import ProbeProgram
 from netlab.probes.source import Source, read
 
@@ -105,6 +106,11 @@ class Probe(Closes):
         return self.start()
 
     @property
+    def rings(self) -> tuple[str, ...]:
+        """The names of the ring buffers, known from the text."""
+        return self._source.rings
+
+    @property
     def names(self) -> tuple[str, ...]:
         """The names of the frames, once the probe has been started: ring buffers first."""
         return (*self._rings, *self._maps)
@@ -130,15 +136,27 @@ class Probe(Closes):
 
     def __getitem__(self, name: str) -> pd.DataFrame:
         """Return the frame of one ring buffer (a row per record) or map (a row per entry)."""
+        with self._looked_at(name) as output:
+            return output.frame(self._skipped)
+
+    def glance(self, name: str, rows: int) -> Glance:
+        """Return at most *rows* rows of an output, the latest records of a ring buffer, soon also of many."""
+        with self._looked_at(name) as output:
+            return output.glance(rows, self._skipped)
+
+    @contextmanager
+    def _looked_at(self, name: str) -> Iterator[Records | Entries]:
         if self._program is None:
-            raise CaptureError("this probe has not been started", fix="Use it in a with block, or call start()")
+            raise CaptureError(
+                "this probe has not been started", fix="Use it in a with block, or call start()"
+            )
         checks.choice("output", name, self.names)
         output = self._rings.get(name) or self._maps[name]
         with self._lock:
             if not self._ended.is_set():
                 output.read()
                 self._skipped = self._runs_skipped()
-            return output.frame(self._skipped)
+            yield output
 
     def close(self) -> None:
         """Detach everything and keep what was seen; safe to call again."""
@@ -148,7 +166,8 @@ class Probe(Closes):
             self._ended.set()
             self._program.detach()
             try:
-                for output in (*self._rings.values(), *self._maps.values()):
+                outputs: list[Records | Entries] = [*self._rings.values(), *self._maps.values()]
+                for output in outputs:
                     output.read()
                 self._skipped = self._runs_skipped()
             finally:
@@ -167,7 +186,7 @@ class Probe(Closes):
 
     def _drain_until_closed(self) -> None:
         while not self._ended.wait(_DRAIN_EVERY_S):
-            with self._lock:
+            with self._lock, suppress(KernelError):  # whoever looks next gets the same
                 if not self._ended.is_set():
                     for ring in self._rings.values():
                         ring.drain()

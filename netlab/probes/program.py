@@ -6,7 +6,7 @@ import ctypes
 import os
 import re
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
@@ -19,7 +19,7 @@ from netlab.kernel import bpf, btf, capabilities
 from netlab.kernel.bpf import CgroupHook, Unit
 from netlab.probes import layout
 from netlab.probes.hooks import Hook, Kind
-from netlab.probes.source import NAME, Source, Struct, layout_of
+from netlab.probes.source import NAME, Source, layout_of
 
 _SO_ATTACH_BPF = 50  # include/uapi/asm-generic/socket.h
 _ETH_P_ALL = 3
@@ -141,35 +141,33 @@ class ProbeProgram(Unit):
         return [int(count) for count in counts]
 
     @cached_property
-    def _layouts(self) -> list[tuple[Struct, np.dtype[Any]]]:
-        structs = enumerate(self._source.structs)
-        return [(each, self._described(layout_of(place), "leaf")) for place, each in structs]
+    def _structs(self) -> list[tuple[list[str], Layout]]:
+        """The members and the layouts of the text's own structs."""
+        found = []
+        for place, struct in enumerate(self._source.structs):
+            description, dtype = self._described(layout_of(place), "leaf")
+            found.append((layout.members(description), Layout(dtype, struct.network_order)))
+        return found
 
-    def _known(self, members: Iterable[str]) -> Layout | None:
+    def _known(self, members: list[str]) -> Layout | None:
         """Return the layout of the text's own struct with these members."""
-        wanted = list(members)
-        found = {
-            (str(dtype), each.network_order): Layout(dtype, each.network_order)
-            for each, dtype in self._layouts
-            if [name for name in dtype.names or () if not name.startswith(layout.PADDING)] == wanted
-        }
+        found = {(str(each.dtype), each.network_order): each for own, each in self._structs if own == members}
         if len(found) > 1:
-            _refused(f"two structs of the probe have the members {', '.join(wanted)} and differ")
+            _refused(f"two structs of the probe have the members {', '.join(members)} and differ")
         return next(iter(found.values()), None)
 
     def _side(self, table: str, side: str) -> Layout:
         """Return the layout of a map's keys or values."""
-        dtype = self._described(table, side)
-        members = [name for name in dtype.names or () if not name.startswith(layout.PADDING)]
-        known = self._known(members) if members else None
+        description, dtype = self._described(table, side)
+        known = self._known(layout.members(description)) if dtype.names else None
         return known if known and known.dtype == dtype else Layout(dtype, frozenset())
 
-    def _described(self, table: str, side: str) -> np.dtype[Any]:
+    def _described(self, table: str, side: str) -> tuple[str, np.dtype[Any]]:
         describe = getattr(self._lib, f"bpf_table_{side}_desc")
         measure = getattr(self._lib, f"bpf_table_{side}_size_id")
         measure.restype, measure.argtypes = ctypes.c_size_t, [ctypes.c_void_p, ctypes.c_size_t]
-        size = measure(self._bpf.module, self._table_id(table))
-        return layout.layout(describe(self._bpf.module, table.encode()).decode(), size)
+        description = describe(self._bpf.module, table.encode()).decode()
+        return description, layout.layout(description, measure(self._bpf.module, self._table_id(table)))
 
     def _table_id(self, name: str) -> int:
         return int(self._lib.bpf_table_id(self._bpf.module, name.encode()))
@@ -234,6 +232,8 @@ def _in_own_lines(error: ProgramError, text: str) -> ProgramError:
     found = dict.fromkeys(re.findall(rf"^{NAME}:(\d+):\d+: (?:fatal )?error: (.*)$", error.log, re.MULTILINE))
     if not found:
         return error
-    said = "".join(f"\n  line {n}: {words}\n    {lines[int(n) - 1].strip()}" for n, words in list(found)[:_MOST])
+    said = "".join(
+        f"\n  line {n}: {words}\n    {lines[int(n) - 1].strip()}" for n, words in list(found)[:_MOST]
+    )
     more = f"\n  and {len(found) - _MOST} more" if len(found) > _MOST else ""
     return ProgramError(f"the probe does not compile{said}{more}", log=error.log)

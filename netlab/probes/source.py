@@ -75,13 +75,16 @@ def read(text: str) -> Source:
     outputs = list(_OUTPUT.finditer(code))
     rings = tuple(found[2] for found in outputs)
     blocks = list(_blocks(_blanked(_DIRECTIVE, code)))
-    structs = tuple(found for block in blocks if (found := _struct(code, *block)))
-    functions = [found for block in blocks if (found := _function(code, *block))]
+    structs = tuple(struct for block in blocks if (struct := _struct(code, *block)))
+    functions = [function for block in blocks if (function := _function(code, *block))]
     if not functions:
-        raise BadInput("no function of this probe runs anywhere", fix="Write int raw_tracepoint__EVENT(…) {…}")
+        raise BadInput(
+            "no function of this probe runs anywhere", fix="Write int raw_tracepoint__EVENT(…) {…}"
+        )
     edits = [*_without_headers(code), *_as_rings(outputs), *_counted(code, rings), *_bystanding(functions)]
+    added = f"{_layouts(structs)}{_wrappers(functions)}"
     return Source(
-        f'#line 1 "{NAME}"\n{_edited(text, edits)}\n#line 1 "netlab"\n{_layouts(structs)}{_wrappers(functions)}',
+        f'#line 1 "{NAME}"\n{_edited(text, edits)}\n#line 1 "netlab"\n{added}',
         rings,
         frozenset(_HISTOGRAM.findall(code)),
         _LOGARITHM.search(code) is not None,
@@ -131,7 +134,9 @@ def _struct(code: str, head: int, opened: int, closed: int) -> Struct | None:
     alias = _ALIAS.match(code, closed + 1)
     name = (alias and alias[1]) if found[1] else found[2] and f"struct {found[2]}"
     members = (member for group in _BIG_ENDIAN.findall(code[opened:closed]) for member in group.split(","))
-    return Struct(name, frozenset(re.sub(r"\[.*", "", member).strip() for member in members)) if name else None
+    return (
+        Struct(name, frozenset(re.sub(r"\[.*", "", member).strip() for member in members)) if name else None
+    )
 
 
 def _function(code: str, head: int, opened: int, _: int) -> _Function | None:
@@ -181,7 +186,7 @@ def _counted(code: str, rings: tuple[str, ...]) -> Iterator[_Edit]:
 
 
 def _ends(code: str, start: int) -> list[int]:
-    """Return where each argument of the call whose parenthesis is before *start* ends; none if it does not."""
+    """Return where each argument of the call that opens before *start* ends; none if the call does not."""
     depth, ends = 0, []
     for found in re.finditer(r"[(),]", code[start:]):
         at = start + found.start()
