@@ -15,7 +15,7 @@ import pandas as pd
 from netlab import checks
 from netlab.errors import BadInput
 from netlab.frames import Gap, Missing
-from netlab.magics.tail import ROWS, Tail
+from netlab.magics.tail import ROWS, Shown, Tail
 from netlab.magics.words import brief, split
 from netlab.probes.probe import Probe, probe
 
@@ -56,7 +56,7 @@ def bpf_magic(shell: Any) -> Callable[[str, str], pd.DataFrame | None]:
             found = probe(cell, binaries=_paths(options.binary), max_rows=options.max_rows)
             with found:
                 outputs = _outputs(wanted, found.rings, found.names)
-                cut_short = _watched(found, list(outputs.values()), options.seconds)
+                cut_short = _watched(found, list(outputs.values()), options.seconds, Tail(shell))
             frames = {name: found[output] for name, output in outputs.items()}
             for frame in frames.values():
                 frame.attrs["coverage"] += [asdict(gap) for gap in cut_short]
@@ -102,21 +102,21 @@ def _outputs(wanted: Mapping[str, str], rings: Sequence[str], names: Sequence[st
     return {name: output or choice[0] for name, output in wanted.items()}
 
 
-def _watched(found: Probe, outputs: Sequence[str], seconds: float | None) -> list[Missing]:
+def _watched(found: Probe, outputs: Sequence[str], seconds: float | None, tail: Tail) -> list[Missing]:
     """Show the latest rows until the time is up; return what is missing if it was cut short."""
-    tail, began_s = Tail(), time.monotonic()
+    began_s = time.monotonic()
     end_s = began_s + (float("inf") if seconds is None else seconds)
     cut_short = []
 
-    def show(state: str) -> None:
+    def shown(state: str) -> Shown:
         of = f" of {seconds:g}" if seconds is not None else ""
         after = f"{state} after {time.monotonic() - began_s:.1f}{of} s"
-        tail.show(after, {name: found.glance(name, ROWS) for name in outputs})
+        return Shown(after, {name: found.glance(name, ROWS) for name in outputs})
 
     state = "ended"
     try:
         while (look_s := time.monotonic()) < end_s:
-            show("running")
+            tail.show(shown("running"))
             rest_s = max(_EVERY_S, _REST * (time.monotonic() - look_s))
             time.sleep(max(0.0, min(rest_s, end_s - time.monotonic())))
     except KeyboardInterrupt:
@@ -126,5 +126,5 @@ def _watched(found: Probe, outputs: Sequence[str], seconds: float | None) -> lis
             cut_short.append(
                 Missing("rows", Gap.INCOMPLETE, None, f"interrupted after {after_s:.1f} of {seconds:g} s")
             )
-    show(state)
+    tail.end(shown(state))
     return cut_short

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from IPython.display import display
@@ -16,32 +17,44 @@ from netlab.probes.outputs import Glance
 ROWS = 10
 
 
-class Tail:
-    """An output of the present cell."""
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What is shown at one moment: a state, and the latest rows of each output."""
 
-    def __init__(self) -> None:
+    state: str
+    outputs: Mapping[str, Glance]
+
+    def __repr__(self) -> str:
+        counts = [_counted(name, glance) for name, glance in self.outputs.items()]
+        rows = [glance.frame.to_string(index=False) for glance in self.outputs.values() if len(glance.frame)]
+        return "\n".join(["; ".join([self.state, *counts]), *rows])
+
+    def _repr_html_(self) -> str:
+        parts = [
+            f"<div>{html.escape(_counted(name, glance))}</div>"
+            f"{glance.frame.to_html(index=False, border=0, notebook=True) if len(glance.frame) else ''}"
+            for name, glance in self.outputs.items()
+        ]
+        return f'<div role="status">{html.escape(self.state)}</div>{"".join(parts)}'
+
+
+class Tail:
+    """An output of the present cell; a terminal, which cannot show it anew, gets the last state only."""
+
+    def __init__(self, shell: Any) -> None:
+        self._can_update = getattr(shell, "kernel", None) is not None
         self._handle: Any = None
 
-    def show(self, state: str, outputs: Mapping[str, Glance]) -> None:
-        """Show *state* and the rows of each output, instead of what was shown before."""
-        bundle = {"text/plain": _as_text(state, outputs), "text/html": _as_html(state, outputs)}
-        if self._handle is None:
-            self._handle = display(bundle, raw=True, display_id=True)  # type: ignore[no-untyped-call]
-        else:
-            self._handle.update(bundle, raw=True)
+    def show(self, shown: Shown) -> None:
+        """Show this instead of what was shown before."""
+        if self._handle is not None:
+            self._handle.update(shown)
+        elif self._can_update:
+            self._handle = display(shown, display_id=True)  # type: ignore[no-untyped-call]
 
-
-def _as_text(state: str, outputs: Mapping[str, Glance]) -> str:
-    return "; ".join([state, *(_counted(name, glance) for name, glance in outputs.items())])
-
-
-def _as_html(state: str, outputs: Mapping[str, Glance]) -> str:
-    parts = [
-        f"<div>{html.escape(_counted(name, glance))}</div>"
-        f"{glance.frame.to_html(index=False, border=0, notebook=True) if len(glance.frame) else ''}"
-        for name, glance in outputs.items()
-    ]
-    return f'<div role="status">{html.escape(state)}</div>{"".join(parts)}'
+    def end(self, shown: Shown) -> None:
+        """Show this for good."""
+        self.show(shown) if self._can_update else display(shown)  # type: ignore[no-untyped-call]
 
 
 def _counted(name: str, glance: Glance) -> str:

@@ -112,7 +112,7 @@ class Probe(Closes):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names of the frames, once the probe has been started: ring buffers first."""
+        """The names of the frames, ring buffers first; none before the probe has been started."""
         return (*self._rings, *self._maps)
 
     def start(self) -> Self:
