@@ -8,9 +8,9 @@ TEST_PACKAGES := chromium traceroute procps iputils-ping iputils-tracepath mtr-t
 KERNEL_PACKAGES := qemu-system-x86 busybox-static kmod file
 BENCH_PACKAGES := libbpf-tools iperf3 tcptraceroute lft scamper
 BIN := .venv/bin
-LINTED := netlab tests bench
+LINTED := netlab tests bench docs/conf.py
 
-.PHONY: demo test test-kernels test-kernels-short check notebooks bench clean system
+.PHONY: demo test test-kernels test-kernels-short check docs notebooks bench clean system
 
 demo: .venv/ready system
 	$(BIN)/netlab demo
@@ -35,6 +35,11 @@ check: .venv/ready
 	$(BIN)/ruff format --check $(LINTED)
 	$(BIN)/mypy
 	$(BIN)/pytest -q tests/test_layers.py
+	@$(MAKE) --no-print-directory docs
+
+# Strict: a reference that leads nowhere fails.
+docs: .venv/ready
+	$(BIN)/sphinx-build -q -W --keep-going -n docs build/docs
 
 # After editing a notebook: run it live, keep a recording of such a run, store the outputs.
 notebooks: .venv/ready system

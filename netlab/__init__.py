@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from netlab.path.graph import path_graph as path_graph
     from netlab.path.multipath import multipath as multipath
     from netlab.path.trace import traceroute as traceroute
+    from netlab.probes.probe import probe as probe
     from netlab.tracer.capture import capture as capture
     from netlab.tracer.explain import explain as explain
     from netlab.tracer.gateways import route_cache as route_cache, with_gateway as with_gateway
@@ -73,6 +74,7 @@ _HOME = {
     "plot_hops": "netlab.views.hops",
     "plot_path": "netlab.views.path",
     "plot_timeline": "netlab.views.timeline",
+    "probe": "netlab.probes.probe",
     "route_cache": "netlab.tracer.gateways",
     "record": "netlab.bundle.recording",
     "replay": "netlab.bundle.replaying",
@@ -114,3 +116,13 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return [*globals(), *__all__]
+
+
+def load_ipython_extension(shell: Any) -> None:
+    """Add `%netlab` and `%%bpf` to the notebook: what `%load_ext netlab` calls."""
+    importlib.import_module("netlab.magics").load(shell)
+
+
+def unload_ipython_extension(shell: Any) -> None:
+    """Take them away again: what `%unload_ext netlab` calls."""
+    importlib.import_module("netlab.magics").unload(shell)

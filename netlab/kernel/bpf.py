@@ -99,33 +99,28 @@ def layout_check(name: str, layout: np.dtype[np.void]) -> str:
     return "\n".join([*checks, size])
 
 
-class Program(Closes):
-    """Files of `bpf/` compiled as one, with their maps, attached functions and descriptors.
+class Unit(Closes):
+    """C compiled as one, with its maps, attached functions and descriptors.
 
     Parameters
     ----------
-    names
-        File names in `bpf/`, without the suffix; as one unit, the kernel's types are parsed once for all.
-    settings
-        Macros put in front of the source. Values come from validated numbers only, never from text as given.
-    layouts
-        C struct name to the dtype netlab reads it with.
+    name
+        What errors call it.
+    text
+        The C.
+    headers
+        The header tree to compile it against.
     """
 
-    def __init__(
-        self, *names: str, settings: Mapping[str, str], layouts: Mapping[str, np.dtype[np.void]]
-    ) -> None:
+    def __init__(self, name: str, text: str, headers: Path) -> None:
         bcc = load_bcc()
         _raise_memlock()
-        macros = "".join(f"#define {macro} {value}\n" for macro, value in settings.items())
-        checks = "\n".join(layout_check(struct, layout) for struct, layout in layouts.items())
-        headers = btf.header_tree(_everything())
-        self.name = " + ".join(f"bpf/{name}.c" for name in names)
+        self.name = name
         self._links: list[int] = []
         self._functions: dict[str, int] = {}
         self._rings: list[RingBuffer] = []
-        with _explained(f"{self.name} did not compile on this kernel"), _compiled_against(headers):
-            self._bpf = bcc.BPF(text=(macros + _source(names) + checks).encode(), cflags=list(_FLAGS))
+        with _explained(f"{name} did not compile on this kernel"), _compiled_against(headers):
+            self._bpf = _without_autoload(bcc)(text=text.encode(), cflags=list(_FLAGS))
         heap.trim()
         self._lib = bcc.lib
 
@@ -212,6 +207,36 @@ class Program(Closes):
         )
 
 
+class Program(Unit):
+    """Files of `bpf/` compiled as one.
+
+    Parameters
+    ----------
+    names
+        File names in `bpf/`, without the suffix; as one unit, the kernel's types are parsed once for all.
+    settings
+        Macros put in front of the source. Values come from validated numbers only, never from text as given.
+    layouts
+        C struct name to the dtype netlab reads it with.
+    """
+
+    def __init__(
+        self, *names: str, settings: Mapping[str, str], layouts: Mapping[str, np.dtype[np.void]]
+    ) -> None:
+        macros = "".join(f"#define {macro} {value}\n" for macro, value in settings.items())
+        checks = "\n".join(layout_check(struct, layout) for struct, layout in layouts.items())
+        super().__init__(
+            " + ".join(f"bpf/{name}.c" for name in names),
+            macros + _source(names) + checks,
+            btf.header_tree(_everything()),
+        )
+
+
+def _without_autoload(bcc: ModuleType) -> Any:
+    """Return BCC's class for one unit, but that leaves attaching what is named for it to its user."""
+    return type("Unattached", (bcc.BPF,), {"_trace_autoload": lambda _: None})
+
+
 def _sources() -> Path:
     """Return the directory of the C files: in the wheel beside the package, in a checkout at the top."""
     package = Path(str(importlib.resources.files("netlab")))
@@ -222,8 +247,12 @@ def _sources() -> Path:
 def _source(names: Iterable[str]) -> str:
     """Return the C files with the shared header before them: BCC rewrites map methods only in one file."""
     files = ["netlab.h", *(f"{name}.c" for name in names)]
-    parts = (f'#line 1 "bpf/{file}"\n{(_sources() / file).read_text(encoding="utf-8")}' for file in files)
-    return "".join(parts).replace('#include "netlab.h"\n', "\n")
+    return "".join(map(source, files)).replace('#include "netlab.h"\n', "\n")
+
+
+def source(file: str) -> str:
+    """Return a file of `bpf/` as C that says where it is from."""
+    return f'#line 1 "bpf/{file}"\n{(_sources() / file).read_text(encoding="utf-8")}'
 
 
 def _everything() -> str:

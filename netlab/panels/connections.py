@@ -91,8 +91,8 @@ class LiveConnections(LiveTable[ConnectionFeed, pd.DataFrame]):
     Parameters
     ----------
     source
-        What to follow: a `Capture`, or a recording as `netlab.replay` plays it, or nothing: then the panel makes
-        its own capture when it starts.
+        What to follow: a `Capture`, or a recording as `netlab.replay` plays it, or nothing: then the panel
+        makes its own capture when it starts.
     **options
         What `netlab.capture()` takes, such as `port=443`, `process="curl"` or `duration_s=60`.
 

@@ -27,7 +27,7 @@ _PICTURE_EVERY = 20  # rounds: drawing takes longer than everything else
 
 
 class PathFeed(Protocol):
-    """What `LivePath` follows: a `netlab.path.Monitor`, or what gives the rows of a recording as one would."""
+    """What `LivePath` follows: a `netlab.path.Monitor`, or what gives a recording's rows as one would."""
 
     @property
     def running(self) -> bool:

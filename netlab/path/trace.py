@@ -197,8 +197,9 @@ def trace_many(
         The most packets that are sent to all of them in any second, 1 to 100,000.
     progress
         Whether to show a progress bar over the targets and runs.
-    protocol, port, family, first_ttl, max_ttl, queries, timeout_s, runs, source_port, dscp, ecn, method,
-    resolve, netns, stop
+    protocol, port, family, first_ttl, max_ttl, queries, timeout_s
+        As in `netlab.traceroute`.
+    runs, source_port, dscp, ecn, method, resolve, netns, stop
         As in `netlab.traceroute`.
 
     Returns

@@ -95,7 +95,7 @@ class Life:
 
     @property
     def state(self) -> State:
-        """Where the capture is in its life: new, running, paused or stopped."""
+        """One of new, running, paused, stopped."""
         return self._state
 
     def start(self) -> Self:
