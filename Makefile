@@ -8,7 +8,7 @@ TEST_PACKAGES := chromium traceroute procps iputils-ping iputils-tracepath mtr-t
 KERNEL_PACKAGES := qemu-system-x86 busybox-static kmod file
 BENCH_PACKAGES := libbpf-tools iperf3 tcptraceroute lft scamper
 BIN := .venv/bin
-LINTED := netlab tests bench
+LINTED := netlab tests bench notebooks
 
 .PHONY: demo test test-kernels test-kernels-short check notebooks bench clean system
 
@@ -36,11 +36,14 @@ check: .venv/ready
 	$(BIN)/mypy
 	$(BIN)/pytest -q tests/test_layers.py
 
-# After editing a notebook: run it live, keep a recording of such a run, store the outputs.
+# After editing a notebook or its half in plain Python: carry it over to the other half, run the notebooks live, keep
+# recordings of such a run, store the outputs.
 notebooks: .venv/ready system
+	$(BIN)/jupytext --quiet --sync notebooks/*_*.py
 	$(BIN)/netlab demo
 	cp build/demo/demo.netlab notebooks/recordings/first_look.netlab
-	$(BIN)/jupyter nbconvert --to notebook --execute --inplace notebooks/*.ipynb
+	$(BIN)/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False notebooks/*.ipynb
+	mv notebooks/*.netlab notebooks/recordings/
 
 bench: .venv/ready system
 	@$(call install,$(BENCH_PACKAGES))

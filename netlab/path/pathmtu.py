@@ -9,7 +9,7 @@ import struct
 import pandas as pd
 
 from netlab import checks
-from netlab.errors import BadInput, ProbeError
+from netlab.errors import ProbeError
 from netlab.frames import Gap, Missing
 from netlab.kernel import netns as namespaces
 from netlab.path import mtu, target as targeting, tracing
@@ -20,6 +20,7 @@ from netlab.path.probes import Protocol, Vary
 from netlab.path.rows import Traced
 from netlab.path.state import DESTINATION, timing
 from netlab.path.station import Station
+from netlab.path.trace import ports_of
 from netlab.path.tracing import Request
 from netlab.schemas import PATH_MTU
 
@@ -27,7 +28,6 @@ _GET_MTU = 0x8921  # SIOCGIFMTU (linux/sockios.h)
 _INTERFACE = struct.Struct("16si12x")  # struct ifreq
 _LARGEST = 65535
 _QUERIES = 2  # of each TTL, to learn the way
-_PORT = 33434
 
 
 @checks.options
@@ -39,6 +39,7 @@ def path_mtu(
     family: int | None = None,
     max_ttl: int = 30,
     timeout_s: float = 1.0,
+    source_port: int | None = None,
     netns: namespaces.NetNs = None,
 ) -> pd.DataFrame:
     """Find how large packets to a target may be, and which hops limit them, with or without a word.
@@ -59,6 +60,8 @@ def path_mtu(
     timeout_s
         How long a silent probe is waited for, in seconds, at most: three times the slowest round trip and at
         least 50 ms.
+    source_port
+        Source port of udp. Load balancers choose by it: with the one of a flow, that flow's way is tried.
     netns
         Network namespace to probe from: a name under /run/netns, a path, or a process id.
 
@@ -93,7 +96,7 @@ def path_mtu(
     [[0, 'interface']]
     """
     kind = Protocol(checks.choice("protocol", protocol, [Protocol.ICMP, Protocol.UDP]))
-    number = _port(kind, port)
+    port, source_port = ports_of(kind, port, source_port)
     plan = Plan(
         first_ttl=1,
         max_ttl=checks.whole("max_ttl", max_ttl, 1, 255),
@@ -104,8 +107,8 @@ def path_mtu(
     request = Request(
         method=Method.RAW,
         protocol=kind,
-        port=number,
-        source_port=None,
+        port=port,
+        source_port=source_port,
         plan=plan,
         runs=1,
         packets_per_s=PER_SECOND,
@@ -116,14 +119,6 @@ def path_mtu(
         raise traced.error
     limits, lacking = _limits(traced, request)
     return _frame(traced, kind, limits, [*missing, *lacking])
-
-
-def _port(kind: Protocol, port: int | None) -> int:
-    if kind is Protocol.UDP:
-        return _PORT if port is None else checks.port(port)
-    if port is not None:
-        raise BadInput(f"port {port!r} was given, and icmp has no ports", fix="Leave port out")
-    return 0
 
 
 def _limits(traced: Traced, request: Request) -> tuple[list[mtu.Limit], list[Missing]]:
