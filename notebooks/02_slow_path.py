@@ -1,8 +1,8 @@
 # %% [markdown]
 # # The slow path: some payments take long, some fail
 #
-# Since a few minutes the shop hears three complaints: *some* payments take twice as long, *some* fail, and
-# uploading a receipt hangs. The payment service says that all is well on its side. Five questions:
+# For some minutes now the shop has heard three complaints: *some* payments take twice as long, *some* fail,
+# and uploading a receipt hangs. The payment service says that all is well on its side. Five questions:
 #
 # 1. When did it begin, and for whom?
 # 2. Which hop is it?
@@ -41,7 +41,7 @@ else:
 # %%
 if live:
     with netlab.path.monitor(
-        payments, every_s=0.1, duration_s=15, flows=4, source_port=33000, netns=netns
+        payments, every_s=0.1, duration_s=12, flows=4, source_port=33000, netns=netns
     ) as monitor:
         pass  # leaving the block waits for the end
     watched = monitor.hops()
@@ -50,18 +50,10 @@ else:
 
 ends = watched[watched["reached"]]
 second = (ends["sent_at"] - watched["sent_at"].min()).dt.total_seconds()
-axes = (
-    ends.assign(second=second)
-    .pivot_table(index="second", columns="source_port", values="rtt_ms")
-    .plot(
-        style="o",
-        figsize=(9, 3.5),
-        ylim=(0, 90),
-        xlabel="seconds since the monitor started",
-        ylabel="round trip, ms",
-        title="Answers of the payment service, by the flow's source port",
-    )
-)
+times = ends.assign(second=second).pivot_table(index="second", columns="source_port", values="rtt_ms")
+axes = times.plot(style="o", figsize=(9, 3.5), ylim=(0, 90), xlabel="seconds since the monitor started")
+axes.set_title("Round trips to the payment service in ms, by the flow's source port", loc="left")
+legend = axes.legend(title="source port", loc="lower left", ncols=4)
 
 # %%
 began = ends.loc[ends["rtt_ms"] > 50, "sent_at"].min()
@@ -217,7 +209,7 @@ if live:
 # %% [markdown]
 # ## What it really was
 #
-# Only a simulated internet tells afterwards. Eight seconds after the start, this happened:
+# Only a simulated internet tells afterwards. Six seconds after the start, this happened:
 
 # %%
 [truth] = netlab.lab.load_shape("internets/slow_path.toml").graph["changes"]
