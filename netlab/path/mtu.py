@@ -26,7 +26,7 @@ from netlab.wire import icmp
 SILENT = "silent"
 INTERFACE = "interface"
 
-_ROUNDS = 8  # in which too few small probes are answered, until the target counts as gone: a loss of 30 % is not
+_ROUNDS = 8  # in which too few small probes are answered, until the target counts as gone; 30 % loss is no end
 _COPIES = 3  # of each large probe in a round
 _SILENCES = 2  # rounds in which only the small probe was answered, until that is no chance
 _PATIENCE = 3  # times the slowest round trip of the path
