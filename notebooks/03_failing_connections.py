@@ -72,7 +72,7 @@ failures[["family", "remote_address", "remote_port", "error", "reason"]]
 spent = failures.groupby("error")["duration_s"].max()
 assert spent["ECONNREFUSED"] < 1 < spent["ETIMEDOUT"]
 assert failures.loc[failures["error"] == "ENETUNREACH", "packets_sent"].fillna(0).eq(0).all()
-print(failures["error"].value_counts().sort_index().to_string())
+print(failures["error"].astype(str).value_counts().sort_index().to_string())
 
 # %% [markdown]
 # Three errors, three places to look:

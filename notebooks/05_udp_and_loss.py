@@ -111,7 +111,7 @@ fate.fillna({"arrived": 0})
 accounted = fate["arrived"].fillna(0) + fate["dropped"]
 assert accounted.eq(fate["packets_sent"]).all()
 print("every datagram is accounted for:", bool(accounted.eq(fate["packets_sent"]).all()))
-print(fate["reason"].to_string())
+print(fate["reason"].astype(str).to_string())
 
 # %% [markdown]
 # Sent is arrived plus dropped, to the packet. Three ports, three ends: nothing listens on 514 (`NO_SOCKET`),
