@@ -100,10 +100,10 @@ assert whys["reason"].tolist() == ["NEIGH_FAILED", "NETFILTER_DROP", "NETFILTER_
 whys
 
 # %% [markdown]
-# It is not. The SYNs to port 6666 arrive at the server, by its interface `r3`, and its **firewall** drops
-# them: over IPv4 and IPv6 alike. Those to 198.18.4.77 come as far as the last router, which asks on its
-# interface `web` who has that address, and **nobody has it**. A firewall rule and a host that is gone look
-# the same from the client.
+# It is not. The practice network names each interface after the host at its other end. The SYNs to port 6666
+# arrive at the server, from `r3`, and its **firewall** drops them, over IPv4 and IPv6 alike. Those to
+# 198.18.4.77 come as far as the last router, which asks on its interface to `web` who has that address, and
+# **nobody has it**. A firewall rule and a host that is gone look the same from the client.
 #
 # (The kernel tells only of its own host: here the whole network is on it, as containers are. Where the other
 # end is elsewhere, run the same there, or [trace the path](02_slow_path.ipynb).)
