@@ -22,7 +22,8 @@ from netlab.wire import icmp
 SILENT = "silent"
 INTERFACE = "interface"
 
-_ROUNDS = 6  # in which too few small probes are answered, until the target counts as gone
+# In which too few small probes are answered, until the target counts as gone: a loss of 30 % is no end.
+_ROUNDS = 8
 _PLACINGS = 4  # of probes to each hop, to see which of them a size still reaches
 _COPIES = 3  # of each large probe in a round
 _SILENCES = 2  # rounds in which only the small probe was answered, until that is no chance
