@@ -139,7 +139,7 @@ def _limits(traced: Traced, request: Request) -> tuple[list[mtu.Limit], list[Mis
         request.protocol,
         [target.family],
         port=request.port,
-        source_port=request.source_port,
+        source_port=traced.ports[0][0],  # the flow whose way this is
         vary=Vary.SOURCE_PORT,
         netns=request.netns,
     ) as station:
