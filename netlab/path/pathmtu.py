@@ -27,7 +27,7 @@ from netlab.schemas import PATH_MTU
 _GET_MTU = 0x8921  # SIOCGIFMTU (linux/sockios.h)
 _INTERFACE = struct.Struct("16si12x")  # struct ifreq
 _LARGEST = 65535
-_QUERIES = 4  # of each TTL, to learn the way: a loss of 25 % takes all of them once in 256 times
+_QUERIES = 2  # of each TTL, to learn the way
 
 
 @checks.options
