@@ -180,4 +180,4 @@ if live:
     netlab.save("udp_and_loss.netlab", overwrite=True, connections=shared, drops=drops)
 
 # %% [markdown]
-# Back to [01_first_look.ipynb](01_first_look.ipynb).
+# Next: [06_before_after.ipynb](06_before_after.ipynb), two recordings compared.

@@ -24,7 +24,7 @@ INTERFACE = "interface"
 
 # In which too few small probes are answered, until the target counts as gone: a loss of 30 % is no end.
 _ROUNDS = 8
-_PLACINGS = 4  # of probes to each hop, to see which of them a size still reaches
+_PLACINGS = 6  # of probes to each hop, to see which of them a size still reaches
 _COPIES = 3  # of each large probe in a round
 _SILENCES = 2  # rounds in which only the small probe was answered, until that is no chance
 _PATIENCE = 3  # times the slowest round trip of the path
@@ -137,6 +137,7 @@ class Search:
 
     def _located(self, mtu_bytes: int, objection: _Objection) -> Limit:
         """Return the limit at *mtu_bytes*, and the hop before it where that can be told."""
+        self._ask_again_who_is_there()
         ttls = range(1, self._way.end_ttl)
         answers: dict[int, Answer] = {}
         for _ in range(_PLACINGS):
@@ -160,6 +161,16 @@ class Search:
             address=self._way.addresses[last] if is_sure else None,
             told=SILENT,
         )
+
+    def _ask_again_who_is_there(self) -> None:
+        """Learn the TTLs at which nobody answered the first few probes: loss would hide where a limit is."""
+        known = self._way.addresses
+        for _ in range(_ROUNDS):
+            silent = [ttl for ttl in range(1, self._way.end_ttl) if ttl not in known]
+            if not silent:
+                return
+            found = self._exchange([(ttl, 0) for ttl in silent])
+            known.update({ttl: answer.address for ttl, answer in zip(silent, found, strict=True) if answer})
 
     def _ttl_of(self, address: str) -> int | None:
         return next((ttl for ttl, known in self._way.addresses.items() if known == address), None)

@@ -28,7 +28,7 @@ from netlab.schemas import PATH_MTU
 _GET_MTU = 0x8921  # SIOCGIFMTU (linux/sockios.h)
 _INTERFACE = struct.Struct("16si12x")  # struct ifreq
 _LARGEST = 65535
-_QUERIES = 4  # of each TTL, to learn the way: a loss of 25 % takes all of them once in 256 times
+_QUERIES = 2  # of each TTL, to learn the way
 
 
 @checks.options
@@ -141,7 +141,7 @@ def _limits(traced: Traced, request: Request) -> tuple[list[mtu.Limit], list[Mis
         request.protocol,
         [target.family],
         port=request.port,
-        source_port=request.source_port,
+        source_port=traced.ports[0][0],  # the flow whose way this is
         vary=Vary.SOURCE_PORT,
         netns=request.netns,
     ) as station:

@@ -92,6 +92,22 @@ def test_the_way_that_is_tried_is_that_of_the_flow() -> None:
     assert limits(found["narrow"]) == [(2, narrow, 1300, "fragmentation-needed")]
 
 
+def test_a_hole_is_on_the_way_that_was_tried() -> None:
+    graph = line("r1", "wide", "r2")
+    graph.add_edge("r1", "narrow")
+    graph.add_edge("narrow", "r2", mtu_bytes=1300)
+    graph.nodes["narrow"]["silent"] = ["fragmentation-needed"]
+
+    with lab.simulated(graph) as net:
+        found = [
+            path_mtu(net.address("web"), protocol="udp", timeout_s=0.1, netns=net.client.netns)
+            for _ in range(6)
+        ]
+        narrow = net.address("narrow")
+
+    assert all(limits(each) in ([], [(2, narrow, 1300, "silent")]) for each in found)
+
+
 def test_a_target_that_limits_its_answers_is_not_taken_for_a_hole() -> None:
     graph = line("r1", "r2")
     graph.nodes["web"].update(icmp_per_s=0.01, icmp_burst=4)
