@@ -73,8 +73,7 @@ class Listener:
 
     def __init__(self, groups: Group = Group.ALL, *, elsewhere: bool) -> None:
         self.inode = namespaces.inode()
-        # By the thread: the file that it came in by may be gone, with its process.
-        self._file = os.open(namespaces.path(None), os.O_RDONLY | os.O_CLOEXEC) if elsewhere else None
+        self._file: int | None = None
         self.heard: list[Heard] = []
         self.kept_bytes = 0  # of it, as the kernel sent it
         self.lost = 0
@@ -88,6 +87,8 @@ class Listener:
         self._synced_at = 0.0
         self._empty_ns = self._known_ns = 0  # nothing waited then; everything was known then
         try:
+            if elsewhere:  # by the thread: the file that it came in by may be gone, with its process
+                self._file = os.open(namespaces.path(None), os.O_RDONLY | os.O_CLOEXEC)
             _load()
             self._kernel = socket.socket(
                 socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, conntrack.NETFILTER

@@ -206,8 +206,9 @@ def _stamp(
             mine = rows[known]
             at_ns = stamps[known].astype(np.int64) - to_utc_ns[mine]
             since, until = f"{ours}_since_ns", f"{ours}_until_ns"
-            at_ns = np.clip(at_ns, told[since][mine], told[until][mine])
-            told[since][mine] = told[until][mine] = at_ns
+            # A stamp from before UTC was set says nothing.
+            within = (at_ns >= told[since][mine]) & (at_ns <= told[until][mine])
+            told[since][mine[within]] = told[until][mine[within]] = at_ns[within]
 
 
 def mapped(octets: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:

@@ -25,24 +25,23 @@ def present() -> bool | None:
     A dump of nf_tables' chains (which iptables-nft makes, too), and the tables of legacy iptables in
     /proc/net. tc, Open vSwitch and IPVS can translate without either.
     """
-    legacy = _legacy()
-    try:
-        found = _chains()
-    except CapabilityError:
-        return True if legacy else None
-    except KernelError:  # a kernel without nf_tables
-        found = False
-    return True if found else legacy
+    told = {_chains(), _legacy()}
+    return True if True in told else None if None in told else False
 
 
-def _chains() -> bool:
+def _chains() -> bool | None:
     body = bytes([socket.AF_UNSPEC, 0, 0, 0])
-    dump = netlink.dump(_NETFILTER, _GET_CHAIN, body, doing="list nft chains")
+    try:
+        dump = netlink.dump(_NETFILTER, _GET_CHAIN, body, doing="list nft chains")
+    except CapabilityError:
+        return None
+    except KernelError:  # a kernel without nf_tables
+        return False
     for group in dump.groups(_BODY):
         kinds = [] if group.length(_TYPE) < 1 else list(group.octets(_TYPE))
         if any(kind.tobytes().rstrip(b"\0") == _NAT for kind in kinds):
             return True
-    return False
+    return None if dump.interrupted else False
 
 
 def _legacy() -> bool | None:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import ipaddress
 import threading
-from collections import Counter
 from collections.abc import Collection
 from dataclasses import asdict
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -17,11 +15,12 @@ import pandas as pd
 from netlab import checks
 from netlab.closing import Closes
 from netlab.errors import BadInput, CaptureError
-from netlab.frames import Gap, Missing
+from netlab.frames import Missing
 from netlab.kernel import netns as namespaces, spaces
 from netlab.kernel.ctnames import NUMBERS
 from netlab.kernel.lookups import Question
 from netlab.kernel.routing import Routing, Way
+from netlab.tracer import waygaps
 
 _FILLED = {
     "via_gateway": "gateway",
@@ -34,26 +33,9 @@ _FILLED = {
 _MAX_AGE_S = 60.0
 _ENDS = ["local_address", "remote_address"]
 _LOOKED_AT = {"mark": ["mark"], "uid": ["uid"], "flow": ["protocol", "local_port", "remote_port"]}
-_LATER = {"mark"}  # frames recorded before it was a column do not have it
-_NEEDED = {
-    "netns",
-    "closed_at",
-    "nat_remote_address",
-    *_ENDS,
-    *_FILLED,
-    *chain(*_LOOKED_AT.values()),
-} - _LATER
+_NEEDED = {"netns", "closed_at", "nat_remote_address", *_ENDS, *_FILLED, "uid", *_LOOKED_AT["flow"]}
 # No peer: what a socket has that is not connected.
 _UNSPECIFIED = ["0.0.0.0", "::"]  # noqa: S104 - nothing is bound
-_SCOPELESS = "the peer's address is link-local, and which link is not known"
-_UNNAMED = "a type of route that this version does not know"
-_GUESSED = {
-    "mark": "policy rules look at the packets' mark, which is not known of these: taken for 0",
-    "uid": "policy rules look at the user, which is not known of these: taken for this process's",
-    "other": "policy rules look at what connections do not tell, such as the type of service: taken for none",
-}
-_ENDED = "of connections that ended: the way is that of now"
-_TRANSLATED = "translated ones: the way is that to the address that the socket uses"
 
 
 class RouteCache(Closes):
@@ -90,12 +72,12 @@ class RouteCache(Closes):
         ways = self._ways(keys.iloc[first])
         filled = _with(connections, rows[here], codes, ways)
         missing = [
-            *_unasked(int((~here).sum()), silent),
-            *_unanswered(codes, ways),
-            *_doubtful(wanted, self._guessed(wanted)),
+            *waygaps.unasked(int((~here).sum()), silent),
+            *waygaps.unanswered(codes, ways),
+            *waygaps.doubtful(wanted, {what: self._looking_at(what, wanted) for what in waygaps.GUESSED}),
         ]
         filled.attrs["coverage"] = [
-            *(gap for gap in connections.attrs.get("coverage", []) if gap["what"] != "via_*"),
+            *(gap for gap in connections.attrs.get("coverage", []) if gap["what"] != waygaps.WHAT),
             *map(asdict, missing),
         ]
         return filled
@@ -113,16 +95,6 @@ class RouteCache(Closes):
     def _looking_at(self, what: str, connections: pd.DataFrame) -> pd.Series[bool]:
         inodes = [inode for inode, known in self._known.items() if what in known.looks_at]
         return connections["netns"].isin(inodes)
-
-    def _guessed(self, connections: pd.DataFrame) -> dict[str, int]:
-        """Return how many connections may go another way for what is not known of them, by what that is."""
-        counts = {}
-        for what, reason in _GUESSED.items():
-            guessed = self._looking_at(what, connections)
-            if what in connections:
-                guessed &= connections[what].isna()
-            counts[reason] = int(guessed.sum())
-        return counts
 
     def _ways(self, distinct: pd.DataFrame) -> list[Way | None]:
         """Return the way of each row, each namespace asked once; None where it cannot be asked for."""
@@ -207,34 +179,6 @@ def _with(
         dtype = connections[ours].dtype
         filled[ours] = pd.array(values, "string").astype("category" if dtype == "category" else dtype)
     return filled
-
-
-def _unasked(count: int, silent: list[Missing]) -> list[Missing]:
-    if not count:
-        return []
-    detail = silent[0].detail if silent else "their network namespaces have no process and no name here"
-    return [Missing("via_*", Gap.UNAVAILABLE, count, detail)]
-
-
-def _unanswered(codes: npt.NDArray[Any], ways: list[Way | None]) -> list[Missing]:
-    """Say of which connections the kernel knows no way, and why."""
-    rows = np.bincount(codes, minlength=len(ways))
-    reasons: Counter[str] = Counter()
-    for count, way in zip(rows.tolist(), ways, strict=True):
-        if way is None or way.type is None:
-            reasons[(way.reason or _UNNAMED) if way else _SCOPELESS] += count
-    return [Missing("via_*", Gap.UNAVAILABLE, count, reason) for reason, count in reasons.items()]
-
-
-def _doubtful(connections: pd.DataFrame, guessed: dict[str, int]) -> list[Missing]:
-    """Say which connections' packets may go, or may have gone, another way."""
-    translated = connections["nat_remote_address"].fillna(connections["remote_address"])
-    doubts = {
-        **guessed,
-        _ENDED: int(connections["closed_at"].notna().sum()),
-        _TRANSLATED: int((translated != connections["remote_address"]).sum()),
-    }
-    return [Missing("via_*", Gap.APPROXIMATE, count, reason) for reason, count in doubts.items() if count]
 
 
 def with_gateway(connections: pd.DataFrame, *, known: RouteCache | None = None) -> pd.DataFrame:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import pandas as pd
 
 from netlab.errors import BadInput
+from netlab.frames import Gap, Missing
 
 # One entry serves both ends. The one that opened the connection sees the original tuple, and the world beyond
 # the translation sees the reply's; the one that accepted it sees the reply tuple.
@@ -30,6 +33,11 @@ _ACCEPTED = {
 }
 _KEY = ["protocol", "local_address", "local_port", "remote_address", "remote_port"]
 _FILLED = ["nat_local_address", "nat_local_port", "nat_remote_address", "nat_remote_port"]
+_WHERE = ["netns", "zone"]
+_CONTESTED = (
+    "their tuple is tracked in several zones or network namespaces, and translated in different ways: the "
+    "entry with the longest time left was taken"
+)
 
 
 def with_nat(connections: pd.DataFrame, entries: pd.DataFrame) -> pd.DataFrame:
@@ -76,9 +84,9 @@ def with_nat(connections: pd.DataFrame, entries: pd.DataFrame) -> pd.DataFrame:
         if lacking:
             raise BadInput(f"this frame has no column {lacking[0]!r}", fix=f"Pass what {maker} returned")
     found = pd.concat([_sides(entries, _OPENED), _sides(entries, _ACCEPTED)])
-    newest = found[::-1].sort_values("timeout_s", ascending=False, kind="stable").drop_duplicates(_KEY)
+    found = found[::-1].sort_values("timeout_s", ascending=False, kind="stable")
     keys = connections[_KEY].astype({"protocol": "string"})
-    joined = keys.merge(newest.astype({"protocol": "string"}), on=_KEY, how="left", validate="many_to_one")
+    joined = keys.merge(found.drop_duplicates(_KEY), on=_KEY, how="left", validate="many_to_one")
     filled = connections.copy()
     translated = (
         (joined[_FILLED].set_axis(_KEY[1:], axis=1) != joined[_KEY[1:]]).any(axis=1).fillna(value=False)
@@ -91,10 +99,22 @@ def with_nat(connections: pd.DataFrame, entries: pd.DataFrame) -> pd.DataFrame:
         for gap in entries.attrs.get("coverage", [])
         if not gap["what"].startswith("packets")  # which no nat_* column shows
     ]
+    contested = len(keys.merge(_contested(found), on=_KEY))
+    if contested:
+        untranslated.append(asdict(Missing("nat_*", Gap.APPROXIMATE, contested, _CONTESTED)))
     filled.attrs["coverage"] = [*connections.attrs.get("coverage", []), *untranslated]
     return filled
 
 
 def _sides(entries: pd.DataFrame, names: dict[str, str]) -> pd.DataFrame:
     columns = {ours: entries[theirs] for ours, theirs in names.items()}
-    return pd.DataFrame({"protocol": entries["protocol"], "timeout_s": entries["timeout_s"], **columns})
+    places = entries.reindex(columns=_WHERE)
+    columns |= {name: places[name] for name in _WHERE}
+    protocol = entries["protocol"].astype("string")
+    return pd.DataFrame({"protocol": protocol, "timeout_s": entries["timeout_s"], **columns})
+
+
+def _contested(found: pd.DataFrame) -> pd.DataFrame:
+    """Return the tuples that entries of several places, newest first, translate in different ways."""
+    different = found.drop_duplicates([*_KEY, *_WHERE]).drop_duplicates([*_KEY, *_FILLED])
+    return different.loc[different.duplicated(_KEY), _KEY].drop_duplicates()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -35,6 +36,13 @@ class Host:
 
     inode: int
     file: Path
+
+    def still_there(self) -> dict[int, Path]:
+        """Return it as `netlab.kernel.netns.everywhere` does; nothing when its file is gone, or another's."""
+        with suppress(NetlabError):
+            if namespaces.inode(self.file) == self.inode:
+                return {self.inode: self.file}
+        return {}
 
 
 class Translations(Watch):
@@ -85,7 +93,7 @@ class Translations(Watch):
         self._before_ns, self._looked_ns = self._looked_ns, clock.now_ns()
         if not _CONNTRACK.exists():
             return {}
-        there = {self._host.inode: self._host.file} | namespaces.everywhere()
+        there = self._host.still_there() | namespaces.everywhere()
         return {
             inode: file
             for inode, file in there.items()

@@ -8,6 +8,7 @@ import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -115,6 +116,20 @@ def test_the_kernels_own_times_are_exact(listener: Listener) -> None:
     assert before - between_clocks_ns <= life["made_since_ns"] <= made + between_clocks_ns
     assert life["ended_since_ns"] == life["ended_until_ns"] <= ended + between_clocks_ns
     assert life["ended_since_ns"] >= made - between_clocks_ns
+
+
+def test_a_stamp_from_before_utc_was_set_says_nothing(listener: Listener) -> None:
+    """Of an entry that was made before the system's clock was set back by an hour, and read after it."""
+    inside(SPACE, "sysctl", "-qw", "net.netfilter.nf_conntrack_timestamp=1")
+    heard = Heard(listener)
+    heard.take()
+    insert("--src-nat", "10.0.0.9")
+    listener.receive(Receiver(), itertools.count(9))
+    (told,) = listener.taken()
+    heard.lives.hear(listener.inode, replace(told, at_ns=told.at_ns - 3600 * 10**9))
+
+    (life,) = heard.lives.all()
+    assert [life["made_since_ns"], life["made_until_ns"]] == [told.since_ns, told.until_ns]
 
 
 def test_what_is_not_translated_is_not_kept(listener: Listener) -> None:

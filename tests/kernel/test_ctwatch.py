@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -84,6 +85,23 @@ def test_a_namespace_whose_file_goes_while_it_is_being_entered_is_listened_in(sp
 
     assert listener.unanswered is None
     assert [heard.found for heard in listener.heard] == [True]
+
+
+def test_a_namespace_for_which_no_descriptor_is_left_is_refused_and_leaves_none(space: str) -> None:
+    """Any other error than netlab's own would end the listening everywhere."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with netns.entered(space):
+        lowest = os.dup(0)
+        os.close(lowest)
+        try:
+            for more in (0, 1):  # for the file, and for a socket beside it
+                resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + more, limits[1]))
+                with pytest.raises(netlab.KernelError, match="Too many open files"):
+                    Listener(elsewhere=True)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        assert os.dup(0) == lowest
+    os.close(lowest)
 
 
 def test_a_namespace_that_may_not_be_entered_is_counted_once(space: str) -> None:

@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 
 import chains
 import pytest
@@ -138,6 +139,20 @@ def test_a_port_of_something_unknown_is_not_followed() -> None:
 def test_namespaces_with_chains_of_nat_are_told_from_others(role: str, *, expected: bool) -> None:
     with chains.entered(role):
         assert natrules.present() is expected
+
+
+@pytest.mark.privileged
+def test_no_chain_of_nat_in_a_list_that_changed_meanwhile_is_no_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real = natrules.netlink.dump
+    monkeypatch.setattr(
+        natrules.netlink, "dump", lambda *what, **how: replace(real(*what, **how), interrupted=True)
+    )
+    with chains.entered("server"):
+        assert natrules.present() is None
+    with chains.entered("host"):
+        assert natrules.present() is True
 
 
 @pytest.mark.privileged

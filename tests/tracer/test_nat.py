@@ -79,6 +79,21 @@ def test_a_tuple_used_again_finds_the_newest_entry() -> None:
     assert row["nat_local_port"] == 2
 
 
+@pytest.mark.parametrize("place", ["zone", "netns"])
+def test_entries_of_several_places_that_say_different_things_are_counted(place: str) -> None:
+    both = netlab.concat([entry(**{place: 1}), entry(**{place: 2, "reply_dport": 7, "timeout_s": 5})])
+    again = netlab.concat([entry(**{place: 1}), entry(**{place: 1, "reply_dport": 7, "timeout_s": 5})])
+    agreed = netlab.concat([entry(**{place: 1}), entry(**{place: 2})])
+    connections = netlab.concat([connection(), connection(local_port=1)])
+    both.index = pd.Index([7, 7])  # as after pandas.concat
+
+    counts = [
+        netlab.coverage(netlab.with_nat(connections, one))["count"].tolist() for one in (both, again, agreed)
+    ]
+    assert counts == [[1], [], []]
+    assert netlab.with_nat(connections, both)["nat_local_port"].iloc[0] == 61000
+
+
 def test_rows_keep_their_order_dtypes_and_coverage() -> None:
     connections = netlab.concat([connection(local_port=port) for port in (1, 4000, 2)])
 

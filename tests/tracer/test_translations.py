@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from between import Between, between, inside
+from between import Between, between, inside, run
 from programs import wait_until
 
 import netlab
@@ -412,6 +412,14 @@ def test_a_namespace_that_tells_nothing_is_said_to(net: Between) -> None:
 
     assert row(frame, net.client, one)[NAT].tolist() == turned(other)  # a dump has it
     assert gaps(frame)["detail"].str.contains("nf_conntrack_events is 0").any()
+
+
+def test_the_host_is_let_go_when_it_is_gone() -> None:
+    """A socket in it would keep it alive, and with it the other ends of its pairs."""
+    with between(94) as passing, netlab.capture(protocol="tcp", nat=passing.router) as capture:
+        run("ip", "netns", "del", passing.router)
+        wait_until(lambda: "r@" not in inside(passing.client, "ip", "link"))
+        assert capture.connections().columns.size
 
 
 def test_without_nat_nothing_is_looked_up_and_the_coverage_says_so(net: Between) -> None:

@@ -1,0 +1,62 @@
+"""What the `via_*` columns of connections lack, and which of them may be another way."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from netlab.frames import Gap, Missing
+from netlab.kernel.routing import Way
+
+WHAT = "via_*"
+_SCOPELESS = "the peer's address is link-local, and which link is not known"
+_UNNAMED = "a type of route that this version does not know"
+GUESSED = {
+    "mark": "policy rules look at the packets' mark, which is not known of these: taken for 0",
+    "uid": "policy rules look at the user, which is not known of these: taken for this process's",
+    "other": "policy rules look at what connections do not tell, such as the type of service: taken for none",
+}
+_ENDED = "of connections that ended: the way is that of now"
+_TRANSLATED = "translated ones: the way is that to the address that the socket uses"
+
+
+def unasked(count: int, silent: list[Missing]) -> list[Missing]:
+    """Say of how many connections the namespace did not answer, and what the first *silent* one said."""
+    if not count:
+        return []
+    detail = silent[0].detail if silent else "their network namespaces have no process and no name here"
+    return [Missing(WHAT, Gap.UNAVAILABLE, count, detail)]
+
+
+def unanswered(codes: npt.NDArray[Any], ways: list[Way | None]) -> list[Missing]:
+    """Say of which connections the kernel knows no way, and why."""
+    rows = np.bincount(codes, minlength=len(ways))
+    reasons: Counter[str] = Counter()
+    for count, way in zip(rows.tolist(), ways, strict=True):
+        if way is None or way.type is None:
+            reasons[(way.reason or _UNNAMED) if way else _SCOPELESS] += count
+    return [Missing(WHAT, Gap.UNAVAILABLE, count, reason) for reason, count in reasons.items()]
+
+
+def doubtful(connections: pd.DataFrame, looked_at: Mapping[str, pd.Series[bool]]) -> list[Missing]:
+    """Say which connections' packets may go, or may have gone, another way.
+
+    *looked_at* tells of which connections the rules look at each of what is in `GUESSED`.
+    """
+    translated = connections["nat_remote_address"].fillna(connections["remote_address"])
+    doubts = {
+        **{GUESSED[what]: looking & _unknown(connections, what) for what, looking in looked_at.items()},
+        _ENDED: connections["closed_at"].notna(),
+        _TRANSLATED: translated != connections["remote_address"],
+    }
+    counts = {reason: int(which.sum()) for reason, which in doubts.items()}
+    return [Missing(WHAT, Gap.APPROXIMATE, count, reason) for reason, count in counts.items() if count]
+
+
+def _unknown(connections: pd.DataFrame, what: str) -> pd.Series[bool] | bool:
+    return connections[what].isna() if what in connections else True
