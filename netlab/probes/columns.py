@@ -75,11 +75,10 @@ def plain(values: Records, *, swapped: bool = False) -> Any:
 
 def _addresses(values: Records) -> pd.api.extensions.ExtensionArray | None:
     """Return addresses as text, in the bytes' order, which is the network's; None of any other size."""
-    raw = np.ascontiguousarray(values)
-    size = raw.nbytes // max(len(raw), 1) or values.dtype.itemsize * int(np.prod(values.shape[1:]))
-    if size not in {4, 16} or raw.dtype.kind == "S":
+    size = values.dtype.itemsize * int(np.prod(values.shape[1:]))
+    if size not in {4, 16} or values.dtype.kind == "S":
         return None
-    octets = raw.view(np.uint8).reshape(len(raw), size)
+    octets = np.ascontiguousarray(values).view(np.uint8).reshape(len(values), size)
     return addresses.column([addresses.text(4 if size == 4 else 6, octets)])
 
 

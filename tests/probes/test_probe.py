@@ -375,3 +375,24 @@ def test_the_numbers_are_those_that_were_packed() -> None:
         "a": -5, "b": 1 << 63, "c": -300, "d": [1, 2, 3], "e": -(1 << 62), "in.f": 65535, "in.g": -7,
         "h": True, "saddr": address, "port": 80, "text": "<b>", "whole": 1 << 32 | 9, "half": 9,
     }  # fmt: skip
+
+
+@pytest.mark.kernels
+def test_a_kprobe_runs_where_the_kernel_has_them_and_is_refused_elsewhere() -> None:
+    text = """
+    BPF_HASH(closed, u32);
+    int kprobe__tcp_close(struct pt_regs *ctx) {
+        u32 pid = bpf_get_current_pid_tgid() >> 32;
+        closed.increment(pid);
+        return 0;
+    }
+    """
+    if not capabilities.has_kprobes():
+        with pytest.raises(CapabilityError, match="no kprobes"):
+            netlab.probe(text)
+        return
+
+    with netlab.probe(text) as probe:
+        refused(9)
+
+    assert os.getpid() in probe["closed"]["key"].tolist()
