@@ -12,7 +12,6 @@ import pyarrow as pa
 
 from netlab import addresses
 from netlab.kernel.processes import printable
-from netlab.probes.layout import PADDING
 
 Records: TypeAlias = npt.NDArray[Any]
 
@@ -47,8 +46,6 @@ def columns(
     found: dict[str, Any] = {}
     for name in records.dtype.names or ():
         values, title = records[name], f"{inside}{name}"
-        if name.startswith(PADDING):
-            continue
         if _ADDRESS.fullmatch(name) and (shown := _addresses(values)) is not None:
             found[title] = shown
         elif values.dtype.names:

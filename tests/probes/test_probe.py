@@ -269,11 +269,12 @@ def test_what_does_not_compile_is_told_by_the_texts_own_lines() -> None:
     [
         (("&e, sizeof(e)", "&e.port, sizeof(e.port)"), BadInput, "nothing sends a struct to connects"),
         (("return 0;\n}", "return 0;\n}\nvoid *idle(void *ctx) { return 0; }"), BadInput, "idle is compiled"),
+        (("u32 pid;", "u32 pid; u8 grid[2][3];"), BadInput, "arrays of one dimension"),
         (("BPF_RINGBUF", "BPF_QUEUE(l, u64, 8); BPF_RINGBUF"), BadInput, "does not read maps such as l"),
         (("cgroup__inet4_connect", "raw_tracepoint__no_such"), ProgramError, "no_such"),
         (("ctx->user_port;", "*(u16 *)(long)bpf_ktime_get_ns();"), ProgramError, "did not accept"),
     ],
-    ids=["no struct", "idle function", "queue", "no such event", "verifier"],
+    ids=["no struct", "idle function", "array of arrays", "queue", "no such event", "verifier"],
 )  # fmt: skip
 def test_a_probe_that_cannot_run_says_why_and_leaves_nothing(
     change: tuple[str, str], error: type[Exception], said: str
