@@ -187,7 +187,7 @@ def test_an_interrupt_is_the_end_where_no_time_was_said(kernel: Kernel) -> None:
 @pytest.mark.parametrize(
     ("line", "cell", "said"),
     [
-        ("--seconds 1", CONNECTS.replace("e.port =", "e.prt ="), "line 6: no member named 'prt'"),
+        ("--seconds 1", CONNECTS.replace("e.port =", "e.prt ="), "line 7: no member named 'prt'"),
         ("--seconds 1", "int kprobe__f(void *ctx) { return 0; }", "kprobe|nothing comes out"),
         ("--seconds -1", CONNECTS, "--seconds -1.0 is not a number of seconds above 0"),
         ("--second 1", CONNECTS, "unrecognized arguments: --second"),
