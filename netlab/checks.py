@@ -5,11 +5,14 @@ from __future__ import annotations
 import difflib
 import functools
 import inspect
-from collections.abc import Callable, Iterable
+import shlex
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from numbers import Integral
 from typing import ParamSpec, TypeVar
 
-from netlab.errors import BadInput
+from netlab.errors import BadInput, CapabilityError
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -36,6 +39,16 @@ def options(function: Callable[P, R]) -> Callable[P, R]:
         return function(*args, **kwargs)
 
     return checked
+
+
+@contextmanager
+def needing(extra: str, problem: str) -> Iterator[None]:
+    """Explain an import that fails: *problem* says what needs it, and *extra* brings it."""
+    try:
+        yield
+    except ImportError as error:
+        install = f"{shlex.quote(sys.executable)} -m pip install 'netlab[{extra}]'"
+        raise CapabilityError(problem, fix=f"Run: {install}") from error
 
 
 def choice(name: str, value: object, known: Iterable[str]) -> str:

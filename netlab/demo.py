@@ -13,6 +13,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 import netlab
+from netlab.checks import needing
 from netlab.console import as_text
 from netlab.errors import NetlabError
 from netlab.lab import PracticeNetwork, drive, practice, shop
@@ -217,9 +218,10 @@ def notebooks() -> Path:
 
 def _executed() -> str:
     """Run the first notebook from beginning to end and return it as an HTML page that needs no network."""
-    import nbclient
-    import nbconvert
-    import nbformat
+    with needing("notebook", "the demo's notebook needs nbclient and nbconvert"):
+        import nbclient
+        import nbconvert
+        import nbformat
 
     book = nbformat.read(notebooks() / "01_first_look.ipynb", as_version=4)
     try:

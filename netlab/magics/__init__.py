@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from netlab.magics.cell import bpf_magic
-from netlab.magics.completion import IDENTIFIER, matcher
-from netlab.magics.line import Calls
+from netlab.checks import needing
+
+with needing("notebook", "magics need IPython"):
+    from netlab.magics.cell import bpf_magic
+    from netlab.magics.completion import IDENTIFIER, matcher
+    from netlab.magics.line import Calls
 
 _LINE, _CELL = "netlab", "bpf"
 

@@ -53,7 +53,8 @@ def bpf_magic(shell: Any) -> Callable[[str, str], pd.DataFrame | None]:
             if options.seconds is not None:
                 checks.positive("--seconds", options.seconds, unit="seconds", most=threading.TIMEOUT_MAX)
             wanted = _wanted(options.names)
-            found = probe(cell, binaries=_paths(options.binary), max_rows=options.max_rows)
+            text = f"\n{cell}"  # the magic's own line is the cell's first
+            found = probe(text, binaries=_paths(options.binary), max_rows=options.max_rows)
             with found:
                 outputs = _outputs(wanted, found.rings, found.names)
                 cut_short = _watched(found, list(outputs.values()), options.seconds, Tail(shell))

@@ -8,15 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from netlab.errors import CapabilityError
+from netlab.checks import needing
 
-try:
+with needing("notebook", "panels need ipywidgets and anywidget"):
     import anywidget  # noqa: F401 - tried here so that its absence is explained once
     import ipywidgets as widgets  # noqa: F401
-except ImportError as error:
-    raise CapabilityError(
-        "panels need ipywidgets and anywidget", fix="pip install 'netlab[notebook]'"
-    ) from error
 
 if TYPE_CHECKING:
     from netlab.panels.connections import LiveConnections as LiveConnections

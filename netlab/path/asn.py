@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from netlab import checks
-from netlab.errors import BadInput, CapabilityError
+from netlab.errors import BadInput
 
 Owner: TypeAlias = tuple[int, str | None]  # AS number and name
 
@@ -183,13 +183,8 @@ class _Maxmind:
 
 @contextlib.contextmanager
 def _maxmind(path: Path) -> Iterator[_Maxmind]:
-    try:
+    with checks.needing("asn", f"cannot read {path}: the package maxminddb is not installed"):
         import maxminddb
-    except ImportError as error:
-        raise CapabilityError(
-            f"cannot read {path}: the package maxminddb is not installed",
-            fix="Run: pip install 'netlab[asn]'",
-        ) from error
     try:
         reader = maxminddb.open_database(path)
     except (OSError, ValueError, maxminddb.InvalidDatabaseError) as error:

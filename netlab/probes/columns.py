@@ -12,7 +12,6 @@ import pyarrow as pa
 
 from netlab import addresses
 from netlab.kernel.processes import printable
-from netlab.probes.layout import PADDING
 
 Records: TypeAlias = npt.NDArray[Any]
 
@@ -47,8 +46,6 @@ def columns(
     found: dict[str, Any] = {}
     for name in records.dtype.names or ():
         values, title = records[name], f"{inside}{name}"
-        if name.startswith(PADDING):
-            continue
         if _ADDRESS.fullmatch(name) and (shown := _addresses(values)) is not None:
             found[title] = shown
         elif values.dtype.names:
@@ -75,11 +72,10 @@ def plain(values: Records, *, swapped: bool = False) -> Any:
 
 def _addresses(values: Records) -> pd.api.extensions.ExtensionArray | None:
     """Return addresses as text, in the bytes' order, which is the network's; None of any other size."""
-    raw = np.ascontiguousarray(values)
-    size = raw.nbytes // max(len(raw), 1) or values.dtype.itemsize * int(np.prod(values.shape[1:]))
-    if size not in {4, 16} or raw.dtype.kind == "S":
+    size = values.dtype.itemsize * int(np.prod(values.shape[1:]))
+    if size not in {4, 16} or values.dtype.kind == "S":
         return None
-    octets = raw.view(np.uint8).reshape(len(raw), size)
+    octets = np.ascontiguousarray(values).view(np.uint8).reshape(len(values), size)
     return addresses.column([addresses.text(4 if size == 4 else 6, octets)])
 
 

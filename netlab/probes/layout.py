@@ -14,7 +14,7 @@ import numpy as np
 
 from netlab.errors import BadInput
 
-PADDING = "__pad_"
+_PADDING = "__pad_"
 _SCALARS = {
     "_Bool": "?", "bool": "?", "char": "S1", "signed char": "i1", "unsigned char": "u1", "short": "i2",
     "unsigned short": "u2", "int": "i4", "unsigned int": "u4", "long": "i8", "unsigned long": "u8",
@@ -31,18 +31,20 @@ def layout(description: str, size: int) -> np.dtype[Any]:
         If it has a member that cannot be a column, such as a bit-field.
     """
     found = _dtype(json.loads(description), "the value")
-    if found.itemsize > size:
-        raise BadInput(f"BCC describes {found.itemsize} bytes of a type of {size}", fix="Use plain members")
-    if found.itemsize == size or not found.names:
-        return found
-    whole = [found.fields[name] for name in found.names] if found.fields else []
-    return _struct(list(found.names), [one[0] for one in whole], [one[1] for one in whole], size)
+    if found.itemsize != size:  # of an array of arrays BCC tells one length
+        raise BadInput(
+            f"BCC describes {found.itemsize} bytes of a type of {size}",
+            fix="Send plain members and arrays of one dimension",
+        )
+    return found
 
 
 def members(description: str) -> list[str]:
     """Return the names of a struct's own members; none of another type."""
     found = json.loads(description)
-    return [] if isinstance(found, str) else [each[0] for each in found[1] if not each[0].startswith(PADDING)]
+    return (
+        [] if isinstance(found, str) else [each[0] for each in found[1] if not each[0].startswith(_PADDING)]
+    )
 
 
 def _dtype(description: Any, name: str) -> np.dtype[Any]:
@@ -60,15 +62,19 @@ def _dtype(description: Any, name: str) -> np.dtype[Any]:
     for member in members:
         title, found = member[0], _member(member)
         if kind == "struct":
-            at = -(-at // found.alignment) * found.alignment
+            at = _rounded(at, _alignment(found))
         inner = found.fields if not title and found.fields else {title: (found, 0)}  # nameless: as if its own
+        if title.startswith(_PADDING):
+            inner = {}
         for part, (its, offset, *_) in inner.items():
             names.append(part)
             types.append(its)
             offsets.append((0 if kind == "union" else at) + offset)
         at += found.itemsize
         size = max(size, found.itemsize) if kind == "union" else at
-    return _struct(names, types, offsets, size)
+    if kind == "struct":
+        size = _rounded(size, max(map(_alignment, types), default=1))
+    return np.dtype({"names": names, "formats": types, "offsets": offsets, "itemsize": size})
 
 
 def _member(member: list[Any]) -> np.dtype[Any]:
@@ -86,5 +92,11 @@ def _member(member: list[Any]) -> np.dtype[Any]:
     return np.dtype(f"S{length}") if found == np.dtype("S1") else np.dtype((found, (length,)))
 
 
-def _struct(names: list[str], types: list[np.dtype[Any]], offsets: list[int], size: int) -> np.dtype[Any]:
-    return np.dtype({"names": names, "formats": types, "offsets": offsets, "itemsize": size})
+def _alignment(dtype: np.dtype[Any]) -> int:
+    """Return where C puts such a member: at a multiple of its largest part."""
+    inner = dtype.base.fields
+    return max(_alignment(one[0]) for one in inner.values()) if inner else dtype.base.alignment
+
+
+def _rounded(at: int, alignment: int) -> int:
+    return -(-at // alignment) * alignment

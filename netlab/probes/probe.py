@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Self
 
 import pandas as pd
@@ -119,60 +120,71 @@ class Probe(Closes):
         """Compile and attach; returns when every function runs, or raises."""
         if self._program is not None:
             raise CaptureError("this probe has been started before", fix="Make a new one with netlab.probe()")
-        self._program = program = ProbeProgram(self._source, self._text)
+        program = ProbeProgram(self._source, self._text)
         to_utc_ns = clock.to_utc_ns()
         try:
-            for place, name in enumerate(self._source.rings):
-                self._rings[name] = Records(program, name, place, self._max_rows, to_utc_ns)
-            for name, table in program.tables().items():
-                self._maps[name] = Entries(program, name, table, self._slots(name), to_utc_ns)
+            rings = {
+                name: Records(program, name, place, self._max_rows, to_utc_ns)
+                for place, name in enumerate(self._source.rings)
+            }
+            maps = {
+                name: Entries(program, name, table, self._slots(name), to_utc_ns)
+                for name, table in program.tables().items()
+            }
             for hook in self._source.hooks:
                 program.attach(hook, self._binaries)
         except BaseException:
             program.close()
             raise
+        self._rings, self._maps, self._program = rings, maps, program
         self._reader.start()
         return self
 
     def __getitem__(self, name: str) -> pd.DataFrame:
         """Return the frame of one ring buffer (a row per record) or map (a row per entry)."""
-        with self._looked_at(name) as output:
+        output = self._looked_at(name)
+        with self._lock:
             return output.frame(self._skipped)
 
     def glance(self, name: str, rows: int) -> Glance:
         """Return at most *rows* rows of an output, the latest records of a ring buffer, soon also of many."""
-        with self._looked_at(name) as output:
+        output = self._looked_at(name)
+        with self._lock:
             return output.glance(rows, self._skipped)
 
-    @contextmanager
-    def _looked_at(self, name: str) -> Iterator[Records | Entries]:
+    def close(self) -> None:
+        """Detach everything and keep what was seen; safe to call again."""
+        _uninterrupted(self._close)
+
+    def _looked_at(self, name: str) -> Records | Entries:
+        """Return an output as it is now."""
         if self._program is None:
             raise CaptureError(
                 "this probe has not been started", fix="Use it in a with block, or call start()"
             )
         checks.choice("output", name, self.names)
         output = self._rings.get(name) or self._maps[name]
-        with self._lock:
-            if not self._ended.is_set():
-                output.read()
-                self._skipped = self._runs_skipped()
-            yield output
+        _uninterrupted(lambda: self._read([output]))
+        return output
 
-    def close(self) -> None:
-        """Detach everything and keep what was seen; safe to call again."""
+    def _read(self, outputs: Iterable[Records | Entries]) -> None:
         with self._lock:
             if self._program is None or self._ended.is_set():
                 return
-            self._ended.set()
-            self._program.detach()
-            try:
-                outputs: list[Records | Entries] = [*self._rings.values(), *self._maps.values()]
-                for output in outputs:
-                    output.read()
-                self._skipped = self._runs_skipped()
-            finally:
+            for output in outputs:
+                output.read()
+            self._skipped = self._program.misses(*(hook.compiled for hook in self._source.hooks))
+
+    def _close(self) -> None:
+        if self._program is None or self._ended.is_set():
+            return
+        self._program.detach()
+        try:
+            self._read([*self._rings.values(), *self._maps.values()])
+        finally:
+            with self._lock:
+                self._ended.set()
                 self._program.close()
-        if self._reader.is_alive():
             self._reader.join()
 
     def _slots(self, name: str) -> Slots:
@@ -180,13 +192,15 @@ class Probe(Closes):
             return Slots.NONE
         return Slots.LOGARITHMIC if self._source.logarithmic else Slots.LINEAR
 
-    def _runs_skipped(self) -> int:
-        assert self._program is not None  # both who ask have seen it  # noqa: S101
-        return self._program.misses(*(hook.compiled for hook in self._source.hooks))
-
     def _drain_until_closed(self) -> None:
         while not self._ended.wait(_DRAIN_EVERY_S):
             with self._lock, suppress(KernelError):  # whoever looks next gets the same
                 if not self._ended.is_set():
                     for ring in self._rings.values():
                         ring.drain()
+
+
+def _uninterrupted(work: Callable[[], None]) -> None:
+    """Do *work* in a thread of its own: a Ctrl-C would come between taking records over and keeping them."""
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(work).result()

@@ -7,9 +7,7 @@ writes it to a file.
 
 from __future__ import annotations
 
-from netlab.errors import CapabilityError
+from netlab.checks import needing
 
-try:
+with needing("plot", "pictures need matplotlib"):
     import matplotlib as mpl  # noqa: F401 - tried here so that its absence is explained once
-except ImportError as error:
-    raise CapabilityError("pictures need matplotlib", fix="pip install 'netlab[plot]'") from error

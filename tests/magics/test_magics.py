@@ -187,7 +187,7 @@ def test_an_interrupt_is_the_end_where_no_time_was_said(kernel: Kernel) -> None:
 @pytest.mark.parametrize(
     ("line", "cell", "said"),
     [
-        ("--seconds 1", CONNECTS.replace("e.port =", "e.prt ="), "line 6: no member named 'prt'"),
+        ("--seconds 1", CONNECTS.replace("e.port =", "e.prt ="), "line 7: no member named 'prt'"),
         ("--seconds 1", "int kprobe__f(void *ctx) { return 0; }", "kprobe|nothing comes out"),
         ("--seconds -1", CONNECTS, "--seconds -1.0 is not a number of seconds above 0"),
         ("--second 1", CONNECTS, "unrecognized arguments: --second"),
@@ -200,12 +200,10 @@ def test_an_interrupt_is_the_end_where_no_time_was_said(kernel: Kernel) -> None:
         ("x", "RAW_TRACEPOINT_PROBE(sys_exit) { return 0; }", "nothing comes out"),
     ],
 )  # fmt: skip
-def test_a_mistake_is_told_in_one_line_and_leaves_nothing(
+def test_a_mistake_is_told_in_short_and_leaves_nothing(
     kernel: Kernel, line: str, cell: str, said: str
 ) -> None:
-    error = kernel.error(
-        f"%%bpf {line}\n{cell.lstrip()}" if not cell.startswith("\n") else f"%%bpf {line}{cell}"
-    )
+    error = kernel.error(f"%%bpf {line}\n{cell.lstrip()}")
 
     assert re.search(said, error["evalue"])
     assert len(error["traceback"]) <= 7

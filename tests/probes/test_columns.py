@@ -62,9 +62,23 @@ def test_what_cannot_be_a_column_is_refused(description: str) -> None:
         layout(description, 8)
 
 
-def test_a_description_larger_than_its_type_is_refused() -> None:
-    with pytest.raises(BadInput, match="8 bytes of a type of 4"):
-        layout('["s", [["a", "unsigned long long"]], "struct"]', 4)
+@pytest.mark.parametrize("size", [4, 16])
+def test_a_description_of_another_size_than_the_type_is_refused(size: int) -> None:
+    with pytest.raises(BadInput, match=f"8 bytes of a type of {size}"):
+        layout('["s", [["a", "unsigned long long"]], "struct"]', size)
+
+
+def test_inner_structs_lie_as_the_compiler_lays_them() -> None:
+    inner = type("Inner", (ctypes.Structure,), {"_fields_": [("a", ctypes.c_uint8), ("b", ctypes.c_uint32)]})
+    truth = type("Truth", (ctypes.Structure,), {"_fields_": [("c", ctypes.c_uint8), ("in", inner)]})
+    within = ["inner", [["a", "unsigned char"], ["b", "unsigned int"]], "struct"]
+
+    found = layout(
+        json.dumps(["truth", [["c", "unsigned char"], ["in", within]], "struct"]), ctypes.sizeof(truth)
+    )
+
+    assert found.fields is not None
+    assert found.fields["in"][1] == getattr(truth, "in").offset
 
 
 @given(st.sampled_from(NUMBERS), st.data())
@@ -124,7 +138,7 @@ def test_a_reading_of_the_kernels_clock_becomes_utc_and_none_stays_missing() -> 
 
 
 def test_arrays_are_lists_and_inner_structs_have_dotted_names() -> None:
-    inner = np.dtype([("a", "u2"), ("__pad_1", "S2"), ("saddr", "u4")])
+    inner = np.dtype([("a", "u2"), ("saddr", "u4")], align=True)
     dtype = np.dtype([("some", "(3,)i4"), ("in", inner)])
     one = np.frombuffer(struct.pack("=3iHxx4B", 1, -2, 3, 9, 192, 0, 2, 1), dtype)
 

@@ -269,11 +269,12 @@ def test_what_does_not_compile_is_told_by_the_texts_own_lines() -> None:
     [
         (("&e, sizeof(e)", "&e.port, sizeof(e.port)"), BadInput, "nothing sends a struct to connects"),
         (("return 0;\n}", "return 0;\n}\nvoid *idle(void *ctx) { return 0; }"), BadInput, "idle is compiled"),
+        (("u32 pid;", "u32 pid; u8 grid[2][3];"), BadInput, "arrays of one dimension"),
         (("BPF_RINGBUF", "BPF_QUEUE(l, u64, 8); BPF_RINGBUF"), BadInput, "does not read maps such as l"),
         (("cgroup__inet4_connect", "raw_tracepoint__no_such"), ProgramError, "no_such"),
         (("ctx->user_port;", "*(u16 *)(long)bpf_ktime_get_ns();"), ProgramError, "did not accept"),
     ],
-    ids=["no struct", "idle function", "queue", "no such event", "verifier"],
+    ids=["no struct", "idle function", "array of arrays", "queue", "no such event", "verifier"],
 )  # fmt: skip
 def test_a_probe_that_cannot_run_says_why_and_leaves_nothing(
     change: tuple[str, str], error: type[Exception], said: str
@@ -375,3 +376,24 @@ def test_the_numbers_are_those_that_were_packed() -> None:
         "a": -5, "b": 1 << 63, "c": -300, "d": [1, 2, 3], "e": -(1 << 62), "in.f": 65535, "in.g": -7,
         "h": True, "saddr": address, "port": 80, "text": "<b>", "whole": 1 << 32 | 9, "half": 9,
     }  # fmt: skip
+
+
+@pytest.mark.kernels
+def test_a_kprobe_runs_where_the_kernel_has_them_and_is_refused_elsewhere() -> None:
+    text = """
+    BPF_HASH(closed, u32);
+    int kprobe__tcp_close(struct pt_regs *ctx) {
+        u32 pid = bpf_get_current_pid_tgid() >> 32;
+        closed.increment(pid);
+        return 0;
+    }
+    """
+    if not capabilities.has_kprobes():
+        with pytest.raises(CapabilityError, match="no kprobes"):
+            netlab.probe(text)
+        return
+
+    with netlab.probe(text) as probe:
+        refused(9)
+
+    assert os.getpid() in probe["closed"]["key"].tolist()

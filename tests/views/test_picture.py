@@ -1,9 +1,6 @@
 from __future__ import annotations
 
 import io
-import re
-import subprocess
-import sys
 from collections.abc import Callable
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -109,11 +106,3 @@ def test_a_notebook_shows_a_picture_exactly_once_with_or_without_pyplot() -> Non
     )
 
     assert shown == [[], ["image/png"], [], [], ["image/png"]]
-
-
-def test_without_matplotlib_the_error_says_how_to_get_it() -> None:
-    code = "import sys; sys.modules['matplotlib'] = None; import netlab.views.hops"
-
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-
-    assert re.search(r"CapabilityError: pictures need matplotlib\. pip install 'netlab\[plot\]'", run.stderr)
