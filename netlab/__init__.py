@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from netlab import lab as lab, panels as panels, path as path, schemas as schemas
-    from netlab.bundle import load as load, save as save
+    from netlab.bundle.loading import load as load
+    from netlab.bundle.saving import save as save
     from netlab.checkup import doctor as doctor
     from netlab.errors import (
         BadInput as BadInput,
@@ -56,7 +57,7 @@ _HOME = {
     "doctor": "netlab.checkup",
     "explain": "netlab.tracer.explain",
     "gateway": "netlab.kernel.gateway",
-    "load": "netlab.bundle",
+    "load": "netlab.bundle.loading",
     "multipath": "netlab.path.multipath",
     "nat": "netlab.kernel.nat",
     "path_graph": "netlab.path.graph",
@@ -66,7 +67,7 @@ _HOME = {
     "plot_timeline": "netlab.views.timeline",
     "route_cache": "netlab.tracer.gateways",
     "routes": "netlab.kernel.routes",
-    "save": "netlab.bundle",
+    "save": "netlab.bundle.saving",
     "traceroute": "netlab.path.trace",
     "translate": "netlab.kernel.translation",
     "with_gateway": "netlab.tracer.gateways",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from functools import cache
 from typing import Any
@@ -64,6 +64,9 @@ class Column:
     unit: str = ""
 
 
+HOST = Column("host", Kind.TEXT, "name of the host that the row is from")
+
+
 @dataclass(frozen=True, slots=True)
 class Schema:
     """The columns of one kind of frame, in order."""
@@ -75,6 +78,12 @@ class Schema:
     def names(self) -> list[str]:
         """The column names, in order."""
         return [column.name for column in self.columns]
+
+    def with_host(self) -> Schema:
+        """Return the schema of such frames of several hosts: `host`, if it is new, is the first column."""
+        if HOST.name in self.names:
+            return self
+        return replace(self, columns=(HOST, *self.columns))
 
     def frame(self, data: Mapping[str, Any], missing: Iterable[Missing] = ()) -> pd.DataFrame:
         """Build the typed frame from arrays, one per column; columns not given are all NA.

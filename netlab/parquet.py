@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -29,48 +29,95 @@ _ARROW = {
 _PANDAS = {pa.int64(): pd.Int64Dtype(), pa.float64(): pd.Float64Dtype(), pa.bool_(): pd.BooleanDtype()}
 _WORDS = {Kind.TEXT, Kind.CATEGORY}
 _CATEGORIES = b"netlab.categories"
+_ATTRS = b"PANDAS_ATTRS"  # where pandas.read_parquet looks for them
 _CELL_BYTES = 9  # a number and its missing flag: the least a cell costs in memory
 
 
-def write(frame: pd.DataFrame, schema: Schema) -> bytes:
-    """Return *frame*, which has some or all columns of *schema* in its dtypes, as Parquet."""
-    layout = pa.schema([(c.name, _ARROW[c.kind]) for c in schema.columns if c.name in frame.columns])
-    table = pa.Table.from_pandas(frame, schema=layout, preserve_index=False)
-    notes = {
-        b"PANDAS_ATTRS": json.dumps(frame.attrs),  # where pandas.read_parquet looks for them
-        _CATEGORIES: json.dumps({name: list(values.cat.categories) for name, values in _categorical(frame)}),
-    }
+def write(frame: pd.DataFrame, schema: Schema, notes: Mapping[str, Any] | None = None) -> bytes:
+    """Return *frame*, which has some or all columns of *schema* in its dtypes, as Parquet.
+
+    *notes* are kept as JSON beside the frame's attrs; columns carry their units.
+    """
+    table = pa.Table.from_pandas(frame, schema=layout(schema, list(frame.columns)), preserve_index=False)
+    categories = {name: list(values.cat.categories) for name, values in _categorical(frame)}
+    kept = {_CATEGORIES.decode(): categories, _ATTRS.decode(): frame.attrs, **(notes or {})}
+    metadata = table.schema.metadata | {key.encode(): json.dumps(value) for key, value in kept.items()}
     out = io.BytesIO()
-    pq.write_table(table.replace_schema_metadata(table.schema.metadata | notes), out, compression="zstd")
+    pq.write_table(table.replace_schema_metadata(metadata), out, compression="zstd")
     return out.getvalue()
 
 
-def read(
-    data: bytes, schema: Schema, *, rows: int, missing: list[Missing], most_bytes: int, made_by: str
-) -> pd.DataFrame:
-    """Return the frame in *data*; columns that it lacks, or has beyond *schema*, are added to *missing*.
+def layout(schema: Schema, names: Collection[str]) -> pa.Schema:
+    """Return the Arrow types of those columns of *schema* that are among *names*, with their units."""
+    return pa.schema(
+        pa.field(column.name, _ARROW[column.kind], metadata={"unit": column.unit} if column.unit else None)
+        for column in schema.columns
+        if column.name in names
+    )
 
-    Raises ValueError, which includes `pyarrow.ArrowInvalid`, if *data* is not *rows* rows of *schema*.
+
+def names(data: bytes) -> list[str]:
+    """Return the names of the columns in *data*."""
+    found: list[str] = pq.read_schema(pa.BufferReader(data)).names
+    return found
+
+
+def note(data: bytes, name: str) -> Any:
+    """Return what *data* keeps beside the frame as *name*; None if it has no such note."""
+    kept = pq.read_schema(pa.BufferReader(data)).metadata or {}
+    return json.loads(kept.get(name.encode(), b"null"))
+
+
+def attrs(data: bytes) -> Any:
+    """Return the attrs of the frame in *data*."""
+    return note(data, _ATTRS.decode())
+
+
+def rows(data: bytes) -> int:
+    """Return how many rows *data* has."""
+    count: int = pq.read_metadata(pa.BufferReader(data)).num_rows
+    return count
+
+
+def read(
+    parts: Sequence[bytes],
+    schema: Schema,
+    *,
+    rows: int | None,
+    missing: list[Missing],
+    most_bytes: int,
+    made_by: str,
+) -> pd.DataFrame:
+    """Return the rows of all *parts* as one frame.
+
+    Columns that they lack, or have beyond *schema*, are added to *missing*. Raises ValueError, which includes
+    `pyarrow.ArrowInvalid`, if they are not frames of *schema*, or not of *rows* rows where that is known.
     """
-    layout = pq.read_schema(pa.BufferReader(data))
-    held = layout.names
-    # Words are read as codes, so that a word repeated a million times is in memory once.
-    words = [column.name for column in schema.columns if column.kind in _WORDS and column.name in held]
-    file = pq.ParquetFile(pa.BufferReader(data), read_dictionary=words)
-    if file.metadata.num_rows != rows:
-        raise ValueError(f"it promises {rows} rows of {schema.name} and holds {file.metadata.num_rows}")
-    _bound(rows * len(schema.columns) * _CELL_BYTES, most_bytes)
-    table = file.read(columns=[name for name in held if name in schema.names])
+    files = [_open(part, schema) for part in parts]
+    found = sum(file.metadata.num_rows for file in files)
+    if rows is not None and found != rows:
+        raise ValueError(f"it promises {rows} rows of {schema.name} and holds {found}")
+    _bound(found * len(schema.columns) * _CELL_BYTES, most_bytes)
+    held = list(dict.fromkeys(name for file in files for name in file.schema_arrow.names))
+    wanted = [name for name in held if name in schema.names]
+    table = pa.concat_tables((file.read(columns=wanted) for file in files), promote_options="permissive")
     table.validate(full=True)  # codes without a word and bytes that are no UTF-8 would crash later
     columns = {
         c.name: _column(table.column(c.name), c.kind, most_bytes) for c in schema.columns if c.name in held
     }
-    if not rows:
-        columns |= _empty_categories(schema, layout)
+    if not found:
+        columns |= _empty_categories(schema, files[0].schema_arrow)
     frame = schema.frame(columns, missing + _differences(schema, held, made_by))
-    if len(frame) != rows:
-        raise ValueError(f"it promises {rows} rows and has no column of {schema.name} frames")
+    if len(frame) != found:
+        raise ValueError(f"it promises {found} rows and has no column of {schema.name} frames")
     return frame
+
+
+def _open(data: bytes, schema: Schema) -> pq.ParquetFile:
+    # Words are read as codes, so that a word repeated a million times is in memory once.
+    held = pq.read_schema(pa.BufferReader(data)).names
+    words = [column.name for column in schema.columns if column.kind in _WORDS and column.name in held]
+    return pq.ParquetFile(pa.BufferReader(data), read_dictionary=words)
 
 
 def _column(values: pa.ChunkedArray, kind: Kind, most_bytes: int) -> Any:
@@ -91,9 +138,9 @@ def _categorical(frame: pd.DataFrame) -> Iterator[tuple[str, pd.Series]]:
     )
 
 
-def _empty_categories(schema: Schema, layout: pa.Schema) -> dict[str, pd.Categorical]:
+def _empty_categories(schema: Schema, held: pa.Schema) -> dict[str, pd.Categorical]:
     """Return the category columns of a frame without rows; Parquet keeps categories with the rows."""
-    kept = json.loads((layout.metadata or {}).get(_CATEGORIES, b"{}"))
+    kept = json.loads((held.metadata or {}).get(_CATEGORIES, b"{}"))
     known = [column.name for column in schema.columns if column.kind is Kind.CATEGORY and column.name in kept]
     return {name: pd.Categorical([], categories=[str(word) for word in kept[name]] or None) for name in known}
 

@@ -24,7 +24,7 @@ GOOD = parquet.write(
 
 
 def read(data: bytes, most_bytes: int = 1 << 20) -> object:
-    return parquet.read(data, CONNTRACK, rows=ROWS, missing=[], most_bytes=most_bytes, made_by="0")
+    return parquet.read([data], CONNTRACK, rows=ROWS, missing=[], most_bytes=most_bytes, made_by="0")
 
 
 @given(st.lists(st.tuples(st.integers(0, len(GOOD) - 1), st.integers(0, 255)), min_size=1, max_size=6))

@@ -301,7 +301,7 @@ def test_the_forged_file_that_the_next_tests_damage_is_good(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
-        ({"bundle": 2}, "pip install --upgrade"),
+        ({"bundle": 3}, "pip install --upgrade"),
         ({"bundle": "1"}, "its bundle is not int"),
         ({"created_at": "yesterday"}, "yesterday"),
         ({"items": {}}, "its items is not list"),
