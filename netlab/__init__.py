@@ -52,6 +52,7 @@ _HOME = {
     "connections": "netlab.tracer.sockets",
     "conntrack": "netlab.kernel.conntrack",
     "concat": "netlab.frames",
+    "connect": "netlab.agent.client",
     "conntrack_events": "netlab.kernel.ctevents",
     "coverage": "netlab.frames",
     "doctor": "netlab.checkup",
