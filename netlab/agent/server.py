@@ -12,12 +12,13 @@ from pathlib import Path
 
 import uvicorn
 
-from netlab.agent import app
+from netlab.agent import app, privileges
 from netlab.agent.captures import Captures
 from netlab.agent.gate import Gate
 from netlab.agent.peers import PeerProtocol, group_id
 from netlab.errors import BadInput, CapabilityError
 
+_log = logging.getLogger("netlab.agent")
 _BACKLOG = 256
 _MOST_CONNECTIONS = 512
 _GRACE_S = 5
@@ -86,9 +87,15 @@ def run(path: Path, *, group: str | None = None, idle_s: float = 600.0) -> None:
     """
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     number = _checked_group(group)
-    with listening(path, number) as server, Captures(idle_s=idle_s) as captures:
+    with listening(path, number) as server:
+        _log.info("listening on %s with %s", path, ", ".join(sorted(privileges.give_up())) or "no capability")
+        _serve(server, number, idle_s)
+
+
+def _serve(server: socket.socket, group: int | None, idle_s: float) -> None:
+    with Captures(idle_s=idle_s) as captures:
         config = uvicorn.Config(
-            Gate(app.create(captures), group=number),
+            Gate(app.create(captures), group=group),
             http=PeerProtocol,
             ws="none",
             lifespan="off",
