@@ -149,7 +149,7 @@ static __always_inline bool netlab_drop_read_ports(struct netlab_drop_event *eve
 {
 	u8 start[4] = {};
 
-	if (at + sizeof(start) > end || bpf_probe_read_kernel(start, sizeof(start), head + at))
+	if (at + sizeof(start) > end || netlab_probe_read(start, sizeof(start), head + at))
 		return false;
 	if (netlab_drop_is_icmp(event->key.protocol)) {
 		event->key.sport = start[0];
@@ -159,7 +159,7 @@ static __always_inline bool netlab_drop_read_ports(struct netlab_drop_event *eve
 	event->key.sport = start[0] << 8 | start[1];
 	event->key.dport = start[2] << 8 | start[3];
 	if (event->key.protocol == IPPROTO_TCP && at + 14 <= end)
-		bpf_probe_read_kernel(&event->count.tcp_flags, 1, head + at + 13);
+		netlab_probe_read(&event->count.tcp_flags, 1, head + at + 13);
 	return true;
 }
 
@@ -168,7 +168,7 @@ static __always_inline u32 netlab_drop_read_ipv4(struct netlab_drop_event *event
 {
 	struct iphdr ip = {};
 
-	if (at + sizeof(ip) > end || bpf_probe_read_kernel(&ip, sizeof(ip), head + at))
+	if (at + sizeof(ip) > end || netlab_probe_read(&ip, sizeof(ip), head + at))
 		return 0;
 	if (ip.version != 4 || ip.ihl < 5)
 		return 0;
@@ -184,7 +184,7 @@ static __always_inline u32 netlab_drop_read_ipv6(struct netlab_drop_event *event
 	struct ipv6hdr ip = {};
 	u8 next, extension[4] = {};
 
-	if (at + sizeof(ip) > end || bpf_probe_read_kernel(&ip, sizeof(ip), head + at))
+	if (at + sizeof(ip) > end || netlab_probe_read(&ip, sizeof(ip), head + at))
 		return 0;
 	if (ip.version != 6)
 		return 0;
@@ -197,7 +197,7 @@ static __always_inline u32 netlab_drop_read_ipv6(struct netlab_drop_event *event
 	for (int i = 0; i < NETLAB_DROP_EXTENSIONS; i++) {
 		if (next != NETLAB_HOPOPTS && next != NETLAB_ROUTING && next != NETLAB_DSTOPTS && next != NETLAB_FRAGMENT)
 			break;
-		if (at + sizeof(extension) > end || bpf_probe_read_kernel(extension, sizeof(extension), head + at))
+		if (at + sizeof(extension) > end || netlab_probe_read(extension, sizeof(extension), head + at))
 			return 0;
 		if (next == NETLAB_FRAGMENT && (extension[2] || extension[3] & 0xf8)) {
 			event->key.protocol = extension[0];
@@ -277,7 +277,7 @@ static __always_inline bool netlab_drop_read_device(struct netlab_drop_event *ev
 	if (inode - NETLAB_FIRST_INODE >= NETLAB_INODES || (event->key.netns && event->key.netns != inode))
 		return false;
 	event->key.netns = inode;
-	bpf_probe_read_kernel_str(event->count.interface, NETLAB_DROP_INTERFACE, &dev->name);
+	netlab_probe_read_text(event->count.interface, NETLAB_DROP_INTERFACE, &dev->name);
 	return true;
 }
 
@@ -354,7 +354,7 @@ static __always_inline bool netlab_drop_read_headless(struct netlab_drop_event *
 	NETLAB_READ(end, skb->tail);
 	NETLAB_READ(transport, skb->transport_header);
 	if (event->key.protocol == IPPROTO_TCP && transport != NETLAB_HEADER_UNSET && transport + 14 <= end)
-		bpf_probe_read_kernel(&event->count.tcp_flags, 1, head + transport + 13);
+		netlab_probe_read(&event->count.tcp_flags, 1, head + transport + 13);
 	NETLAB_READ(len, skb->len);
 	event->count.bytes = len;
 	return true;

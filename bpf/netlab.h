@@ -33,10 +33,15 @@
 #define NETLAB_MAPPED 0x0000ffff
 #endif
 
-#define NETLAB_READ(into, from) bpf_probe_read_kernel(&(into), sizeof(into), &(from))
+#define NETLAB_READ(into, from) netlab_probe_read(&(into), sizeof(into), &(from))
 
-/* Under its own name BCC looks for it among the kernel's 100,000 symbols, which takes longer than parsing all this. */
+/*
+ * Under their own names BCC looks for them among the kernel's 100,000 symbols, which takes longer than parsing all this,
+ * and without CAP_SYSLOG finds none: it then calls another helper, which not all of these programs may.
+ */
 static long (*netlab_probe_read_user)(void *into, u32 bytes, const void *from) = (void *)BPF_FUNC_probe_read_user;
+static long (*netlab_probe_read)(void *into, u32 bytes, const void *from) = (void *)BPF_FUNC_probe_read_kernel;
+static long (*netlab_probe_read_text)(void *into, u32 bytes, const void *from) = (void *)BPF_FUNC_probe_read_kernel_str;
 
 #define NETLAB_AF_INET 2
 #define NETLAB_AF_INET6 10
@@ -198,13 +203,13 @@ static __always_inline bool netlab_read_connected(struct netlab_ends *ends, cons
 		NETLAB_READ(to, sk->__sk_common.skc_v6_daddr);
 	if (family == NETLAB_AF_INET || (!to[0] && !to[1] && to[2] == NETLAB_MAPPED)) {
 		ends->version = 4;
-		bpf_probe_read_kernel(ends->local_address, 4, &((struct inet_sock *)sk)->inet_saddr);
-		bpf_probe_read_kernel(ends->remote_address, 4, &sk->__sk_common.skc_daddr);
+		netlab_probe_read(ends->local_address, 4, &((struct inet_sock *)sk)->inet_saddr);
+		netlab_probe_read(ends->remote_address, 4, &sk->__sk_common.skc_daddr);
 		return true;
 	}
 	ends->version = 6;
 	NETLAB_READ(pinet6, ((struct inet_sock *)sk)->pinet6);
-	bpf_probe_read_kernel(ends->local_address, 16, &pinet6->saddr);
+	netlab_probe_read(ends->local_address, 16, &pinet6->saddr);
 	__builtin_memcpy(ends->remote_address, to, 16);
 	return true;
 }
@@ -286,7 +291,7 @@ static __always_inline void netlab_read_path(struct netlab_process *process, str
 		}
 		NETLAB_READ(name, node->name);
 		asm volatile("%0 &= %1" : "+r"(at) : "i"(NETLAB_CGROUPS - 1));
-		bytes = bpf_probe_read_kernel_str(process->cgroups + at, NETLAB_NAME, name);
+		bytes = netlab_probe_read_text(process->cgroups + at, NETLAB_NAME, name);
 		if (bytes <= 0)
 			return;
 		*end = at + bytes;
@@ -346,7 +351,7 @@ static __always_inline void netlab_read_nspid(struct netlab_process *process, st
 
 	NETLAB_READ(pid, leader->thread_pid);
 	NETLAB_READ(level, pid->level);
-	bpf_probe_read_kernel(&process->nspid, sizeof(process->nspid), &pid->numbers[level].nr);
+	netlab_probe_read(&process->nspid, sizeof(process->nspid), &pid->numbers[level].nr);
 }
 
 /* Return what tells the current process from others with its pid: when it was started, and another number after exec(). */
@@ -358,7 +363,7 @@ static __always_inline u64 netlab_meet_process(u32 pid, struct task_struct *task
 	u32 zero = 0;
 
 	NETLAB_READ(key.started_ns, leader->start_boottime);
-	bpf_probe_read_kernel(&executed, sizeof(leader->self_exec_id), &leader->self_exec_id);
+	netlab_probe_read(&executed, sizeof(leader->self_exec_id), &leader->self_exec_id);
 	key.started_ns += executed;
 	if (netlab_processes.lookup(&key))
 		return key.started_ns;
@@ -398,7 +403,7 @@ static __always_inline void netlab_read_owner(struct netlab_attempt *attempt, u8
 	attempt->process_started_ns = netlab_meet_process(attempt->pid, task, leader);
 	attempt->pid_source = source;
 	/* The thread group's name, which is what ps shows; a thread may call itself something else. */
-	bpf_probe_read_kernel_str(attempt->process, NETLAB_COMM, &leader->comm);
+	netlab_probe_read_text(attempt->process, NETLAB_COMM, &leader->comm);
 }
 
 #endif

@@ -74,14 +74,14 @@ static __always_inline void netlab_read_tuple(struct netlab_attempt *attempt, st
 		return;
 	attempt->remote_port = netlab_ntohs(remote);
 	if (attempt->family == NETLAB_AF_INET) {
-		bpf_probe_read_kernel(attempt->local_address, 4, &((struct inet_sock *)sk)->inet_saddr);
-		bpf_probe_read_kernel(attempt->remote_address, 4, &sk->__sk_common.skc_daddr);
+		netlab_probe_read(attempt->local_address, 4, &((struct inet_sock *)sk)->inet_saddr);
+		netlab_probe_read(attempt->remote_address, 4, &sk->__sk_common.skc_daddr);
 	} else {
 		struct ipv6_pinfo *pinet6 = NULL;
 
 		NETLAB_READ(pinet6, ((struct inet_sock *)sk)->pinet6);
-		bpf_probe_read_kernel(attempt->local_address, 16, &pinet6->saddr);
-		bpf_probe_read_kernel(attempt->remote_address, 16, &sk->__sk_common.skc_v6_daddr);
+		netlab_probe_read(attempt->local_address, 16, &pinet6->saddr);
+		netlab_probe_read(attempt->remote_address, 16, &sk->__sk_common.skc_v6_daddr);
 	}
 }
 
@@ -113,10 +113,10 @@ static __always_inline void netlab_read_counters(struct netlab_attempt *attempt,
 	struct tcp_sock *tp = (struct tcp_sock *)copy;
 	u64 flags = 0;
 
-	if (!copy || bpf_probe_read_kernel(copy->bytes + NETLAB_TCP_BASE, sizeof(*copy) - NETLAB_TCP_BASE,
+	if (!copy || netlab_probe_read(copy->bytes + NETLAB_TCP_BASE, sizeof(*copy) - NETLAB_TCP_BASE,
 					   (void *)sk + NETLAB_TCP_BASE))
 		return;
-	bpf_probe_read_kernel(&flags, sizeof(sk->__sk_common.skc_flags), &sk->__sk_common.skc_flags);
+	netlab_probe_read(&flags, sizeof(sk->__sk_common.skc_flags), &sk->__sk_common.skc_flags);
 	NETLAB_READ(attempt->error, sk->sk_err);
 	attempt->bytes_sent = tp->bytes_sent - tp->bytes_retrans;	/* bytes_sent counts each retransmission too */
 	attempt->bytes_received = tp->bytes_received;
@@ -212,7 +212,7 @@ static __always_inline int netlab_asked(struct bpf_sock_addr *ctx, bool six)
 
 	if (ctx->protocol != IPPROTO_TCP || !key)
 		return 1;
-	bpf_probe_read_kernel(&number, sizeof(number), &key);	/* the verifier guards ctx->sk, not a number */
+	netlab_probe_read(&number, sizeof(number), &key);	/* the verifier guards ctx->sk, not a number */
 	netlab_asking.update(&thread, &number);
 	known = netlab_open.lookup(&number);
 	if (known) {

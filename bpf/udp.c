@@ -105,10 +105,10 @@ static __always_inline void netlab_undo_translation(struct netlab_packet *packet
 	if (!entry)
 		return;
 #ifdef NETLAB_CONN_STATUS
-	bpf_probe_read_kernel(&status, sizeof(status), entry + NETLAB_CONN_STATUS);
+	netlab_probe_read(&status, sizeof(status), entry + NETLAB_CONN_STATUS);
 	if (!(status & NETLAB_TRANSLATED))
 		return;
-	bpf_probe_read_kernel(&tuple, sizeof(tuple), entry + NETLAB_CONN_TUPLES +
+	netlab_probe_read(&tuple, sizeof(tuple), entry + NETLAB_CONN_TUPLES +
 			      ((tracked & NETLAB_CTINFO) >= NETLAB_IS_REPLY) * sizeof(tuple));
 	__builtin_memcpy(packet->key.ends.local_address, tuple.from, 16);
 	__builtin_memcpy(packet->key.ends.remote_address, tuple.to, 16);
@@ -134,7 +134,7 @@ static __always_inline bool netlab_read_packet(struct netlab_packet *packet, str
 	socket = bpf_sk_fullsock(socket);
 	if (!socket || socket->protocol != IPPROTO_UDP || socket->type != SOCK_DGRAM)
 		return false;	/* raw sockets, too, may say that they are for UDP */
-	bpf_probe_read_kernel(headers, sizeof(headers), &whole->transport_header);
+	netlab_probe_read(headers, sizeof(headers), &whole->transport_header);
 	header_bytes = headers[0] - headers[1];
 	packet->key.ends.version = skb->protocol == netlab_ntohs(NETLAB_ETH_IP) ? 4 : 6;
 	packet->key.cookie = bpf_get_socket_cookie(skb);
@@ -166,7 +166,7 @@ static __always_inline bool netlab_sent_by_process(struct sock *sk)
 	if (!socket)
 		return false;
 	NETLAB_READ(file, socket->file);
-	bpf_probe_read_kernel(&encapsulation, 1, &((struct udp_sock *)sk)->encap_type);
+	netlab_probe_read(&encapsulation, 1, &((struct udp_sock *)sk)->encap_type);
 	return file && !encapsulation;
 }
 
@@ -205,7 +205,7 @@ static __always_inline void netlab_read_flow(struct netlab_attempt *flow, struct
 	flow->remote_port = packet->key.ends.remote_port;
 	flow->opened_ns = bpf_ktime_get_ns();
 	NETLAB_READ(flow->family, sk->__sk_common.skc_family);
-	bpf_probe_read_kernel(&flow->last_state, 1, (void *)&sk->__sk_common.skc_state);
+	netlab_probe_read(&flow->last_state, 1, (void *)&sk->__sk_common.skc_state);
 	NETLAB_READ(net, sk->__sk_common.skc_net.net);
 	NETLAB_READ(flow->netns, net->ns.inum);
 	mapped = flow->family == NETLAB_AF_INET6 && packet->key.ends.version == 4;
@@ -280,7 +280,7 @@ static __always_inline bool netlab_is_denied(void)
 	struct bpf_run_ctx *run = NULL;
 
 	NETLAB_READ(run, task->bpf_ctx);
-	bpf_probe_read_kernel(&verdict, sizeof(verdict), (void *)run + NETLAB_VERDICT);
+	netlab_probe_read(&verdict, sizeof(verdict), (void *)run + NETLAB_VERDICT);
 #endif
 	return verdict != 0;
 }
@@ -315,7 +315,7 @@ static __always_inline int netlab_datagram(struct __sk_buff *skb, bool outgoing)
 		netlab_add(known, &packet, outgoing);
 		return 1;
 	}
-	bpf_probe_read_kernel(&number, sizeof(number), &socket);	/* the verifier guards skb->sk, not a number */
+	netlab_probe_read(&number, sizeof(number), &socket);	/* the verifier guards skb->sk, not a number */
 	flow = known;
 	if (!known) {
 		flow = &fresh;
@@ -417,7 +417,7 @@ int netlab_udp_released(struct bpf_sock *ctx)
 	if (ctx->protocol != IPPROTO_UDP || ctx->type != SOCK_DGRAM)
 		return 1;
 	cookie = bpf_get_socket_cookie(ctx);
-	bpf_probe_read_kernel(&number, sizeof(number), &guarded);
+	netlab_probe_read(&number, sizeof(number), &guarded);
 	socket = netlab_udp_sockets.lookup(&cookie);
 	if (socket && !socket->flows)
 		goto gone;
