@@ -164,7 +164,8 @@ def _categorical(values: list[Any]) -> pd.Categorical[Any]:
     known = {value for value in values if value is not None and value is not pd.NA}
     codes = {value: code for code, value in enumerate(sorted(known))}
     return pd.Categorical.from_codes(
-        np.array([codes.get(value, -1) for value in values], np.int32), pd.Index(list(codes))
+        np.array([codes.get(value, -1) for value in values], np.int32),
+        pd.Index(list(codes), dtype=None if codes else "str"),
     )
 
 

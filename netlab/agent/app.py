@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 import pandas as pd
 from fastapi import Depends, FastAPI, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from starlette.types import ASGIApp
 
 import netlab
@@ -27,10 +27,17 @@ from netlab.kernel.routes import routes
 from netlab.path.trace import traceroute
 from netlab.tracer.sockets import connections
 
+
+def _space(name: str | None) -> str | int | None:
+    """Return the process id that digits are; a namespace with such a name is given by its path."""
+    return int(name) if name and name.isascii() and name.isdecimal() else name
+
+
 Work = Callable[[threading.Event], pd.DataFrame]
 Name = Annotated[str, Query(min_length=1, max_length=64, description="the client's own name")]
 Netns = Annotated[
     str | None,
+    AfterValidator(_space),
     Query(
         max_length=4096, description="a name under /run/netns, a path, a process id, or all; the agent's own"
     ),
@@ -64,7 +71,7 @@ class Asked(BaseModel):
     remote: list[Annotated[str, Field(max_length=64)]] | None = None
     local: list[Annotated[str, Field(max_length=64)]] | None = None
     protocol: Literal["tcp", "udp"] | None = None
-    netns: Annotated[str, Field(max_length=4096)] = "all"
+    netns: Annotated[str, AfterValidator(_space), Field(max_length=4096)] = "all"
     direction: Literal["outgoing", "incoming"] | None = None
     duration_s: Annotated[float, Field(gt=0, le=86_400)] | None = None
     backfill: bool = True
@@ -88,7 +95,7 @@ class Probing(BaseModel):
     source_port: Annotated[int, Field(ge=1, le=65535)] | None = None
     dscp: Annotated[int, Field(ge=0, le=63)] = 0
     ecn: Annotated[int, Field(ge=0, le=3)] = 0
-    netns: Annotated[str, Field(max_length=4096)] | None = None
+    netns: Netns = None
     resolve: bool = False
 
 

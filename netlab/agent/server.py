@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 import socket
 import stat
 from collections.abc import Iterator
@@ -85,6 +86,7 @@ def run(path: Path, *, group: str | None = None, idle_s: float = 600.0) -> None:
     idle_s
         A capture that nobody reads ends after so many seconds.
     """
+    signal.signal(signal.SIGTERM, _end)  # while uvicorn runs it has its own, and sends it again at its end
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     number = _checked_group(group)
     with listening(path, number) as server:
@@ -106,6 +108,10 @@ def _serve(server: socket.socket, group: int | None, idle_s: float) -> None:
             timeout_graceful_shutdown=_GRACE_S,
         )
         uvicorn.Server(config).run(sockets=[server])
+
+
+def _end(*_: object) -> None:
+    raise SystemExit(0)
 
 
 def _checked_group(name: str | None) -> int | None:

@@ -51,17 +51,24 @@ def test_a_way_is_that_of_the_function(host: Host) -> None:
 def test_a_frame_brings_its_coverage(host: Host) -> None:
     here, there = netlab.connections(), host.connections()
 
-    assert there.dtypes.drop("protocol").astype(str).tolist() == here.dtypes.drop("protocol").astype(str).tolist()
+    assert (
+        there.dtypes.drop("protocol").astype(str).tolist()
+        == here.dtypes.drop("protocol").astype(str).tolist()
+    )
     assert {gap["what"] for gap in there.attrs["coverage"]} == {gap["what"] for gap in here.attrs["coverage"]}
 
 
 def test_a_trace_is_that_of_the_function(host: Host) -> None:
     hops = host.traceroute("::1", timeout_s=0.5, queries=2)
 
-    assert hops[["ttl", "attempt", "address", "reply"]].values.tolist() == [
-        [1, 1, "::1", "port-unreachable"],
-        [1, 2, "::1", "port-unreachable"],
-    ] or hops["reply"].tolist() == ["port-unreachable"] * 2
+    assert (
+        hops[["ttl", "attempt", "address", "reply"]].values.tolist()
+        == [
+            [1, 1, "::1", "port-unreachable"],
+            [1, 2, "::1", "port-unreachable"],
+        ]
+        or hops["reply"].tolist() == ["port-unreachable"] * 2
+    )
 
 
 def test_each_client_is_told_every_connection_once(host: Host) -> None:
@@ -150,7 +157,9 @@ def test_people_get_json_and_spreadsheets_csv(agent: Path) -> None:
 def test_prometheus_can_read_the_metrics(host: Host, agent: Path) -> None:
     host.register("metrics")
     with http(agent) as web:
-        families = {family.name: family for family in text_string_to_metric_families(web.get("/metrics").text)}
+        families = {
+            family.name: family for family in text_string_to_metric_families(web.get("/metrics").text)
+        }
 
     assert families["netlab_captures"].samples[0].value >= 1
     served = {tuple(sample.labels.values()) for sample in families["netlab_requests"].samples}
