@@ -25,6 +25,7 @@ NAMES = (
     "peers",
     "multipath",
     "verdicts",
+    "panels",
 )
 
 

@@ -8,8 +8,6 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from netlab.path import explain
-
 SEEDS = 100
 _SUPPORT = Path(__file__).parents[1] / "tests" / "support"  # the faults and their truth are the tests'
 _LIMITED = "rate-limited"
@@ -23,7 +21,7 @@ def measure() -> Iterator[tuple[str, float, str]]:
     for fault in importlib.import_module("faults").faults():
         right = 0
         for seed in range(SEEDS):
-            found = explain(fault.hops(seed))["verdict"].tolist()
+            found = fault.explained(seed)["verdict"].tolist()
             right += found == fault.verdicts
             confusion.update(zip(fault.verdicts, found, strict=False))
         yield f"verdicts: {fault.name}, right over 0.95", right / SEEDS / 0.95, f"{right} of {SEEDS} seeds"

@@ -114,7 +114,7 @@ struct netlab_attempt {
 	u8 protocol;
 	u8 unsent;		/* connect() was called and no SYN has been sent */
 	u8 complete;		/* the tuple and the cookie are final */
-	u8 padding[4];
+	u32 mark;		/* SO_MARK */
 };
 
 /* Nothing is lost silently: each way to lose something has a slot here. Keep in step with tracer/layout.py. */
@@ -132,6 +132,7 @@ enum netlab_counter {
 	NETLAB_DROPS_FULL,	/* a dropped packet's kind of drop did not fit into the map */
 	NETLAB_DROPS_UNREAD,	/* a dropped IP packet of which something that is asked for could not be read */
 	NETLAB_DROPS_WHILE_PAUSED,	/* a packet was dropped while the capture was paused */
+	NETLAB_NOT_PLAIN_UDP,	/* a packet of a UDP socket that IPsec has sealed, or UDP-Lite's: it is in no flow */
 	NETLAB_COUNTERS,
 };
 

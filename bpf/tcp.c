@@ -100,6 +100,7 @@ static __always_inline void netlab_read_identity(struct netlab_attempt *attempt,
 	attempt->protocol = IPPROTO_TCP;
 	NETLAB_READ(attempt->cookie, sk->__sk_common.skc_cookie);
 	NETLAB_READ(attempt->family, sk->__sk_common.skc_family);
+	NETLAB_READ(attempt->mark, sk->sk_mark);
 	NETLAB_READ(net, sk->__sk_common.skc_net.net);
 	NETLAB_READ(attempt->netns, net->ns.inum);
 	netlab_read_tuple(attempt, sk);
@@ -118,6 +119,7 @@ static __always_inline void netlab_read_counters(struct netlab_attempt *attempt,
 		return;
 	netlab_probe_read(&flags, sizeof(sk->__sk_common.skc_flags), &sk->__sk_common.skc_flags);
 	NETLAB_READ(attempt->error, sk->sk_err);
+	NETLAB_READ(attempt->mark, sk->sk_mark);	/* may have been set since the start */
 	attempt->bytes_sent = tp->bytes_sent - tp->bytes_retrans;	/* bytes_sent counts each retransmission too */
 	attempt->bytes_received = tp->bytes_received;
 	if ((flags >> SOCK_DONE) & 1 && attempt->bytes_received)
@@ -187,18 +189,15 @@ static __always_inline void netlab_follow_unless_paused(u64 key, struct netlab_a
 		netlab_follow(key, attempt);
 }
 
-/* The socket's memory is another socket's by now, and nothing has told of the end: last_state stays 0. */
-static __always_inline void netlab_end_unseen(struct netlab_attempt *known, u64 now)
+/*
+ * No state change has told of the end, or will. The attempt failed before its first packet; or else its socket's memory
+ * is another socket's by now, and last_state stays 0.
+ */
+static __always_inline void netlab_end_untold(u64 key, struct netlab_attempt *known, u64 now)
 {
 	known->closed_ns = now;
 	netlab_report(known, NETLAB_ATTEMPT_LOST);
-}
-
-/* It failed before its first packet: no state change will tell. */
-static __always_inline void netlab_unsent(struct netlab_attempt *known)
-{
-	known->closed_ns = bpf_ktime_get_ns();
-	netlab_report(known, NETLAB_ATTEMPT_LOST);
+	netlab_open.delete(&key);
 }
 
 /*
@@ -208,21 +207,16 @@ static __always_inline void netlab_unsent(struct netlab_attempt *known)
 static __always_inline int netlab_asked(struct bpf_sock_addr *ctx, bool six)
 {
 	struct netlab_attempt *known, attempt = {};
-	u64 key = (u64)ctx->sk, number = 0, thread = bpf_get_current_pid_tgid();
+	u64 key = (u64)ctx->sk, number = 0, thread = bpf_get_current_pid_tgid(), now = bpf_ktime_get_ns();
 
 	if (ctx->protocol != IPPROTO_TCP || !key)
 		return 1;
 	netlab_probe_read(&number, sizeof(number), &key);	/* the verifier guards ctx->sk, not a number */
 	netlab_asking.update(&thread, &number);
 	known = netlab_open.lookup(&number);
-	if (known) {
-		if (known->unsent)
-			netlab_unsent(known);
-		else
-			netlab_end_unseen(known, bpf_ktime_get_ns());
-		netlab_open.delete(&number);
-	}
-	netlab_begin(&attempt, (struct sock *)number, bpf_ktime_get_ns());
+	if (known)
+		netlab_end_untold(number, known, now);
+	netlab_begin(&attempt, (struct sock *)number, now);
 	netlab_read_owner(&attempt, NETLAB_PID_CONNECT);
 	attempt.remote_port = netlab_ntohs((u16)ctx->user_port);
 	if (six) {
@@ -260,8 +254,7 @@ int netlab_socket_released(struct bpf_sock *ctx)
 	if (known && known->unsent) {
 		u64 thread = bpf_get_current_pid_tgid();
 
-		netlab_unsent(known);
-		netlab_open.delete(&key);
+		netlab_end_untold(key, known, bpf_ktime_get_ns());
 		netlab_asking.delete(&thread);
 	}
 	return 1;
@@ -358,10 +351,26 @@ static __always_inline struct netlab_attempt *netlab_connecting(struct sock *sk,
 	return attempt;
 }
 
-/* The handshake ended. An accepted socket appears here for the first time with its tuple, mostly in softirq. */
+/* A socket that a listener has made, mostly in softirq; *established_ns* is 0 while the handshake goes on. */
+static __always_inline void netlab_accept(struct sock *sk, u64 now, u64 established_ns)
+{
+	struct netlab_attempt attempt = {};
+
+	netlab_read_identity(&attempt, sk);
+	attempt.complete = attempt.cookie != 0;
+	attempt.direction = NETLAB_INCOMING;
+	if (!netlab_is_wanted(&attempt))
+		return;
+	attempt.opened_ns = now;
+	attempt.established_ns = established_ns;
+	NETLAB_READ(attempt.syn_retransmits, ((struct tcp_sock *)sk)->total_retrans);
+	netlab_follow_unless_paused((u64)sk, &attempt);
+}
+
+/* The handshake ended. An accepted socket appears here for the first time with its tuple. */
 static __always_inline void netlab_established(struct sock *sk, int before, u64 now)
 {
-	struct netlab_attempt *known, attempt = {};
+	struct netlab_attempt *known;
 	u64 key = (u64)sk;
 
 	known = netlab_open.lookup(&key);
@@ -371,8 +380,7 @@ static __always_inline void netlab_established(struct sock *sk, int before, u64 
 		NETLAB_READ(cookie, sk->__sk_common.skc_cookie);
 		if (cookie == known->cookie)
 			return;		/* taken twice */
-		netlab_end_unseen(known, now);
-		netlab_open.delete(&key);
+		netlab_end_untold(key, known, now);
 	} else if (known) {
 		known->established_ns = now;
 		NETLAB_READ(known->syn_retransmits, ((struct tcp_sock *)sk)->total_retrans);
@@ -383,16 +391,8 @@ static __always_inline void netlab_established(struct sock *sk, int before, u64 
 			netlab_open.delete(&key);
 		return;
 	}
-	if (before != TCP_SYN_RECV)
-		return;
-	netlab_read_identity(&attempt, sk);
-	attempt.complete = attempt.cookie != 0;
-	attempt.direction = NETLAB_INCOMING;
-	if (!netlab_is_wanted(&attempt))
-		return;
-	attempt.opened_ns = now;
-	attempt.established_ns = now;
-	netlab_follow_unless_paused(key, &attempt);
+	if (before == TCP_SYN_RECV)
+		netlab_accept(sk, now, now);
 }
 
 /*
@@ -571,18 +571,40 @@ int netlab_socket_created(struct bpf_sock *ctx)
 	return 1;	/* allow */
 }
 
+/* Fast Open (RFC 7413): a server may read and answer what the SYN brought before the handshake ends, if it ever does. */
+static __always_inline void netlab_accepted_early(struct sock *sk)
+{
+	struct request_sock *handshake = NULL;
+	struct netlab_attempt *known;
+	u64 key = (u64)sk, now;
+
+	NETLAB_READ(handshake, ((struct tcp_sock *)sk)->fastopen_rsk);
+	if (!handshake)
+		return;
+	now = bpf_ktime_get_ns();
+	known = netlab_open.lookup(&key);
+	if (known)
+		netlab_end_untold(key, known, now);
+	netlab_accept(sk, now, 0);
+}
+
 /* At TCP_CONNECT_CB the SYN is about to leave: what TCP_SYN_SENT did not have yet, the local end, is chosen now. */
 int netlab_socket_used(struct bpf_sock_ops *ctx)
 {
 	struct netlab_attempt *known;
-	u64 key;
+	u64 key, number = 0;
 
 	if (ctx->op != BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB && ctx->op != BPF_SOCK_OPS_TCP_CONNECT_CB)
 		return 1;
 	u64 cookie = bpf_get_socket_cookie(ctx);
 	key = (u64)ctx->sk;
-	if (ctx->op != BPF_SOCK_OPS_TCP_CONNECT_CB || !key)
+	if (!key)
 		return 1;
+	if (ctx->op == BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB) {
+		netlab_probe_read(&number, sizeof(number), &key);	/* the verifier guards ctx->sk, not a number */
+		netlab_accepted_early((struct sock *)number);
+		return 1;
+	}
 	known = netlab_open.lookup(&key);
 	if (!known)
 		return 1;

@@ -122,8 +122,15 @@ static __always_inline void netlab_undo_translation(struct netlab_packet *packet
 _Static_assert(__builtin_offsetof(struct sk_buff, network_header) ==
 	       __builtin_offsetof(struct sk_buff, transport_header) + 2, "the two are read at once");
 
-/* Tell whether the packet is a UDP socket's, and read what there is to count. */
-static __always_inline bool netlab_read_packet(struct netlab_packet *packet, struct __sk_buff *skb, bool outgoing)
+/* IPsec works on packets before they get here; what it makes of them has its own header where UDP's was. */
+static __always_inline bool netlab_is_sealed(u8 protocol)
+{
+	return protocol == IPPROTO_ESP || protocol == IPPROTO_AH || protocol == IPPROTO_COMP;
+}
+
+/* Tell whether the packet is a UDP socket's, and read what there is to count; *protocol* is what follows its IP header. */
+static __always_inline bool netlab_read_packet(struct netlab_packet *packet, struct __sk_buff *skb, u8 protocol,
+					       bool outgoing)
 {
 	struct bpf_sock *socket = skb->sk;
 	struct sk_buff *whole = (struct sk_buff *)(u64)skb;
@@ -132,8 +139,12 @@ static __always_inline bool netlab_read_packet(struct netlab_packet *packet, str
 	if (!socket)
 		return false;
 	socket = bpf_sk_fullsock(socket);
-	if (!socket || socket->protocol != IPPROTO_UDP || socket->type != SOCK_DGRAM)
+	if (!socket || socket->type != SOCK_DGRAM)
 		return false;	/* raw sockets, too, may say that they are for UDP */
+	if (socket->protocol == IPPROTO_UDPLITE || (socket->protocol == IPPROTO_UDP && netlab_is_sealed(protocol)))
+		netlab_count(NETLAB_NOT_PLAIN_UDP);
+	if (socket->protocol != IPPROTO_UDP || netlab_is_sealed(protocol))
+		return false;
 	netlab_probe_read(headers, sizeof(headers), &whole->transport_header);
 	header_bytes = headers[0] - headers[1];
 	packet->key.ends.version = skb->protocol == netlab_ntohs(NETLAB_ETH_IP) ? 4 : 6;
@@ -205,6 +216,7 @@ static __always_inline void netlab_read_flow(struct netlab_attempt *flow, struct
 	flow->remote_port = packet->key.ends.remote_port;
 	flow->opened_ns = bpf_ktime_get_ns();
 	NETLAB_READ(flow->family, sk->__sk_common.skc_family);
+	NETLAB_READ(flow->mark, sk->sk_mark);
 	netlab_probe_read(&flow->last_state, 1, (void *)&sk->__sk_common.skc_state);
 	NETLAB_READ(net, sk->__sk_common.skc_net.net);
 	NETLAB_READ(flow->netns, net->ns.inum);
@@ -285,15 +297,15 @@ static __always_inline bool netlab_is_denied(void)
 	return verdict != 0;
 }
 
-/* Most packets are, and of these no helper needs to be asked. */
-static __always_inline bool netlab_is_tcp(struct __sk_buff *skb)
+/* Return what follows the IP header, 0 if that cannot be told: of TCP, which most packets are, no helper needs to be asked. */
+static __always_inline u8 netlab_ip_protocol(struct __sk_buff *skb)
 {
 	u8 *data = (u8 *)(u64)skb->data, *end = (u8 *)(u64)skb->data_end;
 
 	if (data + sizeof(struct iphdr) > end)
-		return false;
-	return (data[0] >> 4 == 4 ? data[__builtin_offsetof(struct iphdr, protocol)] :
-				    data[__builtin_offsetof(struct ipv6hdr, nexthdr)]) == IPPROTO_TCP;
+		return 0;
+	return data[0] >> 4 == 4 ? data[__builtin_offsetof(struct iphdr, protocol)] :
+				   data[__builtin_offsetof(struct ipv6hdr, nexthdr)];
 }
 
 static __always_inline int netlab_datagram(struct __sk_buff *skb, bool outgoing)
@@ -301,9 +313,10 @@ static __always_inline int netlab_datagram(struct __sk_buff *skb, bool outgoing)
 	struct netlab_packet *arrived, packet = {};
 	struct netlab_attempt *known, *flow, fresh;
 	u64 socket = (u64)skb->sk, number = 0;
+	u8 protocol = netlab_ip_protocol(skb);
 	u32 zero = 0;
 
-	if (netlab_is_tcp(skb) || !netlab_read_packet(&packet, skb, outgoing) || netlab_is_denied())
+	if (protocol == IPPROTO_TCP || !netlab_read_packet(&packet, skb, protocol, outgoing) || netlab_is_denied())
 		return 1;
 	arrived = outgoing ? NULL : netlab_arrived.lookup(&zero);
 	if (arrived)	/* also one that nobody wants: it is not the one before it that is refused */

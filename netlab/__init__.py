@@ -10,7 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from netlab import lab as lab, panels as panels, path as path, schemas as schemas
+    from netlab.bundle.exporting import export as export
     from netlab.bundle.loading import load as load
+    from netlab.bundle.merging import merge as merge
+    from netlab.bundle.packets import annotate_pcap as annotate_pcap
+    from netlab.bundle.recording import record as record
+    from netlab.bundle.replaying import replay as replay
     from netlab.bundle.saving import save as save
     from netlab.checkup import doctor as doctor
     from netlab.errors import (
@@ -35,6 +40,7 @@ if TYPE_CHECKING:
     from netlab.path.graph import path_graph as path_graph
     from netlab.path.multipath import multipath as multipath
     from netlab.path.trace import traceroute as traceroute
+    from netlab.probes.probe import probe as probe
     from netlab.tracer.capture import capture as capture
     from netlab.tracer.explain import explain as explain
     from netlab.tracer.gateways import route_cache as route_cache, with_gateway as with_gateway
@@ -47,6 +53,7 @@ if TYPE_CHECKING:
     from netlab.views.timeline import plot_timeline as plot_timeline
 
 _HOME = {
+    "annotate_pcap": "netlab.bundle.packets",
     "capture": "netlab.tracer.capture",
     "connection_graph": "netlab.tracer.graph",
     "connections": "netlab.tracer.sockets",
@@ -57,8 +64,10 @@ _HOME = {
     "coverage": "netlab.frames",
     "doctor": "netlab.checkup",
     "explain": "netlab.tracer.explain",
+    "export": "netlab.bundle.exporting",
     "gateway": "netlab.kernel.gateway",
     "load": "netlab.bundle.loading",
+    "merge": "netlab.bundle.merging",
     "multipath": "netlab.path.multipath",
     "nat": "netlab.kernel.nat",
     "path_graph": "netlab.path.graph",
@@ -66,7 +75,10 @@ _HOME = {
     "plot_hops": "netlab.views.hops",
     "plot_path": "netlab.views.path",
     "plot_timeline": "netlab.views.timeline",
+    "probe": "netlab.probes.probe",
     "route_cache": "netlab.tracer.gateways",
+    "record": "netlab.bundle.recording",
+    "replay": "netlab.bundle.replaying",
     "routes": "netlab.kernel.routes",
     "save": "netlab.bundle.saving",
     "traceroute": "netlab.path.trace",
@@ -105,3 +117,13 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return [*globals(), *__all__]
+
+
+def load_ipython_extension(shell: Any) -> None:
+    """Add `%netlab` and `%%bpf` to the notebook: what `%load_ext netlab` calls."""
+    importlib.import_module("netlab.magics").load(shell)
+
+
+def unload_ipython_extension(shell: Any) -> None:
+    """Take them away again: what `%unload_ext netlab` calls."""
+    importlib.import_module("netlab.magics").unload(shell)

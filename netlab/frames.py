@@ -11,7 +11,8 @@ import importlib
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
-from functools import cache
+from functools import cache, lru_cache
+from types import NoneType
 from typing import Any
 
 import numpy as np
@@ -129,44 +130,68 @@ def _all_missing(kind: Kind, rows: int) -> Any:
         case Kind.TEXT:
             return pd.arrays.ArrowStringArray(pa.nulls(rows, pa.large_string()))
         case Kind.CATEGORY:
-            return _categorical([None] * rows)
+            return pd.Categorical.from_codes(np.full(rows, -1, np.int8), dtype=_names(()), validate=False)
         case _:
             return _from_numpy(kind, np.zeros(rows, np.int64), np.ones(rows, bool))
 
 
 def _typed(kind: Kind, values: Any) -> Any:
     """Turn *values* into the pandas array of *kind* without touching single rows where numpy can."""
-    if kind is Kind.CATEGORY and isinstance(values, list):
-        return _categorical(values)
-    if isinstance(values, pd.Series | pd.api.extensions.ExtensionArray | list | tuple):
+    if isinstance(values, list):
+        return _from_list(kind, values)
+    if isinstance(values, pd.Series | pd.api.extensions.ExtensionArray | tuple):
         return pd.array(values, dtype=kind.value)  # type: ignore[call-overload]
     return _from_numpy(kind, np.ma.getdata(values), np.ma.getmaskarray(values))
 
 
+def _from_list(kind: Kind, values: list[Any]) -> Any:
+    """Return what pandas makes of *values*, but sooner: many frames are small, and their calls quick."""
+    if kind is Kind.CATEGORY:
+        return _categorical(values)
+    if kind is Kind.TEXT and set(map(type, values)) <= {str, NoneType}:
+        return pd.arrays.ArrowStringArray(pa.array(values, pa.large_string()))
+    if kind in _MASKED:
+        zero, array = _MASKED[kind]
+        hidden = [value is None for value in values]
+        data = np.array([zero if value is None else value for value in values] if True in hidden else values)
+        if data.dtype == np.dtype(type(zero)):  # else pandas knows what to make of it, or refuses
+            mask = np.array(hidden, np.bool_)
+            return array(data, mask | np.isnan(data) if kind is Kind.REAL else mask)
+    return pd.array(values, dtype=kind.value)  # type: ignore[call-overload]
+
+
+_UTC = pd.DatetimeTZDtype("ns", "UTC")
+_MASKED: dict[Kind, tuple[float, Any]] = {  # what is stored where a value is missing, and the array
+    Kind.INTEGER: (0, pd.arrays.IntegerArray),
+    Kind.REAL: (0.0, pd.arrays.FloatingArray),
+    Kind.FLAG: (False, pd.arrays.BooleanArray),
+}
+
+
 def _from_numpy(kind: Kind, data: npt.NDArray[Any], mask: npt.NDArray[np.bool_]) -> Any:
     match kind:
-        case Kind.INTEGER:
-            return pd.arrays.IntegerArray(data.astype(np.int64), mask)
-        case Kind.REAL:
-            return pd.arrays.FloatingArray(data.astype(np.float64), mask)
-        case Kind.FLAG:
-            return pd.arrays.BooleanArray(data.astype(np.bool_), mask)
+        case Kind.INTEGER | Kind.REAL | Kind.FLAG:
+            zero, array = _MASKED[kind]
+            return array(data.astype(type(zero)), mask)
         case Kind.TIME:
             nanoseconds = np.where(mask, np.iinfo(np.int64).min, data.astype(np.int64))  # the minimum is NaT
-            return pd.DatetimeIndex(nanoseconds.view("M8[ns]")).tz_localize("UTC")
+            return pd.array(nanoseconds, dtype=_UTC)
         case _:
             series = pd.Series(data, dtype=kind.value)
             return series.mask(mask) if mask.any() else series
 
 
 def _categorical(values: list[Any]) -> pd.Categorical[Any]:
-    """Return what pandas makes of *values*, but sooner: many frames are small, and their calls quick."""
-    known = {value for value in values if value is not None and value is not pd.NA}
-    codes = {value: code for code, value in enumerate(sorted(known))}
-    return pd.Categorical.from_codes(
-        np.array([codes.get(value, -1) for value in values], np.int32),
-        pd.Index(list(codes), dtype=None if codes else "str"),
-    )
+    known = tuple(sorted({value for value in values if value is not None and value is not pd.NA}))
+    codes = {value: code for code, value in enumerate(known)}
+    places = np.array([codes.get(value, -1) for value in values], np.int32)
+    return pd.Categorical.from_codes(places, dtype=_names(known), validate=False)
+
+
+@lru_cache(maxsize=256)
+def _names(known: tuple[Any, ...]) -> pd.CategoricalDtype:
+    """Return the dtype of these categories: the same few words come again and again."""
+    return pd.CategoricalDtype(pd.Index(list(known), dtype=None if known else "str"))
 
 
 def concat(frames: Iterable[pd.DataFrame]) -> pd.DataFrame:

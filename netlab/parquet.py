@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -28,8 +28,8 @@ _ARROW = {
 }
 _PANDAS = {pa.int64(): pd.Int64Dtype(), pa.float64(): pd.Float64Dtype(), pa.bool_(): pd.BooleanDtype()}
 _WORDS = {Kind.TEXT, Kind.CATEGORY}
-_CATEGORIES = b"netlab.categories"
-_ATTRS = b"PANDAS_ATTRS"  # where pandas.read_parquet looks for them
+_CATEGORIES = "netlab.categories"
+_ATTRS = "PANDAS_ATTRS"  # where pandas.read_parquet looks for them
 _UNBOUND = 1 << 62
 _CELL_BYTES = 9  # a number and its missing flag: the least a cell costs in memory
 
@@ -37,15 +37,27 @@ _CELL_BYTES = 9  # a number and its missing flag: the least a cell costs in memo
 def write(frame: pd.DataFrame, schema: Schema, notes: Mapping[str, Any] | None = None) -> bytes:
     """Return *frame*, which has some or all columns of *schema* in its dtypes, as Parquet.
 
-    *notes* are kept as JSON beside the frame's attrs; columns carry their units.
+    With *notes*, which are kept as JSON beside the frame's attrs, it is one of many small pieces, and is
+    written without what would be larger than its rows: the dtypes that pandas gives it back and statistics.
     """
-    table = pa.Table.from_pandas(frame, schema=layout(schema, list(frame.columns)), preserve_index=False)
-    categories = {name: list(values.cat.categories) for name, values in _categorical(frame)}
-    kept = {_CATEGORIES.decode(): categories, _ATTRS.decode(): frame.attrs, **(notes or {})}
-    metadata = table.schema.metadata | {key.encode(): json.dumps(value) for key, value in kept.items()}
-    out = io.BytesIO()
-    pq.write_table(table.replace_schema_metadata(metadata), out, compression="zstd")
+    table = as_arrow(frame, schema)
+    out, is_piece = io.BytesIO(), notes is not None
+    with pq.ParquetWriter(
+        out, table.schema, compression="zstd", store_schema=not is_piece, write_statistics=not is_piece
+    ) as writer:
+        writer.write_table(table)
+        if notes is not None:
+            kept = {_CATEGORIES: _categories(frame), _ATTRS: frame.attrs, **notes}
+            writer.add_key_value_metadata({name: json.dumps(value) for name, value in kept.items()})
     return out.getvalue()
+
+
+def as_arrow(frame: pd.DataFrame, schema: Schema) -> pa.Table:
+    """Return *frame* as an Arrow table that keeps its attrs, its categories and the units of its columns."""
+    table = pa.Table.from_pandas(frame, schema=layout(schema, list(frame.columns)), preserve_index=False)
+    kept = {_CATEGORIES: _categories(frame), _ATTRS: frame.attrs}
+    metadata = {name.encode(): json.dumps(value) for name, value in kept.items()}
+    return table.replace_schema_metadata(table.schema.metadata | metadata)
 
 
 def layout(schema: Schema, names: Collection[str]) -> pa.Schema:
@@ -65,13 +77,16 @@ def names(data: bytes) -> list[str]:
 
 def note(data: bytes, name: str) -> Any:
     """Return what *data* keeps beside the frame as *name*; None if it has no such note."""
-    kept = pq.read_schema(pa.BufferReader(data)).metadata or {}
-    return json.loads(kept.get(name.encode(), b"null"))
+    return _note(pq.read_metadata(pa.BufferReader(data)), name)
+
+
+def _note(metadata: pq.FileMetaData, name: str) -> Any:
+    return json.loads((metadata.metadata or {}).get(name.encode(), b"null"))
 
 
 def attrs(data: bytes) -> Any:
     """Return the attrs of the frame in *data*."""
-    return note(data, _ATTRS.decode())
+    return note(data, _ATTRS)
 
 
 def rows(data: bytes) -> int:
@@ -107,7 +122,7 @@ def read(
         c.name: _column(table.column(c.name), c.kind, most_bytes) for c in schema.columns if c.name in held
     }
     if not found:
-        columns |= _empty_categories(schema, files[0].schema_arrow)
+        columns |= _empty_categories(schema, files[0].metadata)
     frame = schema.frame(columns, missing + _differences(schema, held, made_by))
     if len(frame) != found:
         raise ValueError(f"it promises {found} rows and has no column of {schema.name} frames")
@@ -152,15 +167,18 @@ def _column(values: pa.ChunkedArray, kind: Kind, most_bytes: int) -> Any:
     return pd.arrays.ArrowStringArray(coded.cast(_ARROW[Kind.TEXT]))
 
 
-def _categorical(frame: pd.DataFrame) -> Iterator[tuple[str, pd.Series]]:
-    return (
-        (str(name), values) for name, values in frame.items() if isinstance(values.dtype, pd.CategoricalDtype)
-    )
+def _categories(frame: pd.DataFrame) -> dict[str, list[str]]:
+    """Return the words that each category column may have, used or not."""
+    return {
+        str(name): list(values.cat.categories)
+        for name, values in frame.items()
+        if isinstance(values.dtype, pd.CategoricalDtype)
+    }
 
 
-def _empty_categories(schema: Schema, held: pa.Schema) -> dict[str, pd.Categorical]:
+def _empty_categories(schema: Schema, metadata: pq.FileMetaData) -> dict[str, pd.Categorical]:
     """Return the category columns of a frame without rows; Parquet keeps categories with the rows."""
-    kept = json.loads((held.metadata or {}).get(_CATEGORIES, b"{}"))
+    kept = _note(metadata, _CATEGORIES) or {}
     known = [column.name for column in schema.columns if column.kind is Kind.CATEGORY and column.name in kept]
     return {name: pd.Categorical([], categories=[str(word) for word in kept[name]] or None) for name in known}
 

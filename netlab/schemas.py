@@ -30,6 +30,11 @@ CONNECTIONS = Schema(
         Column("uid", _INTEGER, "the owner's user id"),
         Column("netns", _INTEGER, "inode of the network namespace"),
         Column(
+            "mark",
+            _INTEGER,
+            "the socket's firewall mark (SO_MARK); of a UDP flow that ended, as of its first packet",
+        ),
+        Column(
             "cgroup",
             _TEXT,
             "path of the owner's control group, as in /proc/PID/cgroup seen from the root namespace: version "
@@ -69,7 +74,12 @@ CONNECTIONS = Schema(
             "receive_drops", _INTEGER, "UDP: datagrams that came and found the receive queue full", "packets"
         ),
         Column("retransmits", _INTEGER, "segments sent again, SYNs included", "packets"),
-        Column("syn_retransmits", _INTEGER, "SYNs sent again before the handshake ended", "packets"),
+        Column(
+            "syn_retransmits",
+            _INTEGER,
+            "SYNs, or a server's answers to it, sent again before the handshake ended",
+            "packets",
+        ),
         Column("rtt_ms", _REAL, "smoothed round-trip time (RFC 6298 SRTT)", "ms"),
         Column("rtt_var_ms", _REAL, "round-trip time variation (RFC 6298 RTTVAR)", "ms"),
         Column("min_rtt_ms", _REAL, "smallest round-trip time in the kernel's window", "ms"),
@@ -461,8 +471,8 @@ VERDICTS = Schema(
         Column(
             "verdict",
             _CATEGORY,
-            "ok, earlier-loss, rate-limited, path-loss, forward-loss, return-loss, silent-by-policy, "
-            "path-changed, unreached, not-enough-data",
+            "ok, earlier-loss, rate-limited, path-loss, forward-loss, return-loss, mtu-hole, "
+            "silent-by-policy, path-changed, unreached, not-enough-data",
         ),
         Column("why", _TEXT, "the verdict's reason in words"),
         Column("probes", _INTEGER, "how many were sent"),
@@ -484,6 +494,7 @@ VERDICTS = Schema(
             "natural logarithm of how much likelier the bucket makes the outcomes than random loss does",
         ),
         Column("span_s", _REAL, "from the first probe that counts to the last", "s"),
+        Column("mtu_bytes", _INTEGER, "largest packet that passes an MTU hole behind the hop", "bytes"),
     ),
 )
 

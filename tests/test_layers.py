@@ -19,7 +19,7 @@ LAYERS = [  # from the ground up; rooms in one row do not know each other
     {"netlab.schemas"},
     {"netlab.wire"},
     {"netlab.kernel"},
-    {"netlab.path", "netlab.tracer"},
+    {"netlab.path", "netlab.tracer", "netlab.probes"},
     {"netlab.parquet"},
     {"netlab.bundle"},
     {"netlab.agent"},
@@ -27,6 +27,7 @@ LAYERS = [  # from the ground up; rooms in one row do not know each other
     {"netlab.views"},
     {"netlab.accessor"},
     {"netlab.panels"},
+    {"netlab.magics"},
     {"netlab.demo"},
     {"netlab.cli"},
 ]

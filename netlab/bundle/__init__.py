@@ -11,7 +11,8 @@ What is read is judged as foreign: names, sizes and types are checked, and nothi
 
 from __future__ import annotations
 
-from netlab.bundle.contents import Bundle as Bundle
+from netlab.bundle.contents import Bundle as Bundle, Item as Item, Segment as Segment
 from netlab.bundle.loading import load as load
 from netlab.bundle.manifest import Metadata as Metadata
+from netlab.bundle.recording import Recording as Recording, record as record
 from netlab.bundle.saving import save as save

@@ -135,10 +135,15 @@ def write(path: Path, members: Members) -> None:
         _to_disk(file)
 
 
+def beside(path: Path, *, hidden: bool = False) -> Path:
+    """Return a name in the same directory that is not taken."""
+    return path.with_name(f"{'.' * hidden}{path.stem}.{secrets.token_hex(4)}{path.suffix}")
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Give a name beside *path* to write to; what is there at the end of the block takes its place."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    temporary = beside(path, hidden=True)
     try:
         yield temporary
         temporary.replace(path)
@@ -176,6 +181,14 @@ class Growing(Closes):
             self._file.seek(self._end)
             raise
         self._end = self._file.tell()
+
+    def reader(self) -> BinaryIO:
+        """Open the same file to read it, whatever its name is by now."""
+        return open(f"/proc/self/fd/{self._file.fileno()}", "rb")  # noqa: PTH123 - a link, no path
+
+    def is_at(self, path: Path) -> bool:
+        """Tell whether the file at *path* is this one."""
+        return path.exists() and os.path.samestat(path.stat(), os.fstat(self._file.fileno()))
 
     def close(self) -> None:
         """Let go of the file; safe to call again."""

@@ -8,7 +8,6 @@ against its C struct.
 from __future__ import annotations
 
 import ctypes
-import errno
 import importlib.machinery
 import importlib.resources
 import importlib.util
@@ -27,15 +26,15 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from netlab.closing import Closes
-from netlab.errors import CapabilityError, KernelError, ProgramError
+from netlab.errors import CapabilityError, ProgramError
 from netlab.kernel import btf, capabilities, heap, syscall, usage
+from netlab.kernel.maps import Map
 from netlab.kernel.ringbuf import RingBuffer
 from netlab.kernel.usage import Usage
 
-_BPF_MAP_LOOKUP_AND_DELETE_ELEM, _BPF_LINK_CREATE = 21, 28
+_BPF_LINK_CREATE = 28
 # BTF headers warn by the thousand; a call to what is not declared would only fail later, in the verifier.
 # Debug information, which BCC asks for, takes a sixth of the compiler's time.
 _FLAGS = ("-Wno-everything", "-Werror=implicit-function-declaration", "-g0")
@@ -100,33 +99,28 @@ def layout_check(name: str, layout: np.dtype[np.void]) -> str:
     return "\n".join([*checks, size])
 
 
-class Program(Closes):
-    """Files of `bpf/` compiled as one, with their maps, attached functions and descriptors.
+class Unit(Closes):
+    """C compiled as one, with its maps, attached functions and descriptors.
 
     Parameters
     ----------
-    names
-        File names in `bpf/`, without the suffix; as one unit, the kernel's types are parsed once for all.
-    settings
-        Macros put in front of the source. Values come from validated numbers only, never from text as given.
-    layouts
-        C struct name to the dtype netlab reads it with.
+    name
+        What errors call it.
+    text
+        The C.
+    headers
+        The header tree to compile it against.
     """
 
-    def __init__(
-        self, *names: str, settings: Mapping[str, str], layouts: Mapping[str, np.dtype[np.void]]
-    ) -> None:
+    def __init__(self, name: str, text: str, headers: Path) -> None:
         bcc = load_bcc()
         _raise_memlock()
-        macros = "".join(f"#define {macro} {value}\n" for macro, value in settings.items())
-        checks = "\n".join(layout_check(struct, layout) for struct, layout in layouts.items())
-        os.environ["BCC_KERNEL_SOURCE"] = str(btf.header_tree(_everything()))
-        self.name = " + ".join(f"bpf/{name}.c" for name in names)
+        self.name = name
         self._links: list[int] = []
         self._functions: dict[str, int] = {}
         self._rings: list[RingBuffer] = []
-        with _explained(f"{self.name} did not compile on this kernel"):
-            self._bpf = bcc.BPF(text=(macros + _source(names) + checks).encode(), cflags=list(_FLAGS))
+        with _explained(f"{name} did not compile on this kernel"), _compiled_against(headers):
+            self._bpf = _without_autoload(bcc)(text=text.encode(), cflags=list(_FLAGS))
         heap.trim()
         self._lib = bcc.lib
 
@@ -136,7 +130,7 @@ class Program(Closes):
         link = self._lib.bpf_attach_raw_tracepoint(loaded, event.encode())
         if link < 0:
             raise ProgramError(
-                f"{function} could not be attached to the raw tracepoint {event}: {_last_error()}",
+                f"{function} could not be attached to the raw tracepoint {event}: {syscall.last_error()}",
                 fix="netlab.doctor() tells what this kernel allows",
             )
         self._links.append(link)
@@ -153,7 +147,9 @@ class Program(Closes):
         finally:
             os.close(directory)
         if link < 0:
-            raise ProgramError(f"{function} could not be attached to the cgroup {cgroup}: {_last_error()}")
+            raise ProgramError(
+                f"{function} could not be attached to the cgroup {cgroup}: {syscall.last_error()}"
+            )
         self._links.append(link)
 
     def map(self, name: str, key: str | np.dtype[np.void], value: str | np.dtype[np.void]) -> Map:
@@ -211,85 +207,34 @@ class Program(Closes):
         )
 
 
-class Map:
-    """A BPF hash or array map, read and written in blocks."""
+class Program(Unit):
+    """Files of `bpf/` compiled as one.
+
+    Parameters
+    ----------
+    names
+        File names in `bpf/`, without the suffix; as one unit, the kernel's types are parsed once for all.
+    settings
+        Macros put in front of the source. Values come from validated numbers only, never from text as given.
+    layouts
+        C struct name to the dtype netlab reads it with.
+    """
 
     def __init__(
-        self, lib: Any, descriptor: int, entries: int, key: np.dtype[Any], value: np.dtype[Any]
+        self, *names: str, settings: Mapping[str, str], layouts: Mapping[str, np.dtype[np.void]]
     ) -> None:
-        self._lib, self._descriptor = lib, descriptor
-        self.entries, self._key, self._value = entries, key, value
-
-    def items(self) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-        """Return all keys and values by BPF_MAP_LOOKUP_BATCH, which takes no snapshot: a busy map moves."""
-        keys, values = [np.empty(0, self._key)], [np.empty(0, self._value)]
-        position, chunk = ctypes.create_string_buffer(max(self._key.itemsize, 8)), min(self.entries, _CHUNK)
-        started = False
-        while True:
-            some_keys, some_values = np.empty(chunk, self._key), np.empty(chunk, self._value)
-            count = ctypes.c_uint32(chunk)
-            following = ctypes.create_string_buffer(len(position))
-            ctypes.set_errno(0)
-            failed = self._lib.bpf_lookup_batch(
-                self._descriptor,
-                ctypes.cast(position, _U32_POINTER) if started else None,
-                ctypes.cast(following, _U32_POINTER),
-                some_keys.ctypes.data,
-                some_values.ctypes.data,
-                ctypes.byref(count),
-            )
-            code = ctypes.get_errno() if failed else 0
-            if code == errno.ENOSPC and chunk < self.entries:  # one hash bucket holds more than the chunk
-                chunk = min(self.entries, chunk * 4)
-                continue
-            if code not in {0, errno.ENOENT}:
-                raise KernelError(f"a BPF map could not be read: {os.strerror(code)}")
-            keys.append(some_keys[: count.value])
-            values.append(some_values[: count.value])
-            if code == errno.ENOENT:
-                return np.concatenate(keys), np.concatenate(values)
-            position, started = following, True
-
-    def take(self, keys: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Remove the entries of *keys* and return the values they had at that moment; some may be gone."""
-        keys, values = np.ascontiguousarray(keys), np.empty(len(keys), self._value)
-        found, key_size, value_size = 0, self._key.itemsize, self._value.itemsize
-        for key in range(keys.ctypes.data, keys.ctypes.data + len(keys) * key_size, key_size or 1):
-            into = values.ctypes.data + found * value_size
-            request = struct.pack("=IIQQQ", self._descriptor, 0, key, into, 0)
-            found += syscall.bpf(_BPF_MAP_LOOKUP_AND_DELETE_ELEM, request) == 0
-        return values[:found]
-
-    def set(self, key: int, value: int) -> None:
-        """Write one entry."""
-        keys, values = np.array([key], self._key), np.array([value], self._value)
-        if self._lib.bpf_update_elem(self._descriptor, keys.ctypes.data, values.ctypes.data, 0):
-            raise KernelError(f"a BPF map could not be written: {_last_error()}")
-
-    def get(self, key: int) -> np.void | None:
-        """Return one entry; None where there is none."""
-        keys, values = np.array([key], self._key), np.empty(1, self._value)
-        if not self._lib.bpf_lookup_elem(self._descriptor, keys.ctypes.data, values.ctypes.data):
-            found: np.void = values[0]
-            return found
-        if ctypes.get_errno() != errno.ENOENT:
-            raise KernelError(f"a BPF map could not be read: {_last_error()}")
-        return None
-
-    def delete(self, key: int) -> None:
-        """Remove one entry of a hash map; no matter if it is not there."""
-        keys = np.array([key], self._key)
-        failed = self._lib.bpf_delete_elem(self._descriptor, keys.ctypes.data)
-        if failed and ctypes.get_errno() != errno.ENOENT:
-            raise KernelError(f"a BPF map could not be written: {_last_error()}")
+        macros = "".join(f"#define {macro} {value}\n" for macro, value in settings.items())
+        checks = "\n".join(layout_check(struct, layout) for struct, layout in layouts.items())
+        super().__init__(
+            " + ".join(f"bpf/{name}.c" for name in names),
+            macros + _source(names) + checks,
+            btf.header_tree(_everything()),
+        )
 
 
-_CHUNK = 8192
-_U32_POINTER = ctypes.POINTER(ctypes.c_uint32)
-
-
-def _last_error() -> str:
-    return os.strerror(ctypes.get_errno())
+def _without_autoload(bcc: ModuleType) -> Any:
+    """Return BCC's class for one unit, but that leaves attaching what is named for it to its user."""
+    return type("Unattached", (bcc.BPF,), {"_trace_autoload": lambda _: None})
 
 
 def _sources() -> Path:
@@ -302,8 +247,12 @@ def _sources() -> Path:
 def _source(names: Iterable[str]) -> str:
     """Return the C files with the shared header before them: BCC rewrites map methods only in one file."""
     files = ["netlab.h", *(f"{name}.c" for name in names)]
-    parts = (f'#line 1 "bpf/{file}"\n{(_sources() / file).read_text(encoding="utf-8")}' for file in files)
-    return "".join(parts).replace('#include "netlab.h"\n', "\n")
+    return "".join(map(source, files)).replace('#include "netlab.h"\n', "\n")
+
+
+def source(file: str) -> str:
+    """Return a file of `bpf/` as C that says where it is from."""
+    return f'#line 1 "bpf/{file}"\n{(_sources() / file).read_text(encoding="utf-8")}'
 
 
 def _everything() -> str:
@@ -343,6 +292,23 @@ def _explained(problem: str) -> Iterator[None]:
             raise ProgramError(
                 f"{problem}: {cause[:200]}", fix="The error's `log` has every line", log=words
             ) from failure
+
+
+@contextmanager
+def _compiled_against(headers: Path) -> Iterator[None]:
+    """Have BCC find the *headers*; whoever else uses it in this process has headers of their own."""
+    usual = os.environ.get(_HEADERS)
+    os.environ[_HEADERS] = str(headers)
+    try:
+        yield
+    finally:
+        if usual is None:
+            del os.environ[_HEADERS]
+        else:
+            os.environ[_HEADERS] = usual
+
+
+_HEADERS = "BCC_KERNEL_SOURCE"
 
 
 def _cause(words: str) -> str:

@@ -84,11 +84,18 @@ def _needed(source: str) -> str:
 
 
 def _made(tree: Path, types: Callable[[], str]) -> Path:
-    if not tree.is_dir():
+    if tree.is_dir():
+        return tree
+    try:
         tree.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=tree.parent) as scratch:
             _write_tree(Path(scratch) / "tree", types())
             _publish(Path(scratch) / "tree", tree)
+    except OSError as error:
+        raise CapabilityError(
+            f"the kernel's types cannot be kept in {tree.parent}: {error.strerror}",
+            fix="Set XDG_CACHE_HOME to a directory that can be written, with some 10 MB of room",
+        ) from error
     return tree
 
 

@@ -11,7 +11,7 @@ _NS = 1_000_000_000
 
 def now_ns() -> int:
     """Return CLOCK_MONOTONIC in nanoseconds as eBPF programs read it: that of no time namespace."""
-    return time.monotonic_ns() - _namespace_offset_ns()
+    return time.monotonic_ns() - _namespace_offset_ns("monotonic")
 
 
 def to_utc_ns() -> int:
@@ -21,12 +21,17 @@ def to_utc_ns() -> int:
     return utc_ns - (before + now_ns()) // 2
 
 
+def since_boot_ns(shown_ns: int) -> int:
+    """Return the time since boot, as programs read it, of one that /proc shows, such as a process's start."""
+    return shown_ns - _namespace_offset_ns("boottime")
+
+
 @cache
-def _namespace_offset_ns() -> int:
-    """Return by how much this process's time namespace has moved the clock (time_namespaces(7))."""
+def _namespace_offset_ns(clock: str) -> int:
+    """Return by how much this process's time namespace has moved *clock* (time_namespaces(7))."""
     try:
         lines = Path("/proc/self/timens_offsets").read_text(encoding="ascii").splitlines()
     except OSError:  # a kernel without time namespaces
         return 0
     offsets = (line.split() for line in lines)
-    return sum(int(s) * _NS + int(ns) for clock, s, ns in offsets if clock == "monotonic")
+    return sum(int(s) * _NS + int(ns) for name, s, ns in offsets if name == clock)

@@ -29,8 +29,8 @@ _SILENT = Missing(
     "entries",
     Gap.UNAVAILABLE,
     None,
-    "net.netfilter.nf_conntrack_events was 0: the kernel tells of no entry until it is 1; only those that a "
-    "dump found are in",
+    "net.netfilter.nf_conntrack_events was 0: the kernel tells of no entry until it is 1; only those that "
+    "the first dump or the last one found are in",
 )
 
 
@@ -131,7 +131,7 @@ class ConntrackEvents(Watch):
         if self._late:
             detail = f"made after the start, and found up to {LOOK_AROUND_S:g} s later"
             gaps.append(Missing("events of network namespaces", Gap.UNSEEN, self._late, detail))
-        failures = [*self._refusals, *(one for listener in listeners for one in listener.unanswered)]
+        failures = self._failures()
         if failures:
             gaps.append(Missing("network namespaces", Gap.UNAVAILABLE, len(failures), str(failures[0])))
         return gaps
@@ -148,7 +148,8 @@ class ConntrackEvents(Watch):
         if full:
             self._dropped += listener.forget(blocks)
         if settle:
-            listener.resync(next(self._orders), force=listener.stale or listener.silent_entries)
+            needed = listener.stale or listener.silent_entries
+            listener.resync(next(self._orders), force=needed, replace=full or not listener.stale)
         elif not full:
             listener.resync(next(self._orders))
         self._kept_bytes += listener.kept_bytes - before

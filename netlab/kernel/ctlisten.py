@@ -42,7 +42,7 @@ class Group(IntFlag):
     ALL = NEW | UPDATE | DESTROY
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Heard:
     """Messages of one kind of source, in the order they came in.
 
@@ -66,17 +66,22 @@ def _load() -> None:
 
 
 class Listener:
-    """Listens in the namespace of the thread that makes it; all methods are for that thread."""
+    """Listens in the namespace of the thread that makes it; all methods are for that thread.
 
-    def __init__(self, file: Path | None, groups: Group = Group.ALL) -> None:
+    *elsewhere*: that thread is there only for now, and has to enter the namespace again for a dump.
+    """
+
+    def __init__(self, groups: Group = Group.ALL, *, elsewhere: bool) -> None:
         self.inode = namespaces.inode()
-        self._file = None if file is None else os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+        # By the thread: the file that it came in by may be gone, with its process.
+        self._file = os.open(namespaces.path(None), os.O_RDONLY | os.O_CLOEXEC) if elsewhere else None
         self.heard: list[Heard] = []
         self.kept_bytes = 0  # of it, as the kernel sent it
         self.lost = 0
         self.refused = 0
         self.resyncs = 0
-        self.unanswered: list[NetlabError] = []
+        self.unanswered: NetlabError | None = None  # what the last dump failed for
+        self._asked: Heard | None = None
         self.setting = _setting()
         self._buffer = _BUFFER_BYTES
         self._stale_since: float | None = None
@@ -171,15 +176,18 @@ class Listener:
 
     def taken(self) -> list[Heard]:
         """Return what was heard since the last call, and let go of it."""
-        heard, self.heard, self.kept_bytes = self.heard, [], 0
+        heard, self.heard, self.kept_bytes, self._asked = self.heard, [], 0, None
         return heard
 
     def _count_lost(self) -> None:
         said = self._kernel.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMINFO.size)
         self.lost = _MEMINFO.unpack(said)[-1]
 
-    def resync(self, order: int, *, first: bool = False, force: bool = False) -> None:
-        """Take a dump if messages were lost, or if it is asked for; call it right after `receive`."""
+    def resync(self, order: int, *, first: bool = False, force: bool = False, replace: bool = False) -> None:
+        """Take a dump if messages were lost, or if it is asked for; call it right after `receive`.
+
+        With *replace* it takes the place of the last one of these: who asks often shall not fill the memory.
+        """
         now = time.monotonic()
         due = self._stale_since is not None and now - self._synced_at >= _RESYNC_S
         if not (first or force or due):
@@ -189,13 +197,29 @@ class Listener:
             with namespaces.entered(None if self._file is None else f"/proc/self/fd/{self._file}"):
                 dump = conntrack.dump(Wanted())
         except NetlabError as error:
-            self.unanswered.append(error)
+            self.unanswered = error
             return
+        self.unanswered = None
         at = np.full(len(dump), time.time_ns(), np.int64)
         since_ns, until_ns = self._known_ns, clock.now_ns()
-        self._keep(Heard(dump, at, order, found=True, first=first, since_ns=since_ns, until_ns=until_ns))
+        found = Heard(dump, at, order, found=True, first=first, since_ns=since_ns, until_ns=until_ns)
+        if replace:
+            self._replace_asked(found)
+        self._keep(found)
         self.resyncs += not first
         self._stale_since, self._known_ns = None, asked_ns
+
+    def _replace_asked(self, found: Heard) -> None:
+        if self._asked is not None:
+            self.heard.remove(self._asked)
+            self.kept_bytes -= self._asked.dump.words.nbytes
+        self._asked = found
+
+    @property
+    def is_uneventful(self) -> bool:
+        """Tell whether there is nothing to say of the namespace: nothing heard, and nothing missed."""
+        heard = any(len(one.dump) for one in self.heard)
+        return not (heard or self.lost or self.refused or self.unanswered or self.setting == 0)
 
     @property
     def stale(self) -> bool:

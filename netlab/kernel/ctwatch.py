@@ -42,9 +42,9 @@ class Watch(Closes):
     def __init__(self, find: Callable[[], Mapping[int, Path]], *, again: bool, groups: Group) -> None:
         self._find, self._again, self._groups = find, again, groups
         self._listeners: dict[int, Listener] = {}
-        self._left: list[Listener] = []  # of namespaces that are gone
+        self._everyone: list[Listener] = []  # also those that left: their namespaces are gone
         self._late = 0
-        self._refusals: list[NetlabError] = []
+        self._refused: dict[int, NetlabError] = {}  # why a namespace is not listened in
         self._receiver = Receiver()
         self._orders = itertools.count()
         self._stop, self._wake = threading.Event(), threading.Event()
@@ -88,7 +88,12 @@ class Watch(Closes):
             listener.close()
 
     def _all(self) -> list[Listener]:
-        return [*self._left, *self._listeners.values()]
+        return self._everyone.copy()
+
+    def _failures(self) -> list[NetlabError]:
+        """Return why namespaces are not listened in, or what was lost there not made up for."""
+        unanswered = [listener.unanswered for listener in self._all()]
+        return [*self._refused.copy().values(), *(error for error in unanswered if error)]
 
     def _catch_up(self, *, settle: bool) -> None:
         """Take what was told until now; with *settle* make up for what was lost, too."""
@@ -114,26 +119,27 @@ class Watch(Closes):
     def _start(self) -> None:
         for inode, file in self._find().items():
             self._join(inode, file)
-        if self._refusals and not self._listeners:
-            raise self._refusals[0]
+        if self._refused and not self._listeners:
+            raise next(iter(self._refused.values()))
         self._looked_around_at = time.monotonic()
 
-    def _join(self, inode: int, file: Path) -> None:
-        """Listen in one more namespace; to enter the own one takes no privilege."""
-        there = None if inode == namespaces.inode() else file
+    def _join(self, inode: int, file: Path) -> bool:
+        """Listen in one more namespace, if that can be; to enter the own one takes no privilege."""
+        own = inode == namespaces.inode()
         try:
-            with namespaces.entered(there):
-                self._listeners[inode] = listener = Listener(there, self._groups)
-        except BadInput as error:
-            if not self._again:  # else it is gone by now
-                self._refusals.append(error)
-            return
+            with namespaces.entered(None if own else file):
+                listener = Listener(self._groups, elsewhere=not own)
         except NetlabError as error:
-            self._refusals.append(error)
-            return
+            if not (self._again and isinstance(error, BadInput)):  # else it is gone by now
+                self._refused[inode] = error
+            return False
+        self._refused.pop(inode, None)
+        self._listeners[inode] = listener
+        self._everyone.append(listener)
         self._waiting.register(listener, select.EPOLLIN)
         listener.resync(next(self._orders), first=True)
         self._joined(listener)
+        return True
 
     def _listen(self) -> None:
         """Take what waits, wait a moment, and queue for the next turn behind what others ask for."""
@@ -171,9 +177,9 @@ class Watch(Closes):
             self._take_from(listener, settle=False)
             self._waiting.unregister(listener)
             listener.close()
-            self._left.append(listener)
             self._gone(listener)
+            if listener.is_uneventful:
+                self._everyone.remove(listener)
         for inode in set(there) - set(self._listeners):
-            self._late += 1
-            self._join(inode, there[inode])
+            self._late += self._join(inode, there[inode])
         self._looked_around_at = time.monotonic()

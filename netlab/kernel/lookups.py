@@ -15,6 +15,7 @@ import struct
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -240,6 +241,7 @@ def _user(question: Question) -> int:
     return _NO_USER if question.arrived else os.getuid()
 
 
+@cache
 def _request(address_size: int, *, flow: bool) -> np.dtype[np.void]:
     """Return the layout of a request: nlmsghdr, rtmsg, and attributes padded to four bytes."""
     fields: list[Any] = [

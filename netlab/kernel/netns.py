@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -24,6 +25,7 @@ _NAMED = Path("/run/netns")  # where iproute2 keeps them (ip-netns(8))
 _OWN = Path("/proc/thread-self/ns/net")
 _MOUNTS = Path("/proc/thread-self/mountinfo")
 _CLONE_NEWNET = 0x40000000
+_inside = threading.local()  # `netns` of the block that this thread is in
 _libc = ctypes.CDLL(None, use_errno=True)  # os.setns() came with Python 3.12
 
 
@@ -77,7 +79,8 @@ def entered(netns: NetNs) -> Iterator[None]:
     Parameters
     ----------
     netns
-        A name under /run/netns, a path, a process id; None stays where the thread is.
+        A name under /run/netns, a path, a process id; None stays where the thread is. So does the one
+        that a block around this one has entered.
 
     Raises
     ------
@@ -92,7 +95,7 @@ def entered(netns: NetNs) -> Iterator[None]:
     ...     print(inode() == inode(None))
     True
     """
-    if netns is None:
+    if netns is None or netns == getattr(_inside, "netns", None):
         yield
         return
     target = _opened(path(netns))
@@ -100,9 +103,11 @@ def entered(netns: NetNs) -> Iterator[None]:
         home = _opened(_OWN)
         try:
             _setns(target, f"cannot enter the network namespace {netns!r}")
+            outer, _inside.netns = getattr(_inside, "netns", None), netns
             try:
                 yield
             finally:
+                _inside.netns = outer
                 _setns(home, "cannot return to the own network namespace")
         finally:
             os.close(home)

@@ -37,7 +37,7 @@ class Onward:
 
     own: int  # inode
     links: Mapping[int, Link]
-    ports: Mapping[tuple[int, str], int]  # as of rtnetlink.bridged()
+    ports: Mapping[tuple[int, str], set[int]]  # as of rtnetlink.bridged()
     spaces: Mapping[int, int]  # as of nsids.known()
 
     @classmethod
@@ -71,9 +71,15 @@ class Onward:
         """Return the port by which *bridge* sends to *mac*; the bridge itself if the MAC is its own."""
         if mac is None:
             return End(f"the next hop's MAC is not known, hence not by which port of {bridge.name} it goes")
-        if (bridge.index, mac) not in self.ports:
+        ports = self.ports.get((bridge.index, mac), set())
+        if not ports:
             return End(f"{bridge.name} does not know {mac} any more, hence not by which port it goes")
-        return self.links.get(self.ports[bridge.index, mac]) or End(f"a port of {bridge.name} is gone")
+        if len(ports) > 1:
+            return End(
+                f"{bridge.name} has {mac} at {len(ports)} ports: the VLAN decides, which is not followed"
+            )
+        (index,) = ports
+        return self.links.get(index) or End(f"a port of {bridge.name} is gone")
 
     def comes_to(self, link: Link) -> Link | End:
         """Return what a packet that comes to *link* has come to: a bridge that it is a port of, or itself."""

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from netlab.kernel import cgroups
+from netlab.kernel import cgroups, clock
 
 _PROC = "/proc"
 _SOCKET = "socket:["
@@ -141,7 +141,7 @@ def _described(pid: int) -> Process | None:
 def _started_ns(stat: bytes | None) -> int:
     """Read the start from the text of /proc/PID/stat, where a command name can hold anything."""
     fields = (stat or b"").rpartition(b")")[2].split()
-    return int(fields[_STARTED]) * _TICK_NS if len(fields) > _STARTED else 0
+    return clock.since_boot_ns(int(fields[_STARTED]) * _TICK_NS) if len(fields) > _STARTED else 0
 
 
 def _printable_lines(raw: bytes) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from netlab.closing import Closes
+from netlab.errors import KernelError
 
 _BUSY, _DISCARDED = 1 << 31, 1 << 30  # BPF_RINGBUF_BUSY_BIT, BPF_RINGBUF_DISCARD_BIT
 _HEADER = 8
@@ -59,6 +60,12 @@ class RingBuffer(Closes):
         offset, slots = start % self._size, (end - start) // self._slot.itemsize
         view = np.frombuffer(self._data[offset:].data, self._slot, slots)
         lengths = view["length"]
+        if ((lengths & ~np.uint32(_BUSY | _DISCARDED)) != self._nothing.itemsize).any():
+            del view, lengths  # the traceback would keep them, and they the buffer
+            raise KernelError(
+                f"a ring buffer for records of {self._nothing.itemsize} bytes has one of another length",
+                fix="Send one kind of struct into each ring buffer",
+            )
         busy = np.flatnonzero(lengths & _BUSY)
         if len(
             busy

@@ -137,7 +137,7 @@ class Routing(Closes):
 
     @property
     def looks_at(self) -> set[str]:
-        """What the way depends on here beside addresses: mark, uid, flow (protocol and ports)."""
+        """What the way depends on here beside addresses: mark, uid, flow (protocol and ports), other."""
         return self._looks_at
 
     @property

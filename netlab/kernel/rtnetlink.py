@@ -53,8 +53,13 @@ _NUD = {
     0x80: "permanent",
 }
 
-_RULE_SIZE = 12  # struct fib_rule_hdr
-_RULE_SELECTORS = {(10,): "mark", (20,): "uid", (22,): "flow", (23,): "flow", (24,): "flow"}
+_RULE = np.dtype([("family", "u1"), ("", "V2"), ("tos", "u1"), ("", "V8")])  # struct fib_rule_hdr
+_RULE_SELECTORS = {
+    **dict.fromkeys([(22,), (23,), (24,)], "flow"),  # protocol and ports
+    **dict.fromkeys([(12,), (17,), (25,), (26,)], "other"),  # tunnel id, outgoing interface, DSCP, flow label
+    (10,): "mark",
+    (20,): "uid",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,15 +177,15 @@ def neighbours(kernel: socket.socket) -> Neighbours:
     return found
 
 
-def bridged(kernel: socket.socket) -> dict[tuple[int, str], int]:
+def bridged(kernel: socket.socket) -> dict[tuple[int, str], set[int]]:
     """Return where bridges send frames: the port's index by the bridge's index and the MAC.
 
-    A MAC that is the bridge's own leads to the bridge itself.
+    A MAC that is the bridge's own leads to the bridge itself. Each VLAN may have a port of its own.
     """
     body = bytes([socket.AF_BRIDGE]).ljust(_NEIGHBOUR.itemsize, b"\0")
     dump = netlink.dump_over(kernel, _GET_NEIGHBOUR, body, doing="list bridges' forwarding tables")
     bodies = dump.body(_NEIGHBOUR)
-    found: dict[tuple[int, str], int] = {}
+    found: dict[tuple[int, str], set[int]] = {}
     for group in dump.groups(_NEIGHBOUR.itemsize):
         masters = group.get(_NEIGHBOUR_MASTER, "u4")
         if masters is None:  # a device's own table, not a bridge's
@@ -188,7 +193,7 @@ def bridged(kernel: socket.socket) -> dict[tuple[int, str], int]:
         own = bodies["state"][group.rows] & _PERMANENT != 0
         ports = np.where(own, masters, bodies["index"][group.rows])
         for bridge, mac, port in zip(masters, _macs(group, _NEIGHBOUR_MAC), ports, strict=True):
-            found[int(bridge), mac or ""] = int(port)
+            found.setdefault((int(bridge), mac or ""), set()).add(int(port))
     return found
 
 
@@ -208,11 +213,13 @@ def _macs(group: netlink.Group, path: netlink.Path) -> list[str | None]:
 
 
 def rule_selectors(kernel: socket.socket) -> set[str]:
-    """Return what the policy rules of both families look at beside addresses: mark, uid, flow (ports)."""
+    """Return what policy rules look at beside addresses: mark, uid, flow (protocol and ports), other."""
     found = set()
     for number in FAMILIES.values():
-        body = bytes([number]).ljust(_RULE_SIZE, b"\0")
+        body = bytes([number]).ljust(_RULE.itemsize, b"\0")
         dump = netlink.dump_over(kernel, _GET_RULE, body, doing="list policy rules")
-        for group in dump.groups(_RULE_SIZE):
+        for group in dump.groups(_RULE.itemsize):
             found |= {_RULE_SELECTORS[path] for path in group.payloads if path in _RULE_SELECTORS}
+        if dump.body(_RULE)["tos"].any():
+            found.add("other")
     return found

@@ -23,7 +23,7 @@ Masked: TypeAlias = np.ma.MaskedArray[Any, Any]
 
 _SOCK_DIAG = 4
 _BY_FAMILY = 20  # SOCK_DIAG_BY_FAMILY
-_INFO = 2  # INET_DIAG_INFO
+_INFO, _MARK = 2, 15  # INET_DIAG_INFO, INET_DIAG_MARK
 _REQUEST = struct.Struct("=BBBxI48s")  # struct inet_diag_req_v2, with an empty socket id
 _EVERY_STATE = 0xFFF  # without TCPF_BOUND_INACTIVE: a port that is bound and not used is no connection
 
@@ -125,6 +125,7 @@ class Sockets:
     records: Records  # of dtype MESSAGE
     tcp_info: Records  # of dtype TCP_INFO, zero where nothing is known
     known: npt.NDArray[np.int64]  # bytes of tcp_info that are filled
+    mark: Masked  # SO_MARK; the kernel tells it only with CAP_NET_ADMIN, and of no socket in TIME_WAIT
     interrupted: bool  # see netlink.Dump
 
     def __len__(self) -> int:
@@ -133,7 +134,12 @@ class Sockets:
     def where(self, keep: npt.NDArray[Any]) -> Sockets:
         """Return the sockets that *keep* (flags or places) selects."""
         return Sockets(
-            self.protocol[keep], self.records[keep], self.tcp_info[keep], self.known[keep], self.interrupted
+            self.protocol[keep],
+            self.records[keep],
+            self.tcp_info[keep],
+            self.known[keep],
+            self.mark[keep],
+            self.interrupted,
         )
 
     @property
@@ -158,6 +164,12 @@ class Sockets:
         """Where a process holds the socket; not so in SYN-RECEIVED, TIME-WAIT, or after close(2)."""
         owned: npt.NDArray[np.bool_] = self.records["inode"] != 0
         return owned
+
+    @property
+    def whole(self) -> npt.NDArray[np.bool_]:
+        """Where TCP has a socket, and not just its remains: those are in TIME-WAIT, or in FIN-WAIT-2."""
+        whole: npt.NDArray[np.bool_] = self.known > 0
+        return whole
 
     def info(self, field: str) -> Masked:
         """Return one field of tcp_info, masked where the kernel gave none.
@@ -237,6 +249,10 @@ def joined(parts: Iterable[Sockets]) -> Sockets:
         np.concatenate([part.records for part in found]),
         np.concatenate([part.tcp_info for part in found]),
         np.concatenate([part.known for part in found]),
+        np.ma.array(
+            np.concatenate([part.mark.data for part in found]),
+            mask=np.concatenate([np.ma.getmaskarray(part.mark) for part in found]),
+        ),
         any(part.interrupted for part in found),
     )
 
@@ -250,10 +266,14 @@ def _dumped(family: int, protocol: int, name: str, module: str, states: int) -> 
     request = _REQUEST.pack(family, protocol, 1 << (_INFO - 1), states, b"")
     dump = netlink.dump(_SOCK_DIAG, _BY_FAMILY, request, doing=f"list {name} sockets", module=module)
     tcp_info, known = np.zeros(len(dump), TCP_INFO), np.zeros(len(dump), np.int64)
+    mark = np.ma.array(np.zeros(len(dump), np.uint32), mask=True)
     for group in dump.groups(MESSAGE.itemsize):
         records = group.prefix((_INFO,), TCP_INFO)
         if records is not None:
             tcp_info[group.rows] = records
             known[group.rows] = group.length((_INFO,))
+        marks = group.get((_MARK,), "u4")
+        if marks is not None:
+            mark[group.rows] = marks
     protocols = np.full(len(dump), protocol, np.uint8)
-    return Sockets(protocols, dump.body(MESSAGE), tcp_info, known, dump.interrupted)
+    return Sockets(protocols, dump.body(MESSAGE), tcp_info, known, mark, dump.interrupted)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import os
 import platform
 
 _NUMBERS = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "s390x": 351, "ppc64le": 361}
@@ -17,3 +18,8 @@ def bpf(command: int, attributes: bytes) -> int:
         ctypes.set_errno(errno.ENOSYS)
         return -1
     return int(_libc.syscall(number, command, ctypes.c_char_p(attributes), len(attributes)))
+
+
+def last_error() -> str:
+    """Say why the last call failed, here or in a library that sets `ctypes.get_errno()` too."""
+    return os.strerror(ctypes.get_errno())

@@ -92,7 +92,7 @@ class PracticeNetwork(Closes):
 
     @property
     def topology(self) -> nx.Graph[str]:
-        """The true network: nodes with `role`, `address4`, `address6`; edges with their prefixes."""
+        """The true network, nodes with `role`, `address4`, `address6`, edges with their prefixes."""
         return plan.graph()
 
     @property

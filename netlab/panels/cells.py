@@ -40,5 +40,8 @@ def _present() -> tuple[str, str]:
         return "", ""
     shell = get_ipython()
     parent = getattr(shell, "parent_header", None) or getattr(shell, "get_parent", dict)()
+    header = parent.get("header") or {}
+    if header.get("msg_type") != "execute_request":  # a click: what it makes belongs to another panel
+        return "", ""
     cell = (parent.get("metadata") or {}).get("cellId") or ""
-    return str(cell), str((parent.get("header") or {}).get("msg_id") or "")
+    return str(cell), str(header.get("msg_id") or "")

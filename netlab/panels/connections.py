@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
+import asyncio
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from netlab.bundle.replaying import Replay
 from netlab.errors import BadInput
+from netlab.panels.inquiry import Inquiry, way
 from netlab.panels.listing import LiveTable
+from netlab.panels.live import Feed
+from netlab.panels.path import LivePath
 from netlab.panels.rates import per_second, sparkline
 from netlab.panels.table import Field, Table, number, said
-from netlab.panels.words import amount, ends
+from netlab.panels.words import ends
 from netlab.schemas import CONNECTIONS
 from netlab.tracer.capture import capture
-from netlab.tracer.session import Capture
-from netlab.views.text import DASH, milliseconds, seconds
+from netlab.views.text import DASH, milliseconds, octets, seconds
 
 _SEARCHED = [
     "error", "state", "protocol", "process", "pid", "local_address", "local_port", "remote_address",
@@ -57,8 +61,8 @@ _FIELDS = [
     Field("remote", "Remote", "the peer, as the socket sees it", by="remote_address", text=_remote),
     number("connect_ms", "Connect", "from the first SYN to the established state", milliseconds),
     number("rtt_ms", "RTT", "smoothed round-trip time", milliseconds),
-    number("bytes_sent", "Sent", "payload sent", amount),
-    number("bytes_received", "Received", "payload received", amount),
+    number("bytes_sent", "Sent", "payload sent", octets),
+    number("bytes_received", "Received", "payload received", octets),
     number("retransmits", "Resent", "segments sent again", str),
     number("duration_s", "Age", "how long it lasted, or has lasted so far", seconds),
 ]
@@ -74,20 +78,28 @@ def _failures_first(rows: pd.DataFrame) -> npt.NDArray[np.intp]:
     return np.lexsort((-opened, ~_failed(rows)))
 
 
-class LiveConnections(LiveTable[Capture, pd.DataFrame]):
+class ConnectionFeed(Feed, Protocol):
+    """What `LiveConnections` follows: a `Capture`, or what gives the rows of a recording as one would."""
+
+    def connections(self) -> pd.DataFrame:
+        """Return every attempt so far, as in `netlab.schemas.CONNECTIONS`; called from another thread."""
+
+
+class LiveConnections(LiveTable[ConnectionFeed, pd.DataFrame]):
     """A table of connection attempts that follows a capture: failures first, click a row for all of it.
 
     Parameters
     ----------
     source
-        A `Capture` to follow, or nothing: then the panel makes its own when it starts.
+        What to follow: a `Capture`, or a recording as `netlab.replay` plays it, or nothing: then the panel
+        makes its own capture when it starts.
     **options
         What `netlab.capture()` takes, such as `port=443`, `process="curl"` or `duration_s=60`.
 
     Raises
     ------
     BadInput
-        If an option cannot be right, or options come with a capture that has its own.
+        If an option cannot be right, or options come with a source that has its own.
     CapabilityError
         When it starts, if this process may not attach eBPF programs.
 
@@ -96,6 +108,10 @@ class LiveConnections(LiveTable[Capture, pd.DataFrame]):
     The table is sorted and filtered here and the browser gets the rows in sight, so its length costs the
     browser nothing. It is shown anew at most 4 times a second. `feed` is the capture, `selected` the row
     that was clicked, and `raise_if_failed()` raises what went wrong in the background.
+
+    A click shows the row in full, its way through this host (`netlab.explain`) and a button that traces
+    the path to the peer, behind the translation if there is one, from the connection's network namespace:
+    TCP SYNs or UDP datagrams to the connection's port, as `LivePath` sends them.
 
     Examples
     --------
@@ -106,27 +122,58 @@ class LiveConnections(LiveTable[Capture, pd.DataFrame]):
     >>> panel.close()
     """
 
-    def __init__(self, source: Capture | None = None, **options: Any) -> None:
+    def __init__(self, source: ConnectionFeed | None = None, **options: Any) -> None:
         if source is not None and options:
             raise BadInput(
-                f"{next(iter(options))!r} comes with a capture that has its options already",
-                fix="Give a capture, or options for a new one",
+                f"{next(iter(options))!r} comes with a source that has its options already",
+                fix="Give a source, or options for a new capture",
             )
         if source is None:
             capture(**options)  # refuses what cannot be right here and not at a click
+        self.inquiry = Inquiry()
+        self._asked_about = ""
         super().__init__(
             lambda: capture(**options) if source is None else source,
             Table(_FIELDS, searched=_SEARCHED, identity=_IDENTITY, order=_failures_first, bad=_failed),
             CONNECTIONS,
+            asked=[self.inquiry],
+            duration_s=options.get("duration_s"),
         )
 
-    def _read(self, feed: Capture) -> pd.DataFrame:
+    def trace_path(self) -> LivePath:
+        """Trace the path of the selected connection, as its button does; return the panel that shows it.
+
+        Raises
+        ------
+        BadInput
+            If no row is selected, it has no peer, or its network namespace is gone.
+        ProbeError
+            If there is no route to the peer.
+        """
+        self._refuse_closed()
+        return self.inquiry.trace_path()
+
+    def _read(self, feed: ConnectionFeed) -> pd.DataFrame:
         return feed.connections()
 
     def _show(self, seen: pd.DataFrame) -> None:
-        now = pd.Timestamp.now("UTC")
+        now = self.feed.now() if isinstance(self.feed, Replay) else pd.Timestamp.now("UTC")
         new, failed = seen["opened_at"], seen["closed_at"][_failed(seen)]
         rates = sparkline(
             ("new", "netlab-main", per_second(new, now)), ("failed", "netlab-bad", per_second(failed, now))
         )
         self._list(rates, seen)
+
+    def _show_details(self, change: dict[str, Any]) -> None:
+        super()._show_details(change)
+        key = str(self.table.asked.get("selected"))
+        if key != self._asked_about:  # not each time that the same row has changed
+            self._asked_about = key
+            self.inquiry.ask(self.selected)
+            self._spawn(self._explaining(key))
+
+    async def _explaining(self, key: str) -> None:
+        if (row := self.selected) is not None:
+            told = await asyncio.get_running_loop().run_in_executor(self._worker, way, row)
+            if key == self._asked_about:
+                self.inquiry.way.value = told

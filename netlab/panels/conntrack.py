@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -16,9 +17,9 @@ from netlab.kernel.ctfill import Fill, fills
 from netlab.kernel.nat import nat
 from netlab.panels.listing import LiveTable
 from netlab.panels.table import Field, Table, number, said
-from netlab.panels.words import amount, ends
+from netlab.panels.words import ends
 from netlab.schemas import CONNTRACK, NAT
-from netlab.views.text import DASH, seconds, share
+from netlab.views.text import DASH, octets, seconds, share
 
 _SEARCHED = ["protocol", "src", "sport", "dst", "dport", "reply_src", "reply_dst", "state", "status", "nat"]
 _IDENTITY = ["netns", "id", "protocol", "src", "sport", "dst", "dport", "zone"]
@@ -47,8 +48,8 @@ _FIELDS = [
     _answering("reply_dst", "Answers to", "destination of the reply", "reply_dport"),
     Field("state", "State", "TCP's state as conntrack sees it", by="state", text=said("state", str)),
     number("timeout_s", "Expires in", "without traffic", seconds),
-    number("bytes", "Bytes", "original direction", amount),
-    number("reply_bytes", "Reply", "reply direction", amount),
+    number("bytes", "Bytes", "original direction", octets),
+    number("reply_bytes", "Reply", "reply direction", octets),
 ]
 
 
@@ -58,25 +59,33 @@ class Dumps:
 
     netns: spaces.Spaces
     translated: bool
-    state: str = "new"
+    duration_s: float | None = None
+    asked: str = "new"
+    began_s: float = 0.0
     last: tuple[pd.DataFrame, list[Fill]] | None = None
+
+    @property
+    def state(self) -> str:
+        """One of new, running, paused, stopped; it stops by itself when its time is over."""
+        over = self.duration_s is not None and time.monotonic() - self.began_s >= self.duration_s
+        return "stopped" if over and self.asked != "new" else self.asked
 
     def start(self) -> None:
         """Take the first dump, which raises where this process may not."""
-        self.state = "running"
+        self.asked, self.began_s = "running", time.monotonic()
         self.read()
 
     def pause(self) -> None:
         """Keep what was read last."""
-        self.state = "paused"
+        self.asked = "paused"
 
     def resume(self) -> None:
         """Read again."""
-        self.state = "running"
+        self.asked = "running"
 
     def stop(self) -> None:
         """Keep what was read last."""
-        self.state = "stopped"
+        self.asked = "stopped"
 
     def read(self) -> tuple[pd.DataFrame, list[Fill]]:
         """Return the entries and how full the tables are, as they are now or were last."""
@@ -107,6 +116,8 @@ class LiveConntrack(LiveTable[Dumps, tuple[pd.DataFrame, list[Fill]]]):
         As for `netlab.conntrack()`: a name, a path, a process id, a list of those, "all", or None.
     translated
         Show only translated connections, with the kind of translation; False shows all.
+    duration_s
+        Stop by itself after so many seconds.
 
     Raises
     ------
@@ -129,12 +140,17 @@ class LiveConntrack(LiveTable[Dumps, tuple[pd.DataFrame, list[Fill]]]):
     >>> panel.close()
     """
 
-    def __init__(self, *, netns: spaces.Spaces = None, translated: bool = True) -> None:
+    def __init__(
+        self, *, netns: spaces.Spaces = None, translated: bool = True, duration_s: float | None = None
+    ) -> None:
         checks.flag("translated", translated)
+        if duration_s is not None:
+            checks.positive("duration_s", duration_s, unit="seconds")
         super().__init__(
-            lambda: Dumps(netns, translated),
+            lambda: Dumps(netns, translated, duration_s),
             Table(_FIELDS, searched=_SEARCHED, identity=_IDENTITY, order=_translated_first, bad=_unanswered),
             NAT if translated else CONNTRACK,
+            duration_s=duration_s,
         )
 
     def _read(self, feed: Dumps) -> tuple[pd.DataFrame, list[Fill]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import ipywidgets as widgets
@@ -18,14 +18,27 @@ Seen = TypeVar("Seen")
 
 
 class LiveTable(LivePanel[F, Seen]):
-    """Shows frames of *schema* in *table*; `selected` is the row that was clicked, as it was last seen."""
+    """Shows frames of *schema* in *table*; `selected` is the row that was clicked, as it was last seen.
 
-    def __init__(self, make: Callable[[], F], table: Table, schema: Schema) -> None:
+    *asked* is what a subclass shows of that row before all that the frame has of it.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[], F],
+        table: Table,
+        schema: Schema,
+        *,
+        asked: Sequence[widgets.Widget] = (),
+        duration_s: float | None = None,
+    ) -> None:
         self.table = table
         self._schema = schema
         self._head, self._details, self._foot = widgets.HTML(), widgets.HTML(), widgets.HTML()
-        super().__init__(make, [self._head, table, self._foot, self._details])
-        table.observe(self._show_details, "selected")
+        body = [self._head, table, self._foot, *asked, self._details]
+        super().__init__(make, body, duration_s=duration_s)
+        table.on_error = self._fail
+        table.observe(self._shown(self._show_details), "selected")
 
     @property
     def selected(self) -> pd.Series[Any] | None:

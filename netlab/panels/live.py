@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
 from typing import Any, Generic, Protocol, Self, TypeVar
@@ -13,13 +13,12 @@ from typing import Any, Generic, Protocol, Self, TypeVar
 import ipywidgets as widgets
 import traitlets
 
-from netlab.errors import CaptureError, NetlabError
+from netlab.errors import CaptureError
 from netlab.panels import cells
-from netlab.panels.words import escaped
+from netlab.panels.words import clock, fault
 
 _EVERY_S = 0.25  # nobody reads faster
 _REST = 3  # a refresh that takes long is followed by this many times as long without one
-_LONGEST_ERROR = 2000
 
 
 class State(StrEnum):
@@ -39,7 +38,7 @@ _AT_WORK = {State.RUNNING, State.PAUSED}
 
 
 class Feed(Protocol):
-    """What a panel follows, such as a `Capture`."""
+    """What a panel follows. Beside this, each panel asks only for what its own feed's class says."""
 
     @property
     def state(self) -> str:
@@ -71,27 +70,34 @@ class LivePanel(widgets.VBox, Generic[F, Seen]):
         Returns the feed to follow; asked again when a stopped panel is started again.
     body
         The widgets that show it.
+    duration_s
+        After how long the feed ends by itself, if it does: it is shown beside the state.
     """
 
     state = traitlets.UseEnum(State, default_value=State.NEW)
     _closed = True  # until it is made: ipywidgets closes what failed in the making, too
 
-    def __init__(self, make: Callable[[], F], body: Sequence[widgets.Widget]) -> None:
+    def __init__(
+        self, make: Callable[[], F], body: Sequence[widgets.Widget], *, duration_s: float | None = None
+    ) -> None:
         self._make = make
+        self._duration_s = duration_s
+        self._began_s = 0.0
         self.feed: F | None = None
         self.error: Exception | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._follower: asyncio.Task[None] | None = None
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="netlab-panel")
         self._closed = self._owned = False
         self._start = widgets.Button(description="Start", icon="play")
         self._pause = widgets.Button(description="Pause", icon="pause")
         self._stop = widgets.Button(description="Stop", icon="stop")
-        self._says = widgets.HTML()
+        self._says, self._age = widgets.HTML(), widgets.HTML()
         self._fault = widgets.HTML()
-        self._start.on_click(lambda _: self._spawn(self._starting()))
+        self._start.on_click(lambda _: self.start_soon())
         self._pause.on_click(lambda _: self._spawn(self._pausing()))
         self._stop.on_click(lambda _: self._spawn(self._stopping()))
-        buttons = widgets.HBox([self._start, self._pause, self._stop, self._says])
+        buttons = widgets.HBox([self._start, self._pause, self._stop, self._says, self._age])
         super().__init__([buttons, self._fault, *body])
         self.add_class("netlab-panel")
         self.observe(lambda _: self._show_state(), "state")
@@ -112,11 +118,15 @@ class LivePanel(widgets.VBox, Generic[F, Seen]):
         self._follow_from_now()
         return self
 
+    def start_soon(self) -> None:
+        """Begin in the background, as the button does: what goes wrong is shown in the panel."""
+        self._spawn(self._starting())
+
     def stop(self) -> None:
         """End the feed, unless it ran before the panel, and show what it saw; safe to call again."""
         if self.state in _AT_WORK and self.feed is not None:
             self._end_feed()
-            self._end_tasks()
+            self._end_following()
             self._show(self._read(self.feed))
             self.state = State.STOPPED
 
@@ -136,6 +146,10 @@ class LivePanel(widgets.VBox, Generic[F, Seen]):
         """Raise what ended the panel, if anything did: for notebooks that are tested."""
         if self.error is not None:
             raise self.error
+
+    def __repr__(self) -> str:
+        """Return what stands for the panel where there is no kernel, as on GitHub."""
+        return f"<netlab {type(self).__name__}: {self.state.value}>"
 
     def close(self) -> None:
         """End the feed and take all of the panel out of the notebook; safe to call again."""
@@ -162,6 +176,8 @@ class LivePanel(widgets.VBox, Generic[F, Seen]):
         if self._owned:
             feed.start()
         self.feed = feed
+        if self._closed:  # meanwhile, in the notebook's thread, which then had no feed to end
+            self._end_feed()
 
     def _end_feed(self) -> None:
         if self._owned and self.feed is not None:
@@ -169,8 +185,9 @@ class LivePanel(widgets.VBox, Generic[F, Seen]):
 
     def _follow_from_now(self) -> None:
         self.error, self._fault.value = None, ""
+        self._began_s = time.monotonic()
         self.state = State.RUNNING
-        self._spawn(self._following())
+        self._follower = self._spawn(self._following())
 
     async def _following(self) -> None:
         feed, loop = self.feed, _running_loop()
@@ -179,6 +196,7 @@ class LivePanel(widgets.VBox, Generic[F, Seen]):
             last = feed.state == "stopped"  # asked before the read, which then has all of it
             seen = await loop.run_in_executor(self._worker, self._read, feed)
             self._show(seen)
+            self._age.value = clock(time.monotonic() - self._began_s, self._duration_s)
             if last:
                 self.state = State.STOPPED
                 return
@@ -199,34 +217,49 @@ class LivePanel(widgets.VBox, Generic[F, Seen]):
             return
         self.state = State.STOPPING
         await _running_loop().run_in_executor(self._worker, self._end_feed)
-        self._end_tasks(but=asyncio.current_task())
+        self._end_following()
         self._show(await _running_loop().run_in_executor(self._worker, self._read, self.feed))
         self.state = State.STOPPED
 
-    def _spawn(self, work: Any) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None] | None:
         """Run *work* in the notebook's loop; what it raises is shown in the panel."""
         if self._closed:
             work.close()
-            return
+            return None
         task = _running_loop().create_task(work)
         self._tasks.add(task)  # the loop itself holds it weakly
         task.add_done_callback(self._done)
+        return task
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and isinstance(error := task.exception(), Exception) and not self._closed:
             self._fail(error)
 
+    def _shown(self, work: Callable[[dict[str, Any]], None]) -> Callable[[dict[str, Any]], None]:
+        """Return *work* as an observer that shows what it raises: ipywidgets would only log it."""
+
+        def observer(change: dict[str, Any]) -> None:
+            try:
+                work(change)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the panel is where it is looked for
+                self._fail(error)
+
+        return observer
+
     def _fail(self, error: Exception) -> None:
         self.error = error
+        self._fault.value = fault(error)
+        self.state = State.FAILED
         self._end_tasks()
         self._end_feed()
-        kind = "" if isinstance(error, NetlabError) else f"{type(error).__name__}: "
-        self._fault.value = f'<div class="netlab-error">{escaped(f"{kind}{error}", _LONGEST_ERROR)}</div>'
-        self.state = State.FAILED
 
-    def _end_tasks(self, *, but: asyncio.Task[None] | None = None) -> None:
-        for task in self._tasks - {but}:
+    def _end_following(self) -> None:
+        if self._follower is not None:
+            self._follower.cancel()
+
+    def _end_tasks(self) -> None:
+        for task in list(self._tasks):
             task.cancel()
 
     def _refuse_closed(self) -> None:

@@ -2,7 +2,9 @@
 // asked for. `view` comes from the kernel, `asked` goes to it; nobody writes the other's trait.
 
 const ROW_HEIGHT = 24;
-const SCREENFUL = 12;
+const SCREENFUL = 12; // rows in sight, fewer where there are fewer
+const FEWEST = 3;
+const SCROLLBAR = 12; // room for the one below
 const MARGIN = 8; // rows above and below those in sight, so that a short scroll shows no gap
 
 function element(tag, className, parent) {
@@ -21,7 +23,6 @@ function render({ model, el }) {
   search.setAttribute("aria-label", "Filter rows");
   const port = element("div", "netlab-port", root);
   port.tabIndex = 0;
-  port.style.height = `${ROW_HEIGHT * (SCREENFUL + 1)}px`;
   const sheet = element("div", "netlab-sheet", port);
   const table = element("table", "", sheet);
   table.setAttribute("role", "grid");
@@ -74,6 +75,7 @@ function render({ model, el }) {
   function showRows() {
     const { rows, offset, matching, total } = model.get("view");
     sheet.style.height = `${ROW_HEIGHT * (matching + 1)}px`;
+    port.style.height = `${ROW_HEIGHT * (Math.min(Math.max(matching, FEWEST), SCREENFUL) + 1) + SCROLLBAR}px`;
     body.style.transform = `translateY(${ROW_HEIGHT * offset}px)`;
     body.replaceChildren(...rows.map((row, place) => rowOf(row, offset + place)));
     table.setAttribute("aria-rowcount", matching);

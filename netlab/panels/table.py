@@ -13,8 +13,8 @@ import numpy.typing as npt
 import pandas as pd
 import traitlets
 
-from netlab.panels.words import plain
-from netlab.views.text import DASH
+from netlab.panels.words import MOST
+from netlab.views.text import DASH, visible
 
 _HERE = files(__package__)
 _WINDOW = 40  # rows sent at a time: those in sight and some on each side
@@ -83,6 +83,7 @@ class Table(anywidget.AnyWidget):
         self._fields = {field.name: field for field in fields}
         self._searched, self._identity = list(searched), list(identity)
         self._order, self._bad = order, bad
+        self.on_error: Callable[[Exception], None] | None = None  # hears what a request of the browser raised
         self._frame = pd.DataFrame()
         self._keys = np.empty(0, np.uint64)
         super().__init__(
@@ -102,6 +103,14 @@ class Table(anywidget.AnyWidget):
             self.selected = frame.iloc[place]
 
     def _answer(self, change: dict[str, Any]) -> None:
+        try:
+            self._look_again(change)
+        except Exception as error:
+            if self.on_error is None:
+                raise
+            self.on_error(error)
+
+    def _look_again(self, change: dict[str, Any]) -> None:
         if not len(self._frame.columns):
             return
         self._look()
@@ -120,7 +129,9 @@ class Table(anywidget.AnyWidget):
         offset = min(max(0, self._wanted("offset")), max(0, len(shown) - 1))
         places = shown[offset : offset + _WINDOW]
         rows = self._frame.iloc[places]
-        cells = zip(*([plain(t) for t in field.text(rows)] for field in self._fields.values()), strict=True)
+        cells = zip(
+            *([visible(t, MOST) for t in field.text(rows)] for field in self._fields.values()), strict=True
+        )
         keys, bad = map(str, self._keys[places].tolist()), self._bad(rows).tolist()
         self.view = {
             "rows": [

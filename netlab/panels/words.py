@@ -1,4 +1,4 @@
-"""Foreign text and numbers as a panel shows them: bounded, escaped, with their units."""
+"""Foreign text as a panel shows it: bounded and escaped."""
 
 from __future__ import annotations
 
@@ -7,37 +7,34 @@ from typing import Any
 
 import pandas as pd
 
-from netlab.views.text import DASH, significant
+from netlab.errors import NetlabError
+from netlab.views.text import DASH, visible
 
-_MOST = 200
-
-
-def plain(text: object, most: int = _MOST) -> str:
-    """Return *text* in at most *most* characters; an escape for what is not seen or changes the reading."""
-    start = str(text)[: most + 1]
-    shown = "".join(c if c.isprintable() else _escape(c) for c in start)
-    return shown if len(shown) <= most else shown[: most - 1] + "…"
+MOST = 200  # characters of foreign text in a cell
+_LONGEST_ERROR = 2000
 
 
-def _escape(character: str) -> str:
-    return character.encode("unicode_escape", "backslashreplace").decode("ascii")
-
-
-def escaped(text: object, most: int = _MOST) -> str:
+def escaped(text: object, most: int = MOST) -> str:
     """Return *text* as HTML that shows it and is nothing else."""
-    return html.escape(plain(text, most))
+    return html.escape(visible(text, most))
 
 
-def amount(count: Any) -> str:
-    """Return a number of bytes in the unit it is read best in."""
-    if pd.isna(count):
-        return DASH
-    value = float(count)
-    for unit in ("B", "kB", "MB", "GB"):
-        if value < 1000:
-            return f"{value:.0f} {unit}" if unit == "B" else f"{significant(value)} {unit}"
-        value /= 1000
-    return f"{significant(value)} TB"
+def fault(error: Exception) -> str:
+    """Return an error as HTML: what failed and the fix, and the kind of error where it is not one of ours."""
+    kind = "" if isinstance(error, NetlabError) else f"{type(error).__name__}: "
+    return f'<div class="netlab-error">{escaped(f"{kind}{error}", _LONGEST_ERROR)}</div>'
+
+
+def clock(age_s: float, of_s: float | None) -> str:
+    """Return how long something has lasted, and how long it will at most if that is known."""
+    said = _clock(age_s if of_s is None else min(age_s, of_s))
+    return f'<span class="netlab-age">{said if of_s is None else f"{said} of {_clock(of_s)}"}</span>'
+
+
+def _clock(length_s: float) -> str:
+    minutes, seconds = divmod(int(length_s), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
 def ends(addresses: pd.Series[str], ports: pd.Series[int]) -> list[str]:

@@ -7,7 +7,8 @@ then one a second (Linux: six) answer those that count.
 
 Over TCP, probes to the end of the path go one after the other, because a second SYN of the same flow is
 answered only after the first one's connection was reset (RFC 9293 section 3.10.7.4). So one probe to each TTL
-finds the end first; what else was sent there meanwhile is void and sent again.
+finds the end first; what else was sent there meanwhile is void and sent again. A target that resets keeps no
+connection: it answers each SYN for itself, by its number (section 3.10.7.1), and so gets them together.
 
 A target that answers without saying which probe it means is found by sending one probe at a time, to one TTL
 after the other behind the last that is known.
@@ -24,7 +25,7 @@ from typing import Protocol
 
 from netlab.path import loop
 from netlab.path.pace import Pace
-from netlab.path.state import CHALLENGE, Answer, Probe, Run, timing
+from netlab.path.state import CHALLENGE, RST, Answer, Probe, Run, timing
 
 WINDOW = 16  # as traceroute(8)
 MILLISECOND = 10**6
@@ -119,7 +120,8 @@ class Prober:
 
     def take(self, answer: Answer) -> None:
         """Keep an answer and learn from it."""
-        if answer.flow == self._run.flow and answer.mark is None:
+        is_told = answer.mark is not None
+        if answer.flow == self._run.flow and not is_told:
             if answer.reply == CHALLENGE:
                 self._send_again(answer)
                 return
@@ -129,13 +131,17 @@ class Prober:
         if probe is None:
             return
         self._pending.pop(probe.mark, None)
-        if self._serial and self._run.end_ttl != end_before:
+        if answer.reply == RST and is_told:
+            self._serial = False
+        elif self._serial and self._run.end_ttl != end_before:
             self._void_later_than(probe)
         round_trip, _ = timing(probe, answer)
         if probe.ttl == self._run.end_ttl:
             self._end_rtt = min(self._end_rtt or round_trip, round_trip)
-        for ttl in range(probe.ttl + 1):
-            self._slowest[ttl] = max(self._slowest[ttl], round_trip)
+        for ttl in range(probe.ttl, -1, -1):
+            if self._slowest[ttl] >= round_trip:
+                break  # and so are those before it
+            self._slowest[ttl] = round_trip
 
     def abandon(self) -> None:
         """Leave the run as it is: what is under way counts for nothing."""
@@ -222,7 +228,8 @@ class Prober:
 
     def _unsent(self) -> Iterator[int]:
         """Yield the TTLs that get another probe, the nearest first."""
-        return (ttl for ttl, count in self._sent.items() if self._wanted(ttl, count))
+        last, queries = self._last_ttl, self._plan.queries
+        return (ttl for ttl, count in self._sent.items() if count < queries and ttl <= last)
 
     def _try_next(self) -> bool:
         """Go on to the next TTL at which the target may be, in place of what discovery sent there."""
@@ -234,15 +241,13 @@ class Prober:
             self._void(probe)
         return True
 
-    def _wanted(self, ttl: int, count: int) -> bool:
-        return ttl <= self._last_ttl and count < self._plan.queries
-
     def _awaited(self) -> list[Probe]:
         return [probe for probe in self._pending.values() if probe.ttl <= self._last_ttl]
 
     def _younger(self, now_ns: int, age_ns: int) -> list[Probe]:
         """Return the unanswered probes that left less than *age_ns* ago."""
-        return [probe for probe in self._awaited() if now_ns - probe.sent_ns < age_ns]
+        last, since = self._last_ttl, now_ns - age_ns
+        return [probe for probe in self._pending.values() if probe.sent_ns > since and probe.ttl <= last]
 
     def _window_hold_ns(self) -> int:
         return min(self._hold_ns(), WINDOW_HOLD_NS)

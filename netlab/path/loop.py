@@ -19,6 +19,9 @@ from netlab.path.state import Answer
 # Waits up to so many ns for the first answer; returns what came, and the places of the tracks it may be for.
 Hear: TypeAlias = Callable[[int], Iterable[tuple[Sequence[int], Answer]]]
 
+# Probes that leave between two looks at what came: as many as a TTL gets by default, so that none leaves for
+# the next one before the last one's answers, if they are quick, are known.
+_TOGETHER = 3
 _LOOK_NS = 50 * 10**6  # how often to ask whether to stop
 
 
@@ -59,12 +62,10 @@ def drive(
     timers: list[tuple[int, int, _Turn]] = []
     serial = itertools.count()
     active = len(turns)
+    unheard = 0
     while active and not (stopped and stopped()):
         now = now_ns()
-        while timers and timers[0][0] <= now:
-            at_ns, _, turn = heapq.heappop(timers)
-            if at_ns == turn.at_ns:  # else an answer has called it earlier
-                _call(turn, queue)
+        _call_due(timers, now, queue)
         pause = pace.delay_ns(now) if queue else timers[0][0] - now
         if queue and not pause:
             turn = queue.popleft()
@@ -79,12 +80,23 @@ def drive(
             else:
                 pace.sent(now)
                 _call(turn, queue)
+                unheard += 1
+                if unheard < _TOGETHER:
+                    continue
         if not active:
             break
+        unheard = 0
         for places, answer in hear(min(pause, _LOOK_NS) if stopped else pause):
             for place in places:
                 turns[place].track.take(answer)
                 _call(turns[place], queue)
+
+
+def _call_due(timers: list[tuple[int, int, _Turn]], now: int, queue: deque[_Turn]) -> None:
+    while timers and timers[0][0] <= now:
+        at_ns, _, turn = heapq.heappop(timers)
+        if at_ns == turn.at_ns:  # else an answer has called it earlier
+            _call(turn, queue)
 
 
 def _call(turn: _Turn, queue: deque[_Turn]) -> None:

@@ -86,7 +86,10 @@ class Register:
 
     def _agreed(self, flow: Flow, marks: Iterable[int]) -> int | None:
         """Return the mark of a probe that was sent for which most places speak; None where they disagree."""
-        votes = Counter(mark for mark in marks if (flow.number, mark) in self._sent).most_common(2)
+        sent = [mark for mark in marks if (flow.number, mark) in self._sent]
+        if len(set(sent)) == 1:
+            return sent[0]
+        votes = Counter(sent).most_common(2)
         if not votes or (len(votes) == 2 and votes[0][1] == votes[1][1]):
             return None
         return votes[0][0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import weakref
@@ -15,12 +16,15 @@ from netlab import checks
 from netlab.errors import BadInput, CaptureError
 from netlab.frames import Missing, concat
 from netlab.kernel import netns as namespaces
-from netlab.path import course, extent, rows, stats, trace, verdicts
+from netlab.path import course, extent, rows, stats, verdicts
+from netlab.path.channel import StationChannel
 from netlab.path.origin import origins
-from netlab.path.probes import Protocol
+from netlab.path.outlet import Outlet
+from netlab.path.probes import Protocol, Vary
+from netlab.path.requests import ports_of
 from netlab.path.rounds import Rounds
-from netlab.path.sockets import RawChannel
 from netlab.path.state import Run
+from netlab.path.station import Station
 from netlab.path.target import resolve as addresses_of, routed
 from netlab.path.watching import Watch
 
@@ -127,10 +131,10 @@ class Monitor:
         """Return which path each round met (`netlab.path.path_runs`)."""
         return course.path_runs(self.hops())
 
-    def explain(self) -> pd.DataFrame:
+    def explain(self, *, mtu: pd.DataFrame | None = None) -> pd.DataFrame:
         """Return what each hop's losses mean (`netlab.path.explain`); end-to-end probes count for the end."""
         hops, ends = self.hops(), self.end_to_end()
-        return verdicts.explain(concat([hops, extent.at_the_end(ends, hops)]))
+        return verdicts.explain(concat([hops, extent.at_the_end(ends, hops)]), mtu=mtu)
 
     def _looking(self) -> Watch:
         if self._watch is None:
@@ -214,33 +218,42 @@ def monitor(
     ['127.0.0.1']
     """
     kind = Protocol(checks.choice("protocol", protocol, _KINDS))
-    port, source_port = trace.ports_of(kind, port, source_port)
+    port, source_port = ports_of(kind, port, source_port)
     every_ns = round(_between("every_s", every_s, 0.1, 3600) * 10**9)
     timeout_ns = round(checks.positive("timeout_s", timeout_s, unit="seconds", most=60) * 10**9)
     duration_ns = None
     if duration_s is not None:
         most = threading.TIMEOUT_MAX
         duration_ns = round(checks.positive("duration_s", duration_s, unit="seconds", most=most) * 10**9)
-    checks.whole("max_ttl", max_ttl, 1, 255)
-    checks.whole("flows", flows, 1, 64)
-    checks.whole("max_probes", max_probes, 1000, 1 << 30)
+    max_ttl = checks.whole("max_ttl", max_ttl, 1, 255)
+    flows = checks.whole("flows", flows, 1, 64)
+    max_probes = checks.whole("max_probes", max_probes, 1000, 1 << 30)
     namespaces.path(netns)
     chosen, source = routed(addresses_of(target, family), netns)
     (origin,) = origins([(chosen, source)], netns)
 
     def begin() -> Watch:
-        channel = RawChannel(kind, chosen, source, port=port, source_port=source_port, netns=netns)
-
         def framed(runs: Sequence[Run], missing: Sequence[Missing]) -> pd.DataFrame:
-            return rows.frame(runs, chosen, kind.value, channel.ports, origin=origin, missing=missing)
+            return rows.frame(runs, chosen, kind.value, outlet.ports, origin=origin, missing=missing)
 
-        rounds = Rounds(channel, every_ns=every_ns, timeout_ns=timeout_ns, max_ttl=max_ttl, flows=flows)
-        try:
+        with contextlib.ExitStack() as resources:
+            station = resources.enter_context(
+                Station(
+                    kind,
+                    [chosen.family],
+                    port=port,
+                    source_port=source_port,
+                    vary=Vary.SOURCE_PORT,
+                    netns=netns,
+                )
+            )
+            outlet = Outlet(station, chosen, source)
+            channel = StationChannel(station, outlet)
+            rounds = Rounds(channel, every_ns=every_ns, timeout_ns=timeout_ns, max_ttl=max_ttl, flows=flows)
             rounds.send_due()
-        except BaseException:
-            channel.close()
-            raise
-        return Watch(channel, rounds, framed, most=max_probes, duration_ns=duration_ns)
+            watch = Watch(channel, rounds, framed, most=max_probes, duration_ns=duration_ns)
+            resources.pop_all()  # its thread closes the station now
+        return watch
 
     return Monitor(target, begin, waits=duration_s is not None)
 

@@ -10,23 +10,21 @@ from __future__ import annotations
 
 import itertools
 import random
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Literal, TypeAlias
+from typing import Literal, Protocol, TypeAlias
 
-from netlab.path import target as targeting
-from netlab.path.outlet import Outlet
-from netlab.path.probes import MARKS
+from netlab.path.probes import MARKS, Flow
 from netlab.path.state import Answer
-from netlab.path.station import Station
 from netlab.wire import icmp
 
 SILENT = "silent"
 INTERFACE = "interface"
 
-_ROUNDS = 4  # in which too few small probes are answered, until the target counts as gone
+# In which too few small probes are answered, until the target counts as gone: a loss of 30 % is no end.
+_ROUNDS = 8
+_PLACINGS = 4  # of probes to each hop, to see which of them a size still reaches
 _COPIES = 3  # of each large probe in a round
 _SILENCES = 2  # rounds in which only the small probe was answered, until that is no chance
 _PATIENCE = 3  # times the slowest round trip of the path
@@ -66,18 +64,33 @@ class _Fate(Enum):
 _Objection: TypeAlias = Answer | Literal[_Fate.SILENCE]
 
 
+class Channel(Protocol):
+    """The seam to the network, as `netlab.path.engine.Channel`, for probes of a size that may not be cut."""
+
+    def now_ns(self) -> int:
+        """Return the time of a clock that never jumps."""
+
+    def flow(self, number: int) -> Flow:
+        """Return a flow, ready to be probed."""
+
+    def send(self, flow: int, ttl: int, mark: int, *, size_bytes: int = 0) -> int:
+        """Send a probe; return the wall-clock time just before it left."""
+
+    def receive(self, wait_ns: int) -> list[Answer]:
+        """Return the answers that are there, waiting up to *wait_ns* for the first."""
+
+
 class Search:
     """Finds the limits of one way, from the largest size on; `limits` has those found until it ended."""
 
-    def __init__(self, station: Station, to: targeting.Target, source: bytes, way: Way, wait_ns: int) -> None:
+    def __init__(self, channel: Channel, way: Way, wait_ns: int) -> None:
         self.limits: list[Limit] = []
-        self._station = station
-        self._outlet = Outlet(station, to, source)
+        self._channel = channel
         self._way = way
         self._wait_ns = min(wait_ns, max(_PATIENCE_LEAST_NS, _PATIENCE * way.slowest_ns))
         start = random.randrange(MARKS)  # noqa: S311 - no secret
         self._marks = (1 + number % MARKS for number in itertools.count(start))
-        self._smallest = len(self._outlet.flow(0).packet(1, 1))
+        self._smallest = len(channel.flow(0).packet(1, 1))
 
     def run(self, most_bytes: int) -> None:
         """Look for limits below *most_bytes*.
@@ -126,7 +139,7 @@ class Search:
         """Return the limit at *mtu_bytes*, and the hop before it where that can be told."""
         ttls = range(1, self._way.end_ttl)
         answers: dict[int, Answer] = {}
-        for _ in range(_ROUNDS):
+        for _ in range(_PLACINGS):
             open_ttls = [ttl for ttl in ttls if ttl not in answers and ttl in self._way.addresses]
             found = self._exchange([(ttl, mtu_bytes + 1) for ttl in open_ttls])
             answers |= {ttl: a for ttl, a in zip(open_ttls, found, strict=True) if a}
@@ -155,7 +168,7 @@ class Search:
         """Send probes, given by TTL and size; return the answer to each, None where none came in time."""
         marks = [next(self._marks) for _ in probes]
         for (ttl, size), mark in zip(probes, marks, strict=True):
-            self._outlet.send(0, ttl, mark, size_bytes=size)
+            self._channel.send(0, ttl, mark, size_bytes=size)
         found: dict[int, Answer] = {}
         for answer in self._heard(self._wait_ns):
             if answer.mark is not None:
@@ -165,9 +178,9 @@ class Search:
         return [found.get(mark) for mark in marks]
 
     def _heard(self, wait_ns: int) -> Iterator[Answer]:
-        deadline = time.monotonic_ns() + wait_ns
-        while (left := deadline - time.monotonic_ns()) > 0:
-            yield from (answer for _, answer in self._station.receive(left))
+        deadline = self._channel.now_ns() + wait_ns
+        while (left := deadline - self._channel.now_ns()) > 0:
+            yield from self._channel.receive(left)
 
 
 def _is_same(fate: Answer | _Fate, objection: _Objection) -> bool:

@@ -21,11 +21,11 @@ from netlab.path.methods import Method
 from netlab.path.origin import origins
 from netlab.path.outlet import Outlet
 from netlab.path.probes import Protocol, Vary
+from netlab.path.requests import Request, request_of
 from netlab.path.rows import Traced
 from netlab.path.station import Station, now_ns
 from netlab.path.sweep import Sweep
-from netlab.path.trace import frame_of, request_of, stopped_by
-from netlab.path.tracing import Request
+from netlab.path.trace import frame_of, stopped_by
 
 _KINDS = [Protocol.UDP, Protocol.TCP, Protocol.ICMP]  # the flows of SACK probes are connections
 _DUBLIN_FLOWS = 20

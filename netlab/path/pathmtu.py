@@ -9,25 +9,26 @@ import struct
 import pandas as pd
 
 from netlab import checks
-from netlab.errors import BadInput, ProbeError
+from netlab.errors import ProbeError
 from netlab.frames import Gap, Missing
 from netlab.kernel import netns as namespaces
 from netlab.path import mtu, target as targeting, tracing
+from netlab.path.channel import StationChannel
 from netlab.path.engine import Plan
 from netlab.path.methods import Method
+from netlab.path.outlet import Outlet
 from netlab.path.pace import PER_SECOND
 from netlab.path.probes import Protocol, Vary
+from netlab.path.requests import Request, ports_of
 from netlab.path.rows import Traced
 from netlab.path.state import DESTINATION, timing
 from netlab.path.station import Station
-from netlab.path.tracing import Request
 from netlab.schemas import PATH_MTU
 
 _GET_MTU = 0x8921  # SIOCGIFMTU (linux/sockios.h)
 _INTERFACE = struct.Struct("16si12x")  # struct ifreq
 _LARGEST = 65535
-_QUERIES = 2  # of each TTL, to learn the way
-_PORT = 33434
+_QUERIES = 4  # of each TTL, to learn the way: a loss of 25 % takes all of them once in 256 times
 
 
 @checks.options
@@ -39,6 +40,7 @@ def path_mtu(
     family: int | None = None,
     max_ttl: int = 30,
     timeout_s: float = 1.0,
+    source_port: int | None = None,
     netns: namespaces.NetNs = None,
 ) -> pd.DataFrame:
     """Find how large packets to a target may be, and which hops limit them, with or without a word.
@@ -59,6 +61,8 @@ def path_mtu(
     timeout_s
         How long a silent probe is waited for, in seconds, at most: three times the slowest round trip and at
         least 50 ms.
+    source_port
+        Source port of udp. Load balancers choose by it: with the one of a flow, that flow's way is tried.
     netns
         Network namespace to probe from: a name under /run/netns, a path, or a process id.
 
@@ -93,7 +97,7 @@ def path_mtu(
     [[0, 'interface']]
     """
     kind = Protocol(checks.choice("protocol", protocol, [Protocol.ICMP, Protocol.UDP]))
-    number = _port(kind, port)
+    port, source_port = ports_of(kind, port, source_port)
     plan = Plan(
         first_ttl=1,
         max_ttl=checks.whole("max_ttl", max_ttl, 1, 255),
@@ -104,8 +108,8 @@ def path_mtu(
     request = Request(
         method=Method.RAW,
         protocol=kind,
-        port=number,
-        source_port=None,
+        port=port,
+        source_port=source_port,
         plan=plan,
         runs=1,
         packets_per_s=PER_SECOND,
@@ -115,15 +119,7 @@ def path_mtu(
     if traced.error is not None:
         raise traced.error
     limits, lacking = _limits(traced, request)
-    return _frame(traced, kind, limits, [*missing, *lacking])
-
-
-def _port(kind: Protocol, port: int | None) -> int:
-    if kind is Protocol.UDP:
-        return _PORT if port is None else checks.port(port)
-    if port is not None:
-        raise BadInput(f"port {port!r} was given, and icmp has no ports", fix="Leave port out")
-    return 0
+    return frame_of(traced, kind, limits, [*missing, *lacking])
 
 
 def _limits(traced: Traced, request: Request) -> tuple[list[mtu.Limit], list[Missing]]:
@@ -140,6 +136,7 @@ def _limits(traced: Traced, request: Request) -> tuple[list[mtu.Limit], list[Mis
     if not any(answer.reply in DESTINATION for _, answer in answered):
         detail = f"the target does not answer: the last row is for the way to TTL {way.end_ttl}"
         lacking.append(Missing("path MTU", Gap.INCOMPLETE, None, detail))
+    source = socket.inet_pton(targeting.FAMILIES[target.family], origin.source_address)
     with Station(
         request.protocol,
         [target.family],
@@ -148,8 +145,8 @@ def _limits(traced: Traced, request: Request) -> tuple[list[mtu.Limit], list[Mis
         vary=Vary.SOURCE_PORT,
         netns=request.netns,
     ) as station:
-        source = socket.inet_pton(targeting.FAMILIES[target.family], origin.source_address)
-        search = mtu.Search(station, target, source, way, request.plan.timeout_ns)
+        channel = StationChannel(station, Outlet(station, target, source))
+        search = mtu.Search(channel, way, request.plan.timeout_ns)
         try:
             search.run(min(most_bytes, _LARGEST))
         except mtu.Gone:
@@ -169,9 +166,12 @@ def _interface_mtu(name: str | None, netns: namespaces.NetNs) -> int:
     return int(_INTERFACE.unpack(told)[1])
 
 
-def _frame(traced: Traced, kind: Protocol, limits: list[mtu.Limit], missing: list[Missing]) -> pd.DataFrame:
+def frame_of(traced: Traced, kind: Protocol, limits: list[mtu.Limit], missing: list[Missing]) -> pd.DataFrame:
+    """Return the limits on the way of a trace as a frame."""
     target, origin = traced.target, traced.origin
-    constant = {name: getattr(origin, name) for name in ("trace", "host", "netns", "source_address")} | {
+    constant = {
+        name: getattr(origin, name, None) for name in ("trace", "host", "netns", "source_address")
+    } | {
         "target": traced.name,
         "target_address": target.address if target else None,
         "family": target.family if target else None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from netlab.errors import DecodeError
@@ -12,7 +12,12 @@ from netlab.wire.extensions import Label
 NOTHING = "nothing"  # was rewritten: what the column says then
 
 _CHECKSUM_AT = {ip.UDP: 6, ip.TCP: 16, ip.ICMP: 2, ip.ICMPV6: 2}
-_IDENTIFIER_AT = {ip.ICMP: 4, ip.ICMPV6: 4}
+_IDENTIFIER = {
+    ip.UDP: (0, "source port"),
+    ip.TCP: (0, "source port"),
+    ip.ICMP: (4, "identifier"),
+    ip.ICMPV6: (4, "identifier"),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,32 +35,33 @@ class Quoted:
 
 
 def quoted(packet: bytes, quote: icmp.Quote, message: icmp.Message) -> Quoted:
-    """Return what *message* and its *quote* show of the probe that was sent as *packet*."""
-    sent, transport = ip.decode(packet)
+    """Return what *message* and its *quote* show of the probe sent as *packet*, without IP options."""
     header = quote.header
     return Quoted(
         ttl=header.ttl,
         tos=header.tos if isinstance(header, ip.IPv4) else header.traffic_class,
-        changed=tuple(_changed(sent, transport, quote)),
+        changed=tuple(_changed(packet, quote)),
         labels=tuple(labels(message)),
         mtu_bytes=mtu_bytes(message),
     )
 
 
-def _changed(sent: ip.Header, transport: bytes, quote: icmp.Quote) -> Iterator[str]:
-    header = quote.header
-    if header.source != sent.source:
-        yield "source"
-    ported = sent.protocol in {ip.UDP, ip.TCP}
-    if _differs(transport, quote.transport, 0 if ported else _IDENTIFIER_AT[sent.protocol]):
-        yield "source port" if ported else "identifier"
-    if _differs(transport, quote.transport, _CHECKSUM_AT[sent.protocol]):
-        yield "checksum"
-    if isinstance(header, ip.IPv4) and isinstance(sent, ip.IPv4):
-        if header.identification != sent.identification:
-            yield "id"
-    elif isinstance(header, ip.IPv6) and isinstance(sent, ip.IPv6) and header.flow_label != sent.flow_label:
-        yield "flow label"
+def _changed(packet: bytes, quote: icmp.Quote) -> list[str]:
+    header, seen, sent = quote.header, quote.transport, packet[ip.SIZE[quote.header.family] :]
+    identifier_at, identifier = _IDENTIFIER[header.protocol]
+    checksum_at = _CHECKSUM_AT[header.protocol]
+    if isinstance(header, ip.IPv4):
+        source, number, same = packet[12:16], "id", packet[4:6] == header.identification.to_bytes(2, "big")
+    else:
+        flow_label = int.from_bytes(packet[1:4], "big") & 0xFFFFF
+        source, number, same = packet[8:24], "flow label", flow_label == header.flow_label
+    rewritten = (
+        ("source", source != header.source),
+        (identifier, _differs(sent, seen, identifier_at)),
+        ("checksum", _differs(sent, seen, checksum_at)),
+        (number, not same),
+    )
+    return [name for name, is_rewritten in rewritten if is_rewritten]
 
 
 def _differs(sent: bytes, seen: bytes, place: int) -> bool:

@@ -26,7 +26,7 @@ def path_stats(hops: pd.DataFrame) -> pd.DataFrame:
     DataFrame
         One row per target and TTL, as in `netlab.schemas.HOP_STATS`. Runs and flows are taken together;
         where several addresses answered at a TTL, `addresses` is how many and `address` the one that
-        answered most often. `jitter_ms` is the mean difference of consecutive round-trip times (|D(i-1,i)|
+        answered most often. `jitter_ms` is the mean difference of consecutive round-trip times (`|D(i-1,i)|`
         of RFC 3550 section 6.4.1, for round trips and without its smoothing). Probes past the end of the
         path, which a run sends where the answer at the end was lost, are left out.
 

@@ -13,23 +13,13 @@ from netlab import checks
 from netlab.errors import BadInput
 from netlab.frames import Gap, Missing
 from netlab.kernel import netns as namespaces
-from netlab.path import methods, names, pace, rows, sack, target as targeting, tracing
-from netlab.path.engine import Plan
-from netlab.path.methods import Method
+from netlab.path import names, pace, rows, target as targeting, tracing
 from netlab.path.probes import Protocol
+from netlab.path.requests import Request, request_of, tos_of
 from netlab.path.rows import Traced
 from netlab.path.sack import NoSackError
-from netlab.path.tracing import Request
 
-_PORTS = {
-    Protocol.UDP: 33434,  # the port range traceroute has used since 1988; nothing listens there
-    Protocol.TCP: 80,  # what firewalls let through most often, and what traceroute -T takes
-    Protocol.SACK: 80,
-}
-_NO_PORT = 0
-_MOST_PER_S = 100_000
 _MANY_PER_S = 5000
-_SENT_AGAIN = 2  # probes to a TTL above `queries`, at most: see `netlab.path.engine`
 
 
 @checks.options
@@ -147,7 +137,7 @@ def traceroute(
         protocol=protocol,
         port=port,
         source_port=source_port,
-        tos=_tos(dscp, ecn),
+        tos=tos_of(dscp, ecn),
         first_ttl=first_ttl,
         max_ttl=max_ttl,
         queries=queries,
@@ -207,8 +197,9 @@ def trace_many(
         The most packets that are sent to all of them in any second, 1 to 100,000.
     progress
         Whether to show a progress bar over the targets and runs.
-    protocol, port, family, first_ttl, max_ttl, queries, timeout_s, runs, source_port, dscp, ecn, method,
-    resolve, netns, stop
+    protocol, port, family, first_ttl, max_ttl, queries, timeout_s
+        As in `netlab.traceroute`.
+    runs, source_port, dscp, ecn, method, resolve, netns, stop
         As in `netlab.traceroute`.
 
     Returns
@@ -235,7 +226,7 @@ def trace_many(
         protocol=protocol,
         port=port,
         source_port=source_port,
-        tos=_tos(dscp, ecn),
+        tos=tos_of(dscp, ecn),
         first_ttl=first_ttl,
         max_ttl=max_ttl,
         queries=queries,
@@ -257,80 +248,6 @@ def trace_many(
     with _counting(runs * len(asked), "trace_many", "run", shown=progress) as count:
         traces, missing = tracing.trace(request, known, stopped=stopped_by(stop), on_run=count)
     return frame_of(traces, request, missing, resolve=resolve)
-
-
-def request_of(
-    *,
-    protocol: str,
-    port: int | None,
-    source_port: int | None,
-    tos: int = 0,
-    first_ttl: int,
-    max_ttl: int,
-    queries: int,
-    timeout_s: float,
-    runs: int,
-    packets_per_s: int,
-    method: str = Method.RAW.value,
-    netns: namespaces.NetNs,
-) -> Request:
-    """Return what to send, with every option checked."""
-    kind = Protocol(checks.choice("protocol", protocol, list(Protocol)))
-    port, source_port = ports_of(kind, port, source_port)
-    how = Method(checks.choice("method", method, list(Method)))
-    namespaces.path(netns)
-    request = Request(
-        method=methods.chosen(how, netns),
-        protocol=kind,
-        port=port,
-        source_port=source_port,
-        tos=tos,
-        plan=Plan(
-            first_ttl=checks.whole("first_ttl", first_ttl, 1, checks.whole("max_ttl", max_ttl, 1, 255)),
-            max_ttl=max_ttl,
-            queries=checks.whole("queries", queries, 1, 100),
-            timeout_ns=round(checks.positive("timeout_s", timeout_s, unit="seconds", most=60) * 10**9),
-            serial=kind in {Protocol.TCP, Protocol.SACK},
-        ),
-        runs=checks.whole("runs", runs, 1, 100_000),
-        packets_per_s=checks.whole("packets_per_s", packets_per_s, 1, _MOST_PER_S),
-        netns=netns,
-    )
-    if kind is Protocol.SACK:
-        _bounded(request)
-    return request
-
-
-def _bounded(request: Request) -> None:
-    """Refuse more probes than one connection can carry."""
-    arriving = request.runs * request.plan.queries
-    if arriving > sack.ARRIVALS:
-        raise BadInput(
-            f"{request.runs} runs of {request.plan.queries} queries are more than tcp-sack can send",
-            fix=f"Give runs and queries whose product is at most {sack.ARRIVALS}",
-        )
-    most = request.runs * (request.plan.queries + _SENT_AGAIN) * request.plan.max_ttl
-    if most > sack.MARKS:
-        raise BadInput(
-            f"{most} probes are more than tcp-sack can send", fix="Give a lower max_ttl, or fewer runs"
-        )
-
-
-def _tos(dscp: int, ecn: int) -> int:
-    return checks.whole("dscp", dscp, 0, 63) << 2 | checks.whole("ecn", ecn, 0, 3)
-
-
-def ports_of(kind: Protocol, port: int | None, source_port: int | None) -> tuple[int, int | None]:
-    """Return the port and the source port that were asked for, checked, or the kind's usual ones."""
-    if kind is Protocol.ICMP:
-        for name, value in (("port", port), ("source_port", source_port)):
-            if value is not None:
-                raise BadInput(f"{name} {value!r} was given, and icmp has no ports", fix=f"Leave {name} out")
-        return _NO_PORT, None
-    return (
-        _PORTS[kind] if port is None else checks.port(port),
-        None if source_port is None else checks.port(source_port, "source_port"),
-    )
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ from netlab.path.rounds import Rounds
 from netlab.path.state import Run
 
 _NAP_NS = 100 * engine.MILLISECOND  # how long a stop may have to wait
+LET_GO = "older than the max_probes that are kept"  # in the coverage
 _BLOCK = 256  # rounds: so many runs become a frame, which is smaller
 
 
@@ -152,7 +153,7 @@ class Watch:
         rounds, channel = self._rounds, self._channel
         reason = str(rounds.refusal) if rounds.refusal else ""
         found = [
-            Missing("probes", Gap.LOST, ledger.forgotten, "older than the max_probes that are kept"),
+            Missing("probes", Gap.LOST, ledger.forgotten, LET_GO),
             Missing("probes", Gap.UNSEEN, rounds.unsent, f"this host refused to send them: {reason}"),
             Missing("probes", Gap.INCOMPLETE, rounds.under_way, "of the last rounds: may still be answered"),
             Missing("rounds", Gap.UNSEEN, rounds.skipped, "this process did not run when they were due"),

@@ -13,6 +13,8 @@ from netlab.frames import Gap, Missing
 from netlab.tracer.layout import ATTEMPT
 from netlab.tracer.records import Attempts, chosen, joined, put
 
+LET_GO = "closed attempts are kept: empty ones went first, then the oldest"  # in the coverage
+
 Numbers = npt.NDArray[np.int64]
 
 # Attempts in one block. Blocks are of one size and used again, because the C library keeps the holes that
@@ -80,7 +82,7 @@ class Closed:
         """Say how many were dropped."""
         if not self.dropped:
             return []
-        detail = f"only {self.most} closed attempts are kept: empty ones went first, then the oldest"
+        detail = f"only {self.most} {LET_GO}"
         return [Missing("connections", Gap.LOST, self.dropped, detail)]
 
     def _trim(self) -> None:

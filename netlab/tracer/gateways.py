@@ -33,13 +33,25 @@ _FILLED = {
 }
 _MAX_AGE_S = 60.0
 _ENDS = ["local_address", "remote_address"]
-_LOOKED_AT = {"uid": ["uid"], "flow": ["protocol", "local_port", "remote_port"]}
-_NEEDED = {"netns", "closed_at", "nat_remote_address", *_ENDS, *_FILLED, *chain(*_LOOKED_AT.values())}
+_LOOKED_AT = {"mark": ["mark"], "uid": ["uid"], "flow": ["protocol", "local_port", "remote_port"]}
+_LATER = {"mark"}  # frames recorded before it was a column do not have it
+_NEEDED = {
+    "netns",
+    "closed_at",
+    "nat_remote_address",
+    *_ENDS,
+    *_FILLED,
+    *chain(*_LOOKED_AT.values()),
+} - _LATER
 # No peer: what a socket has that is not connected.
 _UNSPECIFIED = ["0.0.0.0", "::"]  # noqa: S104 - nothing is bound
 _SCOPELESS = "the peer's address is link-local, and which link is not known"
 _UNNAMED = "a type of route that this version does not know"
-_MARKS = "policy rules look at the packets' mark, which connections do not tell: taken for 0"
+_GUESSED = {
+    "mark": "policy rules look at the packets' mark, which is not known of these: taken for 0",
+    "uid": "policy rules look at the user, which is not known of these: taken for this process's",
+    "other": "policy rules look at what connections do not tell, such as the type of service: taken for none",
+}
 _ENDED = "of connections that ended: the way is that of now"
 _TRANSLATED = "translated ones: the way is that to the address that the socket uses"
 
@@ -80,7 +92,7 @@ class RouteCache(Closes):
         missing = [
             *_unasked(int((~here).sum()), silent),
             *_unanswered(codes, ways),
-            *_doubtful(wanted, self._unmarked(wanted)),
+            *_doubtful(wanted, self._guessed(wanted)),
         ]
         filled.attrs["coverage"] = [
             *(gap for gap in connections.attrs.get("coverage", []) if gap["what"] != "via_*"),
@@ -91,21 +103,26 @@ class RouteCache(Closes):
     def _keys(self, connections: pd.DataFrame) -> pd.DataFrame:
         """Return what ways depend on; what a namespace's rules do not look at is blank in its rows."""
         keys = connections[["netns", *_ENDS]]
-        if "mark" in connections:
-            keys = keys.assign(mark=connections["mark"])
         for what, names in _LOOKED_AT.items():
             looking = self._looking_at(what, connections)
             if looking.any():
-                keys = keys.assign(**{name: connections[name].where(looking) for name in names})
+                known = [name for name in names if name in connections]
+                keys = keys.assign(**{name: connections[name].where(looking) for name in known})
         return keys
 
     def _looking_at(self, what: str, connections: pd.DataFrame) -> pd.Series[bool]:
         inodes = [inode for inode, known in self._known.items() if what in known.looks_at]
         return connections["netns"].isin(inodes)
 
-    def _unmarked(self, connections: pd.DataFrame) -> int:
-        """Return how many connections there are whose unknown mark may lead them elsewhere."""
-        return 0 if "mark" in connections else int(self._looking_at("mark", connections).sum())
+    def _guessed(self, connections: pd.DataFrame) -> dict[str, int]:
+        """Return how many connections may go another way for what is not known of them, by what that is."""
+        counts = {}
+        for what, reason in _GUESSED.items():
+            guessed = self._looking_at(what, connections)
+            if what in connections:
+                guessed &= connections[what].isna()
+            counts[reason] = int(guessed.sum())
+        return counts
 
     def _ways(self, distinct: pd.DataFrame) -> list[Way | None]:
         """Return the way of each row, each namespace asked once; None where it cannot be asked for."""
@@ -209,11 +226,11 @@ def _unanswered(codes: npt.NDArray[Any], ways: list[Way | None]) -> list[Missing
     return [Missing("via_*", Gap.UNAVAILABLE, count, reason) for reason, count in reasons.items()]
 
 
-def _doubtful(connections: pd.DataFrame, unmarked: int) -> list[Missing]:
+def _doubtful(connections: pd.DataFrame, guessed: dict[str, int]) -> list[Missing]:
     """Say which connections' packets may go, or may have gone, another way."""
     translated = connections["nat_remote_address"].fillna(connections["remote_address"])
     doubts = {
-        _MARKS: unmarked,
+        **guessed,
         _ENDED: int(connections["closed_at"].notna().sum()),
         _TRANSLATED: int((translated != connections["remote_address"]).sum()),
     }
@@ -234,9 +251,9 @@ def with_gateway(connections: pd.DataFrame, *, known: RouteCache | None = None) 
     -------
     DataFrame
         The same rows in the same order. Each was looked up in its own network namespace, from its own
-        source address; a column `mark` is taken into account where the frame has one, the user and the
-        ports where policy rules or the choice among several next hops depend on them. A row that has no
-        answer keeps what it had; the coverage says how many, and why.
+        source address, with the socket's mark, user and ports where policy rules or the choice among several
+        next hops depend on them. A row that has no answer keeps what it had; the coverage says how many, and
+        why.
 
     Raises
     ------
@@ -248,7 +265,8 @@ def with_gateway(connections: pd.DataFrame, *, known: RouteCache | None = None) 
     Notes
     -----
     The look-ups are those of `netlab.gateway`, one for each distinct pair of addresses in a namespace. A
-    source address of a VRF, or of one link only (link-local), stands for what the socket is bound to.
+    source address of a VRF, or of one link only (link-local), stands for what the socket is bound to. A mark
+    that rules of netfilter or tc give to single packets is not seen.
 
     Examples
     --------

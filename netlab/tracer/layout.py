@@ -45,7 +45,7 @@ ATTEMPT = np.dtype(
         ("protocol", "u1"),
         ("unsent", "u1"),
         ("complete", "u1"),
-        ("padding", "u1", 4),
+        ("mark", "u4"),
     ]
 )
 ENDS = np.dtype(
@@ -76,6 +76,7 @@ PROCESS = np.dtype(
     ]
 )
 NOT_COUNTED = 0xFFFFFFFF  # in a counter that this kernel does not have
+NOT_TOLD = 0xFFFFFFFF  # the mark of a socket that was only listed, to somebody without CAP_NET_ADMIN
 
 CHANGE = np.dtype(
     [
@@ -154,6 +155,7 @@ class Counter(IntEnum):
     DROPS_FULL = 10
     DROPS_UNREAD = 11
     DROPS_WHILE_PAUSED = 12
+    NOT_PLAIN_UDP = 13
 
 
 class DropKind(IntEnum):

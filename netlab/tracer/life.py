@@ -7,12 +7,13 @@ import threading
 import time
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from types import TracebackType
 from typing import Self, TypeAlias
 
+from netlab.closing import uninterrupted
 from netlab.errors import CaptureError
 from netlab.kernel import clock
 from netlab.tracer import snapshot, translations
@@ -22,7 +23,7 @@ from netlab.tracer.live import Live
 from netlab.tracer.poll import Poll
 from netlab.tracer.records import Attempts
 from netlab.tracer.snapshot import Snapshot
-from netlab.tracer.translations import Host, NoTranslations, Translations
+from netlab.tracer.translations import Host
 
 _BAR_FROM_S = 2.0  # shorter waits need no progress bar
 _TICK_S = 0.2
@@ -66,14 +67,13 @@ _ADVICE = {
 }
 
 
-def _close_elsewhere(watch: Watch, nat: Translations | NoTranslations, process: int) -> None:
+def _detach_elsewhere(attached: ExitStack, process: int) -> None:
     """End what a capture that nobody has any more has left running.
 
-    In a thread of its own: garbage is collected anywhere, in the thread that `close` waits for too.
+    In a thread of its own: garbage is collected anywhere, in the thread that it waits for too.
     """
     if os.getpid() == process:
-        for part in (watch, nat):
-            threading.Thread(target=part.close, name="netlab-forgotten", daemon=True).start()
+        threading.Thread(target=attached.close, name="netlab-forgotten", daemon=True).start()
 
 
 class Life:
@@ -83,6 +83,7 @@ class Life:
         self._options = options
         self._state = State.NEW
         self._watch: Watch | None = None
+        self._attached = ExitStack()  # what has to be closed
         self._process = os.getpid()
         self._to_utc_ns = self._stopped_ns = 0
         self._before = self._now = Snapshot.empty()
@@ -94,7 +95,7 @@ class Life:
 
     @property
     def state(self) -> State:
-        """Where the capture is in its life: new, running, paused or stopped."""
+        """One of new, running, paused, stopped."""
         return self._state
 
     def start(self) -> Self:
@@ -105,28 +106,28 @@ class Life:
         self._refuse_child()
         with self._lock:
             self._expect(State.NEW, doing="start")
-            options = self._options
-            nat = translations.begin(options.nat, options.wanted.netns, options.limits.max_nat)
             try:
-                watch = self._begin()
+                uninterrupted(self._attach)
+                self._list_before()
+                self._state = State.RUNNING
             except BaseException:
-                nat.close()
+                uninterrupted(self._attached.close)
+                self._watch = None
                 raise
-            try:
-                self._to_utc_ns = clock.to_utc_ns()
-                if self._options.backfill:
-                    self._before = snapshot.take(protocol=self._options.wanted.protocol)
-                watch.expect(self._before.attempts, complete=self._options.backfill)
-            except BaseException:
-                watch.close()
-                nat.close()
-                raise
-            self._watch, self._nat, self._state = watch, nat, State.RUNNING
-            self._forgotten = weakref.finalize(self, _close_elsewhere, watch, nat, self._process)
-            self._forgotten.atexit = False  # descriptors go with the process anyway
         if self._options.duration_s is not None:
             threading.Thread(target=self._stop_in_time, name="netlab-duration", daemon=True).start()
         return self
+
+    def _attach(self) -> None:
+        """Begin to watch, and hold on to what has to be closed from the moment it is there."""
+        options = self._options
+        self._nat = translations.begin(options.nat, options.wanted.netns, options.limits.max_nat)
+        self._attached.callback(self._nat.close)
+        self._watch = self._begin()
+        self._attached.callback(self._watch.close)
+        forgotten = weakref.finalize(self, _detach_elsewhere, self._attached, self._process)
+        forgotten.atexit = False  # descriptors go with the process anyway
+        self._attached.callback(forgotten.detach)
 
     def _begin(self) -> Watch:
         options = self._options
@@ -139,6 +140,13 @@ class Life:
             cost=options.cost,
             drops=options.drops,
         )
+
+    def _list_before(self) -> None:
+        self._to_utc_ns = clock.to_utc_ns()
+        if self._options.backfill:
+            self._before = snapshot.take(protocol=self._options.wanted.protocol)
+        with self._asked() as watch:
+            watch.expect(self._before.attempts, complete=self._options.backfill)
 
     def _stop_in_time(self) -> None:
         if not self._ended.wait(self._options.duration_s):
@@ -168,13 +176,13 @@ class Life:
                 if self._watch is not None:
                     self._now = self._snapshot_of(self._watch.open())
             finally:  # an interrupt in the last look must not leave anything attached
-                if self._watch is not None:
-                    self._watch.close()
-                    self._nat.close()
-                    self._forgotten.detach()
-                self._stopped_ns = clock.now_ns()
-                self._state = State.STOPPED
-                self._ended.set()
+                uninterrupted(self._detach)
+
+    def _detach(self) -> None:
+        self._attached.close()
+        self._stopped_ns = clock.now_ns()
+        self._state = State.STOPPED
+        self._ended.set()
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Wait for the end of a capture with a duration; tell whether it has ended.

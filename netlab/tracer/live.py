@@ -34,6 +34,7 @@ _LATE_CONNTRACK = (
     "packets were tracked by a conntrack that was loaded after the start: if it translates, flows are under "
     "translated addresses"
 )
+_NOT_PLAIN = "packets of any socket that are not plain UDP are in no flow: UDP-Lite's, and what IPsec sealed"
 _ADDED_SINGLY = "packets were added up one by one, those that found their receive queue full as received"
 _SHARED = {
     "netlab_attempt": ATTEMPT,
@@ -77,7 +78,7 @@ class Live(Closes):
         self, wanted: Filter, limits: Limits, *, changes: bool, cost: bool, drops: bool = False
     ) -> None:
         self._limits = limits
-        self._run_counts = count_runs() if cost else None
+        self._run_counts: int | None = None
         self._ended = threading.Event()
         self._closed = Closed(limits.max_closed)
         files = _FILES.get(wanted.protocol, ["tcp", "udp"])
@@ -89,6 +90,8 @@ class Live(Closes):
         self.program = Program(*files, *["drops"] * drops, settings=settings, layouts=layouts)
         self._sources: dict[str, Source] = {}  # by the map of what is open
         try:
+            if cost:
+                self._run_counts = count_runs()
             self._counters = self.program.map("netlab_counters", "u4", "u8")
             self._paused = self.program.map("netlab_paused", "u4", "u4")
             self._processes = self.program.map("netlab_processes", PROCESS_KEY, PROCESS)
@@ -192,6 +195,7 @@ class Live(Closes):
                 Gap.UNSEEN,
                 "packets of new flows came while the capture was paused",
             ),
+            (Counter.NOT_PLAIN_UDP, "packets, bytes of UDP flows", Gap.UNSEEN, _NOT_PLAIN),
             (Counter.CHANGE_LOST, "events", Gap.LOST, "state changes did not fit into their ring buffer"),
         ]
         counted = [

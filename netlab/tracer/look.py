@@ -15,12 +15,12 @@ from netlab.kernel.sockdiag import State
 from netlab.tracer import rows
 from netlab.tracer.closed import Ended
 from netlab.tracer.filters import Filter
-from netlab.tracer.layout import NOT_COUNTED, PidSource
+from netlab.tracer.layout import NOT_COUNTED, NOT_TOLD, PidSource
 from netlab.tracer.merge import Cookies, Table, merge
 from netlab.tracer.owners import Owners, Processes
 from netlab.tracer.records import Attempts, chosen, end_unseen, is_udp
 from netlab.tracer.snapshot import Snapshot
-from netlab.tracer.sockets import UNCOUNTED_RTOS
+from netlab.tracer.sockets import UNCOUNTED_RTOS, UNTOLD_MARK
 from netlab.tracer.translated import Known
 
 _SHIFT_NS = 100_000_000  # what a clock that is being disciplined does not do at once
@@ -142,6 +142,7 @@ class Look:
             Missing("closed_at, error, counters", Gap.UNSEEN, _count(end_unseen(part.attempts)), _END),
             Missing("opened_at", Gap.UNSEEN, _count(unseen), _START),
             Missing("rtos", Gap.UNAVAILABLE, _count(~udp & uncounted), UNCOUNTED_RTOS),
+            Missing("mark", Gap.UNAVAILABLE, _count(part.attempts["mark"] == NOT_TOLD), UNTOLD_MARK),
         ]
         return [gap for gap in gaps if gap.count]
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from netlab.kernel.sockdiag import State
-from netlab.tracer.layout import Direction, PidSource
+from netlab.tracer.layout import NOT_TOLD, Direction, PidSource
 from netlab.tracer.records import Attempts, chosen, has_peer, is_udp, joined, never_sent
 from netlab.tracer.snapshot import Snapshot
 
@@ -164,6 +164,8 @@ def _measure(attempts: Attempts, now: Snapshot) -> tuple[npt.NDArray[np.uint8], 
     places = _places(attempts, now.attempts)
     found, known = now.attempts[places], places >= 0
     states, inodes = np.where(known, now.states[places], 0), np.where(known, now.inodes[places], 0)
+    told = known & (found["mark"] != NOT_TOLD)
+    attempts["mark"] = np.where(told, found["mark"], attempts["mark"])
     known &= ~is_udp(attempts)  # one socket has many flows, and the kernel counts for none of them
     for name in _MEASURED:
         attempts[name] = np.where(known, found[name], attempts[name])

@@ -16,7 +16,7 @@ from netlab.frames import Missing, categories
 from netlab.kernel.processes import printable
 from netlab.kernel.sockdiag import State
 from netlab.schemas import CONNECTIONS
-from netlab.tracer.layout import NOT_COUNTED, Direction, PidSource
+from netlab.tracer.layout import NOT_COUNTED, NOT_TOLD, Direction, PidSource
 from netlab.tracer.merge import Table
 from netlab.tracer.owners import Known, Owners
 from netlab.tracer.reasons import explain
@@ -76,6 +76,7 @@ def connections(
         "state": categories(states, STATES),
         "seen": categories(table.backfilled.astype(np.int8), ["live", "backfill"]),
         "inode": _unless_zero(table.inodes),
+        "mark": np.ma.array(attempts["mark"], mask=attempts["mark"] == NOT_TOLD),
     }
     parts = (
         _owner(attempts, known),

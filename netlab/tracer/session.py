@@ -92,12 +92,15 @@ class Capture(Life):
             return dropjoin.with_owners(drops, connections)
 
     def _connections_and_drops(self, watch: Watch) -> tuple[pd.DataFrame, pd.DataFrame | None]:
-        """Return the attempts, what drops explain in their `reason`, and those drops if there are any."""
-        look, source = self._look(watch), watch.drops
-        connections = look.frame(look.kept())
-        if source is None:
+        """Return the attempts and the drops, which are None if they are not recorded."""
+        look = self._look(watch)
+        return self._explained(watch, look.frame(look.kept()))
+
+    def _explained(self, watch: Watch, connections: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame | None]:
+        """Return *connections* with what drops explain in their `reason`, and the drops if recorded."""
+        if watch.drops is None:
             return connections, None
-        drops = source.frame(to_utc_ns=self._to_utc_ns)
+        drops = watch.drops.frame(to_utc_ns=self._to_utc_ns)
         return dropjoin.with_drops(connections, drops), drops
 
     def register(self, client: str) -> None:
@@ -149,7 +152,8 @@ class Capture(Life):
             account.seen, account.closed_dropped = look.ended.following, account.closed_dropped + dropped
             changed = np.flatnonzero(change["is_changed"])
             order = changed[np.argsort(told.attempts["opened_ns"][changed], kind="stable")]
-            frame = deltas.frame(look.frame(told.where(order)), change[order], dropped)
+            connections, _ = self._explained(watch, look.frame(told.where(order)))
+            frame = deltas.frame(connections, change[order], dropped)
             self._clients.keep(account)  # not before: after an interrupt the next call tells all of it
             return frame
 

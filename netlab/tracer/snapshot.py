@@ -14,7 +14,7 @@ from netlab.frames import Missing
 from netlab.kernel import netlink, processes, sockdiag, spaces
 from netlab.kernel.processes import Process
 from netlab.kernel.sockdiag import Sockets, State
-from netlab.tracer.layout import ATTEMPT, NOT_COUNTED, Direction, PidSource
+from netlab.tracer.layout import ATTEMPT, NOT_COUNTED, NOT_TOLD, Direction, PidSource
 from netlab.tracer.sockets import directions, ephemeral_ports
 
 # Listening is no connection; SYN_RECV is mostly no socket yet (struct request_sock).
@@ -66,7 +66,7 @@ def take(only: Collection[int] | None = None, *, protocol: int = 0) -> Snapshot:
     for inode, (sockets, ephemeral) in answers.by_inode.items():
         half_open.append(sockets.cookie[sockets.state == State.SYN_RECV])
         udp = sockets.protocol == socket.IPPROTO_UDP
-        connected = udp | ~np.isin(sockets.records["state"], _NO_CONNECTION)
+        connected = udp | (sockets.whole & ~np.isin(sockets.state, _NO_CONNECTION))
         direction = np.where(
             udp, _udp_directions(sockets, ephemeral), _DIRECTIONS[directions(sockets, ephemeral)]
         )
@@ -95,6 +95,7 @@ def _attempts(sockets: Sockets, direction: npt.NDArray[np.uint8], inode: int) ->
     attempts["protocol"] = sockets.protocol
     attempts["rtos"] = np.ma.filled(sockets.info("total_rto").astype(np.uint32), NOT_COUNTED)
     attempts["rwnd_limited_us"] = sockets.info("rwnd_limited").filled(0)
+    attempts["mark"] = sockets.mark.filled(NOT_TOLD)
     attempts["netns"], attempts["cookie"], attempts["direction"] = inode, sockets.cookie, direction
     attempts["bytes_sent"] = sockets.bytes_sent.filled(0)
     attempts["bytes_received"] = sockets.bytes_received.filled(0)

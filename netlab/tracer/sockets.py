@@ -189,6 +189,7 @@ def columns(found: Snapshot) -> dict[str, Any]:
         "pid_source": categories(np.where(np.ma.getmaskarray(found.pid), 1, 0), ["socket", None]),
         "cookie": sockets.cookie,
         "inode": np.ma.array(records["inode"], mask=~sockets.owned),
+        "mark": sockets.mark,
     }
 
 
@@ -316,6 +317,7 @@ def _missing(found: Snapshot, unreadable: int) -> list[Missing]:
         (f"{_WHO}, uid, inode", Gap.UNAVAILABLE, ~sockets.owned, _UNOWNED_DETAIL),
         ("bytes, packets", Gap.UNAVAILABLE, sockets.protocol == socket.IPPROTO_UDP, _UDP_DETAIL),
         ("rtos", Gap.UNAVAILABLE, sockets.lacks("total_rto"), UNCOUNTED_RTOS),
+        ("mark", Gap.UNAVAILABLE, np.ma.getmaskarray(sockets.mark), UNTOLD_MARK),
     ):
         count = int(where.sum())
         if count:
@@ -342,5 +344,6 @@ _DIRECTION_DETAIL = (
     "told from the ports: incoming where a socket listens on the local port, outgoing where it is ephemeral"
 )
 _UNOWNED_DETAIL = "no process has a descriptor: not accepted yet, closed by its process, or in TIME-WAIT"
+UNTOLD_MARK = "the kernel tells marks only with CAP_NET_ADMIN, and none of a socket in TIME-WAIT"
 UNCOUNTED_RTOS = "this kernel does not count retransmission timeouts; Linux 6.7 and later do"
 _UDP_DETAIL = "the kernel does not count per UDP socket; netlab.capture() does"

@@ -106,8 +106,13 @@ class TcpSource:
             ended, self._unfollowed = adopt(self._unfollowed, reports)
             known = chosen(ended, self._known(ended))
             self._told = known["cookie"]
-            self._ended.append(known)
-            self._over = np.union1d(self._over, self._of_listed(known["cookie"][known["opened_ns"] == 0]))
+            self._end(known)
+
+    def _end(self, attempts: Attempts) -> None:
+        """Keep what has ended, and note which of the listed attempts are among it."""
+        self._ended.append(attempts)
+        older = attempts["cookie"][attempts["opened_ns"] == 0]
+        self._over = np.union1d(self._over, self._of_listed(older))
 
     def _known(self, ended: Attempts) -> npt.NDArray[np.bool_]:
         """Tell which ended attempts belong here; who owns those without an owner a snapshot may know."""
@@ -179,7 +184,7 @@ class TcpSource:
                     self._open.delete(key)
             kept = ~np.isin(self._unfollowed["socket"], over["socket"])
             self._unfollowed = chosen(self._unfollowed, kept)
-            self._ended.append(chosen(over, self._wanted.may_keep(over)))
+            self._end(chosen(over, self._wanted.may_keep(over)))
 
     def _keep_changes(self, changes: Changes) -> None:
         """Keep as many as there can be of the closed attempts that are kept; the oldest go first."""

@@ -62,7 +62,7 @@ class Translations(Watch):
         lost, refused, dumps = (
             sum(getattr(one, name) for one in listeners) for name in ("lost", "refused", "resyncs")
         )
-        failures = [*self._refusals, *(one for listener in listeners for one in listener.unanswered)]
+        failures = self._failures()
         gaps = [
             Missing(
                 WHAT,

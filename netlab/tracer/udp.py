@@ -189,7 +189,7 @@ class UdpSource:
         discarded = sum(
             count - self._discarded_before.get(inode, 0) for inode, count in self._discarded.items()
         )
-        if not discarded:
+        if discarded <= 0:  # the kernel's counters are read one after the other
             return self._missing
         return [*self._missing, Missing(_RECEIVED, Gap.APPROXIMATE, discarded, _DISCARDED)]
 

@@ -62,6 +62,7 @@ class _At:
     index: int = 0
     mac: str | None = None
     next_hop: str = ""
+    mark: int | None = None  # not known: it is lost between namespaces (skb_scrub_packet()), and rules set it
 
 
 class Walk:
@@ -86,7 +87,7 @@ class Walk:
 
     def go(self) -> None:
         """Follow the packet until it reaches a socket, leaves the host, or cannot be followed."""
-        at: _At | None = _At(self.flow.netns, self.flow.packet)
+        at: _At | None = _At(self.flow.netns, self.flow.packet, mark=self.flow.mark)
         been: set[_At] = set()
         while at is not None:
             if at in been or len(been) == _MOST_PLACES:
@@ -178,7 +179,7 @@ class Walk:
             return None
         (way,) = routing.ways([question])
         here = _with_way(here, way)
-        if "mark" in routing.looks_at and self.flow.mark is None:
+        if "mark" in routing.looks_at and at.mark is None:
             here = replace(here, detail=_MARKS)
             self._lacks("routes", _MARKS, Gap.APPROXIMATE)
         if way.type == "local":
@@ -197,7 +198,8 @@ class Walk:
         if onward.is_bridge(link):
             self._note(here)
             return self._bridge(replace(at, packet=new, mac=way.mac, next_hop=next_hop), known, link)
-        return self._onward(_At(at.netns, new, 0, way.mac, next_hop), here, link, known)
+        on = replace(at, packet=new, index=0, mac=way.mac, next_hop=next_hop)
+        return self._onward(on, here, link, known)
 
     def _question(self, at: _At, packet: Packet, routing: Routing) -> Question | None:
         """Return what to ask; None of a link-local destination whose link is not known."""
@@ -209,7 +211,7 @@ class Walk:
             family=packet.family,
             destination=destination.packed,
             source=source.packed,
-            mark=self.flow.mark or 0,
+            mark=at.mark or 0,
             protocol={"tcp": 6, "udp": 17}[self.flow.protocol],
             source_port=packet.sport,
             port=packet.dport,
@@ -237,7 +239,8 @@ class Walk:
                 self._lacks("stations", peer.detail)
             return None
         self._note(replace(here, to_netns=peer.netns))
-        return replace(at, netns=peer.netns, index=peer.index)
+        mark = at.mark if peer.netns == at.netns else None
+        return replace(at, netns=peer.netns, index=peer.index, mark=mark)
 
     def _peer(self, at: _At, packet: Packet) -> Station:
         """Return the station of the other end's socket, looked up in the calling thread's namespace."""

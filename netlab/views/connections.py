@@ -5,26 +5,26 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import cast
 
 import networkx as nx
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import FancyBboxPatch, PathPatch
+from matplotlib.patches import PathPatch
 from matplotlib.path import Path
 
 from netlab.checks import options, whole
 from netlab.errors import BadInput
 from netlab.tracer.graph import connection_graph
+from netlab.views import cards
+from netlab.views.cards import Card, Line
 from netlab.views.flows import HEADINGS, Box, Column, Flows, Graph, Id, Tally, flows
 from netlab.views.picture import (
     LINE_IN,
     MARGIN_IN,
     SMALL_PT,
-    TEXT_PT,
-    TITLE_PT,
     Picture,
     gaps,
     nothing,
@@ -38,33 +38,10 @@ _TITLE = "Connections"
 _NODE, _EDGE = {"kind", "connections", "failures"}, {"kind", "connections", "failures", "direction", "port"}
 _KEY = "from left to right as they were opened; wider lines: more connections"
 _FAILED = "orange, dashed: failed attempts"
-_PAD_IN, _GAP_IN, _PASS_IN = 0.1, 0.14, 0.12
+_GAP_IN, _PASS_IN = 0.14, 0.12
 _BETWEEN_IN, _MORE_IN, _MOST_IN = 0.45, 0.025, 2.2  # between columns, more for each line, and at most
 _THINNEST_PT, _WIDEST_PT = 1.0, 7.0
-_FEW = (
-    20  # of more lines each is thinner, or they would cover each other; a line of fewer connections is, too
-)
-
-
-@dataclass(frozen=True, slots=True)
-class _Line:
-    """One line of text in a box."""
-
-    text: str
-    size_pt: float
-    weight: str
-    colour: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Placed:
-    """A box, or the place where lines pass a column, in inches from the top left; y is its middle."""
-
-    lines: tuple[_Line, ...]
-    x_in: float
-    y_in: float
-    width_in: float
-    height_in: float
+_FEW = 20  # of more lines each is thinner, or they would cover each other; so is one of fewer connections
 
 
 @options
@@ -152,11 +129,11 @@ def _notes(graph: Graph, every: Flows, most: int) -> list[str]:
 # -- where it is drawn -----------------------------------------------------------------------------------
 
 
-def _lines(box: Box, theme: Theme) -> tuple[_Line, ...]:
+def _lines(box: Box, theme: Theme) -> tuple[Line, ...]:
     strong = "normal" if box.rest else "bold"
-    lines = [_Line(box.title, TEXT_PT, strong, theme.text)]
-    lines += [_Line(note, SMALL_PT, "normal", theme.muted) for note in (*box.notes, box.figures) if note]
-    return (*lines, *([_Line(box.failed, SMALL_PT, "bold", theme.bad)] if box.failed else []))
+    lines = [Line(box.title, theme.text, weight=strong)]
+    lines += [Line(note, theme.muted, SMALL_PT) for note in (*box.notes, box.figures) if note]
+    return (*lines, *([Line(box.failed, theme.bad, SMALL_PT, "bold")] if box.failed else []))
 
 
 def _through(kept: Flows) -> dict[tuple[Id, Id], Tally | None]:
@@ -172,17 +149,17 @@ def _through(kept: Flows) -> dict[tuple[Id, Id], Tally | None]:
 
 def _places(
     kept: Flows, lines: Mapping[tuple[Id, Id], Tally | None], theme: Theme, top_in: float
-) -> dict[Id, _Placed]:
+) -> dict[Id, Card]:
     """Stack the boxes of each column, ordered by where their lines come from, and centre the columns."""
     columns: dict[Column, list[Id]] = {}
     for name, box in kept.boxes.items():
         columns.setdefault(box.column, []).append(name)
     for name in dict.fromkeys(end for pair in lines for end in pair if end[0] == "pass"):
         columns[name[1]].append(name)  # type: ignore[index]
-    sized = {name: _sized(_lines(box, theme)) for name, box in kept.boxes.items()}
-    place = _Placed((), 0.0, 0.0, 0.0, _PASS_IN)
+    sized = {name: cards.card(_lines(box, theme)) for name, box in kept.boxes.items()}
+    place = Card((), 0.0, _PASS_IN)
     sized |= {name: place for names in columns.values() for name in names if name[0] == "pass"}
-    placed: dict[Id, _Placed] = {}
+    placed: dict[Id, Card] = {}
     x = MARGIN_IN
     for column in sorted(columns):
         width = max(
@@ -200,12 +177,12 @@ def _places(
         for name in names:
             placed[name] = replace(sized[name], y_in=y + sized[name].height_in / 2)
             y += sized[name].height_in + _GAP_IN
-    highest = min(one.y_in - one.height_in / 2 for one in placed.values())
+    highest = min(one.top_in for one in placed.values())
     return {name: replace(one, y_in=one.y_in - highest + top_in) for name, one in placed.items()}
 
 
 def _pull(
-    name: Id, kept: Flows, lines: Mapping[tuple[Id, Id], Tally | None], placed: Mapping[Id, _Placed]
+    name: Id, kept: Flows, lines: Mapping[tuple[Id, Id], Tally | None], placed: Mapping[Id, Card]
 ) -> tuple[bool, float, float, float]:
     """Return what boxes are ordered by: the mean place of their neighbours, so that lines cross less."""
     box = kept.boxes.get(name)
@@ -220,11 +197,6 @@ def _pull(
     return bool(box and box.rest), mean, -tally.failures, -tally.connections
 
 
-def _sized(lines: tuple[_Line, ...]) -> _Placed:
-    width = max(text_width_in([one.text], one.size_pt, one.weight) for one in lines)
-    return _Placed(lines, 0.0, 0.0, width + 2 * _PAD_IN, LINE_IN * len(lines) + 0.1)
-
-
 # -- ink -------------------------------------------------------------------------------------------------
 
 
@@ -232,51 +204,20 @@ def _draw(theme: Theme, kept: Flows, notes: list[str], footnote: str) -> Picture
     first = MARGIN_IN + (len(notes) + 3) * LINE_IN
     lines = _through(kept)
     places = _places(kept, lines, theme, first)
-    heads = max(text_width_in([_TITLE], TITLE_PT, "bold"), text_width_in(notes)) + MARGIN_IN
-    width = max(heads, *(one.x_in + one.width_in / 2 for one in places.values())) + MARGIN_IN
-    height = max(one.y_in + one.height_in / 2 for one in places.values()) + 2 * MARGIN_IN
-    height += LINE_IN * bool(footnote)
-    picture = Picture(theme, width_in=width, height_in=height)
-    picture.head(MARGIN_IN, _TITLE, notes)
-    axes = picture.plot_area(0, 0, width, height)
-    axes.set(xlim=(0, width), ylim=(height, 0))
-    axes.set_axis_off()
+    picture, axes = cards.sheet(theme, places.values(), _TITLE, notes, footnote)
     for column in {box.column for box in kept.boxes.values()}:
         middle = next(places[name].x_in for name in kept.column(column))
         heading = {"ha": "center", "fontsize": SMALL_PT, "color": theme.muted}
         picture.write(middle, first - LINE_IN, HEADINGS[column], **heading)
     _draw_lines(axes, lines, places, theme)
     for name, box in kept.boxes.items():
-        _draw_box(picture, axes, box, places[name])
-    if footnote:
-        picture.write(MARGIN_IN, height - MARGIN_IN, footnote, fontsize=SMALL_PT, color=theme.bad)
+        edge = theme.bad if box.failed else theme.main if box.column is Column.PROCESS else theme.muted
+        cards.draw(picture, axes, places[name], edge=edge, strong=bool(box.failed), dashed=box.rest)
     return picture
 
 
-def _draw_box(picture: Picture, axes: Axes, box: Box, place: _Placed) -> None:
-    theme = picture.theme
-    corner = (place.x_in - place.width_in / 2, place.y_in - place.height_in / 2)
-    edge = theme.bad if box.failed else theme.main if box.column is Column.PROCESS else theme.muted
-    outline = FancyBboxPatch(
-        corner,
-        place.width_in,
-        place.height_in,
-        boxstyle="round,pad=0,rounding_size=0.06",
-        facecolor=theme.background,
-        edgecolor=edge,
-        linewidth=2.2 if box.failed else 1.2,
-        linestyle="--" if box.rest else "-",
-        zorder=3,
-    )
-    axes.add_patch(outline)
-    for row, line in enumerate(place.lines):
-        at = place.y_in + (row - (len(place.lines) - 1) / 2) * LINE_IN
-        style = {"fontsize": line.size_pt, "weight": line.weight, "color": line.colour}
-        picture.write(place.x_in, at, line.text, ha="center", **style)
-
-
 def _draw_lines(
-    axes: Axes, lines: Mapping[tuple[Id, Id], Tally | None], places: Mapping[Id, _Placed], theme: Theme
+    axes: Axes, lines: Mapping[tuple[Id, Id], Tally | None], places: Mapping[Id, Card], theme: Theme
 ) -> None:
     told = {pair: tally for pair, tally in lines.items() if tally and not any(map(_is_rest, pair))}
     most = max([_FEW, *(tally.connections for tally in told.values())])
@@ -307,11 +248,11 @@ def _width_pt(share_of_most: float, widest_pt: float) -> float:
 
 
 def _draw_line(
-    axes: Axes, near: _Placed, far: _Placed, *, colour: str, linestyle: str, linewidth: float, zorder: int
+    axes: Axes, near: Card, far: Card, *, colour: str, linestyle: str, linewidth: float, zorder: int
 ) -> None:
     """Draw a curve from the right side of one box to the left side of another, and on to where it passes."""
-    start, end = near.x_in + near.width_in / 2, far.x_in - far.width_in / 2
-    beyond = end if far.lines else far.x_in + far.width_in / 2
+    start, end = near.right_in, far.left_in
+    beyond = end if far.lines else far.right_in
     half = (start + end) / 2
     points = [(start, near.y_in), (half, near.y_in), (half, far.y_in), (end, far.y_in), (beyond, far.y_in)]
     codes = [Path.MOVETO, Path.CURVE4, Path.CURVE4, Path.CURVE4, Path.LINETO]

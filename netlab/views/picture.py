@@ -15,8 +15,9 @@ import matplotlib as mpl
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backend_bases import RendererBase
-from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_agg import FigureCanvasAgg, RendererAgg
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 from matplotlib.text import Text
 
 from netlab.errors import BadInput
@@ -29,6 +30,8 @@ LINE_IN = 0.19
 TITLE_PT, TEXT_PT, SMALL_PT = 11.0, 9.0, 8.0
 _DOTS_PER_INCH = 144  # drawn at twice the size it is shown at, for screens that have the dots
 _WIDEST_IN = 150.0  # Agg refuses 2¹⁶ dots
+# As it is drawn: hinting makes widths depend on the dots.
+_RULER: Any = RendererAgg(1, 1, _DOTS_PER_INCH)  # type: ignore[no-untyped-call]
 
 
 @contextmanager
@@ -54,6 +57,13 @@ class Picture(Figure):
         """Draw everything with *renderer*; ticks are made as late as this."""
         with plain_text():
             super().draw(renderer)
+
+    def svg(self) -> str:
+        """Return the picture as SVG that can stand in HTML, the same each time: text as outlines."""
+        text = io.StringIO()
+        with mpl.rc_context({"svg.fonttype": "path", "svg.hashsalt": "netlab"}):
+            self.savefig(text, format="svg", facecolor=self.get_facecolor(), metadata={"Date": None})
+        return text.getvalue().partition("<!DOCTYPE")[2].partition(">")[2].lstrip()
 
     def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
         """Return the picture for a notebook, with the size to show it at."""
@@ -87,14 +97,9 @@ class Picture(Figure):
 
 def text_width_in(texts: Iterable[str], size_pt: float = TEXT_PT, weight: str = "normal") -> float:
     """Return the width of the widest of *texts* when written, in inches."""
-    sheet = Figure(dpi=_DOTS_PER_INCH)  # as it is drawn: hinting makes widths depend on it
-    FigureCanvasAgg(sheet)  # the renderer that measures
-    line = sheet.text(0, 0, "", fontsize=size_pt, fontweight=weight)
-    widest = 0.0
-    for text in set(texts):
-        line.set_text(text)
-        widest = max(widest, line.get_window_extent().width / _DOTS_PER_INCH)
-    return widest
+    font = FontProperties(size=size_pt, weight=weight)
+    widths = (_RULER.get_text_width_height_descent(text, font, ismath=False)[0] for text in set(texts))
+    return max(widths, default=0.0) / _DOTS_PER_INCH
 
 
 def nothing(theme: Theme, title: str, why: str) -> Picture:

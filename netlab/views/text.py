@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Callable
 from typing import Any
 
 import pandas as pd
@@ -18,11 +19,22 @@ def legible(text: object, most: int) -> str:
     Escaped are control and format characters (a process may be named with newlines or right-to-left
     overrides), combining marks (they stack), and letters that matplotlib's own font lacks.
     """
+    return _bounded(text, most, _drawable)
+
+
+def visible(text: object, most: int) -> str:
+    """Return *text* in at most *most* characters; an escape for what is not seen or changes the reading.
+
+    For browsers, which have glyphs for all letters: only what `str.isprintable` refuses is escaped.
+    """
+    return _bounded(text, most, str.isprintable)
+
+
+def _bounded(text: object, most: int, shows: Callable[[str], bool]) -> str:
     start = str(text)[: most + 1]  # the rest cannot be seen, however long it is
-    if start.isascii() and start.isprintable():
-        return start if len(start) <= most else start[: most - 1] + "…"
-    shown = "".join(c if _plain(c) else c.encode("unicode_escape").decode() for c in start)
-    return shown if len(shown) <= most else shown[: most - 1] + "…"
+    if not (start.isascii() and start.isprintable()):
+        start = "".join(c if shows(c) else c.encode("unicode_escape").decode() for c in start)
+    return start if len(start) <= most else start[: most - 1] + "…"
 
 
 def milliseconds(value: Any) -> str:
@@ -52,8 +64,10 @@ def seconds(value: Any) -> str:
     return f"{significant(value / 86_400)} d"
 
 
-def octets(value: float) -> str:
+def octets(value: Any) -> str:
     """Return a number of bytes in the unit it is read best in, such as ``12.3 kB`` (1000 bytes each)."""
+    if pd.isna(value):
+        return DASH
     for unit in ("B", "kB", "MB", "GB"):
         if abs(value) < 999.5:
             return f"{value} B" if unit == "B" else f"{significant(value)} {unit}"
@@ -69,5 +83,5 @@ def share(part: int, whole: int) -> str:
     return f"{percent:d} %"
 
 
-def _plain(character: str) -> bool:
+def _drawable(character: str) -> bool:
     return character.isprintable() and ord(character) < _DRAWABLE and not unicodedata.combining(character)

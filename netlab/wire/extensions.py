@@ -69,6 +69,8 @@ def split(message: Message) -> tuple[bytes, list[Object]]:
         length = 0  # the whole word is the MTU there
     if length:
         return message.body[:length], _objects(message.body[length:])
+    if len(message.body) <= _QUOTED:
+        return message.body, []
     try:
         return message.body[:_QUOTED], _objects(message.body[_QUOTED:])
     except DecodeError:

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from netlab.kernel import clock
+from netlab.kernel import clock, processes
 
 
 def test_utc_is_what_the_system_says() -> None:
@@ -24,3 +24,11 @@ def test_a_time_namespace_does_not_move_the_clock_of_programs() -> None:
     programs, namespace = map(int, moved.stdout.split())
     assert before <= programs <= clock.now_ns()
     assert namespace - programs > 99_000 * 1_000_000_000
+
+
+@pytest.mark.privileged
+def test_a_time_namespace_does_not_move_the_start_of_processes() -> None:
+    ask = "from netlab.kernel import processes; print(processes.describe([1])[1].started_ns)"
+    inside = ["unshare", "--time", "--fork", "--boottime", "100000", sys.executable, "-c", ask]
+    moved = subprocess.run(inside, capture_output=True, text=True, check=True)
+    assert int(moved.stdout) == processes.describe([1])[1].started_ns

@@ -106,6 +106,15 @@ def test_an_interface_leads_to_its_other_end_or_says_why_not(index: int, expecte
     assert HERE.peer(LINKS[index]) == expected
 
 
+def test_a_mac_at_another_port_in_each_vlan_is_not_guessed() -> None:
+    here = Onward(100, LINKS, {(5, "02::1"): {2}, (5, "02::2"): {2, 3}}, {})
+
+    assert here.port(LINKS[5], "02::1") == LINKS[2]
+    assert here.port(LINKS[5], "02::2") == End(
+        "br0 has 02::2 at 2 ports: the VLAN decides, which is not followed"
+    )
+
+
 def test_a_pair_into_an_unknown_namespace_says_so() -> None:
     told = HERE.peer(LINKS[4])
 

@@ -308,6 +308,7 @@ def test_what_an_older_kernel_does_not_give_is_masked_and_told_from_no_tcp_info(
         np.zeros(1, sockdiag.MESSAGE),
         np.ones(1, sockdiag.TCP_INFO),
         np.full(1, known),
+        np.ma.zeros(1, np.uint32),
         interrupted=False,
     )
 

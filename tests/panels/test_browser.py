@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,9 @@ import pytest
 from jupyter import Notebook, browser, jupyterlab, opened
 from playwright.sync_api import Locator, expect
 
+from netlab.lab.plan import PORTS
+
+FORWARDED = str(PORTS.forwarded)
 PICTURES = Path(__file__).parents[2] / "build" / "panels"
 
 NETWORK = """
@@ -17,7 +21,7 @@ net = netlab.lab.practice()
 net.client.inode > 0
 """
 MAKE = """
-panel = netlab.panels.LiveConnections(netns=net.client.netns)
+panel = netlab.panels.LiveConnections(netns=net.client.netns, nat=net.gateway.netns)
 panel.start()
 """
 TRAFFIC = """
@@ -29,7 +33,8 @@ with net.client.entered():
         with socket.socket() as sock:
             sock.connect_ex((net.db.address4, 9))
     kept = [socket.create_connection((net.db.address4, net.ports.tcp_echo)) for _ in range(20)]
-[sock.send(bytes(1000 * number)) for number, sock in enumerate(kept, 1)]
+    kept.append(socket.create_connection((net.gateway.address4, net.ports.forwarded)))
+[sock.send(bytes(1000 * number)) for number, sock in enumerate(kept[:20], 1)]
 len(kept)
 """
 ANSWER = "6 * 7"
@@ -51,11 +56,21 @@ def notebook(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Notebook]:
 
 
 def panel_of(notebook: Notebook) -> Locator:
-    return notebook.page.locator(".netlab-panel")
+    return notebook.page.locator(
+        ".jp-OutputArea-output > .netlab-panel, .jp-OutputArea-output > * > .netlab-panel"
+    )
+
+
+def path_of(notebook: Notebook) -> Locator:
+    return notebook.page.locator(".netlab-panel .netlab-panel")
 
 
 def rows(notebook: Notebook) -> Locator:
     return notebook.page.locator(".netlab-table tbody tr")
+
+
+def state_of(panel: Locator) -> Locator:
+    return panel.get_by_role("status").first
 
 
 def run(notebook: Notebook, cell: str) -> str:
@@ -65,55 +80,66 @@ def run(notebook: Notebook, cell: str) -> str:
 def picture(notebook: Notebook, name: str) -> None:
     """Keep how the panel looks, in both themes, for whoever reviews a change."""
     PICTURES.mkdir(parents=True, exist_ok=True)
-    for theme, light in (("light", "true"), ("dark", "false")):
-        notebook.page.evaluate(f"document.body.dataset.jpThemeLight = '{light}'")
-        panel_of(notebook).screenshot(path=PICTURES / f"{name}-{theme}.png")
-    notebook.page.evaluate("document.body.dataset.jpThemeLight = 'true'")
+    for theme in ("JupyterLab Dark", "JupyterLab Light"):
+        notebook.show_in(theme)
+        panel_of(notebook).screenshot(path=PICTURES / f"{name}-{theme.split()[1].lower()}.png")
 
 
 @pytest.mark.privileged
 def test_an_investigation_in_the_panel(notebook: Notebook) -> None:
-    run(notebook, NETWORK)
-    run(notebook, MAKE)
-    expect(panel_of(notebook)).to_be_visible(timeout=60_000)
-    assert run(notebook, TRAFFIC) == "20"
+    page, panel = notebook.page, panel_of(notebook)
+    notebook.run_above(CELLS.index(ANSWER))
+    assert notebook.value(CELLS.index(TRAFFIC)) == "21"
 
     expect(rows(notebook).first).to_contain_text("ECONNREFUSED", timeout=30_000)
     picture(notebook, "connections")
 
-    notebook.page.locator(".netlab-search").fill("established outgoing")
-    expect(notebook.page.locator(".netlab-note").last).to_have_text("20 of 50 rows")
-    notebook.page.get_by_role("button", name="Sent", exact=True).click()
+    page.locator(".netlab-search").fill("established outgoing")
+    expect(page.locator(".netlab-note").last).to_have_text("21 of 51 rows")
+    page.get_by_role("button", name="Sent", exact=True).click()
     expect(rows(notebook).first).to_contain_text("20.0 kB")
-    notebook.page.get_by_role("button", name="Sent ▼").click()
-    expect(rows(notebook).first).to_contain_text("1.00 kB")
+    page.get_by_role("button", name="Sent ▼").click()
+    expect(rows(notebook).nth(1)).to_contain_text("1.00 kB")
 
-    rows(notebook).nth(1).click()
-    facts = notebook.page.locator(".netlab-facts")
+    rows(notebook).nth(2).click()
+    facts = page.locator(".netlab-facts")
     expect(facts).to_contain_text("2000 bytes")
-    picture(notebook, "selected")
-
-    notebook.page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowDown")
     expect(facts).to_contain_text("3000 bytes")
-
     assert run(notebook, ANSWER) == "42"  # the kernel is free while the panel is live
 
-    notebook.page.get_by_role("button", name="Pause").click()
-    expect(panel_of(notebook).get_by_role("status")).to_have_text("paused")
-    notebook.page.get_by_role("button", name="Stop").click()
-    expect(panel_of(notebook).get_by_role("status")).to_have_text("stopped")
+    page.locator(".netlab-search").fill(FORWARDED)
+    rows(notebook).first.click()
+    expect(page.locator(".netlab-way")).to_contain_text("becomes 198.18.4.2:80", timeout=30_000)
+    picture(notebook, "selected")
 
-    assert notebook.page.evaluate("window.owned") is None
+    page.get_by_role("button", name="Trace the path to 198.18.4.2:80 (tcp)").click()
+    expect(page.locator(".netlab-hops tbody tr").last).to_contain_text("end to end", timeout=30_000)
+    expect(page.locator(".netlab-hops")).to_contain_text("198.18.4.2")
+    expect(page.locator(".netlab-course")).to_be_visible()
+    expect(page.locator(".netlab-ends")).to_contain_text(re.compile(r"\d\d rounds"), timeout=30_000)
+    picture(notebook, "path")
+    path_of(notebook).get_by_role("button", name="Stop").click()
+    expect(state_of(path_of(notebook))).to_have_text("stopped")
+    page.get_by_role("button", name="Close the path").click()
+    expect(path_of(notebook)).to_have_count(0)
+
+    page.get_by_role("button", name="Pause").click()
+    expect(state_of(panel)).to_have_text("paused")
+    page.get_by_role("button", name="Stop").click()
+    expect(state_of(panel)).to_have_text("stopped")
+
+    assert page.evaluate("window.owned") is None
     assert notebook.complaints == []
 
 
 @pytest.mark.privileged
 def test_running_the_cell_again_ends_the_panel_it_made_and_close_takes_it_away(notebook: Notebook) -> None:
     run(notebook, MAKE)
-    expect(panel_of(notebook).get_by_role("status")).to_have_text("live", timeout=60_000)
+    expect(state_of(panel_of(notebook))).to_have_text("live", timeout=60_000)
     run(notebook, MAKE)
     expect(panel_of(notebook)).to_have_count(1)
-    expect(panel_of(notebook).get_by_role("status")).to_have_text("live", timeout=60_000)
+    expect(state_of(panel_of(notebook))).to_have_text("live", timeout=60_000)
 
     assert run(notebook, LEFT) == "([], 0)"
     assert notebook.complaints == []

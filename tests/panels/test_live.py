@@ -4,49 +4,46 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import ipywidgets
 import pandas as pd
 import pytest
+from loops import run, until
 from programs import held_by
 
 import netlab
 from netlab.errors import BadInput, CaptureError
 from netlab.lab.network import PracticeNetwork
-from netlab.panels import LiveConnections, LiveConntrack, rates
+from netlab.panels import LiveConnections, LiveConntrack, LivePath, rates
 from netlab.panels.live import State
 
-_MANY = 50
+
+@pytest.fixture(scope="module")
+def port() -> Iterator[int]:
+    """Return a port that is bound and refuses connections, so that nobody else's are made to it."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        yield sock.getsockname()[1]
 
 
-def run(work: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(asyncio.wait_for(work, 120))
-
-
-async def until(holds: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 30
-    while not holds():
-        assert time.monotonic() < deadline, "it never came true"
-        await asyncio.sleep(0.02)
-
-
-def refused(port: int = 9) -> None:
+def refused(port: int) -> None:
     with socket.socket() as sock:
         assert sock.connect_ex(("127.0.0.1", port))
 
 
 @pytest.mark.privileged
-def test_a_refused_connection_comes_first_and_is_counted() -> None:
+def test_a_refused_connection_comes_first_and_is_counted(port: int) -> None:
     async def work() -> None:
-        panel = LiveConnections().start()
-        refused()
+        panel = LiveConnections(port=port).start()
+        refused(port)
         await until(lambda: panel.table.view["total"])
         (row, *_) = panel.table.view["rows"]
         assert row["bad"]
@@ -58,10 +55,10 @@ def test_a_refused_connection_comes_first_and_is_counted() -> None:
 
 
 @pytest.mark.privileged
-def test_a_capture_with_a_duration_ends_the_panel_with_all_rows() -> None:
+def test_a_capture_with_a_duration_ends_the_panel_with_all_rows(port: int) -> None:
     async def work() -> None:
-        panel = LiveConnections(duration_s=0.5, port=9).start()
-        refused()
+        panel = LiveConnections(duration_s=0.5, port=port).start()
+        refused(port)
         await until(lambda: panel.state is State.STOPPED)
         assert panel.table.view["total"] == 1
         panel.close()
@@ -70,10 +67,10 @@ def test_a_capture_with_a_duration_ends_the_panel_with_all_rows() -> None:
 
 
 @pytest.mark.privileged
-def test_stop_keeps_what_was_seen_and_start_begins_anew() -> None:
+def test_stop_keeps_what_was_seen_and_start_begins_anew(port: int) -> None:
     async def work() -> None:
-        panel = LiveConnections(port=9).start()
-        refused()
+        panel = LiveConnections(port=port).start()
+        refused(port)
         panel.stop()
         assert (panel.state, panel.table.view["total"]) == (State.STOPPED, 1)
         panel.start()
@@ -84,17 +81,17 @@ def test_stop_keeps_what_was_seen_and_start_begins_anew() -> None:
 
 
 @pytest.mark.privileged
-def test_the_buttons_do_what_the_methods_do() -> None:
+def test_the_buttons_do_what_the_methods_do(port: int) -> None:
     async def work() -> None:
-        panel = LiveConnections(port=9)
+        panel = LiveConnections(port=port)
         panel._start.click()
         await until(lambda: panel.state is State.RUNNING)
         panel._pause.click()
         await until(lambda: panel.state is State.PAUSED)
-        refused()
+        refused(port)
         panel._pause.click()
         await until(lambda: panel.state is State.RUNNING)
-        refused()
+        refused(port)
         panel._stop.click()
         await until(lambda: panel.state is State.STOPPED)
         assert panel.table.view["total"] == 1
@@ -105,11 +102,11 @@ def test_the_buttons_do_what_the_methods_do() -> None:
 
 
 @pytest.mark.privileged
-def test_a_running_capture_can_be_followed_and_goes_on_after_the_panel() -> None:
+def test_a_running_capture_can_be_followed_and_goes_on_after_the_panel(port: int) -> None:
     async def work() -> None:
-        with netlab.capture(port=9) as cap:
+        with netlab.capture(port=port) as cap:
             panel = LiveConnections(cap).start()
-            refused()
+            refused(port)
             await until(lambda: panel.table.view["total"])
             panel.close()
             assert cap.state == "running"
@@ -212,11 +209,12 @@ def left() -> dict[str, int]:
 @pytest.mark.parametrize(
     ("make", "times"),
     [
-        (LiveConntrack, _MANY),
-        (lambda: LiveConnections(mode="poll", poll_every_s=0.05), _MANY),
-        (LiveConnections, 5),
+        (LiveConntrack, 50),
+        (lambda: LivePath("127.0.0.1"), 50),
+        (lambda: LiveConnections(mode="poll", poll_every_s=0.05), 50),
+        (LiveConnections, 10),  # each compiles its programs: `python -m bench panels` does 50
     ],
-    ids=["conntrack", "connections polled", "connections"],
+    ids=["conntrack", "path", "connections polled", "connections"],
 )
 def test_panels_leave_nothing_behind(make: Callable[[], Any], times: int) -> None:
     async def work() -> None:
@@ -232,6 +230,31 @@ def test_panels_leave_nothing_behind(make: Callable[[], Any], times: int) -> Non
         for _ in range(times):
             await once()
         await until(lambda: left() == before)
+
+    run(work())
+
+
+@pytest.mark.privileged
+def test_a_conntrack_panel_with_a_duration_ends_by_itself() -> None:
+    async def work() -> None:
+        panel = LiveConntrack(duration_s=0.3).start()
+        await until(lambda: panel.state is State.STOPPED)
+        assert "0:00 of 0:00" in panel._age.value
+        panel.close()
+
+    run(work())
+
+
+@pytest.mark.privileged
+def test_a_panel_is_shown_anew_at_most_four_times_a_second() -> None:
+    async def work() -> None:
+        shown: list[float] = []
+        panel = LiveConnections(mode="poll", poll_every_s=0.05)
+        panel._show = lambda _: shown.append(time.monotonic())  # type: ignore[method-assign]
+        panel.start()
+        await until(lambda: len(shown) > 6)
+        panel.close()
+        assert min(later - earlier for earlier, later in itertools.pairwise(shown)) >= 0.25
 
     run(work())
 

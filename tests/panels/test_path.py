@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Callable, Coroutine
 from typing import Any
 
 import networkx as nx
 import pytest
+from loops import run, until
 
 from netlab import lab
 from netlab.errors import BadInput, ProbeError
@@ -16,17 +15,6 @@ from netlab.panels import LivePath
 from netlab.panels.live import State
 
 pytestmark = pytest.mark.privileged
-
-
-def run(work: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(asyncio.wait_for(work, 120))
-
-
-async def until(holds: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 60
-    while not holds():
-        assert time.monotonic() < deadline, "it never came true"
-        await asyncio.sleep(0.05)
 
 
 def chain() -> nx.Graph:
@@ -42,7 +30,7 @@ def test_each_hop_is_a_row_with_its_times_and_the_graph_is_drawn() -> None:
         for node in ("r1", "r2", "web"):
             assert f"<td>{net.address(node)}</td>" in panel._hops.value
         assert "end to end" in panel._hops.value
-        assert "1 path<" in panel._courses.value
+        assert "1 path ·" in panel._courses.value
         panel.close()
 
     with lab.simulated(chain()) as net:

@@ -65,12 +65,31 @@ def test_a_way_as_wide_as_the_interface_has_no_other_limit(family: int) -> None:
 @pytest.mark.parametrize("seed", range(3))
 def test_loss_is_not_taken_for_a_hole(seed: int) -> None:
     graph = line("r1", "r2", "r3")
-    graph.edges["r1", "r2"]["loss"] = 0.1
+    graph.edges["r1", "r2"]["loss"] = 0.25
 
     with lab.simulated(graph, seed=seed) as net:
         found = path_mtu(net.address("web"), netns=net.client.netns)
 
     assert limits(found) == []
+
+
+def test_the_way_that_is_tried_is_that_of_the_flow() -> None:
+    graph = line("r1", "wide", "r2")
+    graph.add_edge("r1", "narrow")
+    graph.add_edge("narrow", "r2", mtu_bytes=1300)
+
+    with lab.simulated(graph) as net:
+        ways = {
+            net.truth.paths(lab.Flow("web", source_port=port))[0][1]: port for port in range(33000, 33020)
+        }
+        found = {
+            way: path_mtu(net.address("web"), protocol="udp", source_port=port, netns=net.client.netns)
+            for way, port in ways.items()
+        }
+        narrow = net.address("narrow")
+
+    assert limits(found["wide"]) == []
+    assert limits(found["narrow"]) == [(2, narrow, 1300, "fragmentation-needed")]
 
 
 def test_a_target_that_limits_its_answers_is_not_taken_for_a_hole() -> None:
@@ -111,6 +130,8 @@ def test_what_the_kernel_has_learnt_does_not_hide_the_limit_from_the_next_call()
         ({"protocol": "tcp"}, "protocol 'tcp' is not known"),
         ({"port": 80}, "icmp has no ports"),
         ({"protocol": "udp", "port": 0}, "port 0"),
+        ({"protocol": "udp", "source_port": 70000}, "source_port 70000"),
+        ({"source_port": 33000}, "icmp has no ports"),
         ({"max_ttl": 0}, "max_ttl 0"),
         ({"timeout_s": 0}, "timeout_s 0"),
         ({"netns": "no-such"}, "there is no network namespace"),

@@ -35,8 +35,10 @@ def net() -> Any:
     graph.add_edge("r1", "dead")
     nx.set_edge_attributes(graph, 5, "delay_ms")
     graph.nodes["web"]["prefixes"] = ["203.0.113.0/24", "2001:db8:113::/64"]
+    graph.nodes["web"]["tcp_ports"] = {443: "syn-ack"}
     graph.nodes["dead"].update(udp="silent", tcp="silent", echo="silent")
     with lab.simulated(graph) as internet:
+        internet.client.run(["sysctl", "-qw", "net.ipv4.ping_group_range=0 2147483647"])
         yield internet
 
 
@@ -117,11 +119,17 @@ def test_a_target_that_the_firewall_blocks_stops_no_other(net: Any) -> None:
     ]
 
 
-def test_a_target_that_is_named_twice_is_traced_twice(net: Any) -> None:
-    hops = trace_many(["203.0.113.1", "203.0.113.1"], netns=net.client.netns)
+@kinds
+@pytest.mark.parametrize("method", ["raw", "unprivileged"])
+def test_targets_of_one_address_do_not_answer_for_each_other(net: Any, protocol: str, method: str) -> None:
+    port = 443 if protocol == "tcp" else None
+    hops = trace_many(
+        ["203.0.113.1"] * 4, netns=net.client.netns, protocol=protocol, port=port, method=method
+    )
 
-    assert len(hops) == 18
+    assert hops["ttl"].tolist() == [1, 1, 1, 2, 2, 2, 3, 3, 3] * 4
     assert hops["address"].notna().all()
+    assert len(hops[["trace", "target"]].drop_duplicates()) == 4
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ SEEDS = 4  # `python -m bench verdicts` has a hundred
 @pytest.mark.parametrize("seed", range(SEEDS))
 @pytest.mark.parametrize("fault", faults(), ids=str)
 def test_every_hop_of_a_simulated_fault_gets_its_verdict(fault: Fault, seed: int) -> None:
-    assert explain(fault.hops(seed))["verdict"].tolist() == fault.verdicts
+    assert fault.explained(seed)["verdict"].tolist() == fault.verdicts
 
 
 @pytest.mark.parametrize("number", range(40))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import networkx as nx
 import pandas as pd
-from walked import WalkedChannel, trace, watched
+from walked import WalkedChannel, path_mtu, trace, watched
 
 from netlab.lab.internet import reading
+from netlab.path.verdicts import explain
 
 DIRECTORY = Path(__file__).parents[1] / "data" / "faults"
 
@@ -29,14 +29,16 @@ class Fault:
     def verdicts(self) -> list[str]:
         return self.graph.graph["verdicts"]
 
-    @property
-    def probing(self) -> dict[str, Any]:
-        return self.graph.graph["probing"]
+    def explained(self, seed: int) -> pd.DataFrame:
+        """Return what `explain` says of what a monitor finds out, or where it says `runs` a traceroute.
 
-    def hops(self, seed: int) -> pd.DataFrame:
-        """Return what a monitor, or where it says `runs` a traceroute, finds out about it."""
-        probe = trace if "runs" in self.probing else watched
-        return probe(WalkedChannel(self.graph, seed=seed), **self.probing)
+        Where it says `path_mtu`, that is found out and given, too.
+        """
+        probing = dict(self.graph.graph["probing"])
+        channel = WalkedChannel(self.graph, seed=seed)
+        with_mtu = probing.pop("path_mtu", False)
+        hops = (trace if "runs" in probing else watched)(channel, **probing)
+        return explain(hops, mtu=path_mtu(channel) if with_mtu else None)
 
 
 def faults() -> list[Fault]:

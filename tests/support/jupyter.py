@@ -32,6 +32,31 @@ class Notebook:
     page: Page
     complaints: list[str] = field(default_factory=list)
 
+    def choose(self, *menu: str) -> None:
+        """Choose an entry of JupyterLab's menus, such as "Run", "Run All Cells"."""
+        for place, name in enumerate(menu):
+            labels = self.page.locator(".lm-MenuBar-itemLabel, .lm-Menu-itemLabel")
+            entry = labels.filter(has_text=re.compile(f"^{re.escape(name)}$")).locator("visible=true")
+            entry.hover() if 0 < place < len(menu) - 1 else entry.click()
+
+    def show_in(self, theme: str) -> None:
+        """Switch JupyterLab to a theme, such as "JupyterLab Dark"."""
+        self.choose("Settings", "Theme", theme)
+        self.page.locator(f"body[data-jp-theme-name='{theme}']").wait_for(state="attached", timeout=_READY_MS)
+
+    def run_above(self, number: int) -> None:
+        """Run all cells before one, as the menu does; return when the last of them is done."""
+        self.page.locator(".jp-CodeCell").nth(number).locator(".cm-content").click()
+        self.choose("Run", "Run All Above Selected Cell")
+        prompts = self.page.locator(".jp-CodeCell .jp-InputArea .jp-InputPrompt")
+        for place in range(number):
+            expect(prompts.nth(place)).to_have_text(_DONE, timeout=_READY_MS)
+
+    def value(self, number: int) -> str:
+        """Return a cell's value as text."""
+        cell = self.page.locator(".jp-CodeCell").nth(number)
+        return cell.locator(".jp-OutputArea-executeResult pre").inner_text().strip()
+
     def run(self, number: int) -> str:
         """Run a cell; return its value as text, empty for a widget, once it has one."""
         cell = self.page.locator(".jp-CodeCell").nth(number)
@@ -52,6 +77,7 @@ def jupyterlab(directory: Path) -> Iterator[str]:
         name: str(directory / "jupyter" / name.lower())
         for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR")
     }
+    private["JUPYTERLAB_SETTINGS_DIR"] = str(_settings(directory / "settings"))
     command = [
         sys.executable,
         *("-m", "jupyterlab", "--no-browser", "--allow-root", f"--ServerApp.root_dir={directory}"),
@@ -66,6 +92,14 @@ def jupyterlab(directory: Path) -> Iterator[str]:
         finally:
             server.terminate()
             server.wait(30)
+
+
+def _settings(directory: Path) -> Path:
+    """Write the settings of somebody who has been asked about news before."""
+    file = directory / "@jupyterlab" / "apputils-extension" / "notification.jupyterlab-settings"
+    file.parent.mkdir(parents=True)
+    file.write_text('{"fetchNews": "false"}', encoding="utf-8")
+    return directory
 
 
 def _wait_for(url: str, server: subprocess.Popen[bytes]) -> None:
@@ -98,7 +132,7 @@ def opened(chromium: Browser, address: str, directory: Path, cells: list[str]) -
         cells=[nbformat.v4.new_code_cell(cell) for cell in cells], metadata=_KERNEL
     )
     nbformat.write(notebook, directory / "try.ipynb")
-    page = chromium.new_page(viewport={"width": 1400, "height": 1100})
+    page = chromium.new_page(viewport={"width": 1400, "height": 1700})
     shown = Notebook(page)
     page.on("pageerror", lambda error: shown.complaints.append(str(error)))
     page.on("requestfailed", lambda request: shown.complaints.append(f"failed: {request.url}"))

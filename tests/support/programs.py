@@ -1,4 +1,4 @@
-"""Which eBPF programs a process holds, and which are still there; waiting for what the kernel does later."""
+"""An eBPF program to try; which ones a process holds, and which there are; what the kernel does later."""
 
 from __future__ import annotations
 
@@ -8,6 +8,21 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+import numpy as np
+
+from netlab.kernel import bpf
+from netlab.tracer.filters import Filter
+from netlab.tracer.layout import ATTEMPT
+from netlab.tracer.limits import Limits
+from netlab.tracer.live import kernel_macros
+
+
+def tcp_program(layout: np.dtype[np.void] = ATTEMPT, **settings: str) -> bpf.Program:
+    """Compile bpf/tcp.c with small maps, or as *settings* say."""
+    small = {"NETLAB_OPEN_MAX": "1024", "NETLAB_RING_PAGES": "64"}
+    usual = Filter().macros() | Limits().macros() | kernel_macros()
+    return bpf.Program("tcp", settings=usual | small | settings, layouts={"netlab_attempt": layout})
 
 
 def held_by(pid: int) -> set[int]:

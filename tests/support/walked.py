@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import ipaddress
 import itertools
@@ -14,14 +15,15 @@ from netlab.lab.internet.forward import Internet
 from netlab.lab.internet.journey import Journey
 from netlab.lab.internet.routing import Atlas
 from netlab.lab.internet.shape import CLIENT
-from netlab.path import engine, rows
+from netlab.path import engine, mtu, pathmtu, rows
 from netlab.path.extent import at_the_end
 from netlab.path.kinds import SynFlow, UdpFlow
 from netlab.path.matching import Register
 from netlab.path.pace import Pace
-from netlab.path.probes import MARKS, Protocol
+from netlab.path.probes import MARKS, Flow, Protocol
 from netlab.path.rounds import Rounds
-from netlab.path.state import Answer, Run
+from netlab.path.rows import Traced
+from netlab.path.state import Answer, Run, timing
 from netlab.path.target import Target
 from netlab.wire import icmp, ip
 
@@ -65,20 +67,24 @@ class WalkedChannel:
     def wait(self, duration_s: float) -> None:
         self._now += round(duration_s * 10**9)
 
-    def send(self, flow: int, ttl: int, mark: int) -> int:
-        if flow not in self._register.flows:
+    def flow(self, number: int) -> Flow:
+        if number not in self._register.flows:
             self._register.add(
                 _KIND[self.protocol](
-                    number=flow,
+                    number=number,
                     source=self._source,
                     target=self.target.packed,
                     salt=1,
-                    source_port=40000 + flow,
+                    source_port=40000 + number,
                     port=33434,
                 )
             )
+        return self._register.flows[number]
+
+    def send(self, flow: int, ttl: int, mark: int, *, size_bytes: int = 0) -> int:
+        packet = self.flow(flow).packet(ttl, mark, size_bytes=size_bytes)
         self._register.sent(flow, mark)
-        journey = self._internet.carry(self._register.flows[flow].packet(ttl, mark), self._now)
+        journey = self._internet.carry(packet, self._now)
         self.journeys.append(journey)
         if journey.answer is not None:
             heapq.heappush(self._coming, (self._now + journey.delay_ns, journey.number, journey.answer))
@@ -169,3 +175,19 @@ def watched(channel: WalkedChannel, **how: float) -> pd.DataFrame:
     """Return what a monitor explains: end-to-end probes count for the end."""
     hops, ends = watch(channel, **how)
     return concat([hops, at_the_end(ends, hops)])
+
+
+def path_mtu(channel: WalkedChannel, *, most_bytes: int = 1500) -> pd.DataFrame:
+    """Return what `netlab.path.path_mtu` would have."""
+    run = Run(0)
+    plan = engine.Plan(first_ttl=1, max_ttl=30, queries=2, timeout_ns=10**9)
+    marks = (1 + number % MARKS for number in itertools.count())
+    engine.probe_path(plan, channel, run, pace=Pace(), marks=marks)
+    answered = [(probe, answer) for probe, answer in run.reported() if answer]
+    way = mtu.way_of((p.ttl, a.address, timing(p, a)[0], a.ends_path) for p, a in answered)
+    search = mtu.Search(channel, way, plan.timeout_ns)
+    with contextlib.suppress(mtu.Gone):
+        search.run(most_bytes)
+    traced = Traced(name=channel.target.name, target=channel.target)
+    own = mtu.Limit(mtu_bytes=most_bytes, ttl=0, address=None, told=mtu.INTERFACE)
+    return pathmtu.frame_of(traced, channel.protocol, [own, *search.limits], [])

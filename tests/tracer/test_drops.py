@@ -445,6 +445,17 @@ def test_a_client_of_deltas_takes_nothing_from_the_drops(closed_port: int) -> No
     pd.testing.assert_frame_equal(capture.drops(), before)
 
 
+def test_a_client_of_deltas_is_told_what_failures_tells(closed_port: int) -> None:
+    with netlab.capture(port=closed_port, drops=True) as capture:
+        capture.register("one")
+        refused(closed_port, 4)
+        told = capture.delta("one")
+        failures = capture.failures()
+
+    assert "reset sent here" in failures["reason"].item()
+    assert told["reason"].tolist() == failures["reason"].tolist()
+
+
 def test_an_icmp_message_has_type_and_code_instead_of_ports(net: PracticeNetwork) -> None:
     with netlab.capture(drops=True, netns=net.gateway.netns) as capture:
         nft(

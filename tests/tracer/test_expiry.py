@@ -146,6 +146,23 @@ def test_a_connection_from_before_whose_end_was_not_seen_becomes_a_row_too(echo:
 
 
 @pytest.mark.privileged
+def test_a_connection_from_before_whose_end_was_not_seen_is_told_as_closed_once(echo: Echo) -> None:
+    old = echo.connect(4)
+    number = cookie(old)
+    with netlab.capture(port=echo.port) as capture:
+        capture.register("me")
+        blinded(capture)
+        looked_at_until_closed(capture, old)
+        told = []
+        for _ in range(4):
+            told.append(capture.delta("me"))
+            time.sleep(0.6)
+
+    states = [frame.loc[frame["cookie"] == number, "state"].tolist() for frame in told]
+    assert states == [["closed"], [], [], []]
+
+
+@pytest.mark.privileged
 def test_an_attempt_that_did_not_fit_into_the_map_expires_like_the_others(echo: Echo) -> None:
     with netlab.capture(port=echo.port, max_open=1) as capture:
         ends = [echo.connect(4) for _ in range(3)]

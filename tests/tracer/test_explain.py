@@ -347,6 +347,32 @@ def test_a_link_local_source_tells_the_link() -> None:
 
 
 @pytest.mark.privileged
+def test_a_mark_counts_in_the_namespace_of_its_socket_and_is_lost_on_the_way_out() -> None:
+    """The host throws away what has the mark, and nothing has it any more when it gets there."""
+    chains.ip("host", "rule", "add", "fwmark", "7", "blackhole")
+    chains.ip("client", "rule", "add", "fwmark", "8", "blackhole")
+    try:
+        with made("server", "tcp", SERVER[0]) as listener, made("client", "tcp", SERVER[0]) as client:
+            listener.bind((SERVER[0], 8091))
+            listener.listen()
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, 7)
+            client.connect(listener.getsockname())
+            reached = netlab.explain(row_of("client", client.getsockname()[1]))
+        stopped = netlab.explain(attempt(mark=8))
+    finally:
+        chains.ip("host", "rule", "del", "fwmark", "7", "blackhole")
+        chains.ip("client", "rule", "del", "fwmark", "8", "blackhole")
+
+    assert reached.frame["station"].iloc[-1] == "peer"
+    host = reached.frame[reached.frame["netns"] == chains.inode("host")]
+    (said,) = host.loc[host["station"] == "route", "detail"]
+    assert said == "policy rules look at the packets' mark, which is not known: taken for 0"
+    assert gaps(reached)[said] == "routes: approximate"
+    assert stopped.frame["reason"].iloc[-1].startswith("a blackhole route or rule")
+    assert "routes: approximate" not in gaps(stopped).values()
+
+
+@pytest.mark.privileged
 def test_a_bridge_sends_to_the_port_that_has_the_mac() -> None:
     """Two containers on one bridge: the packet does not come up to the host's routing."""
     other = chains.name("other")

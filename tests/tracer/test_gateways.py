@@ -231,10 +231,26 @@ def test_what_the_way_rests_on_and_is_not_known_is_said(middle: Router) -> None:
     gaps = netlab.coverage(netlab.with_gateway(frame)).set_index("detail")["count"]
 
     assert {detail.split(":")[0].split(" that")[0]: count for detail, count in gaps.items()} == {
-        "policy rules look at the packets' mark, which connections do not tell": 2,
+        "policy rules look at the packets' mark, which is not known of these": 2,
+        "policy rules look at the user, which is not known of these": 2,
         "of connections": 1,
         "translated ones": 1,
     }
+
+
+@pytest.mark.privileged
+@pytest.mark.parametrize(
+    "rule", ["tos 0x10", "dsfield 0x08", "oif east", "tun_id 5"], ids=lambda rule: rule.split()[0]
+)
+def test_a_rule_on_what_connections_do_not_tell_is_said(middle: Router, rule: str) -> None:
+    middle.ip("rule", "add", *rule.split(), "lookup", "102", "priority", "90")
+
+    gaps = netlab.coverage(netlab.with_gateway(connections(middle, ["10.60.1.1"], uid=[0], mark=[0])))
+
+    assert [detail.split(",")[0] for detail in gaps["detail"]] == [
+        "policy rules look at what connections do not tell"
+    ]
+    assert gaps["count"].tolist() == [1]
 
 
 @pytest.mark.privileged

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import socket
@@ -26,6 +27,7 @@ from netlab.tracer.session import Capture
 pytestmark = pytest.mark.privileged
 CASES = tomllib.loads(Path(__file__).with_suffix("").with_name("outcomes.toml").read_text())["case"]
 MSG_FASTOPEN, TCP_FASTOPEN, TCP_FASTOPEN_CONNECT, TCP_SYNCNT = 0x2000_0000, 23, 30, 7
+TCP_USER_TIMEOUT, IPPROTO_MPTCP = 18, 262
 NOWHERE = {4: "203.0.113.1", 6: "2001:db8:ffff::1"}
 SECOND = {4: "127.0.0.2", 6: "::1"}
 
@@ -66,6 +68,40 @@ def refused_without_waiting(at: Place) -> None:
         client.connect_ex((at.web, at.net.ports.refuses))
         time.sleep(0.1)
         assert client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+
+
+def connected_without_waiting(at: Place) -> None:
+    with at.listener() as listening, at.socket() as client:
+        client.setblocking(False)
+        client.connect_ex(listening.getsockname())
+        with listening.accept()[0] as server:
+            while client.connect_ex(listening.getsockname()) not in {0, errno.EISCONN}:
+                time.sleep(0.01)
+            client.send(b"hello")
+            assert server.recv(5, socket.MSG_WAITALL) == b"hello"
+
+
+def several_paths(at: Place) -> None:
+    """MPTCP (RFC 8684): what the process has is another socket; its one path here is a TCP connection."""
+    with at.net.client.entered():
+        listening, client = (socket.socket(at.kind, socket.SOCK_STREAM, IPPROTO_MPTCP) for _ in range(2))
+    with listening, client:
+        listening.bind((at.home, 0))
+        listening.listen()
+        client.connect(listening.getsockname())
+        with listening.accept()[0] as server:
+            client.sendall(b"hello")
+            assert server.recv(5, socket.MSG_WAITALL) == b"hello"
+            server.sendall(b"yes")
+            assert client.recv(3, socket.MSG_WAITALL) == b"yes"
+
+
+def nobody_at_the_address(at: Place) -> None:
+    """On the same link: the neighbour's address is asked for in vain (ARP, neighbour discovery)."""
+    with at.socket() as client:
+        client.setsockopt(socket.IPPROTO_TCP, TCP_SYNCNT, 4)
+        with pytest.raises(OSError, match="No route"):
+            client.connect((str(plan.INSIDE.network(at.family)[99]), 80))
 
 
 def timed_out(at: Place) -> None:
@@ -315,6 +351,64 @@ def no_free_local_port(at: Place) -> None:
     finally:
         with at.net.client.entered():
             usual.write_text(before)
+
+
+@contextlib.contextmanager
+def losing(at: Place, packets: str) -> Iterator[None]:
+    """Drop *packets* of TCP that come in, as nftables' language names them."""
+    rules = f"""
+        table inet losing {{
+            chain input {{
+                type filter hook input priority 0
+                tcp {packets} drop
+            }}
+        }}
+    """
+    at.net.client.run(["nft", "-f", "-"], input=rules, text=True, check=True)
+    try:
+        yield
+    finally:
+        at.run("nft", "delete", "table", "inet", "losing")
+
+
+def peer_that_vanishes(at: Place) -> None:
+    client, server = at.connected()
+    with client, server:
+        client.setsockopt(socket.IPPROTO_TCP, TCP_USER_TIMEOUT, 500)
+        with losing(at, f"dport {server.getsockname()[1]} th dport > 0"):
+            client.sendall(b"anybody there?")
+            with pytest.raises(TimeoutError):
+                client.recv(1)
+
+
+def third_packet_of_the_handshake_lost(at: Place) -> None:
+    """The client is connected; the server sends its SYN once more, and only then is."""
+    with at.listener() as listening, at.socket() as client:
+        with losing(at, f"dport {listening.getsockname()[1]} tcp flags == ack"):
+            client.connect(listening.getsockname())
+            time.sleep(0.1)
+        listening.settimeout(10)
+        listening.accept()[0].close()
+        client.recv(1)
+
+
+def fast_open_that_is_reset(at: Place) -> None:
+    """With data in the SYN the server can read before the handshake ends, which it never does."""
+    with at.listener() as listening:
+        listening.setsockopt(socket.IPPROTO_TCP, TCP_FASTOPEN, 8)
+        with at.socket() as first:
+            first.sendto(b"fast", MSG_FASTOPEN, listening.getsockname())
+            with listening.accept()[0] as server:
+                assert server.recv(4, socket.MSG_WAITALL) == b"fast"
+                first.shutdown(socket.SHUT_WR)
+                assert server.recv(1) == b""
+        with at.socket() as client, losing(at, f"sport {listening.getsockname()[1]} tcp flags == syn|ack"):
+            client.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                client.sendto(b"fast", MSG_FASTOPEN, listening.getsockname())
+            with listening.accept()[0] as server:
+                assert server.recv(4, socket.MSG_WAITALL) == b"fast"
+                server.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_0)
 
 
 def aborted_by_an_administrator(at: Place) -> None:

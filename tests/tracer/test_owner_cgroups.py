@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import subprocess
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from groups import Groups, unified, version_1
-from loopback import Echo, outgoing
+from loopback import LOOPBACK, Echo, outgoing
 
 import netlab
 
 pytestmark = pytest.mark.privileged
 ID = "0123456789abcdef" * 4
+DATA = Path(__file__).parents[1] / "data/kernel/cgroups.toml"
+CASES = tomllib.loads(DATA.read_text(encoding="utf-8")).values()
 
 # In bash: enter the groups, show what the kernel says of it, and connect.
 ENTER = """
 for group; do echo $$ > "$group/cgroup.procs"; done
 cat /proc/self/cgroup
-exec bash -c "exec 3<>/dev/tcp/127.0.0.1/$PORT"
+exec bash -c "exec 3<>/dev/tcp/$HOST/$PORT"
 """
 
 
@@ -30,13 +33,13 @@ def groups(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Groups]:
         yield made
 
 
-def connect_from(echo: Echo, *groups: Path) -> tuple[int, str]:
+def connect_from(echo: Echo, *groups: Path, family: int = 4) -> tuple[int, str]:
     """Connect from within *groups*; return the pid and what /proc/PID/cgroup said."""
     with subprocess.Popen(
         ["bash", "-c", ENTER, "bash", *groups],
         stdout=subprocess.PIPE,
         text=True,
-        env={"PORT": str(echo.port), "PATH": "/usr/bin:/bin"},
+        env={"HOST": LOOPBACK[family], "PORT": str(echo.port), "PATH": "/usr/bin:/bin"},
     ) as process:
         assert process.stdout is not None
         return process.pid, process.stdout.read()
@@ -48,22 +51,28 @@ def by_pid(frame: pd.DataFrame) -> pd.DataFrame:
     return rows
 
 
-def test_containers_are_known_after_their_processes_and_cgroups_are_gone(echo: Echo, groups: Groups) -> None:
-    expected = {
-        f"docker-{ID}.scope": ID,
-        f"system.slice/docker-{ID}.scope/system.slice/nginx.service": ID,
-        f"kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod1.slice/crio-{ID}.scope": ID,
-        "lxc.payload.web/init.scope": "web",
-        r"machine.slice/machine-web\x2d1.scope/payload/init.scope": "web-1",
-        "system.slice/nginx.service": None,
+def of_one_hierarchy() -> dict[str, str]:
+    """Return the paths of the data file's cases that have one, and the container in each ("": none)."""
+    lines = {case["cgroup"].strip().replace("ID", ID): case["container"].replace("ID", ID) for case in CASES}
+    return {
+        line.split(":", 2)[2].lstrip("/"): container
+        for line, container in lines.items()
+        if line and "\n" not in line and not line.endswith((":/", " (deleted)"))
     }
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_containers_of_every_runtime_are_known_after_their_processes_and_cgroups_are_gone(
+    echo: Echo, groups: Groups, family: int
+) -> None:
+    expected = of_one_hierarchy()
     with netlab.capture(port=echo.port) as capture:
-        said = {path: connect_from(echo, groups.make(path)) for path in expected}
+        said = {path: connect_from(echo, groups.make(path), family=family) for path in expected}
         groups.remove()
 
     rows = by_pid(capture.connections())
     found = {path: rows["container"][pid] for path, (pid, _) in said.items()}
-    assert {path: None if pd.isna(id_) else id_ for path, id_ in found.items()} == expected
+    assert {path: "" if pd.isna(id_) else id_ for path, id_ in found.items()} == expected
     for pid, text in said.values():
         assert f"{groups.line}{rows['cgroup'][pid]}\n" in text
 

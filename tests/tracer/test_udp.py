@@ -20,7 +20,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from groups import unified
-from loopback import cookie
+from loopback import LOOPBACK, cookie
 from places import Place, marked, told
 from scapy.layers.inet import IP, UDP
 from scapy.utils import checksum
@@ -515,6 +515,27 @@ def denied(group: Path, hook: CgroupHook) -> Iterator[None]:
     finally:
         for descriptor in (link, at, loaded):
             os.close(descriptor)
+
+
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
+def test_packets_of_udp_lite_are_in_no_flow_and_counted(family: socket.AddressFamily) -> None:
+    home = LOOPBACK[4 if family == socket.AF_INET else 6]
+    with (
+        netlab.capture(protocol="udp") as capture,
+        socket.socket(family, socket.SOCK_DGRAM, socket.IPPROTO_UDPLITE) as server,
+        socket.socket(family, socket.SOCK_DGRAM, socket.IPPROTO_UDPLITE) as client,
+    ):
+        server.bind((home, 0))
+        client.connect(server.getsockname())
+        numbers = {cookie(server), cookie(client)}
+        for _ in range(3):
+            client.send(b"light")
+            server.recv(10)
+
+    frame = capture.connections()
+    gaps = netlab.coverage(frame)
+    assert numbers.isdisjoint(frame["cookie"])
+    assert gaps.loc[gaps["detail"].str.contains("UDP-Lite"), "count"].tolist() == [6]  # at each end
 
 
 def test_the_owner_is_who_sends_and_a_shared_socket_is_one_row(

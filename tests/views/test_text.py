@@ -1,14 +1,20 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import pandas as pd
 import pytest
 from hypothesis import given, strategies as st
 
-from netlab.views.text import counted, legible, milliseconds, octets, seconds, share
+from netlab.views.text import DASH, counted, legible, milliseconds, octets, seconds, share, visible
 
 
-@given(st.text(), st.integers(1, 50))
-def test_foreign_text_is_bounded_and_on_one_line(text: str, most: int) -> None:
-    shown = legible(text, most)
+@pytest.mark.parametrize("shown_by", [legible, visible])
+@given(text=st.text(), most=st.integers(1, 50))
+def test_foreign_text_is_bounded_and_on_one_line(
+    shown_by: Callable[[object, int], str], text: str, most: int
+) -> None:
+    shown = shown_by(text, most)
 
     assert len(shown) <= most
     assert shown.isprintable()
@@ -32,6 +38,14 @@ def test_ordinary_text_is_left_alone(text: str) -> None:
 )
 def test_what_cannot_be_drawn_is_shown_as_an_escape(text: str, shown: str) -> None:
     assert legible(text, 40) == shown
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [("gpj.\u202eexe", "gpj.\\u202eexe"), ("\x1b[31m", "\\x1b[31m"), ("\U0001f4a9 é", "\U0001f4a9 é")],
+)
+def test_a_browser_is_spared_only_what_is_not_seen(text: str, shown: str) -> None:
+    assert visible(text, 40) == shown
 
 
 @pytest.mark.parametrize(
@@ -84,7 +98,8 @@ def test_nouns_agree_with_their_number() -> None:
         (999_500, "1.00 MB"),
         (54_200_000_000, "54.2 GB"),
         (3 * 10**15, "3000 TB"),
+        (pd.NA, DASH),
     ],
 )
-def test_bytes_are_told_in_the_unit_they_are_read_best_in(value: int, shown: str) -> None:
+def test_bytes_are_told_in_the_unit_they_are_read_best_in(value: object, shown: str) -> None:
     assert octets(value) == shown

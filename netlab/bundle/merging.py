@@ -1,0 +1,98 @@
+"""`netlab.merge()`: the recordings of several hosts as one, every row with its host."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import pandas as pd
+
+from netlab.bundle.contents import Bundle, Item, schema_of
+from netlab.bundle.loading import load
+from netlab.bundle.manifest import missing_of
+from netlab.errors import BadInput
+from netlab.frames import HOST, concat
+
+
+def merge(*recordings: Bundle | str | os.PathLike[str]) -> Bundle:
+    """Put recordings of several hosts together: frames of one name under each other, with a `host` column.
+
+    Parameters
+    ----------
+    recordings
+        What `netlab.load` returned, or paths of files; two or more.
+
+    Returns
+    -------
+    Bundle
+        All frames. Each gap in their coverage says of which host it is. `netlab.save` writes it to a file;
+        `netlab.connection_graph` tells the hosts apart.
+
+    Raises
+    ------
+    BadInput
+        If frames of one name are of different kinds, or one recording is given twice.
+    BundleError
+        If a file cannot be read.
+
+    Notes
+    -----
+    Times are those of each host's own clock. The changes that `netlab.record` wrote are not merged: `replay`
+    the recordings one by one to see them.
+
+    Examples
+    --------
+    >>> import netlab
+    >>> one = netlab.save("/tmp/one.netlab", netlab.connections(), overwrite=True)
+    >>> two = netlab.save("/tmp/two.netlab", netlab.connections(), overwrite=True)
+    >>> netlab.merge(one, two)["connections"].columns[0]
+    'host'
+    """
+    if len(recordings) < 2:
+        raise BadInput("there is nothing to merge", fix="Give two recordings or more, or their paths")
+    bundles = [given if isinstance(given, Bundle) else load(given) for given in recordings]
+    _refuse_repeated(bundles)
+    found: dict[str, list[Item]] = {}
+    for bundle in bundles:
+        for name, item in bundle.items_by_name.items():
+            found.setdefault(name, []).append(item)
+    return Bundle({name: _merged(name, items) for name, items in found.items()})
+
+
+def _refuse_repeated(bundles: Sequence[Bundle]) -> None:
+    seen: dict[Any, int] = {}
+    for place, bundle in enumerate(bundles, start=1):
+        for origin in bundle.origins:
+            identity = origin.host, origin.created_at
+            if seen.setdefault(identity, place) != place:
+                raise BadInput(
+                    f"recordings {seen[identity]} and {place} are both what {origin.host} recorded at "
+                    f"{origin.created_at:%Y-%m-%d %H:%M:%S} UTC",
+                    fix="Give each recording once",
+                )
+
+
+def _merged(name: str, items: Sequence[Item]) -> Item:
+    kinds = list(dict.fromkeys(item.frame.attrs["schema"] for item in items))
+    if len(kinds) > 1:
+        raise BadInput(
+            f"{name!r} is {kinds[0]} in one recording and {kinds[1]} in another",
+            fix="Save one of them under another name: netlab.save(path, other=recording[name])",
+        )
+    origins = dict.fromkeys(origin for item in items for origin in item.origins)
+    return Item(concat([_with_host(item) for item in items]), tuple(origins))
+
+
+def _with_host(item: Item) -> pd.DataFrame:
+    """Return a frame whose rows and gaps say of which host they are."""
+    frame, host = item.frame, item.origins[0].host
+    schema = schema_of(frame).with_host()
+    known = frame[HOST.name].fillna(host) if HOST.name in frame else [host] * len(frame)
+    gaps = [missing_of(gap) for gap in frame.attrs["coverage"]]
+    if len({origin.host for origin in item.origins}) == 1:  # else its gaps say so already
+        gaps = [replace(gap, detail=f"{host}: {gap.detail}") for gap in gaps]
+    hosted = schema.frame({**{str(name): frame[name] for name in frame}, HOST.name: known}, gaps)
+    hosted.attrs = {**frame.attrs, **hosted.attrs}
+    return hosted

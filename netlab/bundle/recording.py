@@ -1,0 +1,293 @@
+"""`netlab.record()`: what a capture or a monitor sees, written while it runs: a crash loses little."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from netlab import checks, parquet
+from netlab.bundle import archive, manifest
+from netlab.bundle.archive import HISTORY, Archive
+from netlab.bundle.contents import Item, Segment, schema_of
+from netlab.bundle.history import REPLACES
+from netlab.bundle.loading import history_of, path_of
+from netlab.bundle.manifest import Entry, Metadata
+from netlab.bundle.saving import (
+    checked_name,
+    checked_notes,
+    free_name,
+    normalised,
+    opened_for,
+    segment_name,
+    tables,
+)
+from netlab.bundle.tracks import IDENTITY, Change, Track
+from netlab.closing import Closes
+from netlab.errors import BadInput, BundleError, CaptureError
+from netlab.path import watching
+from netlab.schemas import ALL
+from netlab.tracer import closed
+
+_FIX = "Pass a capture or a monitor that runs, or name a function: record(path, nat=netlab.nat)"
+_LET_GO = (closed.LET_GO, watching.LET_GO)
+
+
+class Recording(Closes):
+    """A file that grows with what it follows until it is closed; made by `netlab.record`.
+
+    `failure` is what kept the last writing from succeeding; what it missed is written the next time.
+    """
+
+    def __init__(
+        self, path: Path, tracks: list[Track], *, every_s: float, origin: Metadata, held: dict[str, Item]
+    ) -> None:
+        self.path = path
+        self.failure: BaseException | None = None
+        self._tracks = tracks
+        self._origin = origin
+        self._held = held
+        self._every_s = every_s
+        self._at_ns = 0
+        self._lock = threading.Lock()
+        self._ended = threading.Event()
+        self._file = archive.Growing(path, self._begin())
+        try:
+            self.write()
+        except BaseException:
+            self._file.close()
+            raise
+        self._writer = threading.Thread(target=self._write_until_closed, name="netlab-record", daemon=True)
+        self._writer.start()
+
+    def __repr__(self) -> str:
+        names = ", ".join(f"{track.name}: {track.told} rows" for track in self._tracks)
+        state = "closed" if self._ended.is_set() else "recording"
+        return f"<netlab {state} to {self.path}: {names}>"
+
+    def write(self) -> None:
+        """Write what has changed since the last time, on the disk when this returns."""
+        with self._lock:
+            changes = [(track, track.change()) for track in self._tracks]
+            self._at_ns = max(self._at_ns + 1, time.time_ns())
+            for track, change in changes:
+                self._tell(track, change)
+
+    def close(self) -> None:
+        """Write the last changes and complete the file; safe to call again.
+
+        Raises
+        ------
+        BundleError
+            If that fails. The file then keeps what was written before, and `netlab.load` reads it.
+        """
+        if self._ended.is_set():
+            return
+        self._ended.set()
+        self._writer.join()
+        try:
+            self._try_to_write()
+            if self.failure is not None:
+                raise BundleError(
+                    f"the last changes are not in {self.path}: {self.failure}",
+                    fix="netlab.load() reads what was written before",
+                ) from self.failure
+            self._complete()
+        finally:
+            self._file.close()
+
+    def _write_until_closed(self) -> None:
+        while not self._ended.wait(self._every_s):
+            self._try_to_write()
+
+    def _try_to_write(self) -> None:
+        try:
+            self.write()
+        except Exception as error:  # noqa: BLE001 - whoever closes it is told
+            self.failure = error
+        else:
+            self.failure = None
+
+    def _begin(self) -> Iterator[tuple[str, bytes]]:
+        """Return the members that the file has from the start: what it held before, and what will come."""
+        coming = [
+            Entry(track.name, ALL[track.schema], None, None, (), (self._origin,)) for track in self._tracks
+        ]
+        held = [item.entry(name) for name, item in self._held.items()]
+        yield manifest.NAME, manifest.to_json([*held, *coming])
+        yield from tables(self._held)
+
+    def _tell(self, track: Track, change: Change) -> None:
+        frame = change.now.frame
+        frame.attrs["coverage"] = _kept(frame.attrs["coverage"], track.let_go + change.let_go)
+        if differs := change.differs(track.before):
+            rows = change.rows.reset_index(drop=True)
+            rows.attrs = {"schema": track.schema, "coverage": frame.attrs["coverage"]}
+            data = parquet.write(rows, schema_of(rows), {REPLACES: change.replaces.tolist()})
+            self._file.append(segment_name(track.name, self._at_ns), data)
+        track.accept(change, written=differs)
+
+    def _complete(self) -> None:
+        """Write the file anew, with whole tables and a directory, in the place of the one that grew."""
+        target = self.path if self._file.is_at(self.path) else archive.beside(self.path)
+        with self._file.reader() as file, Archive(file) as grown:
+            archive.write(target, self._completed(grown))
+        if target != self.path:
+            raise BundleError(
+                f"{self.path} was moved or replaced during the recording, which is in {target}",
+                fix="Do not save to a file that is being recorded",
+            )
+
+    def _completed(self, grown: Archive) -> Iterator[tuple[str, bytes]]:
+        ended = replace(self._origin, ended_at=datetime.now(UTC))
+        recorded = {track.name: self._whole(track, grown, ended) for track in self._tracks}
+        segments = {track.name: track.segments for track in self._tracks}
+        entries = [item.entry(name) for name, item in self._held.items()]
+        entries += [replace(item.entry(name), segments=segments[name]) for name, item in recorded.items()]
+        yield manifest.NAME, manifest.to_json(entries)
+        yield from tables({name: replace(item, segments=()) for name, item in self._held.items()} | recorded)
+        for name in grown.names:  # one by one: they may be many
+            if name.startswith(HISTORY):
+                yield name, grown.read(name)
+
+    def _whole(self, track: Track, grown: Archive, ended: Metadata) -> Item:
+        """Return the whole table: as it is now, and with what its keeper has let go of."""
+        frame = track.now
+        if track.let_go:
+            segments = tuple(_segments(track.name, grown))
+            past = history_of(segments, ALL[track.schema], made_by=ended.netlab)
+            known, frame = frame, past.at(self._at_ns)
+            frame.attrs = known.attrs
+        return Item(frame, (ended,))
+
+
+def _segments(name: str, grown: Archive) -> Iterator[Segment]:
+    start = f"{HISTORY}{name}/"
+    for member in grown.names:
+        if member.startswith(start):
+            yield Segment(int(Path(member).stem), grown.read(member))
+
+
+def _kept(coverage: list[dict[str, Any]], let_go: int) -> list[dict[str, Any]]:
+    """Return *coverage* without what the source has let go of and the recording has: it was told before."""
+    found = [
+        gap | {"count": gap["count"] - let_go} if gap["detail"].endswith(_LET_GO) else gap for gap in coverage
+    ]
+    return [gap for gap in found if gap["count"] != 0]
+
+
+def record(
+    path: str | os.PathLike[str],
+    /,
+    *sources: Any,
+    every_s: float = 5.0,
+    notes: str = "",
+    overwrite: bool = False,
+    append: bool = False,
+    **named: Any,
+) -> Recording:
+    """Write what captures and monitors see to a file while they run, so that a crash loses seconds.
+
+    At first everything is written, and then every *every_s* what has changed, each time durably. Closed, the
+    file is like one that `save` made, with whole tables, and keeps the changes for `replay`. Of a file that
+    was not closed, because the process was killed, `load` reads all up to the last change that is whole.
+
+    Parameters
+    ----------
+    path
+        The file to make, by custom ``*.netlab``.
+    sources
+        Captures that run: their connections, cost and, if they were asked for, events and drops; monitors of
+        `netlab.path.monitor`: their probes.
+    every_s
+        How often to look for changes, in seconds, 0.1 or more.
+    notes
+        What a reader should know about it.
+    overwrite, append
+        Replace a file that is there already, or keep what it holds and add to it.
+    named
+        The same as *sources*, under names of your own; also functions that return frames, such as
+        ``nat=netlab.nat``, which are called each time.
+
+    Returns
+    -------
+    Recording
+        Already writing: leave it by a `with` block, or call `close()`.
+
+    Raises
+    ------
+    BadInput
+        If a source is none, or has no table that can be followed.
+    BundleError
+        If the file exists, or cannot be written.
+
+    Notes
+    -----
+    A capture keeps a bounded number of closed connections; the recording keeps all that it was told of. Rows
+    are compared by a 64-bit hash. `netlab.schemas.COST` of the capture is part of the file.
+
+    Examples
+    --------
+    >>> import netlab
+    >>> with netlab.capture(mode="poll") as cap:
+    ...     with netlab.record("/tmp/incident.netlab", cap, overwrite=True):
+    ...         pass
+    >>> netlab.load("/tmp/incident.netlab")["connections"].attrs["schema"]
+    'connections'
+    """
+    target = path_of(path)
+    if checks.positive("every_s", every_s, unit="seconds", most=threading.TIMEOUT_MAX) < 0.1:
+        raise BadInput(f"every_s {every_s!r} is below 0.1 seconds", fix="Give 0.1 or more")
+    origin = Metadata.of_here(checked_notes(notes), ended=False)
+    found = [(checked_name(name), source) for name, source in named.items()]
+    tables_of = [table for name, source in found for table in _tables(source, name)]
+    tables_of += [table for source in sources for table in _tables(source, None)]
+    if not tables_of:
+        raise BadInput("there is nothing to record", fix=_FIX)
+    held = opened_for(target, overwrite=overwrite, append=append)
+    tracks: list[Track] = []
+    for name, schema, read in tables_of:
+        free = free_name(name, [*held, *(track.name for track in tracks)])
+        tracks.append(Track(free, schema, lambda read=read: normalised(read())))  # type: ignore[misc]
+    return Recording(target, tracks, every_s=every_s, origin=origin, held=held)
+
+
+_Table = tuple[str, str, Callable[[], pd.DataFrame]]
+
+
+def _tables(source: Any, name: str | None) -> Iterator[_Table]:
+    """Return name, schema and reader of each table that *source* has; of those it was not asked for none."""
+    found = list(_readers(source))
+    for place, (suffix, read) in enumerate(found):
+        try:
+            schema = str(read().attrs["schema"])
+        except CaptureError:
+            if place == 0:  # it does not run
+                raise
+            continue
+        except (AttributeError, KeyError) as error:
+            raise BadInput("cannot record what returns no frames of netlab's", fix=_FIX) from error
+        if schema not in IDENTITY:
+            raise BadInput(f"cannot record {schema} frames: their rows have no identity", fix="save() them")
+        yield (suffix or schema if name is None else f"{name}_{suffix}" if place else name), schema, read
+
+
+def _readers(source: Any) -> Iterator[tuple[str, Callable[[], pd.DataFrame]]]:
+    """Return what to call for the tables of *source*, the main one first."""
+    if hasattr(source, "connections"):
+        names = ["connections", "events", "drops", "cost"]
+    elif hasattr(source, "end_to_end"):
+        names = ["hops", "end_to_end"]
+    elif callable(source):
+        yield "", source
+        return
+    else:
+        raise BadInput(f"cannot record {type(source).__name__} objects", fix=_FIX)
+    yield from ((name, getattr(source, name)) for name in names if hasattr(source, name))

@@ -1,0 +1,287 @@
+"""`netlab.replay()`: a recording that looks like the capture or monitor that it was made of."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from datetime import datetime
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+
+from netlab.bundle import pasts, tracks
+from netlab.bundle.contents import Bundle
+from netlab.bundle.history import History, is_open
+from netlab.bundle.loading import MOST_BYTES, foreign, load
+from netlab.bundle.playing import Playhead
+from netlab.errors import BadInput, CaptureError
+from netlab.frames import concat
+from netlab.path import course, extent, stats, verdicts
+from netlab.schemas import CONNECTIONS, COST, DROPS, EVENTS, HOPS
+from netlab.tracer import clients, deltas, reasons
+from netlab.tracer.life import State
+
+_THROUGH = "end_to_end"  # what `record` calls a monitor's probes to the end
+
+
+class Replay:
+    """Shows a recording as it was at each moment, moving on at *speed*; made by `netlab.replay`.
+
+    It has what a capture has (`connections`, `failures`, `events`, `drops`, `cost`, `register`, `delta`) and
+    what a monitor has (`hops`, `end_to_end`, `stats`, `changes`, `runs`, `explain`). `now()` is the moment
+    that is shown; `seek()` goes to another.
+    """
+
+    def __init__(self, past: Mapping[str, History], playhead: Playhead) -> None:
+        self._past = past
+        self._playhead = playhead
+        self._clients: dict[str, int] = {}  # the moment that each has seen
+
+    def __repr__(self) -> str:
+        return f"<netlab replay at {self.now():%Y-%m-%d %H:%M:%S} UTC: {self.state}>"
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    # -- time --------------------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> State:
+        """Where it is in its life: new, running, paused or stopped."""
+        return self._playhead.state
+
+    @property
+    def started(self) -> bool:
+        """Whether it was started."""
+        return self.state is not State.NEW
+
+    @property
+    def running(self) -> bool:
+        """Whether it has begun and not ended."""
+        return self.state in {State.RUNNING, State.PAUSED}
+
+    @property
+    def begin(self) -> pd.Timestamp:
+        """The first moment of the recording."""
+        return pd.Timestamp(self._playhead.begin_ns, tz="UTC")
+
+    @property
+    def end(self) -> pd.Timestamp:
+        """The last moment of the recording."""
+        return pd.Timestamp(self._playhead.end_ns, tz="UTC")
+
+    def now(self) -> pd.Timestamp:
+        """Return the moment of the recording that is shown."""
+        return pd.Timestamp(self._playhead.now_ns(), tz="UTC")
+
+    def start(self) -> Self:
+        """Begin to play, from the beginning or where `seek` went."""
+        self._playhead.start()
+        return self
+
+    def pause(self) -> None:
+        """Stay at this moment."""
+        self._playhead.pause()
+
+    def resume(self) -> None:
+        """Go on from this moment."""
+        self._playhead.resume()
+
+    def stop(self) -> None:
+        """End at this moment, which stays readable; safe to call again."""
+        self._playhead.stop()
+
+    def seek(self, to: str | datetime | float) -> None:
+        """Go to a moment of the recording.
+
+        Parameters
+        ----------
+        to
+            A time, in UTC if it does not say where, or seconds from the beginning.
+
+        Raises
+        ------
+        BadInput
+            If it is no time within the recording.
+        """
+        self._playhead.seek(to)
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Wait until the end, at most *timeout_s*; tell whether it is there. Ctrl-C interrupts."""
+        return self._playhead.wait(timeout_s)
+
+    # -- what a capture has ------------------------------------------------------------------------------
+
+    def connections(self) -> pd.DataFrame:
+        """Return the connections as they were then (`netlab.schemas.CONNECTIONS`)."""
+        return self._the(CONNECTIONS.name).at(self._playhead.now_ns())
+
+    def failures(self) -> pd.DataFrame:
+        """Return those that had failed by then."""
+        return reasons.failed(self.connections())
+
+    def events(self) -> pd.DataFrame:
+        """Return the changes of state until then (`netlab.schemas.EVENTS`)."""
+        return self._the(EVENTS.name).at(self._playhead.now_ns())
+
+    def drops(self) -> pd.DataFrame:
+        """Return the packets dropped until then (`netlab.schemas.DROPS`)."""
+        return self._the(DROPS.name).at(self._playhead.now_ns())
+
+    def cost(self) -> pd.DataFrame:
+        """Return what the capture had cost by then (`netlab.schemas.COST`)."""
+        return self._the(COST.name).at(self._playhead.now_ns())
+
+    def register(self, client: str) -> None:
+        """Begin to keep account for *client* of what changes; safe to call again."""
+        if not isinstance(client, str) or not client.strip():
+            raise BadInput(f"client {client!r} is no name", fix='Give one such as "dashboard"')
+        self._clients.setdefault(client, self._playhead.now_ns())
+
+    def delta(self, client: str) -> pd.DataFrame:
+        """Return what changed since this client's last call, as in `netlab.schemas.DELTAS`.
+
+        After going back in time that is nothing.
+
+        Raises
+        ------
+        CaptureError
+            If the client has not registered.
+        """
+        if client not in self._clients:
+            raise CaptureError(f"no client {client!r} is registered", fix=f"Call register({client!r}) first")
+        past, now_ns = self._the(CONNECTIONS.name), self._playhead.now_ns()
+        before, now = past.at(min(self._clients[client], now_ns)), past.at(now_ns)
+        self._clients[client] = now_ns
+        change = _change(before, now)
+        return deltas.frame(_where(now, change["is_changed"]), change[change["is_changed"]], dropped=0)
+
+    # -- what a monitor has ------------------------------------------------------------------------------
+
+    def hops(self) -> pd.DataFrame:
+        """Return the probes to hops that were known then (`netlab.schemas.HOPS`)."""
+        return self._the(HOPS.name, through=False).at(self._playhead.now_ns())
+
+    def end_to_end(self) -> pd.DataFrame:
+        """Return the probes through to the target, if the recording is a monitor's."""
+        names = self._names(HOPS.name, through=True)
+        return self._past[names[0]].at(self._playhead.now_ns()) if names else HOPS.empty()
+
+    def stats(self) -> pd.DataFrame:
+        """Return loss, round-trip times and jitter per hop until then (`netlab.path.path_stats`)."""
+        return stats.path_stats(concat([self.hops(), self.end_to_end()]))
+
+    def changes(self) -> pd.DataFrame:
+        """Return when the path became another (`netlab.path.path_changes`)."""
+        return course.path_changes(self.hops())
+
+    def runs(self) -> pd.DataFrame:
+        """Return which path each round met (`netlab.path.path_runs`)."""
+        return course.path_runs(self.hops())
+
+    def explain(self) -> pd.DataFrame:
+        """Return what each hop's losses mean (`netlab.path.explain`)."""
+        hops = self.hops()
+        return verdicts.explain(concat([hops, extent.at_the_end(self.end_to_end(), hops)]))
+
+    def _the(self, schema: str, *, through: bool | None = None) -> History:
+        names = self._names(schema, through=through)
+        if not names:
+            raise CaptureError(f"this recording has no {schema}", fix=f"It has {', '.join(self._past)}")
+        return self._past[names[0]]
+
+    def _names(self, schema: str, *, through: bool | None) -> list[str]:
+        return [
+            name
+            for name, past in self._past.items()
+            if past.rows.attrs["schema"] == schema and through in {None, _THROUGH in name}
+        ]
+
+
+def _change(before: pd.DataFrame, now: pd.DataFrame) -> Any:
+    """Return what a client is told of each row of *now* that it has last seen as in *before*."""
+    known, keys = tracks.Table.of(before).keys, tracks.Table.of(now).keys
+    places = pd.Index(known).get_indexer(pd.Index(keys)) if len(known) else np.full(len(keys), -1)
+    change = np.zeros(len(now), clients.CHANGES)
+    change["is_new"] = places < 0
+    for name in clients.COUNTED:
+        total = now[name].fillna(0).to_numpy(np.int64)
+        seen = np.append(before[name].fillna(0).to_numpy(np.int64), 0)[places]  # -1: the 0 at the end
+        change[name] = np.maximum(total - seen, 0)
+    ended = np.append(is_open(before), False)[places] & ~is_open(now)
+    moved = np.any([change[name] != 0 for name in clients.COUNTED], axis=0)
+    change["is_changed"] = moved | change["is_new"] | ended
+    return change
+
+
+def _where(frame: pd.DataFrame, keep: Any) -> pd.DataFrame:
+    part: pd.DataFrame = frame[keep].reset_index(drop=True)
+    part.attrs = frame.attrs
+    return part
+
+
+def replay(
+    recording: Bundle | str | os.PathLike[str],
+    /,
+    *,
+    speed: float = 1.0,
+    at: str | datetime | float | None = None,
+    most_bytes: int = MOST_BYTES,
+) -> Replay:
+    """Play a recording: ask it, or show it in a panel, as if it were the capture or monitor itself.
+
+    Parameters
+    ----------
+    recording
+        What `netlab.load` or `netlab.merge` returned, or the path of a file.
+    speed
+        How many seconds of the recording pass in one second.
+    at
+        Where to begin: a time, or seconds from the beginning.
+    most_bytes
+        Refuse a recording whose past needs more memory than this, in bytes.
+
+    Returns
+    -------
+    Replay
+        Not started yet: enter it with `with`, or call `start()`, or give it to a panel; `seek()` and then
+        ask, to look at single moments.
+
+    Raises
+    ------
+    BadInput
+        If an argument cannot be right.
+    BundleError
+        If the recording cannot be read.
+
+    Notes
+    -----
+    What `netlab.record` wrote is shown as it was, moment by moment. Of frames that were saved once, only what
+    their own times tell is known: rows are there from their beginning, and what is in them from their end on;
+    the coverage says so. No privileges are needed and no thread runs.
+
+    Examples
+    --------
+    >>> import netlab
+    >>> path = netlab.save("/tmp/incident.netlab", netlab.connections(), overwrite=True)
+    >>> with netlab.replay(path, speed=10) as past:
+    ...     past.connections().attrs["schema"]
+    'connections'
+    """
+    held = recording if isinstance(recording, Bundle) else load(recording, most_bytes=most_bytes)
+    if not held:
+        raise BadInput("this recording is empty", fix="Give one with frames")
+    with foreign("the past of this recording"):
+        past = pasts.pasts(held.items_by_name, most_bytes=most_bytes)
+        begin_ns, end_ns = pasts.span(held.items_by_name, past)
+    playhead = Playhead(begin_ns, end_ns, speed)
+    if at is not None:
+        playhead.seek(at)
+    return Replay(past, playhead)

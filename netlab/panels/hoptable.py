@@ -1,0 +1,57 @@
+"""The hops of a path as a table: loss, times, their course over the rounds, and what the losses mean."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from netlab.panels.hopchart import Charts, chart
+from netlab.panels.words import escaped
+from netlab.views.text import DASH, milliseconds, share
+
+_THROUGH_TTL = 64  # of the end-to-end probes
+_TITLES = ("TTL", "Address", "Loss", "Last", "Median", "95 %", "Jitter", "Verdict")
+_HARMLESS = {"ok", "rate-limited", "silent-by-policy", "not-enough-data", "earlier-loss"}
+
+
+def hop_table(stats: pd.DataFrame, verdicts: pd.DataFrame, drawn: Charts) -> str:
+    """Return the hops as HTML: a row each, the end-to-end probes last.
+
+    Parameters
+    ----------
+    stats, verdicts
+        What `netlab.path.path_stats` and `netlab.path.explain` returned.
+    drawn
+        The course of each hop.
+    """
+    told = verdicts.drop_duplicates("ttl").set_index("ttl")[["verdict", "why"]]
+    rows = "".join(
+        _hop(row, told.loc[row["ttl"]] if row["ttl"] in told.index else None, drawn)
+        for row in stats.to_dict("records")
+    )
+    scale = f", 0 to {milliseconds(drawn.most_ms)}" if drawn.most_ms else ""
+    titles = [*_TITLES[:-1], f"Round-trip times{scale}", _TITLES[-1]]
+    heads = "".join(f"<th>{title}</th>" for title in titles)
+    return f'<table class="netlab-hops"><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>'
+
+
+def _hop(row: dict[Any, Any], told: pd.Series[Any] | None, drawn: Charts) -> str:
+    lost = row["probes"] - row["answers"]
+    verdict, why = (DASH, "") if told is None else (str(told["verdict"]), told["why"])
+    bad = told is not None and verdict not in _HARMLESS
+    who = DASH if pd.isna(row["address"]) else row["address"]
+    place = "end to end" if row["ttl"] == _THROUGH_TTL else row["ttl"]
+    cells = [
+        f"<td>{place}</td>",
+        f"<td>{escaped(who)}</td>",
+        f'<td class="netlab-number">{share(int(lost), int(row["probes"]))}</td>',
+        *(
+            f'<td class="netlab-number">{milliseconds(row[name])}</td>'
+            for name in ("last_ms", "p50_ms", "p95_ms")
+        ),
+        f'<td class="netlab-number">{milliseconds(row["jitter_ms"])}</td>',
+        f"<td>{chart(drawn.by_ttl[row['ttl']], drawn.most_ms) if row['ttl'] in drawn.by_ttl else ''}</td>",
+        f'<td title="{escaped("" if pd.isna(why) else why)}">{escaped(verdict)}</td>',
+    ]
+    return f"<tr{' class=netlab-bad' if bad else ''}>{''.join(cells)}</tr>"

@@ -1,0 +1,105 @@
+"""What probes tell of each hop: when they were sent, and whether they were answered."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from netlab.path import course
+from netlab.path.bucket import Flags, Limit, Reals
+from netlab.path.course import Change
+from netlab.path.extent import RUN
+
+COLUMNS = (*course.COLUMNS, "attempt", "reply_id")
+_SEEKING_RUNS = 3  # that a monitor may need to find the end
+
+
+@dataclass(slots=True)
+class Hop:
+    """The probes of one TTL, in order: when each was sent, and whether it was answered."""
+
+    ttl: int
+    address: str | None
+    addresses: int
+    at_s: Reals
+    answered: Flags
+    reply_ids: Reals
+    changed: bool = False
+    overshot: bool = False
+    limit: Limit | None = None
+
+    @property
+    def probes(self) -> int:
+        """How many were sent."""
+        return len(self.answered)
+
+    @property
+    def answers(self) -> int:
+        """How many were answered."""
+        return int(self.answered.sum())
+
+    @property
+    def lost(self) -> int:
+        """How many were not."""
+        return self.probes - self.answers
+
+    @property
+    def loss(self) -> float:
+        """The share that was not."""
+        return self.lost / self.probes
+
+    @property
+    def span_s(self) -> float:
+        """From the first probe to the last."""
+        return float(self.at_s[-1] - self.at_s[0])
+
+    def between(self, first_s: float, last_s: float) -> Hop:
+        """Return the part of it from one time to another."""
+        inside = (self.at_s >= first_s) & (self.at_s <= last_s)
+        return dataclasses.replace(
+            self, at_s=self.at_s[inside], answered=self.answered[inside], reply_ids=self.reply_ids[inside]
+        )
+
+
+def hops_of(probes: pd.DataFrame, flows: list[course.Course]) -> list[Hop]:
+    """Return what is known of each TTL, since the path last changed there."""
+    since = _changed_at(flows)
+    start = probes["sent_at"].min()
+    found = []
+    for ttl, part in probes.groupby("ttl", sort=True):
+        changed = since.get(int(str(ttl)))
+        kept = part if changed is None else part[part["sent_at"] >= changed]
+        addresses = kept["address"].value_counts()
+        found.append(
+            Hop(
+                ttl=int(str(ttl)),
+                address=str(addresses.index[0]) if len(addresses) else None,
+                addresses=len(addresses),
+                at_s=(kept["sent_at"] - start).dt.total_seconds().to_numpy(np.float64),
+                answered=kept["address"].notna().to_numpy(bool),
+                reply_ids=kept["reply_id"].to_numpy(np.float64, na_value=np.nan),
+                changed=changed is not None,
+            )
+        )
+    return [hop for hop in found if hop.probes]
+
+
+def overshot(every: pd.DataFrame, counted: pd.DataFrame) -> bool:
+    """Whether more probes met the end than its TTL tells: of a prober that does not know yet where it is."""
+    last, last_counted = (probes.groupby(RUN)["ttl"].max() for probes in (every, counted))
+    return bool((every["attempt"] > 0).any()) or int((last > last_counted).sum()) > _SEEKING_RUNS
+
+
+def _changed_at(flows: list[course.Course]) -> dict[int, Any]:
+    """Return by TTL when a flow last got another hop there, unless a load balancer moved it."""
+    latest: dict[int, Any] = {}
+    for flow in flows:
+        for change in course.changes(flow, flows):
+            if change.kind is not Change.REMAP:
+                for ttl in change.ttls_with_new_ends:
+                    latest[ttl] = max(latest.get(ttl, change.at), change.at)
+    return latest

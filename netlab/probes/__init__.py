@@ -1,0 +1,1 @@
+"""Ad-hoc eBPF probes: C in BCC's dialect in, DataFrames out."""

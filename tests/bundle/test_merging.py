@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from pandas.testing import assert_frame_equal
+
+import netlab
+from netlab import bundle
+from netlab.errors import BadInput
+from netlab.frames import Gap, Missing
+from netlab.schemas import CONNECTIONS, CONNTRACK, HOPS
+
+VERSION_1 = Path(__file__).parent.parent / "data" / "bundles" / "version_1.netlab"
+
+
+def of(host: str, **frames: pd.DataFrame) -> bundle.Bundle:
+    origin = replace(bundle.Metadata.of_here(""), host=host)
+    return bundle.Bundle({name: bundle.Item(frame, (origin,)) for name, frame in frames.items()})
+
+
+def connections(*processes: str, lost: int = 0) -> pd.DataFrame:
+    count = len(processes)
+    return CONNECTIONS.frame(
+        {
+            "process": list(processes),
+            "protocol": ["tcp"] * count,
+            "direction": ["outgoing"] * count,
+            "remote_address": ["127.0.0.1"] * count,
+            "remote_port": [443] * count,
+            "error": pd.Categorical(["ECONNREFUSED"] * count if lost else [None] * count),
+        },
+        [Missing("connections", Gap.LOST, lost, "full")] if lost else [],
+    )
+
+
+def test_rows_are_under_each_other_with_their_host_and_gaps_with_theirs() -> None:
+    both = netlab.merge(
+        of("web1", connections=connections("curl", lost=2)),
+        of("web2", connections=connections("nginx", "ssh")),
+    )["connections"]
+
+    assert both["host"].tolist() == ["web1", "web2", "web2"]
+    assert both["process"].tolist() == ["curl", "nginx", "ssh"]
+    assert both["error"].dtype == "category"
+    assert netlab.coverage(both)[["count", "detail"]].to_numpy().tolist() == [[2, "web1: full"]]
+
+
+def test_frames_that_only_one_has_are_kept() -> None:
+    both = netlab.merge(of("a", connections=connections("x")), of("b", nat=CONNTRACK.empty()))
+
+    assert {name: list(frame["host"]) for name, frame in both.items()} == {"connections": ["a"], "nat": []}
+
+
+def test_a_merged_recording_is_saved_and_loaded_with_its_hosts(tmp_path: Path) -> None:
+    both = netlab.merge(of("a", connections=connections("x", lost=1)), of("b", connections=connections("y")))
+
+    back = bundle.load(bundle.save(tmp_path / "both.netlab", both))
+
+    assert_frame_equal(back["connections"], both["connections"])
+    assert back["connections"].attrs == both["connections"].attrs
+    assert back.origins == both.origins
+    more = netlab.merge(back, of("c", connections=connections("z")))["connections"]
+    assert more["host"].tolist() == ["a", "b", "c"]
+    assert netlab.coverage(more)["detail"].tolist() == ["a: full"]
+
+
+def test_loopback_of_two_hosts_is_two_nodes_in_the_graph() -> None:
+    both = netlab.merge(of("a", connections=connections("x")), of("b", connections=connections("x")))
+
+    graph = netlab.connection_graph(both["connections"])
+
+    assert sorted(host for _, host in graph.nodes(data="host")) == ["a", "a", "b", "b"]
+
+
+def test_hops_keep_the_host_that_probed() -> None:
+    hops = HOPS.frame({"host": ["elsewhere", None], "ttl": [1, 2]})
+
+    both = netlab.merge(of("a", hops=hops), of("b", hops=HOPS.frame({"ttl": [1]})))
+
+    assert both["hops"]["host"].tolist() == ["elsewhere", "a", "b"]
+
+
+def test_an_older_layout_is_merged_with_a_newer_one() -> None:
+    both = netlab.merge(VERSION_1, of("b", connections=connections("y")))
+
+    assert both["connections"]["host"].tolist() == ["db1", "db1", "b"]
+    assert set(both) == {"connections", "hops"}
+
+
+def test_one_name_for_two_kinds_is_refused() -> None:
+    with pytest.raises(BadInput, match="'x' is connections in one recording and conntrack"):
+        netlab.merge(of("a", x=connections("y")), of("b", x=CONNTRACK.empty()))
+
+
+def test_one_recording_given_twice_is_refused() -> None:
+    with pytest.raises(BadInput, match="recordings 1 and 2 are both what db1 recorded"):
+        netlab.merge(VERSION_1, VERSION_1)
+
+
+@pytest.mark.parametrize("given", [(), (VERSION_1,), (VERSION_1, 5)])
+def test_what_cannot_be_merged_is_refused(given: tuple[object, ...]) -> None:
+    with pytest.raises(BadInput):
+        netlab.merge(*given)

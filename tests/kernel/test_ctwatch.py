@@ -1,0 +1,114 @@
+"""Listening in namespaces that come, go, and refuse: nothing is said twice, forgotten, or kept for ever."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+from programs import wait_until
+
+import netlab
+from netlab.kernel import netns
+from netlab.kernel.ctevents import ConntrackEvents
+from netlab.kernel.ctlisten import Listener
+
+pytestmark = pytest.mark.privileged
+
+SPACE, LATER = (f"netlab-watch{os.getpid()}{role}" for role in ("", "later"))
+FLOW = "-p udp -s 10.0.0.1 -d 10.0.0.2 --sport 1 --dport 53 -t 600"
+
+
+def run(*command: str) -> str:
+    return subprocess.run(command, text=True, check=True, capture_output=True).stdout
+
+
+def insert(space: str, flow: str = FLOW) -> None:
+    run("ip", "netns", "exec", space, "conntrack", "-I", *flow.split())
+
+
+@pytest.fixture
+def space() -> Iterator[str]:
+    run("ip", "netns", "add", SPACE)
+    try:
+        yield SPACE
+    finally:
+        for name in (SPACE, LATER):
+            subprocess.run(["ip", "netns", "del", name], check=False, capture_output=True)
+
+
+class Watched(ConntrackEvents):
+    """Listens everywhere, and notes which namespaces it would tell of while it takes what waits."""
+
+    def __init__(self) -> None:
+        self.told: list[set[int]] = []
+        super().__init__("all", 1 << 30)
+
+    def _take_from(self, listener: Listener, *, settle: bool) -> None:
+        super()._take_from(listener, settle=settle)
+        self.told.append({one.inode for one in self._all()})
+
+
+def test_what_a_namespace_told_is_there_also_while_it_is_being_left(space: str) -> None:
+    inode = netns.inode(space)
+    with Watched() as events:
+        insert(space)
+        wait_until(lambda: inode in set(events.events().netns))
+        run("ip", "netns", "del", space)
+        wait_until(lambda: inode not in events.namespaces)
+
+    assert all(inode in told for told in events.told)
+    assert inode in set(events.events().netns)
+
+
+def test_namespaces_that_came_and_went_without_an_event_leave_nothing(space: str) -> None:
+    with Watched() as events:
+        run("ip", "netns", "add", LATER)
+        inode = netns.inode(LATER)
+        wait_until(lambda: inode in events.namespaces)
+        run("ip", "netns", "del", LATER)
+        wait_until(lambda: inode not in events.namespaces)
+        assert inode not in {listener.inode for listener in events._all()}
+        assert netns.inode(space) in {listener.inode for listener in events._all()}
+
+
+def test_a_namespace_whose_file_goes_while_it_is_being_entered_is_listened_in(space: str) -> None:
+    """As of a process that ends: the listener needs no second look at what it came in by."""
+    with netns.entered(space):
+        run("ip", "netns", "del", space)
+        listener = Listener(elsewhere=True)
+    listener.resync(0, force=True)
+    listener.close()
+
+    assert listener.unanswered is None
+    assert [heard.found for heard in listener.heard] == [True]
+
+
+def test_a_namespace_that_may_not_be_entered_is_counted_once(space: str) -> None:
+    script = f"""
+import time, netlab
+from netlab.kernel import netns
+both = {{netns.inode(): netns.path(None), {netns.inode(space)}: netns.path({space!r})}}
+netns.everywhere = lambda: both
+with netlab.conntrack_events(netns="all") as events:
+    time.sleep(3.5)  # it looks around every second
+gaps = netlab.coverage(events.events())
+print(gaps[gaps["what"].str.contains("namespaces")][["kind", "count"]].to_numpy().tolist())
+"""
+    command = ["setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin", sys.executable, "-c", script]
+
+    assert run(*command).strip() == "[['unavailable', 1]]"
+
+
+def test_asking_for_the_table_again_and_again_does_not_fill_the_memory(space: str) -> None:
+    insert(space)  # nobody listens: its end will not be told, so that the table takes a dump
+    with netlab.conntrack_events(netns=space) as events:
+        tables = [events.table() for _ in range(4)]
+        insert(space, FLOW.replace("53", "54"))
+        last, found = events.table(), events.events().event.eq("found").sum()
+
+    assert [table.dport.tolist() for table in tables] == [[53]] * 4
+    assert sorted(last.dport) == [53, 54]
+    assert found == 3  # one by the first dump, two by the last one

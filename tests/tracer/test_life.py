@@ -1,0 +1,99 @@
+"""A capture that is interrupted at whatever moment: it says what it is, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from loopback import Echo
+
+import netlab
+from netlab.tracer.session import Capture
+
+pytestmark = pytest.mark.privileged
+MOMENTS = 8
+
+
+def held() -> list[str]:
+    """Return the eBPF descriptors of this process."""
+    targets = [str(file.readlink()) for file in Path("/proc/self/fd").iterdir() if file.is_symlink()]
+    return sorted(target for target in targets if "bpf" in target)
+
+
+def threads() -> set[str]:
+    return {thread.name for thread in threading.enumerate() if thread.name.startswith("netlab-")}
+
+
+@contextlib.contextmanager
+def interrupted_after(seconds: float) -> Iterator[None]:
+    """Interrupt the main thread once, as Ctrl-C does, if the block takes that long."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    usual = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, usual)
+
+
+def duration_s(work: Callable[[], object]) -> float:
+    begun = time.monotonic()
+    work()
+    return time.monotonic() - begun
+
+
+def test_a_start_that_is_interrupted_at_any_moment_leaves_nothing_behind() -> None:
+    with netlab.capture():
+        pass  # the first one takes longer
+    capture = netlab.capture()
+    whole_s = duration_s(capture.start)
+    capture.stop()
+    before, times = held(), 0
+    for delay_s in np.linspace(0.001, whole_s, MOMENTS):
+        capture = netlab.capture()
+        try:
+            with interrupted_after(delay_s):
+                capture.start()
+        except KeyboardInterrupt:
+            times += 1
+            assert capture.state == "new"
+        else:
+            capture.stop()
+        assert (held(), threads()) == (before, set())
+
+    assert times
+
+
+def test_a_stop_that_is_interrupted_at_any_moment_can_be_made_again(echo: Echo) -> None:
+    def started() -> Capture:
+        capture = netlab.capture(port=echo.port, nat=False).start()
+        echo.talk(4, 5)
+        return capture
+
+    before = held()
+    started().stop()
+    capture = started()
+    whole_s, times = duration_s(capture.stop), 0
+    for delay_s in np.linspace(0.0005, whole_s, MOMENTS):
+        capture = started()
+        try:
+            with interrupted_after(delay_s):
+                capture.stop()
+        except KeyboardInterrupt:
+            times += 1
+        capture.stop()
+        assert capture.state == "stopped"
+        assert len(capture.connections()) == 2
+        assert (held(), threads()) == (before, set())
+
+    assert times
