@@ -133,7 +133,7 @@ def from_table(table: pa.Table, schema: Schema) -> pd.DataFrame:
     """Return *table*, which has the types of `layout`, as a frame of *schema*."""
     table.validate(full=True)
     columns = {
-        c.name: _categories(table.column(c.name))
+        c.name: _restored(table.column(c.name))
         if c.kind is Kind.CATEGORY
         else _column(table.column(c.name), c.kind, _UNBOUND)
         for c in schema.columns
@@ -142,7 +142,7 @@ def from_table(table: pa.Table, schema: Schema) -> pd.DataFrame:
     return schema.frame(columns)
 
 
-def _categories(values: pa.ChunkedArray) -> pd.Categorical[Any]:
+def _restored(values: pa.ChunkedArray) -> pd.Categorical[Any]:
     coded = values.unify_dictionaries().combine_chunks()
     codes = coded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
     return pd.Categorical.from_codes(codes, pd.Index(coded.dictionary.to_pylist(), dtype="str"))

@@ -37,10 +37,8 @@ Work = Callable[[threading.Event], pd.DataFrame]
 Name = Annotated[str, Query(min_length=1, max_length=64, description="the client's own name")]
 Netns = Annotated[
     str | None,
+    Query(max_length=4096, description="a name under /run/netns, a path, a process id, or all"),
     AfterValidator(_space),
-    Query(
-        max_length=4096, description="a name under /run/netns, a path, a process id, or all; the agent's own"
-    ),
 ]
 Port = Annotated[int | None, Query(ge=1, le=65535)]
 Family = Annotated[Literal[4, 6] | None, Query(description="of IP; both by default")]
@@ -71,7 +69,7 @@ class Asked(BaseModel):
     remote: list[Annotated[str, Field(max_length=64)]] | None = None
     local: list[Annotated[str, Field(max_length=64)]] | None = None
     protocol: Literal["tcp", "udp"] | None = None
-    netns: Annotated[str, AfterValidator(_space), Field(max_length=4096)] = "all"
+    netns: Annotated[str, Field(max_length=4096), AfterValidator(_space)] = "all"
     direction: Literal["outgoing", "incoming"] | None = None
     duration_s: Annotated[float, Field(gt=0, le=86_400)] | None = None
     backfill: bool = True

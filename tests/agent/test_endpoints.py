@@ -1,4 +1,4 @@
-"""Endpoints answer what netlab's functions answer, each client its own account, and every error with its reason."""
+"""Endpoints answer what netlab's functions do, each client its own account, each error with its reason."""
 
 from __future__ import annotations
 
@@ -51,10 +51,7 @@ def test_a_way_is_that_of_the_function(host: Host) -> None:
 def test_a_frame_brings_its_coverage(host: Host) -> None:
     here, there = netlab.connections(), host.connections()
 
-    assert (
-        there.dtypes.drop("protocol").astype(str).tolist()
-        == here.dtypes.drop("protocol").astype(str).tolist()
-    )
+    assert there.columns.tolist() == here.columns.tolist()
     assert {gap["what"] for gap in there.attrs["coverage"]} == {gap["what"] for gap in here.attrs["coverage"]}
 
 
@@ -111,7 +108,7 @@ def test_a_capture_follows_only_what_was_asked_for(host: Host) -> None:
         wait_until(lambda: len(cap.failures()))
         failed = cap.failures()
 
-    assert failed[["process", "remote_port", "error"]].values.tolist() == [["curl", port, "ECONNREFUSED"]]
+    assert failed[["process", "remote_port", "error"]].to_numpy().tolist() == [["curl", port, "ECONNREFUSED"]]
     assert cap.state == "stopped"
     assert len(cap.failures()) == 1
 

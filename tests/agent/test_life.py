@@ -33,7 +33,7 @@ def test_an_agent_that_ends_in_mid_capture_leaves_no_program(tmp_path: Path, end
 
         assert programs
         wait_until(lambda: not alive(programs))
-        with pytest.raises(netlab.NetlabError, match="no agent|nobody answers|ended the connection"):
+        with pytest.raises(netlab.NetlabError, match=r"no agent|nobody answers|ended the connection"):
             host.delta("client")
     assert path.exists() is (end is signal.SIGKILL)
 

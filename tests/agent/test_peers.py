@@ -105,7 +105,7 @@ def test_nobody_waits_for_ever_for_a_request_that_trickles_in(agent: Path) -> No
 
 
 def test_a_body_that_is_too_large_is_refused_before_it_is_all_there(agent: Path) -> None:
-    size = 100 << 20
+    size = 100 * gate.MOST_BODY_BYTES
 
     def blocks() -> object:
         for _ in range(size >> 16):
@@ -120,7 +120,6 @@ def test_a_body_that_is_too_large_is_refused_before_it_is_all_there(agent: Path)
             status = 413  # it was sent, and the rest of the body found nobody
         assert status == 413
         assert web.get("/health").status_code == 200
-    assert gate.MOST_BODY_BYTES < size
 
 
 def test_half_a_request_and_a_closed_connection_leave_the_agent_as_it_was(agent: Path) -> None:
@@ -140,7 +139,8 @@ def test_half_a_request_and_a_closed_connection_leave_the_agent_as_it_was(agent:
 
 def test_hanging_up_ends_the_work_and_frees_its_place(agent: Path) -> None:
     with netlab.lab.practice() as net:
-        dead = f"/traceroute/{net.db.address4}?protocol=tcp&port={net.ports.drops}&timeout_ms=60000&netns={net.client.netns}"
+        options = f"protocol=tcp&port={net.ports.drops}&timeout_ms=60000&netns={net.client.netns}"
+        dead = f"/traceroute/{net.db.address4}?{options}"
         waiting = []
         for _ in range(4):
             client = socket.socket(socket.AF_UNIX)
