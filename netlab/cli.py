@@ -99,9 +99,9 @@ def _traceroute(options: argparse.Namespace) -> int:
 
 
 def _agent(options: argparse.Namespace) -> int:
-    from netlab.agent import client, server
+    from netlab.agent import client, delegation, server
 
-    path = options.socket or client.SOCKET
+    path = options.socket or delegation.SOCKET
     if options.action == "status":
         with client.connect(path) as host:
             print("\n".join(f"{name}: {value}" for name, value in host.status().items()))

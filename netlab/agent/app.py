@@ -28,9 +28,9 @@ from netlab.path.trace import traceroute
 from netlab.tracer.sockets import connections
 
 
-def _space(name: str | None) -> str | int | None:
-    """Return the process id that digits are; a namespace with such a name is given by its path."""
-    return int(name) if name and name.isascii() and name.isdecimal() else name
+def _number(word: str | None) -> str | int | None:
+    """Return the number that digits are: a process id for a namespace, a protocol by its number."""
+    return int(word) if word and word.isascii() and word.isdecimal() else word
 
 
 Work = Callable[[threading.Event], pd.DataFrame]
@@ -38,7 +38,7 @@ Name = Annotated[str, Query(min_length=1, max_length=64, description="the client
 Netns = Annotated[
     str | None,
     Query(max_length=4096, description="a name under /run/netns, a path, a process id, or all"),
-    AfterValidator(_space),
+    AfterValidator(_number),
 ]
 Port = Annotated[int | None, Query(ge=1, le=65535)]
 Family = Annotated[Literal[4, 6] | None, Query(description="of IP; both by default")]
@@ -69,7 +69,7 @@ class Asked(BaseModel):
     remote: list[Annotated[str, Field(max_length=64)]] | None = None
     local: list[Annotated[str, Field(max_length=64)]] | None = None
     protocol: Literal["tcp", "udp"] | None = None
-    netns: Annotated[str, Field(max_length=4096), AfterValidator(_space)] = "all"
+    netns: Annotated[str, Field(max_length=4096), AfterValidator(_number)] = "all"
     direction: Literal["outgoing", "incoming"] | None = None
     duration_s: Annotated[float, Field(gt=0, le=86_400)] | None = None
     backfill: bool = True
@@ -95,6 +95,25 @@ class Probing(BaseModel):
     ecn: Annotated[int, Field(ge=0, le=3)] = 0
     netns: Netns = None
     resolve: bool = False
+
+
+class Tracked(BaseModel):
+    """The filters of `netlab.conntrack()`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    netns: Netns = None
+    family: Family = None
+    protocol: Annotated[str | None, Field(max_length=32), AfterValidator(_number)] = None
+    address: Annotated[str, Field(max_length=64)] | None = None
+    port: Port = None
+    src: Annotated[str, Field(max_length=64)] | None = None
+    sport: Port = None
+    dst: Annotated[str, Field(max_length=64)] | None = None
+    dport: Port = None
+    mark: Annotated[str, Field(max_length=32)] | None = None
+    zone: Annotated[int, Field(ge=0, le=65535)] | None = None
+    status: list[Annotated[str, Field(max_length=32)]] | None = None
 
 
 class State(BaseModel):
@@ -155,7 +174,7 @@ def _add_connections(app: FastAPI, captures: Captures) -> None:
     @table("/connections/now", most=4)
     async def now(request: Request, netns: Netns = None, port: Port = None) -> Response:
         """Return the sockets that are open now; no client's account changes."""
-        return await _framed(request, lambda _: connections(netns=netns, port=port))
+        return await _framed(request, lambda _: connections(netns=_place(request, netns), port=port))
 
 
 def _add_captures(app: FastAPI, captures: Captures) -> None:
@@ -203,29 +222,29 @@ def _add_tables(app: FastAPI) -> None:
     table = _table(app)
 
     @table("/conntrack", most=2)
-    async def tracked(request: Request, netns: Netns = None, family: Family = None) -> Response:
+    async def tracked(request: Request, wanted: Annotated[Tracked, Query()]) -> Response:
         """Return what the kernel's connection tracking holds now."""
-        return await _framed(request, lambda _: conntrack(netns=netns, family=family))
+        return await _framed(request, lambda _: conntrack(**_placed(request, wanted)))
 
     @table("/nat", most=2)
-    async def translated(request: Request, netns: Netns = None, family: Family = None) -> Response:
+    async def translated(request: Request, wanted: Annotated[Tracked, Query()]) -> Response:
         """Return the tracked connections that are translated."""
-        return await _framed(request, lambda _: nat(netns=netns, family=family))
+        return await _framed(request, lambda _: nat(**_placed(request, wanted)))
 
     @table("/routes", most=2)
     async def every_route(request: Request, netns: Netns = None, family: Family = None) -> Response:
         """Return every route of every table."""
-        return await _framed(request, lambda _: routes(netns=netns, family=family))
+        return await _framed(request, lambda _: routes(netns=_place(request, netns), family=family))
 
     @table("/routes/{address}", most=8)
     async def way(request: Request, address: str, netns: Netns = None) -> Response:
         """Return which way packets to an address go, or why not."""
-        return await _framed(request, lambda _: gateway(address, netns=netns))
+        return await _framed(request, lambda _: gateway(address, netns=_place(request, netns)))
 
     @table("/traceroute/{host}", most=4)
     async def traced(request: Request, host: str, probing: Annotated[Probing, Query()]) -> Response:
         """Return the routers between the agent's host and another; hanging up ends the probing."""
-        options = probing.model_dump()
+        options = _placed(request, probing)
         timeout_s = options.pop("timeout_ms") / 1000
         return await _framed(
             request, lambda stop: traceroute(host, timeout_s=timeout_s, stop=stop, **options)
@@ -302,6 +321,16 @@ async def _framed(request: Request, work: Work) -> Response:
 
     body, headers = await done(request, both)
     return Response(body, media_type=kind.value, headers=headers)
+
+
+def _place(request: Request, netns: str | int | None) -> str | int:
+    """Return the namespace to look into: that of who asks, if it names no other."""
+    asking: int = request.state.peer.pid
+    return asking if netns is None else netns
+
+
+def _placed(request: Request, asked: Tracked | Probing) -> dict[str, Any]:
+    return {**asked.model_dump(), "netns": _place(request, asked.netns)}
 
 
 def _state(held: Any) -> State:

@@ -15,12 +15,12 @@ import pandas as pd
 
 from netlab import errors
 from netlab.agent import formats
+from netlab.agent.delegation import SOCKET
 from netlab.agent.formats import Format
 from netlab.agent.problems import CLASSES
 from netlab.errors import CapabilityError, CaptureError, NetlabError
 from netlab.kernel.netns import NetNs
 
-SOCKET = Path("/run/netlab/agent.sock")
 _CONNECT_S, _ANSWER_S = 5.0, 120.0
 
 
@@ -82,13 +82,13 @@ class Host:
         """As `netlab.connections`."""
         return self.frame("/connections/now", netns=netns, port=port)
 
-    def conntrack(self, *, netns: NetNs = None, family: int | None = None) -> pd.DataFrame:
-        """As `netlab.conntrack`."""
-        return self.frame("/conntrack", netns=netns, family=family)
+    def conntrack(self, **wanted: Any) -> pd.DataFrame:
+        """As `netlab.conntrack`, with its parameters."""
+        return self.frame("/conntrack", **wanted)
 
-    def nat(self, *, netns: NetNs = None, family: int | None = None) -> pd.DataFrame:
-        """As `netlab.nat`."""
-        return self.frame("/nat", netns=netns, family=family)
+    def nat(self, **wanted: Any) -> pd.DataFrame:
+        """As `netlab.nat`, with its parameters."""
+        return self.frame("/nat", **wanted)
 
     def routes(self, *, netns: NetNs = None, family: int | None = None) -> pd.DataFrame:
         """As `netlab.routes`."""
