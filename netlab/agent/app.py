@@ -33,6 +33,12 @@ def _number(word: str | None) -> str | int | None:
     return int(word) if word and word.isascii() and word.isdecimal() else word
 
 
+def _family(version: int | None) -> int | None:
+    if version not in {None, 4, 6}:
+        raise ValueError("IP has the versions 4 or 6")
+    return version
+
+
 Work = Callable[[threading.Event], pd.DataFrame]
 Name = Annotated[str, Query(min_length=1, max_length=64, description="the client's own name")]
 Netns = Annotated[
@@ -41,7 +47,11 @@ Netns = Annotated[
     AfterValidator(_number),
 ]
 Port = Annotated[int | None, Query(ge=1, le=65535)]
-Family = Annotated[Literal[4, 6] | None, Query(description="of IP; both by default")]
+Family = Annotated[
+    int | None,
+    Query(description="of IP; both by default", json_schema_extra={"enum": [4, 6]}),
+    AfterValidator(_family),
+]
 _TABLES: dict[str, dict[str, Any]] = {kind.value: {} for kind in Format}
 _ERRORS: dict[int | str, dict[str, Any]] = {
     status.value: {"model": Problem, "description": status.phrase}
@@ -85,7 +95,7 @@ class Probing(BaseModel):
 
     protocol: Literal["udp", "tcp", "icmp", "tcp-sack"] = "udp"
     port: Annotated[int, Field(ge=1, le=65535)] | None = None
-    family: Literal[4, 6] | None = None
+    family: Family = None
     first_ttl: Annotated[int, Field(ge=1, le=255)] = 1
     max_ttl: Annotated[int, Field(ge=1, le=255)] = 30
     queries: Annotated[int, Field(ge=1, le=100)] = 3

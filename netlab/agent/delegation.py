@@ -17,9 +17,10 @@ from netlab.frames import Gap, Missing
 P = ParamSpec("P")
 R = TypeVar("R")
 
-SOCKET = Path("/run/netlab/agent.sock")
+SOCKET = Path(os.environ.get("NETLAB_AGENT", "/run/netlab/agent.sock"))
 
 
+@functools.cache
 def delegated(function: Callable[P, R]) -> Callable[P, R]:
     """Return *function*, but that asks the agent where this process lacks a capability and there is one.
 
@@ -33,7 +34,8 @@ def delegated(function: Callable[P, R]) -> Callable[P, R]:
         except CapabilityError as error:
             if not os.access(SOCKET, os.W_OK):
                 raise
-            return _asked(function.__name__, error, args, kwargs)
+            answer: R = _asked(function.__name__, error, args, kwargs)
+            return answer
 
     return answered
 

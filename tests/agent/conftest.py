@@ -26,3 +26,14 @@ def host(agent: Path) -> Iterator[Host]:
     """Yield a client of the agent."""
     with netlab.connect(agent) as connected:
         yield connected
+
+
+@pytest.fixture
+def reachable(tmp_path: Path) -> Path:
+    """A directory that everybody can look into, as /run is."""
+    place = tmp_path
+    while place != Path("/"):
+        if not place.stat().st_mode & 1:
+            place.chmod(place.stat().st_mode | 0o055)
+        place = place.parent
+    return tmp_path

@@ -49,17 +49,6 @@ def as_nobody(path: Path, *groups: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60).stdout.strip()
 
 
-@pytest.fixture
-def reachable(tmp_path: Path) -> Path:
-    """A directory that everybody can look into, as /run is."""
-    place = tmp_path
-    while place != Path("/"):
-        if not place.stat().st_mode & 1:
-            place.chmod(place.stat().st_mode | 0o055)
-        place = place.parent
-    return tmp_path
-
-
 def test_a_member_of_the_group_gets_what_only_root_can_read(reachable: Path) -> None:
     with running(reachable, "--group", "games") as (path, _):
         assert as_nobody(path, "60") == "True routes"
