@@ -58,14 +58,8 @@ def test_a_frame_brings_its_coverage(host: Host) -> None:
 def test_a_trace_is_that_of_the_function(host: Host) -> None:
     hops = host.traceroute("::1", timeout_s=0.5, queries=2)
 
-    assert (
-        hops[["ttl", "attempt", "address", "reply"]].values.tolist()
-        == [
-            [1, 1, "::1", "port-unreachable"],
-            [1, 2, "::1", "port-unreachable"],
-        ]
-        or hops["reply"].tolist() == ["port-unreachable"] * 2
-    )
+    assert hops["address"].tolist() == ["::1", "::1"]
+    assert hops["reply"].tolist() == ["port-unreachable"] * 2
 
 
 def test_each_client_is_told_every_connection_once(host: Host) -> None:
