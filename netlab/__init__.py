@@ -59,6 +59,7 @@ _HOME = {
     "connections": "netlab.tracer.sockets",
     "conntrack": "netlab.kernel.conntrack",
     "concat": "netlab.frames",
+    "connect": "netlab.agent.client",
     "conntrack_events": "netlab.kernel.ctevents",
     "coverage": "netlab.frames",
     "doctor": "netlab.checkup",
@@ -100,6 +101,7 @@ _HOME = {
         "netlab.errors",
     ),
 }
+_DELEGATED = {"capture", "conntrack", "nat"}  # to an agent, where this process lacks a capability
 _PARTS = {"lab", "panels", "path", "schemas"}
 
 __version__ = "0.1.0"
@@ -109,6 +111,9 @@ __all__ = sorted([*_HOME, *_PARTS])  # noqa: PLE0605 - the table above is the on
 def __getattr__(name: str) -> Any:
     if name in _PARTS:
         return importlib.import_module(f"netlab.{name}")
+    if name in _DELEGATED:
+        found = getattr(importlib.import_module(_HOME[name]), name)
+        return importlib.import_module("netlab.agent.delegation").delegated(found)
     if name in _HOME:
         return getattr(importlib.import_module(_HOME[name]), name)
     raise AttributeError(f"module 'netlab' has no attribute {name!r}")

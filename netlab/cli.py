@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from netlab import checks
 from netlab.errors import NetlabError
 
 
@@ -48,6 +49,13 @@ def _parser() -> argparse.ArgumentParser:
     trace.add_argument("--max-ttl", type=int, default=30, help="the last TTL to probe (30)")
     trace.set_defaults(run=_traceroute)
 
+    agent = commands.add_parser("agent", help="answer notebooks that have no privileges, over a unix socket")
+    agent.add_argument("action", nargs="?", choices=["run", "status"], default="run")
+    agent.add_argument("--socket", type=Path, help="where to listen (/run/netlab/agent.sock)")
+    agent.add_argument("--group", help="serve the members of this group, too, not just root")
+    agent.add_argument("--idle-s", type=float, default=600.0, help="end captures that nobody reads (600)")
+    agent.set_defaults(run=_agent)
+
     lab = commands.add_parser("lab", help="the practice network")
     lab.add_argument("action", choices=["clean"], help="remove what a killed process left behind")
     lab.set_defaults(run=_lab)
@@ -87,6 +95,18 @@ def _traceroute(options: argparse.Namespace) -> int:
         max_ttl=options.max_ttl,
     )
     print(as_text(hops[["ttl", "attempt", "address", "rtt_ms", "reply", "reached"]]))
+    return 0
+
+
+def _agent(options: argparse.Namespace) -> int:
+    from netlab.agent import client, delegation, server
+
+    path = options.socket or delegation.SOCKET
+    if options.action == "status":
+        with client.connect(path) as host:
+            print("\n".join(f"{name}: {value}" for name, value in host.status().items()))
+        return 0
+    server.run(path, group=options.group, idle_s=checks.positive("idle-s", options.idle_s, unit="seconds"))
     return 0
 
 

@@ -191,7 +191,7 @@ def _categorical(values: list[Any]) -> pd.Categorical[Any]:
 @lru_cache(maxsize=256)
 def _names(known: tuple[Any, ...]) -> pd.CategoricalDtype:
     """Return the dtype of these categories: the same few words come again and again."""
-    return pd.CategoricalDtype(pd.Index(list(known)))
+    return pd.CategoricalDtype(pd.Index(list(known), dtype=None if known else "str"))
 
 
 def concat(frames: Iterable[pd.DataFrame]) -> pd.DataFrame:

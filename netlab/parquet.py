@@ -30,6 +30,7 @@ _PANDAS = {pa.int64(): pd.Int64Dtype(), pa.float64(): pd.Float64Dtype(), pa.bool
 _WORDS = {Kind.TEXT, Kind.CATEGORY}
 _CATEGORIES = "netlab.categories"
 _ATTRS = "PANDAS_ATTRS"  # where pandas.read_parquet looks for them
+_UNBOUND = 1 << 62
 _CELL_BYTES = 9  # a number and its missing flag: the least a cell costs in memory
 
 
@@ -126,6 +127,25 @@ def read(
     if len(frame) != found:
         raise ValueError(f"it promises {found} rows and has no column of {schema.name} frames")
     return frame
+
+
+def from_table(table: pa.Table, schema: Schema) -> pd.DataFrame:
+    """Return *table*, which has the types of `layout`, as a frame of *schema*."""
+    table.validate(full=True)
+    columns = {
+        c.name: _restored(table.column(c.name))
+        if c.kind is Kind.CATEGORY
+        else _column(table.column(c.name), c.kind, _UNBOUND)
+        for c in schema.columns
+        if c.name in table.column_names
+    }
+    return schema.frame(columns)
+
+
+def _restored(values: pa.ChunkedArray) -> pd.Categorical[Any]:
+    coded = values.unify_dictionaries().combine_chunks()
+    codes = coded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+    return pd.Categorical.from_codes(codes, pd.Index(coded.dictionary.to_pylist(), dtype="str"))
 
 
 def _open(data: bytes, schema: Schema) -> pq.ParquetFile:

@@ -22,6 +22,7 @@ LAYERS = [  # from the ground up; rooms in one row do not know each other
     {"netlab.path", "netlab.tracer", "netlab.probes"},
     {"netlab.parquet"},
     {"netlab.bundle"},
+    {"netlab.agent"},
     {"netlab.lab", "netlab.checkup"},
     {"netlab.views"},
     {"netlab.accessor"},

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from netlab.errors import CaptureError
+from netlab.frames import Missing
 from netlab.kernel import clock
 from netlab.tracer import clients, debugging, deltas, dropjoin, events, reasons
 from netlab.tracer.life import Life, Options, State, Watch
@@ -166,6 +167,11 @@ class Capture(Life):
                 "closed_dropped": account.closed_dropped,
                 "underflows": account.underflows,
             }
+
+    def losses(self) -> list[Missing]:
+        """Say what the capture could not keep or see until now, without looking at any connection."""
+        with self._asked() as watch:
+            return watch.losses()
 
     def cost(self) -> pd.DataFrame:
         """Return what each of the capture's programs cost so far.

@@ -1,0 +1,129 @@
+"""The captures that the agent runs: one for everybody, and those that clients ask for."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any
+
+from netlab.agent.problems import RefusedError
+from netlab.closing import Closes
+from netlab.tracer.capture import capture
+from netlab.tracer.session import Capture
+
+SHARED = "shared"
+_SWEEP_S = 1.0
+
+
+@dataclass(slots=True)
+class Held:
+    """One capture, what it was asked for, and when somebody last asked for what it saw."""
+
+    name: str
+    capture: Capture
+    options: Mapping[str, Any]
+    read_s: float = field(default_factory=time.monotonic)
+
+
+class Captures(Closes):
+    """Captures by name; those that nobody reads are stopped and forgotten.
+
+    Parameters
+    ----------
+    idle_s
+        A capture of which nothing was asked for so long ends.
+    most
+        How many there are at a time, besides the shared one.
+    begin
+        What makes a capture from its options.
+    """
+
+    def __init__(
+        self, *, idle_s: float = 600.0, most: int = 8, begin: Callable[..., Capture] = capture
+    ) -> None:
+        self._idle_s, self._most, self._begin = idle_s, most, begin
+        self._held: dict[str, Held] = {}
+        self._lock = threading.Lock()
+        self._starting = threading.Lock()  # not the other: starting takes a second
+        self._closed = threading.Event()
+        self.expired = 0
+        self._sweeper = threading.Thread(target=self._sweep, name="netlab-agent-captures", daemon=True)
+        self._sweeper.start()
+
+    def shared(self) -> Capture:
+        """Return the capture that everybody shares; it starts with the first who asks."""
+        with self._starting:
+            found = self._read(SHARED)
+            return (found or self._start(SHARED, {})).capture
+
+    def create(self, options: Mapping[str, Any]) -> Held:
+        """Start a capture with these options of `netlab.capture()`."""
+        with self._starting:
+            if sum(name != SHARED for name in self._held) >= self._most:
+                raise RefusedError(
+                    HTTPStatus.TOO_MANY_REQUESTS,
+                    f"{self._most} captures run already",
+                    fix="DELETE /captures/{name} ends one; those that nobody reads end by themselves",
+                    wait_s=round(self._idle_s),
+                )
+            return self._start(secrets.token_hex(8), options)
+
+    def get(self, name: str) -> Held:
+        """Return the capture of this name, which counts as read by that."""
+        found = self._read(name)
+        if found is None:
+            raise RefusedError(
+                HTTPStatus.NOT_FOUND,
+                f"there is no capture {name[:64]!r}",
+                fix=f"It was stopped, or nobody read it for {self._idle_s:g} s; POST /captures makes another",
+            )
+        return found
+
+    def end(self, name: str) -> None:
+        """Stop the capture of this name and forget it."""
+        self.get(name).capture.stop()
+        with self._lock:
+            self._held.pop(name, None)
+
+    def all(self) -> list[Held]:
+        """Return what runs, which does not count as reading."""
+        with self._lock:
+            return list(self._held.values())
+
+    def close(self) -> None:
+        """Stop every capture; safe to call again."""
+        self._closed.set()
+        self._sweeper.join()
+        with self._starting:  # one that is just starting is ended, too
+            for held in self.all():
+                held.capture.stop()
+            self._held.clear()
+
+    def _start(self, name: str, options: Mapping[str, Any]) -> Held:
+        if self._closed.is_set():
+            raise RefusedError(HTTPStatus.SERVICE_UNAVAILABLE, "the agent is stopping", wait_s=5)
+        held = Held(name, self._begin(**options).start(), options)
+        with self._lock:
+            self._held[name] = held
+        return held
+
+    def _read(self, name: str) -> Held | None:
+        with self._lock:
+            found = self._held.get(name)
+            if found is not None:
+                found.read_s = time.monotonic()
+            return found
+
+    def _sweep(self) -> None:
+        while not self._closed.wait(_SWEEP_S):
+            now_s = time.monotonic()
+            for held in self.all():
+                if now_s - held.read_s > self._idle_s:
+                    with self._lock:
+                        self._held.pop(held.name, None)
+                    held.capture.stop()
+                    self.expired += 1

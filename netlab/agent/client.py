@@ -1,0 +1,262 @@
+"""`netlab.connect()`: the functions of netlab, answered by an agent."""
+
+from __future__ import annotations
+
+import contextlib
+import grp
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Self
+from urllib.parse import quote
+
+import httpx
+import pandas as pd
+
+from netlab import errors
+from netlab.agent import formats
+from netlab.agent.delegation import SOCKET
+from netlab.agent.formats import Format
+from netlab.agent.problems import CLASSES
+from netlab.errors import CapabilityError, CaptureError, NetlabError
+from netlab.kernel.netns import NetNs
+
+_CONNECT_S, _ANSWER_S = 5.0, 120.0
+
+
+def connect(path: str | os.PathLike[str] = SOCKET) -> Host:
+    """Connect to the agent of this host.
+
+    Parameters
+    ----------
+    path
+        Its unix socket.
+
+    Returns
+    -------
+    Host
+        Has the functions of netlab with the same parameters and frames.
+
+    Raises
+    ------
+    CapabilityError
+        If no agent runs, or this user is not in the group that it serves.
+    """
+    host = Host(Path(path))
+    host.health()
+    return host
+
+
+class Host:
+    """One agent; a context manager that closes the connections to it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        transport = httpx.HTTPTransport(uds=str(path))
+        timeout = httpx.Timeout(_ANSWER_S, connect=_CONNECT_S)
+        self._http = httpx.Client(transport=transport, base_url="http://netlab", timeout=timeout)
+
+    def __repr__(self) -> str:
+        return f"<netlab agent at {self._path}>"
+
+    def health(self) -> dict[str, Any]:
+        """Return the agent's version and how long it has run."""
+        found: dict[str, Any] = self.ask("GET", "/health").json()
+        return found
+
+    def status(self) -> dict[str, Any]:
+        """Return what the agent is doing, as `netlab agent status` shows it."""
+        captures = self.ask("GET", "/captures").json()
+        states = [f"{one['name']} ({one['state']})" for one in captures]
+        return {"agent": str(self._path), **self.health(), "captures": ", ".join(states) or "none"}
+
+    def register(self, client: str) -> None:
+        """As `Capture.register`, of the capture that everybody on the host shares."""
+        self.ask("POST", "/register", client=client)
+
+    def delta(self, client: str) -> pd.DataFrame:
+        """As `Capture.delta`, of the capture that everybody on the host shares."""
+        return self.frame("/connections", client=client)
+
+    def connections(self, *, netns: NetNs = None, port: int | None = None) -> pd.DataFrame:
+        """As `netlab.connections`."""
+        return self.frame("/connections/now", netns=netns, port=port)
+
+    def conntrack(self, **wanted: Any) -> pd.DataFrame:
+        """As `netlab.conntrack`, with its parameters."""
+        return self.frame("/conntrack", **wanted)
+
+    def nat(self, **wanted: Any) -> pd.DataFrame:
+        """As `netlab.nat`, with its parameters."""
+        return self.frame("/nat", **wanted)
+
+    def routes(self, *, netns: NetNs = None, family: int | None = None) -> pd.DataFrame:
+        """As `netlab.routes`."""
+        return self.frame("/routes", netns=netns, family=family)
+
+    def gateway(self, address: str, *, netns: NetNs = None) -> pd.DataFrame:
+        """As `netlab.gateway`."""
+        return self.frame(f"/routes/{_segment(address)}", netns=netns)
+
+    def traceroute(self, target: str, *, timeout_s: float = 1.0, **options: Any) -> pd.DataFrame:
+        """As `netlab.traceroute`."""
+        asked = {"timeout_ms": round(timeout_s * 1000), **options}
+        return self.frame(f"/traceroute/{_segment(target)}", **asked)
+
+    def capture(self, **options: Any) -> RemoteCapture:
+        """As `netlab.capture`; it starts when it is entered, or by `start()`."""
+        return RemoteCapture(self, options)
+
+    def close(self) -> None:
+        """Close the connections to the agent; safe to call again."""
+        self._http.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def frame(self, path: str, **asked: Any) -> pd.DataFrame:
+        """Return the frame that an endpoint answers with."""
+        return formats.decoded(self.ask("GET", path, **asked).content)
+
+    def ask(self, method: str, path: str, body: Any = None, **asked: Any) -> httpx.Response:
+        """Return an endpoint's answer, or raise the error that it tells of."""
+        parameters = {name: value for name, value in asked.items() if value is not None}
+        with self._explained():
+            answer = self._http.request(
+                method,
+                path,
+                params=parameters,
+                json=body,
+                headers={"Accept": f"{Format.ARROW}, application/json;q=0.5"},
+            )
+        if answer.is_error:
+            raise _error(answer)
+        return answer
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except httpx.ConnectError as error:
+            raise self._refusal() from error
+        except httpx.TimeoutException as error:
+            raise CaptureError(
+                f"the agent at {self._path} does not answer", fix="netlab agent status"
+            ) from error
+        except httpx.TransportError as error:
+            raise CaptureError(
+                f"the agent at {self._path} ended the connection: {error}",
+                fix="Ask again: after a restart, register() begins a new account",
+            ) from error
+
+    def _refusal(self) -> NetlabError:
+        """Return why nobody answers: there is no socket, nobody listens, or this user may not connect."""
+        try:
+            owner = self._path.stat()
+        except OSError:
+            return CapabilityError(f"no agent at {self._path}", fix="Start one as root: netlab agent")
+        if os.access(self._path, os.W_OK):
+            return CapabilityError(
+                f"nobody answers at {self._path}", fix="Start the agent again: netlab agent"
+            )
+        with contextlib.suppress(KeyError):
+            name = grp.getgrgid(owner.st_gid).gr_name
+            return CapabilityError(
+                f"only root and the group {name} may use the agent at {self._path}",
+                fix=f"Run: sudo usermod --append --groups {name} $USER, then log in again",
+            )
+        return CapabilityError(
+            f"only root may use the agent at {self._path}", fix="Start it with --group NAME"
+        )
+
+
+class RemoteCapture:
+    """A capture that the agent runs."""
+
+    def __init__(self, host: Host, options: dict[str, Any]) -> None:
+        self._host, self._options, self._name = host, options, ""
+
+    @property
+    def state(self) -> str:
+        """Where the capture is in its life."""
+        return "new" if not self._name else str(self._host.ask("GET", self._place()).json()["state"])
+
+    def start(self) -> Self:
+        """Have the agent start it."""
+        listed = {name: _listed(name, value) for name, value in self._options.items()}
+        self._name = self._host.ask("POST", "/captures", body=listed).json()["name"]
+        return self
+
+    def pause(self) -> None:
+        """As `Capture.pause`."""
+        self._host.ask("POST", self._place("pause"))
+
+    def resume(self) -> None:
+        """As `Capture.resume`."""
+        self._host.ask("POST", self._place("resume"))
+
+    def stop(self) -> None:
+        """Detach everything; what was seen stays readable until nobody reads it any more."""
+        if self._name:
+            self._host.ask("POST", self._place("stop"))
+
+    def connections(self) -> pd.DataFrame:
+        """As `Capture.connections`."""
+        return self._host.frame(self._place("connections"))
+
+    def failures(self) -> pd.DataFrame:
+        """As `Capture.failures`."""
+        return self._host.frame(self._place("failures"))
+
+    def events(self) -> pd.DataFrame:
+        """As `Capture.events`."""
+        return self._host.frame(self._place("events"))
+
+    def drops(self) -> pd.DataFrame:
+        """As `Capture.drops`."""
+        return self._host.frame(self._place("drops"))
+
+    def cost(self) -> pd.DataFrame:
+        """As `Capture.cost`."""
+        return self._host.frame(self._place("cost"))
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def _place(self, what: str = "") -> str:
+        if not self._name:
+            raise CaptureError(
+                "this capture has not been started", fix="Enter it with `with`, or call start()"
+            )
+        return f"/captures/{self._name}" + (f"/{what}" if what else "")
+
+
+_LISTS = {"port", "pid", "process", "remote", "local"}
+
+
+def _listed(name: str, value: Any) -> Any:
+    """Return the value as JSON has it: where several are possible, a list."""
+    if name not in _LISTS or value is None:
+        return value
+    return [value] if isinstance(value, str | int) else list(value)
+
+
+def _segment(text: str) -> str:
+    """Return *text* as one segment of a path."""
+    return quote(str(text), safe="")
+
+
+def _error(answer: httpx.Response) -> NetlabError:
+    """Return the error that the agent met, of the class that it has there."""
+    try:
+        told = answer.json()
+        kind = CLASSES.get(told["code"], CaptureError)
+        return kind(told["message"], fix=told["fix"])
+    except (ValueError, LookupError, TypeError):
+        return errors.CaptureError(f"the agent answered {answer.status_code}", fix="netlab agent status")

@@ -1,0 +1,112 @@
+"""Frames as bodies of answers: Arrow for netlab's own client, JSON and CSV for everybody else."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+
+from netlab import parquet
+from netlab.errors import DecodeError
+from netlab.frames import Schema
+from netlab.schemas import ALL
+
+_ATTRS = b"netlab.attrs"
+
+
+class Format(StrEnum):
+    """The media types that a frame can have."""
+
+    ARROW = "application/vnd.apache.arrow.stream"
+    JSON = "application/json"
+    CSV = "text/csv"
+
+
+def chosen(accept: str | None) -> Format | None:
+    """Return the format that *accept* likes best, None if it likes none (RFC 9110 section 12.5.1).
+
+    Of formats that are liked equally it is the first of JSON, CSV and Arrow: who does not say is a person.
+    """
+    wishes = [_wish(part) for part in (accept or "*/*").split(",") if part.strip()]
+    offers = [(_quality(kind, wishes), -place, kind) for place, kind in enumerate(_BY_DEFAULT)]
+    quality, _, best = max(offers)
+    return best if quality > 0 else None
+
+
+_BY_DEFAULT = (Format.JSON, Format.CSV, Format.ARROW)
+
+
+def _wish(part: str) -> tuple[str, float]:
+    kind, *parameters = (word.strip() for word in part.split(";"))
+    quality = next((value[2:] for value in parameters if value.startswith("q=")), "1")
+    try:
+        return kind.lower(), float(quality)
+    except ValueError:
+        return kind.lower(), 0.0
+
+
+def _quality(kind: Format, wishes: list[tuple[str, float]]) -> float:
+    """Return how much *kind* is wished: the most exact wish counts."""
+    ranges = (kind.value, f"{kind.value.partition('/')[0]}/*", "*/*")
+    liked = dict(reversed(wishes))
+    return next((liked[name] for name in ranges if name in liked), 0.0)
+
+
+def encoded(frame: pd.DataFrame, kind: Format) -> bytes:
+    """Return *frame*, with what it lacks, as a body of this *kind*; of CSV the headers have the rest."""
+    match kind:
+        case Format.ARROW:
+            return _as_arrow(frame)
+        case Format.JSON:
+            return _as_json(frame)
+        case Format.CSV:
+            return frame.to_csv(index=False, date_format="%Y-%m-%dT%H:%M:%S.%fZ").encode()
+
+
+def headers(frame: pd.DataFrame) -> dict[str, str]:
+    """Return what is said of *frame* beside its body: its schema, and how many gaps its coverage has."""
+    return {
+        "Netlab-Schema": str(frame.attrs["schema"]),
+        "Netlab-Gaps": str(len(frame.attrs["coverage"])),
+    }
+
+
+def _as_json(frame: pd.DataFrame) -> bytes:
+    rows = frame.to_json(orient="records", date_format="iso", date_unit="ns")
+    told = json.dumps({"schema": frame.attrs["schema"], "coverage": frame.attrs["coverage"]})
+    return f'{told[:-1]}, "rows": {rows}}}'.encode()
+
+
+def _as_arrow(frame: pd.DataFrame) -> bytes:
+    layout = parquet.layout(ALL[frame.attrs["schema"]], frame.columns)
+    table = pa.Table.from_pandas(frame, schema=layout, preserve_index=False)
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(
+        sink, table.schema.with_metadata({_ATTRS: json.dumps(frame.attrs).encode()})
+    ) as out:
+        out.write_table(table)
+    body: bytes = sink.getvalue().to_pybytes()
+    return body
+
+
+def decoded(body: bytes) -> pd.DataFrame:
+    """Return the frame in an Arrow *body*.
+
+    Raises
+    ------
+    DecodeError
+        If it is not one that `encoded` made.
+    """
+    try:
+        with pa.ipc.open_stream(pa.BufferReader(body)) as stream:
+            attrs: dict[str, Any] = json.loads((stream.schema.metadata or {})[_ATTRS])
+            schema: Schema = ALL[attrs["schema"]]
+            table = stream.read_all()
+        frame = parquet.from_table(table, schema)
+        frame.attrs |= attrs
+    except (pa.ArrowException, ValueError, LookupError, TypeError) as error:
+        raise DecodeError(f"the agent's answer is no frame of this netlab: {error}") from error
+    return frame

@@ -1,0 +1,115 @@
+"""The agent's own counters and those of its captures, for Prometheus."""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Iterator
+
+import pandas as pd
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from netlab import __version__
+from netlab.agent.captures import Captures
+from netlab.frames import Gap
+from netlab.tracer.session import Capture
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class Telemetry:
+    """The registry of one agent."""
+
+    def __init__(self, captures: Captures) -> None:
+        self._registry = CollectorRegistry()
+        self.requests = Counter(
+            "netlab_requests", "Requests answered", ["endpoint", "status"], registry=self._registry
+        )
+        self.seconds = Histogram(
+            "netlab_request_seconds", "Time to answer a request", ["endpoint"], registry=self._registry
+        )
+        self._registry.register(_Captures(captures))
+
+    def text(self) -> bytes:
+        """Return all of it in the text format."""
+        return generate_latest(self._registry)
+
+
+class Counted:
+    """Counts and times the requests to *app*."""
+
+    def __init__(self, app: ASGIApp, telemetry: Telemetry) -> None:
+        self._app, self._telemetry = app, telemetry
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        began_s, status = time.monotonic(), 0
+
+        async def noting(message: Message) -> None:
+            nonlocal status
+            status = message.get("status", status)
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noting)
+        finally:  # by route: what was asked for may be anything
+            endpoint = getattr(scope.get("route"), "path", "none")
+            self._telemetry.requests.labels(endpoint, str(status)).inc()
+            self._telemetry.seconds.labels(endpoint).observe(time.monotonic() - began_s)
+
+
+class _Captures(Collector):
+    """Reads the captures when it is asked, and takes nothing from any client."""
+
+    def __init__(self, captures: Captures) -> None:
+        self._captures, self._started_s = captures, time.monotonic()
+
+    def describe(self) -> Iterator[Metric]:
+        yield from ()
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield every metric once."""
+        held = self._captures.all()
+        about = GaugeMetricFamily("netlab_agent_info", "This agent", labels=["version"])
+        about.add_metric([__version__], 1)
+        yield about
+        yield GaugeMetricFamily(
+            "netlab_agent_uptime_seconds", "Since the agent started", value=time.monotonic() - self._started_s
+        )
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        yield CounterMetricFamily(
+            "netlab_agent_cpu_seconds", "CPU time of the agent", value=usage.ru_utime + usage.ru_stime
+        )
+        yield GaugeMetricFamily("netlab_captures", "Captures that run", value=len(held))
+        yield CounterMetricFamily(
+            "netlab_captures_expired",
+            "Captures that ended because nobody read them",
+            value=self._captures.expired,
+        )
+        yield from _of_captures([(one.name, one.capture) for one in held])
+
+
+def _of_captures(held: list[tuple[str, Capture]]) -> Iterator[Metric]:
+    lost = CounterMetricFamily(
+        "netlab_lost", "What captures could not keep", labels=["capture", "what", "gap"]
+    )
+    runs = CounterMetricFamily("netlab_program_runs", "Runs of eBPF programs", labels=["capture", "program"])
+    spent = CounterMetricFamily(
+        "netlab_program_seconds", "CPU time of eBPF programs", labels=["capture", "program"]
+    )
+    memory = GaugeMetricFamily(
+        "netlab_bpf_memory_bytes", "Memory of eBPF programs and maps", labels=["capture", "kind", "name"]
+    )
+    for name, capture in held:
+        for gap in capture.losses():
+            if gap.kind is Gap.LOST and gap.count is not None:
+                lost.add_metric([name, gap.what, gap.kind.value], gap.count)
+        for cost in capture.cost().to_dict("records"):
+            memory.add_metric([name, cost["kind"], cost["program"]], cost["memory_bytes"])
+            if cost["kind"] == "program" and pd.notna(cost["runs"]):
+                runs.add_metric([name, cost["program"]], cost["runs"])
+                spent.add_metric([name, cost["program"]], cost["run_ms"] / 1e3)
+    yield from (lost, runs, spent, memory)

@@ -1,0 +1,50 @@
+"""What a process may not do itself, the agent does for it, and the frame says so."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.agents import running
+
+pytestmark = pytest.mark.privileged
+AS_NOBODY = ["setpriv", "--reuid=65534", "--regid=1", "--groups=60", "--bounding-set=-all", "--inh-caps=-all"]
+LIST = """
+import netlab
+frame = netlab.conntrack(family=4)
+print(frame.attrs["schema"], netlab.coverage(frame)["detail"].str.contains("the agent at").any())
+"""
+FOLLOW = """
+import socket, netlab
+with socket.socket() as reserved, netlab.capture(protocol="tcp") as cap:
+    reserved.bind(("127.0.0.1", 0))
+    with socket.socket() as client:
+        client.connect_ex(reserved.getsockname())
+    port = reserved.getsockname()[1]
+failed = cap.failures()
+print(failed.loc[failed["remote_port"] == port, "error"].tolist())
+"""
+
+
+def told(place: Path, script: str) -> str:
+    """Return what *script* prints as a member of the group games."""
+    environment = {**os.environ, "NETLAB_AGENT": str(place / "agent.sock")}
+    command = [*AS_NOBODY, sys.executable, "-c", script]
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
+    return run.stdout.strip() or run.stderr.strip().splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("script", "expected"), [(LIST, "conntrack True"), (FOLLOW, "['ECONNREFUSED']")], ids=["list", "follow"]
+)
+def test_without_the_capability_the_agent_answers(reachable: Path, script: str, expected: str) -> None:
+    with running(reachable, "--group", "games"):
+        assert told(reachable, script) == expected
+
+
+def test_without_an_agent_the_error_is_the_functions_own(reachable: Path) -> None:
+    assert "CAP_NET_ADMIN" in told(reachable, LIST)

@@ -1,0 +1,37 @@
+"""Agents as `netlab agent` runs them: processes of their own."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.support.programs import wait_until
+
+COMMAND = [sys.executable, "-c", "from netlab.cli import main; raise SystemExit(main())", "agent"]
+
+
+@contextlib.contextmanager
+def running(place: Path, *options: str) -> Iterator[tuple[Path, subprocess.Popen[bytes]]]:
+    """Run an agent with its socket and its log in *place*."""
+    path = place / "agent.sock"
+    with (place / "agent.log").open("wb") as log:
+        process = subprocess.Popen([*COMMAND, "--socket", str(path), *options], stderr=log)
+        try:
+            wait_until(lambda: answers(path) or process.poll() is not None)
+            assert process.poll() is None, (place / "agent.log").read_text(encoding="utf-8")
+            yield path, process
+        finally:
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+            process.wait(30)
+
+
+def answers(path: Path) -> bool:
+    """Tell whether somebody listens at *path*; the socket of an agent that was killed is there, too."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(str(path)) == 0
