@@ -97,7 +97,7 @@ def annotate_pcap(
         raise BundleError(f"{target} exists already", fix="Choose another name, or pass overwrite=True")
     try:
         with archive.replacing(target) as temporary:
-            return _annotate(source, Owners(typed), temporary, target)
+            return _annotate(source, Owners(typed.set_axis(connections.index)), temporary, target)
     except DecodeError as error:
         raise DecodeError(
             f"cannot read {source}: {error.problem}", fix="Give what tcpdump -w wrote"

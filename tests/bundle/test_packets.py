@@ -28,6 +28,7 @@ def sniffed(sniffer: socket.socket, path: Path, ports: set[int]) -> None:
     """Write what *sniffer* has of *ports* to a pcap file."""
     sniffer.setblocking(False)
     with PcapWriter(str(path), linktype=1) as writer:
+        writer.write_header(None)
         while True:
             try:
                 data = sniffer.recv(65536)
@@ -40,11 +41,11 @@ def sniffed(sniffer: socket.socket, path: Path, ports: set[int]) -> None:
 @pytest.mark.privileged
 def test_each_packet_on_loopback_names_both_ends(tmp_path: Path) -> None:
     with (
-        socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x0003)) as sniffer,
         socket.create_server(("127.0.0.1", 0)) as server,
         netlab.capture(local="127.0.0.1", remote="127.0.0.1") as cap,
+        socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as sniffer,  # hears nothing until it is bound
     ):
-        sniffer.bind(("lo", 0))
+        sniffer.bind(("lo", 0x0003))
         port = server.getsockname()[1]
         with socket.create_connection(("127.0.0.1", port)) as client, server.accept()[0] as peer:
             client.sendall(b"hello")
