@@ -177,7 +177,7 @@ def test_other_frames_missing_files_and_existing_ones_are_refused(tmp_path: Path
     out = tmp_path / "out.pcapng"
     with pytest.raises(BadInput, match="doctor"):
         netlab.annotate_pcap(tmp_path / "a", DOCTOR.empty(), out)
-    with pytest.raises(BundleError, match="No such file"):
+    with pytest.raises(BundleError, match=r"cannot read .*No such file"):
         netlab.annotate_pcap(tmp_path / "a", connections(), out)
     out.write_text("precious")
     with pytest.raises(BundleError, match="exists already"):

@@ -211,6 +211,7 @@ def test_what_a_capture_lets_go_of_stays_in_the_recording(tmp_path: Path) -> Non
     assert len(cap.connections()) < 6
     assert len(connections) == 6
     assert not [gap for gap in connections.attrs["coverage"] if gap["kind"] == "lost"]
+    assert [gap for gap in cap.connections().attrs["coverage"] if gap["kind"] == "lost"]
 
 
 @pytest.mark.privileged
@@ -321,6 +322,17 @@ def test_what_cannot_be_recorded_is_refused_before_a_file_is_made(
         call(tmp_path / "a.netlab")
 
     assert not list(tmp_path.iterdir())
+
+
+def test_a_source_that_fails_at_the_start_leaves_the_old_file(tmp_path: Path) -> None:
+    path = bundle.save(tmp_path / "a.netlab", cost({"a": 1}))
+    answers = iter([cost({"a": 2})])
+
+    with pytest.raises(StopIteration):
+        netlab.record(path, lambda: next(answers), overwrite=True)
+
+    assert rows(bundle.load(path)["cost"]) == {"a": 1}
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_file_that_exists_is_kept(tmp_path: Path) -> None:
