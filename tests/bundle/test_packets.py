@@ -42,7 +42,7 @@ def sniffed(sniffer: socket.socket, path: Path, ports: set[int]) -> None:
 def test_each_packet_on_loopback_names_both_ends(tmp_path: Path) -> None:
     with (
         socket.create_server(("127.0.0.1", 0)) as server,
-        netlab.capture(local="127.0.0.1", remote="127.0.0.1") as cap,
+        netlab.capture(port=server.getsockname()[1]) as cap,
         socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as sniffer,  # hears nothing until it is bound
     ):
         sniffer.bind(("lo", 0x0003))

@@ -171,7 +171,7 @@ def test_killed_at_any_moment_it_leaves_what_was_written_and_says_so(tmp_path: P
 def test_a_recorded_capture_has_its_tables_to_the_last_cell(tmp_path: Path) -> None:
     with (
         socket.create_server(("127.0.0.1", 0)) as server,
-        netlab.capture(local="127.0.0.1", remote="127.0.0.1", events=True, drops=True) as cap,
+        netlab.capture(port=server.getsockname()[1], events=True, drops=True) as cap,
         netlab.record(tmp_path / "a.netlab", cap, every_s=NEVER) as recording,
     ):
         for count in range(1, 5):
