@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from netlab.bundle.saving import (
 from netlab.bundle.tracks import Change, Track
 from netlab.closing import Closes
 from netlab.errors import BadInput, BundleError
+from netlab.frames import Gap, Missing
 from netlab.path import watching
 from netlab.schemas import ALL, CONNECTIONS, HOPS
 from netlab.tracer import closed
@@ -48,22 +49,25 @@ class _Look:
 class Recording(Closes):
     """A file that grows with what it follows until it is closed; made by `netlab.record`.
 
-    `failure` is what kept the last writing from succeeding; what it missed is written the next time.
+    `failure` is what kept the last writing from succeeding; what it missed is written the next time. A table
+    that cannot be read does not keep the others from being written.
     """
 
     def __init__(
         self, path: Path, tracks: list[Track], *, every_s: float, origin: Metadata, held: dict[str, Item]
     ) -> None:
         self.path = path
-        self.failure: BaseException | None = None
+        self.failure: Exception | None = None
         self._tracks = tracks
         self._origin = origin
         self._held = held
         self._every_s = every_s
         self._at_ns = 0
+        self._unread: dict[str, Exception] = {}  # tables that could not be read the last time
         self._lock = threading.Lock()
         self._ended = threading.Event()
         first = self._looks()
+        self._refuse_unread()
         self._file = archive.Growing(path, self._begin(first))
         for look in first:
             look.track.accept(look.change, written=True)
@@ -82,6 +86,7 @@ class Recording(Closes):
                 if look.member is not None:
                     self._file.append(*look.member)
                 look.track.accept(look.change, written=look.member is not None)
+            self._refuse_unread()
 
     def close(self) -> None:
         """Write the last changes and complete the file; safe to call again.
@@ -89,7 +94,8 @@ class Recording(Closes):
         Raises
         ------
         BundleError
-            If that fails. The file then keeps what was written before, and `netlab.load` reads it.
+            If a table cannot be read any more, which its coverage then says, or if the file cannot be
+            written: it then keeps what was written before, and `netlab.load` reads it.
         """
         if self._ended.is_set():
             return
@@ -97,12 +103,18 @@ class Recording(Closes):
         self._writer.join()
         try:
             self._try_to_write()
+            unwritten = self.failure if self.failure not in self._unread.values() else None
+            if unwritten is not None:
+                raise BundleError(
+                    f"the last changes are not in {self.path}: {unwritten}",
+                    fix="netlab.load() reads what was written before",
+                ) from unwritten
+            self._complete()
             if self.failure is not None:
                 raise BundleError(
-                    f"the last changes are not in {self.path}: {self.failure}",
-                    fix="netlab.load() reads what was written before",
+                    f"{', '.join(self._unread)} could not be read at the end: {self.failure}",
+                    fix=f"What was read before, and all else, is in {self.path}",
                 ) from self.failure
-            self._complete()
         finally:
             self._file.close()
 
@@ -120,9 +132,19 @@ class Recording(Closes):
 
     def _looks(self) -> list[_Look]:
         """Look at all tables, and prepare what is to be written of them."""
-        changes = [(track, track.change()) for track in self._tracks]
+        changes: list[tuple[Track, Change]] = []
+        self._unread = {}
+        for track in self._tracks:
+            try:
+                changes.append((track, track.change()))
+            except Exception as error:  # noqa: BLE001 - whoever writes or closes is told
+                self._unread[track.name] = error
         self._at_ns = max(self._at_ns + 1, time.time_ns())
         return [_Look(track, change, self._member(track, change)) for track, change in changes]
+
+    def _refuse_unread(self) -> None:
+        for error in self._unread.values():
+            raise error
 
     def _member(self, track: Track, change: Change) -> tuple[str, bytes] | None:
         """Return what tells of a change; None if nothing changed."""
@@ -177,6 +199,9 @@ class Recording(Closes):
             past = history_of(segments, ALL[track.schema], made_by=ended.netlab)
             known, frame = frame, past.at(self._at_ns)
             frame.attrs = known.attrs
+        if track.name in self._unread:
+            gap = Missing("rows", Gap.INCOMPLETE, None, f"not read at the end: {self._unread[track.name]}")
+            frame.attrs["coverage"] = [*frame.attrs["coverage"], asdict(gap)]
         return Item(frame, (ended,))
 
 

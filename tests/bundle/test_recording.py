@@ -253,6 +253,23 @@ def test_what_could_not_be_written_is_written_when_there_is_room_again(tmp_path:
     assert rows(bundle.load(recording.path)["table"]) == {"a": 2}
 
 
+def test_a_table_that_cannot_be_read_any_more_does_not_keep_others_from_being_written(tmp_path: Path) -> None:
+    good, bad = Source(cost({"a": 1})), Source(cost({"b": 1}))
+    recording = netlab.record(tmp_path / "a.netlab", bad=bad, good=good, every_s=NEVER)
+    good.frame, bad.frame = cost({"a": 2}), pd.DataFrame()
+
+    with pytest.raises(BadInput):
+        recording.write()
+    with pytest.raises(BundleError, match="bad could not be read"):
+        recording.close()
+
+    loaded = bundle.load(recording.path)
+    assert (rows(loaded["good"]), rows(loaded["bad"])) == ({"a": 2}, {"b": 1})
+    assert not loaded["good"].attrs["coverage"]
+    assert loaded["bad"].attrs["coverage"][0]["kind"] == "incomplete"
+    assert zipfile.is_zipfile(recording.path)
+
+
 def test_an_end_that_cannot_be_written_is_raised_and_leaves_what_was_there(tmp_path: Path) -> None:
     source = Source(cost({"a": 1}))
     recording = record(tmp_path / "a.netlab", source)
