@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -31,6 +32,8 @@ _WORDS = {Kind.TEXT, Kind.CATEGORY}
 _CATEGORIES = "netlab.categories"
 _ATTRS = "PANDAS_ATTRS"  # where pandas.read_parquet looks for them
 _UNBOUND = 1 << 62
+_FEW_ROWS = 10_000  # handing their columns to threads takes longer than reading them
+_BAR_FROM = 1000  # parts; fewer need no progress bar
 _CELL_BYTES = 9  # a number and its missing flag: the least a cell costs in memory
 
 
@@ -75,24 +78,23 @@ def names(data: bytes) -> list[str]:
     return found
 
 
-def note(data: bytes, name: str) -> Any:
-    """Return what *data* keeps beside the frame as *name*; None if it has no such note."""
-    return _note(pq.read_metadata(pa.BufferReader(data)), name)
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """What a small piece of a frame says of itself."""
+
+    rows: int
+    attrs: Any
+    note: Any
+
+    @classmethod
+    def of(cls, data: bytes, note: str) -> Piece:
+        """Return it, with the *note* of that name; what *data* does not say is None."""
+        metadata = pq.read_metadata(pa.BufferReader(data))
+        return cls(metadata.num_rows, _note(metadata, _ATTRS), _note(metadata, note))
 
 
 def _note(metadata: pq.FileMetaData, name: str) -> Any:
     return json.loads((metadata.metadata or {}).get(name.encode(), b"null"))
-
-
-def attrs(data: bytes) -> Any:
-    """Return the attrs of the frame in *data*."""
-    return note(data, _ATTRS)
-
-
-def rows(data: bytes) -> int:
-    """Return how many rows *data* has."""
-    count: int = pq.read_metadata(pa.BufferReader(data)).num_rows
-    return count
 
 
 def read(
@@ -116,7 +118,10 @@ def read(
     _bound(found * len(schema.columns) * _CELL_BYTES, most_bytes)
     held = list(dict.fromkeys(name for file in files for name in file.schema_arrow.names))
     wanted = [name for name in held if name in schema.names]
-    table = pa.concat_tables((file.read(columns=wanted) for file in files), promote_options="permissive")
+    tables = (
+        file.read(columns=wanted, use_threads=file.metadata.num_rows > _FEW_ROWS) for file in _with_bar(files)
+    )
+    table = pa.concat_tables(tables, promote_options="permissive")
     table.validate(full=True)  # codes without a word and bytes that are no UTF-8 would crash later
     columns = {
         c.name: _column(table.column(c.name), c.kind, most_bytes) for c in schema.columns if c.name in held
@@ -148,9 +153,18 @@ def _restored(values: pa.ChunkedArray) -> pd.Categorical[Any]:
     return pd.Categorical.from_codes(codes, pd.Index(coded.dictionary.to_pylist(), dtype="str"))
 
 
+def _with_bar(files: list[pq.ParquetFile]) -> Iterable[pq.ParquetFile]:
+    if len(files) < _BAR_FROM:
+        return files
+    from tqdm.auto import tqdm  # it brings asyncio
+
+    bar: Iterable[pq.ParquetFile] = tqdm(files, desc="reading", leave=False)
+    return bar
+
+
 def _open(data: bytes, schema: Schema) -> pq.ParquetFile:
     # Words are read as codes, so that a word repeated a million times is in memory once.
-    held = pq.read_schema(pa.BufferReader(data)).names
+    held = names(data)
     words = [column.name for column in schema.columns if column.kind in _WORDS and column.name in held]
     return pq.ParquetFile(pa.BufferReader(data), read_dictionary=words)
 

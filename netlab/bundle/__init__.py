@@ -2,17 +2,46 @@
 
 `saving` and `loading` are the file as a whole: a zip `archive` of a `manifest` and Parquet files that plain
 `pandas.read_parquet` opens as well; `contents` is what is in memory of it. `recording` writes while a capture
-runs: `tracks` tells what changed since the last look, `history` is those changes read back. `merging` puts
-the recordings of several hosts together, `replaying` plays one like a capture. `exporting` and `packets` are
-the ways out, to other tools.
+runs: `sources` are what it can follow, `tracks` tells what changed since the last look, `history` is those
+changes read back. `merging` puts the recordings of several hosts together. `replaying` plays one like a
+capture, by the clock of `playing`; `pasts` is what is known of frames that were saved once. `exporting`, with
+`tabular` and `graphml`, and `packets`, with `owners`, are the ways out, to other tools.
 
 What is read is judged as foreign: names, sizes and types are checked, and nothing is unpacked to disk.
 """
 
 from __future__ import annotations
 
-from netlab.bundle.contents import Bundle as Bundle, Item as Item, Segment as Segment
-from netlab.bundle.loading import load as load
-from netlab.bundle.manifest import Metadata as Metadata
-from netlab.bundle.recording import Recording as Recording, record as record
-from netlab.bundle.saving import save as save
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from netlab.bundle.contents import Bundle as Bundle, Item as Item, Segment as Segment
+    from netlab.bundle.loading import load as load
+    from netlab.bundle.manifest import Metadata as Metadata
+    from netlab.bundle.recording import Recording as Recording
+    from netlab.bundle.replaying import Replay as Replay
+    from netlab.bundle.saving import save as save
+
+_HOME = {
+    "Bundle": "netlab.bundle.contents",
+    "Item": "netlab.bundle.contents",
+    "Metadata": "netlab.bundle.manifest",
+    "Recording": "netlab.bundle.recording",
+    "Replay": "netlab.bundle.replaying",
+    "Segment": "netlab.bundle.contents",
+    "load": "netlab.bundle.loading",
+    "save": "netlab.bundle.saving",
+}
+
+__all__ = sorted(_HOME)  # noqa: PLE0605 - the table above is the one list of names
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'netlab.bundle' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

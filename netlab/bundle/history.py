@@ -55,14 +55,15 @@ class History:
             most_bytes=most_bytes,
             made_by=made_by,
         )
+        pieces = [parquet.Piece.of(segment.data, REPLACES) for segment in segments]
         told_ns = np.array([segment.at_ns for segment in segments], np.int64)
-        counts = [parquet.rows(segment.data) for segment in segments]
-        from_ns = np.repeat(told_ns, counts)
+        from_ns = np.repeat(told_ns, [piece.rows for piece in pieces])
         until_ns = np.full(len(rows), FOR_EVER)
-        for segment in segments:
-            ended = parquet.note(segment.data, REPLACES)
-            until_ns[_numbers(ended, int(np.searchsorted(from_ns, segment.at_ns)))] = segment.at_ns
-        gaps = [[missing_of(gap) for gap in parquet.attrs(segment.data)["coverage"]] for segment in segments]
+        told = 0
+        for at_ns, piece in zip(told_ns.tolist(), pieces, strict=True):
+            until_ns[_numbers(piece.note, told)] = at_ns
+            told += piece.rows
+        gaps = [[missing_of(gap) for gap in piece.attrs["coverage"]] for piece in pieces]
         return cls(rows, from_ns, until_ns, told_ns, gaps)
 
     def at(self, now_ns: int) -> pd.DataFrame:

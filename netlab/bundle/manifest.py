@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from netlab import __version__
-from netlab.errors import BundleError
+from netlab.errors import BadInput, BundleError
 from netlab.frames import Gap, Missing, Schema
 from netlab.kernel import clock
 from netlab.schemas import ALL
@@ -97,7 +97,12 @@ def to_json(entries: list[Entry]) -> bytes:
             for entry in entries
         ],
     }
-    return json.dumps(told, indent=1).encode()
+    data = json.dumps(told, indent=1).encode()
+    if len(data) > MOST_BYTES:  # load would refuse it
+        raise BadInput(
+            f"notes, coverage and attrs together have {len(data)} bytes", fix=f"Keep them below {MOST_BYTES}"
+        )
+    return data
 
 
 def of_json(data: bytes) -> list[Entry]:

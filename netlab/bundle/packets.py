@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import pandas as pd
 
@@ -95,23 +96,31 @@ def annotate_pcap(
         )
     if target.exists() and not overwrite:
         raise BundleError(f"{target} exists already", fix="Choose another name, or pass overwrite=True")
+    owners = Owners(typed.set_axis(connections.index))
     try:
-        with archive.replacing(target) as temporary:
-            return _annotate(source, Owners(typed), temporary, target)
+        with _opened(source) as file, archive.replacing(target) as temporary:
+            return _annotate(file, owners, temporary, target)
     except DecodeError as error:
         raise DecodeError(
             f"cannot read {source}: {error.problem}", fix="Give what tcpdump -w wrote"
         ) from error
 
 
-def _annotate(source: Path, owners: Owners, temporary: Path, target: Path) -> Annotated:
+def _opened(source: Path) -> BinaryIO:
+    try:
+        return source.open("rb")
+    except OSError as error:
+        raise BundleError(f"cannot read {source}: {error.strerror}", fix="Check the path") from error
+
+
+def _annotate(file: BinaryIO, owners: Owners, temporary: Path, target: Path) -> Annotated:
     from tqdm.auto import tqdm
 
     packets = named = unreadable = 0
     cut = False
-    size = source.stat().st_size
+    size = os.fstat(file.fileno()).st_size
     bar = tqdm(total=size, unit="B", unit_scale=True, leave=False, disable=size < _BAR_FROM_BYTES)
-    with source.open("rb") as file, temporary.open("xb") as out, bar:
+    with temporary.open("xb") as out, bar:
         try:
             for block in pcapng.blocks(file.read):
                 if isinstance(block, bytes):

@@ -5,16 +5,14 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from netlab import checks, parquet
-from netlab.bundle import archive, manifest
+from netlab.bundle import archive, manifest, sources as followed
 from netlab.bundle.archive import HISTORY, Archive
 from netlab.bundle.contents import Item, Segment, schema_of
 from netlab.bundle.history import REPLACES
@@ -24,46 +22,55 @@ from netlab.bundle.saving import (
     checked_name,
     checked_notes,
     free_name,
-    normalised,
     opened_for,
     segment_name,
     tables,
 )
-from netlab.bundle.tracks import IDENTITY, Change, Track
+from netlab.bundle.tracks import Change, Track
 from netlab.closing import Closes
-from netlab.errors import BadInput, BundleError, CaptureError
+from netlab.errors import BadInput, BundleError
+from netlab.frames import Gap, Missing
 from netlab.path import watching
-from netlab.schemas import ALL
+from netlab.schemas import ALL, CONNECTIONS, HOPS
 from netlab.tracer import closed
 
-_FIX = "Pass a capture or a monitor that runs, or name a function: record(path, nat=netlab.nat)"
-_LET_GO = (closed.LET_GO, watching.LET_GO)
+_LET_GO = {CONNECTIONS.name: closed.LET_GO, HOPS.name: watching.LET_GO}  # ends of the coverage's details
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What a table was found to be, and what is to be written of it."""
+
+    track: Track
+    change: Change
+    member: tuple[str, bytes] | None
 
 
 class Recording(Closes):
     """A file that grows with what it follows until it is closed; made by `netlab.record`.
 
-    `failure` is what kept the last writing from succeeding; what it missed is written the next time.
+    `failure` is what kept the last writing from succeeding; what it missed is written the next time. A table
+    that cannot be read does not keep the others from being written.
     """
 
     def __init__(
         self, path: Path, tracks: list[Track], *, every_s: float, origin: Metadata, held: dict[str, Item]
     ) -> None:
         self.path = path
-        self.failure: BaseException | None = None
+        self.failure: Exception | None = None
         self._tracks = tracks
         self._origin = origin
         self._held = held
         self._every_s = every_s
         self._at_ns = 0
+        self._unread: dict[str, Exception] = {}  # tables that could not be read the last time
         self._lock = threading.Lock()
         self._ended = threading.Event()
-        self._file = archive.Growing(path, self._begin())
-        try:
-            self.write()
-        except BaseException:
-            self._file.close()
-            raise
+        first = self._looks()
+        self._refuse_unread()
+        self._file = archive.Growing(path, self._begin(first))
+        for look in first:
+            look.track.accept(look.change, written=True)
         self._writer = threading.Thread(target=self._write_until_closed, name="netlab-record", daemon=True)
         self._writer.start()
 
@@ -75,10 +82,11 @@ class Recording(Closes):
     def write(self) -> None:
         """Write what has changed since the last time, on the disk when this returns."""
         with self._lock:
-            changes = [(track, track.change()) for track in self._tracks]
-            self._at_ns = max(self._at_ns + 1, time.time_ns())
-            for track, change in changes:
-                self._tell(track, change)
+            for look in self._looks():
+                if look.member is not None:
+                    self._file.append(*look.member)
+                look.track.accept(look.change, written=look.member is not None)
+            self._refuse_unread()
 
     def close(self) -> None:
         """Write the last changes and complete the file; safe to call again.
@@ -86,7 +94,8 @@ class Recording(Closes):
         Raises
         ------
         BundleError
-            If that fails. The file then keeps what was written before, and `netlab.load` reads it.
+            If a table cannot be read any more, which its coverage then says, or if the file cannot be
+            written: it then keeps what was written before, and `netlab.load` reads it.
         """
         if self._ended.is_set():
             return
@@ -94,12 +103,18 @@ class Recording(Closes):
         self._writer.join()
         try:
             self._try_to_write()
+            unwritten = self.failure if self.failure not in self._unread.values() else None
+            if unwritten is not None:
+                raise BundleError(
+                    f"the last changes are not in {self.path}: {unwritten}",
+                    fix="netlab.load() reads what was written before",
+                ) from unwritten
+            self._complete()
             if self.failure is not None:
                 raise BundleError(
-                    f"the last changes are not in {self.path}: {self.failure}",
-                    fix="netlab.load() reads what was written before",
+                    f"{', '.join(self._unread)} could not be read at the end: {self.failure}",
+                    fix=f"What was read before, and all else, is in {self.path}",
                 ) from self.failure
-            self._complete()
         finally:
             self._file.close()
 
@@ -115,24 +130,43 @@ class Recording(Closes):
         else:
             self.failure = None
 
-    def _begin(self) -> Iterator[tuple[str, bytes]]:
-        """Return the members that the file has from the start: what it held before, and what will come."""
+    def _looks(self) -> list[_Look]:
+        """Look at all tables, and prepare what is to be written of them."""
+        changes: list[tuple[Track, Change]] = []
+        self._unread = {}
+        for track in self._tracks:
+            try:
+                changes.append((track, track.change()))
+            except Exception as error:  # noqa: BLE001 - whoever writes or closes is told
+                self._unread[track.name] = error
+        self._at_ns = max(self._at_ns + 1, time.time_ns())
+        return [_Look(track, change, self._member(track, change)) for track, change in changes]
+
+    def _refuse_unread(self) -> None:
+        for error in self._unread.values():
+            raise error
+
+    def _member(self, track: Track, change: Change) -> tuple[str, bytes] | None:
+        """Return what tells of a change; None if nothing changed."""
+        frame = change.now.frame
+        let_go = track.let_go + change.let_go
+        frame.attrs["coverage"] = _kept(frame.attrs["coverage"], _LET_GO.get(track.schema), let_go)
+        if not change.differs(track.before):
+            return None
+        rows = change.rows.reset_index(drop=True)
+        rows.attrs = {"schema": track.schema, "coverage": frame.attrs["coverage"]}
+        data = parquet.write(rows, schema_of(rows), {REPLACES: change.replaces.tolist()})
+        return segment_name(track.name, self._at_ns), data
+
+    def _begin(self, first: list[_Look]) -> Iterator[tuple[str, bytes]]:
+        """Return the members that the file has from the start: what it held before, and the first look."""
         coming = [
             Entry(track.name, ALL[track.schema], None, None, (), (self._origin,)) for track in self._tracks
         ]
         held = [item.entry(name) for name, item in self._held.items()]
         yield manifest.NAME, manifest.to_json([*held, *coming])
         yield from tables(self._held)
-
-    def _tell(self, track: Track, change: Change) -> None:
-        frame = change.now.frame
-        frame.attrs["coverage"] = _kept(frame.attrs["coverage"], track.let_go + change.let_go)
-        if differs := change.differs(track.before):
-            rows = change.rows.reset_index(drop=True)
-            rows.attrs = {"schema": track.schema, "coverage": frame.attrs["coverage"]}
-            data = parquet.write(rows, schema_of(rows), {REPLACES: change.replaces.tolist()})
-            self._file.append(segment_name(track.name, self._at_ns), data)
-        track.accept(change, written=differs)
+        yield from (look.member for look in first if look.member is not None)
 
     def _complete(self) -> None:
         """Write the file anew, with whole tables and a directory, in the place of the one that grew."""
@@ -165,6 +199,9 @@ class Recording(Closes):
             past = history_of(segments, ALL[track.schema], made_by=ended.netlab)
             known, frame = frame, past.at(self._at_ns)
             frame.attrs = known.attrs
+        if track.name in self._unread:
+            gap = Missing("rows", Gap.INCOMPLETE, None, f"not read at the end: {self._unread[track.name]}")
+            frame.attrs["coverage"] = [*frame.attrs["coverage"], asdict(gap)]
         return Item(frame, (ended,))
 
 
@@ -175,10 +212,12 @@ def _segments(name: str, grown: Archive) -> Iterator[Segment]:
             yield Segment(int(Path(member).stem), grown.read(member))
 
 
-def _kept(coverage: list[dict[str, Any]], let_go: int) -> list[dict[str, Any]]:
-    """Return *coverage* without what the source has let go of and the recording has: it was told before."""
+def _kept(coverage: list[dict[str, Any]], ending: str | None, let_go: int) -> list[dict[str, Any]]:
+    """Return *coverage* without the rows that the source has let go of and the recording has."""
+    if ending is None or not let_go:
+        return coverage
     found = [
-        gap | {"count": gap["count"] - let_go} if gap["detail"].endswith(_LET_GO) else gap for gap in coverage
+        gap | {"count": gap["count"] - let_go} if gap["detail"].endswith(ending) else gap for gap in coverage
     ]
     return [gap for gap in found if gap["count"] != 0]
 
@@ -246,48 +285,13 @@ def record(
     if checks.positive("every_s", every_s, unit="seconds", most=threading.TIMEOUT_MAX) < 0.1:
         raise BadInput(f"every_s {every_s!r} is below 0.1 seconds", fix="Give 0.1 or more")
     origin = Metadata.of_here(checked_notes(notes), ended=False)
-    found = [(checked_name(name), source) for name, source in named.items()]
-    tables_of = [table for name, source in found for table in _tables(source, name)]
-    tables_of += [table for source in sources for table in _tables(source, None)]
-    if not tables_of:
-        raise BadInput("there is nothing to record", fix=_FIX)
+    given = [*((checked_name(name), source) for name, source in named.items()), *((None, s) for s in sources)]
+    found = [table for name, source in given for table in followed.tables(source, name)]
+    if not found:
+        raise BadInput("there is nothing to record", fix=followed.FIX)
     held = opened_for(target, overwrite=overwrite, append=append)
     tracks: list[Track] = []
-    for name, schema, read in tables_of:
-        free = free_name(name, [*held, *(track.name for track in tracks)])
-        tracks.append(Track(free, schema, lambda read=read: normalised(read())))  # type: ignore[misc]
+    for table in found:
+        name = free_name(table.name, [*held, *(track.name for track in tracks)])
+        tracks.append(Track(name, table.schema, table.read))
     return Recording(target, tracks, every_s=every_s, origin=origin, held=held)
-
-
-_Table = tuple[str, str, Callable[[], pd.DataFrame]]
-
-
-def _tables(source: Any, name: str | None) -> Iterator[_Table]:
-    """Return name, schema and reader of each table that *source* has; of those it was not asked for none."""
-    found = list(_readers(source))
-    for place, (suffix, read) in enumerate(found):
-        try:
-            schema = str(read().attrs["schema"])
-        except CaptureError:
-            if place == 0:  # it does not run
-                raise
-            continue
-        except (AttributeError, KeyError) as error:
-            raise BadInput("cannot record what returns no frames of netlab's", fix=_FIX) from error
-        if schema not in IDENTITY:
-            raise BadInput(f"cannot record {schema} frames: their rows have no identity", fix="save() them")
-        yield (suffix or schema if name is None else f"{name}_{suffix}" if place else name), schema, read
-
-
-def _readers(source: Any) -> Iterator[tuple[str, Callable[[], pd.DataFrame]]]:
-    """Return what to call for the tables of *source*, the main one first."""
-    if hasattr(source, "connections"):
-        names = ["connections", "events", "drops", "cost"]
-    elif hasattr(source, "end_to_end"):
-        names = ["hops", "end_to_end"]
-    elif callable(source):
-        yield "", source
-        return
-    else:
-        raise BadInput(f"cannot record {type(source).__name__} objects", fix=_FIX)
-    yield from ((name, getattr(source, name)) for name in names if hasattr(source, name))

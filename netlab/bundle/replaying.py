@@ -17,8 +17,7 @@ from netlab.bundle.history import History, is_open
 from netlab.bundle.loading import MOST_BYTES, foreign, load
 from netlab.bundle.playing import Playhead
 from netlab.errors import BadInput, CaptureError
-from netlab.frames import concat
-from netlab.path import course, extent, stats, verdicts
+from netlab.path.findings import Findings
 from netlab.schemas import CONNECTIONS, COST, DROPS, EVENTS, HOPS
 from netlab.tracer import clients, deltas, reasons
 from netlab.tracer.life import State
@@ -26,7 +25,7 @@ from netlab.tracer.life import State
 _THROUGH = "end_to_end"  # what `record` calls a monitor's probes to the end
 
 
-class Replay:
+class Replay(Findings):
     """Shows a recording as it was at each moment, moving on at *speed*; made by `netlab.replay`.
 
     It has what a capture has (`connections`, `failures`, `events`, `drops`, `cost`, `register`, `delta`) and
@@ -173,23 +172,6 @@ class Replay:
         """Return the probes through to the target, if the recording is a monitor's."""
         names = self._names(HOPS.name, through=True)
         return self._past[names[0]].at(self._playhead.now_ns()) if names else HOPS.empty()
-
-    def stats(self) -> pd.DataFrame:
-        """Return loss, round-trip times and jitter per hop until then (`netlab.path.path_stats`)."""
-        return stats.path_stats(concat([self.hops(), self.end_to_end()]))
-
-    def changes(self) -> pd.DataFrame:
-        """Return when the path became another (`netlab.path.path_changes`)."""
-        return course.path_changes(self.hops())
-
-    def runs(self) -> pd.DataFrame:
-        """Return which path each round met (`netlab.path.path_runs`)."""
-        return course.path_runs(self.hops())
-
-    def explain(self) -> pd.DataFrame:
-        """Return what each hop's losses mean (`netlab.path.explain`)."""
-        hops = self.hops()
-        return verdicts.explain(concat([hops, extent.at_the_end(self.end_to_end(), hops)]))
 
     def _the(self, schema: str, *, through: bool | None = None) -> History:
         names = self._names(schema, through=through)

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from netlab.bundle.history import is_open
+from netlab.bundle.saving import normalised
 from netlab.schemas import CONNECTIONS, CONNTRACK, CONNTRACK_EVENTS, COST, DROPS, EVENTS, HOPS, NAT
 
 Hashes = npt.NDArray[np.uint64]
@@ -105,7 +106,7 @@ class Track:
 
     def change(self) -> Change:
         """Return what differs from what was told, and how it will be known again."""
-        now, before = Table.of(self.read()), self.before
+        now, before = Table.of(normalised(self.read())), self.before
         if before is None or before.frame.empty:
             differs = np.ones(len(now.frame), bool)
             replaces, let_go = _NOTHING, 0
@@ -113,7 +114,8 @@ class Track:
             places = pd.Index(before.keys).get_indexer(pd.Index(now.keys))
             differs = (places < 0) | (before.contents[places] != now.contents)
             now.numbers[~differs] = before.numbers[places[~differs]]
-            absent, passing = ~np.isin(before.keys, now.keys), before.passing()
+            absent = pd.Index(now.keys).get_indexer(pd.Index(before.keys)) < 0
+            passing = before.passing()
             over = before.numbers[absent & passing]
             replaces = np.concatenate([before.numbers[places[differs & (places >= 0)]], over])
             let_go = int(np.count_nonzero(absent & ~passing))

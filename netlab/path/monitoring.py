@@ -14,10 +14,11 @@ import pandas as pd
 
 from netlab import checks
 from netlab.errors import BadInput, CaptureError
-from netlab.frames import Missing, concat
+from netlab.frames import Missing
 from netlab.kernel import netns as namespaces
-from netlab.path import course, extent, rows, stats, verdicts
+from netlab.path import rows
 from netlab.path.channel import StationChannel
+from netlab.path.findings import Findings
 from netlab.path.origin import origins
 from netlab.path.outlet import Outlet
 from netlab.path.probes import Protocol, Vary
@@ -33,7 +34,7 @@ Begin = Callable[[], Watch]
 _KINDS = (Protocol.UDP, Protocol.TCP, Protocol.ICMP)  # probes that need no connection
 
 
-class Monitor:
+class Monitor(Findings):
     """A path that is probed as long as the block is entered; made by `netlab.path.monitor`."""
 
     def __init__(self, target: str, begin: Begin, *, waits: bool) -> None:
@@ -115,26 +116,6 @@ class Monitor:
         watch = self._looking()
         watch.check()
         return watch.ends()
-
-    def stats(self) -> pd.DataFrame:
-        """Return loss, round-trip times and jitter per hop so far (`netlab.path.path_stats`).
-
-        The last row, with TTL 64, is the end-to-end probe.
-        """
-        return stats.path_stats(concat([self.hops(), self.end_to_end()]))
-
-    def changes(self) -> pd.DataFrame:
-        """Return when the path became another (`netlab.path.path_changes`)."""
-        return course.path_changes(self.hops())
-
-    def runs(self) -> pd.DataFrame:
-        """Return which path each round met (`netlab.path.path_runs`)."""
-        return course.path_runs(self.hops())
-
-    def explain(self, *, mtu: pd.DataFrame | None = None) -> pd.DataFrame:
-        """Return what each hop's losses mean (`netlab.path.explain`); end-to-end probes count for the end."""
-        hops, ends = self.hops(), self.end_to_end()
-        return verdicts.explain(concat([hops, extent.at_the_end(ends, hops)]), mtu=mtu)
 
     def _looking(self) -> Watch:
         if self._watch is None:

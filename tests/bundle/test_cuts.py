@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from pandas.testing import assert_frame_equal
 
+import netlab
 from netlab import bundle
-from netlab.bundle.archive import Archive
+from netlab.bundle.archive import Archive, _record
 from netlab.errors import BundleError
 from netlab.frames import Gap, Missing
 from netlab.schemas import COST, DOCTOR
@@ -93,3 +94,75 @@ def test_a_cut_recording_can_be_saved_whole_and_still_says_what_is_lost(whole: b
 
     assert lost(bundle.load(again)["cost"])["count"] == 2
     assert zipfile.is_zipfile(again)
+
+
+# -- hostile files that end early ------------------------------------------------------------------------
+
+
+def cut_with(tmp_path: Path, whole: bytes, name: str, data: bytes, *, claims: int | None = None) -> Path:
+    """Return a file that goes on after its manifest with another member, and has no directory."""
+    head = whole[: ends(whole)["bundle.json"]]
+    member = bytearray(_record(name, data))
+    if claims is not None:
+        member[22:26] = claims.to_bytes(4, "little")
+    path = tmp_path / "a.netlab"
+    path.write_bytes(head + bytes(member) + _record("cost.parquet", b"it"))
+    return path
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../../etc/cron.d/x",
+        "history/../x/00000000000000000001.parquet",
+        "history/cost/1.parquet",
+        "history/other/" + "0" * 20,
+    ],
+)
+def test_members_that_nothing_accounts_for_are_refused(tmp_path: Path, whole: bytes, name: str) -> None:
+    with pytest.raises(BundleError, match="members are not those"):
+        bundle.load(cut_with(tmp_path, whole, name, b"x"))
+
+
+def test_a_segment_that_is_no_table_is_refused_when_it_is_needed(tmp_path: Path) -> None:
+    path = tmp_path / "a.netlab"
+    with netlab.record(path, FRAMES["cost"].copy, every_s=3600) as recording:
+        grown = path.read_bytes()
+        recording.write()
+    path.write_bytes(grown + _record(f"history/cost/{2**62:020d}.parquet", b"PAR1 no table PAR1"))
+
+    with pytest.raises(BundleError, match="cannot read"):
+        bundle.load(path)
+
+
+def test_a_member_that_unpacks_to_more_than_allowed_is_refused_unread(tmp_path: Path, whole: bytes) -> None:
+    path = cut_with(tmp_path, whole, "doctor.parquet", bytes(50_000_000))
+
+    assert path.stat().st_size < 100_000
+    with pytest.raises(BundleError, match="most_bytes"):
+        bundle.load(path, most_bytes=10_000_000)
+
+
+def test_a_member_that_unpacks_to_more_than_it_says_is_refused(tmp_path: Path, whole: bytes) -> None:
+    path = cut_with(tmp_path, whole, "doctor.parquet", bytes(50_000_000), claims=100)
+
+    with pytest.raises(BundleError, match="damaged"):
+        bundle.load(path, most_bytes=10_000_000)
+
+
+@given(st.data())
+@settings(max_examples=150)
+def test_a_damaged_recording_without_a_directory_is_refused_or_read(
+    whole: bytes, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    damaged = bytearray(whole[: max(ends(whole).values())])
+    for _ in range(data.draw(st.integers(1, 4))):
+        damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
+    path = tmp_path_factory.mktemp("damaged") / "a.netlab"
+    path.write_bytes(damaged)
+
+    try:
+        loaded = bundle.load(path)
+    except BundleError:
+        return
+    assert all(frame.attrs["schema"] for frame in loaded.values())

@@ -171,7 +171,7 @@ def test_killed_at_any_moment_it_leaves_what_was_written_and_says_so(tmp_path: P
 def test_a_recorded_capture_has_its_tables_to_the_last_cell(tmp_path: Path) -> None:
     with (
         socket.create_server(("127.0.0.1", 0)) as server,
-        netlab.capture(local="127.0.0.1", remote="127.0.0.1", events=True, drops=True) as cap,
+        netlab.capture(port=server.getsockname()[1], events=True, drops=True) as cap,
         netlab.record(tmp_path / "a.netlab", cap, every_s=NEVER) as recording,
     ):
         for count in range(1, 5):
@@ -211,6 +211,7 @@ def test_what_a_capture_lets_go_of_stays_in_the_recording(tmp_path: Path) -> Non
     assert len(cap.connections()) < 6
     assert len(connections) == 6
     assert not [gap for gap in connections.attrs["coverage"] if gap["kind"] == "lost"]
+    assert [gap for gap in cap.connections().attrs["coverage"] if gap["kind"] == "lost"]
 
 
 @pytest.mark.privileged
@@ -250,6 +251,23 @@ def test_what_could_not_be_written_is_written_when_there_is_room_again(tmp_path:
         assert recording.path.stat().st_size == size
 
     assert rows(bundle.load(recording.path)["table"]) == {"a": 2}
+
+
+def test_a_table_that_cannot_be_read_any_more_does_not_keep_others_from_being_written(tmp_path: Path) -> None:
+    good, bad = Source(cost({"a": 1})), Source(cost({"b": 1}))
+    recording = netlab.record(tmp_path / "a.netlab", bad=bad, good=good, every_s=NEVER)
+    good.frame, bad.frame = cost({"a": 2}), pd.DataFrame()
+
+    with pytest.raises(BadInput):
+        recording.write()
+    with pytest.raises(BundleError, match="bad could not be read"):
+        recording.close()
+
+    loaded = bundle.load(recording.path)
+    assert (rows(loaded["good"]), rows(loaded["bad"])) == ({"a": 2}, {"b": 1})
+    assert not loaded["good"].attrs["coverage"]
+    assert loaded["bad"].attrs["coverage"][0]["kind"] == "incomplete"
+    assert zipfile.is_zipfile(recording.path)
 
 
 def test_an_end_that_cannot_be_written_is_raised_and_leaves_what_was_there(tmp_path: Path) -> None:
@@ -321,6 +339,17 @@ def test_what_cannot_be_recorded_is_refused_before_a_file_is_made(
         call(tmp_path / "a.netlab")
 
     assert not list(tmp_path.iterdir())
+
+
+def test_a_source_that_fails_at_the_start_leaves_the_old_file(tmp_path: Path) -> None:
+    path = bundle.save(tmp_path / "a.netlab", cost({"a": 1}))
+    answers = iter([cost({"a": 2})])
+
+    with pytest.raises(StopIteration):
+        netlab.record(path, lambda: next(answers), overwrite=True)
+
+    assert rows(bundle.load(path)["cost"]) == {"a": 1}
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_file_that_exists_is_kept(tmp_path: Path) -> None:

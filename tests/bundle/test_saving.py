@@ -4,6 +4,7 @@ import html.parser
 import io
 import json
 import os
+import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +21,7 @@ from pandas.testing import assert_frame_equal
 from netlab import bundle
 from netlab.errors import BadInput, BundleError
 from netlab.frames import Gap, Kind, Missing, Schema, coverage
-from netlab.schemas import ALL, CONNECTIONS, CONNTRACK, HOPS
+from netlab.schemas import ALL, CONNECTIONS, CONNTRACK, COST, HOPS
 
 LOST = Missing("events", Gap.LOST, 12, "the ring buffer was full")
 NO_NAMES = Missing("remote_name", Gap.UNAVAILABLE, None, "nothing looked names up")
@@ -82,6 +83,23 @@ def test_any_frame_comes_back_with_its_values_dtypes_and_coverage(
     assert loaded.notes == notes
 
 
+def test_what_else_a_frame_carries_is_kept(tmp_path: Path) -> None:
+    frame = hops()
+    frame.attrs["multipath"] = {"confidence": 0.95, "links": [{"from": "192.0.2.1", "to": None}]}
+
+    back = bundle.load(bundle.save(tmp_path / "a.netlab", frame))["hops"]
+
+    assert back.attrs == frame.attrs
+
+
+def test_what_json_cannot_hold_is_refused(tmp_path: Path) -> None:
+    frame = hops()
+    frame.attrs["lock"] = object()
+
+    with pytest.raises(BadInput, match="not JSON serializable"):
+        bundle.save(tmp_path / "a.netlab", frame)
+
+
 @pytest.mark.parametrize("replies", [["time-exceeded"] * 4, [None] * 4, []])
 def test_categories_that_no_row_uses_are_kept(tmp_path: Path, replies: list[str | None]) -> None:
     frame = hops(len(replies))
@@ -125,6 +143,25 @@ def test_metadata_says_where_when_and_by_what_it_was_made(tmp_path: Path) -> Non
     assert before <= made.created_at <= pd.Timestamp.now("UTC")
     assert (made.host, made.kernel) == (os.uname().nodename, os.uname().release)
     assert made.notes == "db times out"
+
+
+def test_a_capture_is_saved_with_what_it_cost(tmp_path: Path) -> None:
+    class Priced(Capture):
+        def cost(self) -> pd.DataFrame:
+            return COST.frame({"program": ["a"], "runs": [3]})
+
+    loaded = bundle.load(bundle.save(tmp_path / "a.netlab", Priced()))
+
+    assert list(loaded) == ["connections", "cost"]
+    assert loaded["cost"]["runs"].tolist() == [3]
+
+
+def test_metadata_has_the_clocks_as_they_stood(tmp_path: Path) -> None:
+    clock = bundle.load(bundle.save(tmp_path / "a.netlab", hops())).metadata.clock
+
+    assert clock is not None
+    assert abs(clock.utc_minus_monotonic_ns - (time.time_ns() - time.monotonic_ns())) < 10**9
+    assert clock.utc_offset_s == -time.timezone
 
 
 # -- naming ----------------------------------------------------------------------------------------------

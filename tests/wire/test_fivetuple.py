@@ -6,7 +6,7 @@ import socket
 
 import pytest
 from hypothesis import given, strategies as st
-from scapy.layers.inet import ICMP, IP, TCP, UDP
+from scapy.layers.inet import ICMP, IP, TCP, UDP, IPOption_NOP
 from scapy.layers.inet6 import IPv6, IPv6ExtHdrDestOpt, IPv6ExtHdrFragment, IPv6ExtHdrHopByHop
 from scapy.layers.l2 import ARP, CookedLinux, CookedLinuxV2, Dot1AD, Dot1Q, Ether, Loopback
 from scapy.packet import Packet
@@ -30,7 +30,7 @@ DATA = UDP(sport=40000, dport=443) / b"x"
         (0, Loopback() / V4 / SYN),
         (113, CookedLinux(proto=0x0800) / V4 / SYN),
         (276, CookedLinuxV2(proto=0x0800) / V4 / SYN),
-        (101, IP(src="192.0.2.1", dst="192.0.2.2", options=[("NOP", None)] * 4) / SYN),
+        (101, IP(src="192.0.2.1", dst="192.0.2.2", options=[IPOption_NOP()] * 4) / SYN),
     ],
 )
 def test_a_tcp_packet_of_any_link_has_its_tuple(linktype: int, packet: Packet) -> None:

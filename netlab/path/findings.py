@@ -1,0 +1,42 @@
+"""What the probes of a monitor tell, whoever has them: a monitor, or a replay of one."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import pandas as pd
+
+from netlab.frames import concat
+from netlab.path import course, extent, stats, verdicts
+
+
+class Findings(ABC):
+    """Statistics, changes and verdicts of what `hops` and `end_to_end` return."""
+
+    @abstractmethod
+    def hops(self) -> pd.DataFrame:
+        """Return every probe to a hop so far, as in `netlab.schemas.HOPS`."""
+
+    @abstractmethod
+    def end_to_end(self) -> pd.DataFrame:
+        """Return every probe that was sent through to the target, in the same form."""
+
+    def stats(self) -> pd.DataFrame:
+        """Return loss, round-trip times and jitter per hop so far (`netlab.path.path_stats`).
+
+        The last row, with TTL 64, is the end-to-end probe.
+        """
+        return stats.path_stats(concat([self.hops(), self.end_to_end()]))
+
+    def changes(self) -> pd.DataFrame:
+        """Return when the path became another (`netlab.path.path_changes`)."""
+        return course.path_changes(self.hops())
+
+    def runs(self) -> pd.DataFrame:
+        """Return which path each round met (`netlab.path.path_runs`)."""
+        return course.path_runs(self.hops())
+
+    def explain(self, *, mtu: pd.DataFrame | None = None) -> pd.DataFrame:
+        """Return what each hop's losses mean (`netlab.path.explain`); end-to-end probes count for the end."""
+        hops, ends = self.hops(), self.end_to_end()
+        return verdicts.explain(concat([hops, extent.at_the_end(ends, hops)]), mtu=mtu)
