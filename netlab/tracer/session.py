@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
 
+from netlab.closing import uninterrupted
 from netlab.errors import CaptureError
 from netlab.kernel import clock
 from netlab.tracer import clients, debugging, deltas, dropjoin, events, reasons
@@ -182,16 +184,19 @@ class Capture(Life):
     def debug_maps(self) -> dict[str, pd.DataFrame]:
         """Return the programs' maps as they are, one raw frame each: for finding out why a row looks odd."""
         with self._asked() as watch:
-            return {name: debugging.raw(records) for name, records in watch.maps().items()}
+            return {name: debugging.raw(records) for name, records in uninterrupted(watch.maps).items()}
 
     def _look(self, watch: Watch, *, since: int = 0) -> Look:
-        """Look at every open attempt and those that ended: all that are kept, or from number *since* on."""
-        opened, now_ns = watch.open(), self._stopped_ns or clock.now_ns()
+        """Look at every open attempt and those that ended: all that are kept, or from number *since* on.
+
+        What is taken over from the programs is taken as a whole: an interrupt in between would lose rows.
+        """
+        opened, now_ns = uninterrupted(watch.open), self._stopped_ns or clock.now_ns()
         now = self._now if self._state is State.STOPPED else self._snapshot_of(opened)
-        watch.drain()  # what ended while the sockets were listed
+        uninterrupted(watch.drain)  # what ended while the sockets were listed
         over = watch.over()
         look = Look.of(
-            watch.closed(since),
+            uninterrupted(partial(watch.closed, since)),
             opened,
             self._before,
             now,
@@ -203,5 +208,5 @@ class Capture(Life):
             nat=self._nat.now(),  # last: of what was read before, everything was told by then
         )
         if self._state is not State.STOPPED:
-            watch.expire(look.unlisted(), look.at.now_ns)
+            uninterrupted(partial(watch.expire, look.unlisted(), look.at.now_ns))
         return look
