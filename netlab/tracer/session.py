@@ -13,8 +13,10 @@ from netlab.closing import uninterrupted
 from netlab.errors import CaptureError
 from netlab.kernel import clock
 from netlab.tracer import clients, debugging, deltas, dropjoin, events, reasons
+from netlab.tracer.closed import Ended
 from netlab.tracer.life import Life, Options, State, Watch
 from netlab.tracer.look import Clock, Look
+from netlab.tracer.merge import Cookies
 
 
 class Capture(Life):
@@ -193,10 +195,9 @@ class Capture(Life):
         """
         opened, now_ns = uninterrupted(watch.open), self._stopped_ns or clock.now_ns()
         now = self._now if self._state is State.STOPPED else self._snapshot_of(opened)
-        uninterrupted(watch.drain)  # what ended while the sockets were listed
-        over = watch.over()
+        over, ended = uninterrupted(partial(_ended, watch, since))
         look = Look.of(
-            uninterrupted(partial(watch.closed, since)),
+            ended,
             opened,
             self._before,
             now,
@@ -210,3 +211,9 @@ class Capture(Life):
         if self._state is not State.STOPPED:
             uninterrupted(partial(watch.expire, look.unlisted(), look.at.now_ns))
         return look
+
+
+def _ended(watch: Watch, since: int) -> tuple[Cookies, Ended]:
+    """Return what has ended, also while the sockets were listed; in this order, see `merge.merge`."""
+    watch.drain()
+    return watch.over(), watch.closed(since)
