@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
+
+T = TypeVar("T")
 
 
-def uninterrupted(work: Callable[[], None]) -> None:
-    """Do *work* as a whole, in a thread of its own: Ctrl-C reaches the main thread only, which waits here."""
+def uninterrupted(work: Callable[[], T]) -> T:
+    """Do *work* as a whole: Ctrl-C reaches the main thread only, so that one has another do it, and waits."""
+    if threading.current_thread() is not threading.main_thread():
+        return work()
     with ThreadPoolExecutor(1) as thread:
-        thread.submit(work).result()
+        return thread.submit(work).result()
 
 
 class Closes(ABC):

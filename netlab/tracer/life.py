@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from types import TracebackType
 from typing import Self, TypeAlias
 
@@ -155,13 +156,15 @@ class Life:
     def pause(self) -> None:
         """Stop following new attempts; those already followed go on. Skipped ones are counted."""
         with self._lock:
-            self._expect(State.RUNNING, doing="pause").pause(paused=True)
+            watch = self._expect(State.RUNNING, doing="pause")
+            uninterrupted(partial(watch.pause, paused=True))
             self._state = State.PAUSED
 
     def resume(self) -> None:
         """Follow new attempts again."""
         with self._lock:
-            self._expect(State.PAUSED, doing="resume").pause(paused=False)
+            watch = self._expect(State.PAUSED, doing="resume")
+            uninterrupted(partial(watch.pause, paused=False))
             self._state = State.RUNNING
 
     def stop(self) -> None:
@@ -174,7 +177,7 @@ class Life:
                 return
             try:
                 if self._watch is not None:
-                    self._now = self._snapshot_of(self._watch.open())
+                    self._now = self._snapshot_of(uninterrupted(self._watch.open))
             finally:  # an interrupt in the last look must not leave anything attached
                 uninterrupted(self._detach)
 

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
 
+from netlab.closing import uninterrupted
 from netlab.errors import CaptureError
 from netlab.frames import Missing
 from netlab.kernel import clock
 from netlab.tracer import clients, debugging, deltas, dropjoin, events, reasons
+from netlab.tracer.closed import Ended
 from netlab.tracer.life import Life, Options, State, Watch
 from netlab.tracer.look import Clock, Look
+from netlab.tracer.merge import Cookies
 
 
 class Capture(Life):
@@ -188,16 +192,18 @@ class Capture(Life):
     def debug_maps(self) -> dict[str, pd.DataFrame]:
         """Return the programs' maps as they are, one raw frame each: for finding out why a row looks odd."""
         with self._asked() as watch:
-            return {name: debugging.raw(records) for name, records in watch.maps().items()}
+            return {name: debugging.raw(records) for name, records in uninterrupted(watch.maps).items()}
 
     def _look(self, watch: Watch, *, since: int = 0) -> Look:
-        """Look at every open attempt and those that ended: all that are kept, or from number *since* on."""
-        opened, now_ns = watch.open(), self._stopped_ns or clock.now_ns()
+        """Look at every open attempt and those that ended: all that are kept, or from number *since* on.
+
+        What is taken over from the programs is taken as a whole: an interrupt in between would lose rows.
+        """
+        opened, now_ns = uninterrupted(watch.open), self._stopped_ns or clock.now_ns()
         now = self._now if self._state is State.STOPPED else self._snapshot_of(opened)
-        watch.drain()  # what ended while the sockets were listed
-        over = watch.over()
+        over, ended = uninterrupted(partial(_ended, watch, since))
         look = Look.of(
-            watch.closed(since),
+            ended,
             opened,
             self._before,
             now,
@@ -209,5 +215,11 @@ class Capture(Life):
             nat=self._nat.now(),  # last: of what was read before, everything was told by then
         )
         if self._state is not State.STOPPED:
-            watch.expire(look.unlisted(), look.at.now_ns)
+            uninterrupted(partial(watch.expire, look.unlisted(), look.at.now_ns))
         return look
+
+
+def _ended(watch: Watch, since: int) -> tuple[Cookies, Ended]:
+    """Return what has ended, also while the sockets were listed; in this order, see `merge.merge`."""
+    watch.drain()
+    return watch.over(), watch.closed(since)

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from loopback import Echo
 
 import netlab
+from netlab.kernel.ringbuf import RingBuffer
 from netlab.tracer.session import Capture
 
-pytestmark = pytest.mark.privileged
-MOMENTS = 8
+# A file that an interrupt came upon before its `with` did is closed all the same, and Python says so.
+CLOSED_LATE = "ignore::pytest.PytestUnraisableExceptionWarning"
+pytestmark = [pytest.mark.privileged, pytest.mark.filterwarnings(CLOSED_LATE)]
+MOMENTS = 5
 
 
 def held() -> list[str]:
@@ -97,3 +102,30 @@ def test_a_stop_that_is_interrupted_at_any_moment_can_be_made_again(echo: Echo) 
         assert (held(), threads()) == (before, set())
 
     assert times
+
+
+def test_an_interrupt_in_the_middle_of_a_look_loses_no_row(
+    echo: Echo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "netlab.tracer.live._DRAIN_EVERY_S", 60
+    )  # so that the look takes over what was reported
+    read = RingBuffer.read
+
+    def read_and_interrupt(ring: RingBuffer) -> npt.NDArray[np.void]:
+        records = read(ring)
+        if len(records):
+            signal.raise_signal(signal.SIGINT)
+        return records
+
+    with netlab.capture(port=echo.port, nat=False) as capture:
+        echo.talk(4, 5)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+            client.connect(("127.0.0.1", echo.port))
+            client.send(b"datagram")
+        with monkeypatch.context() as patch:
+            patch.setattr(RingBuffer, "read", read_and_interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                capture.connections()
+
+    assert sorted(capture.connections()["protocol"]) == ["tcp", "tcp", "udp"]

@@ -310,6 +310,20 @@ def same_ports_again(at: Place) -> None:
                         server.recv(1)
 
 
+@contextlib.contextmanager
+def fast_listener(at: Place) -> Iterator[socket.socket]:
+    """A listener for Fast Open that one connection has come to: the client's host knows its cookie."""
+    with at.listener() as listening:
+        listening.setsockopt(socket.IPPROTO_TCP, TCP_FASTOPEN, 8)
+        with at.socket() as first:
+            first.sendto(b"fast", MSG_FASTOPEN, listening.getsockname())
+            with listening.accept()[0] as server:
+                assert server.recv(4, socket.MSG_WAITALL) == b"fast"
+                first.shutdown(socket.SHUT_WR)
+                assert server.recv(1) == b""
+        yield listening
+
+
 def data_in_the_syn(at: Place) -> None:
     """Fast Open (RFC 7413): first only the cookie is asked for, then data is in the SYN."""
     with at.listener() as listening:
@@ -394,21 +408,17 @@ def third_packet_of_the_handshake_lost(at: Place) -> None:
 
 def fast_open_that_is_reset(at: Place) -> None:
     """With data in the SYN the server can read before the handshake ends, which it never does."""
-    with at.listener() as listening:
-        listening.setsockopt(socket.IPPROTO_TCP, TCP_FASTOPEN, 8)
-        with at.socket() as first:
-            first.sendto(b"fast", MSG_FASTOPEN, listening.getsockname())
-            with listening.accept()[0] as server:
-                assert server.recv(4, socket.MSG_WAITALL) == b"fast"
-                first.shutdown(socket.SHUT_WR)
-                assert server.recv(1) == b""
-        with at.socket() as client, losing(at, f"sport {listening.getsockname()[1]} tcp flags == syn|ack"):
-            client.setblocking(False)
-            with contextlib.suppress(BlockingIOError):
-                client.sendto(b"fast", MSG_FASTOPEN, listening.getsockname())
-            with listening.accept()[0] as server:
-                assert server.recv(4, socket.MSG_WAITALL) == b"fast"
-                server.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_0)
+    with (
+        fast_listener(at) as listening,
+        at.socket() as client,
+        losing(at, f"sport {listening.getsockname()[1]} tcp flags == syn|ack"),
+    ):
+        client.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            client.sendto(b"fast", MSG_FASTOPEN, listening.getsockname())
+        with listening.accept()[0] as server:
+            assert server.recv(4, socket.MSG_WAITALL) == b"fast"
+            server.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_0)
 
 
 def aborted_by_an_administrator(at: Place) -> None:
@@ -451,17 +461,9 @@ def blocked_by_a_policy(at: Place) -> None:
 
 def fast_open_that_never_sends(at: Place) -> None:
     """With a cookie from before, connect() leaves the SYN to the first write."""
-    with at.listener() as listening:
-        listening.setsockopt(socket.IPPROTO_TCP, TCP_FASTOPEN, 8)
-        with at.socket() as first:
-            first.sendto(b"fast", MSG_FASTOPEN, listening.getsockname())
-            with listening.accept()[0] as server:
-                assert server.recv(4, socket.MSG_WAITALL) == b"fast"
-                first.shutdown(socket.SHUT_WR)
-                assert server.recv(1) == b""
-        with at.socket() as client:
-            client.setsockopt(socket.IPPROTO_TCP, TCP_FASTOPEN_CONNECT, 1)
-            client.connect(listening.getsockname())
+    with fast_listener(at) as listening, at.socket() as client:
+        client.setsockopt(socket.IPPROTO_TCP, TCP_FASTOPEN_CONNECT, 1)
+        client.connect(listening.getsockname())
 
 
 def no_free_local_port_after_a_connection(at: Place) -> None:

@@ -23,6 +23,7 @@ from netlab.tracer.layout import ATTEMPT, PidSource
 from netlab.tracer.owners import Owners, Processes
 
 pytestmark = pytest.mark.privileged
+FAMILIES = pytest.mark.parametrize("family", [4, 6])
 
 
 def only(frame: pd.DataFrame) -> pd.Series:
@@ -31,8 +32,10 @@ def only(frame: pd.DataFrame) -> pd.Series:
 
 
 @pytest.mark.kernels
-def test_a_process_that_has_exited_is_named_with_its_command_line(echo: Echo) -> None:
-    command = ["curl", "-s", "-m", "1", f"http://127.0.0.1:{echo.port}/path"]
+@FAMILIES
+def test_a_process_that_has_exited_is_named_with_its_command_line(echo: Echo, family: int) -> None:
+    home = {4: "127.0.0.1", 6: "[::1]"}[family]
+    command = ["curl", "-s", "-m", "1", f"http://{home}:{echo.port}/path"]
     with netlab.capture(port=echo.port) as capture:
         subprocess.run(command, check=False, capture_output=True, timeout=10)
 
@@ -79,7 +82,10 @@ def test_a_process_in_its_own_pid_namespace_has_both_numbers(echo: Echo) -> None
     assert row["pid"] > 1
 
 
-def test_a_socket_passed_to_another_process_is_one_row_of_the_one_that_connected(echo: Echo) -> None:
+@FAMILIES
+def test_a_socket_passed_to_another_process_is_one_row_of_the_one_that_connected(
+    echo: Echo, family: int
+) -> None:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     receiver = """
 import array, socket, sys
@@ -98,7 +104,7 @@ while passed.recv(100): pass
         contextlib.closing(theirs),
         subprocess.Popen(command, pass_fds=[theirs.fileno()]) as other,
     ):
-        with echo.connect(4) as client:
+        with echo.connect(family) as client:
             number = cookie(client)
             rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [client.fileno()]))]
             ours.sendmsg([b"x"], rights)
@@ -194,8 +200,11 @@ def test_the_user_is_the_effective_one_which_the_socket_belongs_to(echo: Echo) -
     assert only(outgoing(capture.connections()))["uid"] == 65534
 
 
-def test_an_inherited_socket_that_both_processes_use_is_one_row_with_all_bytes(echo: Echo) -> None:
-    with netlab.capture(port=echo.port) as capture, echo.connect(4) as client:
+@FAMILIES
+def test_an_inherited_socket_that_both_processes_use_is_one_row_with_all_bytes(
+    echo: Echo, family: int
+) -> None:
+    with netlab.capture(port=echo.port) as capture, echo.connect(family) as client:
         number = cookie(client)
         client.sendall(b"before")
         code = "import socket, sys; socket.socket(fileno=int(sys.argv[1])).sendall(b'of the child')"
@@ -212,9 +221,12 @@ def test_an_inherited_socket_that_both_processes_use_is_one_row_with_all_bytes(e
     assert sent == len("before") + len("of the child") + len("after")
 
 
-def test_an_open_socket_that_several_processes_hold_is_one_row_of_one_that_ss_names(echo: Echo) -> None:
+@FAMILIES
+def test_an_open_socket_that_several_processes_hold_is_one_row_of_one_that_ss_names(
+    echo: Echo, family: int
+) -> None:
     with (
-        echo.connect(4) as client,
+        echo.connect(family) as client,
         subprocess.Popen(["cat"], stdin=subprocess.PIPE, pass_fds=[client.fileno()]) as one,
         subprocess.Popen(["cat"], stdin=subprocess.PIPE, pass_fds=[client.fileno()]) as two,
     ):
