@@ -130,8 +130,13 @@ class _Visit(AbstractContextManager[None]):
         except BaseException:
             self._stay()
             raise
-        if self._interrupted:
-            self.__exit__()
+        if self._interrupted and self._handler:
+            self._interrupted = False
+            try:
+                self._handler(signal.SIGINT, None)
+            except BaseException:
+                self.__exit__()
+                raise
 
     def __exit__(self, *_: object) -> None:
         if self._home is None:

@@ -127,6 +127,33 @@ def test_ctrl_c_at_any_moment_ends_the_block_and_brings_the_thread_home(space: s
 
 
 @pytest.mark.privileged
+def test_a_handler_of_ctrl_c_that_raises_nothing_changes_nothing_and_is_called_once(space: str) -> None:
+    home, pressed = netns.inode(), []
+    there: list[int] = []
+
+    def visit() -> None:
+        with netns.entered(space):
+            there.append(netns.inode())
+
+    visit()
+    before = signal.signal(signal.SIGINT, lambda *_: pressed.append(1))
+    try:
+        for step in itertools.count():
+            sys.settrace(interrupt_at(step, visit.__code__))
+            visit()
+            sys.settrace(None)
+            assert netns.inode() == home
+            if len(pressed) == step:
+                break
+    finally:
+        sys.settrace(None)
+        signal.signal(signal.SIGINT, before)
+
+    assert len(pressed) > 100
+    assert set(there) == {there[0]} != {home}
+
+
+@pytest.mark.privileged
 def test_an_inner_block_of_the_same_namespace_stays_where_it_is(space: str) -> None:
     with netns.entered(space):
         there = netns.inode()
