@@ -27,9 +27,11 @@ def in_order(hops: pd.DataFrame, columns: Sequence[str], who: str) -> pd.DataFra
 
 
 def _numbered_through(hops: pd.DataFrame) -> pd.Series:
-    several = hops.groupby("target")["trace"].transform("nunique") > 1
-    begin = hops.groupby(["target", "trace", "run"])["sent_at"].transform("min")
-    number = begin.groupby(hops["target"]).rank("dense") - 1
+    if hops["trace"].nunique() < 2:
+        return hops["run"]
+    several = hops.groupby("target", observed=True)["trace"].transform("nunique") > 1
+    begin = hops.groupby(["target", "trace", "run"], observed=True)["sent_at"].transform("min")
+    number = begin.groupby(hops["target"], observed=True).rank("dense") - 1
     return hops["run"].where(~several, number.astype("Int64"))
 
 
