@@ -210,7 +210,7 @@ def monitor(
     flows = checks.whole("flows", flows, 1, 64)
     max_probes = checks.whole("max_probes", max_probes, 1000, 1 << 30)
     namespaces.path(netns)
-    chosen, source = routed(addresses_of(target, family), netns)
+    chosen, source = routed(addresses_of(target, family, netns), netns)
     (origin,) = origins([(chosen, source)], netns)
 
     def begin() -> Watch:

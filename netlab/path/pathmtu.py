@@ -115,7 +115,7 @@ def path_mtu(
         packets_per_s=PER_SECOND,
         netns=netns,
     )
-    (traced,), missing = tracing.trace(request, [(target, targeting.resolve(target, family))])
+    (traced,), missing = tracing.trace(request, [(target, targeting.resolve(target, family, netns))])
     if traced.error is not None:
         raise traced.error
     limits, lacking = _limits(traced, request)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from netlab import checks
@@ -57,6 +59,7 @@ def request_of(
     port, source_port = ports_of(kind, port, source_port)
     how = Method(checks.choice("method", method, list(Method)))
     namespaces.path(netns)
+    max_ttl = checks.whole("max_ttl", max_ttl, 1, 255)
     request = Request(
         method=methods.chosen(how, netns),
         protocol=kind,
@@ -64,7 +67,7 @@ def request_of(
         source_port=source_port,
         tos=tos,
         plan=Plan(
-            first_ttl=checks.whole("first_ttl", first_ttl, 1, checks.whole("max_ttl", max_ttl, 1, 255)),
+            first_ttl=checks.whole("first_ttl", first_ttl, 1, max_ttl),
             max_ttl=max_ttl,
             queries=checks.whole("queries", queries, 1, 100),
             timeout_ns=round(checks.positive("timeout_s", timeout_s, unit="seconds", most=60) * 10**9),
@@ -95,6 +98,15 @@ def ports_of(kind: Protocol, port: int | None, source_port: int | None = None) -
 def tos_of(dscp: int, ecn: int) -> int:
     """Return the traffic class that a service class and ECN bits make, both checked."""
     return checks.whole("dscp", dscp, 0, 63) << 2 | checks.whole("ecn", ecn, 0, 3)
+
+
+def stopped_by(stop: threading.Event | None) -> Callable[[], bool] | None:
+    """Return what says whether to stop, if anything does."""
+    if stop is None:
+        return None
+    if not callable(getattr(stop, "is_set", None)):
+        raise BadInput(f"stop {stop!r} is no event", fix="Give a threading.Event, and set it to stop")
+    return stop.is_set
 
 
 def _bounded(request: Request) -> None:

@@ -12,12 +12,13 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from netlab.errors import CapabilityError, DecodeError
+from netlab.errors import CapabilityError, DecodeError, ProbeError
 from netlab.kernel.netns import NetNs, entered
 from netlab.path import filters, quotes, sack
 from netlab.path.departures import Sender
 from netlab.path.listening import Ear, Heard
 from netlab.path.matching import Match
+from netlab.path.opening import opening
 from netlab.path.ports import LAST_PORT, Ports, none_left
 from netlab.path.probes import MARKS, Protocol, Vary
 from netlab.path.quotes import Quoted
@@ -71,6 +72,8 @@ class Station(contextlib.AbstractContextManager["Station"]):
 
     Raises
     ------
+    ProbeError
+        If this process has too many files open, or the kernel has no such sockets.
     CapabilityError
         Without CAP_NET_RAW.
     """
@@ -101,7 +104,7 @@ class Station(contextlib.AbstractContextManager["Station"]):
         self._ears: dict[Ear, _Meaning] = {}
         self._senders: dict[int, Sender] = {}
         self._answers: dict[int, Ear] = {}
-        with contextlib.ExitStack() as resources, entered(netns):
+        with contextlib.ExitStack() as resources, entered(netns), opening("raw sockets"):
             self._selector = resources.enter_context(selectors.DefaultSelector())
             self._held = resources.enter_context(contextlib.ExitStack())
             for family in families:
@@ -133,8 +136,19 @@ class Station(contextlib.AbstractContextManager["Station"]):
         return sum(ear.dropped for ear in self._ears)
 
     def join(self, outlet: Outlet) -> None:
-        """Give what comes from the target of *outlet*, or is about packets to it, to *outlet*."""
-        self._outlets[outlet.target.address] = outlet
+        """Give what comes from the target of *outlet*, or is about packets to it, to *outlet*.
+
+        Raises
+        ------
+        ProbeError
+            If another outlet's target has the same address, on another interface.
+        """
+        address = outlet.target.address
+        if self._outlets.setdefault(address, outlet) is not outlet:
+            raise ProbeError(
+                f"cannot tell answers of {address} on one interface from those on another",
+                fix="Probe one interface at a time",
+            )
 
     def ports(self, target: Target, source: bytes, flow: int) -> tuple[int, int]:
         """Return the source and the destination port of a flow; its answers are heard from now on.

@@ -15,7 +15,7 @@ from netlab.frames import Gap, Missing
 from netlab.kernel import netns as namespaces
 from netlab.path import names, pace, rows, target as targeting, tracing
 from netlab.path.probes import Protocol
-from netlab.path.requests import Request, request_of, tos_of
+from netlab.path.requests import Request, request_of, stopped_by, tos_of
 from netlab.path.rows import Traced
 from netlab.path.sack import NoSackError
 
@@ -133,6 +133,8 @@ def traceroute(
     >>> hops[["ttl", "address", "reply", "reached"]].drop_duplicates().values.tolist()
     [[1, '127.0.0.1', 'port-unreachable', True]]
     """
+    checks.flag("resolve", resolve)
+    checks.flag("progress", progress)
     request = request_of(
         protocol=protocol,
         port=port,
@@ -147,7 +149,7 @@ def traceroute(
         method=method,
         netns=netns,
     )
-    addresses = targeting.resolve(target, family)
+    addresses = targeting.resolve(target, family, netns)
     with _counting(runs, f"traceroute {target}", "run", shown=progress) as count:
         asked = [(target, addresses)]
         (traced,), missing = tracing.trace(request, asked, stopped=stopped_by(stop), on_run=count)
@@ -222,6 +224,8 @@ def trace_many(
     >>> hops.groupby("target")[["address", "error"]].count().values.tolist()
     [[3, 0], [0, 1]]
     """
+    checks.flag("resolve", resolve)
+    checks.flag("progress", progress)
     request = request_of(
         protocol=protocol,
         port=port,
@@ -236,7 +240,7 @@ def trace_many(
         method=method,
         netns=netns,
     )
-    if isinstance(targets, str) or not isinstance(targets, Iterable):
+    if isinstance(targets, str | bytes) or not isinstance(targets, Iterable):
         raise BadInput(f"targets {targets!r} is no list of host names", fix="Give several, or use traceroute")
     if request.protocol is Protocol.SACK:
         raise BadInput("tcp-sack traces one target at a time", fix="Use tcp, or traceroute() for each target")
@@ -244,7 +248,7 @@ def trace_many(
     if not asked:
         raise BadInput("targets is empty", fix="Give at least one host name or address")
     targeting.checked_family(family)
-    known = targeting.resolve_all(asked, family)
+    known = targeting.resolve_all(asked, family, netns)
     with _counting(runs * len(asked), "trace_many", "run", shown=progress) as count:
         traces, missing = tracing.trace(request, known, stopped=stopped_by(stop), on_run=count)
     return frame_of(traces, request, missing, resolve=resolve)
@@ -259,11 +263,6 @@ def _counting(total: int, what: str, unit: str, *, shown: bool) -> Iterator[Call
 
     with tqdm(total=total, desc=what, unit=unit) as bar:
         yield bar.update
-
-
-def stopped_by(stop: threading.Event | None) -> Callable[[], bool] | None:
-    """Return what says whether to stop."""
-    return None if stop is None else stop.is_set
 
 
 def frame_of(

@@ -97,6 +97,44 @@ def test_bad_targets_are_rows_that_say_why_and_the_good_ones_still_run(net: Any)
     ]
 
 
+def test_a_name_that_is_no_text_is_a_row_too(net: Any) -> None:
+    hops = trace_many(["\ud800", None, "203.0.113.1"], netns=net.client.netns)  # type: ignore[list-item]
+
+    assert hops["target"].drop_duplicates().tolist() == ["\\ud800", "None", "203.0.113.1"]
+    assert hops["error"].notna().sum() == 2
+
+
+def test_targets_beyond_the_limit_of_open_files_are_rows_that_say_so() -> None:
+    code = """if True:
+        import resource
+        from netlab.path import trace_many
+        trace_many(["127.0.0.1"], method="unprivileged")  # imports what it needs
+        resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))
+        hops = trace_many([f"127.0.0.{n}" for n in range(1, 61)], method="unprivileged")
+        failed = hops[hops["error"].notna()]
+        print(failed["target"].nunique(), failed["error"].str.contains("ulimit -n").all())
+        print(hops.loc[hops["error"].isna(), "reached"].all())
+    """
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+    assert run.returncode == 0, run.stderr
+    count, *said = run.stdout.split()
+    assert 20 < int(count) < 60
+    assert said == ["True", "True"]
+
+
+def test_one_address_on_two_interfaces_is_probed_on_the_first_and_the_second_says_why(net: Any) -> None:
+    net.client.run(["ip", "link", "add", "left", "type", "veth", "peer", "name", "right"])
+    try:
+        net.client.run(["ip", "-batch", "-"], input="link set left up\nlink set right up\n", text=True)
+        hops = trace_many(["fe80::7%left", "fe80::7%right"], netns=net.client.netns, timeout_s=0.1, max_ttl=2)
+    finally:
+        net.client.run(["ip", "link", "del", "left"])
+
+    assert hops["error"].notna().tolist() == [False] * (len(hops) - 1) + [True]
+    assert "on one interface" in hops["error"].iloc[-1]
+
+
 def test_only_bad_targets_are_only_errors(net: Any) -> None:
     hops = trace_many(["no such host", ""], netns=net.client.netns)
 
@@ -134,7 +172,16 @@ def test_targets_of_one_address_do_not_answer_for_each_other(net: Any, protocol:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"targets": []}, {"targets": "web"}, {"targets": 7}, {"family": 5}, {"packets_per_s": 0}],
+    [
+        {"targets": []},
+        {"targets": "web"},
+        {"targets": b"web"},
+        {"targets": 7},
+        {"family": 5},
+        {"family": [4]},
+        {"packets_per_s": 0},
+        {"stop": 1},
+    ],
     ids=str,
 )
 def test_what_is_wrong_for_all_targets_is_refused(net: Any, wrong: dict[str, Any]) -> None:
