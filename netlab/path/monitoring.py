@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import weakref
@@ -12,14 +13,16 @@ from typing import Self
 import pandas as pd
 
 from netlab import checks
-from netlab.errors import BadInput, CaptureError
+from netlab.errors import BadInput, CapabilityError, CaptureError
 from netlab.frames import Missing, concat
-from netlab.kernel import netns as namespaces
-from netlab.path import course, extent, rows, stats, trace, verdicts
+from netlab.kernel import capabilities, netns as namespaces
+from netlab.path import course, extent, methods, rows, stats, verdicts
+from netlab.path.channel import StationChannel
+from netlab.path.methods import Method
 from netlab.path.origin import origins
 from netlab.path.probes import Protocol
+from netlab.path.requests import ports_of
 from netlab.path.rounds import Rounds
-from netlab.path.sockets import RawChannel
 from netlab.path.state import Run
 from netlab.path.target import resolve as addresses_of, routed
 from netlab.path.watching import Watch
@@ -157,6 +160,7 @@ def monitor(
     flows: int = 1,
     timeout_s: float = 1.0,
     source_port: int | None = None,
+    method: str = "auto",
     netns: namespaces.NetNs = None,
     max_probes: int = 500_000,
 ) -> Monitor:
@@ -183,6 +187,10 @@ def monitor(
         As in `netlab.traceroute`.
     max_ttl
         The last TTL to try.
+    method
+        "raw", "unprivileged" (not for tcp) or "auto", as in `netlab.traceroute`. Unprivileged, a UDP probe
+        that a router quotes eight bytes of counts as lost, because which one it was is not told: the
+        coverage says how often.
     flows
         How many flows take turns, one a round; two or more tell a load balancer's remap from a new route.
     timeout_s
@@ -203,7 +211,8 @@ def monitor(
     ProbeError
         If the target has no address or no route; on starting, if the source port is taken.
     CapabilityError
-        On starting, without CAP_NET_RAW, or with `netns` without CAP_SYS_ADMIN.
+        Without CAP_NET_RAW with `method="raw"` or "tcp"; unprivileged "icmp" on starting, where the sysctl
+        net.ipv4.ping_group_range allows no group of this process; with `netns` without CAP_SYS_ADMIN.
 
     Examples
     --------
@@ -214,33 +223,50 @@ def monitor(
     ['127.0.0.1']
     """
     kind = Protocol(checks.choice("protocol", protocol, _KINDS))
-    port, source_port = trace.ports_of(kind, port, source_port)
+    port, source_port = ports_of(kind, port, source_port)
     every_ns = round(_between("every_s", every_s, 0.1, 3600) * 10**9)
     timeout_ns = round(checks.positive("timeout_s", timeout_s, unit="seconds", most=60) * 10**9)
     duration_ns = None
     if duration_s is not None:
         most = threading.TIMEOUT_MAX
         duration_ns = round(checks.positive("duration_s", duration_s, unit="seconds", most=most) * 10**9)
-    checks.whole("max_ttl", max_ttl, 1, 255)
-    checks.whole("flows", flows, 1, 64)
-    checks.whole("max_probes", max_probes, 1000, 1 << 30)
+    max_ttl = checks.whole("max_ttl", max_ttl, 1, 255)
+    flows = checks.whole("flows", flows, 1, 64)
+    max_probes = checks.whole("max_probes", max_probes, 1000, 1 << 30)
     namespaces.path(netns)
-    chosen, source = routed(addresses_of(target, family), netns)
+    how = methods.chosen(Method(checks.choice("method", method, list(Method))), netns)
+    if how is Method.UNPRIVILEGED and kind is Protocol.TCP:
+        raise CapabilityError(
+            "a monitor cannot probe with tcp without CAP_NET_RAW: only one attempt can be under way",
+            fix=f"Use protocol='udp', or: {capabilities.grant(['CAP_NET_RAW'])}",
+        )
+    chosen, source = routed(addresses_of(target, family, netns), netns)
     (origin,) = origins([(chosen, source)], netns)
 
     def begin() -> Watch:
-        channel = RawChannel(kind, chosen, source, port=port, source_port=source_port, netns=netns)
-
         def framed(runs: Sequence[Run], missing: Sequence[Missing]) -> pd.DataFrame:
-            return rows.frame(runs, chosen, kind.value, channel.ports, origin=origin, missing=missing)
+            return rows.frame(
+                runs,
+                chosen,
+                kind.value,
+                outlet.ports,
+                origin=origin,
+                method=how.value,
+                missing=[*missing, *methods.unseen(station)],
+            )
 
-        rounds = Rounds(channel, every_ns=every_ns, timeout_ns=timeout_ns, max_ttl=max_ttl, flows=flows)
-        try:
+        with contextlib.ExitStack() as resources:
+            station = methods.station(
+                how, kind, [chosen.family], port=port, source_port=source_port, netns=netns
+            )
+            resources.enter_context(station)
+            outlet = methods.outlet(station, chosen, source)
+            channel = StationChannel(station, outlet)
+            rounds = Rounds(channel, every_ns=every_ns, timeout_ns=timeout_ns, max_ttl=max_ttl, flows=flows)
             rounds.send_due()
-        except BaseException:
-            channel.close()
-            raise
-        return Watch(channel, rounds, framed, most=max_probes, duration_ns=duration_ns)
+            watch = Watch(channel, rounds, framed, most=max_probes, duration_ns=duration_ns)
+            resources.pop_all()  # its thread closes the station now
+        return watch
 
     return Monitor(target, begin, waits=duration_s is not None)
 

@@ -21,11 +21,11 @@ from netlab.path.methods import Method
 from netlab.path.origin import origins
 from netlab.path.outlet import Outlet
 from netlab.path.probes import Protocol, Vary
+from netlab.path.requests import Request, request_of, stopped_by
 from netlab.path.rows import Traced
 from netlab.path.station import Station, now_ns
 from netlab.path.sweep import Sweep
-from netlab.path.trace import frame_of, request_of, stopped_by
-from netlab.path.tracing import Request
+from netlab.path.trace import frame_of
 
 _KINDS = [Protocol.UDP, Protocol.TCP, Protocol.ICMP]  # the flows of SACK probes are connections
 _DUBLIN_FLOWS = 20
@@ -118,6 +118,7 @@ def multipath(
     """
     how = How(checks.choice("strategy", strategy, list(How)))
     checks.choice("protocol", protocol, _KINDS)
+    checks.flag("resolve", resolve)
     request = request_of(
         protocol=protocol,
         port=port,
@@ -132,11 +133,11 @@ def multipath(
         netns=netns,
     )
     limits = _limits(how, confidence, flows, first_ttl, max_ttl)
-    asked = targeting.routed(targeting.resolve(target, family), netns)
+    asked = targeting.routed(targeting.resolve(target, family, netns), netns)
     search: Search | Sweep = Search(limits) if how is How.MDA else Sweep(limits)
     others = [
         _Job(
-            *targeting.routed(targeting.resolve(name, asked[0].family), netns),
+            *targeting.routed(targeting.resolve(name, asked[0].family, netns), netns),
             Sweep(replace(limits, flows=1)),
         )
         for name in _names(neighbours)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from typing import TYPE_CHECKING, Generic, TypedDict, TypeVar
 
 from netlab.errors import ProbeError
 from netlab.path.kinds import EchoFlow, SynFlow, UdpFlow
@@ -13,8 +14,57 @@ from netlab.path.sack import SackFlow
 from netlab.path.station import Station
 from netlab.path.target import Target
 
+if TYPE_CHECKING:
+    from netlab.path.plain import PlainStation
 
-class Outlet:
+AStation = TypeVar("AStation", "Station", "PlainStation")
+
+
+class _Common(TypedDict):
+    """What every kind of flow has."""
+
+    number: int
+    source: bytes
+    target: bytes
+    salt: int
+    tos: int
+
+
+class BaseOutlet(Generic[AStation]):
+    """What an outlet is whatever its sockets: it makes the flows to one target."""
+
+    def __init__(self, station: AStation, target: Target, source: bytes) -> None:
+        self.target = target
+        self.tos = station.tos
+        self._station: AStation = station
+        self._source = source
+
+    def _common(self, number: int) -> _Common:
+        return {
+            "number": number,
+            "source": self._source,
+            "target": self.target.packed,
+            "salt": self._station.salt,
+            "tos": self.tos,
+        }
+
+    def _echo(self, number: int, identifier: int) -> EchoFlow:
+        checksum = 1 + (self._station.checksum + number) % MARKS
+        return EchoFlow(**self._common(number), identifier=identifier, checksum=checksum)
+
+    def _with_ports(self, number: int, source_port: int, port: int) -> UdpFlow | SynFlow:
+        kind = UdpFlow if self._station.protocol is Protocol.UDP else SynFlow
+        return kind(**self._common(number), source_port=source_port, port=port)
+
+    def _unsent(self, error: OSError) -> ProbeError:
+        name, address = self.target.name, self.target.address
+        rule = "`nft list ruleset`, for a local firewall rule that drops it"
+        fix = rule if error.errno == errno.EPERM else f"`ip route get {address}`, and at {rule}"
+        reason = os.strerror(error.errno or 0)
+        return ProbeError(f"cannot send a probe to {name} ({address}): {reason}", fix=f"Look at {fix}")
+
+
+class Outlet(BaseOutlet[Station]):
     """Probes of any number of flows to one target, sent and heard by a station.
 
     `register` matches answers to them, `departures` has when the kernel sent each (flow, mark), wall clock.
@@ -26,12 +76,9 @@ class Outlet:
     """
 
     def __init__(self, station: Station, target: Target, source: bytes) -> None:
-        self.target = target
-        self.tos = station.tos
+        super().__init__(station, target, source)
         self.register = Register()
         self.departures: dict[tuple[int, int], int] = {}
-        self._station = station
-        self._source = source
         self.flow(0)
         station.join(self)
 
@@ -51,7 +98,7 @@ class Outlet:
         known = self.register.flows.get(number)
         if known is not None:
             return known
-        flow = self._echo(number) if self._station.protocol is Protocol.ICMP else self._with_ports(number)
+        flow = self._made(number)
         self.register.add(flow)
         return flow
 
@@ -70,52 +117,21 @@ class Outlet:
         try:
             return self._station.send(self, (flow, mark), packet)
         except OSError as error:
-            raise _unsent(self.target, error) from error
+            raise self._unsent(error) from error
 
-    def _echo(self, number: int) -> EchoFlow:
-        return EchoFlow(
-            number=number,
-            source=self._source,
-            target=self.target.packed,
-            salt=self._station.salt,
-            tos=self.tos,
-            identifier=self._station.identifier,
-            checksum=1 + (self._station.checksum + number) % MARKS,
-        )
-
-    def _with_ports(self, number: int) -> UdpFlow | SynFlow | SackFlow:
-        source_port, port = self._station.ports(self.target, self._source, number)
-        if self._station.protocol is Protocol.SACK:
-            agreed = self._station.connect(self.target, self._source, number)
-            return SackFlow(
-                number=number,
-                source=self._source,
-                target=self.target.packed,
-                salt=self._station.salt,
-                tos=self.tos,
-                source_port=source_port,
-                port=port,
-                sequence=agreed.sequence,
-                acknowledgment=agreed.acknowledgment,
-                timestamps=agreed.timestamps,
-            )
-        kind = UdpFlow if self._station.protocol is Protocol.UDP else SynFlow
-        return kind(
-            number=number,
-            source=self._source,
-            target=self.target.packed,
-            salt=self._station.salt,
-            tos=self.tos,
+    def _made(self, number: int) -> Flow:
+        station = self._station
+        if station.protocol is Protocol.ICMP:
+            return self._echo(number, station.identifier)
+        source_port, port = station.ports(self.target, self._source, number)
+        if station.protocol is not Protocol.SACK:
+            return self._with_ports(number, source_port, port)
+        agreed = station.connect(self.target, self._source, number)
+        return SackFlow(
+            **self._common(number),
             source_port=source_port,
             port=port,
+            sequence=agreed.sequence,
+            acknowledgment=agreed.acknowledgment,
+            timestamps=agreed.timestamps,
         )
-
-
-def _unsent(target: Target, error: OSError) -> ProbeError:
-    reason = os.strerror(error.errno or 0)
-    fix = (
-        "A local firewall rule drops the probes: look at `nft list ruleset`"
-        if error.errno == errno.EPERM
-        else f"Look at `ip route get {target.address}`"
-    )
-    return ProbeError(f"cannot send a probe to {target.name} ({target.address}): {reason}", fix=fix)

@@ -9,25 +9,26 @@ import struct
 import pandas as pd
 
 from netlab import checks
-from netlab.errors import BadInput, ProbeError
+from netlab.errors import ProbeError
 from netlab.frames import Gap, Missing
 from netlab.kernel import netns as namespaces
 from netlab.path import mtu, target as targeting, tracing
+from netlab.path.channel import SizedChannel
 from netlab.path.engine import Plan
 from netlab.path.methods import Method
+from netlab.path.outlet import Outlet
 from netlab.path.pace import PER_SECOND
-from netlab.path.probes import Protocol
+from netlab.path.probes import Protocol, Vary
+from netlab.path.requests import Request, ports_of
 from netlab.path.rows import Traced
-from netlab.path.sockets import RawChannel
 from netlab.path.state import DESTINATION, timing
-from netlab.path.tracing import Request
+from netlab.path.station import Station
 from netlab.schemas import PATH_MTU
 
 _GET_MTU = 0x8921  # SIOCGIFMTU (linux/sockios.h)
 _INTERFACE = struct.Struct("16si12x")  # struct ifreq
 _LARGEST = 65535
 _QUERIES = 2  # of each TTL, to learn the way
-_PORT = 33434
 
 
 @checks.options
@@ -93,7 +94,7 @@ def path_mtu(
     [[0, 'interface']]
     """
     kind = Protocol(checks.choice("protocol", protocol, [Protocol.ICMP, Protocol.UDP]))
-    number = _port(kind, port)
+    number, _ = ports_of(kind, port)
     plan = Plan(
         first_ttl=1,
         max_ttl=checks.whole("max_ttl", max_ttl, 1, 255),
@@ -111,19 +112,11 @@ def path_mtu(
         packets_per_s=PER_SECOND,
         netns=netns,
     )
-    (traced,), missing = tracing.trace(request, [(target, targeting.resolve(target, family))])
+    (traced,), missing = tracing.trace(request, [(target, targeting.resolve(target, family, netns))])
     if traced.error is not None:
         raise traced.error
     limits, lacking = _limits(traced, request)
     return frame_of(traced, kind, limits, [*missing, *lacking])
-
-
-def _port(kind: Protocol, port: int | None) -> int:
-    if kind is Protocol.UDP:
-        return _PORT if port is None else checks.port(port)
-    if port is not None:
-        raise BadInput(f"port {port!r} was given, and icmp has no ports", fix="Leave port out")
-    return 0
 
 
 def _limits(traced: Traced, request: Request) -> tuple[list[mtu.Limit], list[Missing]]:
@@ -141,7 +134,15 @@ def _limits(traced: Traced, request: Request) -> tuple[list[mtu.Limit], list[Mis
         detail = f"the target does not answer: the last row is for the way to TTL {way.end_ttl}"
         lacking.append(Missing("path MTU", Gap.INCOMPLETE, None, detail))
     source = socket.inet_pton(targeting.FAMILIES[target.family], origin.source_address)
-    with RawChannel(request.protocol, target, source, port=request.port, netns=request.netns) as channel:
+    with Station(
+        request.protocol,
+        [target.family],
+        port=request.port,
+        source_port=request.source_port,
+        vary=Vary.SOURCE_PORT,
+        netns=request.netns,
+    ) as station:
+        channel = SizedChannel(station, Outlet(station, target, source))
         search = mtu.Search(channel, way, request.plan.timeout_ns)
         try:
             search.run(min(most_bytes, _LARGEST))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from netlab.errors import CapabilityError, ProbeError
 from netlab.kernel.netns import NetNs, entered
+from netlab.path.opening import opening
 from netlab.path.probes import MARKS, Flow, Protocol
 from netlab.path.state import Answer
 from netlab.path.target import FAMILIES, Target
@@ -62,7 +63,7 @@ class PlainStation(contextlib.AbstractContextManager["PlainStation"]):
         self._lines: list[AnyLine] = []
         self._eager: list[tuple[PlainOutlet, AnyLine]] = []
         self._ports: dict[tuple[bytes, int, int], int] = {}
-        with contextlib.ExitStack() as resources:
+        with opening("sockets"), contextlib.ExitStack() as resources:
             self._selector = resources.enter_context(selectors.DefaultSelector())
             self._held = resources.enter_context(contextlib.ExitStack())
             self._resources = resources.pop_all()
@@ -91,11 +92,13 @@ class PlainStation(contextlib.AbstractContextManager["PlainStation"]):
 
         Raises
         ------
+        ProbeError
+            If this process has too many files open, or the kernel has no such sockets.
         CapabilityError
             For ICMP, if net.ipv4.ping_group_range does not have a group of this process.
         """
         kind, numbers = _KINDS[self.protocol]
-        with entered(self._netns):
+        with entered(self._netns), opening("a socket"):
             try:
                 sock = socket.socket(FAMILIES[family], kind, numbers[family])
             except PermissionError as error:

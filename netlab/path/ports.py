@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import socket
 
 from netlab.errors import ProbeError
 from netlab.kernel.netns import NetNs, entered
-from netlab.path import filters
+from netlab.path import filters, opening
 from netlab.path.listening import attach
 from netlab.path.probes import Protocol
 from netlab.path.target import FAMILIES
@@ -99,11 +98,7 @@ def none_left(flow: int) -> ProbeError:
 def _refused(kind: socket.SocketKind, address: str, port: int, error: OSError) -> ProbeError:
     protocol = "tcp" if kind is socket.SOCK_STREAM else "udp"
     which = f"source port {port}" if port else "a source port"
-    fix = (
-        "Raise the number of open files: ulimit -n"
-        if error.errno in {errno.EMFILE, errno.ENFILE}
-        else "Choose another source_port, or none"
-    )
     return ProbeError(
-        f"cannot use {which} ({protocol}) of {address}: {os.strerror(error.errno or 0)}", fix=fix
+        f"cannot use {which} ({protocol}) of {address}: {os.strerror(error.errno or 0)}",
+        fix=opening.fix(error, "Choose another source_port, or none"),
     )

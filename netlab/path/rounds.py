@@ -37,6 +37,11 @@ class Round:
     end: Run
     sent_ns: int = 0
 
+    def left_ns(self, mark: int) -> int:
+        """Return when a probe of the round left."""
+        run = self.hops if mark in self.hops.probes else self.end
+        return run.probes[mark].sent_ns
+
 
 @dataclass(slots=True)
 class _Reach:
@@ -156,6 +161,7 @@ class Rounds:
 
     def _send(self, this: Round, run: Run, ttl: int) -> None:
         mark, now = next(self._marks), self._channel.now_ns()
+        this.sent_ns = now
         self._pace.sent(now)
         try:
             wall_ns = self._channel.send(run.flow, ttl, mark)
@@ -173,7 +179,7 @@ class Rounds:
             self.unplaced += 1
             return
         this = self._by_mark.get((answer.flow, answer.mark))
-        if this is None:
+        if this is None or answer.received_ns - this.left_ns(answer.mark) > self._timeout_ns:
             self.late += 1
             return
         probe = this.hops.take(answer)

@@ -18,6 +18,7 @@ from netlab.path import filters, quotes, sack
 from netlab.path.departures import Sender
 from netlab.path.listening import Ear, Heard
 from netlab.path.matching import Match
+from netlab.path.opening import opening
 from netlab.path.ports import LAST_PORT, Ports, none_left
 from netlab.path.probes import MARKS, Protocol, Vary
 from netlab.path.quotes import Quoted
@@ -71,6 +72,8 @@ class Station(contextlib.AbstractContextManager["Station"]):
 
     Raises
     ------
+    ProbeError
+        If this process has too many files open, or the kernel has no such sockets.
     CapabilityError
         Without CAP_NET_RAW.
     """
@@ -101,7 +104,7 @@ class Station(contextlib.AbstractContextManager["Station"]):
         self._ears: dict[Ear, _Meaning] = {}
         self._senders: dict[int, Sender] = {}
         self._answers: dict[int, Ear] = {}
-        with contextlib.ExitStack() as resources, entered(netns):
+        with contextlib.ExitStack() as resources, entered(netns), opening("raw sockets"):
             self._selector = resources.enter_context(selectors.DefaultSelector())
             self._held = resources.enter_context(contextlib.ExitStack())
             for family in families:

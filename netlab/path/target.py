@@ -9,11 +9,13 @@ import socket
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from numbers import Integral
 from typing import TypeAlias
 
 from netlab import addresses
 from netlab.errors import BadInput, NetlabError, ProbeError
 from netlab.kernel.netns import NetNs, entered
+from netlab.path.opening import opening
 
 Sockaddr: TypeAlias = tuple[str, int] | tuple[str, int, int, int]
 
@@ -45,7 +47,7 @@ class Target:
         return (self.address, port) if self.family == 4 else (self.address, port, 0, self.scope)
 
 
-def resolve(name: str, family: int | None = None) -> list[Target]:
+def resolve(name: str, family: int | None = None, netns: NetNs = None) -> list[Target]:
     """Return the addresses of *name* in the resolver's order of preference (RFC 6724).
 
     Parameters
@@ -54,6 +56,9 @@ def resolve(name: str, family: int | None = None) -> list[Target]:
         A host name or an address; a link-local one with its interface, as in `fe80::1%eth0`.
     family
         4 or 6 for addresses of that family only.
+    netns
+        The network namespace that the interface of a link-local address is in; names are looked up in the
+        caller's.
 
     Raises
     ------
@@ -67,7 +72,8 @@ def resolve(name: str, family: int | None = None) -> list[Target]:
         raise BadInput(f"target {name!r} is not a host name or an address", fix="Give one")
     asked = _canonical(name, family)
     try:
-        found = socket.getaddrinfo(asked, None, FAMILIES[family], socket.SOCK_DGRAM)
+        with entered(netns if "%" in asked else None):
+            found = socket.getaddrinfo(asked, None, FAMILIES[family], socket.SOCK_DGRAM)
     except (UnicodeError, ValueError) as error:
         raise BadInput(f"target {name!r} is not a host name: {error}") from error
     except socket.gaierror as error:
@@ -79,23 +85,28 @@ def resolve(name: str, family: int | None = None) -> list[Target]:
 
 def checked_family(family: object) -> None:
     """Refuse what is neither 4 nor 6 nor None."""
-    if family not in FAMILIES:
+    if family is not None and not (isinstance(family, Integral) and int(family) in FAMILIES):
         raise BadInput(f"family {family!r} is not known", fix="Give 4, 6, or None for either")
 
 
 def resolve_all(
-    wanted: Sequence[str], family: int | None = None
+    wanted: Sequence[str], family: int | None = None, netns: NetNs = None
 ) -> list[tuple[str, list[Target] | NetlabError]]:
     """Return the addresses of each name or the error that says why there is none, asking for all at once."""
 
     def found(name: str) -> tuple[str, list[Target] | NetlabError]:
         try:
-            return name if isinstance(name, str) else repr(name), resolve(name, family)
+            return name, resolve(name, family, netns)
         except NetlabError as error:
-            return name if isinstance(name, str) else repr(name), error
+            return _shown(name), error
 
     with ThreadPoolExecutor(min(len(wanted), _AT_ONCE)) as pool:
         return list(pool.map(found, wanted))
+
+
+def _shown(name: object) -> str:
+    """Return what was given for a name as a text that a frame can hold."""
+    return (name if isinstance(name, str) else repr(name)).encode(errors="backslashreplace").decode()
 
 
 def _canonical(name: str, family: int | None) -> str:
@@ -148,7 +159,7 @@ def routed(targets: list[Target], netns: NetNs) -> tuple[Target, bytes]:
 
 def _source(target: Target) -> bytes:
     # A connected UDP socket asks for the kernel's own route and source selection and sends nothing.
-    with socket.socket(FAMILIES[target.family], socket.SOCK_DGRAM) as sock:
+    with opening("a socket"), socket.socket(FAMILIES[target.family], socket.SOCK_DGRAM) as sock:
         try:
             sock.connect(target.sockaddr(_DISCARD))
         except OSError as error:

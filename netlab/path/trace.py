@@ -13,23 +13,13 @@ from netlab import checks
 from netlab.errors import BadInput
 from netlab.frames import Gap, Missing
 from netlab.kernel import netns as namespaces
-from netlab.path import methods, names, pace, rows, sack, target as targeting, tracing
-from netlab.path.engine import Plan
-from netlab.path.methods import Method
+from netlab.path import names, pace, rows, target as targeting, tracing
 from netlab.path.probes import Protocol
+from netlab.path.requests import Request, request_of, stopped_by, tos_of
 from netlab.path.rows import Traced
 from netlab.path.sack import NoSackError
-from netlab.path.tracing import Request
 
-_PORTS = {
-    Protocol.UDP: 33434,  # the port range traceroute has used since 1988; nothing listens there
-    Protocol.TCP: 80,  # what firewalls let through most often, and what traceroute -T takes
-    Protocol.SACK: 80,
-}
-_NO_PORT = 0
-_MOST_PER_S = 100_000
 _MANY_PER_S = 5000
-_SENT_AGAIN = 2  # probes to a TTL above `queries`, at most: see `netlab.path.engine`
 
 
 @checks.options
@@ -143,11 +133,13 @@ def traceroute(
     >>> hops[["ttl", "address", "reply", "reached"]].drop_duplicates().values.tolist()
     [[1, '127.0.0.1', 'port-unreachable', True]]
     """
+    checks.flag("resolve", resolve)
+    checks.flag("progress", progress)
     request = request_of(
         protocol=protocol,
         port=port,
         source_port=source_port,
-        tos=_tos(dscp, ecn),
+        tos=tos_of(dscp, ecn),
         first_ttl=first_ttl,
         max_ttl=max_ttl,
         queries=queries,
@@ -157,7 +149,7 @@ def traceroute(
         method=method,
         netns=netns,
     )
-    addresses = targeting.resolve(target, family)
+    addresses = targeting.resolve(target, family, netns)
     with _counting(runs, f"traceroute {target}", "run", shown=progress) as count:
         asked = [(target, addresses)]
         (traced,), missing = tracing.trace(request, asked, stopped=stopped_by(stop), on_run=count)
@@ -231,11 +223,13 @@ def trace_many(
     >>> hops.groupby("target")[["address", "error"]].count().values.tolist()
     [[3, 0], [0, 1]]
     """
+    checks.flag("resolve", resolve)
+    checks.flag("progress", progress)
     request = request_of(
         protocol=protocol,
         port=port,
         source_port=source_port,
-        tos=_tos(dscp, ecn),
+        tos=tos_of(dscp, ecn),
         first_ttl=first_ttl,
         max_ttl=max_ttl,
         queries=queries,
@@ -245,7 +239,7 @@ def trace_many(
         method=method,
         netns=netns,
     )
-    if isinstance(targets, str) or not isinstance(targets, Iterable):
+    if isinstance(targets, str | bytes) or not isinstance(targets, Iterable):
         raise BadInput(f"targets {targets!r} is no list of host names", fix="Give several, or use traceroute")
     if request.protocol is Protocol.SACK:
         raise BadInput("tcp-sack traces one target at a time", fix="Use tcp, or traceroute() for each target")
@@ -253,84 +247,10 @@ def trace_many(
     if not asked:
         raise BadInput("targets is empty", fix="Give at least one host name or address")
     targeting.checked_family(family)
-    known = targeting.resolve_all(asked, family)
+    known = targeting.resolve_all(asked, family, netns)
     with _counting(runs * len(asked), "trace_many", "run", shown=progress) as count:
         traces, missing = tracing.trace(request, known, stopped=stopped_by(stop), on_run=count)
     return frame_of(traces, request, missing, resolve=resolve)
-
-
-def request_of(
-    *,
-    protocol: str,
-    port: int | None,
-    source_port: int | None,
-    tos: int = 0,
-    first_ttl: int,
-    max_ttl: int,
-    queries: int,
-    timeout_s: float,
-    runs: int,
-    packets_per_s: int,
-    method: str = Method.RAW.value,
-    netns: namespaces.NetNs,
-) -> Request:
-    """Return what to send, with every option checked."""
-    kind = Protocol(checks.choice("protocol", protocol, list(Protocol)))
-    port, source_port = ports_of(kind, port, source_port)
-    how = Method(checks.choice("method", method, list(Method)))
-    namespaces.path(netns)
-    request = Request(
-        method=methods.chosen(how, netns),
-        protocol=kind,
-        port=port,
-        source_port=source_port,
-        tos=tos,
-        plan=Plan(
-            first_ttl=checks.whole("first_ttl", first_ttl, 1, checks.whole("max_ttl", max_ttl, 1, 255)),
-            max_ttl=max_ttl,
-            queries=checks.whole("queries", queries, 1, 100),
-            timeout_ns=round(checks.positive("timeout_s", timeout_s, unit="seconds", most=60) * 10**9),
-            serial=kind in {Protocol.TCP, Protocol.SACK},
-        ),
-        runs=checks.whole("runs", runs, 1, 100_000),
-        packets_per_s=checks.whole("packets_per_s", packets_per_s, 1, _MOST_PER_S),
-        netns=netns,
-    )
-    if kind is Protocol.SACK:
-        _bounded(request)
-    return request
-
-
-def _bounded(request: Request) -> None:
-    """Refuse more probes than one connection can carry."""
-    arriving = request.runs * request.plan.queries
-    if arriving > sack.ARRIVALS:
-        raise BadInput(
-            f"{request.runs} runs of {request.plan.queries} queries are more than tcp-sack can send",
-            fix=f"Give runs and queries whose product is at most {sack.ARRIVALS}",
-        )
-    most = request.runs * (request.plan.queries + _SENT_AGAIN) * request.plan.max_ttl
-    if most > sack.MARKS:
-        raise BadInput(
-            f"{most} probes are more than tcp-sack can send", fix="Give a lower max_ttl, or fewer runs"
-        )
-
-
-def _tos(dscp: int, ecn: int) -> int:
-    return checks.whole("dscp", dscp, 0, 63) << 2 | checks.whole("ecn", ecn, 0, 3)
-
-
-def ports_of(kind: Protocol, port: int | None, source_port: int | None) -> tuple[int, int | None]:
-    """Return the port and the source port that were asked for, checked, or the kind's usual ones."""
-    if kind is Protocol.ICMP:
-        for name, value in (("port", port), ("source_port", source_port)):
-            if value is not None:
-                raise BadInput(f"{name} {value!r} was given, and icmp has no ports", fix=f"Leave {name} out")
-        return _NO_PORT, None
-    return (
-        _PORTS[kind] if port is None else checks.port(port),
-        None if source_port is None else checks.port(source_port, "source_port"),
-    )
 
 
 @contextlib.contextmanager
@@ -342,11 +262,6 @@ def _counting(total: int, what: str, unit: str, *, shown: bool) -> Iterator[Call
 
     with tqdm(total=total, desc=what, unit=unit) as bar:
         yield bar.update
-
-
-def stopped_by(stop: threading.Event | None) -> Callable[[], bool] | None:
-    """Return what says whether to stop."""
-    return None if stop is None else stop.is_set
 
 
 def frame_of(

@@ -6,39 +6,24 @@ import contextlib
 import itertools
 import random
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import TypeAlias
 
 from netlab.errors import NetlabError
 from netlab.frames import Gap, Missing
 from netlab.kernel.netns import NetNs, entered
 from netlab.path import loop, methods, sack
-from netlab.path.engine import Plan
-from netlab.path.methods import AnyOutlet, AnyProber, AnyStation, Method
+from netlab.path.methods import AnyOutlet, AnyProber, AnyStation
 from netlab.path.origin import Origin, origins
 from netlab.path.pace import Pace
 from netlab.path.probes import MARKS, Protocol
+from netlab.path.requests import Request
 from netlab.path.rows import Traced
 from netlab.path.state import Answer, Run
 from netlab.path.station import now_ns
 from netlab.path.target import Target, routed
 
 _Choice: TypeAlias = tuple[Target, bytes] | NetlabError
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
-    """What to send, and how: not "auto" any more. `port` is 0 and `source_port` None for ICMP."""
-
-    protocol: Protocol
-    port: int
-    source_port: int | None
-    plan: Plan
-    runs: int
-    packets_per_s: int
-    netns: NetNs
-    method: Method = Method.RAW
-    tos: int = 0
 
 
 class Trail:
@@ -115,7 +100,7 @@ def trace(
             trails = _Trails(request, station, on_run)
             found = [(name, choice, trails.add(choice)) for name, choice in chosen]
         trails.drive(stopped)
-    missing = [*losses(station), *trails.unbegun()]
+    missing = [*losses(station), *methods.unseen(station), *trails.unbegun()]
     return [_traced(name, choice, trail, ways, request.tos) for name, choice, trail in found], missing
 
 
@@ -141,36 +126,74 @@ def _chosen(addresses: Sequence[Target] | NetlabError, netns: NetNs) -> _Choice:
         return error
 
 
+class _Series:
+    """The trails to one address, one after the other, because all their probes are of one flow.
+
+    A target that answers one SYN of a flow at a time would answer one trail and not the other, and an answer
+    that does not say which probe it is for could be either's. No two of their probes have the same mark.
+    """
+
+    def __init__(self, outlet: AnyOutlet, marks: Iterator[int]) -> None:
+        self.outlet = outlet
+        self.marks = marks
+        self.trails: list[Trail] = []
+        self._done = 0
+
+    def step(self, now_ns: int) -> int | None:
+        """Let the first trail that is not done take its turn."""
+        while self._done < len(self.trails):
+            wait = self.trails[self._done].step(now_ns)
+            if wait is not None:
+                return wait
+            self._done += 1
+        return None
+
+    def take(self, answer: Answer) -> None:
+        """Give an answer to the trail that is going on."""
+        if self._done < len(self.trails):
+            self.trails[self._done].take(answer)
+
+
 class _Trails:
-    """The trails of one station; those to one address share an outlet and never a mark."""
+    """The trails of one station."""
 
     def __init__(self, request: Request, station: AnyStation, on_run: Callable[[], object]) -> None:
         self._request = request
         self._station = station
         self._on_run = on_run
         self._trails: list[Trail] = []
-        self._outlets: dict[str, tuple[AnyOutlet, Iterator[int]]] = {}
+        self._series: dict[Target, _Series] = {}
         self._places: dict[int, list[int]] = {}
 
     def add(self, choice: _Choice) -> Trail | NetlabError:
         if isinstance(choice, NetlabError):
             return choice
-        target, source = choice
         try:
-            if target.address not in self._outlets:
-                outlet = methods.outlet(self._station, target, source)
-                self._outlets[target.address] = outlet, marks(self._request)
+            series = self._series_to(*choice)
         except NetlabError as error:
             return error
-        outlet, numbers = self._outlets[target.address]
-        trail = Trail(self._request, outlet, numbers, self._on_run)
-        self._places.setdefault(id(outlet), []).append(len(self._trails))
+        trail = Trail(self._request, series.outlet, series.marks, self._on_run)
+        series.trails.append(trail)
         self._trails.append(trail)
         return trail
 
+    def _series_to(self, target: Target, source: bytes) -> _Series:
+        key = replace(target, name=target.address)
+        if key not in self._series:
+            outlet = methods.outlet(self._station, target, source)
+            self._places[id(outlet)] = [len(self._series)]
+            self._series[key] = _Series(outlet, marks(self._request))
+        return self._series[key]
+
     def drive(self, stopped: Callable[[], bool] | None) -> None:
         with contextlib.suppress(KeyboardInterrupt):
-            loop.drive(self._trails, self._hear, now_ns, Pace(self._request.packets_per_s), stopped=stopped)
+            loop.drive(
+                [*self._series.values()],
+                self._hear,
+                now_ns,
+                Pace(self._request.packets_per_s),
+                stopped=stopped,
+            )
         for trail in self._trails:
             trail.abandon()
 
@@ -186,7 +209,7 @@ class _Trails:
 def marks(request: Request) -> Iterator[int]:
     """Yield the numbers of probes: from anywhere on and round and round, or as many as there are."""
     if request.protocol is Protocol.SACK:
-        return iter(range(1, sack.MARKS + 1))  # `_bounded` in `netlab.path.trace` sees that they suffice
+        return iter(range(1, sack.MARKS + 1))  # `netlab.path.requests` sees that they suffice
     # Going on with the marks from run to run keeps an answer that comes a run late from fitting anything;
     # starting anywhere does the same for the next trace from this port.
     start = random.randrange(MARKS)  # noqa: S311 - no secret

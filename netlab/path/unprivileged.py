@@ -15,19 +15,19 @@ import os
 import selectors
 from typing import TYPE_CHECKING
 
-from netlab.errors import ProbeError
 from netlab.path.connecting import SynLine
-from netlab.path.kinds import EchoFlow, SynFlow, UdpFlow
+from netlab.path.kinds import SynFlow
 from netlab.path.lines import EchoLine, UdpLine
+from netlab.path.outlet import BaseOutlet
 from netlab.path.plain import PlainStation, connect
-from netlab.path.probes import MARKS, Protocol
+from netlab.path.probes import Protocol
 from netlab.path.target import Target
 
 if TYPE_CHECKING:
     from netlab.path.plain import AnyLine
 
 
-class PlainOutlet:
+class PlainOutlet(BaseOutlet[PlainStation]):
     """Probes of any number of flows to one target, sent and heard by a station of ordinary sockets.
 
     Raises
@@ -39,10 +39,7 @@ class PlainOutlet:
     """
 
     def __init__(self, station: PlainStation, target: Target, source: bytes) -> None:
-        self.target = target
-        self.tos = station.tos
-        self._station = station
-        self._source = source
+        super().__init__(station, target, source)
         self._lines: dict[int, AnyLine] = {}
         self.line(0)
 
@@ -74,59 +71,23 @@ class PlainOutlet:
         known = self._lines.get(number)
         if known is not None:
             return known
-        sock = self._station.hold(self._station.open(self.target.family))
-        own = self._station.bind(sock, self.target, self._source, number)
-        line: AnyLine
-        if self._station.protocol is Protocol.TCP:
-            line = SynLine(self._station, self, self._source, self._syns(number, own))
-        else:
-            is_echo = self._station.protocol is Protocol.ICMP
-            line = (
-                EchoLine(self._echo(number, own), sock)
-                if is_echo
-                else UdpLine(self._datagrams(number, own), sock)
-            )
-            if code := connect(sock, self.target, self._station.port, line.flow):
-                raise self._unsent(OSError(code, os.strerror(code)))
-            self._station.watch(sock, self, line, selectors.EVENT_READ)
+        line = self._opened(number)
         self._station.add(line)
         self._lines[number] = line
         return line
 
-    def _echo(self, number: int, identifier: int) -> EchoFlow:
-        return EchoFlow(
-            number=number,
-            source=self._source,
-            target=self.target.packed,
-            salt=self._station.salt,
-            identifier=identifier,
-            checksum=1 + (self._station.checksum + number) % MARKS,
-        )
-
-    def _datagrams(self, number: int, source_port: int) -> UdpFlow:
-        return UdpFlow(
-            number=number,
-            source=self._source,
-            target=self.target.packed,
-            salt=self._station.salt,
-            source_port=source_port,
-            port=self._station.port,
-        )
-
-    def _syns(self, number: int, source_port: int) -> SynFlow:
-        return SynFlow(
-            number=number,
-            source=self._source,
-            target=self.target.packed,
-            salt=self._station.salt,
-            source_port=source_port,
-            port=self._station.port,
-        )
-
-    def _unsent(self, error: OSError) -> ProbeError:
-        reason = os.strerror(error.errno or 0)
-        return ProbeError(
-            f"cannot send a probe to {self.target.name} ({self.target.address}): {reason}",
-            fix=f"Look at `ip route get {self.target.address}` and, for a rule that drops it, "
-            "at `nft list ruleset`",
-        )
+    def _opened(self, number: int) -> AnyLine:
+        station = self._station
+        sock = station.hold(station.open(self.target.family))
+        own = station.bind(sock, self.target, self._source, number)
+        if station.protocol is Protocol.ICMP:
+            line: EchoLine | UdpLine = EchoLine(self._echo(number, own), sock)
+        else:
+            flow = self._with_ports(number, own, station.port)
+            if isinstance(flow, SynFlow):  # whose attempts have sockets of their own: this one holds the port
+                return SynLine(station, self, self._source, flow)
+            line = UdpLine(flow, sock)
+        if code := connect(sock, self.target, station.port, line.flow):
+            raise self._unsent(OSError(code, os.strerror(code)))
+        station.watch(sock, self, line, selectors.EVENT_READ)
+        return line

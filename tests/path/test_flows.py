@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import networkx as nx
@@ -14,9 +16,10 @@ from netlab.errors import ProbeError
 from netlab.kernel.netns import entered
 from netlab.lab.internet.truth import Flow
 from netlab.path import target
+from netlab.path.outlet import Outlet
 from netlab.path.probes import Protocol, Vary
-from netlab.path.sockets import RawChannel
 from netlab.path.state import Answer
+from netlab.path.station import Station
 
 Network = Any  # the fixtures' classes live in conftest.py
 
@@ -29,18 +32,23 @@ TTL = 2
 PORT = 33_434
 
 
-def channel_to(address: str, netns: str, protocol: Protocol, **options: Any) -> RawChannel:
+@contextmanager
+def outlet_to(
+    address: str, netns: str, protocol: Protocol, **options: Any
+) -> Iterator[tuple[Station, Outlet]]:
     chosen, source = target.routed(target.resolve(address), netns)
-    return RawChannel(protocol, chosen, source, port=PORT, netns=netns, **options)
+    usual: dict[str, Any] = {"port": PORT, "source_port": None, "vary": Vary.SOURCE_PORT}
+    with Station(protocol, [chosen.family], netns=netns, **usual | options) as station:
+        yield station, Outlet(station, chosen, source)
 
 
-def answers_by_flow(channel: RawChannel, flows: int = FLOWS) -> dict[int, Answer]:
+def answers_by_flow(station: Station, outlet: Outlet, flows: int = FLOWS) -> dict[int, Answer]:
     """Send one probe of each flow, all with the same mark, and return the answers."""
     for flow in range(flows):
-        channel.send(flow, TTL, 7)
+        outlet.send(flow, TTL, 7)
     found: dict[int, Answer] = {}
-    while len(found) < flows and (heard := channel.receive(10**9)):
-        for answer in heard:
+    while len(found) < flows and (heard := station.receive(10**9)):
+        for _, answer in heard:
             assert answer.mark == 7
             assert answer.flow not in found
             found[answer.flow] = answer
@@ -54,9 +62,9 @@ def test_flows_find_all_branches_and_each_stays_on_its_own(
     diamond: Network, family: int, vary: Vary, protocol: Protocol
 ) -> None:
     address = "10.99.2.2" if family == 4 else "fd99:2::2"
-    with channel_to(address, diamond.netns("client"), protocol, vary=vary) as channel:
-        first = answers_by_flow(channel)
-        again = answers_by_flow(channel)
+    with outlet_to(address, diamond.netns("client"), protocol, vary=vary) as (station, outlet):
+        first = answers_by_flow(station, outlet)
+        again = answers_by_flow(station, outlet)
 
     assert len(first) == FLOWS
     assert len({answer.address for answer in first.values()}) == 4
@@ -76,9 +84,9 @@ def net() -> Any:
 @both
 @pytest.mark.parametrize("protocol", KINDS)
 def test_each_flow_goes_where_the_truth_says(net: Any, family: int, protocol: Protocol) -> None:
-    with channel_to(net.address("web", family), net.client.netns, protocol) as channel:
-        found = answers_by_flow(channel)
-        flows = {number: channel.flow(number) for number in range(FLOWS)}
+    with outlet_to(net.address("web", family), net.client.netns, protocol) as (station, outlet):
+        found = answers_by_flow(station, outlet)
+        flows = {number: outlet.flow(number) for number in range(FLOWS)}
 
     assert {number: [answer.address] for number, answer in found.items()} == {
         number: net.truth.hops(truly(flow, protocol, family))[TTL - 1] for number, flow in flows.items()
@@ -94,22 +102,25 @@ def truly(flow: Any, protocol: Protocol, family: int) -> Flow:
 
 
 def test_flow_numbers_count_up_from_the_given_port(net: Any) -> None:
-    with channel_to(net.address("web"), net.client.netns, Protocol.UDP, source_port=41_000) as channel:
-        answers_by_flow(channel, 3)
+    with outlet_to(net.address("web"), net.client.netns, Protocol.UDP, source_port=41_000) as (
+        station,
+        outlet,
+    ):
+        answers_by_flow(station, outlet, 3)
 
-        assert channel.ports == {n: (41_000 + n, PORT) for n in range(3)}
-    with channel_to(
+        assert outlet.ports == {n: (41_000 + n, PORT) for n in range(3)}
+    with outlet_to(
         net.address("web"), net.client.netns, Protocol.UDP, source_port=41_000, vary=Vary.DESTINATION_PORT
-    ) as channel:
-        answers_by_flow(channel, 3)
+    ) as (station, outlet):
+        answers_by_flow(station, outlet, 3)
 
-        assert channel.ports == {n: (41_000, PORT + n) for n in range(3)}
+        assert outlet.ports == {n: (41_000, PORT + n) for n in range(3)}
 
 
 def test_the_port_of_a_flow_is_nobody_elses(net: Any) -> None:
-    with channel_to(net.address("web"), net.client.netns, Protocol.TCP) as channel:
-        answers_by_flow(channel, 3)
-        for port, _ in channel.ports.values():
+    with outlet_to(net.address("web"), net.client.netns, Protocol.TCP) as (station, outlet):
+        answers_by_flow(station, outlet, 3)
+        for port, _ in outlet.ports.values():
             with entered(net.client.netns), socket.socket() as other, pytest.raises(OSError, match="in use"):
                 other.bind(("0.0.0.0", port or 0))
 
@@ -118,7 +129,7 @@ def test_the_port_of_a_flow_is_nobody_elses(net: Any) -> None:
     ("options", "flow"), [({"source_port": 65_535}, 1), ({"vary": Vary.DESTINATION_PORT}, 65_536 - PORT)]
 )
 def test_a_flow_without_a_port_left_is_refused(net: Any, options: dict[str, Any], flow: int) -> None:
-    with channel_to(net.address("web"), net.client.netns, Protocol.UDP, **options) as channel:
-        channel.send(flow - 1, TTL, 1)
+    with outlet_to(net.address("web"), net.client.netns, Protocol.UDP, **options) as (_, outlet):
+        outlet.send(flow - 1, TTL, 1)
         with pytest.raises(ProbeError, match=f"no port left for flow {flow}"):
-            channel.send(flow, TTL, 1)
+            outlet.send(flow, TTL, 1)

@@ -169,6 +169,24 @@ def test_an_answer_after_the_timeout_is_counted_and_the_probe_lost() -> None:
     assert rounds.late >= 4
 
 
+def test_each_probe_of_a_long_round_has_the_whole_timeout() -> None:
+    channel = WalkedChannel(chain(*(f"r{n}" for n in range(1, 9)), delay_ms=50))  # the end is 900 ms away
+
+    hops, _ = watch(channel, duration_s=5, every_s=5, timeout_s=1)
+
+    assert hops["ttl"].tolist() == [*range(1, 10)]
+    assert hops["address"].notna().all()
+
+
+def test_no_probe_has_more_than_the_timeout_because_others_left_later() -> None:
+    channel = WalkedChannel(chain(*(f"r{n}" for n in range(1, 9)), delay_ms=50))
+
+    hops, _ = watch(channel, duration_s=15, every_s=5, timeout_s=0.65)
+
+    assert set(hops.loc[hops["address"].notna(), "ttl"]) == {1, 2, 3, 4, 5, 6}
+    assert (hops["ttl"] > 6).eq(hops["address"].isna()).all()
+
+
 def test_an_answer_that_does_not_say_which_probe_is_counted() -> None:
     rounds = rounds_over(WalkedChannel(chain()))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -308,6 +309,22 @@ def test_progress_counts_the_runs(chain: Chain, capsys: pytest.CaptureFixture[st
     assert "3/3" in capsys.readouterr().err
 
 
+@kinds
+@pytest.mark.parametrize("method", ["raw", "unprivileged"])
+def test_a_link_local_target_is_on_the_interface_of_the_namespace_probed_from(
+    chain: Chain, protocol: str, method: str
+) -> None:
+    link = json.loads(chain.output("r1", "ip", "-j", "-6", "address", "show", "dev", "to-client"))
+    (address,) = [a["local"] for a in link[0]["addr_info"] if a["scope"] == "link"]
+    chain.run("client", "sysctl", "-qw", "net.ipv4.ping_group_range=0 2147483647")
+    try:
+        hops = traceroute(f"{address}%to-r1", netns=chain.client, protocol=protocol, method=method)
+    finally:
+        chain.run("client", "sysctl", "-qw", "net.ipv4.ping_group_range=1 0")
+
+    assert hops[["ttl", "reached"]].to_numpy().tolist() == [[1, True]] * 3
+
+
 @pytest.fixture
 def silence(chain: Chain) -> Iterator[None]:
     """Fail the test if a probe leaves the client."""
@@ -350,6 +367,13 @@ def silence(chain: Chain) -> Iterator[None]:
         {"target": "nul\0"},
         {"target": None},
         {"max_tll": 9},
+        {"stop": "now"},
+        {"stop": True},
+        {"resolve": "no"},
+        {"progress": 1},
+        {"family": [4]},
+        {"family": True},
+        {"family": 4.0},
     ],
     ids=str,
 )

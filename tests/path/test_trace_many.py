@@ -35,8 +35,10 @@ def net() -> Any:
     graph.add_edge("r1", "dead")
     nx.set_edge_attributes(graph, 5, "delay_ms")
     graph.nodes["web"]["prefixes"] = ["203.0.113.0/24", "2001:db8:113::/64"]
+    graph.nodes["web"]["tcp_ports"] = {443: "syn-ack"}
     graph.nodes["dead"].update(udp="silent", tcp="silent", echo="silent")
     with lab.simulated(graph) as internet:
+        internet.client.run(["sysctl", "-qw", "net.ipv4.ping_group_range=0 2147483647"])
         yield internet
 
 
@@ -95,6 +97,32 @@ def test_bad_targets_are_rows_that_say_why_and_the_good_ones_still_run(net: Any)
     ]
 
 
+def test_a_name_that_is_no_text_is_a_row_too(net: Any) -> None:
+    hops = trace_many(["\ud800", None, "203.0.113.1"], netns=net.client.netns)  # type: ignore[list-item]
+
+    assert hops["target"].drop_duplicates().tolist() == ["\\ud800", "None", "203.0.113.1"]
+    assert hops["error"].notna().sum() == 2
+
+
+def test_targets_beyond_the_limit_of_open_files_are_rows_that_say_so() -> None:
+    code = """if True:
+        import resource
+        from netlab.path import trace_many
+        trace_many(["127.0.0.1"], method="unprivileged")  # imports what it needs
+        resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))
+        hops = trace_many([f"127.0.0.{n}" for n in range(1, 61)], method="unprivileged")
+        failed = hops[hops["error"].notna()]
+        print(failed["target"].nunique(), failed["error"].str.contains("ulimit -n").all())
+        print(hops.loc[hops["error"].isna(), "reached"].all())
+    """
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+    assert run.returncode == 0, run.stderr
+    count, *said = run.stdout.split()
+    assert 20 < int(count) < 60
+    assert said == ["True", "True"]
+
+
 def test_only_bad_targets_are_only_errors(net: Any) -> None:
     hops = trace_many(["no such host", ""], netns=net.client.netns)
 
@@ -117,16 +145,31 @@ def test_a_target_that_the_firewall_blocks_stops_no_other(net: Any) -> None:
     ]
 
 
-def test_a_target_that_is_named_twice_is_traced_twice(net: Any) -> None:
-    hops = trace_many(["203.0.113.1", "203.0.113.1"], netns=net.client.netns)
+@kinds
+@pytest.mark.parametrize("method", ["raw", "unprivileged"])
+def test_targets_of_one_address_do_not_answer_for_each_other(net: Any, protocol: str, method: str) -> None:
+    port = 443 if protocol == "tcp" else None
+    hops = trace_many(
+        ["203.0.113.1"] * 4, netns=net.client.netns, protocol=protocol, port=port, method=method
+    )
 
-    assert len(hops) == 18
+    assert hops["ttl"].tolist() == [1, 1, 1, 2, 2, 2, 3, 3, 3] * 4
     assert hops["address"].notna().all()
+    assert len(hops[["trace", "target"]].drop_duplicates()) == 4
 
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"targets": []}, {"targets": "web"}, {"targets": 7}, {"family": 5}, {"packets_per_s": 0}],
+    [
+        {"targets": []},
+        {"targets": "web"},
+        {"targets": b"web"},
+        {"targets": 7},
+        {"family": 5},
+        {"family": [4]},
+        {"packets_per_s": 0},
+        {"stop": 1},
+    ],
     ids=str,
 )
 def test_what_is_wrong_for_all_targets_is_refused(net: Any, wrong: dict[str, Any]) -> None:
