@@ -421,7 +421,7 @@ PATH_RUNS = Schema(
     (
         Column("target", _TEXT, "what was asked for"),
         Column("flow", _INTEGER, "flow id as in hops"),
-        Column("run", _INTEGER, "run as in hops"),
+        Column("run", _INTEGER, "run as in hops; of several traces of the target, counted through them"),
         Column("at", _TIME, "when the run's first probe was sent"),
         Column("path", _TEXT, "the path's id: a hash of its hops"),
         Column("hops", _TEXT, "the path's addresses by TTL; * where it is not known, or each packet differs"),

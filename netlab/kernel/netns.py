@@ -9,10 +9,12 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import signal
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
+from types import FrameType
 from typing import TypeAlias
 
 from netlab.checks import nearest
@@ -72,9 +74,10 @@ def inode(netns: NetNs = None) -> int:
         raise _refused(f"cannot look at the network namespace {file}", error) from error
 
 
-@contextmanager
-def entered(netns: NetNs) -> Iterator[None]:
+def entered(netns: NetNs) -> AbstractContextManager[None]:
     """Run the block with the calling thread inside *netns*, and bring the thread back.
+
+    Ctrl-C ends the block like any other, and cannot leave the thread where it went.
 
     Parameters
     ----------
@@ -95,24 +98,92 @@ def entered(netns: NetNs) -> Iterator[None]:
     ...     print(inode() == inode(None))
     True
     """
-    if netns is None or netns == getattr(_inside, "netns", None):
-        yield
-        return
-    target = _opened(path(netns))
-    try:
-        home = _opened(_OWN)
+    return _Visit(netns)
+
+
+class _Visit(AbstractContextManager[None]):
+    """There and back. An interrupt that comes on the way is held until the way is done.
+
+    Python may raise KeyboardInterrupt before the first line of `__exit__`, and a `with` block does nothing
+    about that. The main thread of a notebook would stay in another namespace from then on.
+    """
+
+    def __init__(self, netns: NetNs) -> None:
+        self._netns = netns
+        self._outer: NetNs = None
+        self._home: int | None = None
+        self._handler: Callable[[int, FrameType | None], object] | None = None
+        self._interrupted = False
+
+    def __enter__(self) -> None:
+        if self._netns is None or self._netns == getattr(_inside, "netns", None):
+            return
+        self._hold()
         try:
-            _setns(target, f"cannot enter the network namespace {netns!r}")
-            outer, _inside.netns = getattr(_inside, "netns", None), netns
+            target = _opened(path(self._netns))
             try:
-                yield
+                self._home = _opened(_OWN)
+                _setns(target, f"cannot enter the network namespace {self._netns!r}")
             finally:
-                _inside.netns = outer
-                _setns(home, "cannot return to the own network namespace")
+                os.close(target)
+            self._outer, _inside.netns = getattr(_inside, "netns", None), self._netns
+        except BaseException:
+            self._stay()
+            raise
+        if self._interrupted and self._handler:
+            self._interrupted = False
+            try:
+                self._handler(signal.SIGINT, None)
+            except BaseException:
+                self.__exit__()
+                raise
+
+    def __exit__(self, *_: object) -> None:
+        if self._home is None:
+            return
+        _inside.netns = self._outer
+        try:
+            _setns(self._home, "cannot return to the own network namespace")
         finally:
-            os.close(home)
-    finally:
-        os.close(target)
+            self._stay()
+
+    def _stay(self) -> None:
+        """Close what the way back would take, and let interrupts through: the one that was held first."""
+        if self._home is not None:
+            os.close(self._home)
+            self._home = None
+        handler, self._handler = self._handler, None
+        if handler is None:
+            return
+        found = signal.signal(signal.SIGINT, handler)
+        if found != self._interrupt:  # the block has set another one
+            signal.signal(signal.SIGINT, found)
+        if self._interrupted:
+            handler(signal.SIGINT, None)
+
+    def _hold(self) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            return  # no other thread is interrupted
+        handler = signal.getsignal(signal.SIGINT)
+        if callable(handler):  # else it is the system's, or another language's: nothing is raised here
+            self._handler = handler
+            signal.signal(signal.SIGINT, self._interrupt)
+
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        if self._is_under_way(frame):
+            self._interrupted = True
+        elif self._handler is not None:
+            self._handler(number, frame)
+
+    def _is_under_way(self, frame: FrameType | None) -> bool:
+        while frame is not None:
+            if frame.f_code in _WAYS and frame.f_locals.get("self") is self:
+                return True
+            frame = frame.f_back
+        return False
+
+
+_WAYS = {_Visit.__enter__.__code__, _Visit.__exit__.__code__}
 
 
 def _existing(file: Path, problem: str, name: str = "") -> Path:

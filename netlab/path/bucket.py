@@ -87,12 +87,7 @@ def doubt(at_s: Reals, answered: Flags) -> float:
     That a bucket does not fit well is no proof that there is none: few probes fit many. Here every bucket is
     tried, and where one leaves open whether it answers, either outcome costs it no more than chance.
 
-    Parameters
-    ----------
-    at_s
-        When the probes were sent, in order.
-    answered
-        Which of them were answered.
+    The parameters are those of `fit`.
     """
     at_s, answered = at_s[-_LONGEST:], answered[-_LONGEST:]
     best = _grid(_ALL_RATES, vague_tokens=_DOUBTFUL_TOKENS).follow(at_s, answered).likelihood()

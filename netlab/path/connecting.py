@@ -79,10 +79,10 @@ class SynLine:
 
     def close(self) -> None:
         """End the attempt that is under way; doing it again does nothing."""
-        if self._attempt is not None:
-            self._station.unwatch(self._attempt.sock)
-            self._attempt.sock.close()
-            self._attempt = None
+        attempt, self._attempt = self._attempt, None
+        if attempt is not None:
+            with attempt.sock:
+                self._station.unwatch(attempt.sock)
 
     def send(self, ttl: int, mark: int) -> int:
         """Send a SYN instead of the one before; return the wall-clock time just before it left.

@@ -93,7 +93,8 @@ def path_runs(hops: pd.DataFrame) -> pd.DataFrame:
     Parameters
     ----------
     hops
-        What `netlab.traceroute` or a monitor returned, or several of those concatenated.
+        What `netlab.traceroute` or a monitor returned, or several of those concatenated, whose runs are then
+        counted through.
 
     Returns
     -------

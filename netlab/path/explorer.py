@@ -38,7 +38,7 @@ class Explorer:
     send
         Sends a probe of a flow to a TTL with a mark; returns the wall-clock time just before it left.
     marks
-        Numbers that do not repeat.
+        Numbers, which may come round again: no two probes of a flow have the same.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class Explorer:
 
     def _send(self, flow: int, ttl: int, now_ns: int) -> None:
         run = self.runs.setdefault(flow, Run(self._number, flow))
-        mark = next(self._marks)
+        mark = next(mark for mark in self._marks if mark not in run.probes)
         probe = Probe(
             flow=flow,
             mark=mark,

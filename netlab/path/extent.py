@@ -14,11 +14,25 @@ RUN = [*FLOW, "run"]
 
 
 def in_order(hops: pd.DataFrame, columns: Sequence[str], who: str) -> pd.DataFrame:
-    """Return *columns* of *hops*, by the time of sending; refuse what is no frame of hops."""
+    """Return *columns* of *hops*, by the time of sending; refuse what is no frame of hops.
+
+    Where there are several traces of one target, its runs are numbered through them.
+    """
     lacking = [name for name in columns if name not in getattr(hops, "columns", ())]
     if lacking:
         raise BadInput(f"{who} needs the column {lacking[0]!r}", fix="Pass what netlab.traceroute returned")
-    return hops[list(columns)].sort_values("sent_at", kind="stable", ignore_index=True)
+    ordered = hops.sort_values("sent_at", kind="stable", ignore_index=True)
+    probes = ordered[list(columns)]
+    return probes.assign(run=_numbered_through(ordered)) if "trace" in ordered else probes
+
+
+def _numbered_through(hops: pd.DataFrame) -> pd.Series:
+    if hops["trace"].nunique() < 2:
+        return hops["run"]
+    several = hops.groupby("target", observed=True)["trace"].transform("nunique") > 1
+    begin = hops.groupby(["target", "trace", "run"], observed=True)["sent_at"].transform("min")
+    number = begin.groupby(hops["target"], observed=True).rank("dense") - 1
+    return hops["run"].where(~several, number.astype("Int64"))
 
 
 def within_path(probes: pd.DataFrame) -> pd.DataFrame:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from netlab.path.probes import Flow
@@ -51,16 +51,12 @@ class Register:
         DecodeError
             If the error quotes too little.
         """
-        flow = self._by_key.get(quote.transport[:4])
-        if flow is None and self.flows:
-            any_flow = next(iter(self.flows.values()))
-            flow = self._by_hidden.get(any_flow.hidden_in(quote.transport))
-        if flow is None or not flow.is_addressed(quote.header):
-            return None
-        mark = self._agreed(flow, flow.claims(quote))
-        if mark is None:
-            return None
-        return Match(says.value, flow.number, mark)
+        for flow in self._possible(quote.transport):
+            if flow.is_addressed(quote.header):
+                mark = self._agreed(flow, flow.claims(quote))
+                if mark is not None:
+                    return Match(says.value, flow.number, mark)
+        return None
 
     def answers(self, data: bytes) -> list[Match]:
         """Return which probes a transport packet from the target answers; more than one only by SACK.
@@ -83,6 +79,16 @@ class Register:
         arrived = [mark for mark in marks if (flow.number, mark) in self._sent]
         self._sent.difference_update((flow.number, mark) for mark in arrived)  # each is told again and again
         return [Match(reply, flow.number, mark) for mark in arrived]
+
+    def _possible(self, transport: bytes) -> Iterator[Flow]:
+        """Yield the flow with these ports and, as a NAT may have written them, the one with this payload."""
+        known = self._by_key.get(transport[:4])
+        if known is not None:
+            yield known
+        any_flow = next(iter(self.flows.values()), None)
+        hidden = any_flow and self._by_hidden.get(any_flow.hidden_in(transport))
+        if hidden is not None and hidden is not known:
+            yield hidden
 
     def _agreed(self, flow: Flow, marks: Iterable[int]) -> int | None:
         """Return the mark of a probe that was sent for which most places speak; None where they disagree."""

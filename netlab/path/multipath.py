@@ -15,6 +15,7 @@ from netlab.errors import BadInput
 from netlab.frames import Gap, Missing
 from netlab.kernel import netns as namespaces
 from netlab.path import branches, filters, loop, pace, target as targeting, tracing
+from netlab.path.engine import Plan
 from netlab.path.explorer import Explorer
 from netlab.path.mda import Limits, Search
 from netlab.path.methods import Method
@@ -78,7 +79,7 @@ def multipath(
         How many flows there are at most: for "mda" 2000 unless given, for "dublin" 20.
     neighbours
         Other addresses, say of the target's network, that one flow each is followed to: balancers that choose
-        by destination send all flows to one target the same way, and show only so.
+        by destination send all flows to one target the same way, and show only so. Each address counts once.
     protocol, port, family, first_ttl, max_ttl, timeout_s, packets_per_s, resolve, netns, stop
         As in `netlab.traceroute`. Unanswered probes are sent again, a bounded number of times.
     source_port
@@ -132,16 +133,10 @@ def multipath(
         method=Method.RAW,
         netns=netns,
     )
-    limits = _limits(how, confidence, flows, first_ttl, max_ttl)
+    limits = _limits(how, confidence, flows, request.plan)
     asked = targeting.routed(targeting.resolve(target, family, netns), netns)
     search: Search | Sweep = Search(limits) if how is How.MDA else Sweep(limits)
-    others = [
-        _Job(
-            *targeting.routed(targeting.resolve(name, asked[0].family, netns), netns),
-            Sweep(replace(limits, flows=1)),
-        )
-        for name in _names(neighbours)
-    ]
+    others = _beside(asked[0], neighbours, limits, netns)
     traces, missing = _explored([_Job(*asked, search), *others], request, stopped=stopped_by(stop))
     if isinstance(search, Sweep):
         return frame_of(traces, request, missing, resolve=resolve)
@@ -167,13 +162,21 @@ class _Job:
         return {ttl: next(iter(addresses)) for ttl, addresses in heard.items() if addresses}
 
 
-def _names(neighbours: Iterable[str]) -> list[str]:
-    if isinstance(neighbours, str) or not isinstance(neighbours, Iterable):
+def _beside(
+    target: targeting.Target, neighbours: Iterable[str], limits: Limits, netns: namespaces.NetNs
+) -> list[_Job]:
+    """Return what is to be done for the neighbours of *target*, once for each address."""
+    if isinstance(neighbours, str | bytes) or not isinstance(neighbours, Iterable):
         raise BadInput(f"neighbours {neighbours!r} is no list of addresses", fix="Give a list")
-    return list(neighbours)
+    jobs: dict[str, _Job | None] = {target.address: None}
+    for name in neighbours:
+        chosen, source = targeting.routed(targeting.resolve(name, target.family, netns), netns)
+        if chosen.address not in jobs:
+            jobs[chosen.address] = _Job(chosen, source, Sweep(replace(limits, flows=1)))
+    return [job for job in jobs.values() if job]
 
 
-def _limits(how: How, confidence: float | None, flows: int | None, first_ttl: int, max_ttl: int) -> Limits:
+def _limits(how: How, confidence: float | None, flows: int | None, plan: Plan) -> Limits:
     if confidence is not None and how is not How.MDA:
         raise BadInput(f"confidence {confidence!r} was given with strategy {how.value!r}", fix="Leave it out")
     sure = 0.95 if confidence is None else checks.positive("confidence", confidence, unit="1", most=_MOST)
@@ -181,7 +184,7 @@ def _limits(how: How, confidence: float | None, flows: int | None, first_ttl: in
         raise BadInput(f"confidence {confidence!r} is below {_LEAST}", fix=f"Give {_LEAST} to {_MOST}")
     usual = filters.MOST_PORTS if how is How.MDA else _DUBLIN_FLOWS
     most = checks.whole("flows", usual if flows is None else flows, 1, filters.MOST_PORTS)
-    return Limits(confidence=sure, first_ttl=first_ttl, max_ttl=max_ttl, flows=most)
+    return Limits(confidence=sure, first_ttl=plan.first_ttl, max_ttl=plan.max_ttl, flows=most)
 
 
 def _explored(

@@ -85,7 +85,8 @@ class Outlet(BaseOutlet[Station]):
     @property
     def ports(self) -> dict[int, tuple[int | None, int | None]]:
         """The source and destination port of each flow that was asked for."""
-        return {number: flow.ports for number, flow in self.register.flows.items()}
+        flows = self.register.flows.copy()  # another thread may be adding one
+        return {number: flow.ports for number, flow in flows.items()}
 
     def flow(self, number: int) -> Flow:
         """Return a flow, ready to be probed.

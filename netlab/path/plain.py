@@ -73,9 +73,9 @@ class PlainStation(contextlib.AbstractContextManager["PlainStation"]):
 
     def close(self) -> None:
         """Close the sockets; doing it again does nothing."""
-        for line in self._lines:
-            line.close()
-        self._resources.close()
+        with self._resources:
+            for line in self._lines:
+                line.close()
 
     @property
     def dropped(self) -> int:
@@ -155,7 +155,8 @@ class PlainStation(contextlib.AbstractContextManager["PlainStation"]):
 
     def unwatch(self, sock: socket.socket) -> None:
         """Wait for *sock* no more."""
-        self._selector.unregister(sock)
+        with contextlib.suppress(KeyError):  # an interrupt came before it was waited for
+            self._selector.unregister(sock)
 
     def eager(self, outlet: PlainOutlet, line: AnyLine) -> None:
         """Look at *line* before waiting: it has read answers already."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from netlab.errors import CapabilityError, DecodeError
+from netlab.errors import CapabilityError, DecodeError, ProbeError
 from netlab.kernel.netns import NetNs, entered
 from netlab.path import filters, quotes, sack
 from netlab.path.departures import Sender
@@ -136,8 +136,19 @@ class Station(contextlib.AbstractContextManager["Station"]):
         return sum(ear.dropped for ear in self._ears)
 
     def join(self, outlet: Outlet) -> None:
-        """Give what comes from the target of *outlet*, or is about packets to it, to *outlet*."""
-        self._outlets[outlet.target.address] = outlet
+        """Give what comes from the target of *outlet*, or is about packets to it, to *outlet*.
+
+        Raises
+        ------
+        ProbeError
+            If another outlet's target has the same address, on another interface.
+        """
+        address = outlet.target.address
+        if self._outlets.setdefault(address, outlet) is not outlet:
+            raise ProbeError(
+                f"cannot tell answers of {address} on one interface from those on another",
+                fix="Probe one interface at a time",
+            )
 
     def ports(self, target: Target, source: bytes, flow: int) -> tuple[int, int]:
         """Return the source and the destination port of a flow; its answers are heard from now on.

@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+import itertools
 import os
+import signal
 import socket
 import subprocess
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import CodeType, FrameType
+from typing import Any
 
 import pytest
 
@@ -75,6 +80,86 @@ def test_the_thread_comes_back_after_an_error(space: str) -> None:
         raise ZeroDivisionError
 
     assert netns.inode() == home
+
+
+def interrupt_at(step: int, caller: CodeType) -> Callable[..., Any]:
+    """Return a trace function that presses Ctrl-C before the given instruction of what *caller* calls.
+
+    Not of itself: while it leaves a block, Python looks for signals in what it calls only.
+    """
+    left = itertools.count(step, -1)
+
+    def trace(frame: FrameType, event: str, _: object) -> Callable[..., Any] | None:
+        if frame.f_code is caller:
+            return None
+        frame.f_trace_opcodes = True
+        if event != "return" and next(left) == 0:
+            signal.raise_signal(signal.SIGINT)
+        return trace
+
+    return trace
+
+
+@pytest.mark.privileged
+def test_ctrl_c_at_any_moment_ends_the_block_and_brings_the_thread_home(space: str) -> None:
+    home, before = netns.inode(), descriptors()
+    handler, ended = signal.getsignal(signal.SIGINT), []
+
+    def visit() -> None:
+        with netns.entered(space):
+            sum(range(3))
+
+    for step in itertools.count():
+        sys.settrace(interrupt_at(step, visit.__code__))
+        try:
+            visit()
+        except KeyboardInterrupt:
+            ended.append(step)
+        finally:
+            sys.settrace(None)
+        assert netns.inode() == home, step
+        assert descriptors() == before, step
+        assert signal.getsignal(signal.SIGINT) == handler, step
+        if ended[-1:] != [step]:
+            break
+
+    assert len(ended) > 100
+
+
+@pytest.mark.privileged
+def test_a_handler_of_ctrl_c_that_raises_nothing_changes_nothing_and_is_called_once(space: str) -> None:
+    home, pressed = netns.inode(), []
+    there: list[int] = []
+
+    def visit() -> None:
+        with netns.entered(space):
+            there.append(netns.inode())
+
+    visit()
+    before = signal.signal(signal.SIGINT, lambda *_: pressed.append(1))
+    try:
+        for step in itertools.count():
+            sys.settrace(interrupt_at(step, visit.__code__))
+            visit()
+            sys.settrace(None)
+            assert netns.inode() == home
+            if len(pressed) == step:
+                break
+    finally:
+        sys.settrace(None)
+        signal.signal(signal.SIGINT, before)
+
+    assert len(pressed) > 100
+    assert set(there) == {there[0]} != {home}
+
+
+@pytest.mark.privileged
+def test_an_inner_block_of_the_same_namespace_stays_where_it_is(space: str) -> None:
+    with netns.entered(space):
+        there = netns.inode()
+        with netns.entered(space):
+            assert netns.inode() == there
+        assert netns.inode() == there
 
 
 @pytest.mark.privileged

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from walked import START_NS, WalkedChannel, trace, watch
 
+import netlab
 from netlab.errors import BadInput
 from netlab.frames import concat
 from netlab.lab.internet import reading
@@ -143,3 +144,15 @@ def test_a_trace_without_any_answer_is_one_unknown_path() -> None:
 def test_what_is_no_frame_of_hops_is_refused() -> None:
     with pytest.raises(BadInput, match=r"path_changes\(\) needs the column 'target'"):
         path_changes(pd.DataFrame())
+
+
+@pytest.mark.privileged
+def test_runs_of_traces_at_several_times_are_not_taken_for_one() -> None:
+    first, second = (netlab.traceroute("127.0.0.1", runs=2) for _ in range(2))
+    moved = second.assign(address=pd.array(["127.0.0.9"] * len(second), "string"))
+    hops = concat([moved, first])
+
+    assert path_runs(hops)["run"].tolist() == [0, 1, 2, 3]
+    assert path_changes(hops)[["run", "hops_before", "hops_after"]].to_numpy().tolist() == [
+        [2, "127.0.0.1", "127.0.0.9"]
+    ]

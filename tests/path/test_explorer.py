@@ -124,3 +124,19 @@ def test_a_target_that_names_no_probe_is_placed_where_one_is_under_way() -> None
     explored(Dumb([hop("10.0.0.1", 10), TARGET]), strategy)
 
     assert (0, 2, "10.0.0.99 end") in strategy.told
+
+
+def test_marks_that_come_round_again_replace_no_probe() -> None:
+    channel = SimulatedChannel([hop("10.0.0.1", 10), hop("10.0.0.2", 20), TARGET])
+    explorer = Explorer(
+        Fixed((0, 1), (0, 2), (0, 3)),
+        channel.send,
+        number=0,
+        timeout_ns=TIMEOUT,
+        marks=itertools.cycle([1, 1, 2, 1, 3]),
+    )
+
+    while explorer.step(channel.now_ns()) == 0:
+        pass
+
+    assert [probe.ttl for probe in explorer.runs[0].probes.values()] == [1, 2, 3]

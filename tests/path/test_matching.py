@@ -60,6 +60,20 @@ def quoted(packet: bytes, size: int = 1000) -> icmp.Quote:
 
 @kinds
 @families
+def test_what_a_nat_left_in_a_quote_may_be_the_ports_of_another_flow(protocol: Protocol, family: int) -> None:
+    ours = Register()
+    for number, mark in ((0, 5), (1, 77)):
+        ours.add(flow(protocol, family, number=number))
+        ours.sent(number, mark)
+    header = {4: 20, 6: 40}[family]
+    packet = probe(protocol, family, number=1)
+    rewritten = packet[:header] + ours.flows[0].key + packet[header + 4 :]
+
+    assert ours.error(EXPIRED, quoted(rewritten)) == Match(EXPIRED.value, 1, 77)
+
+
+@kinds
+@families
 @given(mark=marks, number=st.sampled_from(FLOWS))
 def test_eight_quoted_bytes_tell_the_flow_and_the_probe(
     protocol: Protocol, family: int, mark: int, number: int

@@ -126,6 +126,16 @@ def balancers(hops: pd.DataFrame) -> dict[str, str]:
 
 
 @pytest.mark.privileged
+def test_a_neighbour_that_is_the_target_takes_no_answers_from_it() -> None:
+    with lab.simulated(nx.path_graph(["client", "r1", "web"])) as net:
+        web, router = net.address("web"), net.address("r1")
+        hops = netlab.multipath(web, neighbours=[web, router, router], netns=net.client.netns)
+
+    assert set(hops.loc[hops["target"] == web, "address"]) == {router, web}
+    assert hops["target"].drop_duplicates().tolist() == [web, router]
+    assert hops.groupby("target")["trace"].nunique().tolist() == [1, 1]
+
+
 def test_stopping_leaves_what_was_heard() -> None:
     stop = threading.Event()
     stop.set()

@@ -123,6 +123,18 @@ def test_targets_beyond_the_limit_of_open_files_are_rows_that_say_so() -> None:
     assert said == ["True", "True"]
 
 
+def test_one_address_on_two_interfaces_is_probed_on_the_first_and_the_second_says_why(net: Any) -> None:
+    net.client.run(["ip", "link", "add", "left", "type", "veth", "peer", "name", "right"])
+    try:
+        net.client.run(["ip", "-batch", "-"], input="link set left up\nlink set right up\n", text=True)
+        hops = trace_many(["fe80::7%left", "fe80::7%right"], netns=net.client.netns, timeout_s=0.1, max_ttl=2)
+    finally:
+        net.client.run(["ip", "link", "del", "left"])
+
+    assert hops["error"].notna().tolist() == [False] * (len(hops) - 1) + [True]
+    assert "on one interface" in hops["error"].iloc[-1]
+
+
 def test_only_bad_targets_are_only_errors(net: Any) -> None:
     hops = trace_many(["no such host", ""], netns=net.client.netns)
 
