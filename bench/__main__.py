@@ -23,6 +23,7 @@ NAMES = (
     "rtt",
     "many",
     "peers",
+    "balancer",
     "multipath",
     "verdicts",
     "panels",

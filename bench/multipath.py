@@ -31,17 +31,18 @@ Graph = Any  # networkx's, of strings
 
 def measure() -> Iterator[tuple[str, float, str]]:
     for name, graph in (
-        ("4-way balancer, 6 hops", _diamond(length=1, tail=3)),
-        ("4-way balancer, branches of two", _diamond(length=2, tail=1)),
-        ("4-way balancer, one hop before the target", _diamond(length=1, tail=0)),
+        ("4-way balancer, 6 hops", diamond(length=1, tail=3)),
+        ("4-way balancer, branches of two", diamond(length=2, tail=1)),
+        ("4-way balancer, one hop before the target", diamond(length=1, tail=0)),
     ):
         yield from _economy(name, graph)
     for kind in KINDS:
-        yield from _truth(f"4-way balancer, {kind}", _diamond(length=2, tail=1), protocol=kind)
+        yield from _truth(f"4-way balancer, {kind}", diamond(length=2, tail=1), protocol=kind)
     yield from _truth("nested diamond, 16 wide", _nested(), protocol="udp")
 
 
-def _diamond(*, length: int, tail: int) -> Graph:
+def diamond(*, length: int, tail: int) -> Graph:
+    """Return a 4-way balancer whose branches have *length* routers, with *tail* behind them."""
     graph: Graph = nx.Graph()
     for branch in range(4):
         inner = [f"b{branch}{place}" for place in range(length)]
@@ -82,16 +83,16 @@ def _economy(name: str, graph: Graph) -> Iterator[tuple[str, float, str]]:
 def _truth(name: str, graph: Graph, *, protocol: str) -> Iterator[tuple[str, float, str]]:
     missed = false = probes = rule = 0
     with lab.simulated(graph) as net:
-        links = {link for near, far in graph.edges for link in _both_ways(net, near, far)}
+        links = links_both_ways(net, graph)
         ways = nx.all_simple_paths(graph, "client", "web")
         wanted = {(net.address(near), net.address(far)) for way in ways for near, far in pairwise(way[1:])}
         for _ in range(RUNS):
             hops = netlab.multipath(
                 net.address("web"), netns=net.client.netns, protocol=protocol, confidence=CONFIDENCE
             )
-            drawn = _drawn(hops)
-            false += bool(drawn - links)
-            missed += bool(wanted - drawn)
+            known = drawn(hops)
+            false += bool(known - links)
+            missed += bool(wanted - known)
             probes += hops.attrs["multipath"]["probes"]
             rule += hops.attrs["multipath"]["rule_probes"]
     allowed = (1 - CONFIDENCE) * RUNS
@@ -102,10 +103,13 @@ def _truth(name: str, graph: Graph, *, protocol: str) -> Iterator[tuple[str, flo
     yield f"multipath: {name}: graphs with a link that is not there", float(false), f"of {RUNS} runs"
 
 
-def _both_ways(net: Any, near: str, far: str) -> list[tuple[str, str]]:
-    return [(net.address(near), net.address(far)), (net.address(far), net.address(near))]
+def links_both_ways(net: Any, graph: Graph) -> set[tuple[str, str]]:
+    """Return the links of a simulated internet by their ends' addresses."""
+    ends = [(net.address(near), net.address(far)) for near, far in graph.edges]
+    return {link for near, far in ends for link in ((near, far), (far, near))}
 
 
-def _drawn(hops: pd.DataFrame) -> set[tuple[str, str]]:
+def drawn(hops: pd.DataFrame) -> set[tuple[str, str]]:
+    """Return the links between hops that netlab is sure of."""
     graph = netlab.path_graph(hops)
     return {(near, far) for near, far, sure in graph.edges(data="certain") if sure and near != "source"}

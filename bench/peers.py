@@ -1,17 +1,21 @@
 """A traceroute beside the other tracers of this world, on a chain of eight routers and on a slow internet.
 
-netlab's time is that of a call, a peer's that of its process: what a notebook waits for either way. A peer
-that takes longer than `_PATIENCE_S` is stopped and counted with that.
+netlab's time is that of a call, a peer's that of its process, scapy's that of its call: what a notebook waits
+for either way. A peer that takes longer than `_PATIENCE_S` is stopped and counted with that; one that is not
+installed, or ends with an error on this network, is named and not timed. fast-mda-traceroute is installed by
+`pip install fast-mda-traceroute "click<8.2"` in an environment on the PATH.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import os
 import shutil
 import statistics
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,7 +25,7 @@ import networkx as nx
 from netlab import lab, traceroute
 from netlab.kernel import netns
 
-ROUNDS, ROUTERS, HOP_MS = 5, 8, 20
+ROUNDS, ROUTERS, HOP_MS = 15, 8, 20
 _PATIENCE_S = 30.0
 _SLOW_S = 2.0  # who takes longer is run once only
 _SILENT = (3, 5)
@@ -56,6 +60,8 @@ PEERS = {
     "tcptraceroute": ["tcptraceroute", "-n"],
     "lft": ["lft", "-n", "-S"],
     "scamper": ["scamper", "-i"],
+    "dublin-traceroute": ["dublin-traceroute", "-n", "1"],
+    "fast-mda-traceroute": ["fast-mda-traceroute"],
 }
 _KINDS = ("udp", "tcp", "icmp")
 
@@ -124,38 +130,89 @@ def _seconds(work: Callable[[], object]) -> float:
     return time.monotonic() - begin
 
 
-def _peer_s(command: list[str], way: Way) -> float:
-    def call() -> None:
-        with netns.entered(way.netns), contextlib.suppress(subprocess.TimeoutExpired):
-            subprocess.run([*command, way.target], capture_output=True, check=False, timeout=_PATIENCE_S)
-
-    return _seconds(call)
+def missing() -> list[str]:
+    """Return the peers that are not installed."""
+    return [name for name, command in PEERS.items() if shutil.which(command[0]) is None]
 
 
-def _scapy(way: Way) -> None:
+def _call(command: list[str], way: Way) -> bool:
+    """Let a peer trace; return whether it could."""
+    with netns.entered(way.netns), tempfile.TemporaryDirectory() as place:  # some leave a file there
+        try:
+            done = subprocess.run(
+                [*command, way.target], cwd=place, capture_output=True, check=False, timeout=_PATIENCE_S
+            )
+        except subprocess.TimeoutExpired:
+            return True
+    return done.returncode == 0
+
+
+@contextlib.contextmanager
+def _scapy(way: Way) -> Iterator[Callable[[], bool]]:
+    """Yield a call of scapy's, which has read the interfaces and routes of the namespace before."""
+    from scapy.config import conf
     from scapy.layers.inet import traceroute as scapy_traceroute
 
-    with netns.entered(way.netns):
-        scapy_traceroute(way.target, maxttl=ROUTERS + 4, timeout=2, verbose=False)
+    def call() -> bool:
+        with netns.entered(way.netns):
+            scapy_traceroute(way.target, maxttl=ROUTERS + 4, timeout=2, verbose=False)
+        return True
+
+    try:
+        with netns.entered(way.netns):
+            conf.ifaces.reload()
+            conf.route.resync()
+        yield call
+    finally:
+        conf.ifaces.reload()
+        conf.route.resync()
 
 
-def _times(way: Way) -> tuple[dict[str, float], dict[str, float]]:
-    """Return the medians in seconds of netlab's kinds and of the peers that are installed, taken in turn."""
-    ours: dict[str, list[float]] = {kind: [] for kind in _KINDS}
-    theirs: dict[str, list[float]] = {name: [] for name, command in PEERS.items() if shutil.which(command[0])}
-    for number in range(ROUNDS + 1):
-        for kind, taken in ours.items():
-            taken.append(_seconds(lambda kind=kind: traceroute(way.target, protocol=kind, netns=way.netns)))
-        for name, taken in theirs.items():
-            if not taken or taken[0] < _SLOW_S:
-                taken.append(_peer_s(PEERS[name], way))
-        if number == 0:  # to warm up; who is slow is slow at once
-            ours = {kind: [] for kind in _KINDS}
-            theirs = {name: taken if taken[0] >= _SLOW_S else [] for name, taken in theirs.items()}
-    return (
-        {name: statistics.median(taken) for name, taken in ours.items()},
-        {name: statistics.median(taken) for name, taken in theirs.items()},
-    )
+@dataclass(slots=True)
+class _Times:
+    """Medians in seconds: netlab's by kind, and those of the peers that `failed` does not name."""
+
+    ours: dict[str, float]
+    theirs: dict[str, float]
+    failed: list[str]
+
+    def __str__(self) -> str:
+        parts = [_said(self.ours), _said(self.theirs)]
+        if self.failed:
+            parts.append(f"cannot trace here: {', '.join(self.failed)}")
+        if missing():
+            parts.append(f"not available here: {', '.join(missing())}")
+        return "; ".join(parts)
+
+
+def _times(way: Way) -> _Times:
+    """Return the medians of all, taken in turn."""
+    with _scapy(way) as scapy:
+        calls: dict[str, Callable[[], object]] = {
+            kind: functools.partial(traceroute, way.target, protocol=kind, netns=way.netns) for kind in _KINDS
+        }
+        peers: dict[str, Callable[[], bool]] = {"scapy": scapy} | {
+            name: functools.partial(_call, command, way)
+            for name, command in PEERS.items()
+            if name not in missing()
+        }
+        first = {}  # to warm up; who is slow is slow at once
+        failed = []
+        for name, peer in peers.items():
+            begin = time.monotonic()
+            if not peer():
+                failed.append(name)
+            first[name] = time.monotonic() - begin
+        timed = {name: peer for name, peer in peers.items() if name not in failed}
+        for ours in calls.values():
+            ours()
+        taken: dict[str, list[float]] = {name: [] for name in [*calls, *timed]}
+        for _ in range(ROUNDS):
+            for name, call in (calls | timed).items():
+                slow = first.get(name, 0.0)
+                taken[name].append(slow if slow >= _SLOW_S else _seconds(call))
+    medians = {name: statistics.median(values) for name, values in taken.items()}
+    return _Times({name: medians[name] for name in calls}, {name: medians[name] for name in timed}, failed)
 
 
 def _said(times: dict[str, float]) -> str:
@@ -165,10 +222,10 @@ def _said(times: dict[str, float]) -> str:
 
 def _beside(what: str, way: Way, peer: str | None = None) -> Iterator[tuple[str, float, str]]:
     """Yield netlab's slowest kind over the fastest peer, or over *peer*."""
-    ours, theirs = _times(way)
-    known = theirs[peer] if peer else min(theirs.values())
+    times = _times(way)
+    known = times.theirs[peer] if peer else min(times.theirs.values())
     against = peer or "the fastest peer"
-    yield f"peers: {what} / {against}", max(ours.values()) / known, f"{_said(ours)}; {_said(theirs)}"
+    yield f"peers: {what} / {against}", max(times.ours.values()) / known, str(times)
 
 
 def measure() -> Iterator[tuple[str, float, str]]:
@@ -178,9 +235,8 @@ def measure() -> Iterator[tuple[str, float, str]]:
         with _rules([names[number] for number in _SILENT], _SILENCE):
             yield from _beside("two silent hops", way, "traceroute")
         with _rules(names[-1:], _DEATH):
-            ours, theirs = _times(way)
-            detail = f"{_said(ours)}; {_said(theirs)}"
-            yield "peers: dead target, in units of the stated second", max(ours.values()), detail
+            times = _times(way)
+            yield "peers: dead target, in units of the stated second", max(times.ours.values()), str(times)
     graph = nx.path_graph(["client", *(f"r{number}" for number in range(1, ROUTERS + 1)), "web"])
     nx.set_edge_attributes(graph, HOP_MS / 2, "delay_ms")
     with lab.simulated(graph) as net:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from netlab.path import station
+from netlab.path.methods import AnyOutlet, AnyStation
 from netlab.path.outlet import Outlet
 from netlab.path.probes import Flow
 from netlab.path.state import Answer
@@ -14,7 +15,7 @@ class StationChannel:
     The station is the channel's from now on, and has no other outlet.
     """
 
-    def __init__(self, on: station.Station, outlet: Outlet) -> None:
+    def __init__(self, on: AnyStation, outlet: AnyOutlet) -> None:
         self._station = on
         self._outlet = outlet
 
@@ -36,14 +37,26 @@ class StationChannel:
         """Return the monotonic time."""
         return station.now_ns()
 
-    def flow(self, number: int) -> Flow:
-        """Return a flow, ready to be probed."""
-        return self._outlet.flow(number)
-
-    def send(self, flow: int, ttl: int, mark: int, *, size_bytes: int = 0) -> int:
-        """Send a probe, as `netlab.path.outlet.Outlet.send`."""
-        return self._outlet.send(flow, ttl, mark, size_bytes=size_bytes)
+    def send(self, flow: int, ttl: int, mark: int) -> int:
+        """Send a probe, as the outlet does."""
+        return self._outlet.send(flow, ttl, mark)
 
     def receive(self, wait_ns: int) -> list[Answer]:
         """Return the answers that are there, waiting up to *wait_ns* for the first."""
         return [answer for _, answer in self._station.receive(wait_ns)]
+
+
+class SizedChannel(StationChannel):
+    """The same of raw sockets, which send probes of any size, as `netlab.path.mtu.Channel`."""
+
+    def __init__(self, on: station.Station, outlet: Outlet) -> None:
+        super().__init__(on, outlet)
+        self._sizing = outlet
+
+    def flow(self, number: int) -> Flow:
+        """Return a flow, ready to be probed."""
+        return self._sizing.flow(number)
+
+    def send(self, flow: int, ttl: int, mark: int, *, size_bytes: int = 0) -> int:
+        """Send a probe, of a given size if that matters, as the outlet does."""
+        return self._sizing.send(flow, ttl, mark, size_bytes=size_bytes)

@@ -27,6 +27,7 @@ from netlab.path.errorqueue import ErrorQueue
 from netlab.path.kinds import SynFlow
 from netlab.path.lines import set_ttl
 from netlab.path.plain import PlainStation, connect
+from netlab.path.quotes import Quoted
 from netlab.path.state import RST, SYN_ACK, Answer
 
 if TYPE_CHECKING:
@@ -128,6 +129,7 @@ class SynLine:
                     ttl=reported.heard.ttl,
                     stamp_ns=reported.heard.stamp_ns,
                     received_ns=reported.heard.received_ns,
+                    quoted=Quoted(labels=reported.labels),
                 )
             self.unreadable += 1
         return None

@@ -15,6 +15,7 @@ from netlab.errors import DecodeError
 from netlab.path.errorqueue import ErrorQueue
 from netlab.path.listening import Heard
 from netlab.path.probes import TRAILER, Flow
+from netlab.path.quotes import Quoted
 from netlab.path.state import UDP_REPLY, Answer
 from netlab.wire import icmp, ip, udp
 
@@ -112,7 +113,8 @@ class Line(ABC):
             except DecodeError:
                 self.unreadable += 1
             else:
-                yield self._answer(mark, reported.error.value, reported.address, reported.heard)
+                quoted = Quoted(labels=reported.labels)
+                yield self._answer(mark, reported.error.value, reported.address, reported.heard, quoted)
 
     def _replies(self) -> Iterator[Answer]:
         for heard in self.queue.heard():
@@ -128,7 +130,9 @@ class Line(ABC):
             raise DecodeError("a quoted probe that was not sent")
         return mark
 
-    def _answer(self, mark: int | None, reply: str, address: str, heard: Heard) -> Answer:
+    def _answer(
+        self, mark: int | None, reply: str, address: str, heard: Heard, quoted: Quoted | None = None
+    ) -> Answer:
         return Answer(
             flow=self.flow.number,
             mark=mark,
@@ -137,6 +141,7 @@ class Line(ABC):
             ttl=heard.ttl,
             stamp_ns=heard.stamp_ns,
             received_ns=heard.received_ns,
+            quoted=quoted,
         )
 
 

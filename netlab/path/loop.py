@@ -20,8 +20,10 @@ from netlab.path.state import Answer
 Hear: TypeAlias = Callable[[int], Iterable[tuple[Sequence[int], Answer]]]
 
 # Probes that leave between two looks at what came: as many as a TTL gets by default, so that none leaves for
-# the next one before the last one's answers, if they are quick, are known.
+# the next one before the last one's answers, if they are quick, are known. But not if this process did not
+# run meanwhile: whoever gives a probe up must have looked for its answer.
 _TOGETHER = 3
+_FRESH_NS = 200_000
 _LOOK_NS = 50 * 10**6  # how often to ask whether to stop
 
 
@@ -62,12 +64,13 @@ def drive(
     timers: list[tuple[int, int, _Turn]] = []
     serial = itertools.count()
     active = len(turns)
-    unheard = 0
+    unheard, heard_ns = 0, now_ns()
     while active and not (stopped and stopped()):
         now = now_ns()
         _call_due(timers, now, queue)
         pause = pace.delay_ns(now) if queue else timers[0][0] - now
-        if queue and not pause:
+        is_fresh = not unheard or (unheard < _TOGETHER and now - heard_ns < _FRESH_NS)
+        if queue and not pause and is_fresh:
             turn = queue.popleft()
             turn.queued = False
             wait = turn.track.step(now)
@@ -81,15 +84,14 @@ def drive(
                 pace.sent(now)
                 _call(turn, queue)
                 unheard += 1
-                if unheard < _TOGETHER:
-                    continue
+                continue
         if not active:
             break
-        unheard = 0
         for places, answer in hear(min(pause, _LOOK_NS) if stopped else pause):
             for place in places:
                 turns[place].track.take(answer)
                 _call(turns[place], queue)
+        unheard, heard_ns = 0, now_ns()
 
 
 def _call_due(timers: list[tuple[int, int, _Turn]], now: int, queue: deque[_Turn]) -> None:

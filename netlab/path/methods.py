@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import TypeAlias
 
 from netlab.errors import BadInput, CapabilityError
+from netlab.frames import Gap, Missing
 from netlab.kernel import capabilities
 from netlab.kernel.netns import NetNs, entered
 from netlab.path.alone import OneByOne, Send, Twice
@@ -27,6 +28,8 @@ AnyProber: TypeAlias = Prober | Twice | OneByOne
 Strategy: TypeAlias = Callable[[Plan, Send, Run, Iterator[int]], AnyProber]
 
 
+_IN_HEADERS = "reply_id, quoted_ttl, quoted_dscp, quoted_ecn, rewritten"
+_LABELS_SINCE = (5, 9)  # IP_RECVERR_RFC4884
 _ECN = 3  # the lower bits of the traffic class (RFC 3168)
 
 
@@ -93,6 +96,17 @@ def outlet(station: AnyStation, target: Target, source: bytes) -> AnyOutlet:
     if isinstance(station, PlainStation):
         return PlainOutlet(station, target, source)
     return Outlet(station, target, source)
+
+
+def unseen(station: AnyStation) -> list[Missing]:
+    """Return what the sockets of *station* never tell."""
+    if not isinstance(station, PlainStation):
+        return []
+    why = "the kernel keeps IP headers from sockets without CAP_NET_RAW"
+    lacking = [Missing(_IN_HEADERS, Gap.UNAVAILABLE, None, why)]
+    if capabilities.kernel_version() < _LABELS_SINCE:
+        lacking.append(Missing("mpls", Gap.UNAVAILABLE, None, "without CAP_NET_RAW it takes Linux 5.9"))
+    return lacking
 
 
 def strategy(method: Method, protocol: Protocol) -> Strategy:

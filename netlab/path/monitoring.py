@@ -13,19 +13,18 @@ from typing import Self
 import pandas as pd
 
 from netlab import checks
-from netlab.errors import BadInput, CaptureError
+from netlab.errors import BadInput, CapabilityError, CaptureError
 from netlab.frames import Missing
-from netlab.kernel import netns as namespaces
-from netlab.path import rows
+from netlab.kernel import capabilities, netns as namespaces
+from netlab.path import methods, rows
 from netlab.path.channel import StationChannel
 from netlab.path.findings import Findings
+from netlab.path.methods import Method
 from netlab.path.origin import origins
-from netlab.path.outlet import Outlet
-from netlab.path.probes import Protocol, Vary
+from netlab.path.probes import Protocol
 from netlab.path.requests import ports_of
 from netlab.path.rounds import Rounds
 from netlab.path.state import Run
-from netlab.path.station import Station
 from netlab.path.target import resolve as addresses_of, routed
 from netlab.path.watching import Watch
 
@@ -142,6 +141,7 @@ def monitor(
     flows: int = 1,
     timeout_s: float = 1.0,
     source_port: int | None = None,
+    method: str = "auto",
     netns: namespaces.NetNs = None,
     max_probes: int = 500_000,
 ) -> Monitor:
@@ -168,6 +168,10 @@ def monitor(
         As in `netlab.traceroute`.
     max_ttl
         The last TTL to try.
+    method
+        "raw", "unprivileged" (not for tcp) or "auto", as in `netlab.traceroute`. Unprivileged, a UDP probe
+        that a router quotes eight bytes of counts as lost, because which one it was is not told: the
+        coverage says how often.
     flows
         How many flows take turns, one a round; two or more tell a load balancer's remap from a new route.
     timeout_s
@@ -188,7 +192,8 @@ def monitor(
     ProbeError
         If the target has no address or no route; on starting, if the source port is taken.
     CapabilityError
-        On starting, without CAP_NET_RAW, or with `netns` without CAP_SYS_ADMIN.
+        Without CAP_NET_RAW with `method="raw"` or "tcp"; unprivileged "icmp" on starting, where the sysctl
+        net.ipv4.ping_group_range allows no group of this process; with `netns` without CAP_SYS_ADMIN.
 
     Examples
     --------
@@ -210,25 +215,33 @@ def monitor(
     flows = checks.whole("flows", flows, 1, 64)
     max_probes = checks.whole("max_probes", max_probes, 1000, 1 << 30)
     namespaces.path(netns)
+    how = methods.chosen(Method(checks.choice("method", method, list(Method))), netns)
+    if how is Method.UNPRIVILEGED and kind is Protocol.TCP:
+        raise CapabilityError(
+            "a monitor cannot probe with tcp without CAP_NET_RAW: only one attempt can be under way",
+            fix=f"Use protocol='udp', or: {capabilities.grant(['CAP_NET_RAW'])}",
+        )
     chosen, source = routed(addresses_of(target, family, netns), netns)
     (origin,) = origins([(chosen, source)], netns)
 
     def begin() -> Watch:
         def framed(runs: Sequence[Run], missing: Sequence[Missing]) -> pd.DataFrame:
-            return rows.frame(runs, chosen, kind.value, outlet.ports, origin=origin, missing=missing)
+            return rows.frame(
+                runs,
+                chosen,
+                kind.value,
+                outlet.ports,
+                origin=origin,
+                method=how.value,
+                missing=[*missing, *methods.unseen(station)],
+            )
 
         with contextlib.ExitStack() as resources:
-            station = resources.enter_context(
-                Station(
-                    kind,
-                    [chosen.family],
-                    port=port,
-                    source_port=source_port,
-                    vary=Vary.SOURCE_PORT,
-                    netns=netns,
-                )
+            station = methods.station(
+                how, kind, [chosen.family], port=port, source_port=source_port, netns=netns
             )
-            outlet = Outlet(station, chosen, source)
+            resources.enter_context(station)
+            outlet = methods.outlet(station, chosen, source)
             channel = StationChannel(station, outlet)
             rounds = Rounds(channel, every_ns=every_ns, timeout_ns=timeout_ns, max_ttl=max_ttl, flows=flows)
             rounds.send_due()

@@ -13,7 +13,7 @@ from netlab.errors import ProbeError
 from netlab.frames import Gap, Missing
 from netlab.kernel import netns as namespaces
 from netlab.path import mtu, target as targeting, tracing
-from netlab.path.channel import StationChannel
+from netlab.path.channel import SizedChannel
 from netlab.path.engine import Plan
 from netlab.path.methods import Method
 from netlab.path.outlet import Outlet
@@ -145,7 +145,7 @@ def _limits(traced: Traced, request: Request) -> tuple[list[mtu.Limit], list[Mis
         vary=Vary.SOURCE_PORT,
         netns=request.netns,
     ) as station:
-        channel = StationChannel(station, Outlet(station, target, source))
+        channel = SizedChannel(station, Outlet(station, target, source))
         search = mtu.Search(channel, way, request.plan.timeout_ns)
         try:
             search.run(min(most_bytes, _LARGEST))

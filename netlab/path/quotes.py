@@ -24,13 +24,14 @@ _IDENTIFIER = {
 class Quoted:
     """A probe as it arrived where it ended: `changed` names what was rewritten on the way there.
 
-    `mtu_bytes` is that of the next link, where the probe was too big for it and the router says so.
+    Where the kernel keeps the quoted header there are only `labels`. `mtu_bytes` is that of the next link,
+    where the probe was too big for it and the router says so.
     """
 
-    ttl: int
-    tos: int
-    changed: tuple[str, ...]
     labels: tuple[Label, ...]
+    ttl: int | None = None
+    tos: int | None = None
+    changed: tuple[str, ...] | None = None
     mtu_bytes: int | None = None
 
 

@@ -109,11 +109,13 @@ def _origins(origins: Sequence[Origin | None]) -> dict[str, list[str | int | Non
 
 
 def _quoted(seen: Sequence[Quoted | None]) -> dict[str, list[str | int | None]]:
+    classes = [None if q is None else q.tos for q in seen]
+    changes = [None if q is None else q.changed for q in seen]
     return {
         "quoted_ttl": [q.ttl if q else None for q in seen],
-        "quoted_dscp": [q.tos >> 2 if q else None for q in seen],
-        "quoted_ecn": [q.tos & 3 if q else None for q in seen],
-        "rewritten": [", ".join(q.changed) or quotes.NOTHING if q else None for q in seen],
+        "quoted_dscp": [None if tos is None else tos >> 2 for tos in classes],
+        "quoted_ecn": [None if tos is None else tos & 3 for tos in classes],
+        "rewritten": [None if names is None else ", ".join(names) or quotes.NOTHING for names in changes],
         "mpls": [quotes.as_text(q.labels) if q else None for q in seen],
     }
 

@@ -100,7 +100,7 @@ def trace(
             trails = _Trails(request, station, on_run)
             found = [(name, choice, trails.add(choice)) for name, choice in chosen]
         trails.drive(stopped)
-    missing = [*losses(station), *trails.unbegun()]
+    missing = [*losses(station), *methods.unseen(station), *trails.unbegun()]
     return [_traced(name, choice, trail, ways, request.tos) for name, choice, trail in found], missing
 
 

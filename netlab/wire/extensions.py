@@ -68,16 +68,23 @@ def split(message: Message) -> tuple[bytes, list[Object]]:
     if message.error is Error.PACKET_TOO_BIG:
         length = 0  # the whole word is the MTU there
     if length:
-        return message.body[:length], _objects(message.body[length:])
+        return message.body[:length], objects(message.body[length:])
     if len(message.body) <= _QUOTED:
         return message.body, []
     try:
-        return message.body[:_QUOTED], _objects(message.body[_QUOTED:])
+        return message.body[:_QUOTED], objects(message.body[_QUOTED:])
     except DecodeError:
         return message.body, []
 
 
-def _objects(data: bytes) -> list[Object]:
+def objects(data: bytes) -> list[Object]:
+    """Return the objects of an extension structure.
+
+    Raises
+    ------
+    DecodeError
+        If *data* is no such structure, or a damaged one.
+    """
     if len(data) < _HEADER.size or data[0] >> 4 != _VERSION:
         raise DecodeError(f"no ICMP extension structure in {len(data)} bytes")
     sealed = int.from_bytes(data[2:4], "big")

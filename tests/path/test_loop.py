@@ -100,6 +100,32 @@ def test_an_answer_for_several_reaches_all_of_them_also_the_finished() -> None:
     assert [track.taken for track in tracks] == [["answer"], ["answer"]]
 
 
+def test_it_listens_before_a_track_may_give_up_what_it_sent_before_this_process_was_stopped() -> None:
+    clock = Clock()
+    events: list[str] = []
+
+    class Stalling(Counter):
+        def step(self, now_ns: int) -> int | None:
+            wait = super().step(now_ns)
+            events.append("step")
+            clock.now += 20 * MS  # as if this process did not run
+            return wait
+
+    def hear(wait_ns: int) -> list[tuple[list[int], Any]]:
+        events.append("hear")
+        return clock.hear(wait_ns)
+
+    loop.drive([Stalling(3)], hear, lambda: clock.now, pace.Pace())
+
+    assert events == ["step", "hear", "step", "hear", "step", "hear", "step"]
+
+
+def test_without_a_stall_it_listens_once_for_a_few_probes() -> None:
+    clock = drive(Counter(30))
+
+    assert 10 <= len(clock.waits) <= 11
+
+
 @pytest.mark.parametrize("after", [0, 1, 7])
 def test_it_stops_when_told_and_looks_often(after: int) -> None:
     asked = itertools.count()

@@ -15,7 +15,7 @@ import pytest
 
 import netlab
 from netlab import lab
-from netlab.errors import BadInput, CaptureError, ProbeError
+from netlab.errors import BadInput, CapabilityError, CaptureError, ProbeError
 from netlab.path.monitoring import Monitor, monitor
 from netlab.schemas import HOP_STATS, HOPS, PATH_CHANGES, PATH_RUNS, VERDICTS
 
@@ -54,11 +54,15 @@ def threads() -> set[str]:
     return {thread.name for thread in threading.enumerate()}
 
 
-@pytest.mark.parametrize("protocol", ["udp", "tcp", "icmp"])
-def test_loss_is_what_the_network_lost(net: lab.SimulatedInternet, protocol: str) -> None:
+@pytest.mark.parametrize(
+    ("method", "protocol"),
+    [("raw", "udp"), ("raw", "tcp"), ("raw", "icmp"), ("unprivileged", "udp"), ("unprivileged", "icmp")],
+)
+def test_loss_is_what_the_network_lost(net: lab.SimulatedInternet, method: str, protocol: str) -> None:
+    net.client.run(["sysctl", "-qw", "net.ipv4.ping_group_range=0 2147483647"])
     before = len(net.truth.log())
 
-    with watching(net, duration_s=4, protocol=protocol) as watched:
+    with watching(net, duration_s=4, protocol=protocol, method=method) as watched:
         pass
 
     log = net.truth.log().iloc[before:]
@@ -71,6 +75,7 @@ def test_loss_is_what_the_network_lost(net: lab.SimulatedInternet, protocol: str
         assert heard == answered
     found = watched.stats().set_index("ttl").loc[[1, 2, 3], "address"]
     assert found.tolist() == [net.address(node) for node in ("r1", "r2", "web")]
+    assert set(probes["method"]) == {method}
 
 
 def test_every_look_has_its_schema(net: lab.SimulatedInternet) -> None:
@@ -187,6 +192,11 @@ def test_an_error_inside_is_told_to_whoever_asks(net: lab.SimulatedInternet) -> 
         watched.hops()
 
 
+def test_without_privileges_syns_of_one_flow_cannot_be_under_way_together() -> None:
+    with pytest.raises(CapabilityError, match="only one attempt can be under way"):
+        monitor("127.0.0.1", protocol="tcp", method="unprivileged")
+
+
 def test_looking_before_the_start_is_refused(net: lab.SimulatedInternet) -> None:
     with pytest.raises(CaptureError, match="was not started"):
         watching(net).hops()
@@ -205,6 +215,7 @@ def test_looking_before_the_start_is_refused(net: lab.SimulatedInternet) -> None
         ({"max_ttl": 256}, "max_ttl 256"),
         ({"timeout_s": 61}, "at most 60"),
         ({"max_probes": 5}, "max_probes 5"),
+        ({"method": "rwa"}, "Did you mean 'raw'"),
         ({"evry_s": 1}, "Did you mean 'every_s'"),
     ],
 )

@@ -28,6 +28,7 @@ pytestmark = pytest.mark.privileged  # the networks are; the traces are not
 both = pytest.mark.parametrize("family", [4, 6])
 kinds = pytest.mark.parametrize("protocol", ["udp", "icmp", "tcp"])
 
+IN_HEADERS = "reply_id, quoted_ttl, quoted_dscp, quoted_ecn, rewritten"
 PINGS = "net.ipv4.ping_group_range=0 2147483647"
 SINGLE = [
     case for case in having("hops") if all(len(hop) == 1 for hop in case.wanted["hops"]) and not case.at_s
@@ -159,7 +160,24 @@ def test_a_silent_router_is_rows_without_address_and_the_rest_is_found(
 
     assert path(hops) == expected
     assert (hops["ttl"] == 2).sum() == 3
-    assert coverage(hops)["what"].tolist() == ["late answers"]
+    assert coverage(hops)["what"].tolist() == ["late answers", IN_HEADERS]
+
+
+@both
+@kinds
+def test_labels_are_those_that_raw_sockets_show(family: int, protocol: str) -> None:
+    (case,) = having("labels")
+    with lab.simulated(case.graph) as net:
+        net.client.run(["sysctl", "-qw", PINGS])
+        target = net.address("web", family)
+        raw = traceroute(target, netns=net.client.netns, protocol=protocol)
+        hops = unprivileged(target, net.client.netns, protocol=protocol)
+
+    assert hops["mpls"].notna().any()
+    assert hops["mpls"].equals(raw["mpls"])
+    assert raw["quoted_ttl"].notna().any()
+    assert hops[IN_HEADERS.split(", ")].isna().all(axis=None)
+    assert IN_HEADERS in set(coverage(hops)["what"])
 
 
 @both
