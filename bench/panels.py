@@ -122,7 +122,7 @@ def _published(client: BlockingKernelClient) -> list[int]:
     sizes = []
     while True:
         try:
-            message = client.get_iopub_msg(timeout=0)
+            message = client.get_iopub_msg(timeout=0.05)
         except queue.Empty:
             return sizes
         if message["msg_type"] == "comm_msg":

@@ -11,7 +11,8 @@ from netlab.panels.words import escaped
 from netlab.views.text import DASH, milliseconds, share
 
 _THROUGH_TTL = 64  # of the end-to-end probes
-_TITLES = ("TTL", "Address", "Loss", "Last", "Median", "95 %", "Jitter", "Verdict")
+_TITLES = ("TTL", "Address", "Loss", "Last", "Median", "95 %", "Jitter")
+_NUMBERS = {*_TITLES[2:]}
 _HARMLESS = {"ok", "rate-limited", "silent-by-policy", "not-enough-data", "earlier-loss"}
 
 
@@ -31,8 +32,11 @@ def hop_table(stats: pd.DataFrame, verdicts: pd.DataFrame, drawn: Charts) -> str
         for row in stats.to_dict("records")
     )
     scale = f", 0 to {milliseconds(drawn.most_ms)}" if drawn.most_ms else ""
-    titles = [*_TITLES[:-1], f"Round-trip times{scale}", _TITLES[-1]]
-    heads = "".join(f"<th>{title}</th>" for title in titles)
+    titles = [*_TITLES, f"Round-trip times{scale}", "Verdict"]
+    heads = "".join(
+        f'<th class="netlab-number">{title}</th>' if title in _NUMBERS else f"<th>{title}</th>"
+        for title in titles
+    )
     return f'<table class="netlab-hops"><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>'
 
 
