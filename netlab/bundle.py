@@ -28,6 +28,7 @@ from netlab import __version__, parquet
 from netlab.checks import nearest, whole
 from netlab.errors import BadInput, BundleError
 from netlab.frames import Gap, Missing
+from netlab.kernel.processes import printable
 from netlab.schemas import ALL
 
 T = TypeVar("T")
@@ -35,6 +36,7 @@ T = TypeVar("T")
 VERSION = 1  # of the layout; raised when an older netlab could misread a newer file
 _MANIFEST = "bundle.json"
 _MOST_MANIFEST_BYTES = 16 << 20
+_LONGEST_TEXT = 2000  # of the notes as they are shown
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}", re.ASCII)
 # What the zip, JSON and Parquet readers raise on bytes that are not what they claim to be.
 _UNREADABLE = (
@@ -96,11 +98,16 @@ class Bundle(Mapping[str, pd.DataFrame]):
             f"<td>{len(frame.attrs['coverage'])}</td></tr>"
             for name, frame in self.items()
         )
+        notes = "<br>".join(map(_escaped, self.notes[:_LONGEST_TEXT].splitlines()))
         return (
-            f"<p>{html.escape(origin)}</p>"
+            f"<p>{_escaped(origin)}</p>"
             "<table><thead><tr><th>frame</th><th>kind</th><th>rows</th><th>gaps</th></tr></thead>"
-            f"<tbody>{rows}</tbody></table><p>{html.escape(self.notes[:2000])}</p>"
+            f"<tbody>{rows}</tbody></table><p>{notes}</p>"
         )
+
+
+def _escaped(text: str) -> str:
+    return html.escape(printable(text.encode(errors="backslashreplace"), _LONGEST_TEXT))
 
 
 def save(

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from nbclient import NotebookClient
 from pictures import attempts, trace
 
+from netlab.views.connections import plot_connections
 from netlab.views.hops import plot_hops
 from netlab.views.path import plot_path
 from netlab.views.timeline import plot_timeline
@@ -27,6 +28,11 @@ DRAW: dict[str, Callable[[], Figure]] = {
     ),
     "path": lambda: plot_path(
         trace([["10.1.0.1"], ["192.0.2.7"]], target=HOSTILE, names={"10.1.0.1": HOSTILE})
+    ),
+    "connections": lambda: plot_connections(
+        attempts(
+            [{"at_s": 0, "end_s": 1, "process": HOSTILE, "remote_name": HOSTILE, "error": HOSTILE, "pid": 7}]
+        )
     ),
     "timeline": lambda: plot_timeline(
         attempts([{"at_s": 0, "end_s": 1, "process": HOSTILE, "remote_name": HOSTILE, "error": HOSTILE}])
@@ -103,6 +109,7 @@ import netlab
 from netlab.schemas import HOPS
 hops = HOPS.frame({"target": ["a"], "target_address": ["192.0.2.7"], "run": [0], "flow": [0], "ttl": [1],
                    "address": ["192.0.2.7"], "rtt_ms": [1.0], "reached": [True]})
+from netlab.views.connections import plot_connections
 from netlab.views.hops import plot_hops
 """
 
