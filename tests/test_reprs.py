@@ -37,6 +37,7 @@ MADE: dict[str, Callable[[Path], Any]] = {
     "picture": lambda _: netlab.plot_connections(CONNECTIONS.empty()),
     "doctor": lambda _: netlab.doctor(),
 }
+READABLE = r"capture|127\.0\.0\.1|192\.0\.2\.2|connections|Live|kprobes"
 EACH = pytest.mark.parametrize("make", MADE.values(), ids=MADE)
 
 
@@ -71,4 +72,6 @@ def test_without_a_kernel_it_is_readable_and_foreign_text_is_only_text(
     (body,) = re.findall(r'<div class="jp-OutputArea-child.*?</main>', page, re.DOTALL)
     assert "<script>alert" not in body
     assert "\u202e" not in body
-    assert "image/svg+xml" in data or re.search(r"capture|127\.0\.0\.1|192\.0\.2\.2|connections|Live|kprobes", body)
+    assert "image/svg+xml" in data or re.search(
+        r"capture|127\.0\.0\.1|192\.0\.2\.2|connections|Live|kprobes", body
+    )

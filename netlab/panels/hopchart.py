@@ -12,7 +12,7 @@ import pandas as pd
 _WIDTH, _HEIGHT = 240, 30
 _STRETCHES, _LEAST_ROUNDS = 50, 5  # at most so many stretches, of at least so many rounds
 _QUANTILES = np.array([0.05, 0.25, 0.5, 0.75, 0.95])
-_UPPER, _ROOM = 3, 1.5  # the scale has room for half as much again as the highest 75 % quantile
+_UPPER, _ROOM = 3, 1.25  # the scale ends a quarter above the highest 75 % quantile
 
 Reals = npt.NDArray[np.float64]
 
