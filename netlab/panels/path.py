@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import ipywidgets as widgets
 import networkx as nx
 import pandas as pd
 
+from netlab.errors import BadInput
 from netlab.frames import concat
 from netlab.panels.facts import gaps
 from netlab.panels.hopchart import Charts, charts
@@ -18,7 +19,7 @@ from netlab.panels.sketch import sketched
 from netlab.panels.timeline import timeline
 from netlab.path import course, extent, stats, verdicts
 from netlab.path.graph import path_graph
-from netlab.path.monitoring import Monitor, monitor
+from netlab.path.monitoring import monitor
 from netlab.views.text import visible
 
 _LONGEST_TARGET = 80
@@ -39,11 +40,36 @@ class Sight:
     coverage: list[dict[str, Any]]
 
 
+@runtime_checkable
+class HopFeed(Protocol):
+    """What `LivePath` follows: a `Monitor`, or what gives the hops of a recording as one would."""
+
+    @property
+    def started(self) -> bool:
+        """Whether it was ever started."""
+
+    @property
+    def running(self) -> bool:
+        """Whether it goes on now."""
+
+    def start(self) -> object:
+        """Begin, or raise."""
+
+    def stop(self) -> None:
+        """End, and keep what was seen; safe to call again."""
+
+    def hops(self) -> pd.DataFrame:
+        """Return every probe to a hop so far, as in `netlab.schemas.HOPS`."""
+
+    def end_to_end(self) -> pd.DataFrame:
+        """Return every probe through to the target, in the same form."""
+
+
 @dataclass(slots=True)
 class Watched:
     """A feed that follows a monitor; paused, it keeps what was seen last while probing goes on."""
 
-    monitor: Monitor
+    monitor: HopFeed
     paused: bool = False
     last: Sight | None = field(default=None)
 
@@ -103,14 +129,15 @@ class LivePath(LivePanel[Watched, Sight]):
     Parameters
     ----------
     target
-        A host name or an address.
+        A host name or an address; or a monitor, or another `HopFeed`, such as a recording that is played.
     **options
-        What `netlab.path.monitor()` takes, such as `protocol="tcp"`, `port=443` or `duration_s=60`.
+        What `netlab.path.monitor()` takes for a new one, such as `protocol="tcp"`, `port=443` or
+        `duration_s=60`.
 
     Raises
     ------
     BadInput
-        If an option cannot be right.
+        If an option cannot be right, or options come with a monitor that has its own.
     ProbeError
         If the target has no address or no route.
     CapabilityError
@@ -131,8 +158,14 @@ class LivePath(LivePanel[Watched, Sight]):
     >>> panel.close()
     """
 
-    def __init__(self, target: str, **options: Any) -> None:
-        monitor(target, **options)  # refuses what cannot be right here and not at a click
+    def __init__(self, target: str | HopFeed, **options: Any) -> None:
+        if not isinstance(target, HopFeed):
+            monitor(target, **options)  # refuses what cannot be right here and not at a click
+        elif options:
+            raise BadInput(
+                f"{next(iter(options))!r} comes with a monitor that has its options already",
+                fix="Give a monitor, or the target and options of a new one",
+            )
         self._target = target
         self._hops, self._courses, self._picture = widgets.HTML(), widgets.HTML(), widgets.HTML()
         self._foot = widgets.HTML()
@@ -140,13 +173,14 @@ class LivePath(LivePanel[Watched, Sight]):
         beside = widgets.HBox([widgets.VBox([self._hops, self._courses]), self._picture])
         beside.add_class("netlab-beside")
         super().__init__(
-            lambda: Watched(monitor(target, **options)),
+            lambda: Watched(target if isinstance(target, HopFeed) else monitor(target, **options)),
             [beside, self._foot],
             duration_s=options.get("duration_s"),
         )
 
     def __repr__(self) -> str:
-        return f"<netlab LivePath to {visible(self._target, _LONGEST_TARGET)}: {self.state.value}>"
+        whose = "of" if isinstance(self._target, HopFeed) else "to"
+        return f"<netlab LivePath {whose} {visible(self._target, _LONGEST_TARGET)}: {self.state.value}>"
 
     def _read(self, feed: Watched) -> Sight:
         return feed.read()

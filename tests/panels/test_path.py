@@ -9,6 +9,7 @@ import networkx as nx
 import pytest
 from loops import run, until
 
+import netlab
 from netlab import lab
 from netlab.errors import BadInput, ProbeError
 from netlab.panels import LivePath
@@ -72,6 +73,22 @@ def test_while_paused_the_picture_stays_and_probing_goes_on() -> None:
 
     with lab.simulated(chain()) as net:
         run(work(net))
+
+
+def test_a_monitor_can_be_followed_and_goes_on_after_the_panel() -> None:
+    async def work() -> None:
+        with netlab.path.monitor("127.0.0.1", every_s=0.1, timeout_s=0.2) as watched:
+            panel = LivePath(watched).start()
+            await until(lambda: "127.0.0.1" in panel._hops.value)
+            panel.close()
+            assert watched.running
+
+    run(work())
+
+
+def test_options_beside_a_monitor_are_refused() -> None:
+    with pytest.raises(BadInput, match="port"):
+        LivePath(netlab.path.monitor("127.0.0.1"), port=443)
 
 
 @pytest.mark.parametrize("options", [{"every_s": 0}, {"protocol": "sctp"}, {"evry_s": 1}])

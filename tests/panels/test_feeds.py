@@ -7,11 +7,13 @@ import pandas as pd
 import pytest
 from loops import run, until
 
-from netlab.panels import LiveConnections
+from netlab.errors import BadInput
+from netlab.panels import LiveConnections, LivePath
 from netlab.panels.live import State
 from netlab.schemas import CONNECTIONS
 
 HOSTILE = ["<script>alert(1)</script>", "gpj.\u202eexe", "\x1b]0;title\x07", "n" * 10_000, "\"' onclick='x"]
+THEN = pd.Timestamp("2026-01-01T12:00:00Z")
 MOST_BYTES = 40_000  # of one widget, whatever the rows hold
 TEXTS = ("process", "cmdline", "cgroup", "container", "remote_name", "reason", "host")
 
@@ -81,3 +83,32 @@ def test_a_feed_that_ends_by_itself_ends_the_panel_with_its_rows() -> None:
         panel.close()
 
     run(work())
+
+
+class Past(Rows):
+    """The same of another time."""
+
+    def now(self) -> pd.Timestamp:
+        return THEN
+
+
+def test_a_recording_counts_from_its_own_moment_and_nothing_is_asked_of_its_rows() -> None:
+    async def work() -> None:
+        ends = {"protocol": ["tcp"], "remote_address": ["192.0.2.1"], "remote_port": [443], "netns": [1]}
+        opened = [THEN - pd.Timedelta(seconds=1.5)]
+        panel = LiveConnections(Past(CONNECTIONS.frame({**ends, "opened_at": opened}))).start()
+        await until(lambda: panel.table.view["rows"])
+        assert "new 1/s" in panel._head.value
+        panel.table.asked = {**panel.table.asked, "selected": panel.table.view["rows"][0]["key"]}
+        assert "192.0.2.1" in panel._details.value
+        assert panel.inquiry._trace.layout.display == "none"
+        panel.close()
+
+    run(work())
+
+
+def test_what_is_no_feed_is_refused_at_once() -> None:
+    with pytest.raises(BadInput, match="cannot follow DataFrame"):
+        LiveConnections(CONNECTIONS.empty())  # type: ignore[arg-type]
+    with pytest.raises(BadInput):
+        LivePath(80)  # type: ignore[arg-type]
