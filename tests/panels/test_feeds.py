@@ -62,7 +62,8 @@ def test_foreign_text_is_escaped_and_bounded_in_all_of_the_panel(text: str) -> N
         panel.table.asked = {**panel.table.asked, "selected": panel.table.view["rows"][0]["key"]}
         await until(lambda: panel.inquiry.way.value)
         panel.inquiry._trace.click()
-        html = [panel._head.value, panel._foot.value, panel._details.value, panel.inquiry.way.value]
+        html = [panel._head.value, panel._foot.value, panel._details.value]
+        html += [panel.inquiry.way.value, panel.inquiry._fault.value]
 
         assert not any("<script" in one or "onclick='" in one for one in html)
         for one in shown_by(panel):
