@@ -30,7 +30,7 @@ _PICTURE_EVERY = 20  # rounds: drawing takes longer than everything else
 class Sight:
     """What is known of a path at one moment."""
 
-    probes: int
+    seen: tuple[tuple[int, int], ...]  # how many probes, and the last round: old ones are let go
     stats: pd.DataFrame
     verdicts: pd.DataFrame
     runs: pd.DataFrame
@@ -101,11 +101,12 @@ class Watched:
         if self.paused and self.last is not None:
             return self.last
         hops, through = self.monitor.hops(), self.monitor.end_to_end()
-        if self.last is None or len(hops) + len(through) != self.last.probes:
+        seen = tuple((len(probes), probes["run"].max()) for probes in (hops, through) if len(probes))
+        if self.last is None or seen != self.last.seen:
             both = concat([hops, through])
             within = extent.within_path(hops)
             self.last = Sight(
-                probes=len(both),
+                seen=seen,
                 stats=stats.path_stats(both),
                 verdicts=verdicts.explain(concat([hops, extent.at_the_end(through, hops)])),
                 runs=course.path_runs(hops),
