@@ -17,7 +17,7 @@ from jupyter_client.manager import KernelManager
 
 ROWS, CELLS, PANELS = 10_000, 60, 50
 MOST_REFRESH_S, MOST_CELL_S, MOST_PER_S = 0.1, 0.2, 4
-_LONGEST_S, _LISTEN_S = 300, 5
+_LONGEST_S, _LISTEN_S = 900, 5
 
 # Half of the rows are refused attempts, the others the two ends of connections that go on.
 _BEGIN = f"""
@@ -122,7 +122,7 @@ def _published(client: BlockingKernelClient) -> list[int]:
     sizes = []
     while True:
         try:
-            message = client.get_iopub_msg(timeout=0)
+            message = client.get_iopub_msg(timeout=0.05)
         except queue.Empty:
             return sizes
         if message["msg_type"] == "comm_msg":

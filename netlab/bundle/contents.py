@@ -11,7 +11,10 @@ import pandas as pd
 from netlab.bundle.manifest import Entry, Metadata, attrs_of, missing_of
 from netlab.checks import nearest
 from netlab.frames import HOST, Schema
+from netlab.kernel.processes import printable
 from netlab.schemas import ALL
+
+_LONGEST_TEXT = 2000  # of the notes as they are shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +88,8 @@ class Bundle(Mapping[str, pd.DataFrame]):
         return f"<Bundle {', '.join(f'{name}: {len(frame)} rows' for name, frame in self.items())}>"
 
     def _repr_html_(self) -> str:
-        origins = "<br>".join(html.escape(_told(origin)) for origin in self.origins)
+        origins = "<br>".join(_escaped(_told(origin)) for origin in self.origins)
+        notes = "<br>".join(map(_escaped, self.notes[:_LONGEST_TEXT].splitlines()))
         rows = "".join(
             f"<tr><td>{name}</td><td>{frame.attrs['schema']}</td><td>{len(frame)}</td>"
             f"<td>{len(frame.attrs['coverage'])}</td></tr>"
@@ -94,8 +98,12 @@ class Bundle(Mapping[str, pd.DataFrame]):
         return (
             f"<p>{origins}</p>"
             "<table><thead><tr><th>frame</th><th>kind</th><th>rows</th><th>gaps</th></tr></thead>"
-            f"<tbody>{rows}</tbody></table><p>{html.escape(self.notes[:2000])}</p>"
+            f"<tbody>{rows}</tbody></table><p>{notes}</p>"
         )
+
+
+def _escaped(text: str) -> str:
+    return html.escape(printable(text.encode(errors="backslashreplace"), _LONGEST_TEXT))
 
 
 def _told(origin: Metadata) -> str:

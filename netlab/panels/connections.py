@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from netlab.bundle.replaying import Replay
 from netlab.errors import BadInput
 from netlab.panels.inquiry import Inquiry, way
 from netlab.panels.listing import LiveTable
-from netlab.panels.live import Feed
+from netlab.panels.live import Dated, Feed
 from netlab.panels.path import LivePath
 from netlab.panels.rates import per_second, sparkline
 from netlab.panels.table import Field, Table, number, said
@@ -78,8 +77,13 @@ def _failures_first(rows: pd.DataFrame) -> npt.NDArray[np.intp]:
     return np.lexsort((-opened, ~_failed(rows)))
 
 
+@runtime_checkable
 class ConnectionFeed(Feed, Protocol):
-    """What `LiveConnections` follows: a `Capture`, or what gives the rows of a recording as one would."""
+    """What `LiveConnections` follows: a `Capture`, or what gives the rows of a recording as one would.
+
+    One that is also `Dated` counts its rates back from the moment that it shows, and its rows are not asked
+    about: their sockets and routes are not those of this host, or not of now.
+    """
 
     def connections(self) -> pd.DataFrame:
         """Return every attempt so far, as in `netlab.schemas.CONNECTIONS`; called from another thread."""
@@ -128,6 +132,11 @@ class LiveConnections(LiveTable[ConnectionFeed, pd.DataFrame]):
                 f"{next(iter(options))!r} comes with a source that has its options already",
                 fix="Give a source, or options for a new capture",
             )
+        if source is not None and not isinstance(source, ConnectionFeed):
+            raise BadInput(
+                f"a panel cannot follow {type(source).__name__} objects",
+                fix="Give what netlab.capture() returned",
+            )
         if source is None:
             capture(**options)  # refuses what cannot be right here and not at a click
         self.inquiry = Inquiry()
@@ -157,7 +166,7 @@ class LiveConnections(LiveTable[ConnectionFeed, pd.DataFrame]):
         return feed.connections()
 
     def _show(self, seen: pd.DataFrame) -> None:
-        now = self.feed.now() if isinstance(self.feed, Replay) else pd.Timestamp.now("UTC")
+        now = self.feed.now() if isinstance(self.feed, Dated) else pd.Timestamp.now("UTC")
         new, failed = seen["opened_at"], seen["closed_at"][_failed(seen)]
         rates = sparkline(
             ("new", "netlab-main", per_second(new, now)), ("failed", "netlab-bad", per_second(failed, now))
@@ -169,8 +178,9 @@ class LiveConnections(LiveTable[ConnectionFeed, pd.DataFrame]):
         key = str(self.table.asked.get("selected"))
         if key != self._asked_about:  # not each time that the same row has changed
             self._asked_about = key
-            self.inquiry.ask(self.selected)
-            self._spawn(self._explaining(key))
+            if not isinstance(self.feed, Dated):  # of a recording nothing can be asked any more
+                self.inquiry.ask(self.selected)
+                self._spawn(self._explaining(key))
 
     async def _explaining(self, key: str) -> None:
         if (row := self.selected) is not None:

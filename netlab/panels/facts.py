@@ -9,7 +9,7 @@ import pandas as pd
 
 from netlab.frames import Schema
 from netlab.panels.words import escaped
-from netlab.views.text import seconds, significant
+from netlab.views.text import counted, seconds, significant
 
 _LONGEST_FACT = 1000
 
@@ -45,7 +45,8 @@ def gaps(coverage: Iterable[dict[str, Any]]) -> str:
         return '<div class="netlab-foot">Nothing is missing.</div>'
     lines = "".join(f"<li>{escaped(_gap(gap), _LONGEST_FACT)}</li>" for gap in ordered)
     lost = sum(gap["kind"] == "lost" for gap in ordered)
-    summary = f"Missing: {len(ordered)} kinds of gaps" + (f", {lost} of them losses" if lost else "")
+    losses = f", {counted(lost, 'counted loss', 'counted losses')}" if lost else ""
+    summary = f"Missing: {counted(len(ordered), 'gap')}{losses}"
     shown = " open" if lost else ""
     return f'<details class="netlab-foot"{shown}><summary>{summary}</summary><ul>{lines}</ul></details>'
 

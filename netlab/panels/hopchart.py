@@ -9,9 +9,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-_WIDTH, _HEIGHT = 300, 30
+_WIDTH, _HEIGHT = 240, 30
 _STRETCHES, _LEAST_ROUNDS = 50, 5  # at most so many stretches, of at least so many rounds
 _QUANTILES = np.array([0.05, 0.25, 0.5, 0.75, 0.95])
+_UPPER, _ROOM = 3, 1.25  # the scale ends a quarter above the highest 75 % quantile
 
 Reals = npt.NDArray[np.float64]
 
@@ -30,7 +31,7 @@ class Charts:
 
     by_ttl: dict[int, Course]
     rounds: int  # in each stretch
-    most_ms: float  # the top of the scale
+    most_ms: float  # the top of the scale; what is above is cut off
 
 
 def charts(probes: pd.DataFrame) -> Charts:
@@ -52,13 +53,15 @@ def charts(probes: pd.DataFrame) -> Charts:
         )
         for ttl in quantiles.index.unique(0).tolist()
     }
-    highest = quantiles.iloc[:, -1].max()
-    return Charts(courses, rounds, 0.0 if pd.isna(highest) else float(highest))
+    highest = quantiles.iloc[:, _UPPER].max()  # one slow answer must not flatten all the others
+    return Charts(courses, rounds, 0.0 if pd.isna(highest) else _ROOM * float(highest))
 
 
 def chart(course: Course, most_ms: float) -> str:
     """Return an SVG: 5 to 95 % and 25 to 75 % of the times as bands, the median, losses from the top."""
-    low, lower, middle, upper, high = (course.quantiles_ms * (_HEIGHT / (most_ms or 1.0))).T
+    low, lower, middle, upper, high = np.minimum(
+        course.quantiles_ms * (_HEIGHT / (most_ms or 1.0)), _HEIGHT
+    ).T
     step = _WIDTH / len(course.lost)
     lost = np.where(course.lost > 0, course.lost * _HEIGHT, np.nan)
     zero = np.zeros(len(lost))

@@ -11,8 +11,10 @@ from netlab.panels.words import escaped
 from netlab.views.text import DASH, milliseconds, share
 
 _THROUGH_TTL = 64  # of the end-to-end probes
-_TITLES = ("TTL", "Address", "Loss", "Last", "Median", "95 %", "Jitter", "Verdict")
-_HARMLESS = {"ok", "rate-limited", "silent-by-policy", "not-enough-data", "earlier-loss"}
+_TITLES = ("TTL", "Address", "Loss", "Last", "Median", "95 %", "Jitter")
+_NUMBERS = {*_TITLES[2:]}
+_EXCUSED = {"rate-limited", "silent-by-policy", "earlier-loss"}  # of the answers, or before this hop
+_HARMLESS = {"ok", "not-enough-data", *_EXCUSED}
 
 
 def hop_table(stats: pd.DataFrame, verdicts: pd.DataFrame, drawn: Charts) -> str:
@@ -31,8 +33,11 @@ def hop_table(stats: pd.DataFrame, verdicts: pd.DataFrame, drawn: Charts) -> str
         for row in stats.to_dict("records")
     )
     scale = f", 0 to {milliseconds(drawn.most_ms)}" if drawn.most_ms else ""
-    titles = [*_TITLES[:-1], f"Round-trip times{scale}", _TITLES[-1]]
-    heads = "".join(f"<th>{title}</th>" for title in titles)
+    titles = [*_TITLES, f"Round-trip times{scale}", "Verdict"]
+    heads = "".join(
+        f'<th class="netlab-number">{title}</th>' if title in _NUMBERS else f"<th>{title}</th>"
+        for title in titles
+    )
     return f'<table class="netlab-hops"><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>'
 
 
@@ -40,6 +45,7 @@ def _hop(row: dict[Any, Any], told: pd.Series[Any] | None, drawn: Charts) -> str
     lost = row["probes"] - row["answers"]
     verdict, why = (DASH, "") if told is None else (str(told["verdict"]), told["why"])
     bad = told is not None and verdict not in _HARMLESS
+    kind = "netlab-bad" if bad else "netlab-excused" if verdict in _EXCUSED else ""
     who = DASH if pd.isna(row["address"]) else row["address"]
     place = "end to end" if row["ttl"] == _THROUGH_TTL else row["ttl"]
     cells = [
@@ -54,4 +60,4 @@ def _hop(row: dict[Any, Any], told: pd.Series[Any] | None, drawn: Charts) -> str
         f"<td>{chart(drawn.by_ttl[row['ttl']], drawn.most_ms) if row['ttl'] in drawn.by_ttl else ''}</td>",
         f'<td title="{escaped("" if pd.isna(why) else why)}">{escaped(verdict)}</td>',
     ]
-    return f"<tr{' class=netlab-bad' if bad else ''}>{''.join(cells)}</tr>"
+    return f'<tr class="{kind}">{"".join(cells)}</tr>'

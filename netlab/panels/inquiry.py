@@ -11,7 +11,7 @@ import pandas as pd
 from netlab.errors import BadInput
 from netlab.kernel import netns as namespaces
 from netlab.panels.path import LivePath
-from netlab.panels.words import fault
+from netlab.panels.words import end, fault
 from netlab.tracer.explain import explain
 from netlab.views.text import visible
 
@@ -28,14 +28,13 @@ class Destination:
     netns: int  # inode
 
     def __str__(self) -> str:
-        address = visible(self.address, _LONGEST_ADDRESS)
-        return f"{f'[{address}]' if ':' in address else address}:{self.port} ({self.protocol})"
+        return f"{end(visible(self.address, _LONGEST_ADDRESS), self.port)} ({self.protocol})"
 
 
 def destination(row: pd.Series[Any]) -> Destination | None:
     """Return where to trace a row of connections to; None where the peer or the namespace is not known."""
-    for end in ("nat_remote", "remote"):
-        values = row[[f"{end}_address", f"{end}_port", "protocol", "netns"]]
+    for side in ("nat_remote", "remote"):
+        values = row[[f"{side}_address", f"{side}_port", "protocol", "netns"]]
         if values.notna().all():
             address, port, protocol, netns = values
             return Destination(str(address), int(port), str(protocol), int(netns))
@@ -55,7 +54,7 @@ class Inquiry(widgets.VBox):
     """The way of the row that was clicked, a button that traces its path, and below it that path."""
 
     def __init__(self) -> None:
-        self.way = widgets.HTML()
+        self.way, self._fault = widgets.HTML(), widgets.HTML()
         self._trace = widgets.Button(icon="share-alt", layout={"width": "max-content"})
         self._close = widgets.Button(description="Close the path", icon="times")
         self._row: pd.Series[Any] | None = None
@@ -63,14 +62,14 @@ class Inquiry(widgets.VBox):
         self._place = widgets.VBox()
         self._trace.on_click(lambda _: self._trace_shown())
         self._close.on_click(lambda _: self.close_path())
-        super().__init__([self.way, widgets.HBox([self._trace, self._close]), self._place])
+        super().__init__([self.way, widgets.HBox([self._trace, self._close]), self._fault, self._place])
         self.ask(None)
 
     def ask(self, row: pd.Series[Any] | None) -> None:
         """Be about *row* from now on; a path that is shown stays until another is traced."""
         self._row = row
         to = None if row is None else destination(row)
-        self.way.value = ""
+        self.way.value = self._fault.value = ""
         self._trace.description = f"Trace the path to {to}"
         self._trace.layout.display = None if to else "none"
         self._show_path()
@@ -95,6 +94,7 @@ class Inquiry(widgets.VBox):
                 fix="Click a connection whose namespace still exists",
             )
         own = to.netns == namespaces.inode()
+        self._fault.value = ""
         path = LivePath(to.address, protocol=to.protocol, port=to.port, netns=None if own else str(place))
         self.close_path()
         self.path = path
@@ -113,7 +113,7 @@ class Inquiry(widgets.VBox):
         try:
             self.trace_path()
         except Exception as error:  # noqa: BLE001 - shown where it was asked for
-            self.way.value += fault(error)
+            self._fault.value = fault(error)
 
     def _show_path(self) -> None:
         self._place.children = () if self.path is None else (self.path,)

@@ -8,9 +8,10 @@ from abc import abstractmethod
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
-from typing import Any, Generic, Protocol, Self, TypeVar
+from typing import Any, Generic, Protocol, Self, TypeVar, runtime_checkable
 
 import ipywidgets as widgets
+import pandas as pd
 import traitlets
 
 from netlab.errors import CaptureError
@@ -55,6 +56,14 @@ class Feed(Protocol):
 
     def stop(self) -> None:
         """End, and keep what was seen; safe to call again."""
+
+
+@runtime_checkable
+class Dated(Protocol):
+    """A feed of the past, such as a recording that is played: what it shows is of another time than now."""
+
+    def now(self) -> pd.Timestamp:
+        """Return the moment that is shown."""
 
 
 F = TypeVar("F", bound=Feed)

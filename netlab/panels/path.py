@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import ipywidgets as widgets
 import networkx as nx
@@ -26,35 +26,11 @@ _LONGEST_TARGET = 80
 _PICTURE_EVERY = 20  # rounds: drawing takes longer than everything else
 
 
-class PathFeed(Protocol):
-    """What `LivePath` follows: a `netlab.path.Monitor`, or what gives a recording's rows as one would."""
-
-    @property
-    def running(self) -> bool:
-        """Whether there may be more to come."""
-
-    @property
-    def started(self) -> bool:
-        """Whether it has begun."""
-
-    def start(self) -> object:
-        """Begin."""
-
-    def stop(self) -> None:
-        """End, for good; what was seen stays readable."""
-
-    def hops(self) -> pd.DataFrame:
-        """Return every probe so far, as in `netlab.schemas.HOPS`; called from another thread."""
-
-    def end_to_end(self) -> pd.DataFrame:
-        """Return the probes that were to reach the end."""
-
-
 @dataclass(frozen=True, slots=True)
 class Sight:
     """What is known of a path at one moment."""
 
-    probes: int
+    seen: tuple[tuple[int, int], ...]  # how many probes, and the last round: old ones are let go
     stats: pd.DataFrame
     verdicts: pd.DataFrame
     runs: pd.DataFrame
@@ -64,11 +40,36 @@ class Sight:
     coverage: list[dict[str, Any]]
 
 
+@runtime_checkable
+class HopFeed(Protocol):
+    """What `LivePath` follows: a `Monitor`, or what gives the hops of a recording as one would."""
+
+    @property
+    def started(self) -> bool:
+        """Whether it was ever started."""
+
+    @property
+    def running(self) -> bool:
+        """Whether it goes on now."""
+
+    def start(self) -> object:
+        """Begin, or raise."""
+
+    def stop(self) -> None:
+        """End, and keep what was seen; safe to call again."""
+
+    def hops(self) -> pd.DataFrame:
+        """Return every probe to a hop so far, as in `netlab.schemas.HOPS`."""
+
+    def end_to_end(self) -> pd.DataFrame:
+        """Return every probe through to the target, in the same form."""
+
+
 @dataclass(slots=True)
 class Watched:
     """A feed that follows a monitor; paused, it keeps what was seen last while probing goes on."""
 
-    monitor: PathFeed
+    monitor: HopFeed
     paused: bool = False
     last: Sight | None = field(default=None)
 
@@ -100,11 +101,12 @@ class Watched:
         if self.paused and self.last is not None:
             return self.last
         hops, through = self.monitor.hops(), self.monitor.end_to_end()
-        if self.last is None or len(hops) + len(through) != self.last.probes:
+        seen = tuple((len(probes), probes["run"].max()) for probes in (hops, through) if len(probes))
+        if self.last is None or seen != self.last.seen:
             both = concat([hops, through])
             within = extent.within_path(hops)
             self.last = Sight(
-                probes=len(both),
+                seen=seen,
                 stats=stats.path_stats(both),
                 verdicts=verdicts.explain(concat([hops, extent.at_the_end(through, hops)])),
                 runs=course.path_runs(hops),
@@ -136,7 +138,7 @@ class LivePath(LivePanel[Watched, Sight]):
     Raises
     ------
     BadInput
-        If an option cannot be right.
+        If an option cannot be right, or options come with a monitor that has its own.
     ProbeError
         If the target has no address or no route.
     CapabilityError
@@ -157,14 +159,14 @@ class LivePath(LivePanel[Watched, Sight]):
     >>> panel.close()
     """
 
-    def __init__(self, target: str | PathFeed, **options: Any) -> None:
-        if not isinstance(target, str) and options:
+    def __init__(self, target: str | HopFeed, **options: Any) -> None:
+        if not isinstance(target, HopFeed):
+            monitor(target, **options)  # refuses what cannot be right here and not at a click
+        elif options:
             raise BadInput(
                 f"{next(iter(options))!r} comes with a monitor that has its options already",
                 fix="Give a monitor, or the target and options of a new one",
             )
-        if isinstance(target, str):
-            monitor(target, **options)  # refuses what cannot be right here and not at a click
         self._target = target
         self._hops, self._courses, self._picture = widgets.HTML(), widgets.HTML(), widgets.HTML()
         self._foot = widgets.HTML()
@@ -172,13 +174,14 @@ class LivePath(LivePanel[Watched, Sight]):
         beside = widgets.HBox([widgets.VBox([self._hops, self._courses]), self._picture])
         beside.add_class("netlab-beside")
         super().__init__(
-            lambda: Watched(monitor(target, **options) if isinstance(target, str) else target),
+            lambda: Watched(target if isinstance(target, HopFeed) else monitor(target, **options)),
             [beside, self._foot],
             duration_s=options.get("duration_s"),
         )
 
     def __repr__(self) -> str:
-        return f"<netlab LivePath to {visible(str(self._target), _LONGEST_TARGET)}: {self.state.value}>"
+        whose = "of" if isinstance(self._target, HopFeed) else "to"
+        return f"<netlab LivePath {whose} {visible(self._target, _LONGEST_TARGET)}: {self.state.value}>"
 
     def _read(self, feed: Watched) -> Sight:
         return feed.read()

@@ -8,11 +8,18 @@ import numpy as np
 import pandas as pd
 
 from netlab.panels.words import escaped
+from netlab.path.course import Change
 from netlab.views.text import counted
 
 _SHADES, _CHANGES = 6, 5
 _STRETCHES = 300  # of a path that flaps the newest are drawn
 _LONGEST_PATH = 1000
+_KINDS = {
+    Change.ROUTE: "another route",
+    Change.REMAP: "moved by a load balancer",
+    Change.RETURN: "back on an earlier path",
+    Change.UNKNOWN: "another path",
+}
 
 
 def timeline(runs: pd.DataFrame, changes: pd.DataFrame) -> str:
@@ -64,4 +71,4 @@ def _change(row: dict[Any, Any]) -> str:
         if row["first_ttl"] == row["last_ttl"]
         else f"TTL {row['first_ttl']} to {row['last_ttl']}"
     )
-    return f"{_at(row)}: {row['kind']} at {where}: {row['hops_before']} became {row['hops_after']}"
+    return f"{_at(row)}: {_KINDS[row['kind']]} at {where}: {row['hops_before']} became {row['hops_after']}"

@@ -1,4 +1,4 @@
-"""Foreign text as a panel shows it: bounded and escaped."""
+"""Foreign text, errors and times as a panel shows them."""
 
 from __future__ import annotations
 
@@ -40,9 +40,10 @@ def _clock(length_s: float) -> str:
 def ends(addresses: pd.Series[str], ports: pd.Series[int]) -> list[str]:
     """Return addresses with their ports, those of IPv6 in brackets."""
     pairs = zip(addresses.tolist(), ports.tolist(), strict=True)
-    return [DASH if pd.isna(address) else _end(address, port) for address, port in pairs]
+    return [DASH if pd.isna(address) else end(address, port) for address, port in pairs]
 
 
-def _end(address: str, port: Any) -> str:
+def end(address: str, port: Any) -> str:
+    """Return an address with its port, if that is known."""
     host = f"[{address}]" if ":" in address else address
     return host if pd.isna(port) else f"{host}:{port}"

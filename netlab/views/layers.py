@@ -21,7 +21,7 @@ Graph: TypeAlias = "nx.DiGraph[str]"  # generic for type checkers only
 Point: TypeAlias = tuple[float, float]
 
 BULGE_IN = 0.4  # of lines that run around the side
-_TTL_IN, _GAP_IN, _STEP_IN = 0.68, 0.25, 0.52
+_TTL_IN, _GAP_IN, _STEP_IN = 0.75, 0.25, 0.52
 _WIDEST_IN = 12.5  # of a layer: at the width of a notebook its text is still legible
 _FEWEST = 4  # nodes in a layer, however wide
 

@@ -7,7 +7,8 @@ apart; measuring the text first and placing everything in inches does.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -29,7 +30,9 @@ MARGIN_IN = 0.15
 LINE_IN = 0.19
 TITLE_PT, TEXT_PT, SMALL_PT = 11.0, 9.0, 8.0
 _DOTS_PER_INCH = 144  # drawn at twice the size it is shown at, for screens that have the dots
+_SHOWN_PER_INCH = 72
 _WIDEST_IN = 150.0  # Agg refuses 2¹⁶ dots
+_COMMENT = re.compile(r" *<!--.*?-->\n", re.DOTALL)  # matplotlib repeats foreign text there, escaped
 # As it is drawn: hinting makes widths depend on the dots.
 _RULER: Any = RendererAgg(1, 1, _DOTS_PER_INCH)  # type: ignore[no-untyped-call]
 
@@ -63,14 +66,19 @@ class Picture(Figure):
         text = io.StringIO()
         with mpl.rc_context({"svg.fonttype": "path", "svg.hashsalt": "netlab"}):
             self.savefig(text, format="svg", facecolor=self.get_facecolor(), metadata={"Date": None})
-        return text.getvalue().partition("<!DOCTYPE")[2].partition(">")[2].lstrip()
+        return _COMMENT.sub("", text.getvalue().partition("<!DOCTYPE")[2].partition(">")[2]).lstrip()
 
-    def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
-        """Return the picture for a notebook, with the size to show it at."""
+    def _repr_mimebundle_(
+        self,
+        include: Collection[str] | None = None,  # noqa: ARG002 - IPython filters by itself
+        exclude: Collection[str] | None = None,  # noqa: ARG002
+    ) -> tuple[dict[str, str | bytes], dict[str, dict[str, int]]]:
+        """Return the picture for a notebook as SVG, and as PNG for what shows no SVG, with its size."""
         image = io.BytesIO()
-        self.savefig(image, format="png", facecolor=self.get_facecolor())
-        width, height = self.get_size_inches() * _DOTS_PER_INCH / 2
-        return image.getvalue(), {"width": round(width), "height": round(height)}
+        self.savefig(image, format="png", facecolor=self.get_facecolor(), dpi=_SHOWN_PER_INCH)
+        width, height = self.get_size_inches() * _SHOWN_PER_INCH
+        size = {"width": round(width), "height": round(height)}
+        return {"image/svg+xml": self.svg(), "image/png": image.getvalue()}, {"image/png": size}
 
     def write(self, x_in: float, y_in: float, text: str, **style: Any) -> Text:
         """Write *text*, its baseline box centred on *y_in* inches from the top."""

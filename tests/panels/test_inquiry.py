@@ -58,7 +58,7 @@ def test_a_namespace_that_is_gone_is_said_where_the_path_was_asked_for() -> None
     inquiry.ask(row_of(**ENDS))
     inquiry._trace.click()
 
-    assert "network namespace 1 has no process" in inquiry.way.value
+    assert "network namespace 1 has no process" in inquiry._fault.value
     assert inquiry.path is None
 
 
@@ -67,7 +67,7 @@ def test_a_path_without_a_way_is_an_error_in_the_panel() -> None:
     inquiry.ask(row_of(**ENDS | {"netns": netns.inode(), "remote_address": "fe80::1"}))
     inquiry._trace.click()
 
-    assert "netlab-error" in inquiry.way.value
+    assert "netlab-error" in inquiry._fault.value
     assert inquiry.path is None
 
 

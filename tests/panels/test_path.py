@@ -6,13 +6,18 @@ import asyncio
 from typing import Any
 
 import networkx as nx
+import pandas as pd
 import pytest
 from loops import run, until
+from pictures import trace
 
+import netlab
 from netlab import lab
 from netlab.errors import BadInput, ProbeError
 from netlab.panels import LivePath
 from netlab.panels.live import State
+from netlab.panels.path import Watched
+from netlab.schemas import HOPS
 
 pytestmark = pytest.mark.privileged
 
@@ -72,6 +77,55 @@ def test_while_paused_the_picture_stays_and_probing_goes_on() -> None:
 
     with lab.simulated(chain()) as net:
         run(work(net))
+
+
+def test_a_monitor_can_be_followed_and_goes_on_after_the_panel() -> None:
+    async def work() -> None:
+        with netlab.path.monitor("127.0.0.1", every_s=0.1, timeout_s=0.2) as watched:
+            panel = LivePath(watched).start()
+            await until(lambda: "127.0.0.1" in panel._hops.value)
+            panel.close()
+            assert watched.running
+
+    run(work())
+
+
+class Window:
+    """A feed of a constant number of probes: as many old rounds are let go as new ones come."""
+
+    started = running = True
+
+    def __init__(self) -> None:
+        self.first = 0
+
+    def start(self) -> None:
+        pass
+
+    def stop(self) -> None:
+        self.running = False
+
+    def hops(self) -> pd.DataFrame:
+        frame = trace([["10.0.0.1"], ["192.0.2.9"]], runs=10)
+        frame["run"] += self.first
+        return frame
+
+    def end_to_end(self) -> pd.DataFrame:
+        return HOPS.empty()
+
+
+def test_new_rounds_are_shown_also_when_as_many_old_ones_were_let_go() -> None:
+    window = Window()
+    watched = Watched(window)
+    before = watched.read()
+
+    assert watched.read() is before
+    window.first = 1
+    assert watched.read().runs["run"].max() == 10
+
+
+def test_options_beside_a_monitor_are_refused() -> None:
+    with pytest.raises(BadInput, match="port"):
+        LivePath(netlab.path.monitor("127.0.0.1"), port=443)
 
 
 @pytest.mark.parametrize("options", [{"every_s": 0}, {"protocol": "sctp"}, {"evry_s": 1}])

@@ -104,7 +104,7 @@ def test_a_path_is_shown_from_a_recording() -> None:
         await until(lambda: panel.state is State.STOPPED)
         panel.raise_if_failed()
         assert "<td>192.0.2.9</td>" in panel._hops.value
-        assert "3 rounds, 1 path<" in panel._courses.value
+        assert "3 rounds · 1 path ·" in panel._courses.value
         assert "<svg" in panel._picture.value
         panel.close()
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import html
+
 import pandas as pd
+import pytest
 from hypothesis import given, strategies as st
 
+from netlab.errors import BadInput
 from netlab.frames import Gap, Missing
 from netlab.panels.facts import facts, gaps
-from netlab.panels.words import ends, escaped
+from netlab.panels.words import clock, ends, escaped, fault
 from netlab.schemas import CONNECTIONS
 from netlab.views.text import DASH
 
@@ -54,3 +58,18 @@ def test_losses_come_first_and_are_open_to_see() -> None:
 
 def test_nothing_missing_is_said_too() -> None:
     assert "Nothing is missing" in gaps([])
+
+
+@pytest.mark.parametrize(
+    ("age_s", "of_s", "said"),
+    [(0.9, None, ">0:00<"), (75.2, None, ">1:15<"), (3661, None, ">1:01:01<"), (61.5, 60, ">1:00 of 1:00<")],
+)
+def test_how_long_it_has_lasted_is_told_in_hours_minutes_and_seconds(
+    age_s: float, of_s: float | None, said: str
+) -> None:
+    assert said in clock(age_s, of_s)
+
+
+def test_an_error_of_ours_is_told_with_its_fix_and_another_with_its_kind() -> None:
+    assert ">no <such> thing. Make one<" in html.unescape(fault(BadInput("no <such> thing", fix="Make one")))
+    assert ">KeyError: 'x'<" in html.unescape(fault(KeyError("x")))

@@ -132,7 +132,7 @@ def opened(chromium: Browser, address: str, directory: Path, cells: list[str]) -
         cells=[nbformat.v4.new_code_cell(cell) for cell in cells], metadata=_KERNEL
     )
     nbformat.write(notebook, directory / "try.ipynb")
-    page = chromium.new_page(viewport={"width": 1400, "height": 1700})
+    page = chromium.new_page(viewport={"width": 1700, "height": 1700})
     shown = Notebook(page)
     page.on("pageerror", lambda error: shown.complaints.append(str(error)))
     page.on("requestfailed", lambda request: shown.complaints.append(f"failed: {request.url}"))

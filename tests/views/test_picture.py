@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from nbclient import NotebookClient
 from pictures import attempts, trace
 
+from netlab.views.connections import plot_connections
 from netlab.views.hops import plot_hops
 from netlab.views.path import plot_path
 from netlab.views.timeline import plot_timeline
@@ -24,6 +25,11 @@ DRAW: dict[str, Callable[[], Figure]] = {
     ),
     "path": lambda: plot_path(
         trace([["10.1.0.1"], ["192.0.2.7"]], target=HOSTILE, names={"10.1.0.1": HOSTILE})
+    ),
+    "connections": lambda: plot_connections(
+        attempts(
+            [{"at_s": 0, "end_s": 1, "process": HOSTILE, "remote_name": HOSTILE, "error": HOSTILE, "pid": 7}]
+        )
     ),
     "timeline": lambda: plot_timeline(
         attempts([{"at_s": 0, "end_s": 1, "process": HOSTILE, "remote_name": HOSTILE, "error": HOSTILE}])
@@ -73,11 +79,26 @@ def test_pyplot_keeps_no_picture(draw: Callable[[], Figure]) -> None:
 
 
 @EACH
-def test_the_image_for_notebooks_has_twice_the_dots_it_is_shown_with(draw: Callable[[], Any]) -> None:
-    png, size = draw()._repr_png_()
+def test_notebooks_get_svg_and_the_same_in_png_at_its_size(draw: Callable[[], Any]) -> None:
+    shown, about = draw()._repr_mimebundle_()
 
-    assert int.from_bytes(png[16:20]) == pytest.approx(2 * size["width"], abs=2)  # the IHDR chunk's width
-    assert int.from_bytes(png[20:24]) == pytest.approx(2 * size["height"], abs=2)
+    size = about["image/png"]
+    png = shown["image/png"]
+    svg = ET.fromstring(shown["image/svg+xml"])  # noqa: S314 - our own
+    assert int.from_bytes(png[16:20]) == pytest.approx(size["width"], abs=1)  # the IHDR chunk's width
+    assert int.from_bytes(png[20:24]) == pytest.approx(size["height"], abs=1)
+    assert float(svg.get("width", "").removesuffix("pt")) == pytest.approx(size["width"], abs=1)
+
+
+@EACH
+def test_the_svg_for_notebooks_is_the_same_each_time_and_holds_no_foreign_text(
+    draw: Callable[[], Any],
+) -> None:
+    svg = draw().svg()
+
+    assert svg == draw().svg()
+    assert "script" not in svg
+    assert "<text" not in svg
 
 
 SETUP = """
@@ -85,16 +106,17 @@ import netlab
 from netlab.schemas import HOPS
 hops = HOPS.frame({"target": ["a"], "target_address": ["192.0.2.7"], "run": [0], "flow": [0], "ttl": [1],
                    "address": ["192.0.2.7"], "rtt_ms": [1.0], "reached": [True]})
+from netlab.views.connections import plot_connections
 from netlab.views.hops import plot_hops
 """
 
 
-def images(*cells: str) -> list[list[str]]:
-    """Run *cells* in a real kernel and return the image types that each showed."""
+def images(*cells: str) -> list[list[list[str]]]:
+    """Run *cells* in a real kernel and return the image types of each output of each."""
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
     NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
     return [
-        [kind for output in cell.outputs for kind in output.get("data", {}) if kind.startswith("image/")]
+        [sorted(kind for kind in output.get("data", {}) if "image" in kind) for output in cell.outputs]
         for cell in notebook.cells
     ]
 
@@ -105,4 +127,5 @@ def test_a_notebook_shows_a_picture_exactly_once_with_or_without_pyplot() -> Non
         SETUP, "plot_hops(hops)", "picture = plot_hops(hops)", "import matplotlib.pyplot", "plot_hops(hops)"
     )
 
-    assert shown == [[], ["image/png"], [], [], ["image/png"]]
+    once = [["image/png", "image/svg+xml"]]
+    assert shown == [[], once, [], [], once]
