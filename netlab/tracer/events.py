@@ -9,7 +9,7 @@ import pandas as pd
 from netlab.frames import categories
 from netlab.schemas import EVENTS
 from netlab.tracer.reasons import error_names
-from netlab.tracer.records import Attempts, chosen
+from netlab.tracer.records import Attempts, chosen, is_udp
 from netlab.tracer.rows import STATES, identity, owner_names
 
 _MOMENTS = ("opened_ns", "established_ns", "closed_ns")
@@ -56,12 +56,10 @@ def _places(changes: npt.NDArray[np.void], attempts: Attempts) -> npt.NDArray[np
     life = np.cumsum(begins)
     moments = pd.MultiIndex.from_arrays([socket, at])
     place_of_life = np.full(len(changes) + 1, -1, np.intp)
+    seen = (attempts["socket"] != 0) & ~is_udp(attempts)  # the flows of one UDP socket end at one moment
     for name in _MOMENTS:
-        known = np.flatnonzero(attempts[name])
+        known = np.flatnonzero((attempts[name] != 0) & seen)
         times = pd.MultiIndex.from_arrays([attempts["socket"][known], attempts[name][known]])
-        if not times.is_unique:  # sockets listed, not seen, have no address
-            times = times[seen := attempts["socket"][known] != 0]
-            known = known[seen]
         found = times.get_indexer(moments)
         place_of_life[life[found >= 0]] = known[found[found >= 0]]
     places = np.empty(len(changes), np.intp)

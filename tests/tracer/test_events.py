@@ -43,6 +43,18 @@ def test_the_events_of_a_socket_used_again_belong_to_each_attempt(closed_port: i
     assert events["local_port"].nunique() == len(capture.connections()) == 3
 
 
+def test_the_flows_of_one_udp_socket_do_not_hide_the_events(echo: Echo) -> None:
+    with netlab.capture(events=True) as capture:
+        with socket.socket(type=socket.SOCK_DGRAM) as sender:
+            for peer in ("127.0.0.1", "127.0.0.2"):
+                sender.sendto(b"x", (peer, echo.port))
+        echo.talk(4, 10)
+        number = capture.connections().query("protocol == 'tcp' and remote_port == @echo.port")["cookie"]
+        events = capture.events()
+
+    assert events.loc[events["cookie"].isin(number), "after"].tolist()[:2] == ["syn-sent", "established"]
+
+
 def test_events_of_connections_that_were_open_before_are_found_by_cookie(echo: Echo) -> None:
     with echo.connect(4) as old, netlab.capture(port=echo.port, events=True) as capture:
         old.shutdown(socket.SHUT_WR)
