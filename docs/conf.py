@@ -26,6 +26,7 @@ napoleon_type_aliases = {
     "Capture": "netlab.tracer.session.Capture",
     "ConntrackEvents": "netlab.kernel.ctevents.ConntrackEvents",
     "Explanation": "netlab.tracer.explain.Explanation",
+    "Host": "netlab.agent.client.Host",
     "Monitor": "netlab.path.monitoring.Monitor",
     "PracticeNetwork": "netlab.lab.PracticeNetwork",
     "Probe": "netlab.probes.probe.Probe",

@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tests.support.programs import wait_until
@@ -16,11 +16,13 @@ COMMAND = [sys.executable, "-c", "from netlab.cli import main; raise SystemExit(
 
 
 @contextlib.contextmanager
-def running(place: Path, *options: str) -> Iterator[tuple[Path, subprocess.Popen[bytes]]]:
-    """Run an agent with its socket and its log in *place*."""
+def running(
+    place: Path, *options: str, inside: Sequence[str] = ()
+) -> Iterator[tuple[Path, subprocess.Popen[bytes]]]:
+    """Run an agent with its socket and its log in *place*, by the command *inside* if that is given."""
     path = place / "agent.sock"
     with (place / "agent.log").open("wb") as log:
-        process = subprocess.Popen([*COMMAND, "--socket", str(path), *options], stderr=log)
+        process = subprocess.Popen([*inside, *COMMAND, "--socket", str(path), *options], stderr=log)
         try:
             wait_until(lambda: answers(path) or process.poll() is not None)
             assert process.poll() is None, (place / "agent.log").read_text(encoding="utf-8")
