@@ -1,0 +1,61 @@
+"""The schemas of netlab's frames: every column, its dtype, unit and meaning."""
+
+from __future__ import annotations
+
+from netlab.schemas.connections import (
+    CONNECTIONS as CONNECTIONS,
+    COST as COST,
+    DELTAS as DELTAS,
+    DROPS as DROPS,
+    EVENTS as EVENTS,
+)
+from netlab.schemas.conntrack import CONNTRACK as CONNTRACK, CONNTRACK_EVENTS as CONNTRACK_EVENTS, NAT as NAT
+from netlab.schemas.host import DOCTOR as DOCTOR
+from netlab.schemas.paths import (
+    COMPARISON as COMPARISON,
+    HOP_STATS as HOP_STATS,
+    HOPS as HOPS,
+    PATH_CHANGES as PATH_CHANGES,
+    PATH_METRICS as PATH_METRICS,
+    PATH_MTU as PATH_MTU,
+    PATH_RUNS as PATH_RUNS,
+    VERDICTS as VERDICTS,
+)
+from netlab.schemas.routing import EXPLANATION as EXPLANATION, GATEWAY as GATEWAY, ROUTES as ROUTES
+
+ALL = {
+    schema.name: schema
+    for schema in (
+        CONNECTIONS,
+        DELTAS,
+        EVENTS,
+        CONNTRACK,
+        NAT,
+        CONNTRACK_EVENTS,
+        ROUTES,
+        GATEWAY,
+        EXPLANATION,
+        HOPS,
+        PATH_MTU,
+        PATH_METRICS,
+        HOP_STATS,
+        PATH_RUNS,
+        PATH_CHANGES,
+        VERDICTS,
+        COMPARISON,
+        DROPS,
+        COST,
+        DOCTOR,
+    )
+}
+
+
+def as_markdown() -> str:
+    """Return every schema as a Markdown document: `docs/schemas.md`."""
+    parts = ["# Columns\n", "Made by `python -m netlab.schemas`. Missing values are `NA` in every column."]
+    for schema in ALL.values():
+        parts += [f"\n## {schema.name}\n", "| column | dtype | unit | meaning |", "|---|---|---|---|"]
+        for column in schema.columns:
+            meaning = column.meaning.replace("|", "\\|")
+            parts.append(f"| `{column.name}` | {column.kind.value} | {column.unit} | {meaning} |")
+    return "\n".join(parts) + "\n"
