@@ -12,8 +12,9 @@ What is read is judged as foreign: names, sizes and types are checked, and nothi
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from netlab import lazy
 
 if TYPE_CHECKING:
     from netlab.bundle.contents import Bundle as Bundle, Item as Item, Segment as Segment
@@ -36,12 +37,4 @@ _HOME = {
 
 __all__ = sorted(_HOME)  # noqa: PLE0605 - the table above is the one list of names
 
-
-def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        return getattr(importlib.import_module(_HOME[name]), name)
-    raise AttributeError(f"module 'netlab.bundle' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return [*globals(), *__all__]
+__getattr__, __dir__ = lazy.names(__name__, _HOME)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from netlab import lazy
 
 if TYPE_CHECKING:
     from netlab.lab.internet.network import SimulatedInternet, simulated
@@ -38,12 +39,4 @@ _HOME = {
     "simulated": "netlab.lab.internet.network",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        return getattr(importlib.import_module(_HOME[name]), name)
-    raise AttributeError(f"module 'netlab.lab' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return [*globals(), *__all__]
+__getattr__, __dir__ = lazy.names(__name__, _HOME)

@@ -6,8 +6,9 @@ meanwhile; `close()` ends it and frees everything it had in the notebook and in 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from netlab import lazy
 from netlab.checks import needing
 
 with needing("notebook", "panels need ipywidgets and anywidget"):
@@ -26,14 +27,4 @@ _HOME = {
 }
 __all__ = sorted(_HOME)  # noqa: PLE0605 - the table above is the one list of names
 
-
-def __getattr__(name: str) -> Any:
-    import importlib
-
-    if name in _HOME:
-        return getattr(importlib.import_module(_HOME[name]), name)
-    raise AttributeError(f"module 'netlab.panels' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return [*globals(), *__all__]
+__getattr__, __dir__ = lazy.names(__name__, _HOME)

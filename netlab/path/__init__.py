@@ -17,8 +17,9 @@ sets two times side by side. All but `monitoring` are functions of frames of hop
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from netlab import lazy
 
 if TYPE_CHECKING:
     from netlab.path.asn import with_asn as with_asn
@@ -50,12 +51,4 @@ _HOME = {
 
 __all__ = sorted(_HOME)  # noqa: PLE0605 - the table above is the one list of names
 
-
-def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        return getattr(importlib.import_module(_HOME[name]), name)
-    raise AttributeError(f"module 'netlab.path' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return [*globals(), *__all__]
+__getattr__, __dir__ = lazy.names(__name__, _HOME)
