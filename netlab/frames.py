@@ -140,7 +140,9 @@ def _typed(kind: Kind, values: Any) -> Any:
     if isinstance(values, list):
         return _from_list(kind, values)
     if isinstance(values, pd.Series | pd.api.extensions.ExtensionArray | tuple):
-        return pd.array(values, dtype=kind.value)  # type: ignore[call-overload]
+        array = pd.array(values, dtype=kind.value)  # type: ignore[call-overload]
+        is_wordless = kind is Kind.CATEGORY and not len(array.categories)  # pandas takes those for any type
+        return _categorical([None] * len(array)) if is_wordless else array
     return _from_numpy(kind, np.ma.getdata(values), np.ma.getmaskarray(values))
 
 
@@ -191,7 +193,7 @@ def _categorical(values: list[Any]) -> pd.Categorical[Any]:
 @lru_cache(maxsize=256)
 def _names(known: tuple[Any, ...]) -> pd.CategoricalDtype:
     """Return the dtype of these categories: the same few words come again and again."""
-    return pd.CategoricalDtype(pd.Index(list(known), dtype=None if known else "str"))
+    return pd.CategoricalDtype(pd.Index(list(known)))
 
 
 def concat(frames: Iterable[pd.DataFrame]) -> pd.DataFrame:

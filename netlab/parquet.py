@@ -150,7 +150,7 @@ def from_table(table: pa.Table, schema: Schema) -> pd.DataFrame:
 def _restored(values: pa.ChunkedArray) -> pd.Categorical[Any]:
     coded = values.unify_dictionaries().combine_chunks()
     codes = coded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
-    return pd.Categorical.from_codes(codes, pd.Index(coded.dictionary.to_pylist(), dtype="str"))
+    return pd.Categorical.from_codes(codes, pd.Index(coded.dictionary.to_pylist()))
 
 
 def _with_bar(files: list[pq.ParquetFile]) -> Iterable[pq.ParquetFile]:
