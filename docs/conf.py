@@ -30,6 +30,8 @@ napoleon_type_aliases = {
     "Monitor": "netlab.path.monitoring.Monitor",
     "PracticeNetwork": "netlab.lab.PracticeNetwork",
     "Probe": "netlab.probes.probe.Probe",
+    "Recording": "netlab.bundle.Recording",
+    "Replay": "netlab.bundle.Replay",
     "RouteCache": "netlab.tracer.gateways.RouteCache",
     "SimulatedInternet": "netlab.lab.SimulatedInternet",
     "Translation": "netlab.kernel.translation.Translation",

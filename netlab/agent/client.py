@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import grp
 import os
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
@@ -41,9 +42,21 @@ def connect(path: str | os.PathLike[str] = SOCKET) -> Host:
     ------
     CapabilityError
         If no agent runs, or this user is not in the group that it serves.
+
+    Notes
+    -----
+    HTTP/1.1 over a unix socket; `docs/reference/agent.md` has the endpoints.
+
+    Examples
+    --------
+    >>> import netlab
+    >>> netlab.connect("/nowhere/agent.sock")
+    Traceback (most recent call last):
+      ...
+    netlab.errors.CapabilityError: no agent at /nowhere/agent.sock. Start one as root: netlab agent
     """
     host = Host(Path(path))
-    host.health()
+    host.reach()
     return host
 
 
@@ -58,6 +71,18 @@ class Host:
 
     def __repr__(self) -> str:
         return f"<netlab agent at {self._path}>"
+
+    def reach(self) -> None:
+        """Try to connect.
+
+        Raises
+        ------
+        CapabilityError
+            If nobody answers, or this user may not ask; the message says which.
+        """
+        with socket.socket(socket.AF_UNIX) as probe:
+            if probe.connect_ex(str(self._path)):
+                raise self._refusal()
 
     def health(self) -> dict[str, Any]:
         """Return the agent's version and how long it has run."""

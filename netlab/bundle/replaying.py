@@ -53,7 +53,7 @@ class Replay(Findings):
 
     @property
     def state(self) -> State:
-        """Where it is in its life: new, running, paused or stopped."""
+        """Where it is in its life, which is new, running, paused or stopped."""
         return self._playhead.state
 
     @property
