@@ -1,8 +1,9 @@
 # %% [markdown]
 # # A probe of one's own: who resets the uploads?
 #
-# Customers' uploads break with *connection reset by peer*. A capture on their side says no more than that, and
-# the server's log has nothing. No table of netlab's says which process made its kernel reset. Five questions:
+# Customers' uploads break with *connection reset by peer*. A capture on their side says no more than that,
+# the server's log says nothing, and no table of netlab's says which process made its kernel reset. Five
+# questions:
 #
 # 1. How does one ask it?
 # 2. Which process resets, and why?
@@ -162,8 +163,8 @@ assert not any(lost.values())
 lost
 
 # %% [markdown]
-# What the probe cannot see: resets for a port where nobody listens (it leaves them out), and resets that a
-# machine elsewhere sends.
+# What the probe leaves out itself: resets with nothing unread, as for a port where nobody listens, or for
+# what arrives after the close; and it cannot see what a machine elsewhere sends.
 
 # %% [markdown]
 # ## 5. What if the C is wrong?
