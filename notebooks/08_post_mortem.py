@@ -153,8 +153,9 @@ print("lost events:", int(gaps["kind"].eq("lost").sum()))
 
 # %% [markdown]
 # No event was lost. What was never asked for is not in the file either: the servers' side (does nothing
-# listen, or does a firewall reject?), the router's (which link, since when?), anything before the recording began, and a trace from
-# before the outage to compare with ([06_before_after.ipynb](06_before_after.ipynb)).
+# listen, or does a firewall reject?), the router's (which link, since when?), anything before the recording
+# began, and a trace from before the outage to compare with
+# ([06_before_after.ipynb](06_before_after.ipynb)).
 
 # %% [markdown]
 # ## 6. What do colleagues get who have no notebook?
@@ -182,7 +183,7 @@ print(f"Then {router} lost its route to {pages} ({unreachable} attempts).")
 print("Neither had recovered when the recording ended.")
 
 # %% [markdown]
-# - **Stock team**: your host is up, and port 80 refuses. Is the service down, or is there a new firewall rule?
+# - **Stock team**: your host is up, and port 80 refuses. Is the service down, or is a firewall rule new?
 # - **Network team**: 198.18.3.2 lost its route to 198.18.4.2 while the stock was already down. Two faults in
 #   one night: look for what they have in common.
 # - **On call**: record on the servers, too, and trace once while all is well.
