@@ -5,7 +5,7 @@
 # the server's log says nothing, and no table of netlab's says which process made its kernel reset. Five
 # questions:
 #
-# 1. How does one ask it?
+# 1. How does one ask the kernel?
 # 2. Which process resets, and why?
 # 3. How much was thrown away?
 # 4. Is anything missing?
