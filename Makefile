@@ -46,9 +46,10 @@ notebooks: .venv/ready system
 	$(BIN)/jupytext --quiet --sync notebooks/*_*.py
 	$(BIN)/netlab demo
 	cp build/demo/demo.netlab notebooks/recordings/first_look.netlab
+	$(BIN)/python notebooks/recordings/post_mortem.py
 	for book in notebooks/*.ipynb; do \
 		$(BIN)/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False $$book || exit; \
-		find notebooks -maxdepth 1 -name '*.netlab' -exec mv {} notebooks/recordings/ \; ; \
+		find notebooks -maxdepth 1 \( -name '*.netlab' -o -name '*.parquet' \) -exec mv {} notebooks/recordings/ \; ; \
 	done
 
 bench: .venv/ready system

@@ -92,3 +92,5 @@ lost
 # - The failures of port 9 and port 6666 are older than the deploy. They were noticed because people looked.
 #
 # Paths of two times are compared by `netlab.path.compare`, as in [02_slow_path.ipynb](02_slow_path.ipynb).
+#
+# Next: [07_own_probe.ipynb](07_own_probe.ipynb), a question that no table answers.

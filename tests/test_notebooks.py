@@ -15,6 +15,7 @@ from xml.etree import ElementTree as ET
 import jupytext
 import nbformat
 import pytest
+from jupytext.config import load_jupytext_config
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -29,7 +30,8 @@ def read(notebook: Path) -> Any:
 
 @each
 def test_both_halves_have_the_same_cells(notebook: Path) -> None:
-    halves = [read(notebook), jupytext.read(notebook.with_suffix(".py"))]
+    python = notebook.with_suffix(".py")
+    halves = [read(notebook), jupytext.read(python, config=load_jupytext_config(str(python)))]
 
     first, second = (
         [(cell.cell_type, cell.source, cell.metadata.get("tags", [])) for cell in half.cells]
