@@ -7,8 +7,7 @@ then one a second (Linux: six) answer those that count.
 
 Over TCP, probes to the end of the path go one after the other, because a second SYN of the same flow is
 answered only after the first one's connection was reset (RFC 9293 section 3.10.7.4). So one probe to each TTL
-finds the end first; what else was sent there meanwhile is void and sent again. A target that resets keeps no
-connection: it answers each SYN for itself, by its number (section 3.10.7.1), and so gets them together.
+finds the end first; what else was sent there meanwhile is void and sent again.
 
 A target that answers without saying which probe it means is found by sending one probe at a time, to one TTL
 after the other behind the last that is known.
@@ -25,7 +24,7 @@ from typing import Protocol
 
 from netlab.path import loop
 from netlab.path.pace import Pace
-from netlab.path.state import CHALLENGE, RST, Answer, Probe, Run, timing
+from netlab.path.state import CHALLENGE, Answer, Probe, Run, timing
 
 WINDOW = 16  # as traceroute(8)
 MILLISECOND = 10**6
@@ -35,6 +34,9 @@ MILLISECOND = 10**6
 # software, and this process not being scheduled.
 PATIENCE_FACTOR = 3
 PATIENCE_FLOOR_NS = 10 * MILLISECOND
+# And for the target, once it has answered others: what is given up there looks like loss of the path. A busy
+# host, here or there, gets more time.
+END_FLOOR_NS = 50 * MILLISECOND
 # How long a silent probe keeps its place in the window at most: so long that few packets go past the end of a
 # path with long round trips, and so short that thirty silent hops do not take long.
 WINDOW_HOLD_NS = 100 * MILLISECOND
@@ -120,8 +122,7 @@ class Prober:
 
     def take(self, answer: Answer) -> None:
         """Keep an answer and learn from it."""
-        is_told = answer.mark is not None
-        if answer.flow == self._run.flow and not is_told:
+        if answer.flow == self._run.flow and answer.mark is None:
             if answer.reply == CHALLENGE:
                 self._send_again(answer)
                 return
@@ -131,9 +132,7 @@ class Prober:
         if probe is None:
             return
         self._pending.pop(probe.mark, None)
-        if answer.reply == RST and is_told:
-            self._serial = False
-        elif self._serial and self._run.end_ttl != end_before:
+        if self._serial and self._run.end_ttl != end_before:
             self._void_later_than(probe)
         round_trip, _ = timing(probe, answer)
         if probe.ttl == self._run.end_ttl:
@@ -265,8 +264,10 @@ class Prober:
             holds = (self._window_hold_ns(), self._hold_ns())
             ends = [probe.sent_ns + hold - now_ns for probe in self._awaited() for hold in holds]
             return min(left for left in ends if left > 0)
-        deadlines = [
-            probe.sent_ns + self._patience_ns(self._slowest[probe.ttl], self._plan.timeout_ns)
-            for probe in self._awaited()
-        ]
+        deadlines = [probe.sent_ns + self._patience_with_ns(probe) for probe in self._awaited()]
         return max(deadlines, default=now_ns) - now_ns
+
+    def _patience_with_ns(self, probe: Probe) -> int:
+        patience = self._patience_ns(self._slowest[probe.ttl], self._plan.timeout_ns)
+        floor = END_FLOOR_NS if probe.ttl == self._run.end_ttl else 0
+        return max(patience, min(floor, self._plan.timeout_ns))

@@ -19,11 +19,6 @@ from netlab.path.state import Answer
 # Waits up to so many ns for the first answer; returns what came, and the places of the tracks it may be for.
 Hear: TypeAlias = Callable[[int], Iterable[tuple[Sequence[int], Answer]]]
 
-# Probes that leave between two looks at what came: as many as a TTL gets by default, so that none leaves for
-# the next one before the last one's answers, if they are quick, are known. But not if this process did not
-# run meanwhile: whoever gives a probe up must have looked for its answer.
-_TOGETHER = 3
-_FRESH_NS = 200_000
 _LOOK_NS = 50 * 10**6  # how often to ask whether to stop
 
 
@@ -64,13 +59,14 @@ def drive(
     timers: list[tuple[int, int, _Turn]] = []
     serial = itertools.count()
     active = len(turns)
-    unheard, heard_ns = 0, now_ns()
     while active and not (stopped and stopped()):
         now = now_ns()
-        _call_due(timers, now, queue)
+        while timers and timers[0][0] <= now:
+            at_ns, _, turn = heapq.heappop(timers)
+            if at_ns == turn.at_ns:  # else an answer has called it earlier
+                _call(turn, queue)
         pause = pace.delay_ns(now) if queue else timers[0][0] - now
-        is_fresh = not unheard or (unheard < _TOGETHER and now - heard_ns < _FRESH_NS)
-        if queue and not pause and is_fresh:
+        if queue and not pause:
             turn = queue.popleft()
             turn.queued = False
             wait = turn.track.step(now)
@@ -83,22 +79,12 @@ def drive(
             else:
                 pace.sent(now)
                 _call(turn, queue)
-                unheard += 1
-                continue
         if not active:
             break
         for places, answer in hear(min(pause, _LOOK_NS) if stopped else pause):
             for place in places:
                 turns[place].track.take(answer)
                 _call(turns[place], queue)
-        unheard, heard_ns = 0, now_ns()
-
-
-def _call_due(timers: list[tuple[int, int, _Turn]], now: int, queue: deque[_Turn]) -> None:
-    while timers and timers[0][0] <= now:
-        at_ns, _, turn = heapq.heappop(timers)
-        if at_ns == turn.at_ns:  # else an answer has called it earlier
-            _call(turn, queue)
 
 
 def _call(turn: _Turn, queue: deque[_Turn]) -> None:

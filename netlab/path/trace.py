@@ -69,7 +69,8 @@ def traceroute(
         How many probes each TTL gets, 1 to 100.
     timeout_s
         How long the last silent probes are waited for, in seconds. A silent hop before one that answered
-        gets less: three times that hop's round-trip time, at least 10 ms.
+        gets less: three times that hop's round-trip time, at least 10 ms; so does a target that has answered
+        others, at least 50 ms.
     runs
         How often to repeat the whole trace, with the same flow.
     source_port

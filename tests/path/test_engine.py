@@ -89,14 +89,6 @@ def test_probes_to_a_target_that_answers_one_at_a_time_go_one_after_the_other() 
     assert channel.now_ns() == 3 * 40 * MS
 
 
-def test_syns_to_a_target_that_resets_each_by_its_number_go_together() -> None:
-    channel = SimulatedChannel([*routers(1, 2, 3), destination(40, "rst")])
-    run = traced(channel, max_ttl=10, serial=True)
-
-    assert heard(run)[4] == ["10.0.0.99"] * 3
-    assert channel.now_ns() == 2 * 40 * MS  # one round trip finds the end
-
-
 @pytest.mark.parametrize("silent", [1, 2, 5])
 def test_silent_hops_are_waited_for_together(silent: int) -> None:
     channel = SimulatedChannel([*routers(10), *[SILENT] * silent, *routers(20), destination(30)])
