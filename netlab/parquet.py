@@ -134,23 +134,23 @@ def read(
     return frame
 
 
-def from_table(table: pa.Table, schema: Schema) -> pd.DataFrame:
-    """Return *table*, which has the types of `layout`, as a frame of *schema*."""
+def attrs_of(table: pa.Schema) -> dict[str, Any]:
+    """Return the attrs that `as_arrow` put into a table of this schema; KeyError if it made none."""
+    kept: dict[str, Any] = json.loads((table.metadata or {})[_ATTRS.encode()])
+    return kept
+
+
+def from_arrow(table: pa.Table, schema: Schema) -> pd.DataFrame:
+    """Return the frame of *schema* that `as_arrow` made *table* from."""
     table.validate(full=True)
     columns = {
-        c.name: _restored(table.column(c.name))
-        if c.kind is Kind.CATEGORY
-        else _column(table.column(c.name), c.kind, _UNBOUND)
+        c.name: _column(table.column(c.name), c.kind, _UNBOUND)
         for c in schema.columns
         if c.name in table.column_names
     }
-    return schema.frame(columns)
-
-
-def _restored(values: pa.ChunkedArray) -> pd.Categorical[Any]:
-    coded = values.unify_dictionaries().combine_chunks()
-    codes = coded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
-    return pd.Categorical.from_codes(codes, pd.Index(coded.dictionary.to_pylist()))
+    frame = schema.frame(columns)
+    frame.attrs |= attrs_of(table.schema)
+    return frame
 
 
 def _with_bar(files: list[pq.ParquetFile]) -> Iterable[pq.ParquetFile]:

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import json
 from enum import StrEnum
-from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 
 from netlab import parquet
 from netlab.errors import DecodeError
-from netlab.frames import Schema
 from netlab.schemas import ALL
-
-_ATTRS = b"netlab.attrs"
 
 
 class Format(StrEnum):
@@ -81,12 +77,8 @@ def _as_json(frame: pd.DataFrame) -> bytes:
 
 
 def _as_arrow(frame: pd.DataFrame) -> bytes:
-    layout = parquet.layout(ALL[frame.attrs["schema"]], frame.columns)
-    table = pa.Table.from_pandas(frame, schema=layout, preserve_index=False)
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(
-        sink, table.schema.with_metadata({_ATTRS: json.dumps(frame.attrs).encode()})
-    ) as out:
+    table, sink = parquet.as_arrow(frame, ALL[frame.attrs["schema"]]), pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as out:
         out.write_table(table)
     body: bytes = sink.getvalue().to_pybytes()
     return body
@@ -102,11 +94,7 @@ def decoded(body: bytes) -> pd.DataFrame:
     """
     try:
         with pa.ipc.open_stream(pa.BufferReader(body)) as stream:
-            attrs: dict[str, Any] = json.loads((stream.schema.metadata or {})[_ATTRS])
-            schema: Schema = ALL[attrs["schema"]]
-            table = stream.read_all()
-        frame = parquet.from_table(table, schema)
-        frame.attrs |= attrs
+            schema = ALL[parquet.attrs_of(stream.schema)["schema"]]
+            return parquet.from_arrow(stream.read_all(), schema)
     except (pa.ArrowException, ValueError, LookupError, TypeError) as error:
         raise DecodeError(f"the agent's answer is no frame of this netlab: {error}") from error
-    return frame
