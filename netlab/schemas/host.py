@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from netlab.frames import Column, Kind, Schema
-
-_TEXT = Kind.TEXT
-_CATEGORY = Kind.CATEGORY
+from netlab.frames import Column, Schema
+from netlab.schemas.kinds import CATEGORY, TEXT
 
 DOCTOR = Schema(
     "doctor",
     (
-        Column("capability", _TEXT, "what netlab can do"),
-        Column("state", _CATEGORY, "yes, no or unknown"),
-        Column("why", _TEXT, "what was found"),
-        Column("fix", _TEXT, "the command that changes it; missing when nothing needs fixing"),
+        Column("capability", TEXT, "what netlab can do"),
+        Column("state", CATEGORY, "yes, no or unknown"),
+        Column("why", TEXT, "what was found"),
+        Column("fix", TEXT, "the command that changes it; missing when nothing needs fixing"),
     ),
 )
