@@ -17,7 +17,8 @@ from netlab.panels.hoptable import hop_table
 from netlab.panels.live import LivePanel
 from netlab.panels.sketch import sketched
 from netlab.panels.timeline import timeline
-from netlab.path import course, extent, stats, verdicts
+from netlab.path import extent
+from netlab.path.findings import Given
 from netlab.path.graph import path_graph
 from netlab.path.monitoring import monitor
 from netlab.views.text import visible
@@ -103,16 +104,15 @@ class Watched:
         hops, through = self.monitor.hops(), self.monitor.end_to_end()
         seen = tuple((len(probes), probes["run"].max()) for probes in (hops, through) if len(probes))
         if self.last is None or seen != self.last.seen:
-            both = concat([hops, through])
-            within = extent.within_path(hops)
+            found = Given(hops, through)
             self.last = Sight(
                 seen=seen,
-                stats=stats.path_stats(both),
-                verdicts=verdicts.explain(concat([hops, extent.at_the_end(through, hops)])),
-                runs=course.path_runs(hops),
-                changes=course.path_changes(hops),
-                charts=charts(extent.within_path(both)),
-                graph=path_graph(_answered(within)),
+                stats=found.stats(),
+                verdicts=found.explain(),
+                runs=found.runs(),
+                changes=found.changes(),
+                charts=charts(extent.within_path(concat([hops, through]))),
+                graph=path_graph(_answered(extent.within_path(hops))),
                 coverage=hops.attrs["coverage"],
             )
         return self.last

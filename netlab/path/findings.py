@@ -40,3 +40,18 @@ class Findings(ABC):
         """Return what each hop's losses mean (`netlab.path.explain`); end-to-end probes count for the end."""
         hops, ends = self.hops(), self.end_to_end()
         return verdicts.explain(concat([hops, extent.at_the_end(ends, hops)]), mtu=mtu)
+
+
+class Given(Findings):
+    """The findings of probes that are there already: each frame is made once, however much is asked of it."""
+
+    def __init__(self, hops: pd.DataFrame, end_to_end: pd.DataFrame) -> None:
+        self._hops, self._end_to_end = hops, end_to_end
+
+    def hops(self) -> pd.DataFrame:
+        """Return the probes to hops that were given."""
+        return self._hops
+
+    def end_to_end(self) -> pd.DataFrame:
+        """Return the probes through to the target that were given."""
+        return self._end_to_end
