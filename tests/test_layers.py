@@ -18,7 +18,7 @@ LAYERS = [  # from the ground up; rooms in one row do not know each other
     {"netlab.frames", "netlab.addresses", "netlab.console"},
     {"netlab.schemas"},
     {"netlab.wire"},
-    {"netlab.kernel"},
+    {"netlab.kernel", "netlab.protocols"},
     {"netlab.path", "netlab.tracer", "netlab.probes"},
     {"netlab.parquet"},
     {"netlab.bundle"},

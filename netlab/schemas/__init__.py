@@ -21,6 +21,7 @@ from netlab.schemas.paths import (
     PATH_RUNS as PATH_RUNS,
     VERDICTS as VERDICTS,
 )
+from netlab.schemas.requests import DNS as DNS, REQUESTS as REQUESTS
 from netlab.schemas.routing import EXPLANATION as EXPLANATION, GATEWAY as GATEWAY, ROUTES as ROUTES
 
 ALL = {
@@ -29,6 +30,8 @@ ALL = {
         CONNECTIONS,
         DELTAS,
         EVENTS,
+        REQUESTS,
+        DNS,
         CONNTRACK,
         NAT,
         CONNTRACK_EVENTS,

@@ -1,0 +1,79 @@
+"""What requests and name queries tell. Data only."""
+
+from __future__ import annotations
+
+from netlab.frames import Column, Schema
+from netlab.schemas.kinds import CATEGORY, INTEGER, REAL, TEXT, TIME
+
+REQUESTS = Schema(
+    "requests",
+    (
+        Column("protocol", CATEGORY, "http, http2, grpc, kafka, postgres, redis"),
+        Column("operation", TEXT, "HTTP method; gRPC method; SQL command; Kafka API; Redis command"),
+        Column("resource", TEXT, "path, table, topic or prefix of the key, masked unless told otherwise"),
+        Column("host", TEXT, "the server as the request names it (Host, :authority)"),
+        Column(
+            "status", TEXT, "the answer's code: HTTP status, grpc-status, SQLSTATE, Kafka's error code, or OK"
+        ),
+        Column("error", TEXT, "the failure by name; missing when the request went well or has no answer"),
+        Column(
+            "outcome", CATEGORY, "answered, pending, unanswered (the connection ended) or missed (unseen)"
+        ),
+        Column("requested_at", TIME, "first byte of the request at this host"),
+        Column("latency_ms", REAL, "from the request's first byte to the answer's first byte", "ms"),
+        Column("duration_ms", REAL, "from the request's first byte to the answer's last byte", "ms"),
+        Column("request_bytes", INTEGER, "the request's whole message", "bytes"),
+        Column("response_bytes", INTEGER, "the answer's whole message", "bytes"),
+        Column("version", TEXT, "of the protocol as spoken, such as HTTP/1.1; of a Kafka API its number"),
+        Column("stream", INTEGER, "HTTP/2's stream; Kafka's correlation id"),
+        Column("partition", INTEGER, "Kafka: the partition, where the request names one"),
+        Column("records", INTEGER, "records, rows or keys that the request is about"),
+        Column("seen", CATEGORY, "wire: read from packets; tls: read from the TLS library before encryption"),
+        Column("direction", CATEGORY, "outgoing: the client is here; incoming: the server is"),
+        Column("local_address", TEXT, "this end's address as the socket sees it"),
+        Column("local_port", INTEGER, "this end's port"),
+        Column("remote_address", TEXT, "the peer's address as the socket sees it"),
+        Column("remote_port", INTEGER, "the peer's port"),
+        Column("pid", INTEGER, "owning process, as numbered in the root pid namespace"),
+        Column("process", TEXT, "the owner's command name"),
+        Column("container", TEXT, "id of the owner's container, or its name"),
+        Column("netns", INTEGER, "inode of the network namespace"),
+        Column("cookie", INTEGER, "the socket's cookie, as in connections()"),
+    ),
+)
+
+DNS = Schema(
+    "dns",
+    (
+        Column("name", TEXT, "the name asked for, lower case, as in a zone file"),
+        Column("type", CATEGORY, "A, AAAA, PTR, ...; TYPE123 where the type has no name"),
+        Column(
+            "rcode", CATEGORY, "NOERROR, NXDOMAIN, ...; timeout: no answer came; pending: it may still come"
+        ),
+        Column(
+            "answers", TEXT, "the answer's records of the type asked for, one space between, in their order"
+        ),
+        Column("ttl_s", INTEGER, "the smallest time to live among the answers and the CNAMEs to them", "s"),
+        Column("cname", TEXT, "the names passed on the way to the answers, one space between"),
+        Column("latency_ms", REAL, "from the first query to the answer that ended the wait", "ms"),
+        Column("retries", INTEGER, "queries sent again before the answer, to any server"),
+        Column("transport", CATEGORY, "udp, tcp, or udp+tcp: truncated, and asked again over TCP"),
+        Column("service", CATEGORY, "dns, mdns, llmnr"),
+        Column("truncated", CATEGORY, "yes or no: an answer had the TC bit"),
+        Column(
+            "edns_bytes", INTEGER, "the UDP size that the query offers by EDNS; missing without EDNS", "bytes"
+        ),
+        Column("answer_bytes", INTEGER, "size of the answer's message", "bytes"),
+        Column("asked_at", TIME, "the first query"),
+        Column("server_address", TEXT, "who was asked"),
+        Column("server_port", INTEGER, "its port"),
+        Column("direction", CATEGORY, "outgoing: the asker is here; incoming: the server is"),
+        Column("local_address", TEXT, "this end's address as the socket sees it"),
+        Column("local_port", INTEGER, "this end's port"),
+        Column("pid", INTEGER, "owning process, as numbered in the root pid namespace"),
+        Column("process", TEXT, "the owner's command name"),
+        Column("container", TEXT, "id of the owner's container, or its name"),
+        Column("netns", INTEGER, "inode of the network namespace"),
+        Column("cookie", INTEGER, "the socket's cookie, as in connections()"),
+    ),
+)
