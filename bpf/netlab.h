@@ -133,6 +133,9 @@ enum netlab_counter {
 	NETLAB_DROPS_UNREAD,	/* a dropped IP packet of which something that is asked for could not be read */
 	NETLAB_DROPS_WHILE_PAUSED,	/* a packet was dropped while the capture was paused */
 	NETLAB_NOT_PLAIN_UDP,	/* a packet of a UDP socket that IPsec has sealed, or UDP-Lite's: it is in no flow */
+	NETLAB_PAYLOAD_LOST,	/* a packet's payload did not fit into its ring buffer, or not all of it */
+	NETLAB_PAYLOAD_WHILE_PAUSED,	/* a packet of a connection that is not followed, or a datagram, in a pause */
+	NETLAB_CONVERSATION_LOST,	/* a connection that began to speak did not fit into the map */
 	NETLAB_COUNTERS,
 };
 

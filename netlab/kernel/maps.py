@@ -75,7 +75,7 @@ class Map:
                 raise KernelError(f"a BPF map's entry could not be taken: {syscall.last_error()}", fix=_TAKES)
         return values[:found]
 
-    def set(self, key: int, value: int) -> None:
+    def set(self, key: int, value: int | np.void) -> None:
         """Write one entry."""
         keys, values = np.array([key], self._key), np.array([value], self._value)
         if self._lib.bpf_update_elem(self._descriptor, keys.ctypes.data, values.ctypes.data, 0):
