@@ -8,7 +8,7 @@ import threading
 from netlab import checks
 from netlab.errors import BadInput, CapabilityError
 from netlab.kernel import capabilities, netns as namespaces, spaces
-from netlab.kernel.bpf import load_bcc
+from netlab.kernel.compiler import require_bcc
 from netlab.tracer.excludes import Excluded
 from netlab.tracer.filters import Addresses, Filter, Names, Pids, Ports, Spaces
 from netlab.tracer.life import Options
@@ -166,7 +166,7 @@ def capture(
         _refuse_with_poll(events=events, drops=drops, cost=cost)
     else:
         capabilities.require("CAP_BPF", "CAP_PERFMON", "CAP_NET_ADMIN", doing="follow connections with eBPF")
-        load_bcc()
+        require_bcc()
     limits = Limits(
         max_open=max_open,
         max_closed=max_closed,
