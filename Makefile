@@ -18,7 +18,7 @@ demo: .venv/ready system
 # As root the notebooks run live here; tests/test_notebooks.py runs them without privileges, from their recordings.
 test: .venv/ready system check
 	@$(call install,$(TEST_PACKAGES))
-	$(BIN)/pytest
+	$(BIN)/pytest --durations=40 --durations-min=4
 	$(BIN)/pytest --nbval --nbval-current-env --nbval-sanitize-with notebooks/sanitize.cfg notebooks
 	@$(MAKE) --no-print-directory test-kernels-short
 

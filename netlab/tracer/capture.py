@@ -10,7 +10,7 @@ from typing import TypeAlias
 from netlab import checks
 from netlab.errors import BadInput, CapabilityError
 from netlab.kernel import capabilities, netns as namespaces, spaces
-from netlab.kernel.bpf import load_bcc
+from netlab.kernel.compiler import require_bcc
 from netlab.tracer import readers
 from netlab.tracer.excludes import Excluded
 from netlab.tracer.filters import Addresses, Filter, Names, Pids, Ports, Spaces
@@ -180,7 +180,7 @@ def capture(
         _refuse_with_poll(events=events, drops=drops, cost=cost, protocols=bool(spoken))
     else:
         capabilities.require("CAP_BPF", "CAP_PERFMON", "CAP_NET_ADMIN", doing="follow connections with eBPF")
-        load_bcc()
+        require_bcc()
     limits = Limits(
         max_open=max_open,
         max_closed=max_closed,
