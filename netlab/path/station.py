@@ -251,7 +251,7 @@ class Station(contextlib.AbstractContextManager["Station"]):
                 return []
             if match.mark is None:
                 return [(outlet, match, None)]
-            sent = outlet.register.flows[match.flow].packet(quote.header.ttl, match.mark)
+            sent = outlet.packet(match.flow, quote.header.ttl, match.mark)
             return [(outlet, match, quotes.quoted(sent, quote, message))]
 
         return meaning
