@@ -1,4 +1,4 @@
-"""A notebook of an ordinary user, live: the agent does what needs privileges, the tables are those of root."""
+"""An ordinary user's notebook, live: the agent does what needs privileges, the tables are those of root."""
 
 from __future__ import annotations
 
