@@ -121,7 +121,7 @@ class Tally:
         for name in _SHARES:
             found[name] = found[name].clip(upper=found["max_ms"])  # a bucket reaches beyond what is in it
         found["first_at"], found["last_at"] = groups["first_at"].min(), groups["last_at"].max()
-        return _schema(self.by).frame({name: pd.array(values) for name, values in found.items()})
+        return _schema(self.by).frame({str(name): pd.array(values) for name, values in found.items()})
 
 
 def _keys(requests: pd.DataFrame, by: Sequence[str]) -> tuple[str, ...]:
