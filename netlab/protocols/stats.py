@@ -88,8 +88,9 @@ class Tally:
             first_at=requests["requested_at"],
             last_at=requests["requested_at"],
         )
-        words = {str(name): "string" for name in cells.select_dtypes("category").columns}
-        return cls(keys, _added_up(cells.astype(words), keys))
+        for name in cells.select_dtypes("category"):
+            cells[name] = cells[name].astype("string")  # categories of two captures differ
+        return cls(keys, _added_up(cells, keys))
 
     def __add__(self, other: Tally) -> Tally:
         """Add what *other* counted by the same keys."""
