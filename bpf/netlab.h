@@ -22,8 +22,10 @@
 
 #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
 #define netlab_ntohs(x) __builtin_bswap16(x)
+#define netlab_ntohl(x) __builtin_bswap32(x)
 #else
 #define netlab_ntohs(x) (x)
+#define netlab_ntohl(x) (x)
 #endif
 
 /* The third word of ::ffff:0:0/96, in network order. */
@@ -54,6 +56,8 @@ static long (*netlab_probe_read_text)(void *into, u32 bytes, const void *from) =
 #define NETLAB_ETH_IP 0x0800	/* include/uapi/linux/if_ether.h */
 #define NETLAB_ETH_IPV6 0x86dd
 #define NETLAB_RTF_REJECT 0x0200	/* include/uapi/linux/ipv6_route.h */
+#define NETLAB_ORIGIN_ICMP 2	/* include/uapi/linux/errqueue.h */
+#define NETLAB_ORIGIN_ICMP6 3
 
 #define NETLAB_EAGAIN 11
 #define NETLAB_EACCES 13

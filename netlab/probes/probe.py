@@ -79,8 +79,7 @@ def probe(text: str, *, binaries: Mapping[str, str] | None = None, max_rows: int
     if not isinstance(text, str):
         raise BadInput(f"a probe is C as text, not {type(text).__name__}", fix="Pass a string")
     checks.whole("max_rows", max_rows, 1, 1 << 32)
-    needed = ["CAP_BPF", "CAP_PERFMON", "CAP_NET_ADMIN"]
-    capabilities.require(*needed, doing="run an eBPF probe")
+    capabilities.require_bpf(doing="run an eBPF probe")
     require_bcc()
     declared = read(text)
     if any(hook.kind is Kind.SOCKET for hook in declared.hooks):

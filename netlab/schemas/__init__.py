@@ -21,7 +21,7 @@ from netlab.schemas.paths import (
     PATH_RUNS as PATH_RUNS,
     VERDICTS as VERDICTS,
 )
-from netlab.schemas.requests import DNS as DNS, REQUESTS as REQUESTS
+from netlab.schemas.requests import DNS as DNS, REQUEST_STATS as REQUEST_STATS, REQUESTS as REQUESTS
 from netlab.schemas.routing import EXPLANATION as EXPLANATION, GATEWAY as GATEWAY, ROUTES as ROUTES
 
 ALL = {
@@ -31,6 +31,7 @@ ALL = {
         DELTAS,
         EVENTS,
         REQUESTS,
+        REQUEST_STATS,
         DNS,
         CONNTRACK,
         NAT,

@@ -179,7 +179,7 @@ def capture(
     if checks.choice("mode", mode, _MODES) == "poll":
         _refuse_with_poll(events=events, drops=drops, cost=cost, protocols=bool(spoken))
     else:
-        capabilities.require("CAP_BPF", "CAP_PERFMON", "CAP_NET_ADMIN", doing="follow connections with eBPF")
+        capabilities.require_bpf(doing="follow connections with eBPF")
         require_bcc()
     limits = Limits(
         max_open=max_open,
