@@ -21,7 +21,12 @@ from netlab.schemas.paths import (
     PATH_RUNS as PATH_RUNS,
     VERDICTS as VERDICTS,
 )
-from netlab.schemas.requests import DNS as DNS, REQUESTS as REQUESTS
+from netlab.schemas.requests import (
+    DNS as DNS,
+    DNS_STATS as DNS_STATS,
+    NAMES as NAMES,
+    REQUESTS as REQUESTS,
+)
 from netlab.schemas.routing import EXPLANATION as EXPLANATION, GATEWAY as GATEWAY, ROUTES as ROUTES
 
 ALL = {
@@ -32,6 +37,8 @@ ALL = {
         EVENTS,
         REQUESTS,
         DNS,
+        DNS_STATS,
+        NAMES,
         CONNTRACK,
         NAT,
         CONNTRACK_EVENTS,
