@@ -1,4 +1,4 @@
-"""Name servers inside a network namespace of the test: dnsmasq, and one of the test's own that is slow or silent."""
+"""Name servers inside a network namespace of the test: dnsmasq, and one that fails as it is told to."""
 
 from __future__ import annotations
 
@@ -104,10 +104,8 @@ def place(directory: Path) -> Iterator[Place]:
 @contextlib.contextmanager
 def _dnsmasq(here: Place, directory: Path) -> Iterator[None]:
     with netns.entered(here.name), (directory / "dnsmasq.log").open("w") as log:
-        server = subprocess.Popen(
-            ["dnsmasq", "--keep-in-foreground", f"--conf-file={directory}/dnsmasq.conf", "--pid-file", "--log-facility=-"],
-            stderr=log,
-        )  # fmt: skip
+        files = [f"--conf-file={directory}/dnsmasq.conf", "--pid-file", "--log-facility=-"]
+        server = subprocess.Popen(["dnsmasq", "--keep-in-foreground", *files], stderr=log)
     try:
         deadline = time.monotonic() + PATIENCE_S
         while "status: NOERROR" not in here.dig(f"@{V6}", "www.test", "+tries=1", "+time=1"):

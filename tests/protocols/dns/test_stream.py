@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import dns.message
 import pytest
 from hypothesis import given, strategies as st
@@ -27,7 +29,7 @@ def ids(*said: bytes, stream: Stream | None = None) -> list[int]:
 def test_a_stream_gives_the_same_messages_however_it_is_cut(places: list[int]) -> None:
     cuts = sorted({0, len(WHOLE), *places})
 
-    assert ids(*(WHOLE[a:b] for a, b in zip(cuts, cuts[1:], strict=False))) == list(range(1, 9))
+    assert ids(*(WHOLE[a:b] for a, b in itertools.pairwise(cuts))) == list(range(1, 9))
 
 
 @given(st.integers(0, len(WHOLE)), st.integers(1, len(WHOLE)), st.booleans())
