@@ -7,6 +7,7 @@ import grp
 import os
 import socket
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import quote
@@ -20,6 +21,7 @@ from netlab.agent.delegation import SOCKET
 from netlab.agent.formats import Format
 from netlab.agent.problems import CLASSES
 from netlab.errors import CapabilityError, CaptureError, NetlabError
+from netlab.frames import Missing
 from netlab.kernel.netns import NetNs
 
 _CONNECT_S, _ANSWER_S = 5.0, 120.0
@@ -61,10 +63,18 @@ def connect(path: str | os.PathLike[str] = SOCKET) -> Host:
 
 
 class Host:
-    """One agent; a context manager that closes the connections to it."""
+    """One agent; a context manager that closes the connections to it.
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    Parameters
+    ----------
+    path
+        Its unix socket.
+    beside
+        What the coverage of every frame says besides what the agent says.
+    """
+
+    def __init__(self, path: Path, *, beside: Missing | None = None) -> None:
+        self._path, self._beside = path, beside
         transport = httpx.HTTPTransport(uds=str(path))
         timeout = httpx.Timeout(_ANSWER_S, connect=_CONNECT_S)
         self._http = httpx.Client(transport=transport, base_url="http://netlab", timeout=timeout)
@@ -144,7 +154,10 @@ class Host:
 
     def frame(self, path: str, **asked: Any) -> pd.DataFrame:
         """Return the frame that an endpoint answers with."""
-        return formats.decoded(self.ask("GET", path, **asked).content)
+        frame = formats.decoded(self.ask("GET", path, **asked).content)
+        if self._beside is not None:
+            frame.attrs["coverage"] = [*frame.attrs["coverage"], asdict(self._beside)]
+        return frame
 
     def ask(self, method: str, path: str, body: Any = None, **asked: Any) -> httpx.Response:
         """Return an endpoint's answer, or raise the error that it tells of."""
@@ -203,6 +216,9 @@ class RemoteCapture:
 
     def __init__(self, host: Host, options: dict[str, Any]) -> None:
         self._host, self._options, self._name = host, options, ""
+
+    def __repr__(self) -> str:
+        return f"<netlab capture {self._name or 'not started'}, of {self._host}>"
 
     @property
     def state(self) -> str:

@@ -207,7 +207,7 @@ class Prober:
                 return None
             if self._try_next():
                 return self._trial
-        if len(self._younger(now_ns, self._window_hold_ns())) >= WINDOW:
+        if len(self._pending) >= WINDOW <= len(self._younger(now_ns, self._window_hold_ns())):
             return None
         return self._due_singly(now_ns) if self._serial else next(self._unsent(), None)
 

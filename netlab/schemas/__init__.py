@@ -25,6 +25,7 @@ from netlab.schemas.requests import (
     DNS as DNS,
     DNS_STATS as DNS_STATS,
     NAMES as NAMES,
+    REQUEST_STATS as REQUEST_STATS,
     REQUESTS as REQUESTS,
 )
 from netlab.schemas.routing import EXPLANATION as EXPLANATION, GATEWAY as GATEWAY, ROUTES as ROUTES
@@ -36,6 +37,7 @@ ALL = {
         DELTAS,
         EVENTS,
         REQUESTS,
+        REQUEST_STATS,
         DNS,
         DNS_STATS,
         NAMES,

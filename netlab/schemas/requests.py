@@ -42,6 +42,34 @@ REQUESTS = Schema(
     ),
 )
 
+REQUEST_STATS = Schema(
+    "request_stats",
+    (
+        Column("protocol", CATEGORY, "the columns of requests that tell the groups; these three by default"),
+        Column("operation", TEXT, "as in requests"),
+        Column("resource", TEXT, "as in requests"),
+        Column("requests", INTEGER, "requests of the group"),
+        Column("answered", INTEGER, "of these: have an answer, whatever it says"),
+        Column("unanswered", INTEGER, "of these: the connection ended before an answer came"),
+        Column("missed", INTEGER, "of these: bytes were not seen where the answer may have been"),
+        Column("pending", INTEGER, "of these: not answered yet"),
+        Column("errors", INTEGER, "of the answered: failures"),
+        Column(
+            "statuses", TEXT, "how often each status was a failure; missing without any: `404: 3, 500: 1`"
+        ),
+        Column("request_bytes", INTEGER, "all requests whose size is known", "bytes"),
+        Column("response_bytes", INTEGER, "all answers whose size is known", "bytes"),
+        Column(
+            "p50_ms", REAL, "half of the latencies are no longer; within 1 % of one that was measured", "ms"
+        ),
+        Column("p90_ms", REAL, "nine of ten are no longer", "ms"),
+        Column("p99_ms", REAL, "99 of 100 are no longer", "ms"),
+        Column("max_ms", REAL, "the longest, exactly", "ms"),
+        Column("first_at", TIME, "the first request"),
+        Column("last_at", TIME, "the last request"),
+    ),
+)
+
 DNS = Schema(
     "dns",
     (

@@ -41,6 +41,7 @@ class Options:
     backfill: bool
     events: bool
     drops: bool
+    protocols: frozenset[str]
     cost: bool
     client_expiry_s: float
     mode: str  # ebpf or poll
@@ -140,6 +141,7 @@ class Life:
             changes=options.events,
             cost=options.cost,
             drops=options.drops,
+            protocols=options.protocols,
         )
 
     def _list_before(self) -> None:

@@ -13,11 +13,13 @@ from netlab.closing import uninterrupted
 from netlab.errors import CaptureError
 from netlab.frames import Missing
 from netlab.kernel import clock
-from netlab.tracer import clients, debugging, deltas, dropjoin, events, reasons
+from netlab.tracer import clients, debugging, deltas, dropjoin, events, reasons, requests
 from netlab.tracer.closed import Ended
 from netlab.tracer.life import Life, Options, State, Watch
 from netlab.tracer.look import Clock, Look
 from netlab.tracer.merge import Cookies
+
+_PROTOCOLS = 'Make it with netlab.capture(protocols="{}")'
 
 
 class Capture(Life):
@@ -94,6 +96,43 @@ class Capture(Life):
                     "this capture did not record drops", fix="Make it with netlab.capture(drops=True)"
                 )
             return dropjoin.with_owners(drops, connections)
+
+    def requests(self, protocol: str | None = None) -> pd.DataFrame:
+        """Return one row per request that was read from packets, those without an answer yet too.
+
+        A request between two sockets of this host is two rows, one at each end.
+
+        Parameters
+        ----------
+        protocol
+            Only requests in this one.
+
+        Returns
+        -------
+        DataFrame
+            Schema `netlab.schemas.REQUESTS`, with the owner of the connection at this end.
+
+        Raises
+        ------
+        CaptureError
+            If the capture was not made with `protocols=`, or not with this one.
+        """
+        with self._asked() as watch:
+            heard = watch.heard()
+            if heard is None or (protocol is not None and protocol not in self._options.protocols):
+                named = f"did not read {protocol}" if protocol else "did not read requests"
+                raise CaptureError(f"this capture {named}", fix=_PROTOCOLS.format(protocol or "http"))
+            look = self._look(watch)
+            kept = look.kept()
+            spoken = [one for one in heard.requests if protocol in {None, one.exchange.protocol}]
+            cookies = np.unique([one.cookie for one in spoken]).astype(np.uint64)
+            connections = look.frame(kept.where(np.isin(kept.attempts["cookie"], cookies)))
+            if self._options.wanted.by_owner:
+                theirs = set(connections["cookie"])
+                spoken = [one for one in spoken if one.cookie in theirs]
+            return requests.frame(
+                spoken, connections, to_utc_ns=self._to_utc_ns, missing=[*heard.missing, *look.at.missing()]
+            )
 
     def _connections_and_drops(self, watch: Watch) -> tuple[pd.DataFrame, pd.DataFrame | None]:
         """Return the attempts and the drops, which are None if they are not recorded."""
