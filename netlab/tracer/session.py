@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -221,13 +220,15 @@ class Capture(Life):
             opened = told.where(np.arange(closed, len(told.attempts))).attempts
             self._clients.register(client, opened, look.ended.following, now_ns)
 
-    def delta(self, client: str) -> pd.DataFrame:
+    def delta(self, client: str, *, again: bool = False) -> pd.DataFrame:
         """Return what changed since this client's last call, or since it registered.
 
         Parameters
         ----------
         client
             The name it registered with.
+        again
+            Count from before the last call, whose answer got lost on its way to the client.
 
         Returns
         -------
@@ -239,10 +240,10 @@ class Capture(Life):
         Raises
         ------
         CaptureError
-            If the client has not registered, or was silent for too long.
+            If the client has not registered, was silent for too long, or has no last call to go back to.
         """
         with self._asked() as watch:
-            account = replace(self._clients.get(client, time.monotonic_ns()))
+            account = self._clients.account(client, time.monotonic_ns(), again=again)
             look = self._look(watch, since=account.seen)
             told, closed = look.told()
             change = clients.changes(account, told.attempts[:closed], told.attempts[closed:])
