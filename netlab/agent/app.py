@@ -30,6 +30,7 @@ from netlab.agent.models import (
     Tracked,
 )
 from netlab.agent.problems import Problem, RefusedError
+from netlab.agent.streaming import streamed
 from netlab.agent.telemetry import CONTENT_TYPE, Counted, Telemetry
 from netlab.agent.work import Limit, done
 from netlab.kernel.conntrack import conntrack
@@ -178,12 +179,16 @@ def _add_tables(app: FastAPI) -> None:
 
     @table("/traceroute/{host}", most=4)
     async def traced(request: Request, host: str, probing: Annotated[Probing, Query()]) -> Response:
-        """Return the routers between the agent's host and another; hanging up ends the probing."""
+        """Return the routers between the agent's host and another; hanging up ends the probing.
+
+        As application/x-ndjson the table comes line by line as it is so far, the last line is the answer.
+        """
         options = _placed(request, probing)
-        timeout_s = options.pop("timeout_ms") / 1000
-        return await _framed(
-            request, lambda stop: traceroute(host, timeout_s=timeout_s, stop=stop, **options)
-        )
+        options["timeout_s"] = options.pop("timeout_ms") / 1000
+        kind = _kind(request)
+        if kind in formats.STREAMS:
+            return await streamed(lambda stop, seen: traceroute(host, stop=stop, seen=seen, **options), kind)
+        return await _framed(request, lambda stop: traceroute(host, stop=stop, **options))
 
 
 def _add_debugging(app: FastAPI, captures: Captures) -> None:
@@ -248,7 +253,7 @@ async def _accepted(request: Request) -> None:
 
 async def _framed(request: Request, work: Work) -> Response:
     """Return the answer with the frame that *work* makes, which ends when the client hangs up."""
-    kind = formats.chosen(request.headers.get("accept")) or Format.JSON
+    kind = _kind(request)
 
     def both(stop: threading.Event) -> tuple[bytes, dict[str, str]]:
         frame = work(stop)
@@ -256,6 +261,10 @@ async def _framed(request: Request, work: Work) -> Response:
 
     body, headers = await done(request, both)
     return Response(body, media_type=kind.value, headers=headers)
+
+
+def _kind(request: Request) -> Format:
+    return formats.chosen(request.headers.get("accept")) or Format.JSON
 
 
 def _place(request: Request, netns: str | int | None) -> str | int:
