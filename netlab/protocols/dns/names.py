@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -33,14 +34,30 @@ class Sighting(NamedTuple):
     seen_ns: int
 
 
-def sightings(query: Query) -> list[Sighting]:
-    """Return the addresses that a query of this host brought."""
-    if not query.outgoing or query.answered_ns is None:
-        return []
+class Sightings:
+    """The addresses that answers brought, as many as are kept; the oldest go first, and are counted."""
+
+    def __init__(self, max_kept: int) -> None:
+        self.dropped = 0
+        self._kept: deque[Sighting] = deque(maxlen=max_kept)
+
+    def add(self, query: Query) -> None:
+        """Take note of an answered query, if it was asked here."""
+        found = _sightings(query) if query.outgoing else []
+        self.dropped += max(0, len(self._kept) + len(found) - (self._kept.maxlen or 0))
+        self._kept.extend(found)
+
+    def all(self) -> list[Sighting]:
+        """Return what is kept, the oldest first."""
+        return list(self._kept)
+
+
+def _sightings(query: Query) -> list[Sighting]:
     answer, ends = Answer.of(query), query.ends
     name, chain, ttl = query.question.name, " ".join(answer.chain) or None, answer.ttl_s or 0
+    seen_ns = query.answered_ns or 0
     return [
-        Sighting(ends.netns, ends.cookie, _plain(address), name, chain, ttl, query.answered_ns)
+        Sighting(ends.netns, ends.cookie, _plain(address), name, chain, ttl, seen_ns)
         for address in answer.addresses
     ]
 
