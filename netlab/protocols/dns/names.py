@@ -43,7 +43,7 @@ class Sightings:
 
     def add(self, query: Query) -> None:
         """Take note of an answered query, if it was asked here."""
-        found = _sightings(query) if query.outgoing else []
+        found = sightings(query)
         self.dropped += max(0, len(self._kept) + len(found) - (self._kept.maxlen or 0))
         self._kept.extend(found)
 
@@ -52,12 +52,13 @@ class Sightings:
         return list(self._kept)
 
 
-def _sightings(query: Query) -> list[Sighting]:
+def sightings(query: Query) -> list[Sighting]:
+    if not query.outgoing or query.answered_ns is None:
+        return []
     answer, ends = Answer.of(query), query.ends
     name, chain, ttl = query.question.name, " ".join(answer.chain) or None, answer.ttl_s or 0
-    seen_ns = query.answered_ns or 0
     return [
-        Sighting(ends.netns, ends.cookie, _plain(address), name, chain, ttl, seen_ns)
+        Sighting(ends.netns, ends.cookie, _plain(address), name, chain, ttl, query.answered_ns)
         for address in answer.addresses
     ]
 
