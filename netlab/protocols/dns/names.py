@@ -53,6 +53,7 @@ class Sightings:
 
 
 def sightings(query: Query) -> list[Sighting]:
+    """Return the addresses that a query of this host brought."""
     if not query.outgoing or query.answered_ns is None:
         return []
     answer, ends = Answer.of(query), query.ends
