@@ -21,6 +21,8 @@ class Lookup:
     @property
     def last(self) -> Query:
         """The query that was answered first and in full, else the last one."""
+        if len(self.queries) == 1:
+            return self.queries[0]
         answered = [query for query in self.queries if query.answered_ns is not None]
         whole = [query for query in answered if not query.is_truncated]
         return min(whole, key=_answered_ns) if whole else self.queries[-1]
@@ -40,6 +42,8 @@ class Lookup:
     @property
     def silent(self) -> list[bytes]:
         """The servers that left the queries before the last one unanswered."""
+        if len(self.queries) == 1:
+            return []
         return [query.server[0] for query in self.queries if query is not self.last and query.rcode is None]
 
 

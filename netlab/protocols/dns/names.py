@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -31,6 +32,24 @@ class Sighting(NamedTuple):
     cname: str | None
     ttl_s: int
     seen_ns: int
+
+
+class Sightings:
+    """The addresses that answers brought, as many as are kept; the oldest go first, and are counted."""
+
+    def __init__(self, max_kept: int) -> None:
+        self.dropped = 0
+        self._kept: deque[Sighting] = deque(maxlen=max_kept)
+
+    def add(self, query: Query) -> None:
+        """Take note of an answered query, if it was asked here."""
+        found = sightings(query)
+        self.dropped += max(0, len(self._kept) + len(found) - (self._kept.maxlen or 0))
+        self._kept.extend(found)
+
+    def all(self) -> list[Sighting]:
+        """Return what is kept, the oldest first."""
+        return list(self._kept)
 
 
 def sightings(query: Query) -> list[Sighting]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import NamedTuple, TypeAlias
 
@@ -102,10 +102,20 @@ class Queries:
         How long after it was sent for the last time a query is given up, in seconds.
     max_kept, max_waiting
         How many are kept when they are over, and how many are followed at a time.
+    on_answer
+        Is given each query that has been answered.
     """
 
-    def __init__(self, *, timeout_s: float, max_kept: int, max_waiting: int = MOST_WAITING) -> None:
+    def __init__(
+        self,
+        *,
+        timeout_s: float,
+        max_kept: int,
+        max_waiting: int = MOST_WAITING,
+        on_answer: Callable[[Query], object] | None = None,
+    ) -> None:
         self.account = Account()
+        self._on_answer = on_answer
         self._timeout_ns, self._max_waiting = round(timeout_s * 1e9), max_waiting
         self._over: deque[Query] = deque(maxlen=max_kept)
         self._waiting: OrderedDict[Query, None] = OrderedDict()  # the one sent longest ago first
@@ -142,8 +152,8 @@ class Queries:
             self._finish(query, Outcome.MISSED if query.is_blind else Outcome.TIMEOUT)
 
     def all(self) -> list[Query]:
-        """Return the queries that are over and kept, then those in flight."""
-        return [*self._over, *(query for query in self._waiting if _concerns_us(query))]
+        """Return the queries that are over and kept, then those in flight as they are now."""
+        return [*self._over, *(replace(query) for query in self._waiting if _concerns_us(query))]
 
     def _ask(self, query: Query) -> None:
         key = _key(query.ends, query.id, sent=query.outgoing, to_group=query.to_group)
@@ -171,6 +181,8 @@ class Queries:
             query.is_truncated, query.answer_bytes = message.is_truncated, message.size_bytes
             query.records = message.records
             self._finish(query, Outcome.ANSWERED)
+            if self._on_answer:
+                self._on_answer(query)
         if not answered and ends.remote_port not in _SERVICES:  # others' multicast answers are everybody's
             self.account.unasked += 1
 

@@ -22,8 +22,8 @@ def told(*said: tuple[Any, Any, float, bool], end_s: float = 0, **options: Any) 
     return frame(heard(*said, end_s=end_s).all(), owners=OWNERS, timeout_s=15, to_utc_ns=0, **options)
 
 
-def heard(*said: tuple[Any, Any, float, bool], end_s: float = 0) -> Queries:
-    seen = Queries(timeout_s=15, max_kept=1000)
+def heard(*said: tuple[Any, Any, float, bool], end_s: float = 0, **options: Any) -> Queries:
+    seen = Queries(timeout_s=15, max_kept=1000, **options)
     for whose, message, at_s, sent in said:
         seen.said(whose, message, round(at_s * SECOND), sent=sent)
     seen.expire(round(end_s * SECOND))
@@ -187,8 +187,7 @@ def test_no_name_under_a_mask_is_in_a_frame() -> None:
     )
 
     rows = told(*said, mask=text.mask(["example"]))
-    seen = [each for one in heard(*said).all() for each in names.sightings(one)]
-    shown = names.frame(names.table(seen, OWNERS), to_utc_ns=0, mask=text.mask(["example"]))
+    shown = names.frame(sightings(*said), to_utc_ns=0, mask=text.mask(["example"]))
 
     assert column(rows, "name", "cname", "answers") == [
         ["*.example", "*.example *.example", "192.0.2.1; 192.0.2.2"]
@@ -197,7 +196,9 @@ def test_no_name_under_a_mask_is_in_a_frame() -> None:
 
 
 def sightings(*said: tuple[Any, Any, float, bool]) -> pd.DataFrame:
-    return names.table([each for one in heard(*said).all() for each in names.sightings(one)], OWNERS)
+    seen = names.Sightings(100)
+    heard(*said, on_answer=seen.add)
+    return names.table(seen.all(), OWNERS)
 
 
 def connections(*rows: tuple[int, str, float]) -> pd.DataFrame:
@@ -266,6 +267,16 @@ def test_names_tell_the_way_from_each_name_to_its_addresses() -> None:
         ["192.0.2.1", "www.example", "a.cdn.example b.cdn.example", 2, "app"],
         ["192.0.2.2", "www.example", "a.cdn.example b.cdn.example", 1, "app"],
     ]
+
+
+def test_sightings_that_made_room_are_counted() -> None:
+    seen = names.Sightings(1)
+
+    heard(
+        (FIRST, query(), 0, True), (FIRST, answer("www.example.", "A", *CHAIN), 1, False), on_answer=seen.add
+    )
+
+    assert ([one.address for one in seen.all()], seen.dropped) == (["192.0.2.2"], 1)
 
 
 def test_stats_count_outcomes_and_tell_exact_quantiles() -> None:
