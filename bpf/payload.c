@@ -203,6 +203,47 @@ static __always_inline void netlab_read_progress(struct netlab_said *said, struc
 	}
 }
 
+/*
+ * The packet that ends a handshake may have payload, and where the listener waits for that (TCP_DEFER_ACCEPT) it has. It is
+ * the listener's yet: user space finds out whose it became, by the ends.
+ */
+static __always_inline void netlab_first_words(struct __sk_buff *skb, struct netlab_said *said, u64 listener)
+{
+	struct netlab_conversation begun = { .budget = NETLAB_GO_ON, .direction = NETLAB_INCOMING, .protocol = IPPROTO_TCP };
+	struct netlab_attempt attempt = {};
+	bool four = skb->protocol == netlab_ntohs(NETLAB_ETH_IP);
+	u8 from[16] = {}, to[16] = {};
+	u16 ports[2] = {};
+
+	netlab_read_identity(&attempt, (struct sock *)listener);
+	if (four) {
+		bpf_skb_load_bytes(skb, __builtin_offsetof(struct iphdr, saddr), from, 4);
+		bpf_skb_load_bytes(skb, __builtin_offsetof(struct iphdr, daddr), to, 4);
+	} else {
+		bpf_skb_load_bytes(skb, __builtin_offsetof(struct ipv6hdr, saddr), from, 16);
+		bpf_skb_load_bytes(skb, __builtin_offsetof(struct ipv6hdr, daddr), to, 16);
+	}
+	bpf_skb_load_bytes(skb, netlab_ip_bytes(skb), ports, sizeof(ports));
+	netlab_as_the_socket_sees(attempt.remote_address, from, four && attempt.family == NETLAB_AF_INET6);
+	netlab_as_the_socket_sees(attempt.local_address, to, four && attempt.family == NETLAB_AF_INET6);
+	attempt.remote_port = netlab_ntohs(ports[0]);
+	attempt.local_port = netlab_ntohs(ports[1]);
+	attempt.direction = NETLAB_INCOMING;
+	if (!netlab_is_wanted(&attempt) || netlab_is_paused())
+		return;
+	__builtin_memcpy(begun.local_address, attempt.local_address, 16);
+	__builtin_memcpy(begun.remote_address, attempt.remote_address, 16);
+	begun.netns = attempt.netns;
+	begun.local_port = attempt.local_port;
+	begun.remote_port = attempt.remote_port;
+	begun.family = attempt.family;
+	said->conversation = &begun;
+	said->cookie = 0;
+	said->settled = said->sequence;
+	said->fresh = 1;
+	netlab_hand_up(skb, said);
+}
+
 static __always_inline int netlab_segment(struct __sk_buff *skb, bool outgoing)
 {
 	struct bpf_sock *socket = skb->sk;
@@ -215,7 +256,7 @@ static __always_inline int netlab_segment(struct __sk_buff *skb, bool outgoing)
 	if (!socket)
 		return 1;
 	socket = bpf_sk_fullsock(socket);
-	if (!socket || socket->protocol != IPPROTO_TCP || socket->state == TCP_LISTEN)
+	if (!socket || socket->protocol != IPPROTO_TCP)
 		return 1;
 	place = netlab_ip_bytes(skb);
 	if (bpf_skb_load_bytes(skb, place, header, sizeof(header)))
@@ -225,11 +266,18 @@ static __always_inline int netlab_segment(struct __sk_buff *skb, bool outgoing)
 	if (skb->len < said.place || (skb->len == said.place && !(said.tcp_flags & (NETLAB_TCP_FIN | NETLAB_TCP_RST))))
 		return 1;
 	said.bytes = skb->len - said.place;
+	netlab_probe_read(&number, sizeof(number), &guarded);	/* the verifier guards skb->sk, not a number */
+	said.sequence = header[4] << 24 | header[5] << 16 | header[6] << 8 | header[7];
+	said.sequence += !!(said.tcp_flags & NETLAB_TCP_SYN);	/* Fast Open (RFC 7413): the SYN has a number, too */
+	if (socket->state == TCP_LISTEN) {
+		if (said.bytes && !outgoing)
+			netlab_first_words(skb, &said, number);
+		return 1;
+	}
 	said.cookie = bpf_get_socket_cookie(skb);
 	known = netlab_conversations.lookup(&said.cookie);
 	if (known && !known->budget)
 		return 1;
-	netlab_probe_read(&number, sizeof(number), &guarded);	/* the verifier guards skb->sk, not a number */
 	if (!known)
 		known = netlab_begin_conversation(said.cookie, number);
 	else if (!known->direction)
@@ -237,8 +285,6 @@ static __always_inline int netlab_segment(struct __sk_buff *skb, bool outgoing)
 	if (!known || !known->budget)
 		return 1;
 	said.conversation = known;
-	said.sequence = header[4] << 24 | header[5] << 16 | header[6] << 8 | header[7];
-	said.sequence += !!(said.tcp_flags & NETLAB_TCP_SYN);	/* Fast Open (RFC 7413): the SYN has a number, too */
 	netlab_read_progress(&said, (struct tcp_sock *)number);
 	netlab_hand_up(skb, &said);
 	return 1;
