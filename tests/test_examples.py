@@ -23,6 +23,7 @@ EXAMPLES = [
     netlab.lab.clean,
     netlab.panels.LiveConnections,
     netlab.panels.LiveConntrack,
+    netlab.panels.LiveDNS,
     netlab.panels.LivePath,
     netlab.panels.LiveRequests,
     *(getattr(netlab.path, name) for name in netlab.path.__all__),
