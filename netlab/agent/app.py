@@ -16,7 +16,19 @@ import netlab
 from netlab.agent import formats, problems
 from netlab.agent.captures import Captures
 from netlab.agent.formats import Format
-from netlab.agent.models import Asked, Family, Health, Name, Netns, Port, Probing, State, Tracked
+from netlab.agent.models import (
+    Account,
+    Answer,
+    Asked,
+    Family,
+    Health,
+    Name,
+    Netns,
+    Port,
+    Probing,
+    State,
+    Tracked,
+)
 from netlab.agent.problems import Problem, RefusedError
 from netlab.agent.telemetry import CONTENT_TYPE, Counted, Telemetry
 from netlab.agent.work import Limit, done
@@ -71,17 +83,28 @@ def create(captures: Captures) -> ASGIApp:
 def _add_connections(app: FastAPI, captures: Captures) -> None:
     table = _table(app)
 
-    @app.post(
-        "/register", status_code=HTTPStatus.NO_CONTENT, responses=_ERRORS, dependencies=[Depends(Limit(8))]
-    )
-    def register(client: Name) -> None:
-        """Begin to keep account for a client of what changes."""
-        captures.shared().register(client)
+    @app.post("/register", responses=_ERRORS, dependencies=[Depends(Limit(8, queue=248))])
+    def register(client: Name) -> Account:
+        """Begin to keep account for a client of what changes; one that is known stays as it is."""
+        return captures.shared().accounts.register(client)
 
-    @table("/connections", most=4)
-    async def changed(request: Request, client: Name) -> Response:
-        """Return what changed since this client's last call: closed and open connections."""
-        return await _framed(request, lambda _: captures.shared().delta(client))
+    @table("/connections", most=4, queue=252)  # each takes a moment, and dashboards ask in step
+    async def changed(request: Request, client: Name, after: Answer = None) -> Response:
+        """Return what changed since this client's last call: closed and open connections.
+
+        With the number of the last answer that arrived (the header Netlab-Answer), one that got lost counts
+        as not given.
+        """
+        told = {}
+
+        def delta(_: threading.Event) -> pd.DataFrame:
+            frame, account = captures.shared().accounts.delta(client, after=after)
+            told.update(account.headers())
+            return frame
+
+        answer = await _framed(request, delta)
+        answer.headers.update(told)
+        return answer
 
     @table("/connections/now", most=4)
     async def now(request: Request, netns: Netns = None, port: Port = None) -> Response:
@@ -169,17 +192,17 @@ def _add_debugging(app: FastAPI, captures: Captures) -> None:
     @app.get("/debug/state", responses=_ERRORS)
     def state(client: Name) -> dict[str, int]:
         """Return what is kept for a client, and take nothing from its account."""
-        return captures.shared().debug_state(client)
+        return captures.shared().capture.debug_state(client)
 
     @app.get("/debug/maps", responses=_ERRORS, dependencies=[Depends(Limit(1))])
     def maps() -> dict[str, int]:
         """Return how many entries each of the programs' maps has."""
-        return {name: len(frame) for name, frame in captures.shared().debug_maps().items()}
+        return {name: len(frame) for name, frame in captures.shared().capture.debug_maps().items()}
 
     @table("/debug/ebpf_maps", most=1)
     async def cost(request: Request) -> Response:
         """Return what each program and map costs."""
-        return await _framed(request, lambda _: captures.shared().cost())
+        return await _framed(request, lambda _: captures.shared().capture.cost())
 
     @table("/debug/conntrack/host", most=1)
     async def host(request: Request) -> Response:
@@ -201,10 +224,10 @@ def _add_what_is_missing(app: FastAPI) -> None:
 def _table(app: FastAPI) -> Callable[..., Callable[[Any], Any]]:
     """Return what adds an endpoint that answers with a frame, so many requests at a time."""
 
-    def add(path: str, *, most: int) -> Callable[[Any], Any]:
+    def add(path: str, *, most: int, queue: int = 0) -> Callable[[Any], Any]:
         return app.get(
             path,
-            dependencies=[Depends(_accepted), Depends(Limit(most))],
+            dependencies=[Depends(_accepted), Depends(Limit(most, queue=queue))],
             response_class=Response,
             responses={HTTPStatus.OK.value: {"content": _TABLES}, **_ERRORS},
         )

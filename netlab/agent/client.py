@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 import grp
 import os
+import random
 import socket
+import time
 from collections.abc import Iterator
 from dataclasses import asdict
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import quote
@@ -75,6 +78,7 @@ class Host:
 
     def __init__(self, path: Path, *, beside: Missing | None = None) -> None:
         self._path, self._beside = path, beside
+        self._answers: dict[str, int] = {}  # the last that arrived, of each client
         transport = httpx.HTTPTransport(uds=str(path))
         timeout = httpx.Timeout(_ANSWER_S, connect=_CONNECT_S)
         self._http = httpx.Client(transport=transport, base_url="http://netlab", timeout=timeout)
@@ -107,11 +111,18 @@ class Host:
 
     def register(self, client: str) -> None:
         """As `Capture.register`, of the capture that everybody on the host shares."""
-        self.ask("POST", "/register", client=client)
+        told = self.ask("POST", "/register", client=client).json()
+        self._answers[client] = told["answer"]
 
     def delta(self, client: str) -> pd.DataFrame:
-        """As `Capture.delta`, of the capture that everybody on the host shares."""
-        return self.frame("/connections", client=client)
+        """As `Capture.delta`, of the capture that everybody on the host shares.
+
+        What an interrupted call would have told, the next one tells.
+        """
+        answer = self.ask("GET", "/connections", client=client, after=self._answers.get(client))
+        frame = self._framed(answer)
+        self._answers[client] = int(answer.headers["Netlab-Answer"])
+        return frame
 
     def connections(self, *, netns: NetNs = None, port: int | None = None) -> pd.DataFrame:
         """As `netlab.connections`."""
@@ -154,25 +165,46 @@ class Host:
 
     def frame(self, path: str, **asked: Any) -> pd.DataFrame:
         """Return the frame that an endpoint answers with."""
-        frame = formats.decoded(self.ask("GET", path, **asked).content)
+        return self._framed(self.ask("GET", path, **asked))
+
+    def _framed(self, answer: httpx.Response) -> pd.DataFrame:
+        frame = formats.decoded(answer.content)
         if self._beside is not None:
             frame.attrs["coverage"] = [*frame.attrs["coverage"], asdict(self._beside)]
         return frame
 
     def ask(self, method: str, path: str, body: Any = None, **asked: Any) -> httpx.Response:
-        """Return an endpoint's answer, or raise the error that it tells of."""
+        """Return an endpoint's answer, or raise the error that it tells of; among many, wait for a place."""
         parameters = {name: value for name, value in asked.items() if value is not None}
+        request = self._http.build_request(
+            method,
+            path,
+            params=parameters,
+            json=body,
+            headers={"Accept": f"{Format.ARROW}, application/json;q=0.5"},
+        )
+        until_s = time.monotonic() + _ANSWER_S
+        while True:
+            answer = self._sent(request)
+            if not answer.is_error:
+                return answer
+            wait_s = float(answer.headers.get("Retry-After", "inf"))
+            if answer.status_code != HTTPStatus.TOO_MANY_REQUESTS or time.monotonic() + wait_s > until_s:
+                raise _error(answer)
+            time.sleep(wait_s * random.uniform(0.1, 1))  # noqa: S311 - those refused together come back apart
+
+    def _sent(self, request: httpx.Request) -> httpx.Response:
+        """Send *request*, twice if its connection ended and it is one that may be repeated.
+
+        The agent closes connections that have been idle for seconds, maybe at this moment.
+        """
         with self._explained():
-            answer = self._http.request(
-                method,
-                path,
-                params=parameters,
-                json=body,
-                headers={"Accept": f"{Format.ARROW}, application/json;q=0.5"},
-            )
-        if answer.is_error:
-            raise _error(answer)
-        return answer
+            try:
+                return self._http.send(request)
+            except (httpx.NetworkError, httpx.ProtocolError):
+                if request.method != "GET":
+                    raise
+                return self._http.send(request)
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:

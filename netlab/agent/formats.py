@@ -76,9 +76,13 @@ def _as_json(frame: pd.DataFrame) -> bytes:
     return f'{told[:-1]}, "rows": {rows}}}'.encode()
 
 
+# A tenth of the bytes, and sooner there: most columns are numbers alike, or missing.
+_COMPRESSED = pa.ipc.IpcWriteOptions(compression="lz4")
+
+
 def _as_arrow(frame: pd.DataFrame) -> bytes:
     table, sink = parquet.as_arrow(frame, ALL[frame.attrs["schema"]]), pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as out:
+    with pa.ipc.new_stream(sink, table.schema, options=_COMPRESSED) as out:
         out.write_table(table)
     body: bytes = sink.getvalue().to_pybytes()
     return body

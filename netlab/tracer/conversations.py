@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from netlab.protocols.dialog import Exchange, Outcome
-from netlab.protocols.streams import Choose, Stream
+from netlab.protocols.streams import Stream
 from netlab.tracer.layout import PIECE, Direction
 from netlab.tracer.packets import Packet, Packets, Pieces
-
-Choosing: TypeAlias = Callable[[int | None], Choose]  # for the server's port, where it is known
+from netlab.tracer.readers import Readers
 
 GO_ON, IGNORE = 0xFFFFFFFF, 0  # budgets, see bpf/payload.c
 
@@ -64,21 +63,24 @@ class Conversations:
 
     Parameters
     ----------
-    choosing
-        Finds who reads a connection.
+    readers
+        Find who reads a connection.
+    told
+        The protocols whose exchanges are kept.
     judge
         Is told how much more of a connection is to be handed up: `GO_ON` or `IGNORE`.
     """
 
     def __init__(
         self,
-        choosing: Choosing,
+        readers: Readers,
+        told: frozenset[str],
         judge: Callable[[int, np.void, int], None],
         *,
         max_open: int,
         max_requests: int,
     ) -> None:
-        self._choosing, self._judge, self._max_open = choosing, judge, max_open
+        self._readers, self._told, self._judge, self._max_open = readers, told, judge, max_open
         self._talks: OrderedDict[int, Talk] = OrderedDict()
         self._over: deque[Request] = deque(maxlen=max_requests)
         self._directions: dict[int, int] = {}  # of connections that were open before, by cookie
@@ -100,7 +102,10 @@ class Conversations:
         take = together.whole | final
         self._cut = together.pieces[np.repeat(~take, together.counts)]
         for packet in together.packets(take):
-            self._hear(packet)
+            if packet.ends["protocol"] == socket.IPPROTO_TCP:
+                self._hear(packet)
+            elif self._readers.lookups:
+                self._readers.lookups.datagram(packet)
 
     def _hear(self, packet: Packet) -> None:
         cookie, ends, segment = packet.cookie, packet.ends, packet.segment
@@ -124,22 +129,29 @@ class Conversations:
             self._judge(talk.cookie, talk.ends, budget)
 
     def _begin(self, cookie: int, ends: np.void) -> Talk:
-        opened_here = self._opened_here(cookie, ends)
-        port = None if opened_here is None else int(ends["remote_port" if opened_here else "local_port"])
-        talk = Talk(cookie, ends, Stream(self._choosing(port), client_is_local=opened_here))
+        client_is_local = self._opened_here(cookie, ends)
+        choose = self._readers.chooser(cookie, ends, client_is_local=client_is_local)
+        talk = Talk(cookie, ends, Stream(choose, client_is_local=client_is_local))
         self._talks[cookie] = talk
         if len(self._talks) > self._max_open:
             silent = self._talks.popitem(last=False)[1]
-            self._keep(silent, [replace(one, outcome=Outcome.MISSED) for one in _pending(silent)])
+            self._keep(silent, [replace(one, outcome=Outcome.MISSED) for one in self._pending(silent)])
             self._forget(silent)
             self._account.evicted += 1
         return talk
 
     def _opened_here(self, cookie: int, ends: np.void) -> bool | None:
         direction = int(ends["direction"]) or self._directions.get(cookie, Direction.UNKNOWN)
-        return None if direction == Direction.UNKNOWN else direction == Direction.OUTGOING
+        if direction == Direction.UNKNOWN:
+            return self._readers.client_is_local(ends)
+        return direction == Direction.OUTGOING
+
+    def _pending(self, talk: Talk) -> list[Exchange]:
+        pending = talk.stream.dialog.pending() if talk.stream.dialog else []
+        return [one for one in pending if one.protocol in self._told]
 
     def _keep(self, talk: Talk, exchanges: list[Exchange]) -> None:
+        exchanges = [one for one in exchanges if one.protocol in self._told]
         room = (self._over.maxlen or 0) - len(self._over)
         self._account.dropped += max(0, len(exchanges) - room)
         self._over.extend(map(talk.request, exchanges))
@@ -149,7 +161,7 @@ class Conversations:
 
     def requests(self) -> list[Request]:
         """Return the exchanges that are over and kept, in that order, then those that are not over."""
-        pending = [talk.request(replace(one)) for talk in self._talks.values() for one in _pending(talk)]
+        pending = [talk.request(replace(one)) for talk in self._talks.values() for one in self._pending(talk)]
         return [*self._over, *pending]
 
     def account(self) -> Account:
@@ -158,11 +170,6 @@ class Conversations:
         for talk in self._talks.values():
             _add(now, talk)
         return now
-
-
-def _pending(talk: Talk) -> Iterator[Exchange]:
-    dialog = talk.stream.dialog
-    return iter(dialog.pending() if dialog else ())
 
 
 def _add(account: Account, talk: Talk) -> None:
