@@ -88,8 +88,9 @@ class Tally:
             first_at=requests["requested_at"],
             last_at=requests["requested_at"],
         )
-        for name in cells.select_dtypes("category"):
-            cells[name] = cells[name].astype("string")  # categories of two captures differ
+        for name in {*keys, "outcome"}:
+            if cells[name].dtype == "category":
+                cells[name] = cells[name].astype("string")  # categories of two captures differ
         return cls(keys, _added_up(cells, keys))
 
     def __add__(self, other: Tally) -> Tally:
@@ -122,7 +123,7 @@ class Tally:
         for name in _SHARES:
             found[name] = found[name].clip(upper=found["max_ms"])  # a bucket reaches beyond what is in it
         found["first_at"], found["last_at"] = groups["first_at"].min(), groups["last_at"].max()
-        return _schema(self.by).frame({name: pd.array(values) for name, values in found.items()})
+        return _schema(self.by).frame({str(name): pd.array(values) for name, values in found.items()})
 
 
 def _keys(requests: pd.DataFrame, by: Sequence[str]) -> tuple[str, ...]:
