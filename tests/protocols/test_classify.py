@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import random
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from netlab.protocols.classify import NOBODYS, Verdict, classify, inside_tls
+from netlab.protocols.firstbytes import ENOUGH, OPENING
+
+DATA = Path(__file__).parents[1] / "data/protocols/first_bytes.toml"
+CASES = tomllib.loads(DATA.read_text())["cases"]
+KNOWN = [case for case in CASES if "stack" in case]
+
+
+def verdict_on(case: dict[str, Any], sizes: tuple[int, int] = (ENOUGH, ENOUGH)) -> Verdict:
+    client, server = bytes.fromhex(case["client"]), bytes.fromhex(case["server"])
+    return classify(client[: sizes[0]], server[: sizes[1]], from_start=case.get("from_start", True))
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case["of"])
+def test_recorded_first_bytes_have_the_name_of_what_was_spoken(case: dict[str, Any]) -> None:
+    assert verdict_on(case).stack == case.get("stack")
+
+
+def test_every_protocol_has_been_recorded() -> None:
+    assert {case["stack"].removeprefix("tls+").partition("+")[0] for case in KNOWN} == set(OPENING)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case["of"])
+def test_any_beginning_of_them_has_no_other_name(case: dict[str, Any]) -> None:
+    layers = case.get("stack", "").split("+")
+    client, server = len(case["client"]) // 2, len(case["server"]) // 2
+    for sizes in [*((size, server) for size in range(client)), *((client, size) for size in range(server))]:
+        verdict = verdict_on(case, sizes)
+
+        assert verdict.stack is None or set(verdict.stack.split("+")) <= set(layers)
+
+
+@pytest.mark.parametrize("case", KNOWN, ids=lambda case: case["of"])
+def test_a_final_verdict_stays_what_it_is_when_more_bytes_come(case: dict[str, Any]) -> None:
+    sizes = [(size, size) for size in range(1, ENOUGH)]
+    final = [verdict for verdict in (verdict_on(case, size) for size in sizes) if verdict.is_final]
+
+    assert set(final) <= {verdict_on(case)}
+
+
+@pytest.mark.parametrize("case", KNOWN, ids=lambda case: case["of"])
+def test_what_is_known_from_the_start_is_not_misnamed_in_the_middle(case: dict[str, Any]) -> None:
+    client, server = bytes.fromhex(case["client"]), bytes.fromhex(case["server"])
+    for begin in range(1, max(len(client), len(server))):
+        verdict = classify(client[begin:], server[begin:], from_start=False)
+
+        assert verdict.stack is None or set(verdict.stack.split("+")) <= set(case["stack"].split("+"))
+
+
+@settings(max_examples=500)
+@given(st.integers(0, 2**32), st.integers(0, 300), st.integers(0, 300), st.booleans())
+def test_random_bytes_are_nobodys(seed: int, client: int, server: int, from_start: bool) -> None:
+    noise = random.Random(seed)  # hypothesis' own bytes hold constants of the code, such as HTTP/2's preface
+
+    verdict = classify(noise.randbytes(client), noise.randbytes(server), from_start=from_start)
+
+    assert verdict.protocol is None
+
+
+@given(
+    st.binary(max_size=300), st.binary(max_size=300), st.booleans(), st.sampled_from([None, 443, 9092, 5432])
+)
+def test_any_bytes_are_judged(client: bytes, server: bytes, from_start: bool, port: int | None) -> None:
+    verdict = classify(client, server, from_start=from_start, server_port=port)
+
+    assert verdict.is_final or verdict.protocol is not None or max(len(client), len(server)) < ENOUGH
+
+
+def test_a_port_alone_proves_nothing() -> None:
+    assert classify(b"\xff" * 300, b"\xff" * 300, server_port=5432) == NOBODYS
+
+
+def test_a_long_request_without_an_answer_is_http_on_its_own_port_only() -> None:
+    request = b"GET /" + b"a" * 300
+
+    assert classify(request, b"", server_port=80).protocol == "http"
+    assert classify(request, b"", server_port=5432) == NOBODYS
+
+
+def test_a_protocol_inside_tls_is_named_by_alpn() -> None:
+    assert [inside_tls(name) for name in ("h2", "http/1.1", None, "unheard-of")] == [
+        "tls+http2",
+        "tls+http",
+        "tls",
+        "tls",
+    ]
