@@ -24,7 +24,7 @@ PROTOCOLS = (*sorted(set().union(*(told for *_, told in _READERS.values()))), "d
 
 
 def prepare(wanted: frozenset[str]) -> None:
-    """Import what reads the *wanted* protocols: what is not installed is missed before anything is attached."""
+    """Import what reads the *wanted* protocols: what is not installed is missed at once."""
     for module, _, told in _READERS.values():
         if told & wanted:
             importlib.import_module(module)
