@@ -4,7 +4,7 @@
 
 PYTHON ?= python3
 PACKAGES := python3-venv python3-bpfcc bpftool nftables conntrack iproute2 curl libcap2-bin
-TEST_PACKAGES := chromium traceroute procps iputils-ping iputils-tracepath mtr-tiny
+TEST_PACKAGES := chromium traceroute procps iputils-ping iputils-tracepath mtr-tiny nginx-light dnsmasq-base bind9-dnsutils
 KERNEL_PACKAGES := qemu-system-x86 busybox-static kmod file
 BENCH_PACKAGES := libbpf-tools iperf3 tcptraceroute lft scamper dublin-traceroute
 BIN := .venv/bin
@@ -18,7 +18,7 @@ demo: .venv/ready system
 # As root the notebooks run live here; tests/test_notebooks.py runs them without privileges, from their recordings.
 test: .venv/ready system check
 	@$(call install,$(TEST_PACKAGES))
-	$(BIN)/pytest
+	$(BIN)/pytest --durations=40 --durations-min=4
 	$(BIN)/pytest --nbval --nbval-current-env --nbval-sanitize-with notebooks/sanitize.cfg notebooks
 	@$(MAKE) --no-print-directory test-kernels-short
 

@@ -47,13 +47,13 @@ table ip bench {
 
 
 def measure() -> list[tuple[str, float, str]]:
-    with filled("netlab-bench-ct", ENTRIES):
+    with filled(ENTRIES):
         times = timed(
             {"DataFrame": dataframe, "raw receive of the dump": raw, "conntrack -L": conntrack_tool}
         )
         # Of a machine that others use, too, the processor's time says more than the wall clock's.
         used = timed({"DataFrame": dataframe, "raw receive of the dump": raw}, clock=time.thread_time)
-    with filled("netlab-bench-ct", FEWER):  # apart: the millions of objects it makes slow down what follows
+    with filled(FEWER):  # apart: the millions of objects it makes slow down what follows
         times |= timed({"pyroute2 Conntrack": pyroute2_entries, "pyroute2 NFCTSocket": pyroute2_messages})
     what, ratio, detail = row(used, "DataFrame", "raw receive of the dump", "target at most 1.5")
     return [*compared(times), (f"{what}, processor time", ratio, detail), *scaled(), *stormed()]
@@ -74,7 +74,7 @@ def scaled() -> list[tuple[str, float, str]]:
     seconds, memory = {}, {}
     with most_entries(1_200_000):
         for entries in SIZES:
-            with filled("netlab-bench-ct", entries):
+            with filled(entries):
                 tasks = {"frame": lambda: len(netlab.conntrack()), "raw": partial(raw, entries)}
                 runs = timed(tasks, runs=3)
                 seconds[entries] = {name: entries * statistics.median(taken) for name, taken in runs.items()}
@@ -115,7 +115,7 @@ def peak() -> tuple[int, int]:
 def stormed() -> list[tuple[str, float, str]]:
     """Hear new flows for 10 s at 20,000 a second: each heard or counted."""
     flows = 200_000
-    with most_entries(1_200_000), filled("netlab-bench-ct", 0):
+    with most_entries(1_200_000), filled(0):
         subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
         subprocess.run(["sysctl", "-qw", "net.netfilter.nf_conntrack_udp_timeout=3600"], check=True)
         subprocess.run(["nft", "-f", "-"], check=True, text=True, input=RULES)
@@ -206,16 +206,23 @@ def pyroute2_messages() -> int:
 
 
 @contextmanager
-def filled(space: str, entries: int) -> Iterator[None]:
-    """Run the block inside a new network namespace that tracks so many connections."""
-    subprocess.run(["ip", "netns", "add", space], check=True)
-    try:
-        with netns.entered(space):
+def filled(entries: int) -> Iterator[None]:
+    """Run the block inside a new network namespace that tracks so many connections.
+
+    The namespace is that of a child which reads until this process ends, however that happens: one that
+    stayed behind with a million entries would slow down every capture on this host.
+    """
+    with subprocess.Popen(
+        ["unshare", "--net", "cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as holder:
+        holder.stdin.write(b"\n")
+        holder.stdin.flush()
+        holder.stdout.readline()  # it has its namespace
+        with netns.entered(holder.pid):
             subprocess.run(["sysctl", "-qw", "net.netfilter.nf_conntrack_acct=1"], check=True)
             fill(entries)
             yield
-    finally:
-        subprocess.run(["ip", "netns", "del", space], check=True)
+        holder.stdin.close()
 
 
 def attribute(kind: int, payload: bytes) -> bytes:

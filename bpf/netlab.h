@@ -22,8 +22,10 @@
 
 #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
 #define netlab_ntohs(x) __builtin_bswap16(x)
+#define netlab_ntohl(x) __builtin_bswap32(x)
 #else
 #define netlab_ntohs(x) (x)
+#define netlab_ntohl(x) (x)
 #endif
 
 /* The third word of ::ffff:0:0/96, in network order. */
@@ -54,6 +56,8 @@ static long (*netlab_probe_read_text)(void *into, u32 bytes, const void *from) =
 #define NETLAB_ETH_IP 0x0800	/* include/uapi/linux/if_ether.h */
 #define NETLAB_ETH_IPV6 0x86dd
 #define NETLAB_RTF_REJECT 0x0200	/* include/uapi/linux/ipv6_route.h */
+#define NETLAB_ORIGIN_ICMP 2	/* include/uapi/linux/errqueue.h */
+#define NETLAB_ORIGIN_ICMP6 3
 
 #define NETLAB_EAGAIN 11
 #define NETLAB_EACCES 13
@@ -133,6 +137,9 @@ enum netlab_counter {
 	NETLAB_DROPS_UNREAD,	/* a dropped IP packet of which something that is asked for could not be read */
 	NETLAB_DROPS_WHILE_PAUSED,	/* a packet was dropped while the capture was paused */
 	NETLAB_NOT_PLAIN_UDP,	/* a packet of a UDP socket that IPsec has sealed, or UDP-Lite's: it is in no flow */
+	NETLAB_PAYLOAD_LOST,	/* a packet's payload did not fit into its ring buffer, or not all of it */
+	NETLAB_PAYLOAD_WHILE_PAUSED,	/* a packet of a connection that is not followed, or a datagram, in a pause */
+	NETLAB_CONVERSATION_LOST,	/* a connection that began to speak did not fit into the map */
 	NETLAB_COUNTERS,
 };
 

@@ -106,6 +106,41 @@ static __always_inline void netlab_read_identity(struct netlab_attempt *attempt,
 	netlab_read_tuple(attempt, sk);
 }
 
+/*
+ * While connect() has the socket locked, an ICMP error is only noted, as the reason if the SYNs run out; asking for
+ * SO_ERROR takes the note away. Since 6.2, and before with IP_RECVERR, it also waits in the error queue, where what is
+ * about another SYN is of an earlier connect().
+ */
+static __always_inline s32 netlab_noted_error(struct sock *sk)
+{
+	struct sk_buff *end = (struct sk_buff *)&sk->sk_error_queue, *last = NULL;
+	struct sock_extended_err icmp = {};
+	struct tcphdr *quoted = NULL;
+	u32 syn = 0, about = 0;
+	s32 error = 0;
+
+	NETLAB_READ(error, sk->sk_err_soft);
+	NETLAB_READ(last, sk->sk_error_queue.prev);
+	if (error || !last || last == end)
+		return error;
+	NETLAB_READ(icmp, ((struct sock_exterr_skb *)&last->cb)->ee);
+	NETLAB_READ(quoted, last->data);
+	NETLAB_READ(about, quoted->seq);
+	NETLAB_READ(syn, ((struct tcp_sock *)sk)->snd_una);
+	if (icmp.ee_origin != NETLAB_ORIGIN_ICMP && icmp.ee_origin != NETLAB_ORIGIN_ICMP6)
+		return 0;
+	return netlab_ntohl(about) == syn ? icmp.ee_errno : 0;
+}
+
+/* Why the socket goes from *before* to *after*, as far as it is a failure. */
+static __always_inline s32 netlab_error(struct sock *sk, int before, int after)
+{
+	s32 error = 0;
+
+	NETLAB_READ(error, sk->sk_err);
+	return error || before != TCP_SYN_SENT || after != TCP_CLOSE ? error : netlab_noted_error(sk);
+}
+
 /* One copy costs as much as a dozen single reads, and gives every field that struct tcp_sock adds to its base. */
 static __always_inline void netlab_read_counters(struct netlab_attempt *attempt, struct sock *sk, u32 depth)
 {
@@ -118,7 +153,6 @@ static __always_inline void netlab_read_counters(struct netlab_attempt *attempt,
 					   (void *)sk + NETLAB_TCP_BASE))
 		return;
 	netlab_probe_read(&flags, sizeof(sk->__sk_common.skc_flags), &sk->__sk_common.skc_flags);
-	NETLAB_READ(attempt->error, sk->sk_err);
 	NETLAB_READ(attempt->mark, sk->sk_mark);	/* may have been set since the start */
 	attempt->bytes_sent = tp->bytes_sent - tp->bytes_retrans;	/* bytes_sent counts each retransmission too */
 	attempt->bytes_received = tp->bytes_received;
@@ -444,6 +478,7 @@ static __always_inline struct netlab_attempt *netlab_closed_now(struct sock *sk,
 	if (!netlab_is_wanted(attempt))
 		return NULL;
 	netlab_read_counters(attempt, sk, depth);
+	attempt->error = netlab_error(sk, before, TCP_CLOSE);
 	if (!attempt->established_ns)
 		attempt->syn_retransmits = attempt->retransmits;
 	if (before == TCP_SYN_SENT && !attempt->packets_sent)
@@ -461,7 +496,7 @@ static __always_inline void netlab_changed(struct sock *sk, int before, int afte
 
 	change.at_ns = now;
 	NETLAB_READ(change.cookie, sk->__sk_common.skc_cookie);
-	NETLAB_READ(change.error, sk->sk_err);
+	change.error = netlab_error(sk, before, after);
 	NETLAB_READ(net, sk->__sk_common.skc_net.net);
 	NETLAB_READ(change.netns, net->ns.inum);
 	if (netlab_changes.ringbuf_output(&change, sizeof(change), BPF_RB_NO_WAKEUP))

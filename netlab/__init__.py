@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from netlab.path.multipath import multipath as multipath
     from netlab.path.trace import traceroute as traceroute
     from netlab.probes.probe import probe as probe
+    from netlab.protocols.dns.stats import dns_stats as dns_stats
     from netlab.tracer.capture import capture as capture
     from netlab.tracer.explain import explain as explain
     from netlab.tracer.gateways import route_cache as route_cache, with_gateway as with_gateway
@@ -62,6 +63,7 @@ _HOME = {
     "connect": "netlab.agent.client",
     "conntrack_events": "netlab.kernel.ctevents",
     "coverage": "netlab.frames",
+    "dns_stats": "netlab.protocols.dns.stats",
     "doctor": "netlab.checkup",
     "explain": "netlab.tracer.explain",
     "export": "netlab.bundle.exporting",

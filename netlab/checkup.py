@@ -20,6 +20,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from netlab.agent import delegation
 from netlab.errors import CapabilityError, KernelError, NetlabError
 from netlab.kernel import capabilities, netlink, netns
 from netlab.kernel.capabilities import ProgramKind
@@ -49,6 +50,8 @@ def doctor() -> pd.DataFrame:
     Nothing is changed and nothing is sent: sockets and eBPF programs that are opened to try it are closed at
     once.
 
+    What an agent of this host does for this process counts as working; the reason says so.
+
     Returns
     -------
     DataFrame
@@ -62,6 +65,9 @@ def doctor() -> pd.DataFrame:
     ['capability', 'state', 'why', 'fix']
     """
     findings = {capability: _examined(check) for capability, check in _CHECKS.items()}
+    refused = [name for name in _DELEGATED if name in findings and findings[name].state is State.NO]
+    if refused and delegation.reachable():
+        findings |= {name: _delegated(findings[name]) for name in refused}
     return DOCTOR.frame(
         {
             "capability": list(findings),
@@ -80,6 +86,11 @@ def _examined(check: Callable[[], Finding]) -> Finding:
         return Finding(State.NO, error.problem, error.fix)
     except Exception as error:  # noqa: BLE001 - a broken host is what the doctor is called to
         return Finding(State.UNKNOWN, f"the check itself failed: {type(error).__name__}: {error}")
+
+
+def _delegated(here: Finding) -> Finding:
+    """Return what an agent makes of what does not work *here*."""
+    return Finding(State.YES, f"the agent at {delegation.SOCKET} does it; here {here.why}")
 
 
 def _open_sockets() -> Finding:
@@ -288,3 +299,8 @@ _CHECKS: dict[str, Callable[[], Finding]] = {
     "save recordings (Parquet)": _parquet,
     "kprobes (not needed)": _kprobes,
 }
+_DELEGATED = (
+    "follow connection attempts (eBPF)",
+    "join by socket cookie (cgroup v2)",
+    "list tracked connections and NAT",
+)

@@ -24,6 +24,7 @@ EXAMPLES = [
     netlab.panels.LiveConnections,
     netlab.panels.LiveConntrack,
     netlab.panels.LivePath,
+    netlab.panels.LiveRequests,
     *(getattr(netlab.path, name) for name in netlab.path.__all__),
 ]
 

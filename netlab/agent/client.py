@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import grp
+import json
 import os
+import random
 import socket
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import quote
@@ -20,6 +26,7 @@ from netlab.agent.delegation import SOCKET
 from netlab.agent.formats import Format
 from netlab.agent.problems import CLASSES
 from netlab.errors import CapabilityError, CaptureError, NetlabError
+from netlab.frames import Missing
 from netlab.kernel.netns import NetNs
 
 _CONNECT_S, _ANSWER_S = 5.0, 120.0
@@ -61,10 +68,19 @@ def connect(path: str | os.PathLike[str] = SOCKET) -> Host:
 
 
 class Host:
-    """One agent; a context manager that closes the connections to it."""
+    """One agent; a context manager that closes the connections to it.
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    Parameters
+    ----------
+    path
+        Its unix socket.
+    beside
+        What the coverage of every frame says besides what the agent says.
+    """
+
+    def __init__(self, path: Path, *, beside: Missing | None = None) -> None:
+        self._path, self._beside = path, beside
+        self._answers: dict[str, int] = {}  # the last that arrived, of each client
         transport = httpx.HTTPTransport(uds=str(path))
         timeout = httpx.Timeout(_ANSWER_S, connect=_CONNECT_S)
         self._http = httpx.Client(transport=transport, base_url="http://netlab", timeout=timeout)
@@ -97,11 +113,18 @@ class Host:
 
     def register(self, client: str) -> None:
         """As `Capture.register`, of the capture that everybody on the host shares."""
-        self.ask("POST", "/register", client=client)
+        told = self.ask("POST", "/register", client=client).json()
+        self._answers[client] = told["answer"]
 
     def delta(self, client: str) -> pd.DataFrame:
-        """As `Capture.delta`, of the capture that everybody on the host shares."""
-        return self.frame("/connections", client=client)
+        """As `Capture.delta`, of the capture that everybody on the host shares.
+
+        What an interrupted call would have told, the next one tells.
+        """
+        answer = self.ask("GET", "/connections", client=client, after=self._answers.get(client))
+        frame = self._framed(answer.content)
+        self._answers[client] = int(answer.headers["Netlab-Answer"])
+        return frame
 
     def connections(self, *, netns: NetNs = None, port: int | None = None) -> pd.DataFrame:
         """As `netlab.connections`."""
@@ -123,10 +146,26 @@ class Host:
         """As `netlab.gateway`."""
         return self.frame(f"/routes/{_segment(address)}", netns=netns)
 
-    def traceroute(self, target: str, *, timeout_s: float = 1.0, **options: Any) -> pd.DataFrame:
-        """As `netlab.traceroute`."""
+    def traceroute(
+        self,
+        target: str,
+        *,
+        timeout_s: float = 1.0,
+        stop: threading.Event | None = None,
+        seen: Callable[[pd.DataFrame], object] | None = None,
+        **options: Any,
+    ) -> pd.DataFrame:
+        """As `netlab.traceroute`; stopped, it returns what it had been told by then."""
         asked = {"timeout_ms": round(timeout_s * 1000), **options}
-        return self.frame(f"/traceroute/{_segment(target)}", **asked)
+        path = f"/traceroute/{_segment(target)}"
+        if stop is None and seen is None:
+            return self.frame(path, **asked)
+        for frame in self.frames(path, **asked):
+            if seen is not None:
+                seen(frame)
+            if stop is not None and stop.is_set():
+                break
+        return frame
 
     def capture(self, **options: Any) -> RemoteCapture:
         """As `netlab.capture`; it starts when it is entered, or by `start()`."""
@@ -144,22 +183,62 @@ class Host:
 
     def frame(self, path: str, **asked: Any) -> pd.DataFrame:
         """Return the frame that an endpoint answers with."""
-        return formats.decoded(self.ask("GET", path, **asked).content)
+        return self._framed(self.ask("GET", path, **asked).content)
+
+    def frames(self, path: str, **asked: Any) -> Iterator[pd.DataFrame]:
+        """Yield the frames that an endpoint answers with; who takes no more of them ends its work."""
+        request = self._request("GET", path, f"{Format.FRAMES}, application/json;q=0.5", asked)
+        with self._explained():
+            answer = self._http.send(request, stream=True)
+            try:
+                if answer.is_error:
+                    answer.read()
+                    raise _error(answer)
+                for body in formats.parts(answer.iter_bytes()):
+                    if body.startswith(b"{"):
+                        raise _told(json.loads(body))
+                    yield self._framed(body)
+            finally:
+                answer.close()
+
+    def _framed(self, body: bytes) -> pd.DataFrame:
+        frame = formats.decoded(body)
+        if self._beside is not None:
+            frame.attrs["coverage"] = [*frame.attrs["coverage"], asdict(self._beside)]
+        return frame
 
     def ask(self, method: str, path: str, body: Any = None, **asked: Any) -> httpx.Response:
-        """Return an endpoint's answer, or raise the error that it tells of."""
+        """Return an endpoint's answer, or raise the error that it tells of; among many, wait for a place."""
+        request = self._request(method, path, f"{Format.ARROW}, application/json;q=0.5", asked, body)
+        until_s = time.monotonic() + _ANSWER_S
+        while True:
+            answer = self._sent(request)
+            if not answer.is_error:
+                return answer
+            wait_s = float(answer.headers.get("Retry-After", "inf"))
+            if answer.status_code != HTTPStatus.TOO_MANY_REQUESTS or time.monotonic() + wait_s > until_s:
+                raise _error(answer)
+            time.sleep(wait_s * random.uniform(0.1, 1))  # noqa: S311 - those refused together come back apart
+
+    def _request(
+        self, method: str, path: str, accept: str, asked: dict[str, Any], body: Any = None
+    ) -> httpx.Request:
         parameters = {name: value for name, value in asked.items() if value is not None}
+        headers = {"Accept": accept}
+        return self._http.build_request(method, path, params=parameters, json=body, headers=headers)
+
+    def _sent(self, request: httpx.Request) -> httpx.Response:
+        """Send *request*, twice if its connection ended and it is one that may be repeated.
+
+        The agent closes connections that have been idle for seconds, maybe at this moment.
+        """
         with self._explained():
-            answer = self._http.request(
-                method,
-                path,
-                params=parameters,
-                json=body,
-                headers={"Accept": f"{Format.ARROW}, application/json;q=0.5"},
-            )
-        if answer.is_error:
-            raise _error(answer)
-        return answer
+            try:
+                return self._http.send(request)
+            except (httpx.NetworkError, httpx.ProtocolError):
+                if request.method != "GET":
+                    raise
+                return self._http.send(request)
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
@@ -203,6 +282,9 @@ class RemoteCapture:
 
     def __init__(self, host: Host, options: dict[str, Any]) -> None:
         self._host, self._options, self._name = host, options, ""
+
+    def __repr__(self) -> str:
+        return f"<netlab capture {self._name or 'not started'}, of {self._host}>"
 
     @property
     def state(self) -> str:
@@ -280,8 +362,11 @@ def _segment(text: str) -> str:
 def _error(answer: httpx.Response) -> NetlabError:
     """Return the error that the agent met, of the class that it has there."""
     try:
-        told = answer.json()
-        kind = CLASSES.get(told["code"], CaptureError)
-        return kind(told["message"], fix=told["fix"])
+        return _told(answer.json())
     except (ValueError, LookupError, TypeError):
         return errors.CaptureError(f"the agent answered {answer.status_code}", fix="netlab agent status")
+
+
+def _told(problem: Any) -> NetlabError:
+    kind = CLASSES.get(problem["code"], CaptureError)
+    return kind(problem["message"], fix=problem["fix"])

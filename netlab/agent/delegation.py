@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 import os
+import socket
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -20,6 +20,12 @@ R = TypeVar("R")
 SOCKET = Path(os.environ.get("NETLAB_AGENT", "/run/netlab/agent.sock"))
 
 
+def reachable() -> bool:
+    """Tell whether an agent answers this user."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(str(SOCKET)) == 0
+
+
 @functools.cache
 def delegated(function: Callable[P, R]) -> Callable[P, R]:
     """Return *function*, but that asks the agent where this process lacks a capability and there is one.
@@ -32,7 +38,7 @@ def delegated(function: Callable[P, R]) -> Callable[P, R]:
         try:
             return function(*args, **kwargs)
         except CapabilityError as error:
-            if not os.access(SOCKET, os.W_OK):
+            if not SOCKET.exists():
                 raise
             answer: R = _asked(function.__name__, error, args, kwargs)
             return answer
@@ -41,13 +47,16 @@ def delegated(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def _asked(name: str, error: CapabilityError, args: Any, kwargs: Any) -> Any:
-    from netlab.agent.client import connect
+    from netlab.agent.client import Host
 
-    answer = getattr(connect(SOCKET), name)(*args, **kwargs)
-    if isinstance(answer, pd.DataFrame):
-        detail = f"the agent at {SOCKET} answered: {error.problem}"
-        answer.attrs["coverage"] = [
-            *answer.attrs["coverage"],
-            asdict(Missing("what this process sees itself", Gap.UNAVAILABLE, None, detail)),
-        ]
+    try:
+        Host(SOCKET).reach()
+    except CapabilityError as refusal:
+        problem, fix = f"{error.problem}, and {refusal.problem}", f"{refusal.fix}; or: {error.fix}"
+        raise CapabilityError(problem, fix=fix) from error
+    detail = f"the agent at {SOCKET} answered: {error.problem}"
+    host = Host(SOCKET, beside=Missing("what this process sees itself", Gap.UNAVAILABLE, None, detail))
+    answer = getattr(host, name)(*args, **kwargs)
+    if isinstance(answer, pd.DataFrame):  # a capture goes on asking
+        host.close()
     return answer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Any
 
@@ -71,10 +72,14 @@ _MOST_TEXT = 2000
 
 
 async def _of_netlab(request: Request, error: Any) -> JSONResponse:
+    return told(error, asked=[*request.path_params, *request.query_params])
+
+
+def told(error: NetlabError, *, asked: Iterable[str] = ()) -> JSONResponse:
+    """Return the answer for *error*, met for a request with the parameters *asked*."""
     if isinstance(error, RefusedError):
         return answer(error.status, error.status.phrase, error.problem, fix=error.fix, wait_s=error.wait_s)
     kind = next(kind for kind in _STATUS if isinstance(error, kind))
-    asked = {**request.path_params, **request.query_params}
     field = next((name for name in asked if error.problem.startswith(f"{name} ")), None)
     return answer(_STATUS[kind], kind.__name__, error.problem, fix=error.fix, field=field)
 

@@ -16,28 +16,30 @@ T = TypeVar("T")
 
 
 class Limit:
-    """At most so many requests at a time; one more is refused and told when to come back.
+    """At most so many requests at a time, and so many more in a queue; others are told when to come back.
 
     A dependency of FastAPI: it holds a place as long as the request is served.
     """
 
-    def __init__(self, most: int, *, wait_s: int = 1) -> None:
-        self._most, self._wait_s, self._busy = most, wait_s, 0
+    def __init__(self, most: int, *, queue: int = 0, wait_s: int = 1) -> None:
+        self._most, self._room, self._wait_s = most, most + queue, wait_s
+        self._places, self._asking = asyncio.Semaphore(most), 0
 
     async def __call__(self) -> AsyncIterator[None]:
-        """Take a place for one request."""
-        if self._busy >= self._most:
+        """Take a place for one request, in the order in which they came."""
+        if self._asking >= self._room:
             raise RefusedError(
                 HTTPStatus.TOO_MANY_REQUESTS,
                 f"{self._most} requests of this kind are served already",
                 fix=f"Ask again in {self._wait_s} s",
                 wait_s=self._wait_s,
             )
-        self._busy += 1
+        self._asking += 1
         try:
-            yield
+            async with self._places:
+                yield
         finally:
-            self._busy -= 1
+            self._asking -= 1
 
 
 async def done(request: Request, work: Callable[[threading.Event], T]) -> T:

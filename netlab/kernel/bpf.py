@@ -8,36 +8,28 @@ against its C struct.
 from __future__ import annotations
 
 import ctypes
-import importlib.machinery
+import hashlib
 import importlib.resources
-import importlib.util
 import os
-import resource
 import struct
-import sys
-import tempfile
-import threading
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Mapping
 from enum import IntEnum
-from itertools import pairwise
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from netlab.closing import Closes
-from netlab.errors import CapabilityError, ProgramError
-from netlab.kernel import btf, capabilities, heap, syscall, usage
+from netlab.errors import ProgramError
+from netlab.kernel import btf, compiler, objects, syscall, usage
+from netlab.kernel.compiler import load_bcc
 from netlab.kernel.maps import Map
+from netlab.kernel.objects import Loaded, Object
 from netlab.kernel.ringbuf import RingBuffer
 from netlab.kernel.usage import Usage
 
-_BPF_LINK_CREATE = 28
-# BTF headers warn by the thousand; a call to what is not declared would only fail later, in the verifier.
-# Debug information, which BCC asks for, takes a sixth of the compiler's time.
-_FLAGS = ("-Wno-everything", "-Werror=implicit-function-declaration", "-g0")
+_RAW_TRACEPOINT_OPEN, _BPF_LINK_CREATE = 17, 28  # enum bpf_cmd, include/uapi/linux/bpf.h
+_RAW_TRACEPOINT = 17  # enum bpf_prog_type
 
 
 class CgroupHook(IntEnum):
@@ -63,31 +55,6 @@ _CGROUP_PROGRAMS = {  # enum bpf_prog_type
 }
 
 
-def load_bcc() -> ModuleType:
-    """Return BCC's Python module, from the system's Python when this one has none.
-
-    `pip install bcc` is an unrelated package, so a module without `BPF` does not count.
-    """
-    loaded = sys.modules.get("bcc")
-    if loaded is not None and hasattr(loaded, "BPF"):
-        return loaded
-    home = capabilities.bcc_home()
-    spec = home and importlib.machinery.PathFinder.find_spec("bcc", [str(home)])
-    if not spec or spec.loader is None:
-        raise CapabilityError("BCC is not installed", fix=_INSTALL)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["bcc"] = module
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        del sys.modules["bcc"]
-        raise CapabilityError(f"BCC at {home} cannot be imported: {error}", fix=_INSTALL) from error
-    return module
-
-
-_INSTALL = "Run: apt-get install python3-bpfcc (not pip: PyPI's bcc is another package)"
-
-
 def layout_check(name: str, layout: np.dtype[np.void]) -> str:
     """Return C that fails to compile unless `struct NAME` has exactly the size and offsets of *layout*."""
     fields: Mapping[str, tuple[Any, ...]] = layout.fields or {}
@@ -100,34 +67,28 @@ def layout_check(name: str, layout: np.dtype[np.void]) -> str:
 
 
 class Unit(Closes):
-    """C compiled as one, with its maps, attached functions and descriptors.
+    """Compiled functions with their maps in the kernel, attached and read through descriptors.
 
     Parameters
     ----------
     name
         What errors call it.
-    text
-        The C.
-    headers
-        The header tree to compile it against.
+    made
+        What the compiler made.
     """
 
-    def __init__(self, name: str, text: str, headers: Path) -> None:
-        bcc = load_bcc()
-        _raise_memlock()
+    def __init__(self, name: str, made: Object) -> None:
         self.name = name
         self._links: list[int] = []
         self._functions: dict[str, int] = {}
         self._rings: list[RingBuffer] = []
-        with _explained(f"{name} did not compile on this kernel"), _compiled_against(headers):
-            self._bpf = _without_autoload(bcc)(text=text.encode(), cflags=list(_FLAGS))
-        heap.trim()
-        self._lib = bcc.lib
+        self._loaded = Loaded(made)
 
     def attach_raw_tracepoint(self, function: str, event: str) -> None:
         """Run *function* at the kernel's raw tracepoint *event* until this program is closed."""
-        loaded = self._load(function, self._bpf.RAW_TRACEPOINT)
-        link = self._lib.bpf_attach_raw_tracepoint(loaded, event.encode())
+        loaded = self._load(function, _RAW_TRACEPOINT)
+        name = ctypes.create_string_buffer(event.encode())
+        link = syscall.bpf(_RAW_TRACEPOINT_OPEN, struct.pack("=QII", ctypes.addressof(name), loaded, 0))
         if link < 0:
             raise ProgramError(
                 f"{function} could not be attached to the raw tracepoint {event}: {syscall.last_error()}",
@@ -154,32 +115,25 @@ class Unit(Closes):
 
     def map(self, name: str, key: str | np.dtype[np.void], value: str | np.dtype[np.void]) -> Map:
         """Return one of the program's maps."""
-        descriptor, entries = self._table(name)
-        return Map(self._lib, descriptor, entries, np.dtype(key), np.dtype(value))
+        descriptor, entries = self._loaded.tables[name]
+        return Map(descriptor, entries, np.dtype(key), np.dtype(value))
 
     def ring(self, name: str, record: np.dtype[np.void]) -> RingBuffer:
         """Return a reader of one of the program's ring buffers; it is closed with the program."""
-        descriptor, size = self._table(name)
+        descriptor, size = self._loaded.tables[name]
         self._rings.append(RingBuffer(descriptor, size, record))
         return self._rings[-1]
 
     def usage(self) -> list[Usage]:
         """Return what each loaded function and each map costs."""
         functions = [usage.of(name, "program", descriptor) for name, descriptor in self._functions.items()]
-        maps = [usage.of(name, "map", self._table(name)[0]) for name in self._table_names()]
-        return [*functions, *maps]
+        tables = self._loaded.tables.items()
+        return [*functions, *(usage.of(name, "map", descriptor) for name, (descriptor, _) in tables)]
 
     def misses(self, *functions: str) -> int:
         """Return how often the kernel did not run one of *functions*, because it ran already on that CPU."""
         loaded = [(name, self._functions[name]) for name in functions if name in self._functions]
         return sum(usage.of(name, "program", descriptor).misses or 0 for name, descriptor in loaded)
-
-    def _table_names(self) -> list[str]:
-        module, name_of = self._bpf.module, self._lib.bpf_table_name
-        count = self._lib.bpf_num_tables
-        name_of.restype, name_of.argtypes = ctypes.c_char_p, [ctypes.c_void_p, ctypes.c_size_t]
-        count.restype, count.argtypes = ctypes.c_size_t, [ctypes.c_void_p]  # BCC's Python declares neither
-        return [name_of(module, place).decode() for place in range(count(module))]
 
     def detach(self) -> None:
         """Stop every function from running; maps and rings can still be read."""
@@ -191,20 +145,19 @@ class Unit(Closes):
         self.detach()
         while self._rings:
             self._rings.pop().close()
-        with _COMPILER:
-            self._bpf.cleanup()
+        self._loaded.close()
 
-    def _load(self, function: str, kind: int, hook: int = -1) -> int:
-        with _explained(f"the kernel did not accept {function} of {self.name}"):
-            self._functions[function] = int(self._bpf.load_func(function.encode(), kind, None, hook).fd)
+    def _load(self, function: str, kind: int, hook: int = 0) -> int:
+        try:
+            self._functions[function] = self._loaded.load(function, kind, hook)
+        except ProgramError as error:
+            reason = compiler.cause(error.log) or error.problem
+            raise ProgramError(
+                f"the kernel did not accept {function} of {self.name}: {reason[:200]}",
+                fix="The error's `log` has every line",
+                log=error.log,
+            ) from error
         return self._functions[function]
-
-    def _table(self, name: str) -> tuple[int, int]:
-        module = self._bpf.module
-        return (
-            self._lib.bpf_table_fd(module, name.encode()),
-            self._lib.bpf_table_max_entries_id(module, self._lib.bpf_table_id(module, name.encode())),
-        )
 
 
 class Program(Unit):
@@ -225,16 +178,21 @@ class Program(Unit):
     ) -> None:
         macros = "".join(f"#define {macro} {value}\n" for macro, value in settings.items())
         checks = "\n".join(layout_check(struct, layout) for struct, layout in layouts.items())
-        super().__init__(
-            " + ".join(f"bpf/{name}.c" for name in names),
-            macros + _source(names) + checks,
-            btf.header_tree(_everything()),
-        )
+        unit = " + ".join(f"bpf/{name}.c" for name in names)
+        text = macros + _source(names) + checks
+        headers = btf.header_tree(_everything())
+        super().__init__(unit, _object(unit, text, headers))
 
 
-def _without_autoload(bcc: ModuleType) -> Any:
-    """Return BCC's class for one unit, but that leaves attaching what is named for it to its user."""
-    return type("Unattached", (bcc.BPF,), {"_trace_autoload": lambda _: None})
+def _object(name: str, text: str, headers: Path) -> Object:
+    """Return what the compiler makes of *text*, now or the last time that it was asked for just this."""
+
+    def made() -> Object:
+        with compiler.compiled(name, text, headers) as unit:
+            return Object.of(load_bcc().lib, unit.module)
+
+    digest = hashlib.sha256(compiler.identity(text, headers).encode()).hexdigest()
+    return objects.kept(headers.parent / "objects" / f"{digest[:32]}.json", made)
 
 
 def _sources() -> Path:
@@ -258,62 +216,3 @@ def source(file: str) -> str:
 def _everything() -> str:
     """Return all C files, whatever a capture needs of them, so that there is one header tree for them all."""
     return "".join(file.read_text(encoding="utf-8") for file in sorted(_sources().glob("*.[ch]")))
-
-
-def _raise_memlock() -> None:
-    """Lift the locked-memory limit, which kernels before 5.11 charge maps to; others do not mind it."""
-    with suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-
-
-# LLVM inside libbcc crashes when two threads enter it, and descriptor 2 is there once for all of them.
-_COMPILER = threading.Lock()
-
-
-@contextmanager
-def _explained(problem: str) -> Iterator[None]:
-    """Turn a failure of BCC into one short error; what clang or the verifier wrote becomes its log."""
-    with _COMPILER, tempfile.TemporaryFile() as log:
-        sys.stderr.flush()
-        stderr = os.dup(2)
-        os.dup2(log.fileno(), 2)
-        failure: Exception | None = None
-        try:
-            yield
-        except Exception as error:  # noqa: BLE001 - BCC raises bare Exception
-            failure = error
-        finally:
-            os.dup2(stderr, 2)
-            os.close(stderr)
-        if failure is not None:
-            log.seek(0)
-            words = log.read().decode(errors="replace")
-            cause = _cause(words) or str(failure)
-            raise ProgramError(
-                f"{problem}: {cause[:200]}", fix="The error's `log` has every line", log=words
-            ) from failure
-
-
-@contextmanager
-def _compiled_against(headers: Path) -> Iterator[None]:
-    """Have BCC find the *headers*; whoever else uses it in this process has headers of their own."""
-    usual = os.environ.get(_HEADERS)
-    os.environ[_HEADERS] = str(headers)
-    try:
-        yield
-    finally:
-        if usual is None:
-            del os.environ[_HEADERS]
-        else:
-            os.environ[_HEADERS] = usual
-
-
-_HEADERS = "BCC_KERNEL_SOURCE"
-
-
-def _cause(words: str) -> str:
-    """Return the line that says why: clang marks it, the verifier puts it before its closing statistics."""
-    lines = [line.strip() for line in words.splitlines() if line.strip()]
-    marked = [line for line in lines if "error:" in line]
-    before_statistics = [line for line, after in pairwise(lines) if after.startswith("processed ")]
-    return next(iter(marked + before_statistics), "")

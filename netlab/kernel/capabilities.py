@@ -99,6 +99,25 @@ def require(*capabilities: str, doing: str, fix: str = "") -> None:
         raise CapabilityError(f"cannot {doing} without {', '.join(missing)}", fix=fix or grant(missing))
 
 
+def require_bpf(*, doing: str) -> None:
+    """Refuse to go on unless this process may load eBPF programs that read the kernel's memory.
+
+    Raises
+    ------
+    CapabilityError
+        If a capability is missing, or the kernel refuses in spite of it: capabilities of a user namespace do
+        not count, and a container's seccomp filter may forbid bpf(2).
+    """
+    require("CAP_BPF", "CAP_PERFMON", "CAP_NET_ADMIN", doing=doing)
+    refusal = bpf_program(ProgramKind.RAW_TRACEPOINT)
+    if refusal is not None:
+        raise CapabilityError(
+            f"cannot {doing}: the kernel refuses eBPF programs: {refusal.strerror}",
+            fix="This process has its capabilities in a user namespace, or a container's filter refuses: "
+            "docker run --privileged …, or use an agent outside: sudo netlab agent --group NAME",
+        )
+
+
 def _with_implied(held: frozenset[str]) -> frozenset[str]:
     """Add what CAP_SYS_ADMIN includes: bpf_capable() and perfmon_capable(), include/linux/capability.h."""
     return held | {"CAP_BPF", "CAP_PERFMON"} if "CAP_SYS_ADMIN" in held else held

@@ -65,6 +65,14 @@ def _load() -> None:
     netlink.dump(conntrack.NETFILTER, _STATISTICS, bytes(4), doing=doing, module=conntrack.MODULE)
 
 
+def _give_room(kernel: socket.socket, size: int) -> None:
+    """Let *size* bytes wait; root of a user namespace only gets what net.core.rmem_max allows."""
+    try:
+        kernel.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, size)
+    except PermissionError:
+        kernel.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
+
+
 class Listener:
     """Listens in the namespace of the thread that makes it; all methods are for that thread.
 
@@ -93,7 +101,7 @@ class Listener:
             self._kernel = socket.socket(
                 socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, conntrack.NETFILTER
             )
-            self._kernel.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, self._buffer)
+            _give_room(self._kernel, self._buffer)
             self._kernel.bind((0, groups))
         except NetlabError:
             self.close()
@@ -159,7 +167,7 @@ class Listener:
         self._stale_since = time.monotonic()
         if self._buffer < _LARGEST_BUFFER:
             self._buffer *= 2
-            self._kernel.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, self._buffer)
+            _give_room(self._kernel, self._buffer)
 
     def _keep(self, heard: Heard) -> None:
         self.heard.append(heard)

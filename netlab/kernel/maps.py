@@ -17,19 +17,19 @@ import numpy.typing as npt
 from netlab.errors import KernelError
 from netlab.kernel import syscall
 
-_LOOKUP_AND_DELETE = 21  # BPF_MAP_LOOKUP_AND_DELETE_ELEM
+# enum bpf_cmd: BPF_MAP_LOOKUP_ELEM and its like
+_LOOKUP, _UPDATE, _DELETE, _LOOKUP_AND_DELETE, _LOOKUP_BATCH = 1, 2, 3, 21, 24
+_BATCH = struct.Struct("=QQQQIIQQ")
+_COUNT_AT = 32
 _TAKES = 'UDP flows need Linux 5.14, which can take entries from hash maps; capture(protocol="tcp") does not'
 _CHUNK = 8192
-_U32_POINTER = ctypes.POINTER(ctypes.c_uint32)
 
 
 class Map:
     """A BPF hash or array map behind *descriptor*, with room for so many *entries*."""
 
-    def __init__(
-        self, lib: Any, descriptor: int, entries: int, key: np.dtype[Any], value: np.dtype[Any]
-    ) -> None:
-        self._lib, self._descriptor = lib, descriptor
+    def __init__(self, descriptor: int, entries: int, key: np.dtype[Any], value: np.dtype[Any]) -> None:
+        self._descriptor = descriptor
         self.entries, self._key, self._value = entries, key, value
 
     def items(self) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
@@ -39,25 +39,29 @@ class Map:
         started = False
         while True:
             some_keys, some_values = np.empty(chunk, self._key), np.empty(chunk, self._value)
-            count = ctypes.c_uint32(chunk)
             following = ctypes.create_string_buffer(len(position))
-            ctypes.set_errno(0)
-            failed = self._lib.bpf_lookup_batch(
-                self._descriptor,
-                ctypes.cast(position, _U32_POINTER) if started else None,
-                ctypes.cast(following, _U32_POINTER),
-                some_keys.ctypes.data,
-                some_values.ctypes.data,
-                ctypes.byref(count),
+            request = ctypes.create_string_buffer(
+                _BATCH.pack(
+                    ctypes.addressof(position) if started else 0,
+                    ctypes.addressof(following),
+                    some_keys.ctypes.data,
+                    some_values.ctypes.data,
+                    chunk,
+                    self._descriptor,
+                    0,
+                    0,
+                ),
+                _BATCH.size,
             )
-            code = ctypes.get_errno() if failed else 0
+            code = ctypes.get_errno() if syscall.bpf(_LOOKUP_BATCH, request) else 0
+            (count,) = struct.unpack_from("=I", request, _COUNT_AT)  # the kernel has put it there
             if code == errno.ENOSPC and chunk < self.entries:  # one hash bucket holds more than the chunk
                 chunk = min(self.entries, chunk * 4)
                 continue
             if code not in {0, errno.ENOENT}:
                 raise KernelError(f"a BPF map could not be read: {os.strerror(code)}")
-            keys.append(some_keys[: count.value])
-            values.append(some_values[: count.value])
+            keys.append(some_keys[:count])
+            values.append(some_values[:count])
             if code == errno.ENOENT:
                 return np.concatenate(keys), np.concatenate(values)
             position, started = following, True
@@ -75,16 +79,16 @@ class Map:
                 raise KernelError(f"a BPF map's entry could not be taken: {syscall.last_error()}", fix=_TAKES)
         return values[:found]
 
-    def set(self, key: int, value: int) -> None:
+    def set(self, key: int, value: int | np.void) -> None:
         """Write one entry."""
         keys, values = np.array([key], self._key), np.array([value], self._value)
-        if self._lib.bpf_update_elem(self._descriptor, keys.ctypes.data, values.ctypes.data, 0):
+        if self._asked(_UPDATE, keys, values):
             raise KernelError(f"a BPF map could not be written: {syscall.last_error()}")
 
     def get(self, key: int) -> np.void | None:
         """Return one entry; None where there is none."""
         keys, values = np.array([key], self._key), np.empty(1, self._value)
-        if not self._lib.bpf_lookup_elem(self._descriptor, keys.ctypes.data, values.ctypes.data):
+        if not self._asked(_LOOKUP, keys, values):
             found: np.void = values[0]
             return found
         if ctypes.get_errno() != errno.ENOENT:
@@ -94,6 +98,10 @@ class Map:
     def delete(self, key: int) -> None:
         """Remove one entry of a hash map; no matter if it is not there."""
         keys = np.array([key], self._key)
-        failed = self._lib.bpf_delete_elem(self._descriptor, keys.ctypes.data)
-        if failed and ctypes.get_errno() != errno.ENOENT:
+        if self._asked(_DELETE, keys) and ctypes.get_errno() != errno.ENOENT:
             raise KernelError(f"a BPF map could not be written: {syscall.last_error()}")
+
+    def _asked(self, command: int, keys: npt.NDArray[Any], values: npt.NDArray[Any] | None = None) -> int:
+        """Do something with one entry; not 0 if that failed."""
+        into = 0 if values is None else values.ctypes.data
+        return syscall.bpf(command, struct.pack("=IIQQQ", self._descriptor, 0, keys.ctypes.data, into, 0))

@@ -11,13 +11,17 @@ _NUMBERS = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "s390x": 351, "ppc64l
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def bpf(command: int, attributes: bytes) -> int:
-    """Return what bpf(2) returns, a descriptor or -1 with `ctypes.get_errno()` set."""
+def bpf(command: int, attributes: bytes | ctypes.Array[ctypes.c_char]) -> int:
+    """Return what bpf(2) returns, a descriptor or -1 with `ctypes.get_errno()` set.
+
+    Where the kernel answers in the attributes themselves, they must be a buffer.
+    """
     number = _NUMBERS.get(platform.machine())
     if number is None:
         ctypes.set_errno(errno.ENOSYS)
         return -1
-    return int(_libc.syscall(number, command, ctypes.c_char_p(attributes), len(attributes)))
+    place = ctypes.c_char_p(attributes) if isinstance(attributes, bytes) else attributes
+    return int(_libc.syscall(number, command, place, len(attributes)))
 
 
 def last_error() -> str:

@@ -19,11 +19,13 @@ if TYPE_CHECKING:
     from netlab.panels.connections import LiveConnections as LiveConnections
     from netlab.panels.conntrack import LiveConntrack as LiveConntrack
     from netlab.panels.path import LivePath as LivePath
+    from netlab.panels.requests import LiveRequests as LiveRequests
 
 _HOME = {
     "LiveConnections": "netlab.panels.connections",
     "LiveConntrack": "netlab.panels.conntrack",
     "LivePath": "netlab.panels.path",
+    "LiveRequests": "netlab.panels.requests",
 }
 __all__ = sorted(_HOME)  # noqa: PLE0605 - the table above is the one list of names
 

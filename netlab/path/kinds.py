@@ -61,6 +61,8 @@ class UdpFlow(PortFlow):
     """Datagrams."""
 
     numbers: ClassVar = {4: ip.UDP, 6: ip.UDP}
+    marks_at: ClassVar = (6, udp.HEADER)  # the checksum, and the start of the payload
+    makes_up_at: ClassVar = udp.HEADER + 2
 
     @property
     def hidden(self) -> bytes:
@@ -99,6 +101,8 @@ class SynFlow(PortFlow):
     """TCP SYNs, which the target answers and the kernel then resets: nobody listens on the source port."""
 
     numbers: ClassVar = {4: ip.TCP, 6: ip.TCP}
+    marks_at: ClassVar = (6,)
+    makes_up_at: ClassVar = 16  # the checksum
 
     @property
     def hidden(self) -> bytes:
@@ -147,6 +151,8 @@ class EchoFlow(Flow):
     identifier: int
     checksum: int
     numbers: ClassVar = {4: ip.ICMP, 6: ip.ICMPV6}
+    marks_at: ClassVar = (6,)
+    makes_up_at: ClassVar = icmp.ECHOED - 2
 
     @property
     def key(self) -> bytes:

@@ -19,6 +19,9 @@ _SO_RXQ_OVFL = 40
 _SO_TIMESTAMPNS_NEW = 64  # the answer is two 64-bit numbers on every architecture
 _IP_RECVTTL = 12
 
+_STAMP = socket.SOL_SOCKET, _SO_TIMESTAMPNS_NEW
+_DROPPED = socket.SOL_SOCKET, _SO_RXQ_OVFL
+_TTLS = {(socket.IPPROTO_IP, socket.IP_TTL), (socket.IPPROTO_IPV6, socket.IPV6_HOPLIMIT)}
 _TIMESPEC = struct.Struct("=qq")
 _UNSIGNED = struct.Struct("=I")
 _INT = struct.Struct("=i")
@@ -60,16 +63,12 @@ class Ear:
         sock.settimeout(0)
         if program:
             attach(sock, program)
-        hop_limit = (
-            (socket.IPPROTO_IP, _IP_RECVTTL)
-            if sock.family == socket.AF_INET
-            else (socket.IPPROTO_IPV6, socket.IPV6_RECVHOPLIMIT)
-        )
-        for level, option in (
-            (socket.SOL_SOCKET, _SO_TIMESTAMPNS_NEW),
-            (socket.SOL_SOCKET, _SO_RXQ_OVFL),
-            hop_limit,
-        ):
+        wanted = [_STAMP, _DROPPED]
+        if sock.family == socket.AF_INET6:
+            wanted.append((socket.IPPROTO_IPV6, socket.IPV6_RECVHOPLIMIT))
+        elif not self._with_header:
+            wanted.append((socket.IPPROTO_IP, _IP_RECVTTL))
+        for level, option in wanted:
             with contextlib.suppress(OSError):  # an old kernel: the value is missing, the packet is not
                 sock.setsockopt(level, option, 1)
 
@@ -94,14 +93,14 @@ class Ear:
         received_ns = time.monotonic_ns()
         ttl = stamp_ns = identification = None
         for level, kind, value in extras:
-            match level, kind:
-                case socket.SOL_SOCKET, 64:  # _SO_TIMESTAMPNS_NEW
-                    seconds, nanoseconds = _TIMESPEC.unpack(value)
-                    stamp_ns = seconds * 10**9 + nanoseconds
-                case socket.SOL_SOCKET, 40:  # _SO_RXQ_OVFL: a running total
-                    self.dropped = _UNSIGNED.unpack(value)[0]
-                case (socket.IPPROTO_IP, socket.IP_TTL) | (socket.IPPROTO_IPV6, socket.IPV6_HOPLIMIT):
-                    ttl = _INT.unpack(value)[0]
+            which = level, kind
+            if which == _STAMP:
+                seconds, nanoseconds = _TIMESPEC.unpack(value)
+                stamp_ns = seconds * 10**9 + nanoseconds
+            elif which == _DROPPED:
+                self.dropped = _UNSIGNED.unpack(value)[0]  # a running total
+            elif which in _TTLS:
+                ttl = _INT.unpack(value)[0]
         if self._with_header:
             header, data = ip.decode(data)
             ttl = header.ttl

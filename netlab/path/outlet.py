@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Generic, TypedDict, TypeVar
 from netlab.errors import ProbeError
 from netlab.path.kinds import EchoFlow, SynFlow, UdpFlow
 from netlab.path.matching import Register
+from netlab.path.moulds import Mould
 from netlab.path.probes import MARKS, Flow, Protocol
 from netlab.path.sack import SackFlow
 from netlab.path.station import Station
@@ -79,6 +80,7 @@ class Outlet(BaseOutlet[Station]):
         super().__init__(station, target, source)
         self.register = Register()
         self.departures: dict[tuple[int, int], int] = {}
+        self._moulds: dict[int, Mould] = {}
         self.flow(0)
         station.join(self)
 
@@ -112,13 +114,23 @@ class Outlet(BaseOutlet[Station]):
             If the kernel does not let it out, because the route is gone or a local firewall rule drops it, or
             if there is no port for the flow.
         """
-        packet = self.flow(flow).packet(ttl, mark, size_bytes=size_bytes)
+        if size_bytes:
+            packet = self.flow(flow).packet(ttl, mark, size_bytes=size_bytes)
+        else:
+            packet = self.packet(flow, ttl, mark)
         self.register.sent(flow, mark)
         self.departures.pop((flow, mark), None)
         try:
             return self._station.send(self, (flow, mark), packet)
         except OSError as error:
             raise self._unsent(error) from error
+
+    def packet(self, flow: int, ttl: int, mark: int) -> bytes:
+        """Return the probe of a flow; raises as `flow` does."""
+        mould = self._moulds.get(flow)
+        if mould is None:
+            mould = self._moulds[flow] = Mould(self.flow(flow))
+        return mould.packet(ttl, mark)
 
     def _made(self, number: int) -> Flow:
         station = self._station

@@ -50,6 +50,9 @@ class Flow(ABC):
     tos: int = 0  # DSCP and ECN (RFC 2474, RFC 3168)
     numbers: ClassVar[dict[int, int]]  # the IP protocol number by family
     acknowledges_many: ClassVar[bool] = False  # whether the marks of an answer are of as many probes
+    # Where in the transport the mark is as such, and the word that makes up for it.
+    marks_at: ClassVar[tuple[int, ...]] = ()
+    makes_up_at: ClassVar[int] = 0
 
     @property
     def family(self) -> int:

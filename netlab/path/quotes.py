@@ -77,14 +77,15 @@ def labels(message: icmp.Message) -> list[Label]:
         _, objects = extensions.split(message)
     except DecodeError:
         return []
-    return extensions.decode_labels(objects)
+    return extensions.decode_labels(objects) if objects else []
 
 
 def mtu_bytes(message: icmp.Message) -> int | None:
     """Return the MTU that *message* tells; routers from before RFC 1191 tell 0, which is nothing."""
-    if message.error is icmp.Error.FRAGMENTATION_NEEDED:
+    says = message.error
+    if says is icmp.Error.FRAGMENTATION_NEEDED:
         return int.from_bytes(message.rest[2:], "big") or None
-    if message.error is icmp.Error.PACKET_TOO_BIG:
+    if says is icmp.Error.PACKET_TOO_BIG:
         return int.from_bytes(message.rest, "big") or None
     return None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-import selectors
+import select
 import socket
 import sys
 import time
@@ -101,11 +101,11 @@ class Station(contextlib.AbstractContextManager["Station"]):
         self._netns = netns
         self._ports: dict[tuple[bytes, int], Ports] = {}
         self._outlets: dict[str, Outlet] = {}
-        self._ears: dict[Ear, _Meaning] = {}
+        self._ears: dict[int, tuple[Ear, _Meaning]] = {}  # by descriptor
+        self._poll = select.poll()
         self._senders: dict[int, Sender] = {}
         self._answers: dict[int, Ear] = {}
         with contextlib.ExitStack() as resources, entered(netns), opening("raw sockets"):
-            self._selector = resources.enter_context(selectors.DefaultSelector())
             self._held = resources.enter_context(contextlib.ExitStack())
             for family in families:
                 sending = resources.enter_context(_raw(family, socket.IPPROTO_RAW))
@@ -133,7 +133,7 @@ class Station(contextlib.AbstractContextManager["Station"]):
     @property
     def dropped(self) -> int:
         """How many packets the kernel dropped because they were not read in time."""
-        return sum(ear.dropped for ear in self._ears)
+        return sum(ear.dropped for ear, _ in self._ears.values())
 
     def join(self, outlet: Outlet) -> None:
         """Give what comes from the target of *outlet*, or is about packets to it, to *outlet*.
@@ -199,21 +199,20 @@ class Station(contextlib.AbstractContextManager["Station"]):
 
     def receive(self, wait_ns: int) -> list[tuple[Outlet, Answer]]:
         """Return the answers that are there, waiting up to *wait_ns* for the first."""
-        ready = [key.fileobj for key, _ in self._selector.select(wait_ns / 10**9)]
+        ready = self._poll.poll(max(0, -(-wait_ns // 10**6)))
         for sender in self._senders.values():
             for (outlet, probe), left_ns in sender.stamps():
                 outlet.departures[probe] = left_ns
-        return [
-            pair
-            for ear, meaning in self._ears.items()
-            if ear in ready
-            for heard in ear.heard()
-            for pair in self._understood(heard, meaning)
-        ]
+        answers: list[tuple[Outlet, Answer]] = []
+        for descriptor, _ in ready:
+            ear, meaning = self._ears[descriptor]
+            for heard in ear.heard():
+                answers += self._understood(heard, meaning)
+        return answers
 
     def _listen(self, ear: Ear, meaning: _Meaning) -> None:
-        self._ears[ear] = meaning
-        self._selector.register(ear, selectors.EVENT_READ)
+        self._ears[ear.fileno()] = ear, meaning
+        self._poll.register(ear, select.POLLIN)
 
     def _understood(self, heard: Heard, meaning: _Meaning) -> list[tuple[Outlet, Answer]]:
         try:
@@ -242,16 +241,17 @@ class Station(contextlib.AbstractContextManager["Station"]):
             message = icmp.decode(family, heard.data)
             if message.type == icmp.ECHO_REPLY[family]:
                 return self._transport(heard)
-            if message.error is None:
+            says = message.error
+            if says is None:
                 return []
             quote = icmp.quote(message)
             outlet = self._outlets.get(socket.inet_ntop(FAMILIES[family], quote.header.destination))
-            match = outlet.register.error(message.error, quote) if outlet else None
+            match = outlet.register.error(says, quote) if outlet else None
             if outlet is None or match is None:
                 return []
             if match.mark is None:
                 return [(outlet, match, None)]
-            sent = outlet.register.flows[match.flow].packet(quote.header.ttl, match.mark)
+            sent = outlet.packet(match.flow, quote.header.ttl, match.mark)
             return [(outlet, match, quotes.quoted(sent, quote, message))]
 
         return meaning

@@ -14,7 +14,8 @@ import pandas as pd
 
 from netlab.frames import Gap, Missing
 from netlab.probes.columns import columns, plain
-from netlab.probes.program import PER_CPU, Layout, MapKind, ProbeProgram, Table
+from netlab.probes.description import PER_CPU, Layout, MapKind, Table
+from netlab.probes.program import ProbeProgram
 
 SCHEMA = "probe"  # a kind of frame whose columns are each probe's own
 _POSSIBLE = Path("/sys/devices/system/cpu/possible")
@@ -41,7 +42,7 @@ class Records:
     """The records of one ring buffer so far."""
 
     def __init__(self, program: ProbeProgram, name: str, place: int, max_rows: int, to_utc_ns: int) -> None:
-        self._layout = program.ring_layout(name)
+        self._layout = program.description.rings[name]
         self._program, self._name, self._place = program, name, place
         self._ring = program.ring(name, self._layout.dtype)
         self._max_rows, self._to_utc_ns = max_rows, to_utc_ns

@@ -14,7 +14,7 @@ from netlab import checks
 from netlab.closing import Closes
 from netlab.errors import BadInput, CaptureError, KernelError
 from netlab.kernel import capabilities, clock
-from netlab.kernel.bpf import load_bcc
+from netlab.kernel.compiler import require_bcc
 from netlab.probes.hooks import Kind
 from netlab.probes.outputs import Entries, Glance, Records, Slots
 from netlab.probes.program import ProbeProgram
@@ -79,9 +79,8 @@ def probe(text: str, *, binaries: Mapping[str, str] | None = None, max_rows: int
     if not isinstance(text, str):
         raise BadInput(f"a probe is C as text, not {type(text).__name__}", fix="Pass a string")
     checks.whole("max_rows", max_rows, 1, 1 << 32)
-    needed = ["CAP_BPF", "CAP_PERFMON", "CAP_NET_ADMIN"]
-    capabilities.require(*needed, doing="run an eBPF probe")
-    load_bcc()
+    capabilities.require_bpf(doing="run an eBPF probe")
+    require_bcc()
     declared = read(text)
     if any(hook.kind is Kind.SOCKET for hook in declared.hooks):
         capabilities.require("CAP_NET_RAW", doing="look at packets")
@@ -129,7 +128,7 @@ class Probe(Closes):
             }
             maps = {
                 name: Entries(program, name, table, self._slots(name), to_utc_ns)
-                for name, table in program.tables().items()
+                for name, table in program.description.tables.items()
             }
             for hook in self._source.hooks:
                 program.attach(hook, self._binaries)

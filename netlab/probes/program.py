@@ -1,4 +1,4 @@
-"""A probe's text compiled, attached and described: BCC and the kernel as the probe sees them."""
+"""A probe's text compiled and attached."""
 
 from __future__ import annotations
 
@@ -7,23 +7,18 @@ import os
 import re
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import IntEnum
-from functools import cached_property
-from typing import Any
 
-import numpy as np
-
-from netlab.errors import BadInput, ProgramError
-from netlab.kernel import bpf, btf, capabilities
+from netlab.errors import ProgramError
+from netlab.kernel import bpf, btf, capabilities, compiler
 from netlab.kernel.bpf import CgroupHook, Unit
-from netlab.probes import layout
+from netlab.kernel.objects import Object
+from netlab.probes.description import Description
 from netlab.probes.hooks import Hook, Kind
-from netlab.probes.source import NAME, Source, layout_of
+from netlab.probes.source import NAME, Source
 
 _SO_ATTACH_BPF = 50  # include/uapi/asm-generic/socket.h
 _ETH_P_ALL = 3
-_OWN = "netlab_"
 _MOST = 5  # errors that are shown; the first ones cause the others
 
 
@@ -35,55 +30,21 @@ class _ProgramKind(IntEnum):
     TRACEPOINT = 5
 
 
-class MapKind(IntEnum):
-    """The kinds of map whose entries are read: enum bpf_map_type, include/uapi/linux/bpf.h."""
-
-    HASH = 1
-    ARRAY = 2
-    PERCPU_HASH = 5
-    PERCPU_ARRAY = 6
-    LRU_HASH = 9
-    LRU_PERCPU_HASH = 10
-
-
-PER_CPU = {MapKind.PERCPU_HASH, MapKind.PERCPU_ARRAY, MapKind.LRU_PERCPU_HASH}
-_RING = 27
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """How a struct lies in memory, and which of its members are in network order."""
-
-    dtype: np.dtype[Any]
-    network_order: frozenset[str]
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """A map of the probe's own."""
-
-    kind: MapKind
-    key: Layout
-    value: Layout
-
-
 class ProbeProgram(Unit):
     """The compiled text of a probe; nothing is attached yet."""
 
     def __init__(self, source: Source, text: str) -> None:
-        self._source = source
+        bcc = compiler.load_bcc()
+        self._lib, self._paths = bcc.lib, bcc.BPF
         settings = f"#define NETLAB_RINGS {max(1, len(source.rings))}\n"
+        whole = settings + bpf.source("probe.h") + source.compiled
         try:
-            super().__init__(
-                "the probe", settings + bpf.source("probe.h") + source.compiled, btf.header_tree()
-            )
+            with compiler.compiled("the probe", whole, btf.header_tree()) as unit:
+                self.description = Description(self._lib, unit.module, source)
+                made = Object.of(self._lib, unit.module)
         except ProgramError as error:
             raise _in_own_lines(error, text) from error
-        try:
-            self._refuse_idle()
-        except BaseException:
-            self.close()
-            raise
+        super().__init__("the probe", made)
 
     def attach(self, hook: Hook, binaries: Mapping[str, str]) -> None:
         """Run the function of *hook* until this program is detached; *binaries* are paths by short name."""
@@ -105,83 +66,10 @@ class ProbeProgram(Unit):
             case Kind.KPROBE | Kind.KRETPROBE:
                 self._attach_kprobe(hook)
 
-    def ring_layout(self, ring: str) -> Layout:
-        """Return the layout of what *ring* is sent: BCC tells the members, and each struct's own places."""
-        name = ring.encode()
-        count = self._lib.bpf_perf_event_fields(self._bpf.module, name)
-        fields = (self._lib.bpf_perf_event_field(self._bpf.module, name, at) for at in range(count))
-        members = [field.decode().partition("#")[0] for field in fields]
-        if not members:
-            raise BadInput(
-                f"nothing sends a struct to {ring}", fix=f"{ring}.ringbuf_output(&event, sizeof(event), 0)"
-            )
-        return self._known(members) or _refused(f"{ring} is sent a struct that is not the probe's own")
-
-    def tables(self) -> dict[str, Table]:
-        """Return the maps of the text, except for its ring buffers.
-
-        Raises
-        ------
-        BadInput
-            If one is of a kind that netlab does not read.
-        """
-        found = {}
-        for name in self._table_names():
-            kind = self._lib.bpf_table_type_id(self._bpf.module, self._table_id(name))
-            if name.startswith(_OWN) or kind == _RING:
-                continue
-            if kind not in set(MapKind):
-                raise BadInput(f"netlab does not read maps such as {name}", fix="Use BPF_HASH or BPF_ARRAY")
-            found[name] = Table(MapKind(kind), self._side(name, "key"), self._side(name, "leaf"))
-        return found
-
     def lost(self) -> list[int]:
         """Return how many records did not fit into each ring buffer."""
         _, counts = self.map("netlab_lost", "u4", "u8").items()
         return [int(count) for count in counts]
-
-    @cached_property
-    def _structs(self) -> list[tuple[list[str], Layout]]:
-        """The members and the layouts of the text's own structs."""
-        found = []
-        for place, struct in enumerate(self._source.structs):
-            description, dtype = self._described(layout_of(place), "leaf")
-            found.append((layout.members(description), Layout(dtype, struct.network_order)))
-        return found
-
-    def _known(self, members: list[str]) -> Layout | None:
-        """Return the layout of the text's own struct with these members."""
-        found = {(str(each.dtype), each.network_order): each for own, each in self._structs if own == members}
-        if len(found) > 1:
-            _refused(f"two structs of the probe have the members {', '.join(members)} and differ")
-        return next(iter(found.values()), None)
-
-    def _side(self, table: str, side: str) -> Layout:
-        """Return the layout of a map's keys or values."""
-        description, dtype = self._described(table, side)
-        known = self._known(layout.members(description)) if dtype.names else None
-        return known if known and known.dtype == dtype else Layout(dtype, frozenset())
-
-    def _described(self, table: str, side: str) -> tuple[str, np.dtype[Any]]:
-        describe = getattr(self._lib, f"bpf_table_{side}_desc")
-        measure = getattr(self._lib, f"bpf_table_{side}_size_id")
-        measure.restype, measure.argtypes = ctypes.c_size_t, [ctypes.c_void_p, ctypes.c_size_t]
-        description = describe(self._bpf.module, table.encode()).decode()
-        return description, layout.layout(description, measure(self._bpf.module, self._table_id(table)))
-
-    def _table_id(self, name: str) -> int:
-        return int(self._lib.bpf_table_id(self._bpf.module, name.encode()))
-
-    def _refuse_idle(self) -> None:
-        """Refuse functions that would never run."""
-        count = self._lib.bpf_num_functions(self._bpf.module)
-        compiled = {self._lib.bpf_function_name(self._bpf.module, at).decode() for at in range(count)}
-        idle = compiled - {hook.compiled for hook in self._source.hooks}
-        if idle:
-            raise BadInput(
-                f"the function {min(idle)} is compiled and runs nowhere",
-                fix="Make it `static inline`, or name it for where it runs",
-            )
 
     def _attach_socket(self, hook: Hook) -> None:
         """Run at every packet of the calling thread's network namespace; nobody reads the socket."""
@@ -195,7 +83,7 @@ class ProbeProgram(Unit):
         binary = binaries.get(short, short)
         loaded = self._load(hook.compiled, _ProgramKind.KPROBE)
         try:
-            path, offset = self._bpf._check_path_symbol(binary.encode(), symbol.encode(), None, -1, 0)  # noqa: SLF001 - what attach_uprobe() begins with; its own end needs tracefs
+            path, offset = self._paths._check_path_symbol(binary.encode(), symbol.encode(), None, -1, 0)  # noqa: SLF001 - what attach_uprobe() begins with; its own end needs tracefs
         except Exception as error:  # BCC raises bare Exception
             raise ProgramError(
                 f"{hook.function} could not be attached: {error}",
@@ -220,10 +108,6 @@ class ProbeProgram(Unit):
                 fix="netlab.doctor() tells what this kernel allows",
             )
         self._links.append(link)
-
-
-def _refused(problem: str) -> Any:
-    raise BadInput(problem, fix="Define one struct per kind of record in the probe, and send that")
 
 
 def _in_own_lines(error: ProgramError, text: str) -> ProgramError:

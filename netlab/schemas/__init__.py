@@ -21,7 +21,13 @@ from netlab.schemas.paths import (
     PATH_RUNS as PATH_RUNS,
     VERDICTS as VERDICTS,
 )
-from netlab.schemas.requests import DNS as DNS, REQUESTS as REQUESTS
+from netlab.schemas.requests import (
+    DNS as DNS,
+    DNS_STATS as DNS_STATS,
+    NAMES as NAMES,
+    REQUEST_STATS as REQUEST_STATS,
+    REQUESTS as REQUESTS,
+)
 from netlab.schemas.routing import EXPLANATION as EXPLANATION, GATEWAY as GATEWAY, ROUTES as ROUTES
 
 ALL = {
@@ -31,7 +37,10 @@ ALL = {
         DELTAS,
         EVENTS,
         REQUESTS,
+        REQUEST_STATS,
         DNS,
+        DNS_STATS,
+        NAMES,
         CONNTRACK,
         NAT,
         CONNTRACK_EVENTS,

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import sys
 import threading
+from collections.abc import Iterable
+from typing import TypeAlias
 
 from netlab import checks
 from netlab.errors import BadInput, CapabilityError
 from netlab.kernel import capabilities, netns as namespaces, spaces
-from netlab.kernel.bpf import load_bcc
+from netlab.kernel.compiler import require_bcc
+from netlab.tracer import readers
 from netlab.tracer.excludes import Excluded
 from netlab.tracer.filters import Addresses, Filter, Names, Pids, Ports, Spaces
 from netlab.tracer.life import Options
 from netlab.tracer.limits import Limits
+from netlab.tracer.payload import Spoken
 from netlab.tracer.session import Capture
 from netlab.tracer.translations import host_of
+
+Protocols: TypeAlias = str | Iterable[str]
+Masked: TypeAlias = str | Iterable[str]
 
 _MODES = ("ebpf", "poll")
 _CHANGE_PAGES = 4096  # 16 MiB hold some 260,000 state changes
@@ -38,6 +45,10 @@ def capture(
     backfill: bool = True,
     events: bool = False,
     drops: bool = False,
+    protocols: Protocols = (),
+    dns_ports: int | Iterable[int] = (53, 5353, 5355),
+    dns_timeout_s: float = 5.0,
+    mask_names: Masked = (),
     nat: bool | namespaces.NetNs = True,
     cost: bool = False,
     client_expiry_s: float = 120.0,
@@ -47,6 +58,7 @@ def capture(
     max_processes: int = 16_384,
     max_drops: int = 16_384,
     max_nat: int = 1_000_000,
+    max_requests: int = 100_000,
 ) -> Capture:
     """Follow TCP connection attempts and UDP flows, over IPv4 and IPv6, in every network namespace here.
 
@@ -84,6 +96,13 @@ def capture(
     drops
         Record packets that this host dropped and TCP resets, each with the kernel's reason, for
         `Capture.drops()` and the `reason` column of `Capture.failures()`.
+    protocols
+        What to read of what connections say: "http" for `Capture.requests()`, "dns" for `Capture.dns()`, or
+        several. Every TCP packet then runs a program; payload is read and not kept.
+    dns_ports, dns_timeout_s
+        With "dns": the ports that servers have, and how many seconds an answer may take.
+    mask_names
+        Domains under which DNS names are shown as `*`, such as "corp.example".
     nat
         Fill the `nat_*` columns from conntrack: what the connection's own network namespace translates, then
         the host's (that of process 1), or that of the namespace named here instead. Conntrack is not loaded
@@ -104,6 +123,8 @@ def capture(
         How many kinds of drops (same tuple, reason and place) are told apart; the rest is counted.
     max_nat
         How many translations are kept, also of entries that have ended; the oldest go first, and are counted.
+    max_requests
+        How many requests are kept; the oldest go first, and are counted.
 
     Returns
     -------
@@ -162,17 +183,20 @@ def capture(
     checks.positive("poll_every_s", poll_every_s, unit="seconds", most=threading.TIMEOUT_MAX)
     checks.whole("max_drops", max_drops, 1, 1 << 24)
     checks.whole("max_nat", max_nat, 1, 1 << 30)
+    checks.whole("max_requests", max_requests, 1, 1 << 24)
+    spoken = _spoken(protocols, dns_ports, dns_timeout_s, mask_names, over=protocol)
     if checks.choice("mode", mode, _MODES) == "poll":
-        _refuse_with_poll(events=events, drops=drops, cost=cost)
+        _refuse_with_poll(events=events, drops=drops, cost=cost, protocols=bool(spoken))
     else:
-        capabilities.require("CAP_BPF", "CAP_PERFMON", "CAP_NET_ADMIN", doing="follow connections with eBPF")
-        load_bcc()
+        capabilities.require_bpf(doing="follow connections with eBPF")
+        require_bcc()
     limits = Limits(
         max_open=max_open,
         max_closed=max_closed,
         max_processes=max_processes,
         max_drops=max_drops,
         max_nat=max_nat,
+        max_requests=max_requests,
         change_pages=_CHANGE_PAGES if events else 1,
     )
     return Capture(
@@ -183,6 +207,7 @@ def capture(
             backfill=backfill,
             events=events,
             drops=drops,
+            spoken=spoken,
             cost=cost,
             client_expiry_s=client_expiry_s,
             mode=mode,
@@ -192,11 +217,32 @@ def capture(
     )
 
 
+def _spoken(
+    protocols: Protocols, ports: int | Iterable[int], timeout_s: float, masked: Masked, *, over: str | None
+) -> Spoken:
+    """Check what is to be read of what connections say."""
+    given = (protocols,) if isinstance(protocols, str) else tuple(protocols)
+    names = frozenset(checks.choice("protocols", name, readers.PROTOCOLS) for name in given)
+    checks.positive("dns_timeout_s", timeout_s, unit="seconds")
+    domains = (masked,) if isinstance(masked, str) else tuple(masked)
+    if over == "udp" and names - {"dns"}:
+        raise BadInput(
+            f'{min(names - {"dns"})} is spoken over TCP, which protocol="udp" leaves out',
+            fix="Leave protocol out",
+        )
+    if "dns" in names and domains:
+        from netlab.protocols.dns.text import mask
+
+        mask(domains)  # it refuses what is no domain
+    dns_ports = tuple(
+        checks.port(port, "dns_ports") for port in ((ports,) if isinstance(ports, int) else ports)
+    )
+    return Spoken(names, dns_ports, timeout_s, domains)
+
+
 def _refuse_with_poll(**options: bool) -> None:
     asked = [name for name, value in options.items() if value]
     if asked:
-        raise BadInput(
-            f'{asked[0]}=True needs eBPF, which mode="poll" does without', fix="Leave one of them out"
-        )
+        raise BadInput(f'{asked[0]}= needs eBPF, which mode="poll" does without', fix="Leave one of them out")
     if not sys.platform.startswith("linux"):
         raise CapabilityError("polling reads Linux's socket tables", fix="Load a recording: netlab.load()")

@@ -117,6 +117,37 @@ DROP_COUNT = np.dtype(
         ("padding", "u1", 7),
     ]
 )
+CONVERSATION = np.dtype(
+    [
+        ("local_address", "u1", 16),
+        ("remote_address", "u1", 16),
+        ("netns", "u4"),
+        ("budget", "u4"),
+        ("local_port", "u2"),
+        ("remote_port", "u2"),
+        ("family", "u2"),
+        ("direction", "u1"),
+        ("protocol", "u1"),
+    ]
+)
+PIECE = np.dtype(
+    [
+        ("conversation", CONVERSATION),
+        ("at_ns", "u8"),
+        ("cookie", "u8"),
+        ("sequence", "u4"),
+        ("settled", "u4"),
+        ("packet_bytes", "u4"),
+        ("handed_bytes", "u4"),
+        ("offset", "u4"),
+        ("bytes", "u2"),
+        ("tcp_flags", "u1"),
+        ("outgoing", "u1"),
+        ("fresh", "u1"),
+        ("padding", "u1", 7),
+        ("data", "u1", 416),
+    ]
+)
 
 
 class Direction(IntEnum):
@@ -156,6 +187,9 @@ class Counter(IntEnum):
     DROPS_UNREAD = 11
     DROPS_WHILE_PAUSED = 12
     NOT_PLAIN_UDP = 13
+    PAYLOAD_LOST = 14
+    PAYLOAD_WHILE_PAUSED = 15
+    CONVERSATION_LOST = 16
 
 
 class DropKind(IntEnum):

@@ -22,6 +22,7 @@ from netlab.tracer.filters import Filter
 from netlab.tracer.layout import ATTEMPT, CHANGE, ENDS, FLOW_KEY, NOT_COUNTED, PROCESS, PROCESS_KEY, Counter
 from netlab.tracer.limits import Limits
 from netlab.tracer.owners import Processes
+from netlab.tracer.payload import Heard, PayloadSource, Spoken, payload_layouts, payload_macros
 from netlab.tracer.records import Attempts, joined
 from netlab.tracer.tcp import TcpSource
 from netlab.tracer.udp import UdpSource, verdict_macro
@@ -75,7 +76,14 @@ class Live(Closes):
     """Follows what *wanted* selects, from construction to `close()`."""
 
     def __init__(
-        self, wanted: Filter, limits: Limits, *, changes: bool, cost: bool, drops: bool = False
+        self,
+        wanted: Filter,
+        limits: Limits,
+        *,
+        changes: bool,
+        cost: bool,
+        drops: bool = False,
+        spoken: Spoken | None = None,
     ) -> None:
         self._limits = limits
         self._run_counts: int | None = None
@@ -87,7 +95,11 @@ class Live(Closes):
         if drops:
             settings |= drop_macros()
             layouts |= drop_layouts
-        self.program = Program(*files, *["drops"] * drops, settings=settings, layouts=layouts)
+        if spoken:
+            settings |= payload_macros(files, spoken, limits)
+            layouts |= payload_layouts
+        extra = ["drops"] * drops + ["payload"] * bool(spoken)
+        self.program = Program(*files, *extra, settings=settings, layouts=layouts)
         self._sources: dict[str, Source] = {}  # by the map of what is open
         try:
             if cost:
@@ -101,6 +113,7 @@ class Live(Closes):
             if "udp" in files:
                 self._sources["netlab_flows"] = UdpSource(self.program, wanted, self._closed)
             self.drops = DropSource(self.program, wanted) if drops else None
+            self._payload = PayloadSource(self.program, files, spoken, limits) if spoken else None
         except BaseException:
             self._release()
             raise
@@ -120,11 +133,15 @@ class Live(Closes):
         if not self._ended.is_set():
             for source in self._sources.values():
                 source.drain()
+            if self._payload:
+                self._payload.drain()
 
     def expect(self, listed: Attempts, *, complete: bool) -> None:
         """Tell of the attempts that were open before; see `Source.expect`."""
         for source in self._sources.values():
             source.expect(listed, complete=complete)
+        if self._payload:
+            self._payload.expect(listed)
 
     def open(self) -> Attempts:
         """Return the attempts that are open now, or were at the end."""
@@ -150,6 +167,11 @@ class Live(Closes):
     def processes(self) -> Processes:
         """Return what the programs read of the owners when they met them."""
         return self._last_processes if self._ended.is_set() else Processes(*self._processes.items())
+
+    def heard(self) -> Heard | None:
+        """Return the requests that were read by now; None if nobody asked for them."""
+        self.drain()
+        return self._payload.heard(self._counts()) if self._payload else None
 
     def pause(self, *, paused: bool) -> None:
         """Begin or stop following new attempts; those already followed go on."""
@@ -246,6 +268,8 @@ class Live(Closes):
             source.last()
         if self.drops:
             self.drops.last()
+        if self._payload:
+            self._payload.last()
         self._last_processes = Processes(*self._processes.items())
         self._last_counters, self._last_misses = self._read_counters(), self._misses()
         self._last_usage = self.program.usage()

@@ -112,6 +112,9 @@ class Poll(Closes):
         """Return no state change: a list of sockets has none."""
         return np.empty(0, CHANGE)
 
+    def heard(self) -> None:
+        """Return that nothing was read of what connections say: a list of sockets has none of it."""
+
     def pause(self, *, paused: bool) -> None:
         """Begin or stop following new attempts; those already followed go on."""
         if not self._ended.is_set():

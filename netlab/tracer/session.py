@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -13,11 +13,15 @@ from netlab.closing import uninterrupted
 from netlab.errors import CaptureError
 from netlab.frames import Missing
 from netlab.kernel import clock
-from netlab.tracer import clients, debugging, deltas, dropjoin, events, reasons
+from netlab.tracer import clients, debugging, deltas, dropjoin, events, reasons, requests
 from netlab.tracer.closed import Ended
 from netlab.tracer.life import Life, Options, State, Watch
 from netlab.tracer.look import Clock, Look
 from netlab.tracer.merge import Cookies
+from netlab.tracer.payload import Heard
+
+if TYPE_CHECKING:
+    from netlab.tracer.lookups import LookedUp
 
 
 class Capture(Life):
@@ -95,6 +99,95 @@ class Capture(Life):
                 )
             return dropjoin.with_owners(drops, connections)
 
+    def requests(self, protocol: str | None = None) -> pd.DataFrame:
+        """Return one row per request that was read from packets, those without an answer yet too.
+
+        A request between two sockets of this host is two rows, one at each end.
+
+        Parameters
+        ----------
+        protocol
+            Only requests in this one.
+
+        Returns
+        -------
+        DataFrame
+            Schema `netlab.schemas.REQUESTS`, with the owner of the connection at this end.
+
+        Raises
+        ------
+        CaptureError
+            If the capture was not made with `protocols=`, or not with this one.
+        """
+        with self._asked() as watch:
+            heard = self._heard(watch, protocol)
+            spoken = [one for one in heard.requests if protocol in {None, one.exchange.protocol}]
+            look, connections = self._speakers(watch, [one.cookie for one in spoken])
+            if self._options.wanted.by_owner:
+                theirs = set(connections["cookie"])
+                spoken = [one for one in spoken if one.cookie in theirs]
+            return requests.frame(
+                spoken, connections, to_utc_ns=self._to_utc_ns, missing=[*heard.missing, *look.at.missing()]
+            )
+
+    def dns(self) -> pd.DataFrame:
+        """Return one row per DNS lookup: queries sent again, and to other servers, are one.
+
+        Returns
+        -------
+        DataFrame
+            Schema `netlab.schemas.DNS`, with the process that asked, or, on a server, that answered.
+
+        Raises
+        ------
+        CaptureError
+            If the capture was not made with `protocols="dns"`.
+        """
+        with self._asked() as watch:
+            return self._looked_up(watch).frame(to_utc_ns=self._to_utc_ns)
+
+    def names(self) -> pd.DataFrame:
+        """Return one row per address and name that an answer gave to a process of this host.
+
+        Returns
+        -------
+        DataFrame
+            Schema `netlab.schemas.NAMES`, those seen last first.
+
+        Raises
+        ------
+        CaptureError
+            If the capture was not made with `protocols="dns"`.
+        """
+        with self._asked() as watch:
+            return self._looked_up(watch).names(to_utc_ns=self._to_utc_ns)
+
+    def _looked_up(self, watch: Watch) -> LookedUp:
+        from netlab.tracer.lookups import LookedUp  # it needs dnspython
+
+        heard = self._heard(watch, "dns")
+        queries = heard.asked.queries if heard.asked else []
+        look, connections = self._speakers(watch, [query.ends.cookie for query in queries])
+        missing = [*heard.missing, *look.at.missing()]
+        only = self._options.wanted.by_owner
+        return LookedUp.of(queries, connections, self._options.spoken, missing, only_theirs=only)
+
+    def _heard(self, watch: Watch, protocol: str | None) -> Heard:
+        heard = watch.heard()
+        if heard is None or (protocol is not None and protocol not in self._options.spoken.protocols):
+            raise CaptureError(
+                f"this capture did not read {protocol or 'what connections say'}",
+                fix=f'Make it with netlab.capture(protocols="{protocol or "http"}")',
+            )
+        return heard
+
+    def _speakers(self, watch: Watch, cookies: list[int]) -> tuple[Look, pd.DataFrame]:
+        """Return the connections with these cookies."""
+        look = self._look(watch)
+        kept = look.kept()
+        theirs = np.isin(kept.attempts["cookie"], np.unique(np.array(cookies, np.uint64)))
+        return look, look.frame(kept.where(theirs))
+
     def _connections_and_drops(self, watch: Watch) -> tuple[pd.DataFrame, pd.DataFrame | None]:
         """Return the attempts and the drops, which are None if they are not recorded."""
         look = self._look(watch)
@@ -127,13 +220,15 @@ class Capture(Life):
             opened = told.where(np.arange(closed, len(told.attempts))).attempts
             self._clients.register(client, opened, look.ended.following, now_ns)
 
-    def delta(self, client: str) -> pd.DataFrame:
+    def delta(self, client: str, *, again: bool = False) -> pd.DataFrame:
         """Return what changed since this client's last call, or since it registered.
 
         Parameters
         ----------
         client
             The name it registered with.
+        again
+            Count from before the last call, whose answer got lost on its way to the client.
 
         Returns
         -------
@@ -145,10 +240,10 @@ class Capture(Life):
         Raises
         ------
         CaptureError
-            If the client has not registered, or was silent for too long.
+            If the client has not registered, was silent for too long, or has no last call to go back to.
         """
         with self._asked() as watch:
-            account = replace(self._clients.get(client, time.monotonic_ns()))
+            account = self._clients.account(client, time.monotonic_ns(), again=again)
             look = self._look(watch, since=account.seen)
             told, closed = look.told()
             change = clients.changes(account, told.attempts[:closed], told.attempts[closed:])
@@ -188,6 +283,22 @@ class Capture(Life):
         """
         with self._asked() as watch:
             return debugging.cost(watch.usage())
+
+    def debug_nat(self) -> pd.DataFrame:
+        """Return the translations that connections are joined with, also those that conntrack has let go of.
+
+        Returns
+        -------
+        DataFrame
+            Schema `netlab.schemas.CONNTRACK`.
+        """
+        with self._asked():
+            return debugging.translations(self._nat.now())
+
+    def debug_processes(self) -> list[dict[str, Any]]:
+        """Return the processes that the programs met, as they were when they were met."""
+        with self._asked() as watch:
+            return debugging.processes(watch.processes())
 
     def debug_maps(self) -> dict[str, pd.DataFrame]:
         """Return the programs' maps as they are, one raw frame each: for finding out why a row looks odd."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
 
 from netlab.errors import DecodeError
 from netlab.wire import checksum as sums, ip
@@ -124,8 +125,7 @@ class Message:
 
         Redirects quote a packet too, but that packet went on its way.
         """
-        codes, otherwise = _ERRORS[self.family].get(self.type, ({}, None))
-        return codes.get(self.code, otherwise)
+        return _meaning(self.family, self.type, self.code)
 
     def encode(self, source: bytes, destination: bytes) -> bytes:
         """Return the message between two packed addresses (which only ICMPv6 adds to its checksum)."""
@@ -136,6 +136,12 @@ class Message:
             else sums.transport(source, destination, ip.ICMPV6, blank)
         )
         return _HEADER.pack(self.type, self.code, value, self.rest) + self.body
+
+
+@cache
+def _meaning(family: int, kind: int, code: int) -> Error | None:
+    codes, otherwise = _ERRORS[family].get(kind, ({}, None))
+    return codes.get(code, otherwise)
 
 
 def error(family: int, what: Error, quoted: bytes, *, mtu_bytes: int = 0) -> Message:

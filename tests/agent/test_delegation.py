@@ -12,7 +12,7 @@ import pytest
 from tests.support.agents import running
 
 pytestmark = pytest.mark.privileged
-AS_NOBODY = ["setpriv", "--reuid=65534", "--regid=1", "--groups=60", "--bounding-set=-all", "--inh-caps=-all"]
+AS_NOBODY = ["setpriv", "--reuid=65534", "--regid=1", "--bounding-set=-all", "--inh-caps=-all"]
 LIST = """
 import netlab
 frame = netlab.conntrack(family=4)
@@ -26,24 +26,36 @@ with socket.socket() as reserved, netlab.capture(protocol="tcp") as cap:
         client.connect_ex(reserved.getsockname())
     port = reserved.getsockname()[1]
 failed = cap.failures()
-print(failed.loc[failed["remote_port"] == port, "error"].tolist())
+said = netlab.coverage(failed)["detail"].str.contains("the agent at")
+print(failed.loc[failed["remote_port"] == port, "error"].tolist(), said.any())
 """
 
 
-def told(place: Path, script: str) -> str:
-    """Return what *script* prints as a member of the group games."""
+def told(place: Path, script: str, *, group: int = 60) -> str:
+    """Return what *script* prints as a member of a group, games if no other is given."""
     environment = {**os.environ, "NETLAB_AGENT": str(place / "agent.sock")}
-    command = [*AS_NOBODY, sys.executable, "-c", script]
+    command = [*AS_NOBODY, f"--groups={group}", sys.executable, "-c", script]
     run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
     return run.stdout.strip() or run.stderr.strip().splitlines()[-1]
 
 
 @pytest.mark.parametrize(
-    ("script", "expected"), [(LIST, "conntrack True"), (FOLLOW, "['ECONNREFUSED']")], ids=["list", "follow"]
+    ("script", "expected"),
+    [(LIST, "conntrack True"), (FOLLOW, "['ECONNREFUSED'] True")],
+    ids=["list", "follow"],
 )
 def test_without_the_capability_the_agent_answers(reachable: Path, script: str, expected: str) -> None:
     with running(reachable, "--group", "games"):
         assert told(reachable, script) == expected
+
+
+def test_outside_of_the_group_the_error_says_who_may_and_how(reachable: Path) -> None:
+    with running(reachable, "--group", "games"):
+        said = told(reachable, FOLLOW, group=2)
+
+    assert "without CAP_BPF" in said
+    assert "only root and the group games may use the agent" in said
+    assert "usermod --append --groups games" in said
 
 
 def test_without_an_agent_the_error_is_the_functions_own(reachable: Path) -> None:

@@ -13,13 +13,13 @@ import pytest
 from programs import tcp_program
 
 from netlab.errors import CapabilityError, ProgramError
-from netlab.kernel import bpf, btf
+from netlab.kernel import btf, compiler
 from netlab.tracer.layout import ATTEMPT
 
 
 @pytest.mark.privileged
 def test_bcc_is_found_from_a_virtual_environment() -> None:
-    assert hasattr(bpf.load_bcc(), "BPF")
+    assert hasattr(compiler.load_bcc(), "BPF")
 
 
 @pytest.mark.privileged

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from netlab.kernel import bpf, btf, syscall
+from netlab.kernel import btf, compiler, syscall
 
 READ = {
     "sock",
@@ -74,7 +74,7 @@ def test_every_member_is_read_from_where_the_kernel_has_it() -> None:
         }}
     """
     os.environ["BCC_KERNEL_SOURCE"] = str(btf.header_tree(source))
-    program = bpf.load_bcc().BPF(text=source.encode(), cflags=["-Wno-everything"])
+    program = compiler.load_bcc().BPF(text=source.encode(), cflags=["-Wno-everything"])
     loaded = program.load_func(b"netlab_find", 17)  # BPF_PROG_TYPE_RAW_TRACEPOINT
     test_run = struct.pack("=IIIIQQIIIIQQII", loaded.fd, *[0] * 13)
     assert syscall.bpf(10, test_run) == 0  # BPF_PROG_TEST_RUN

@@ -134,7 +134,7 @@ def test_many_simulated_paths_take_as_long_as_the_longest() -> None:
     """Probers share nothing but the pace: each meets its own channel's answers."""
     hop = SimulatedHop(address="10.0.0.9", rtt_ms=40, reply="port-unreachable")
     channel = SimulatedChannel([hop])
-    plan = engine.Plan(first_ttl=1, max_ttl=1, queries=3, timeout_ns=10**9, serial=True)
+    plan = engine.Plan(first_ttl=1, max_ttl=1, queries=3, timeout_ns=10**9, turns=engine.Turns.SINGLE)
     runs = [Run(0, flow=flow) for flow in range(20)]
     probers = [engine.Prober(plan, channel.send, run, itertools.count(1)) for run in runs]
     loop.drive(

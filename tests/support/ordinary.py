@@ -7,6 +7,8 @@ give. Outside of it nobody is root without capabilities, and so can read an inte
 from __future__ import annotations
 
 import os
+import shlex
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -34,3 +36,36 @@ def run(command: list[str], place: Path, *, timeout_s: float) -> subprocess.Comp
         check=False,
         timeout=timeout_s,
     )
+
+
+MEMBER = [
+    "setpriv", "--reuid=65534", "--regid=1", "--groups=60",
+    "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs",
+]  # fmt: skip
+# Root of nothing but a user namespace: may make network namespaces, and load no eBPF program.
+OWN_NETWORKS = [
+    "unshare", "--user", "--map-root-user", "--mount", "--net", "sh", "-c",
+    'mount -t tmpfs none /run/netns; mount -t tmpfs none /run/netlab; ip link set lo up; exec "$@"', "sh",
+]  # fmt: skip
+
+
+def in_sight(*places: Path) -> list[str]:
+    """Return the command that runs another where every user can reach *places*, of whoever's home they are.
+
+    In a mount namespace of its own: what hides them is covered by a directory that has nothing but them.
+    """
+    hidden = {place: top for place in places if (top := _closed_above(place))}
+    named = [(shlex.quote(str(place)), f"/mnt/{number}") for number, place in enumerate(hidden)]
+    steps = [
+        "set -e; mount -t tmpfs none /mnt",
+        *(f"mkdir {stage}; mount --bind {place} {stage}" for place, stage in named),
+        *(f"mount -t tmpfs -o mode=755 none {shlex.quote(str(top))}" for top in {*hidden.values()}),
+        *(f"mkdir -p {place}; mount --bind {stage} {place}" for place, stage in named),
+        'exec "$@"',
+    ]
+    return ["unshare", "--mount", "sh", "-c", "\n".join(steps), "sh"]
+
+
+def _closed_above(place: Path) -> Path | None:
+    """Return the topmost directory above *place* that not everybody may pass."""
+    return next((one for one in reversed(place.parents) if not one.stat().st_mode & stat.S_IXOTH), None)

@@ -1,0 +1,296 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * What connections say: the payload of TCP segments and of datagrams on wanted ports, as long as somebody reads it.
+ *
+ * cgroup_skb programs on the root cgroup see each TCP segment that a socket sends or gets, retransmitted ones too, before
+ * it is cut (GSO) and after it was put together (GRO). A connection's first bytes are handed up whoever speaks: user space
+ * tells what they are, and writes back whether it goes on. What is not handed up is a gap in the stream: user space knows
+ * by the sequence numbers.
+ *
+ * Compile-time settings beside those of netlab.h:
+ *   NETLAB_PAYLOAD_TCP, NETLAB_PAYLOAD_UDP  which of tcp.c and udp.c are compiled with this
+ *   NETLAB_WANTED_DATAGRAM(p)  true for ports whose datagrams are handed up (either end)
+ *   NETLAB_CONVERSATIONS_MAX, NETLAB_PIECE_PAGES  sizes
+ *   NETLAB_PIECES_MAX  of one packet: what is behind them is not handed up
+ *   NETLAB_UNJUDGED_BYTES  how much of a connection is handed up before user space has said that it goes on; behind
+ *                          that only the lengths are
+ */
+#include "netlab.h"
+
+#define NETLAB_PIECE 416	/* with what is in front of it, and the ring's header, 520 bytes */
+#define NETLAB_GO_ON 0xffffffff	/* budget of a connection that is understood */
+#define NETLAB_TCP_FIN 0x01
+#define NETLAB_TCP_SYN 0x02
+#define NETLAB_TCP_RST 0x04
+
+/* One socket's connection as it sees it itself; of a datagram, its ends. */
+struct netlab_conversation {
+	u8 local_address[16];
+	u8 remote_address[16];
+	u32 netns;
+	u32 budget;	/* bytes that may still be handed up, and 1; user space sets it to NETLAB_GO_ON, or 0 */
+	u16 local_port;
+	u16 remote_port;
+	u16 family;
+	u8 direction;
+	u8 protocol;
+};
+
+/* The longest silent ones make room: they begin anew when they speak again. */
+BPF_TABLE("lru_hash", u64, struct netlab_conversation, netlab_conversations, NETLAB_CONVERSATIONS_MAX);
+
+/* A stretch of one packet's payload. */
+struct netlab_piece {
+	struct netlab_conversation conversation;
+	u64 at_ns;		/* CLOCK_MONOTONIC */
+	u64 cookie;
+	u32 sequence;		/* TCP: of the first byte here */
+	u32 settled;		/* TCP: everything before this has passed here, now or earlier */
+	u32 packet_bytes;	/* payload of the whole packet */
+	u32 handed_bytes;	/* how much of it is handed up, in this piece and others */
+	u32 offset;		/* of the first byte here, in the packet */
+	u16 bytes;
+	u8 tcp_flags;
+	u8 outgoing;
+	u8 fresh;		/* TCP: nothing was said before this packet */
+	u8 padding[7];
+	u8 data[NETLAB_PIECE];
+};
+
+/* All pieces are of one size: user space takes them over as one block. */
+BPF_RINGBUF_OUTPUT(netlab_pieces, NETLAB_PIECE_PAGES);
+
+/* What is the same in all pieces of a packet. */
+struct netlab_said {
+	struct netlab_conversation *conversation;
+	u64 cookie;
+	u32 sequence;
+	u32 settled;
+	u32 bytes;
+	u32 place;	/* of the payload in the packet */
+	u8 tcp_flags;
+	u8 outgoing;
+	u8 fresh;
+};
+
+static __always_inline void netlab_hand_up(struct __sk_buff *skb, struct netlab_said *said)
+{
+	struct netlab_conversation *conversation = said->conversation;
+	u32 handed = said->bytes, budget = conversation->budget, offset = 0;
+	u64 now = bpf_ktime_get_ns();
+	int i;
+
+	if (handed > NETLAB_PIECES_MAX * NETLAB_PIECE)
+		handed = NETLAB_PIECES_MAX * NETLAB_PIECE;
+	if (handed > budget - 1)
+		handed = budget - 1;
+	if (budget != NETLAB_GO_ON)	/* user space may write meanwhile; it sees here that it was in vain */
+		conversation->budget = budget - handed;
+
+#pragma clang loop unroll(disable)
+	for (i = 0; i < NETLAB_PIECES_MAX; i++) {
+		struct netlab_piece *piece = netlab_pieces.ringbuf_reserve(sizeof(*piece));
+		u64 bytes = handed - offset;
+
+		if (!piece) {
+			netlab_count(NETLAB_PAYLOAD_LOST);
+			return;
+		}
+		if (bytes > NETLAB_PIECE)
+			bytes = NETLAB_PIECE;
+		__builtin_memcpy(&piece->conversation, conversation, sizeof(piece->conversation));
+		piece->at_ns = now;
+		piece->cookie = said->cookie;
+		piece->sequence = said->sequence + offset;
+		piece->settled = said->settled;
+		piece->packet_bytes = said->bytes;
+		piece->handed_bytes = handed;
+		piece->offset = offset;
+		piece->tcp_flags = said->tcp_flags;
+		piece->outgoing = said->outgoing;
+		piece->fresh = said->fresh;
+		piece->bytes = bytes;
+		asm volatile("" : "+r"(bytes));	/* the verifier knows the register that is tested, not a copy of it */
+		if (bytes > 0 && bytes <= NETLAB_PIECE && bpf_skb_load_bytes(skb, said->place + offset, piece->data, bytes)) {
+			netlab_pieces.ringbuf_discard(piece, BPF_RB_NO_WAKEUP);
+			netlab_count(NETLAB_PAYLOAD_LOST);
+			return;
+		}
+		netlab_pieces.ringbuf_submit(piece, BPF_RB_NO_WAKEUP);
+		offset += NETLAB_PIECE;
+		if (offset >= handed)
+			return;
+	}
+}
+
+/* Where the transport header is, behind the IP header that the packet begins with. */
+static __always_inline u32 netlab_ip_bytes(struct __sk_buff *skb)
+{
+	struct sk_buff *whole = (struct sk_buff *)(u64)skb;
+	u16 transport = 0, network = 0;
+
+	NETLAB_READ(transport, whole->transport_header);
+	NETLAB_READ(network, whole->network_header);
+	return (u16)(transport - network);
+}
+
+#if NETLAB_PAYLOAD_TCP
+
+/* Forget nothing that is known: who opened a connection is told after its first packets, sometimes. */
+static __always_inline void netlab_read_direction(struct netlab_conversation *conversation, u64 socket)
+{
+	struct netlab_attempt *known = netlab_open.lookup(&socket);
+
+	if (known)
+		conversation->direction = known->direction;
+}
+
+/* Return the connection, if it is wanted, from its first packet that is seen on. */
+static __always_inline struct netlab_conversation *netlab_begin_conversation(u64 cookie, u64 socket)
+{
+	struct netlab_attempt attempt = {};
+	struct netlab_conversation begun = {};
+
+	netlab_read_identity(&attempt, (struct sock *)socket);
+	begun.direction = NETLAB_UNKNOWN;
+	netlab_read_direction(&begun, socket);
+	attempt.direction = begun.direction;
+	begun.budget = netlab_is_wanted(&attempt) ? NETLAB_UNJUDGED_BYTES + 1 : 0;
+	if (begun.budget && !begun.direction && netlab_is_paused()) {
+		begun.budget = 0;
+		netlab_count(NETLAB_PAYLOAD_WHILE_PAUSED);
+	}
+	__builtin_memcpy(begun.local_address, attempt.local_address, 16);
+	__builtin_memcpy(begun.remote_address, attempt.remote_address, 16);
+	begun.netns = attempt.netns;
+	begun.local_port = attempt.local_port;
+	begun.remote_port = attempt.remote_port;
+	begun.family = attempt.family;
+	begun.protocol = IPPROTO_TCP;
+	if (netlab_conversations.update(&cookie, &begun)) {
+		netlab_count(NETLAB_CONVERSATION_LOST);
+		return NULL;
+	}
+	return netlab_conversations.lookup(&cookie);
+}
+
+/*
+ * What has passed here by now: TCP sends in order, and takes in what came in order into rcv_nxt. *said->bytes* is in
+ * bytes_sent by now, and not yet in bytes_received.
+ */
+static __always_inline void netlab_read_progress(struct netlab_said *said, struct tcp_sock *tp)
+{
+	u64 before = 0;
+
+	if (said->outgoing) {
+		NETLAB_READ(before, tp->bytes_sent);
+		said->settled = said->sequence;
+		said->fresh = before == said->bytes;
+		return;
+	}
+	NETLAB_READ(before, tp->bytes_received);
+	NETLAB_READ(said->settled, tp->rcv_nxt);
+	said->fresh = !before;
+}
+
+static __always_inline int netlab_segment(struct __sk_buff *skb, bool outgoing)
+{
+	struct bpf_sock *socket = skb->sk;
+	struct netlab_said said = { .outgoing = outgoing };
+	u64 guarded = (u64)socket, number = 0;
+	struct netlab_conversation *known;
+	u8 header[20];
+	u32 place;
+
+	if (!socket)
+		return 1;
+	socket = bpf_sk_fullsock(socket);
+	if (!socket || socket->protocol != IPPROTO_TCP || socket->state == TCP_LISTEN)
+		return 1;
+	place = netlab_ip_bytes(skb);
+	if (bpf_skb_load_bytes(skb, place, header, sizeof(header)))
+		return 1;
+	said.place = place + (header[12] >> 4) * 4;
+	said.tcp_flags = header[13];
+	if (skb->len < said.place || (skb->len == said.place && !(said.tcp_flags & (NETLAB_TCP_FIN | NETLAB_TCP_RST))))
+		return 1;
+	said.bytes = skb->len - said.place;
+	said.cookie = bpf_get_socket_cookie(skb);
+	known = netlab_conversations.lookup(&said.cookie);
+	if (known && !known->budget)
+		return 1;
+	netlab_probe_read(&number, sizeof(number), &guarded);	/* the verifier guards skb->sk, not a number */
+	if (!known)
+		known = netlab_begin_conversation(said.cookie, number);
+	else if (!known->direction)
+		netlab_read_direction(known, number);
+	if (!known || !known->budget)
+		return 1;
+	said.conversation = known;
+	said.sequence = header[4] << 24 | header[5] << 16 | header[6] << 8 | header[7];
+	said.sequence += !!(said.tcp_flags & NETLAB_TCP_SYN);	/* Fast Open (RFC 7413): the SYN has a number, too */
+	netlab_read_progress(&said, (struct tcp_sock *)number);
+	netlab_hand_up(skb, &said);
+	return 1;
+}
+
+int netlab_segment_sent(struct __sk_buff *skb)
+{
+	return netlab_segment(skb, true);
+}
+
+int netlab_segment_received(struct __sk_buff *skb)
+{
+	return netlab_segment(skb, false);
+}
+
+#endif
+
+#if NETLAB_PAYLOAD_UDP
+
+static __always_inline int netlab_message(struct __sk_buff *skb, bool outgoing)
+{
+	struct netlab_said said = { .outgoing = outgoing, .fresh = 1 };
+	struct netlab_conversation ends = { .protocol = IPPROTO_UDP, .budget = NETLAB_GO_ON };
+	u64 guarded = (u64)skb->sk, number = 0;
+	u8 protocol = netlab_ip_protocol(skb);
+	struct netlab_attempt attempt = {};
+	struct netlab_packet packet = {};
+
+	if (protocol == IPPROTO_TCP || !netlab_read_packet(&packet, skb, protocol, outgoing))
+		return 1;
+	if (!NETLAB_WANTED_DATAGRAM(packet.key.ends.local_port) && !NETLAB_WANTED_DATAGRAM(packet.key.ends.remote_port))
+		return 1;
+	netlab_probe_read(&number, sizeof(number), &guarded);
+	netlab_read_flow(&attempt, &packet, (struct sock *)number);
+	if (!netlab_is_wanted(&attempt))
+		return 1;
+	if (netlab_is_paused()) {
+		netlab_count(NETLAB_PAYLOAD_WHILE_PAUSED);
+		return 1;
+	}
+	__builtin_memcpy(ends.local_address, attempt.local_address, 16);
+	__builtin_memcpy(ends.remote_address, attempt.remote_address, 16);
+	ends.netns = attempt.netns;
+	ends.local_port = attempt.local_port;
+	ends.remote_port = attempt.remote_port;
+	ends.family = attempt.family;
+	said.conversation = &ends;
+	said.cookie = packet.key.cookie;
+	said.bytes = packet.bytes;
+	said.place = netlab_ip_bytes(skb) + NETLAB_UDP_HEADER;
+	netlab_hand_up(skb, &said);
+	return 1;
+}
+
+int netlab_message_sent(struct __sk_buff *skb)
+{
+	return netlab_message(skb, true);
+}
+
+int netlab_message_received(struct __sk_buff *skb)
+{
+	return netlab_message(skb, false);
+}
+
+#endif

@@ -1,0 +1,319 @@
+"""HTTP/1.0 and HTTP/1.1 (RFC 9110, RFC 9112): heads are read, bodies are counted."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from netlab.protocols import heads, masking
+from netlab.protocols.dialog import Exchange, Outcome, Side
+from netlab.protocols.masking import Masking
+from netlab.protocols.statuses import http_error
+
+LONGEST_HEAD = 65536  # bytes: nginx, Apache and Envoy refuse heads of half of it
+MOST_WAITING = 1000  # pipelined requests
+
+_LONGEST_LINE = 4096  # of a chunk's size with its extensions, of a trailer
+_END_OF_HEAD = b"\r\n\r\n"
+_PREFACE = b"PRI * HTTP/2.0\r\n\r\n"  # RFC 9113 section 3.4
+
+
+class _At(Enum):
+    """Where in a message a side is."""
+
+    LOST = auto()  # nobody knows: a head that a packet begins with is waited for
+    HEAD = auto()
+    BODY = auto()  # `left` bytes of it are still to come
+    SIZE = auto()  # of a chunk
+    CHUNK = auto()  # `left` bytes of it and its line end are still to come
+    TRAILERS = auto()
+    REST = auto()  # a body that ends with the connection
+
+
+_COUNTED = {_At.BODY, _At.CHUNK}
+_LINES = {_At.SIZE, _At.TRAILERS}
+
+
+@dataclass(slots=True)
+class _Voice:
+    """What one side is saying."""
+
+    side: Side
+    at: _At
+    held: bytes = b""  # of a head or line that is not whole yet
+    began_ns: int = 0  # first byte of the message
+    said_ns: int = 0  # last byte so far
+    size: int = 0  # of the message so far
+    left: int = 0
+    unsized: bool = False  # nobody knows how much of the message was missed
+
+
+class Http1:
+    """Reads a conversation in HTTP/1.
+
+    Parameters
+    ----------
+    whole
+        Whether the first bytes are the connection's first. Else reading begins with a request that a packet
+        begins with while no other is open; so it does behind a gap. Of a client that pipelines that proves
+        nothing: behind a gap it is not read any more.
+    masks
+        What is kept of paths.
+    """
+
+    __slots__ = (
+        "_asking",
+        "_client",
+        "_masks",
+        "_over",
+        "_pipelines",
+        "_server",
+        "_waiting",
+        "unread_bytes",
+        "upgraded",
+    )
+
+    def __init__(self, *, whole: bool = False, masks: Masking = masking.STANDARD) -> None:
+        start = _At.HEAD if whole else _At.LOST
+        self.unread_bytes = 0
+        self.upgraded: str | None = None  # what is spoken from now on: websocket, h2c, connect, ...
+        self._masks = masks
+        self._client, self._server = _Voice(Side.CLIENT, start), _Voice(Side.SERVER, start)
+        self._waiting: deque[Exchange] = deque()  # answers come in the order of the requests
+        self._asking: Exchange | None = None  # whose request is not whole yet
+        self._pipelines = False
+        self._over: list[Exchange] = []
+
+    def said(self, side: Side, data: bytes, at_ns: int) -> list[Exchange]:
+        """Read the next bytes of *side*."""
+        voice = self._server if side else self._client
+        voice.said_ns = at_ns
+        if voice.held:
+            data, voice.held = voice.held + data, b""
+        elif voice.at is _At.HEAD or voice.at is _At.LOST:
+            voice.began_ns = at_ns
+        place, size = 0, len(data)
+        while place < size and self.upgraded is None:
+            if voice.at in _COUNTED:
+                place += self._count(voice, size - place)
+            elif voice.at in _LINES:
+                place = self._line(voice, data, place)
+            elif voice.at is _At.REST:
+                voice.size += size - place
+                place = size
+            else:
+                place = self._head(voice, data, place)
+        if self.upgraded is not None:
+            self._leave()
+        return self._taken()
+
+    def missed(self, side: Side, size: int | None, at_ns: int) -> list[Exchange]:
+        """Go on behind *size* bytes of *side* that were not seen; None: nobody knows how many."""
+        voice = self._server if side else self._client
+        voice.said_ns = at_ns
+        if self.upgraded is not None:
+            return []
+        if voice.at is _At.REST:
+            voice.size += size or 0
+            voice.unsized |= size is None
+        elif size is not None and voice.at in _COUNTED and size <= voice.left:
+            self._count(voice, size)
+        else:
+            self._cut(voice)
+        return self._taken()
+
+    def ended(self, at_ns: int) -> list[Exchange]:
+        """Take note that the connection is closed: answers ended with their last byte."""
+        del at_ns
+        if self._server.at is _At.REST:
+            self._message_over(self._server)
+        for exchange in self.pending():
+            if exchange.outcome is Outcome.PENDING:
+                exchange.outcome = Outcome.UNANSWERED
+            self._over.append(exchange)
+        self._waiting.clear()
+        self._asking = None
+        self._lose(self._client)
+        self._lose(self._server)
+        return self._taken()
+
+    def pending(self) -> list[Exchange]:
+        """Return what is not over; what is being answered has its status already."""
+        if self._asking and not self._waiting:  # answered before it was whole
+            return [self._asking]
+        return list(self._waiting)
+
+    def _leave(self) -> None:
+        """Give up what was asked behind a request that changed the protocol."""
+        self._lose(self._client)
+        self._lose(self._server)
+
+    def _taken(self) -> list[Exchange]:
+        if not self._over:
+            return []
+        over, self._over = self._over, []
+        return over
+
+    def _head(self, voice: _Voice, data: bytes, place: int) -> int:
+        """Read the head at *place* and return the place behind it."""
+        while not voice.side and data.startswith(b"\r\n", place):  # to be ignored: RFC 9112 section 2.2
+            place += 2
+        if place == len(data):
+            return place
+        if not self._may_begin(voice, data[place : place + 32]):
+            return self._astray(voice, data, place)
+        end = data.find(_END_OF_HEAD, place)
+        if end < 0 or end - place > LONGEST_HEAD:
+            voice.held = data[place:]
+            if len(voice.held) > LONGEST_HEAD:
+                self._cut(voice)
+            return len(data)
+        stop = end + len(_END_OF_HEAD)
+        voice.size = stop - place
+        read = self._answers if voice.side else self._asks
+        return stop if read(voice, data[place:stop]) else self._astray(voice, data, place)
+
+    def _may_begin(self, voice: _Voice, data: bytes) -> bool:
+        """Return whether *data* may be the beginning of a head, and of one that is known to be the next."""
+        lost = voice.at is _At.LOST
+        if not voice.side:
+            return not (lost and (self._waiting or self._pipelines)) and heads.may_begin_request(
+                data, sure=lost
+            )
+        return bool(self._waiting) and not (lost and self._pipelines) and heads.may_begin_answer(data)
+
+    def _asks(self, voice: _Voice, head: bytes, *, whole: bool = True) -> bool:
+        """Take note of a request; False: *head* is none."""
+        if head == _PREFACE:
+            self.upgraded = "h2c"
+            return True
+        found = heads.request(head)
+        if found is None or len(self._waiting) >= MOST_WAITING:
+            return False
+        exchange = Exchange(
+            "http",
+            voice.began_ns,
+            version=found.version,
+            operation=found.method,
+            resource=None if found.path is None else self._masks.path(found.path),
+            host=masking.host(found.host),
+        )
+        if voice.at is _At.LOST:
+            self._lose(self._server)  # which may yet answer what was not seen
+        self._pipelines |= bool(self._waiting)
+        self._waiting.append(exchange)
+        self._asking = exchange
+        if whole:
+            self._body(voice, found.length)
+        return True
+
+    def _answers(self, voice: _Voice, head: bytes, *, whole: bool = True) -> bool:
+        """Take note of an answer; False: *head* is none."""
+        found = heads.answer(head)
+        if found is None:
+            return False
+        status, length, upgrade = found
+        if status[0] == "1" and status != "101":  # the answer proper is still to come
+            voice.at, voice.began_ns = _At.HEAD, voice.said_ns
+            return True
+        exchange = self._waiting[0]
+        exchange.outcome, exchange.answered_ns = Outcome.ANSWERED, voice.began_ns
+        exchange.status, exchange.error = status, http_error(status)
+        if status == "101":
+            self.upgraded = upgrade.partition(b",")[0][:32].decode("latin-1") or "unknown"
+        elif exchange.operation == "CONNECT" and status[0] == "2":
+            self.upgraded = "connect"
+        if not whole:
+            return True
+        if self.upgraded is not None or exchange.operation == "HEAD" or status in {"204", "304"}:
+            self._message_over(voice)
+        else:
+            self._body(voice, length)
+        return True
+
+    def _body(self, voice: _Voice, length: int) -> None:
+        if length > 0:
+            voice.at, voice.left = _At.BODY, length
+        elif length == heads.CHUNKED:
+            voice.at = _At.SIZE
+        elif length == heads.UNTOLD:
+            voice.at = _At.REST
+        else:
+            self._message_over(voice)
+
+    def _count(self, voice: _Voice, available: int) -> int:
+        """Pass over what is left of a body or chunk and return how much that was."""
+        count = min(voice.left, available)
+        voice.left -= count
+        voice.size += count
+        if voice.left == 0:
+            if voice.at is _At.CHUNK:
+                voice.at = _At.SIZE
+            else:
+                self._message_over(voice)
+        return count
+
+    def _line(self, voice: _Voice, data: bytes, place: int) -> int:
+        """Read a chunk's size or a trailer at *place* and return the place behind it."""
+        end = data.find(b"\r\n", place)
+        if (len(data) if end < 0 else end) - place > _LONGEST_LINE:
+            return self._astray(voice, data, place)
+        if end < 0:
+            voice.held = data[place:]
+            return len(data)
+        voice.size += end + 2 - place
+        if voice.at is _At.TRAILERS:
+            if end == place:
+                self._message_over(voice)
+            return end + 2
+        size = heads.chunk_size(data[place:end])
+        if size is None:
+            return self._astray(voice, data, place)
+        voice.at, voice.left = (_At.CHUNK, size + 2) if size else (_At.TRAILERS, 0)
+        return end + 2
+
+    def _message_over(self, voice: _Voice) -> None:
+        """Take note of a message's last byte; a request is over with its answer, and with its own end."""
+        if voice.side:
+            exchange = self._waiting.popleft()
+            exchange.ended_ns = voice.said_ns
+            exchange.response_bytes = None if voice.unsized else voice.size
+            if exchange is not self._asking:
+                self._over.append(exchange)
+        elif self._asking:
+            self._asking.request_bytes = voice.size
+            self._asked()
+        voice.at, voice.began_ns, voice.unsized = _At.HEAD, voice.said_ns, False
+
+    def _asked(self) -> None:
+        exchange, self._asking = self._asking, None
+        if exchange and not self._waiting:  # it was the last one, and has been answered
+            self._over.append(exchange)
+
+    def _astray(self, voice: _Voice, data: bytes, place: int) -> int:
+        """Give up what *data* says from *place* on."""
+        self.unread_bytes += len(data) - place
+        self._lose(voice)
+        return len(data)
+
+    def _cut(self, voice: _Voice) -> None:
+        """Give up a message from here on; what its head has said so far is true."""
+        lines, told, _ = voice.held[:LONGEST_HEAD].rpartition(b"\r\n")
+        if told and (voice.at is _At.HEAD or voice.at is _At.LOST):
+            (self._answers if voice.side else self._asks)(voice, lines + _END_OF_HEAD, whole=False)
+        self._lose(voice)
+
+    def _lose(self, voice: _Voice) -> None:
+        """Know no longer where in its messages a side is."""
+        self.unread_bytes += len(voice.held)
+        voice.held, voice.at, voice.unsized = b"", _At.LOST, False
+        if not voice.side:
+            self._asked()
+            return
+        for exchange in self._waiting:
+            if exchange.outcome is Outcome.PENDING:
+                exchange.outcome = Outcome.MISSED
+            if exchange is not self._asking:
+                self._over.append(exchange)
+        self._waiting.clear()

@@ -1,0 +1,231 @@
+"""TCP segments put in order, and given to the dialog that understands them.
+
+Sequence numbers are those of RFC 9293 section 3.4: 32 bits, and they wrap. What was not seen is a gap of
+known size as soon as it is certain not to come: TCP itself says up to where everything has passed.
+"""
+
+from __future__ import annotations
+
+import heapq
+from dataclasses import dataclass
+from enum import Enum
+from typing import NamedTuple, Protocol
+
+from netlab.protocols.dialog import Dialog, Exchange, Side
+
+MOST_WAITING = 1 << 18  # bytes of one side that came out of order; what is farthest ahead goes first
+MOST_UNCHOSEN = 1 << 14  # bytes of one side that are kept until it is clear what they are
+
+_WRAP = 1 << 32
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """What one packet said, as far as it is known."""
+
+    sequence: int  # of its first byte
+    data: bytes
+    size: int  # of the payload as sent: *data* may be its beginning only
+    settled: int  # sequence number before which everything has passed
+    at_ns: int
+    fresh: bool = False  # nothing was said before *settled*
+    last: bool = False  # FIN: the side says nothing more
+
+
+class Said(NamedTuple):
+    """The next bytes of a side, or how many of them are missing; None where nobody knows."""
+
+    data: bytes | int | None
+    at_ns: int
+    was_cut: bool = False  # missing because a packet is not read to its end
+
+
+class _Waiting(NamedTuple):
+    """A segment by its place in the stream; of two at one place, the first that came is first."""
+
+    place: int
+    number: int
+    segment: Segment
+
+
+class Ordered:
+    """One side of a connection: segments in any order in, bytes in order out, each once."""
+
+    def __init__(self) -> None:
+        self._begun = False
+        self._next = 0  # place of the first byte that has not come; places do not wrap
+        self._settled = self._cut = 0  # up to where all has passed; up to where a packet went that was cut
+        self._end: int | None = None
+        self._waiting: list[_Waiting] = []
+        self._waiting_bytes = self._taken = 0
+
+    @property
+    def is_over(self) -> bool:
+        """Whether all is said, up to the FIN."""
+        return self._end is not None and self._next >= self._end
+
+    def take(self, segment: Segment) -> list[Said]:
+        """Return what is in order now."""
+        said = [] if self._begun else self._begin(segment)
+        place = self._place(segment.sequence)
+        self._settled = max(self._settled, self._place(segment.settled))
+        if segment.last:
+            self._end = place + segment.size
+        self._keep(place, segment)
+        while True:
+            said += self._contiguous()
+            gap = self._gap(segment.at_ns)
+            if gap is None:
+                return said
+            said.append(gap)
+
+    def _begin(self, segment: Segment) -> list[Said]:
+        """Start at what has not passed yet; in the middle of a connection, with a segment's beginning."""
+        self._begun = True
+        self._next = self._settled = segment.settled
+        if segment.fresh:
+            return []
+        start = self._place(segment.sequence)
+        if start < self._next < start + segment.size:
+            self._next = start + segment.size
+        return [Said(None, segment.at_ns)]
+
+    def _place(self, sequence: int) -> int:
+        """Return where a sequence number is that is less than 2 GiB away."""
+        return self._next + (sequence - self._next + _WRAP // 2) % _WRAP - _WRAP // 2
+
+    def _keep(self, place: int, segment: Segment) -> None:
+        if not segment.size or place + segment.size <= self._next:
+            return
+        heapq.heappush(self._waiting, _Waiting(place, self._taken, segment))
+        self._taken += 1
+        self._waiting_bytes += len(segment.data)
+        while self._waiting_bytes > MOST_WAITING and self._waiting[0].place > self._next:
+            farthest = max(self._waiting)
+            self._waiting.remove(farthest)
+            heapq.heapify(self._waiting)
+            self._waiting_bytes -= len(farthest.segment.data)
+
+    def _contiguous(self) -> list[Said]:
+        said = []
+        while self._waiting and self._waiting[0].place <= self._next:
+            place, _, segment = heapq.heappop(self._waiting)
+            self._waiting_bytes -= len(segment.data)
+            data = segment.data[self._next - place :]
+            if data:
+                said.append(Said(data, segment.at_ns))
+                self._next += len(data)
+            self._cut = max(self._cut, place + segment.size)
+        return said
+
+    def _gap(self, at_ns: int) -> Said | None:
+        """Go on behind bytes that will not come, up to the next that are there."""
+        was_cut = self._cut > self._next
+        up_to = self._cut if was_cut else self._settled
+        if self._waiting:
+            up_to = min(up_to, self._waiting[0].place)
+        if self._end is not None:
+            up_to = min(up_to, self._end)
+        size = up_to - self._next
+        if size <= 0:
+            return None
+        self._next = up_to
+        return Said(size, at_ns, was_cut)
+
+
+class Unchosen(Enum):
+    """Why there is no dialog for a connection."""
+
+    MORE = "more bytes may tell"
+    NOTHING = "it speaks nothing that is asked for"
+
+
+class Choose(Protocol):
+    """Finds who reads a connection."""
+
+    def __call__(self, client: bytes, server: bytes, *, whole: bool) -> Dialog | Unchosen:
+        """Return the dialog for what both sides said, which is *whole* from the connection's first byte."""
+
+
+class Stream:
+    """Both sides of one connection, read by the dialog that *choose* finds for their first bytes."""
+
+    def __init__(self, choose: Choose, *, client_is_local: bool | None) -> None:
+        self.client_is_local = client_is_local  # None: nobody knows yet
+        self.dialog: Dialog | None = None
+        self.is_ignored = False
+        self.is_over = False
+        self.midway = False  # what was said first is not known
+        self.missed_bytes = self.cut_bytes = 0
+        self._choose = choose
+        self._sides = {local: Ordered() for local in (True, False)}
+        self._early: list[tuple[bool, Said]] = []  # what was said until it is clear what it is
+        self._heads = {True: b"", False: b""}
+
+    def take(self, segment: Segment, *, local: bool) -> list[Exchange]:
+        """Return the exchanges that are over with *segment*, which the *local* end sent or got."""
+        exchanges = []
+        for said in self._sides[local].take(segment):
+            self._account(said)
+            if self.dialog is not None:
+                exchanges += self._tell(self.dialog, said, local=local)
+            elif not self.is_ignored:
+                exchanges += self._take_early(said, local=local)
+        if all(side.is_over for side in self._sides.values()):
+            exchanges += self.end(segment.at_ns)
+        return exchanges
+
+    def end(self, at_ns: int) -> list[Exchange]:
+        """Note that the connection is over: nothing more is said."""
+        if self.is_over:
+            return []
+        self.is_over = True
+        return self.dialog.ended(at_ns) if self.dialog else []
+
+    @property
+    def has_spoken(self) -> bool:
+        """Whether any byte was seen."""
+        return self.dialog is not None or self.is_ignored or bool(self._early)
+
+    def _account(self, said: Said) -> None:
+        if said.data is None:
+            self.midway = True
+        elif isinstance(said.data, int):
+            self.cut_bytes += said.data * said.was_cut
+            self.missed_bytes += said.data * (not said.was_cut)
+
+    def _take_early(self, said: Said, *, local: bool) -> list[Exchange]:
+        """Look who understands what was said so far; behind a gap, anew."""
+        self._early.append((local, said))
+        if isinstance(said.data, bytes):
+            self._heads[local] += said.data
+        elif said.data is not None:
+            self._heads[local], self.midway = b"", True
+        self.dialog = dialog = self._chosen()
+        early = self._early
+        if dialog is None and max(map(len, self._heads.values())) > MOST_UNCHOSEN:
+            self.is_ignored = True
+        if dialog is not None or self.is_ignored:
+            self._early, self._heads = [], {True: b"", False: b""}
+        if dialog is None:
+            return []
+        return [one for local, said in early for one in self._tell(dialog, said, local=local)]
+
+    def _chosen(self) -> Dialog | None:
+        """Ask for a dialog; where nobody knows who the client is, for one and for the other."""
+        ways = (True, False) if self.client_is_local is None else (self.client_is_local,)
+        answers = []
+        for way in ways:
+            answer = self._choose(self._heads[way], self._heads[not way], whole=not self.midway)
+            if not isinstance(answer, Unchosen):
+                self.client_is_local = way
+                return answer
+            answers.append(answer)
+        self.is_ignored = Unchosen.MORE not in answers
+        return None
+
+    def _tell(self, dialog: Dialog, said: Said, *, local: bool) -> list[Exchange]:
+        side = Side.CLIENT if local == self.client_is_local else Side.SERVER
+        if isinstance(said.data, bytes):
+            return dialog.said(side, said.data, said.at_ns)
+        return dialog.missed(side, said.data, said.at_ns)

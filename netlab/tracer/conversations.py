@@ -1,0 +1,184 @@
+"""The payload that the programs hand up, given connection by connection to who understands it."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from netlab.protocols.dialog import Exchange, Outcome
+from netlab.protocols.streams import Stream
+from netlab.tracer.layout import PIECE, Direction
+from netlab.tracer.packets import Packet, Packets, Pieces
+from netlab.tracer.readers import Readers
+
+GO_ON, IGNORE = 0xFFFFFFFF, 0  # budgets, see bpf/payload.c
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One exchange, and whose it is."""
+
+    exchange: Exchange
+    cookie: int
+    ends: bytes  # a CONVERSATION
+    client_is_local: bool
+
+
+@dataclass(slots=True)
+class Talk:
+    """One connection that speaks."""
+
+    cookie: int
+    ends: np.void  # CONVERSATION, as the programs had it last
+    stream: Stream
+    judged_ns: int = 0  # when the programs were told whether it goes on
+
+    def request(self, exchange: Exchange) -> Request:
+        """Return an exchange of this connection as its own."""
+        return Request(exchange, self.cookie, self.ends.tobytes(), bool(self.stream.client_is_local))
+
+
+@dataclass(slots=True)
+class Account:
+    """What was not understood, in numbers."""
+
+    midway: int = 0  # connections that were open before, read from some message on
+    ignored: int = 0  # connections that speak nothing that is asked for
+    undecided: int = 0  # connections that ended, or go on, before it is clear what they speak
+    missed_bytes: int = 0  # of connections that are read
+    cut_bytes: int = 0  # behind what is handed up of a packet
+    unread_bytes: int = 0
+    evicted: int = 0  # connections that made room for others
+    dropped: int = 0  # requests likewise
+
+
+class Conversations:
+    """Everything that is being said, at most *max_open* connections and *max_requests* requests.
+
+    Parameters
+    ----------
+    readers
+        Find who reads a connection.
+    told
+        The protocols whose exchanges are kept.
+    judge
+        Is told how much more of a connection is to be handed up: `GO_ON` or `IGNORE`.
+    """
+
+    def __init__(
+        self,
+        readers: Readers,
+        told: frozenset[str],
+        judge: Callable[[int, np.void, int], None],
+        *,
+        max_open: int,
+        max_requests: int,
+    ) -> None:
+        self._readers, self._told, self._judge, self._max_open = readers, told, judge, max_open
+        self._talks: OrderedDict[int, Talk] = OrderedDict()
+        self._over: deque[Request] = deque(maxlen=max_requests)
+        self._directions: dict[int, int] = {}  # of connections that were open before, by cookie
+        self._account = Account()
+        self._cut = np.empty(0, PIECE)  # of packets whose other pieces are in the next block
+
+    def expect(self, cookies: npt.NDArray[np.uint64], directions: npt.NDArray[np.uint8]) -> None:
+        """Tell who opened the connections that were open before."""
+        self._directions = dict(zip(cookies.tolist(), directions.tolist(), strict=True))
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether a packet waits for its other pieces."""
+        return len(self._cut) > 0
+
+    def take(self, pieces: Pieces, *, final: bool = False) -> None:
+        """Read a block of the ring; a packet that it cuts waits for the next one, unless it is *final*."""
+        together = Packets.of(np.concatenate([self._cut, pieces]) if len(self._cut) else pieces)
+        take = together.whole | final
+        self._cut = together.pieces[np.repeat(~take, together.counts)]
+        for packet in together.packets(take):
+            if packet.ends["protocol"] == socket.IPPROTO_TCP:
+                self._hear(packet)
+            elif self._readers.lookups:
+                self._readers.lookups.datagram(packet)
+
+    def _hear(self, packet: Packet) -> None:
+        cookie, ends, segment = packet.cookie, packet.ends, packet.segment
+        talk = self._talks.get(cookie) or self._begin(cookie, ends)
+        self._talks.move_to_end(cookie)
+        talk.ends, stream = ends, talk.stream
+        if stream.client_is_local is None:
+            stream.client_is_local = self._opened_here(cookie, ends)
+        self._keep(talk, stream.take(segment, local=packet.local))
+        if packet.reset:
+            self._keep(talk, stream.end(segment.at_ns))
+        if stream.dialog is not None or stream.is_ignored:
+            self._say(talk, IGNORE if stream.is_ignored else GO_ON, segment.at_ns)
+        if stream.is_over:
+            self._forget(self._talks.pop(cookie))
+
+    def _say(self, talk: Talk, budget: int, at_ns: int) -> None:
+        """Tell the programs, once more if they have not heard: they may write at the same moment."""
+        if talk.ends["budget"] != budget and at_ns > talk.judged_ns:
+            talk.judged_ns = time.monotonic_ns()
+            self._judge(talk.cookie, talk.ends, budget)
+
+    def _begin(self, cookie: int, ends: np.void) -> Talk:
+        client_is_local = self._opened_here(cookie, ends)
+        choose = self._readers.chooser(cookie, ends, client_is_local=client_is_local)
+        talk = Talk(cookie, ends, Stream(choose, client_is_local=client_is_local))
+        self._talks[cookie] = talk
+        if len(self._talks) > self._max_open:
+            silent = self._talks.popitem(last=False)[1]
+            self._keep(silent, [replace(one, outcome=Outcome.MISSED) for one in self._pending(silent)])
+            self._forget(silent)
+            self._account.evicted += 1
+        return talk
+
+    def _opened_here(self, cookie: int, ends: np.void) -> bool | None:
+        direction = int(ends["direction"]) or self._directions.get(cookie, Direction.UNKNOWN)
+        if direction == Direction.UNKNOWN:
+            return self._readers.client_is_local(ends)
+        return direction == Direction.OUTGOING
+
+    def _pending(self, talk: Talk) -> list[Exchange]:
+        pending = talk.stream.dialog.pending() if talk.stream.dialog else []
+        return [one for one in pending if one.protocol in self._told]
+
+    def _keep(self, talk: Talk, exchanges: list[Exchange]) -> None:
+        exchanges = [one for one in exchanges if one.protocol in self._told]
+        room = (self._over.maxlen or 0) - len(self._over)
+        self._account.dropped += max(0, len(exchanges) - room)
+        self._over.extend(map(talk.request, exchanges))
+
+    def _forget(self, talk: Talk) -> None:
+        _add(self._account, talk)
+
+    def requests(self) -> list[Request]:
+        """Return the exchanges that are over and kept, in that order, then those that are not over."""
+        pending = [talk.request(replace(one)) for talk in self._talks.values() for one in self._pending(talk)]
+        return [*self._over, *pending]
+
+    def account(self) -> Account:
+        """Return what was not understood by now."""
+        now = replace(self._account)
+        for talk in self._talks.values():
+            _add(now, talk)
+        return now
+
+
+def _add(account: Account, talk: Talk) -> None:
+    stream = talk.stream
+    if stream.dialog is None:
+        account.ignored += stream.is_ignored
+        account.undecided += stream.has_spoken and not stream.is_ignored
+        return
+    account.midway += stream.midway
+    account.missed_bytes += stream.missed_bytes
+    account.cut_bytes += stream.cut_bytes
+    account.unread_bytes += stream.dialog.unread_bytes

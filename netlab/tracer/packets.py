@@ -1,0 +1,76 @@
+"""Pieces of payload, as bpf/payload.c hands them up, put together to packets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from netlab.protocols.streams import Segment
+from netlab.tracer.layout import PIECE
+
+Pieces: TypeAlias = npt.NDArray[np.void]
+
+_PIECE_BYTES = PIECE["data"].itemsize
+_WRAP = 1 << 32
+_FIN, _RST = 0x01, 0x04  # RFC 9293 section 3.1
+_FIELDS = ("cookie", "outgoing", "sequence", "packet_bytes", "settled", "at_ns", "fresh", "tcp_flags")
+
+
+class Packet(NamedTuple):
+    """One packet's payload, and whose it is."""
+
+    cookie: int
+    ends: np.void  # a CONVERSATION
+    segment: Segment
+    local: bool  # sent by this end
+    reset: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Packets:
+    """Pieces in the order of their packets: where each begins, how many it has, and which lack none."""
+
+    pieces: Pieces
+    starts: npt.NDArray[np.intp]
+    counts: npt.NDArray[np.intp]
+    whole: npt.NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, pieces: Pieces) -> Packets:
+        """Sort *pieces*: those of several CPUs are mixed."""
+        offset, base = pieces["offset"], pieces["sequence"] - pieces["offset"]
+        keys = [base, *(pieces[name] for name in ("outgoing", "cookie", "at_ns"))]
+        order = np.lexsort([offset, *keys])
+        if (order[1:] < order[:-1]).any():
+            pieces, keys = pieces[order], [key[order] for key in keys]
+        first = np.ones(len(pieces), bool)
+        if len(pieces):
+            first[1:] = False
+            for key in keys:
+                first[1:] |= key[1:] != key[:-1]
+        starts = np.flatnonzero(first)
+        counts = np.diff(np.append(starts, len(pieces)))
+        handed = pieces["handed_bytes"][starts].astype(np.int64)
+        expected = np.maximum(1, -(-handed // _PIECE_BYTES))
+        return cls(pieces, starts, counts, counts >= expected)
+
+    def packets(self, take: npt.NDArray[np.bool_]) -> Iterator[Packet]:
+        """Return the packets that *take* selects, in the order of time."""
+        chosen = np.flatnonzero(take)
+        starts, counts = self.starts[chosen], self.counts[chosen]
+        firsts = self.pieces[starts]
+        columns = [firsts[name].tolist() for name in _FIELDS]
+        data, sizes = self.pieces["data"], self.pieces["bytes"].tolist()
+        rows = zip(starts.tolist(), counts.tolist(), firsts["conversation"], *columns, strict=True)
+        for start, count, ends, cookie, outgoing, sequence, size, settled, at_ns, fresh, flags in rows:
+            said = data[start : start + count].tobytes()[
+                : (count - 1) * _PIECE_BYTES + sizes[start + count - 1]
+            ]
+            segment = Segment(
+                sequence % _WRAP, said, size, settled, at_ns, fresh=bool(fresh), last=bool(flags & _FIN)
+            )
+            yield Packet(cookie, ends, segment, local=bool(outgoing), reset=bool(flags & _RST))

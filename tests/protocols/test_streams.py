@@ -1,0 +1,195 @@
+"""TCP's byte stream from its segments: in any order, with loss and repetition, right or marked missing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, strategies as st
+
+from netlab.protocols.dialog import Exchange, Outcome, Side
+from netlab.protocols.streams import MOST_UNCHOSEN, MOST_WAITING, Ordered, Said, Segment, Stream, Unchosen
+
+WRAP = 1 << 32
+
+
+def joined(said: list[Said], size: int) -> list[int | None]:
+    """Return the stream byte by byte, None where one is missing."""
+    stream: list[int | None] = []
+    for one in said:
+        assert one.data is not None
+        stream += one.data if isinstance(one.data, bytes) else [None] * one.data
+    assert len(stream) <= size
+    return stream
+
+
+@dataclass
+class Receiver:
+    """The receiving TCP, which says by rcv_nxt what has passed (RFC 9293 section 3.10.7.4)."""
+
+    origin: int
+    got: set[int]
+
+    @property
+    def next(self) -> int:
+        place = 0
+        while place in self.got:
+            place += 1
+        return place
+
+    def segment(self, message: bytes, start: int, end: int, seen: int, *, last: bool) -> Segment:
+        before = self.next
+        self.got.update(range(start, end))
+        return Segment(
+            (self.origin + start) % WRAP,
+            message[start : start + seen],
+            end - start,
+            (self.origin + before) % WRAP,
+            at_ns=end,
+            fresh=before == 0,
+            last=last,
+        )
+
+
+@st.composite
+def journeys(draw: st.DrawFn) -> tuple[bytes, list[Segment], set[int]]:
+    """Return a message, its segments as handed up, and the places of which a copy was not handed up."""
+    message = draw(st.binary(min_size=1, max_size=200))
+    cuts = sorted(draw(st.sets(st.integers(1, len(message)), max_size=12)) | {0, len(message)})
+    whole = [(start, end) for start, end in pairwise(cuts)]
+    again = draw(st.lists(st.tuples(st.integers(0, len(message)), st.integers(0, len(message))), max_size=4))
+    order = draw(st.permutations(whole + [(min(pair), max(pair)) for pair in again if pair[0] != pair[1]]))
+    receiver = Receiver(draw(st.integers(WRAP - 300, WRAP + 300)), set())
+    segments, unseen = [], set()
+    for start, end in [*order, (len(message), len(message))]:
+        handed = end - start if draw(st.booleans()) else draw(st.integers(0, end - start))
+        segment = receiver.segment(message, start, end, handed, last=end == len(message))
+        fits = start == end or draw(st.integers(0, 4)) > 0
+        if fits:
+            segments.append(segment)
+        unseen.update(range(start + handed if fits else start, end))
+    return message, segments, unseen
+
+
+@given(journeys())
+def test_bytes_come_in_order_and_each_missing_one_is_marked(
+    journey: tuple[bytes, list[Segment], set[int]],
+) -> None:
+    message, segments, unseen = journey
+    ordered = Ordered()
+
+    said = [one for segment in segments for one in ordered.take(segment)]
+
+    midway = not segments[0].fresh
+    if midway:
+        assert said[0].data is None
+        said = said[1:]
+    stream = joined(said, len(message))
+    begun = len(message) - len(stream)
+    assert midway or begun == 0
+    for place, byte in enumerate(stream, begun):
+        assert byte in {None, message[place]}
+        assert byte is not None or place in unseen or midway
+    assert ordered.is_over
+
+
+@given(st.binary(min_size=1, max_size=300), st.randoms(use_true_random=False), st.integers(0, WRAP - 1))
+def test_any_order_with_nothing_lost_gives_the_original(message: bytes, chance: object, origin: int) -> None:
+    starts = list(range(0, len(message), 7))
+    chance.shuffle(starts)  # type: ignore[attr-defined]
+    receiver, ordered = Receiver(origin, set()), Ordered()
+
+    said = [
+        one
+        for start in starts
+        for one in ordered.take(receiver.segment(message, start, min(start + 7, len(message)), 7, last=False))
+    ]
+
+    assert b"".join(bytes(one.data) for one in said if isinstance(one.data, bytes)) == message
+    assert all(isinstance(one.data, bytes) for one in said)
+
+
+def test_reading_in_the_middle_begins_with_a_whole_segment() -> None:
+    ordered = Ordered()
+
+    early = ordered.take(Segment(100, b"retransmitted", 13, settled=105, at_ns=1))
+    then = ordered.take(Segment(113, b"GET", 3, settled=113, at_ns=2))
+
+    assert [one.data for one in early] == [None]
+    assert [one.data for one in then] == [b"GET"]
+
+
+def test_what_comes_far_ahead_is_let_go_before_memory_is() -> None:
+    ordered = Ordered()
+    ordered.take(Segment(0, b"a", 1, settled=0, at_ns=0, fresh=True))
+
+    piece = b"x" * 16384
+    for number in range(2 * MOST_WAITING // len(piece)):
+        assert ordered.take(Segment(2 + number * len(piece), piece, len(piece), settled=1, at_ns=1)) == []
+    said = ordered.take(Segment(1, b"b", 1, settled=1, at_ns=2))
+
+    assert sum(len(one.data) for one in said if isinstance(one.data, bytes)) == MOST_WAITING + 1
+
+
+class Recorder:
+    """A dialog that notes what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[Side, bytes | int | None]] = []
+        self.unread_bytes = 0
+
+    def said(self, side: Side, data: bytes, at_ns: int) -> list[Exchange]:  # noqa: ARG002
+        self.told.append((side, data))
+        return []
+
+    def missed(self, side: Side, size: int | None, at_ns: int) -> list[Exchange]:  # noqa: ARG002
+        self.told.append((side, size))
+        return []
+
+    def ended(self, at_ns: int) -> list[Exchange]:  # noqa: ARG002
+        return [Exchange("test", 0, Outcome.UNANSWERED)]
+
+    def pending(self) -> list[Exchange]:
+        return []
+
+
+@pytest.mark.parametrize("client_is_local", [True, False, None])
+def test_what_was_said_before_the_choice_is_told_after_it(client_is_local: bool | None) -> None:
+    recorder = Recorder()
+    asks_here = client_is_local is not False
+
+    def choose(client: bytes, server: bytes, *, whole: bool) -> Recorder | Unchosen:
+        assert whole
+        if client.startswith(b"ANSWER") or server.startswith(b"ASK"):
+            return Unchosen.NOTHING
+        return recorder if client == b"ASK me" and server == b"ANSWER" else Unchosen.MORE
+
+    stream = Stream(choose, client_is_local=client_is_local)
+    stream.take(Segment(0, b"ASK", 3, 0, 1, fresh=True), local=asks_here)
+    stream.take(Segment(3, b" me", 3, 3, 2), local=asks_here)
+    stream.take(Segment(0, b"ANSWER", 6, 0, 3, fresh=True), local=not asks_here)
+
+    assert recorder.told == [(Side.CLIENT, b"ASK"), (Side.CLIENT, b" me"), (Side.SERVER, b"ANSWER")]
+
+
+def test_a_connection_that_nobody_understands_is_given_up_with_little_kept() -> None:
+    stream = Stream(lambda *_, **__: Unchosen.MORE, client_is_local=True)
+
+    place, piece = 0, b"?" * 1000
+    while not stream.is_ignored:
+        stream.take(Segment(place, piece, len(piece), place, place, fresh=not place), local=True)
+        place += len(piece)
+
+    assert place <= MOST_UNCHOSEN + 2 * len(piece)
+
+
+def test_the_conversation_is_over_when_both_sides_have_said_all() -> None:
+    stream = Stream(lambda *_, **__: Recorder(), client_is_local=True)
+
+    stream.take(Segment(0, b"ask", 3, 0, 1, fresh=True, last=True), local=True)
+    assert not stream.is_over
+    over = stream.take(Segment(0, b"answer", 6, 0, 2, fresh=True, last=True), local=False)
+
+    assert [one.outcome for one in over] == [Outcome.UNANSWERED]
+    assert stream.is_over
