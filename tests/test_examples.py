@@ -24,6 +24,7 @@ EXAMPLES = [
     netlab.panels.LiveConnections,
     netlab.panels.LiveConntrack,
     netlab.panels.LivePath,
+    *(getattr(netlab.fleet, name) for name in netlab.fleet.__all__),
     *(getattr(netlab.path, name) for name in netlab.path.__all__),
 ]
 

@@ -8,9 +8,11 @@ from netlab import lazy
 
 if TYPE_CHECKING:
     from netlab.fleet.hosts import Fleet as Fleet
+    from netlab.fleet.mesh import mesh_graph as mesh_graph
 
 _HOME = {
     "Fleet": "netlab.fleet.hosts",
+    "mesh_graph": "netlab.fleet.mesh",
 }
 __all__ = sorted(_HOME)  # noqa: PLE0605 - the table above is the one list of names
 

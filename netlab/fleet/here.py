@@ -37,14 +37,14 @@ class _Held:
     lock: threading.Lock = field(default_factory=threading.Lock)
     end: threading.Timer | None = None
 
-    def rest(self) -> None:
-        """Stop it if nothing is asked of it from now on."""
-        self.rise()
-        self.end = threading.Timer(IDLE_S, self.capture.stop)
+    def forget_later(self, name: str) -> None:
+        """Let go of it if nothing is asked of it from now on."""
+        self.stay()
+        self.end = threading.Timer(IDLE_S, forget, [name])
         self.end.daemon = True
         self.end.start()
 
-    def rise(self) -> None:
+    def stay(self) -> None:
         if self.end is not None:
             self.end.cancel()
 
@@ -54,9 +54,8 @@ _held: dict[str, _Held] = {}
 
 def begin(name: str, options: Mapping[str, Any]) -> None:
     """Start a capture and call it *name*."""
-    held = _Held(netlab.capture(**options).start())
-    _held[name] = held
-    held.rest()
+    _held[name] = _Held(netlab.capture(**options).start())
+    _called(name)
 
 
 def order(name: str, what: str, *given: Any) -> None:
@@ -98,7 +97,7 @@ def forget(name: str) -> None:
     """Let go of a capture, which need not be there."""
     held = _held.pop(name, None)
     if held is not None:
-        held.rise()
+        held.stay()
         held.capture.stop()
 
 
@@ -108,5 +107,5 @@ def _called(name: str) -> _Held:
         raise CaptureError(
             "the capture is not there: its worker is another one than at the start", fix="Begin a new one"
         )
-    held.rest()
+    held.forget_later(name)
     return held
