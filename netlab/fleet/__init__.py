@@ -8,10 +8,12 @@ from netlab import lazy
 
 if TYPE_CHECKING:
     from netlab.fleet.hosts import Fleet as Fleet
+    from netlab.fleet.joining import joined as joined
     from netlab.fleet.mesh import mesh_graph as mesh_graph
 
 _HOME = {
     "Fleet": "netlab.fleet.hosts",
+    "joined": "netlab.fleet.joining",
     "mesh_graph": "netlab.fleet.mesh",
 }
 __all__ = sorted(_HOME)  # noqa: PLE0605 - the table above is the one list of names

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import logging
 import os
 import signal
 import subprocess
@@ -171,6 +172,7 @@ def main(prefix: str, directory: str) -> None:
     import netlab.fleet.here
 
     _ = netlab.capture, netlab.path.trace_many, netlab.connections, distributed.Worker, distributed.Scheduler
+    logging.getLogger("distributed").setLevel(logging.WARNING)
     pids = [_forked("hub", prefix, _schedule)]
     for line in sys.stdin:
         name, node = line.split()
