@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,6 +10,7 @@ import pandas as pd
 
 from netlab.closing import uninterrupted
 from netlab.errors import CaptureError
+from netlab.protocols.dns.stats import dns_stats
 from netlab.tracer import requests
 from netlab.tracer.life import Watch
 from netlab.tracer.look import Look
@@ -85,15 +87,49 @@ class Hearing(Looking):
         with self._asked() as watch:
             return self._looked_up(watch).names(to_utc_ns=self._to_utc_ns)
 
+    def dns_stats(self, by: Sequence[str] = ("server_address", "name", "type")) -> pd.DataFrame:
+        """Return the lookups of `dns()` counted by outcome, and how long they took; see `netlab.dns_stats`.
+
+        Parameters
+        ----------
+        by
+            What a row stands for: any of server_address, name, type, process, container, direction, service,
+            transport, netns.
+
+        Returns
+        -------
+        DataFrame
+            Schema `netlab.schemas.DNS_STATS`.
+
+        Raises
+        ------
+        BadInput
+            If a name in *by* is not known.
+        CaptureError
+            If the capture was not made with `protocols="dns"`.
+        """
+        return dns_stats(self.dns(), by)
+
     def _looked_up(self, watch: Watch) -> LookedUp:
         from netlab.tracer.lookups import LookedUp  # it needs dnspython
 
         heard = self._heard(watch, "dns")
-        queries = heard.asked.queries if heard.asked else []
-        look, connections = self._speakers(watch, [query.ends.cookie for query in queries])
+        look, connections = self._speakers(watch, heard.asked.cookies())
         missing = [*heard.missing, *look.at.missing()]
         only = self._options.wanted.by_owner
-        return LookedUp.of(queries, connections, self._options.spoken, missing, only_theirs=only)
+        return LookedUp.of(heard.asked, connections, self._options.spoken, missing, only_theirs=only)
+
+    def _named(self, watch: Watch, connections: pd.DataFrame) -> pd.DataFrame:
+        """Return *connections* with the names that their processes had looked up, if DNS is read."""
+        if "dns" not in self._options.spoken.protocols or connections.empty:
+            return connections
+        from netlab.tracer.lookups import with_names  # it needs dnspython
+
+        asked = self._heard(watch, "dns").asked
+        if not asked.sightings:
+            return connections
+        sockets = [watch.closed().attempts, watch.open()]
+        return with_names(connections, asked, sockets, self._options.spoken, to_utc_ns=self._to_utc_ns)
 
     def _heard(self, watch: Watch, protocol: str | None) -> Heard:
         heard = uninterrupted(watch.heard)

@@ -97,7 +97,8 @@ class Capture(Hearing):
         return self._explained(watch, look.frame(look.kept()))
 
     def _explained(self, watch: Watch, connections: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame | None]:
-        """Return *connections* with what drops explain in their `reason`, and the drops if recorded."""
+        """Return *connections* with names and what drops explain in their `reason`; and the drops, if any."""
+        connections = self._named(watch, connections)
         if watch.drops is None:
             return connections, None
         drops = watch.drops.frame(to_utc_ns=self._to_utc_ns)
