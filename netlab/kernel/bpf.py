@@ -36,8 +36,8 @@ from netlab.kernel.usage import Usage
 
 _BPF_LINK_CREATE = 28
 # BTF headers warn by the thousand; a call to what is not declared would only fail later, in the verifier.
-# Debug information, which BCC asks for, takes a sixth of the compiler's time; clang's passes, before BCC has LLVM go
-# through its own, another fifth, for the same programs.
+# Debug information, which BCC asks for, takes a sixth of the compiler's time, and clang's passes
+# a fifth: BCC has LLVM optimize all of it in the end.
 _FLAGS = (
     "-Wno-everything",
     "-Werror=implicit-function-declaration",
