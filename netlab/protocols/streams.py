@@ -15,6 +15,7 @@ from netlab.protocols.dialog import Dialog, Exchange, Side
 
 MOST_WAITING = 1 << 18  # bytes of one side that came out of order; what is farthest ahead goes first
 MOST_UNCHOSEN = 1 << 14  # bytes of one side that are kept until it is clear what they are
+MOST_NOBODYS = 1 << 18  # bytes in the middle of a connection after which nobody looks for a message any more
 
 _WRAP = 1 << 32
 
@@ -183,7 +184,7 @@ class Stream:
         self.is_ignored = False
         self.is_over = False
         self.midway = False  # what was said first is not known
-        self.missed_bytes = self.cut_bytes = 0
+        self.missed_bytes = self.cut_bytes = self._nobodys_bytes = 0
         self._choose = choose
         self._sides = {local: Ordered() for local in (True, False)}
         self._early: list[tuple[bool, Said]] = []  # what was said until it is clear what it is
@@ -218,7 +219,7 @@ class Stream:
     @property
     def has_spoken(self) -> bool:
         """Whether any byte was seen."""
-        return self.dialog is not None or self.is_ignored or bool(self._early)
+        return bool(self.dialog or self.is_ignored or self._nobodys_bytes or self._early)
 
     def _account(self, said: Said) -> None:
         if isinstance(said.data, bytes):
@@ -236,17 +237,27 @@ class Stream:
             self._heads[local] += said.data
         elif said.data is not None:
             self._heads[local], self.midway = b"", True
-        self.dialog = dialog = self._chosen()
-        early = self._early
-        if dialog is None and max(map(len, self._heads.values())) > MOST_UNCHOSEN:
-            self.is_ignored = True
-        if dialog is not None or self.is_ignored:
-            self._early, self._heads = [], {True: b"", False: b""}
-        if dialog is None:
+        answer = self._chosen()
+        if isinstance(answer, Unchosen):
+            self._go_without(answer)
             return []
-        return [one for local, said in early for one in self._tell(dialog, said, local=local)]
+        self.dialog = answer
+        return [one for local, said in self._taken() for one in self._tell(answer, said, local=local)]
 
-    def _chosen(self) -> Dialog | None:
+    def _taken(self) -> list[tuple[bool, Said]]:
+        early, self._early, self._heads = self._early, [], {True: b"", False: b""}
+        return early
+
+    def _go_without(self, why: Unchosen) -> None:
+        """Wait for more; in the middle of a connection, for another message than the one that goes on."""
+        sizes = [len(head) for head in self._heads.values()]
+        if why is Unchosen.MORE and max(sizes) <= MOST_UNCHOSEN:
+            return
+        self._taken()
+        self._nobodys_bytes += sum(sizes)
+        self.is_ignored = not self.midway or self._nobodys_bytes > MOST_NOBODYS
+
+    def _chosen(self) -> Dialog | Unchosen:
         """Ask for a dialog; where nobody knows who the client is, for one and for the other."""
         ways = (True, False) if self.client_is_local is None else (self.client_is_local,)
         answers = []
@@ -256,8 +267,7 @@ class Stream:
                 self.client_is_local = way
                 return answer
             answers.append(answer)
-        self.is_ignored = Unchosen.MORE not in answers
-        return None
+        return Unchosen.MORE if Unchosen.MORE in answers else Unchosen.NOTHING
 
     def _tell(self, dialog: Dialog, said: Said, *, local: bool) -> list[Exchange]:
         side = Side.CLIENT if local == self.client_is_local else Side.SERVER

@@ -207,3 +207,19 @@ def test_an_answer_comes_after_the_gap_that_has_its_request() -> None:
     stream.take(Segment(0, b"answer", 6, 0, other_settled=25, at_ns=2, fresh=True), local=False)
 
     assert recorder.told == [(Side.CLIENT, b"first"), (Side.CLIENT, 20), (Side.SERVER, b"answer")]
+
+
+def test_in_the_middle_of_a_message_the_next_one_is_waited_for() -> None:
+    recorder = Recorder()
+
+    def choose(client: bytes, server: bytes, *, whole: bool) -> Recorder | Unchosen:
+        assert not whole
+        return recorder if client == b"GET" and not server else Unchosen.NOTHING
+
+    stream = Stream(choose, client_is_local=True)
+    stream.take(Segment(0, b"a body that goes on", 19, 0, 0, 1), local=True)
+    stream.take(Segment(0, b"answered", 8, 0, 19, 2), local=False)
+    stream.take(Segment(19, b"GET", 3, 19, 8, 3), local=True)
+
+    assert recorder.told == [(Side.CLIENT, b"GET")]
+    assert stream.midway

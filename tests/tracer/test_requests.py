@@ -169,6 +169,30 @@ def test_a_connection_older_than_the_capture_is_read_from_its_next_request(web: 
     assert _said_of(requests, "not followed from their first byte") == 2
 
 
+def test_in_the_middle_of_a_body_the_next_request_is_waited_for() -> None:
+    with _pair() as (client, server):
+        client.sendall(b"POST / HTTP/1.1\r\nHost: here\r\nContent-Length: 2000\r\n\r\n" + b"." * 1000)
+        server.recv(65536)
+        with netlab.capture(protocols="http") as capture:
+            client.sendall(b"." * 1000)
+            server.recv(65536)
+            server.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+            client.recv(65536)
+            client.sendall(b"GET /next HTTP/1.1\r\nHost: here\r\n\r\n")
+            server.recv(65536)
+            server.sendall(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
+            client.recv(65536)
+            port = server.getsockname()[1]
+            _until(lambda: (_on(capture.requests(), port)["status"] == "404").sum() == 2)
+        requests = _on(capture.requests(), port)
+
+    assert requests["resource"].tolist() == ["/next"] * 2
+
+
+def _on(requests: pd.DataFrame, port: int) -> pd.DataFrame:
+    return requests[(requests["local_port"] == port) | (requests["remote_port"] == port)]
+
+
 def _exchange(client: socket.socket, path: str) -> None:
     client.sendall(f"GET {path} HTTP/1.1\r\nHost: here\r\n\r\n".encode())
     assert b"404" in client.recv(65536)
