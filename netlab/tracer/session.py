@@ -17,7 +17,7 @@ from netlab.tracer import clients, debugging, deltas, dropjoin, events, reasons
 from netlab.tracer.closed import Ended
 from netlab.tracer.life import Life, Options, State, Watch
 from netlab.tracer.look import Clock, Look
-from netlab.tracer.merge import Cookies
+from netlab.tracer.records import Cookies
 
 
 class Capture(Life):
