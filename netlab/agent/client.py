@@ -145,10 +145,14 @@ class Host:
         states = [f"{one['name']} ({one['state']})" for one in captures]
         return {"agent": str(self._way), **self.health(), "captures": ", ".join(states) or "none"}
 
-    def register(self, client: str) -> None:
-        """As `Capture.register`, of the capture that everybody on the host shares."""
+    def register(self, client: str) -> str:
+        """As `Capture.register`, of the capture that everybody on the host shares.
+
+        Return its generation: another one than before says that the accounts began anew.
+        """
         told = self.ask("POST", "/register", client=client).json()
         self._answers[client] = told["answer"]
+        return str(told["generation"])
 
     def delta(self, client: str) -> pd.DataFrame:
         """As `Capture.delta`, of the capture that everybody on the host shares.
