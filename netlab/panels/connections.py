@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from netlab.agent.delegation import delegated
 from netlab.errors import BadInput
 from netlab.panels.inquiry import Inquiry, way
 from netlab.panels.listing import LiveTable
@@ -18,8 +19,10 @@ from netlab.panels.rates import per_second, sparkline
 from netlab.panels.table import Field, Table, number, said
 from netlab.panels.words import ends
 from netlab.schemas import CONNECTIONS
-from netlab.tracer.capture import capture
+from netlab.tracer import capture as tracer
 from netlab.views.text import DASH, milliseconds, octets, seconds
+
+capture = delegated(tracer.capture)  # to an agent, where this process lacks a capability
 
 _SEARCHED = [
     "error", "state", "protocol", "process", "pid", "local_address", "local_port", "remote_address",

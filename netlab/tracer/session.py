@@ -19,6 +19,8 @@ from netlab.tracer.life import Life, Options, State, Watch
 from netlab.tracer.look import Clock, Look
 from netlab.tracer.merge import Cookies
 
+_LATER_THAN_ALL = (1 << 63) - 1  # the number of no attempt
+
 
 class Capture(Life):
     """TCP connection attempts and UDP flows followed by eBPF; made by `netlab.capture()`.
@@ -172,6 +174,17 @@ class Capture(Life):
                 "closed_unseen": watch.closed(account.seen).following - account.seen,
                 "closed_dropped": account.closed_dropped,
                 "underflows": account.underflows,
+            }
+
+    def counts(self) -> dict[str, int]:
+        """Return how many connections are open, have ended and were let go of, and how many clients ask."""
+        with self._asked() as watch:
+            ended = watch.closed(_LATER_THAN_ALL)
+            return {
+                "open": len(watch.open()),
+                "closed": ended.following,
+                "clients": len(self._clients),
+                "underflows": self._clients.underflows,
             }
 
     def losses(self) -> list[Missing]:
