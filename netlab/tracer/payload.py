@@ -37,7 +37,7 @@ _HOOKS = {
     },
 }
 _BLIND = (Counter.PAYLOAD_LOST, Counter.PAYLOAD_WHILE_PAUSED)  # of datagrams that were not seen
-_PIECES_MAX = 39  # 16 KiB of one packet
+_PIECES_MAX = 32  # 16 KiB of one packet
 _UNJUDGED_BYTES = 1 << 19  # a fast connection's first 50 ms: only then user space has read what it speaks
 
 
