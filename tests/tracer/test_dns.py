@@ -202,3 +202,39 @@ def test_a_name_under_a_mask_is_nowhere(here: Place, tmp_path: Path) -> None:
     assert "vault7" not in text
     assert "alias" not in text
     assert b"vault7" not in (tmp_path / "run.netlab").read_bytes()
+
+
+def test_silence_around_a_pause_proves_nothing(here: Place) -> None:
+    with netlab.capture(protocols="dns", dns_timeout_s=2, netns=here.name) as cap, here.asker() as asker:
+        asker.sendto(nameservers.query("silent.own"), (OWN, 53))
+        cap.pause()
+        asker.sendto(nameservers.query("www.test"), (V4, 53))
+        asker.recv(512)
+        cap.resume()
+        _wait_until_nothing_is_pending(cap)
+
+        assert _outcomes(cap) == {"silent.own": "missed"}
+
+
+def test_what_was_pending_at_the_end_stays_so(here: Place) -> None:
+    with netlab.capture(protocols="dns", dns_timeout_s=2, netns=here.name) as cap, here.asker() as asker:
+        asker.sendto(nameservers.query("silent.own"), (OWN, 53))
+    time.sleep(2.1)
+
+    assert _outcomes(cap) == {"silent.own": "pending"}
+
+
+def _outcomes(cap: Capture) -> dict[str, str]:
+    lookups = cap.dns()
+    outcomes: dict[str, str] = (
+        lookups[lookups["direction"] == "outgoing"].set_index("name")["rcode"].to_dict()
+    )
+    return outcomes
+
+
+def test_lookups_that_are_encrypted_are_counted(here: Place) -> None:
+    with netlab.capture(protocols="dns", netns=here.name) as cap:
+        here.run(sys.executable, "-c", f"import socket; socket.socket().connect_ex(('{V4}', 853))")
+        gaps = netlab.coverage(cap.dns()).set_index("detail")["count"]
+
+    assert gaps.filter(like="port 853").tolist() == [1]
