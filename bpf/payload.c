@@ -45,7 +45,8 @@ struct netlab_piece {
 	u64 at_ns;		/* CLOCK_MONOTONIC */
 	u64 cookie;
 	u32 sequence;		/* TCP: of the first byte here */
-	u32 settled;		/* TCP: everything before this has passed here, now or earlier */
+	u32 settled;		/* TCP: everything before this has passed here, earlier */
+	u32 other_settled;	/* the same of the other way */
 	u32 packet_bytes;	/* payload of the whole packet */
 	u32 handed_bytes;	/* how much of it is handed up, in this piece and others */
 	u32 offset;		/* of the first byte here, in the packet */
@@ -53,7 +54,8 @@ struct netlab_piece {
 	u8 tcp_flags;
 	u8 outgoing;
 	u8 fresh;		/* TCP: nothing was said before this packet */
-	u8 padding[7];
+	u8 other_fresh;
+	u8 padding[2];
 	u8 data[NETLAB_PIECE];
 };
 
@@ -66,11 +68,13 @@ struct netlab_said {
 	u64 cookie;
 	u32 sequence;
 	u32 settled;
+	u32 other_settled;
 	u32 bytes;
 	u32 place;	/* of the payload in the packet */
 	u8 tcp_flags;
 	u8 outgoing;
 	u8 fresh;
+	u8 other_fresh;
 };
 
 static __always_inline void netlab_hand_up(struct __sk_buff *skb, struct netlab_said *said)
@@ -108,7 +112,9 @@ static __always_inline void netlab_hand_up(struct __sk_buff *skb, struct netlab_
 		piece->offset = offset;
 		piece->tcp_flags = said->tcp_flags;
 		piece->outgoing = said->outgoing;
+		piece->other_settled = said->other_settled;
 		piece->fresh = said->fresh;
+		piece->other_fresh = said->other_fresh;
 		piece->bytes = bytes;
 		asm volatile("" : "+r"(bytes));	/* the verifier knows the register that is tested, not a copy of it */
 		if (bytes > 0 && bytes <= NETLAB_PIECE && bpf_skb_load_bytes(skb, said->place + offset, piece->data, bytes)) {
@@ -175,22 +181,26 @@ static __always_inline struct netlab_conversation *netlab_begin_conversation(u64
 }
 
 /*
- * What has passed here by now: TCP sends in order, and takes in what came in order into rcv_nxt. *said->bytes* is in
- * bytes_sent by now, and not yet in bytes_received.
+ * What has passed here before this packet, and so come before it in the ring: all that was sent, up to snd_nxt, and all that
+ * was received in order, up to rcv_nxt. A packet's own bytes are in bytes_sent by now, and not yet in bytes_received.
  */
 static __always_inline void netlab_read_progress(struct netlab_said *said, struct tcp_sock *tp)
 {
-	u64 before = 0;
+	u64 sent = 0, received = 0;
 
+	NETLAB_READ(sent, tp->bytes_sent);
+	NETLAB_READ(received, tp->bytes_received);
 	if (said->outgoing) {
-		NETLAB_READ(before, tp->bytes_sent);
-		said->settled = said->sequence;
-		said->fresh = before == said->bytes;
-		return;
+		said->settled = said->sequence;	/* a segment sent again tells less than snd_nxt */
+		said->fresh = sent == said->bytes;
+		NETLAB_READ(said->other_settled, tp->rcv_nxt);
+		said->other_fresh = !received;
+	} else {
+		NETLAB_READ(said->settled, tp->rcv_nxt);
+		said->fresh = !received;
+		NETLAB_READ(said->other_settled, tp->snd_nxt);
+		said->other_fresh = !sent;
 	}
-	NETLAB_READ(before, tp->bytes_received);
-	NETLAB_READ(said->settled, tp->rcv_nxt);
-	said->fresh = !before;
 }
 
 static __always_inline int netlab_segment(struct __sk_buff *skb, bool outgoing)

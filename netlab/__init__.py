@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from netlab import lab as lab, panels as panels, path as path, schemas as schemas
+    from netlab import fleet as fleet, lab as lab, panels as panels, path as path, schemas as schemas
     from netlab.bundle.exporting import export as export
     from netlab.bundle.loading import load as load
     from netlab.bundle.merging import merge as merge
@@ -106,7 +106,7 @@ _HOME = {
     ),
 }
 _DELEGATED = {"capture", "conntrack", "nat"}  # to an agent, where this process lacks a capability
-_PARTS = {"lab", "panels", "path", "schemas"}
+_PARTS = {"fleet", "lab", "panels", "path", "schemas"}
 
 __version__ = "0.1.0"
 __all__ = sorted([*_HOME, *_PARTS])  # noqa: PLE0605 - the table above is the one list of names

@@ -54,6 +54,7 @@ class Account:
     missed_bytes: int = 0  # of connections that are read
     cut_bytes: int = 0  # behind what is handed up of a packet
     unread_bytes: int = 0
+    unknown_fields: int = 0  # of HTTP/2
     evicted: int = 0  # connections that made room for others
     dropped: int = 0  # requests likewise
 
@@ -182,3 +183,4 @@ def _add(account: Account, talk: Talk) -> None:
     account.missed_bytes += stream.missed_bytes
     account.cut_bytes += stream.cut_bytes
     account.unread_bytes += stream.dialog.unread_bytes
+    account.unknown_fields += getattr(stream.dialog, "unknown_fields", 0)

@@ -14,10 +14,20 @@ if TYPE_CHECKING:
     from netlab.tracer.lookups import Lookups
 
 # What a connection speaks, to the module and class that read it, and to the protocols of its exchanges.
+_HTTP2 = ("netlab.protocols.http2", "Http2", frozenset({"http2", "grpc"}))
 _READERS: dict[str, tuple[str, str, frozenset[str]]] = {
     "http": ("netlab.protocols.http1", "Http1", frozenset({"http"})),
+    "http2": _HTTP2,
+    "grpc": _HTTP2,
 }
 PROTOCOLS = (*sorted(set().union(*(told for *_, told in _READERS.values()))), "dns")
+
+
+def prepare(wanted: frozenset[str]) -> None:
+    """Import what reads the *wanted* protocols: what is not installed is missed at once."""
+    for module, _, told in _READERS.values():
+        if told & wanted:
+            importlib.import_module(module)
 
 
 class Readers:

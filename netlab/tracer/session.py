@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -186,6 +187,22 @@ class Capture(Hearing):
         """
         with self._asked() as watch:
             return debugging.cost(watch.usage())
+
+    def debug_nat(self) -> pd.DataFrame:
+        """Return the translations that connections are joined with, also those that conntrack has let go of.
+
+        Returns
+        -------
+        DataFrame
+            Schema `netlab.schemas.CONNTRACK`.
+        """
+        with self._asked():
+            return debugging.translations(self._nat.now())
+
+    def debug_processes(self) -> list[dict[str, Any]]:
+        """Return the processes that the programs met, as they were when they were met."""
+        with self._asked() as watch:
+            return debugging.processes(watch.processes())
 
     def debug_maps(self) -> dict[str, pd.DataFrame]:
         """Return the programs' maps as they are, one raw frame each: for finding out why a row looks odd."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import socket
 import subprocess
 import tomllib
@@ -21,6 +22,12 @@ from netlab.agent.client import Host
 from tests.support.programs import wait_until
 
 pytestmark = pytest.mark.privileged
+INSPECTED = [
+    f"/debug/{what}"
+    for what in (
+        "state", "maps", "ebpf_maps", "processes", "telemetry", "conntrack/host", "conntrack/cached"
+    )
+]  # fmt: skip
 REFUSED = tomllib.loads((Path(__file__).parent / "refused.toml").read_text(encoding="utf-8"))["refused"]
 
 
@@ -92,9 +99,9 @@ def test_looking_at_a_clients_state_takes_nothing_from_its_account(host: Host, a
     host.register("watched")
     port = connect_and_close(3)
     with http(agent) as web:
-        for _ in range(3):
-            assert web.get("/debug/state", params={"client": "watched"}).status_code == 200
-            assert web.get("/metrics").status_code == 200
+        for _ in range(2):
+            for path in (*INSPECTED, "/metrics", "/conntrack/cached", "/debug/maps/netlab_open"):
+                assert web.get(path, params={"client": "watched"}).status_code == 200, path
     rows: list[pd.DataFrame] = []
 
     def told() -> bool:
@@ -103,6 +110,32 @@ def test_looking_at_a_clients_state_takes_nothing_from_its_account(host: Host, a
         return int(((together["remote_port"] == port) & together["closed_at"].notna()).sum()) == 3
 
     wait_until(told)
+
+
+def test_the_cached_translations_are_those_that_connections_are_joined_with(host: Host, agent: Path) -> None:
+    host.register("translated")
+    with netlab.lab.practice() as net, http(agent) as web:
+        fetch = ["curl", "-s", "-o", "/dev/null", f"http://{net.web.address4}:{net.ports.http}/"]
+
+        def cached() -> list[tuple[str, int, str]]:
+            net.client.run(fetch, check=True)
+            rows = web.get("/conntrack/cached").json()["rows"]
+            return [
+                (row["protocol"], row["family"], row["reply_dst"])
+                for row in rows
+                if row["netns"] == net.gateway.inode and row["dst"] == net.web.address4
+            ]
+
+        wait_until(lambda: ("tcp", 4, net.nat_address4) in cached())
+
+
+def test_a_process_that_was_met_is_told_with_its_command_line(host: Host, agent: Path) -> None:
+    host.register("processes")
+    connect_and_close(1)
+    with http(agent) as web:
+        met = {one["pid"]: one["cmdline"] for one in web.get("/debug/processes").json()}
+
+    assert "pytest" in met[os.getpid()]
 
 
 def test_a_capture_follows_only_what_was_asked_for(host: Host) -> None:

@@ -62,7 +62,7 @@ def dns_stats(frame: pd.DataFrame, by: Sequence[str] = ("server_address", "name"
     Examples
     --------
     >>> import netlab
-    >>> netlab.dns_stats(netlab.schemas.DNS.empty(), by=["server_address"])["lookups"].sum()
+    >>> int(netlab.dns_stats(netlab.schemas.DNS.empty(), by=["server_address"])["lookups"].sum())
     0
     """
     names = _names(by)
