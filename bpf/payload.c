@@ -151,28 +151,49 @@ static __always_inline void netlab_read_direction(struct netlab_conversation *co
 		conversation->direction = known->direction;
 }
 
+/* The filters ask of a connection what they ask of an attempt, by the same names. */
+static __always_inline bool netlab_is_wanted_conversation(struct netlab_conversation *conversation)
+{
+	return (NETLAB_WANTED_PORT(conversation->local_port) || NETLAB_WANTED_PORT(conversation->remote_port)) &&
+	       NETLAB_WANTED_NETNS(conversation->netns) && NETLAB_WANTED_DIRECTION(conversation->direction) &&
+	       NETLAB_WANTED_PEERS(conversation);
+}
+
+/* A listener has no remote end. */
+static __always_inline void netlab_read_speaker(struct netlab_conversation *conversation, u64 socket)
+{
+	struct sock_common seen = {};
+	struct net *net;
+
+	netlab_probe_read(&seen, sizeof(seen), (void *)socket);
+	net = seen.skc_net.net;
+	NETLAB_READ(conversation->netns, net->ns.inum);
+	conversation->protocol = IPPROTO_TCP;
+	conversation->family = seen.skc_family;
+	conversation->local_port = seen.skc_num;
+	conversation->remote_port = netlab_ntohs(seen.skc_dport);
+	if (seen.skc_family == NETLAB_AF_INET) {
+		__builtin_memcpy(conversation->local_address, &seen.skc_rcv_saddr, 4);
+		__builtin_memcpy(conversation->remote_address, &seen.skc_daddr, 4);
+	} else {
+		__builtin_memcpy(conversation->local_address, &seen.skc_v6_rcv_saddr, 16);
+		__builtin_memcpy(conversation->remote_address, &seen.skc_v6_daddr, 16);
+	}
+}
+
 /* Return the connection, if it is wanted, from its first packet that is seen on. */
 static __always_inline struct netlab_conversation *netlab_begin_conversation(u64 cookie, u64 socket)
 {
-	struct netlab_attempt attempt = {};
 	struct netlab_conversation begun = {};
 
-	netlab_read_identity(&attempt, (struct sock *)socket);
-	begun.direction = NETLAB_UNKNOWN;
+	netlab_read_speaker(&begun, socket);
 	netlab_read_direction(&begun, socket);
-	attempt.direction = begun.direction;
-	begun.budget = netlab_is_wanted(&attempt) ? NETLAB_UNJUDGED_BYTES + 1 : 0;
+	if (netlab_is_wanted_conversation(&begun))
+		begun.budget = NETLAB_UNJUDGED_BYTES + 1;
 	if (begun.budget && !begun.direction && netlab_is_paused()) {
 		begun.budget = 0;
 		netlab_count(NETLAB_PAYLOAD_WHILE_PAUSED);
 	}
-	__builtin_memcpy(begun.local_address, attempt.local_address, 16);
-	__builtin_memcpy(begun.remote_address, attempt.remote_address, 16);
-	begun.netns = attempt.netns;
-	begun.local_port = attempt.local_port;
-	begun.remote_port = attempt.remote_port;
-	begun.family = attempt.family;
-	begun.protocol = IPPROTO_TCP;
 	if (netlab_conversations.update(&cookie, &begun)) {
 		netlab_count(NETLAB_CONVERSATION_LOST);
 		return NULL;
@@ -203,6 +224,42 @@ static __always_inline void netlab_read_progress(struct netlab_said *said, struc
 	}
 }
 
+/*
+ * The packet that ends a handshake may have payload, and where the listener waits for that (TCP_DEFER_ACCEPT) it has. It is
+ * the listener's yet: user space finds out whose it became, by the ends.
+ */
+static __always_inline void netlab_first_words(struct __sk_buff *skb, struct netlab_said *said, u64 listener)
+{
+	struct netlab_conversation begun = {};
+	bool four = skb->protocol == netlab_ntohs(NETLAB_ETH_IP), mapped;
+	u8 from[16] = {}, to[16] = {};
+	u16 port = 0;
+
+	netlab_read_speaker(&begun, listener);
+	begun.budget = NETLAB_GO_ON;
+	begun.direction = NETLAB_INCOMING;
+	mapped = four && begun.family == NETLAB_AF_INET6;
+	if (four) {
+		bpf_skb_load_bytes(skb, __builtin_offsetof(struct iphdr, saddr), from, 4);
+		bpf_skb_load_bytes(skb, __builtin_offsetof(struct iphdr, daddr), to, 4);
+	} else {
+		bpf_skb_load_bytes(skb, __builtin_offsetof(struct ipv6hdr, saddr), from, 16);
+		bpf_skb_load_bytes(skb, __builtin_offsetof(struct ipv6hdr, daddr), to, 16);
+	}
+	__builtin_memset(begun.local_address, 0, 16);
+	netlab_as_the_socket_sees(begun.remote_address, from, mapped);
+	netlab_as_the_socket_sees(begun.local_address, to, mapped);
+	bpf_skb_load_bytes(skb, netlab_ip_bytes(skb), &port, sizeof(port));
+	begun.remote_port = netlab_ntohs(port);
+	if (!netlab_is_wanted_conversation(&begun) || netlab_is_paused())
+		return;
+	said->conversation = &begun;
+	said->cookie = 0;
+	said->settled = said->sequence;
+	said->fresh = 1;
+	netlab_hand_up(skb, said);
+}
+
 static __always_inline int netlab_segment(struct __sk_buff *skb, bool outgoing)
 {
 	struct bpf_sock *socket = skb->sk;
@@ -215,7 +272,7 @@ static __always_inline int netlab_segment(struct __sk_buff *skb, bool outgoing)
 	if (!socket)
 		return 1;
 	socket = bpf_sk_fullsock(socket);
-	if (!socket || socket->protocol != IPPROTO_TCP || socket->state == TCP_LISTEN)
+	if (!socket || socket->protocol != IPPROTO_TCP)
 		return 1;
 	place = netlab_ip_bytes(skb);
 	if (bpf_skb_load_bytes(skb, place, header, sizeof(header)))
@@ -225,11 +282,18 @@ static __always_inline int netlab_segment(struct __sk_buff *skb, bool outgoing)
 	if (skb->len < said.place || (skb->len == said.place && !(said.tcp_flags & (NETLAB_TCP_FIN | NETLAB_TCP_RST))))
 		return 1;
 	said.bytes = skb->len - said.place;
+	netlab_probe_read(&number, sizeof(number), &guarded);	/* the verifier guards skb->sk, not a number */
+	said.sequence = header[4] << 24 | header[5] << 16 | header[6] << 8 | header[7];
+	said.sequence += !!(said.tcp_flags & NETLAB_TCP_SYN);	/* Fast Open (RFC 7413): the SYN has a number, too */
+	if (socket->state == TCP_LISTEN) {
+		if (said.bytes && !outgoing)
+			netlab_first_words(skb, &said, number);
+		return 1;
+	}
 	said.cookie = bpf_get_socket_cookie(skb);
 	known = netlab_conversations.lookup(&said.cookie);
 	if (known && !known->budget)
 		return 1;
-	netlab_probe_read(&number, sizeof(number), &guarded);	/* the verifier guards skb->sk, not a number */
 	if (!known)
 		known = netlab_begin_conversation(said.cookie, number);
 	else if (!known->direction)
@@ -237,8 +301,6 @@ static __always_inline int netlab_segment(struct __sk_buff *skb, bool outgoing)
 	if (!known || !known->budget)
 		return 1;
 	said.conversation = known;
-	said.sequence = header[4] << 24 | header[5] << 16 | header[6] << 8 | header[7];
-	said.sequence += !!(said.tcp_flags & NETLAB_TCP_SYN);	/* Fast Open (RFC 7413): the SYN has a number, too */
 	netlab_read_progress(&said, (struct tcp_sock *)number);
 	netlab_hand_up(skb, &said);
 	return 1;
