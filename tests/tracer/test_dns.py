@@ -40,6 +40,8 @@ print(json.dumps(waits))
 GETADDRINFO = "import socket; print(socket.getaddrinfo('www.test', 80, proto=socket.IPPROTO_TCP))"
 CONNECT = """
 import socket
+with socket.create_server(("192.0.2.7", 443)) as web, socket.create_connection(("192.0.2.7", 443)) as client:
+    client.sendall(b"hello")
 listening = socket.create_server(("192.0.2.7", 0))
 port = listening.getsockname()[1]
 socket.create_connection(("192.0.2.7", port)).close()
@@ -184,7 +186,7 @@ def test_an_address_has_the_names_it_was_asked_for_by(seen: Seen) -> None:
 
 def test_a_connection_has_the_name_that_was_looked_up_before_it_and_never_a_later_one(seen: Seen) -> None:
     rows = seen.connections.sort_values("opened_at")
-    opened = rows[(rows["remote_port"] != 53) & (rows["remote_address"] == "192.0.2.7")]
+    opened = rows[~rows["remote_port"].isin([53, 443]) & (rows["remote_address"] == "192.0.2.7")]
     theirs = opened[(opened["protocol"] == "tcp") & (opened["direction"] == "outgoing")]
 
     assert told(theirs, ["remote_name"]) == [{"remote_name": "NA"}, {"remote_name": "app.test"}]
@@ -230,6 +232,13 @@ def _outcomes(cap: Capture) -> dict[str, str]:
         lookups[lookups["direction"] == "outgoing"].set_index("name")["rcode"].to_dict()
     )
     return outcomes
+
+
+def test_other_connections_are_not_read_where_dns_alone_is_asked_for(seen: Seen) -> None:
+    others = netlab.coverage(seen.lookups)["detail"].str.contains("something else|too little")
+
+    assert len(seen.connections[seen.connections["remote_port"] == 443])
+    assert not others.any()
 
 
 def test_lookups_that_are_encrypted_are_counted(here: Place) -> None:
