@@ -142,6 +142,19 @@ def test_the_end_of_a_truncated_message_may_be_missing() -> None:
     assert len(read(answer.to_wire()[:-3]).records) == 1
 
 
+@pytest.mark.parametrize(
+    ("kind", "data", "said"), [(16, "", r"\# 0"), (15, "00", r"\# 1 00"), (1, "0102", r"\# 2 0102")]
+)
+def test_a_record_that_is_not_as_its_type_says_is_told_as_bytes(kind: int, data: str, said: str) -> None:
+    body = bytes.fromhex(data)
+    question = b"\1a\0" + kind.to_bytes(2) + b"\0\1"
+    record = question + bytes(4) + len(body).to_bytes(2) + body
+
+    found = read(bytes.fromhex("000184000001000100000000") + question + record)
+
+    assert [one.text for one in found.records] == [said]
+
+
 def test_of_very_many_records_the_first_are_kept_and_the_cut_shows() -> None:
     query = dns.message.make_query("www.example.", "A", use_edns=0, payload=1232)
     answer = dns.message.make_response(query)
