@@ -48,6 +48,21 @@ socket.create_connection(("192.0.2.7", port)).close()
 socket.create_connection(("app.test", port)).close()
 socket.getaddrinfo("later.test", port)
 """
+PRINTER = "printer._ipp._tcp.local"
+ASK_LINK = f"""
+import socket
+from zeroconf import ServiceInfo, Zeroconf
+one = Zeroconf(interfaces=["192.0.2.33"])
+known = ServiceInfo(
+    "_ipp._tcp.local.", "{PRINTER}.", 631, addresses=[socket.inet_aton("192.0.2.33")], server="printer.local."
+)
+one.register_service(known)  # ends with its last announcement: who comes later has to ask
+other = Zeroconf(interfaces=["192.0.2.34"])
+found = other.get_service_info("_ipp._tcp.local.", "{PRINTER}.", {PATIENCE_S * 1000})
+one.close()
+other.close()
+print(found.port, found.server)
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +219,28 @@ def test_a_name_under_a_mask_is_nowhere(here: Place, tmp_path: Path) -> None:
     assert "vault7" not in text
     assert "alias" not in text
     assert b"vault7" not in (tmp_path / "run.netlab").read_bytes()
+
+
+def test_what_the_link_is_asked_is_matched_to_whoever_answers(here: Place) -> None:
+    for words in (
+        "link add link0 type veth peer name link1", "link set link1 up", "link set link0 up multicast on",
+        "address add 192.0.2.33/32 dev link0", "address add 192.0.2.34/32 dev link0",
+        "route add 224.0.0.0/4 dev link0",
+    ):  # fmt: skip
+        here.run("ip", *words.split()).check_returncode()
+    with netlab.capture(protocols="dns", netns=here.name) as cap:
+        assert here.run(sys.executable, "-c", ASK_LINK).stdout == "631 printer.local.\n"
+        lookups = cap.dns()
+
+    rows = lookups[(lookups["name"] == PRINTER) & (lookups["type"] == "SRV")]
+    columns = ["service", "direction", "rcode", "answers", "server_address"]
+    assert told(rows.sort_values("direction"), columns) == [
+        {
+            "service": "mdns", "direction": direction, "rcode": "NOERROR", "answers": "0 0 631 printer.local",
+            "server_address": "224.0.0.251",
+        }
+        for direction in ("incoming", "outgoing")
+    ]  # fmt: skip
 
 
 def test_silence_around_a_pause_proves_nothing(here: Place) -> None:
