@@ -22,7 +22,7 @@ EXTRAS = tomllib.loads(PYPROJECT)["project"]["optional-dependencies"]
         ("IPython", "netlab.load_ipython_extension(None)", "notebook"),
         ("nbconvert", "from netlab import demo; demo._executed()", "notebook"),
         ("hpack", "netlab.capture(protocols='grpc')", "protocols"),
-        ("dns", "import netlab.protocols.dns.queries", "protocols"),
+        ("dns", "netlab.capture(protocols='dns')", "protocols"),
         ("distributed", "netlab.fleet.Fleet(None)", "fleet"),
         ("maxminddb", "netlab.path.with_asn(netlab.traceroute('127.0.0.1'), database='any.mmdb')", "asn"),
     ],

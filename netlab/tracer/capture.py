@@ -234,10 +234,10 @@ def _spoken(
             f'{min(names - {"dns"})} is spoken over TCP, which protocol="udp" leaves out',
             fix="Leave protocol out",
         )
-    if "dns" in names and domains:
-        from netlab.protocols.dns.text import mask
+    if "dns" in names:
+        from netlab.protocols.dns.text import mask  # it needs dnspython
 
-        mask(domains)  # it refuses what is no domain
+        mask(domains)  # refuses what is no domain
     dns_ports = tuple(
         checks.port(port, "dns_ports") for port in ((ports,) if isinstance(ports, int) else ports)
     )

@@ -65,6 +65,7 @@ def payload_macros(files: list[str], spoken: Spoken, limits: Limits) -> dict[str
         "NETLAB_PAYLOAD_TCP": str(int("tcp" in parts)),
         "NETLAB_PAYLOAD_UDP": str(int("udp" in parts)),
         "NETLAB_WANTED_DATAGRAM(p)": port_condition(spoken.dns_ports),
+        "NETLAB_WANTED_SEGMENT(p)": port_condition(spoken.dns_ports if spoken.protocols == {"dns"} else ()),
         "NETLAB_CONVERSATIONS_MAX": str(limits.max_open),
         "NETLAB_PIECE_PAGES": str(limits.piece_pages),
         "NETLAB_PIECES_MAX": str(_PIECES_MAX),
