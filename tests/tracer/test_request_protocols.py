@@ -179,3 +179,16 @@ def test_no_value_and_no_query_is_in_any_row(seen: Seen) -> None:
 
     assert "secret" not in text
     assert "token" not in text
+
+
+def test_a_connection_that_goes_on_in_another_protocol_is_counted() -> None:
+    store = ("redis-server", "--port", str(port := free_port()), "--save", "")
+    with running(store, port), netlab.capture(protocols="redis", port=port) as capture:
+        with redis.Redis(port=port) as client, client.monitor() as monitor:
+            client.get("secret")
+            until(lambda: "GET" in monitor.next_command()["command"])
+        until(lambda: "MONITOR" in set(capture.requests()["operation"]))
+        requests = capture.requests()
+
+    coverage = netlab.coverage(requests)
+    assert coverage.loc[coverage["detail"].str.contains("MONITOR"), "count"].tolist() == [2]  # at both ends
