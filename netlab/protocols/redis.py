@@ -46,6 +46,7 @@ class _Voice:
     kind: bytes = b""  # type of a reply
     is_failure: bool = False  # the string that comes is one
     error: str | None = None
+    count: int | None = None  # the latest number among the values
 
     @property
     def is_over(self) -> bool:
@@ -227,6 +228,8 @@ class Redis:
             voice.items -= 1
             if kind == b"-":
                 voice.error = voice.error or _error(rest)
+            elif kind == b":" and voice.kept:
+                voice.count = _number(rest)
         else:
             raise _GarbledError
         if voice.items > _MOST_ITEMS:
@@ -244,7 +247,7 @@ class Redis:
             self._replied(voice, at_ns)
         elif voice.kept:
             self._asked(voice)
-        voice.kept, voice.size, voice.error, voice.began_ns = [], 0, None, at_ns
+        voice.kept, voice.size, voice.error, voice.count, voice.began_ns = [], 0, None, None, at_ns
 
     def _asked(self, voice: _Voice) -> None:
         """Take note of a command."""
@@ -271,6 +274,8 @@ class Redis:
             self._version = "RESP3"
         front = self._waiting[0] if self._waiting else None
         name = front.exchange.operation or "" if front else ""
+        if told.endswith(b"subscribe"):
+            self._is_subscribed = voice.count != 0  # channels that are left
         if (voice.kind == b">" or told in _PUSHED) and told != name.lower().encode():
             return
         if front is None:

@@ -215,5 +215,6 @@ def _add(account: Account, talk: Talk) -> None:
     account.missed_bytes += stream.missed_bytes
     account.cut_bytes += stream.cut_bytes
     account.unread_bytes += stream.dialog.unread_bytes
+    # of those protocols that have the like
     account.unknown_fields += getattr(stream.dialog, "unknown_fields", 0)
     account.switched += getattr(stream.dialog, "upgraded", None) is not None

@@ -189,6 +189,24 @@ def test_what_is_published_is_no_reply(server: int, protocol: int) -> None:
     assert [one.resource for one in exchanges if _is_asked(one)] == ["news:*"] * 2
 
 
+def test_behind_the_last_channel_values_may_look_like_messages() -> None:
+    dialog = Redis(whole=True)
+    told = b"*3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n"
+    heard = [(Side.CLIENT, b"SUBSCRIBE a\r\n", 1), (Side.SERVER, told, 2)]
+    heard += [(Side.SERVER, b"*3\r\n$7\r\nmessage\r\n$1\r\na\r\n$1\r\nb\r\n", 3)]
+    heard += [(Side.CLIENT, b"UNSUBSCRIBE a\r\nLRANGE a 0 -1\r\n", 4)]
+    heard += [(Side.SERVER, told.replace(b"$9\r\n", b"$11\r\nun").replace(b":1", b":0"), 5)]
+    heard += [(Side.SERVER, b"*1\r\n$7\r\nmessage\r\n", 6)]
+
+    exchanges = read(dialog, heard)
+
+    assert [(one.operation, one.ended_ns) for one in exchanges] == [
+        ("SUBSCRIBE", 2),
+        ("UNSUBSCRIBE", 5),
+        ("LRANGE", 6),
+    ]
+
+
 def test_commands_by_hand_are_commands() -> None:
     dialog = Redis(whole=True)
     heard = [(Side.CLIENT, b"get user:1\r\n\r\nPING\r\n", 1), (Side.SERVER, VALUE + b"+PONG\r\n", 2)]
