@@ -58,6 +58,7 @@ class Account:
     cut_bytes: int = 0  # behind what is handed up of a packet
     unread_bytes: int = 0
     unknown_fields: int = 0  # of HTTP/2
+    switched: int = 0  # connections that went on in another protocol
     evicted: int = 0  # connections that made room for others
     dropped: int = 0  # requests likewise
 
@@ -228,4 +229,6 @@ def _add(account: Account, talk: Talk) -> None:
     account.missed_bytes += stream.missed_bytes
     account.cut_bytes += stream.cut_bytes
     account.unread_bytes += stream.dialog.unread_bytes
+    # of those protocols that have the like
     account.unknown_fields += getattr(stream.dialog, "unknown_fields", 0)
+    account.switched += getattr(stream.dialog, "upgraded", None) is not None
