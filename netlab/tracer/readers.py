@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 # What a connection speaks, to the module and class that read it, and to the protocols of its exchanges.
 _READERS: dict[str, tuple[str, str, frozenset[str]]] = {
     "http": ("netlab.protocols.http1", "Http1", frozenset({"http"})),
+    "kafka": ("netlab.protocols.kafka", "Kafka", frozenset({"kafka"})),
+    "postgres": ("netlab.protocols.postgres", "Postgres", frozenset({"postgres"})),
 }
 PROTOCOLS = (*sorted(set().union(*(told for *_, told in _READERS.values()))), "dns")
 
