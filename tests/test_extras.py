@@ -22,6 +22,7 @@ EXTRAS = tomllib.loads(PYPROJECT)["project"]["optional-dependencies"]
         ("IPython", "netlab.load_ipython_extension(None)", "notebook"),
         ("nbconvert", "from netlab import demo; demo._executed()", "notebook"),
         ("dns", "import netlab.protocols.dns.queries", "protocols"),
+        ("sqlglot", "import netlab.protocols.postgres", "protocols"),
         ("maxminddb", "netlab.path.with_asn(netlab.traceroute('127.0.0.1'), database='any.mmdb')", "asn"),
     ],
 )

@@ -28,6 +28,8 @@ class Readers:
     def __init__(self, wanted: frozenset[str], lookups: Lookups | None) -> None:
         self.lookups = lookups
         self._spoken = frozenset(name for name, (*_, told) in _READERS.items() if told & wanted)
+        for name in self._spoken:  # what is not installed is missed now, and not when somebody speaks
+            importlib.import_module(_READERS[name][0])
 
     def client_is_local(self, ends: np.void) -> bool | None:
         """Tell from the ports of a CONVERSATION who the client is, where these tell it."""
