@@ -190,18 +190,6 @@ static __always_inline void netlab_read_creator(struct netlab_attempt *flow, str
 	flow->pid_source = NETLAB_PID_CREATE;
 }
 
-/* A socket of IPv6 that talks IPv4 sees mapped addresses (RFC 4291 section 2.5.5.2). */
-static __always_inline void netlab_as_the_socket_sees(u8 *into, u8 *address, bool mapped)
-{
-	if (!mapped) {
-		__builtin_memcpy(into, address, 16);
-		return;
-	}
-	into[10] = 0xff;
-	into[11] = 0xff;
-	__builtin_memcpy(into + 12, address, 4);
-}
-
 /* All but who sends. */
 static __always_inline void netlab_read_flow(struct netlab_attempt *flow, struct netlab_packet *packet, struct sock *sk)
 {

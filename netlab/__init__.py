@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from netlab import lab as lab, panels as panels, path as path, schemas as schemas
+    from netlab import fleet as fleet, lab as lab, panels as panels, path as path, schemas as schemas
     from netlab.bundle.exporting import export as export
     from netlab.bundle.loading import load as load
     from netlab.bundle.merging import merge as merge
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from netlab.tracer.nat import with_nat as with_nat
     from netlab.tracer.sockets import connections as connections
     from netlab.views.connections import plot_connections as plot_connections
+    from netlab.views.dns import plot_dns as plot_dns
     from netlab.views.hops import plot_hops as plot_hops
     from netlab.views.path import plot_path as plot_path
     from netlab.views.timeline import plot_timeline as plot_timeline
@@ -74,6 +75,7 @@ _HOME = {
     "nat": "netlab.kernel.nat",
     "path_graph": "netlab.path.graph",
     "plot_connections": "netlab.views.connections",
+    "plot_dns": "netlab.views.dns",
     "plot_hops": "netlab.views.hops",
     "plot_path": "netlab.views.path",
     "plot_timeline": "netlab.views.timeline",
@@ -104,7 +106,7 @@ _HOME = {
     ),
 }
 _DELEGATED = {"capture", "conntrack", "nat"}  # to an agent, where this process lacks a capability
-_PARTS = {"lab", "panels", "path", "schemas"}
+_PARTS = {"fleet", "lab", "panels", "path", "schemas"}
 
 __version__ = "0.1.0"
 __all__ = sorted([*_HOME, *_PARTS])  # noqa: PLE0605 - the table above is the one list of names

@@ -47,9 +47,10 @@ def test_the_howto_without_root_is_true_for_an_ordinary_user(tmp_path: Path) -> 
 
 def test_the_reference_has_every_public_name() -> None:
     reference = "".join(page.read_text(encoding="utf-8") for page in DOCS.glob("reference/*.md"))
-    elsewhere = {*vars(errors), "lab", "panels", "path", "schemas"}
+    elsewhere = {*vars(errors), "fleet", "lab", "panels", "path", "schemas"}
     wanted = [f"netlab.{name}" for name in netlab.__all__ if name not in elsewhere]
-    wanted += [f"{room.__name__}.{name}" for room in (netlab.path, netlab.panels) for name in room.__all__]
+    rooms = (netlab.fleet, netlab.path, netlab.panels)
+    wanted += [f"{room.__name__}.{name}" for room in rooms for name in room.__all__]
 
     assert [name for name in wanted if f":: {name}\n" not in reference] == []
     assert ":: netlab.errors\n   :members:" in reference

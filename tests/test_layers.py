@@ -24,6 +24,7 @@ LAYERS = [  # from the ground up; rooms in one row do not know each other
     {"netlab.bundle"},
     {"netlab.agent"},
     {"netlab.lab", "netlab.checkup"},
+    {"netlab.fleet"},
     {"netlab.views"},
     {"netlab.accessor"},
     {"netlab.panels"},
@@ -114,6 +115,6 @@ def test_every_public_name_can_be_imported() -> None:
 
 
 def test_no_module_hides_a_public_function_of_its_name() -> None:
-    functions = set(netlab.__all__) - {"lab", "panels", "path", "schemas"}
+    functions = set(netlab.__all__) - {"fleet", "lab", "panels", "path", "schemas"}
 
     assert functions & {path.stem for path in PACKAGE.glob("*.py")} == set()

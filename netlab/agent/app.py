@@ -27,6 +27,7 @@ from netlab.agent.models import (
     State,
     Tracked,
 )
+from netlab.agent.peers import Peer
 from netlab.agent.problems import Problem
 from netlab.agent.serving import ERRORS, framed, kind_of
 from netlab.agent.streaming import streamed
@@ -183,10 +184,10 @@ def _add_what_is_missing(app: FastAPI) -> None:
         app.add_api_route(path, missing, methods=["GET"], responses={501: {"model": Problem}})
 
 
-def _place(request: Request, netns: str | int | None) -> str | int:
-    """Return the namespace to look into: that of who asks, if it names no other."""
-    asking: int = request.state.peer.pid
-    return asking if netns is None else netns
+def _place(request: Request, netns: str | int | None) -> str | int | None:
+    """Return the namespace to look into: that of who asks on this host, if it names no other."""
+    peer: Peer | None = getattr(request.state, "peer", None)
+    return peer.pid if netns is None and peer else netns
 
 
 def _placed(request: Request, asked: Tracked | Probing) -> dict[str, Any]:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import grp
 import json
 import os
 import random
-import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from http import HTTPStatus
 from pathlib import Path
@@ -25,20 +23,37 @@ from netlab.agent import formats
 from netlab.agent.delegation import SOCKET
 from netlab.agent.formats import Format
 from netlab.agent.problems import CLASSES
-from netlab.errors import CapabilityError, CaptureError, NetlabError
+from netlab.agent.ways import Way, way_to
+from netlab.errors import CaptureError, NetlabError
 from netlab.frames import Missing
 from netlab.kernel.netns import NetNs
 
-_CONNECT_S, _ANSWER_S = 5.0, 120.0
+_ANSWER_S = 120.0
 
 
-def connect(path: str | os.PathLike[str] = SOCKET) -> Host:
-    """Connect to the agent of this host.
+def connect(
+    where: str | os.PathLike[str] = SOCKET,
+    *,
+    token: str | None = None,
+    ca: str | os.PathLike[str] | None = None,
+    certificate: tuple[str | os.PathLike[str], str | os.PathLike[str]] | None = None,
+    ssh_options: Sequence[str] = (),
+) -> Host:
+    """Connect to an agent, of this host or another.
 
     Parameters
     ----------
-    path
-        Its unix socket.
+    where
+        The path of its unix socket; `ssh://[user@]host[:port][/path]`, which ssh(1) forwards to here;
+        or `https://host:port`, where it was started with `--listen`.
+    token
+        What the agent over TCP takes.
+    ca
+        Who signed the agent's certificate, a PEM file; the system's authorities otherwise.
+    certificate
+        A certificate and its key to show to the agent, PEM files.
+    ssh_options
+        More options of ssh(1), such as `["-i", "key"]`. Keys only: nobody is there to type a password.
 
     Returns
     -------
@@ -48,11 +63,14 @@ def connect(path: str | os.PathLike[str] = SOCKET) -> Host:
     Raises
     ------
     CapabilityError
-        If no agent runs, or this user is not in the group that it serves.
+        If no agent can be reached, or this user is not in the group that it serves.
+    BadInput
+        If it would be asked in the clear over a network.
 
     Notes
     -----
-    HTTP/1.1 over a unix socket; `docs/reference/agent.md` has the endpoints.
+    HTTP/1.1; `docs/reference/agent.md` has the endpoints. What ssh forwards the other host's agent sees as a
+    process of the user that logged in.
 
     Examples
     --------
@@ -62,8 +80,17 @@ def connect(path: str | os.PathLike[str] = SOCKET) -> Host:
       ...
     netlab.errors.CapabilityError: no agent at /nowhere/agent.sock. Start one as root: netlab agent
     """
-    host = Host(Path(path))
-    host.reach()
+    host = Host(
+        way_to(
+            where,
+            token=token,
+            ca=None if ca is None else Path(ca),
+            certificate=None if certificate is None else (Path(certificate[0]), Path(certificate[1])),
+            ssh_options=ssh_options,
+        )
+    )
+    if not isinstance(where, os.PathLike) and "://" in where:
+        host.greet()
     return host
 
 
@@ -72,33 +99,40 @@ class Host:
 
     Parameters
     ----------
-    path
-        Its unix socket.
+    way
+        How it is reached.
     beside
         What the coverage of every frame says besides what the agent says.
+
+    Raises
+    ------
+    CapabilityError
+        If nobody answers, or this user may not ask; the message says which.
     """
 
-    def __init__(self, path: Path, *, beside: Missing | None = None) -> None:
-        self._path, self._beside = path, beside
+    def __init__(self, way: Way, *, beside: Missing | None = None) -> None:
+        self._way, self._beside = way, beside
         self._answers: dict[str, int] = {}  # the last that arrived, of each client
-        transport = httpx.HTTPTransport(uds=str(path))
-        timeout = httpx.Timeout(_ANSWER_S, connect=_CONNECT_S)
-        self._http = httpx.Client(transport=transport, base_url="http://netlab", timeout=timeout)
+        try:
+            self._http = way.client()
+        except BaseException:
+            way.close()
+            raise
+
+    def greet(self) -> None:
+        """See that what listens is an agent, and serves this user; ssh(1) listens whatever is behind it."""
+        try:
+            self.health()
+        except CaptureError as error:
+            refusal = self._way.refusal(error.problem)
+            self.close()
+            raise refusal from error
+        except NetlabError:
+            self.close()
+            raise
 
     def __repr__(self) -> str:
-        return f"<netlab agent at {self._path}>"
-
-    def reach(self) -> None:
-        """Try to connect.
-
-        Raises
-        ------
-        CapabilityError
-            If nobody answers, or this user may not ask; the message says which.
-        """
-        with socket.socket(socket.AF_UNIX) as probe:
-            if probe.connect_ex(str(self._path)):
-                raise self._refusal()
+        return f"<netlab agent at {self._way}>"
 
     def health(self) -> dict[str, Any]:
         """Return the agent's version and how long it has run."""
@@ -109,7 +143,7 @@ class Host:
         """Return what the agent is doing, as `netlab agent status` shows it."""
         captures = self.ask("GET", "/captures").json()
         states = [f"{one['name']} ({one['state']})" for one in captures]
-        return {"agent": str(self._path), **self.health(), "captures": ", ".join(states) or "none"}
+        return {"agent": str(self._way), **self.health(), "captures": ", ".join(states) or "none"}
 
     def register(self, client: str) -> None:
         """As `Capture.register`, of the capture that everybody on the host shares."""
@@ -174,6 +208,7 @@ class Host:
     def close(self) -> None:
         """Close the connections to the agent; safe to call again."""
         self._http.close()
+        self._way.close()
 
     def __enter__(self) -> Self:
         return self
@@ -245,36 +280,16 @@ class Host:
         try:
             yield
         except httpx.ConnectError as error:
-            raise self._refusal() from error
+            raise self._way.refusal(str(error)) from error
         except httpx.TimeoutException as error:
             raise CaptureError(
-                f"the agent at {self._path} does not answer", fix="netlab agent status"
+                f"the agent at {self._way} does not answer", fix="netlab agent status"
             ) from error
         except httpx.TransportError as error:
             raise CaptureError(
-                f"the agent at {self._path} ended the connection: {error}",
+                f"the agent at {self._way} ended the connection: {error}",
                 fix="Ask again: after a restart, register() begins a new account",
             ) from error
-
-    def _refusal(self) -> NetlabError:
-        """Return why nobody answers: there is no socket, nobody listens, or this user may not connect."""
-        try:
-            owner = self._path.stat()
-        except OSError:
-            return CapabilityError(f"no agent at {self._path}", fix="Start one as root: netlab agent")
-        if os.access(self._path, os.W_OK):
-            return CapabilityError(
-                f"nobody answers at {self._path}", fix="Start the agent again: netlab agent"
-            )
-        with contextlib.suppress(KeyError):
-            name = grp.getgrgid(owner.st_gid).gr_name
-            return CapabilityError(
-                f"only root and the group {name} may use the agent at {self._path}",
-                fix=f"Run: sudo usermod --append --groups {name} $USER, then log in again",
-            )
-        return CapabilityError(
-            f"only root may use the agent at {self._path}", fix="Start it with --group NAME"
-        )
 
 
 class RemoteCapture:

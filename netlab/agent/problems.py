@@ -43,7 +43,9 @@ _STATUS: dict[type[NetlabError], HTTPStatus] = {
     errors.KernelError: HTTPStatus.SERVICE_UNAVAILABLE,
     NetlabError: HTTPStatus.INTERNAL_SERVER_ERROR,
 }
-CLASSES = {kind.__name__: kind for kind in _STATUS}
+CLASSES = {kind.__name__: kind for kind in _STATUS} | dict.fromkeys(
+    (HTTPStatus.UNAUTHORIZED.phrase, HTTPStatus.FORBIDDEN.phrase), errors.CapabilityError
+)
 
 
 def install(app: FastAPI) -> None:

@@ -4,15 +4,36 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from http import HTTPStatus
 from typing import TypeVar
 
 from fastapi import Request
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from netlab.agent.problems import RefusedError
 
 T = TypeVar("T")
+
+
+class Activity:
+    """Knows how long ago *app* served its last request."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app, self._serving, self._since_s = app, 0, time.monotonic()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        self._serving += 1
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            self._serving, self._since_s = self._serving - 1, time.monotonic()
+
+    def idle_s(self) -> float:
+        """Return for how long there has been nothing to serve."""
+        return 0.0 if self._serving else time.monotonic() - self._since_s
 
 
 class Limit:

@@ -88,11 +88,17 @@ def _merged(name: str, items: Sequence[Item]) -> Item:
 def _with_host(item: Item) -> pd.DataFrame:
     """Return a frame whose rows and gaps say of which host they are."""
     frame, host = item.frame, item.origins[0].host
-    schema = schema_of(frame).with_host()
     known = frame[HOST.name].fillna(host) if HOST.name in frame else [host] * len(frame)
+    single = len({origin.host for origin in item.origins}) == 1  # else its gaps say so already
+    return hosted(frame, known, of=host if single else None)
+
+
+def hosted(frame: pd.DataFrame, hosts: Any, *, of: str | None) -> pd.DataFrame:
+    """Return *frame* with the host of each row, and with gaps that say *of* which host they are, if given."""
     gaps = [missing_of(gap) for gap in frame.attrs["coverage"]]
-    if len({origin.host for origin in item.origins}) == 1:  # else its gaps say so already
-        gaps = [replace(gap, detail=f"{host}: {gap.detail}") for gap in gaps]
-    hosted = schema.frame({**{str(name): frame[name] for name in frame}, HOST.name: known}, gaps)
-    hosted.attrs = {**frame.attrs, **hosted.attrs}
-    return hosted
+    if of is not None:
+        gaps = [replace(gap, detail=f"{of}: {gap.detail}") for gap in gaps]
+    columns = {str(name): frame[name] for name in frame}
+    found = schema_of(frame).with_host().frame({**columns, HOST.name: hosts}, gaps)
+    found.attrs = {**frame.attrs, **found.attrs}
+    return found

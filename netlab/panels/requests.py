@@ -24,6 +24,7 @@ _SEARCHED = [
     "protocol", "operation", "resource", "host", "status", "error", "outcome", "process", "pid",
     "remote_address", "remote_port", "local_address", "local_port", "container", "direction",
 ]  # fmt: skip
+_READ = tuple(name for name in PROTOCOLS if name != "dns")  # whose lookups are no requests
 _IDENTITY = ["protocol", "cookie", "requested_at", "stream", "operation", "resource"]
 
 
@@ -119,7 +120,7 @@ class LiveRequests(LiveTable[RequestFeed, pd.DataFrame]):
         self, source: RequestFeed | None = None, *, protocols: Sequence[str] | None = None, **options: Any
     ) -> None:
         if protocols is not None or source is None:
-            options["protocols"] = PROTOCOLS if protocols is None else protocols
+            options["protocols"] = _READ if protocols is None else protocols
         super().__init__(
             feed_of(source, RequestFeed, options),
             Table(_FIELDS, searched=_SEARCHED, identity=_IDENTITY, order=_failures_first, bad=_failed),

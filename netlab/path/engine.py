@@ -27,19 +27,12 @@ from typing import Protocol
 
 from netlab.path import loop
 from netlab.path.pace import Pace
+from netlab.path.patience import END_FLOOR_NS, Patience
 from netlab.path.state import CHALLENGE, RST, SYN_ACK, Answer, Probe, Run, timing
 
 WINDOW = 16  # as traceroute(8)
 MILLISECOND = 10**6
 
-# How long to wait for a hop when a later hop, which is further away, has answered. Three times its
-# round-trip time covers a detour on the way back; the floor covers routers that make ICMP errors in
-# software, and this process not being scheduled.
-PATIENCE_FACTOR = 3
-PATIENCE_FLOOR_NS = 10 * MILLISECOND
-# And for the target, once it has answered others: what is given up there looks like loss of the path. A busy
-# host, here or there, gets more time.
-END_FLOOR_NS = 50 * MILLISECOND
 # How long a silent probe keeps its place in the window at most: so long that few packets go past the end of a
 # path with long round trips, and so short that thirty silent hops do not take long.
 WINDOW_HOLD_NS = 100 * MILLISECOND
@@ -107,7 +100,7 @@ class Prober:
         self._marks = marks
         self._pending: dict[int, Probe] = {}
         self._sent = dict.fromkeys(range(plan.first_ttl, plan.max_ttl + 1), 0)
-        self._slowest = [0] * (plan.max_ttl + 1)  # by TTL: largest round trip from there or further away
+        self._patience = Patience(plan.timeout_ns)
         self._end_rtt = 0
         self._serial = plan.turns is Turns.SINGLE
         self._accepts = False  # whether the target has accepted a SYN
@@ -154,10 +147,7 @@ class Prober:
         round_trip, _ = timing(probe, answer)
         if probe.ttl == self._run.end_ttl:
             self._end_rtt = min(self._end_rtt or round_trip, round_trip)
-        for ttl in range(probe.ttl, -1, -1):
-            if self._slowest[ttl] >= round_trip:
-                break  # and so are those before it
-            self._slowest[ttl] = round_trip
+        self._patience.learn(probe.ttl, round_trip)
 
     def abandon(self) -> None:
         """Leave the run as it is: what is under way counts for nothing."""
@@ -183,7 +173,7 @@ class Prober:
         if nearest is None:
             self._serial = True
             earliest = min((probe.sent_ns for probe in self._pending.values()), default=answer.received_ns)
-            self._slowest[0] = max(self._slowest[0], answer.received_ns - earliest)
+            self._patience.learn(0, answer.received_ns - earliest)
             return answer
         hold = self._hold_ns()
         young = [
@@ -287,11 +277,7 @@ class Prober:
         return min(self._hold_ns(), WINDOW_HOLD_NS)
 
     def _hold_ns(self) -> int:
-        return self._patience_ns(self._slowest[0], BLIND_HOLD_NS)
-
-    def _patience_ns(self, round_trip: int, blind: int) -> int:
-        patience = max(PATIENCE_FLOOR_NS, PATIENCE_FACTOR * round_trip) if round_trip else blind
-        return min(self._plan.timeout_ns, patience)
+        return self._patience.with_hop_ns(0, BLIND_HOLD_NS)
 
     def _wait_ns(self, now_ns: int) -> int:
         """Return how long to listen before something can be sent, 0 or less when the run is complete."""
@@ -303,6 +289,6 @@ class Prober:
         return max(deadlines, default=now_ns) - now_ns
 
     def _patience_with_ns(self, probe: Probe) -> int:
-        patience = self._patience_ns(self._slowest[probe.ttl], self._plan.timeout_ns)
+        patience = self._patience.with_hop_ns(probe.ttl, self._plan.timeout_ns)
         floor = END_FLOOR_NS if probe.ttl == self._run.end_ttl else 0
         return max(patience, min(floor, self._plan.timeout_ns))

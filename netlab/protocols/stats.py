@@ -88,8 +88,9 @@ class Tally:
             first_at=requests["requested_at"],
             last_at=requests["requested_at"],
         )
-        for name in cells.select_dtypes("category"):
-            cells[name] = cells[name].astype("string")  # categories of two captures differ
+        for name in {*keys, "outcome"}:
+            if cells[name].dtype == "category":
+                cells[name] = cells[name].astype("string")  # categories of two captures differ
         return cls(keys, _added_up(cells, keys))
 
     def __add__(self, other: Tally) -> Tally:

@@ -10,6 +10,7 @@ from netlab.schemas.connections import (
     EVENTS as EVENTS,
 )
 from netlab.schemas.conntrack import CONNTRACK as CONNTRACK, CONNTRACK_EVENTS as CONNTRACK_EVENTS, NAT as NAT
+from netlab.schemas.fleet import JOINED as JOINED
 from netlab.schemas.host import DOCTOR as DOCTOR
 from netlab.schemas.paths import (
     COMPARISON as COMPARISON,
@@ -57,6 +58,7 @@ ALL = {
         COMPARISON,
         DROPS,
         COST,
+        JOINED,
         DOCTOR,
     )
 }

@@ -47,7 +47,7 @@ def capture(
     drops: bool = False,
     protocols: Protocols = (),
     dns_ports: int | Iterable[int] = (53, 5353, 5355),
-    dns_timeout_s: float = 5.0,
+    dns_timeout_s: float = 15.0,
     mask_names: Masked = (),
     nat: bool | namespaces.NetNs = True,
     cost: bool = False,
@@ -97,12 +97,15 @@ def capture(
         Record packets that this host dropped and TCP resets, each with the kernel's reason, for
         `Capture.drops()` and the `reason` column of `Capture.failures()`.
     protocols
-        What to read of what connections say: "http" for `Capture.requests()`, "dns" for `Capture.dns()`, or
-        several. Every TCP packet then runs a program; payload is read and not kept.
+        What to read of what connections say: "http", "http2", "grpc" for `Capture.requests()`, "dns" for
+        `Capture.dns()`, `Capture.names()` and the column `remote_name`, or several. Every TCP packet then
+        runs a program; payload is read and not kept.
     dns_ports, dns_timeout_s
-        With "dns": the ports that servers have, and how many seconds an answer may take.
+        With "dns": the ports that servers have, and how many seconds an answer may take. What is encrypted
+        (DNS over TLS or HTTPS) cannot be read.
     mask_names
-        Domains under which DNS names are shown as `*`, such as "corp.example".
+        Domains under which DNS names are shown as `*`, such as "corp.example", in every frame made of answers
+        (not in command lines).
     nat
         Fill the `nat_*` columns from conntrack: what the connection's own network namespace translates, then
         the host's (that of process 1), or that of the namespace named here instead. Conntrack is not loaded
@@ -223,6 +226,7 @@ def _spoken(
     """Check what is to be read of what connections say."""
     given = (protocols,) if isinstance(protocols, str) else tuple(protocols)
     names = frozenset(checks.choice("protocols", name, readers.PROTOCOLS) for name in given)
+    readers.prepare(names)
     checks.positive("dns_timeout_s", timeout_s, unit="seconds")
     domains = (masked,) if isinstance(masked, str) else tuple(masked)
     if over == "udp" and names - {"dns"}:

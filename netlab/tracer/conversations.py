@@ -12,12 +12,15 @@ import numpy as np
 import numpy.typing as npt
 
 from netlab.protocols.dialog import Exchange, Outcome
-from netlab.protocols.streams import Stream
+from netlab.protocols.streams import Segment, Stream
 from netlab.tracer.layout import PIECE, Direction
 from netlab.tracer.packets import Packet, Packets, Pieces
 from netlab.tracer.readers import Readers
 
 GO_ON, IGNORE = 0xFFFFFFFF, 0  # budgets, see bpf/payload.c
+
+_MOST_UNOWNED = 256  # packets that came before their connection had a socket: it has one at once, if ever
+_TUPLE = ("netns", "local_address", "remote_address", "local_port", "remote_port")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,7 @@ class Account:
     missed_bytes: int = 0  # of connections that are read
     cut_bytes: int = 0  # behind what is handed up of a packet
     unread_bytes: int = 0
+    unknown_fields: int = 0  # of HTTP/2
     evicted: int = 0  # connections that made room for others
     dropped: int = 0  # requests likewise
 
@@ -85,6 +89,7 @@ class Conversations:
         self._over: deque[Request] = deque(maxlen=max_requests)
         self._directions: dict[int, int] = {}  # of connections that were open before, by cookie
         self._account = Account()
+        self._unowned: OrderedDict[bytes, Segment] = OrderedDict()
         self._cut = np.empty(0, PIECE)  # of packets whose other pieces are in the next block
 
     def expect(self, cookies: npt.NDArray[np.uint64], directions: npt.NDArray[np.uint8]) -> None:
@@ -109,7 +114,13 @@ class Conversations:
 
     def _hear(self, packet: Packet) -> None:
         cookie, ends, segment = packet.cookie, packet.ends, packet.segment
-        talk = self._talks.get(cookie) or self._begin(cookie, ends)
+        if not cookie:
+            self._wait_for_socket(packet)
+            return
+        talk = self._talks.get(cookie)
+        if not talk:
+            talk = self._begin(cookie, ends)
+            self._adopt(talk, packet)
         self._talks.move_to_end(cookie)
         talk.ends, stream = ends, talk.stream
         if stream.client_is_local is None:
@@ -121,6 +132,23 @@ class Conversations:
             self._say(talk, IGNORE if stream.is_ignored else GO_ON, segment.at_ns)
         if stream.is_over:
             self._forget(self._talks.pop(cookie))
+
+    def _wait_for_socket(self, packet: Packet) -> None:
+        """Keep what came with the end of a handshake, until its connection says or gets something more."""
+        self._unowned[_tuple(packet.ends)] = packet.segment
+        if len(self._unowned) > _MOST_UNOWNED:
+            self._unowned.popitem(last=False)
+
+    def _adopt(self, talk: Talk, first: Packet) -> None:
+        """Give a connection what came before it had a socket, if that is what *first* comes after."""
+        early = self._unowned.pop(_tuple(talk.ends), None) if self._unowned else None
+        said = first.segment
+        incoming, outgoing, new = said.settled, said.other_settled, said.other_fresh
+        if first.local:
+            incoming, outgoing, new = said.other_settled, said.settled, said.fresh
+        if early and (early.sequence + early.size) % (1 << 32) == incoming:
+            early = replace(early, other_settled=outgoing, other_fresh=new)
+            self._keep(talk, talk.stream.take(early, local=False))
 
     def _say(self, talk: Talk, budget: int, at_ns: int) -> None:
         """Tell the programs, once more if they have not heard: they may write at the same moment."""
@@ -172,6 +200,10 @@ class Conversations:
         return now
 
 
+def _tuple(ends: np.void) -> bytes:
+    return b"".join(ends[name].tobytes() for name in _TUPLE)
+
+
 def _add(account: Account, talk: Talk) -> None:
     stream = talk.stream
     if stream.dialog is None:
@@ -182,3 +214,4 @@ def _add(account: Account, talk: Talk) -> None:
     account.missed_bytes += stream.missed_bytes
     account.cut_bytes += stream.cut_bytes
     account.unread_bytes += stream.dialog.unread_bytes
+    account.unknown_fields += getattr(stream.dialog, "unknown_fields", 0)

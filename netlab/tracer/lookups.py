@@ -8,27 +8,20 @@ import numpy as np
 import pandas as pd
 
 from netlab.errors import DecodeError
-from netlab.frames import Missing
+from netlab.frames import Gap, Missing
 from netlab.protocols.dialog import Exchange, Side
 from netlab.protocols.dns import message, names, rows, text
+from netlab.protocols.dns.names import Sighting, Sightings
 from netlab.protocols.dns.queries import Ends, Queries, Query
 from netlab.protocols.dns.stream import Stream
+from netlab.tracer.layout import PidSource
 from netlab.tracer.packets import Packet
-from netlab.tracer.payload import Spoken
-
-PORTS = (53, 5353, 5355)  # DNS, multicast DNS, LLMNR: RFC 1035, 6762, 4795
-TIMEOUT_S = 5.0  # as resolv.conf(5) has it
+from netlab.tracer.payload import Asked, Spoken
+from netlab.tracer.records import Attempts
 
 _AF_INET = 2
 _TCP = 6
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """The queries that were read by some moment, and what is in no row."""
-
-    queries: list[Query]
-    missing: list[Missing]
+_MAPPED = bytes(10) + b"\xff\xff"  # IPv4 as a socket of IPv6 sees it (RFC 4291 section 2.5.5.2)
 
 
 class Lookups:
@@ -36,7 +29,8 @@ class Lookups:
 
     def __init__(self, ports: tuple[int, ...], *, timeout_s: float, max_kept: int) -> None:
         self.ports = frozenset(ports)
-        self._queries = Queries(timeout_s=timeout_s, max_kept=max_kept)
+        self._seen = Sightings(max_kept)
+        self._queries = Queries(timeout_s=timeout_s, max_kept=max_kept, on_answer=self._seen.add)
         self._unread = 0
 
     def datagram(self, packet: Packet) -> None:
@@ -46,7 +40,7 @@ class Lookups:
         if self.ports.isdisjoint({ends.local_port, ends.remote_port}):
             return
         try:
-            read = message.read(said.data)
+            read = message.read(said.data, size_bytes=said.size)
         except DecodeError:
             self._unread += 1
             return
@@ -63,7 +57,13 @@ class Lookups:
     def asked(self, now_ns: int) -> Asked:
         """Return what became of the queries by now."""
         self._queries.expire(now_ns)
-        return Asked(self._queries.all(), rows.lacks(self._queries.account, self._unread))
+        missing = rows.lacks(self._queries.account, self._unread)
+        if self._seen.dropped:
+            missing.append(Missing("names, remote_name", Gap.LOST, self._seen.dropped, _NAMES_DROPPED))
+        return Asked(self._queries.all(), self._seen.all(), missing)
+
+
+_NAMES_DROPPED = "addresses in answers made room for later ones"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +71,7 @@ class LookedUp:
     """Queries and who asked them, ready to be shown."""
 
     queries: list[Query]
+    sightings: list[Sighting]
     owners: dict[int, rows.Owner]
     spoken: Spoken
     missing: list[Missing]
@@ -78,20 +79,22 @@ class LookedUp:
     @classmethod
     def of(
         cls,
-        queries: list[Query],
+        asked: Asked,
         connections: pd.DataFrame,
         spoken: Spoken,
         missing: list[Missing],
         *,
         only_theirs: bool,
     ) -> LookedUp:
-        """Join *queries* to the frame of their sockets; *only_theirs*: leave out those of no row of it."""
+        """Join what was *asked* to the frame of its sockets; *only_theirs*: leave out those without a row."""
         owned = connections.dropna(subset=["cookie", "pid"]).drop_duplicates("cookie", keep="last")
         columns = (owned[name].astype(object).where(owned[name].notna(), None) for name in _OWNER)
         owners = {one: rows.Owner(*owner) for one, *owner in zip(owned["cookie"], *columns, strict=True)}
+        queries, seen = asked.queries, asked.sightings
         if only_theirs:
             queries = [query for query in queries if query.ends.cookie in owners]
-        return cls(queries, owners, spoken, missing)
+            seen = [one for one in seen if one.cookie in owners]
+        return cls(queries, seen, owners, spoken, missing)
 
     def frame(self, *, to_utc_ns: int) -> pd.DataFrame:
         """Return the `dns` frame."""
@@ -106,12 +109,28 @@ class LookedUp:
 
     def names(self, *, to_utc_ns: int) -> pd.DataFrame:
         """Return the `names` frame."""
-        seen = names.table((one for query in self.queries for one in names.sightings(query)), self.owners)
-        mask = text.mask(self.spoken.mask_names)
+        seen, mask = names.table(self.sightings, self.owners), text.mask(self.spoken.mask_names)
         return names.frame(seen, to_utc_ns=to_utc_ns, mask=mask, missing=self.missing)
 
 
 _OWNER = ("pid", "process", "container")
+
+
+def with_names(
+    connections: pd.DataFrame, asked: Asked, sockets: list[Attempts], spoken: Spoken, *, to_utc_ns: int
+) -> pd.DataFrame:
+    """Return *connections* with the names that their processes looked up; *sockets* tell which these are."""
+    wanted = np.unique(np.array([one.cookie for one in asked.sightings], np.uint64))
+    owners: dict[int, rows.Owner] = {}
+    for attempts in sockets:
+        theirs = attempts[np.isin(attempts["cookie"], wanted) & (attempts["pid_source"] != PidSource.NONE)]
+        pids = zip(theirs["cookie"].tolist(), theirs["pid"].tolist(), strict=True)
+        owners |= {cookie: rows.Owner(pid, None, None) for cookie, pid in pids}
+    found = names.remote_names(connections, names.table(asked.sightings, owners), to_utc_ns=to_utc_ns)
+    mask = text.mask(spoken.mask_names)
+    named = connections.assign(remote_name=found.map(mask, na_action="ignore").astype("string"))
+    named.attrs = connections.attrs
+    return named
 
 
 class OverTcp:
@@ -148,14 +167,17 @@ class OverTcp:
 
 def ends_of(cookie: int, conversation: np.void) -> Ends:
     """Return the ends of a CONVERSATION as DNS has them."""
-    width = 4 if conversation["family"] == _AF_INET else 16
-    local, remote = (conversation[name].tobytes()[:width] for name in ("local_address", "remote_address"))
+    is_ipv4 = conversation["family"] == _AF_INET
     return Ends(
         int(conversation["netns"]),
         cookie,
         bool(conversation["protocol"] == _TCP),
-        local,
+        _address(conversation["local_address"].tobytes(), is_ipv4=is_ipv4),
         int(conversation["local_port"]),
-        remote,
+        _address(conversation["remote_address"].tobytes(), is_ipv4=is_ipv4),
         int(conversation["remote_port"]),
     )
+
+
+def _address(field: bytes, *, is_ipv4: bool) -> bytes:
+    return field[:4] if is_ipv4 else field.removeprefix(_MAPPED)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,7 +20,9 @@ from netlab.tracer.readers import Readers
 from netlab.tracer.records import Attempts
 
 if TYPE_CHECKING:
-    from netlab.tracer.lookups import Asked, Lookups
+    from netlab.protocols.dns.names import Sighting
+    from netlab.protocols.dns.queries import Query
+    from netlab.tracer.lookups import Lookups
 
 payload_layouts = {"netlab_conversation": CONVERSATION, "netlab_piece": PIECE}
 
@@ -34,6 +36,7 @@ _HOOKS = {
         "netlab_message_sent": CgroupHook.INET_EGRESS,
     },
 }
+_BLIND = (Counter.PAYLOAD_LOST, Counter.PAYLOAD_WHILE_PAUSED)  # of datagrams that were not seen
 _PIECES_MAX = 39  # 16 KiB of one packet
 _UNJUDGED_BYTES = 1 << 19  # a fast connection's first 50 ms: only then user space has read what it speaks
 
@@ -70,11 +73,24 @@ def payload_macros(files: list[str], spoken: Spoken, limits: Limits) -> dict[str
 
 
 @dataclass(frozen=True, slots=True)
+class Asked:
+    """What was asked of DNS by some moment, what answers brought, and what is in no row."""
+
+    queries: list[Query] = field(default_factory=list)
+    sightings: list[Sighting] = field(default_factory=list)
+    missing: list[Missing] = field(default_factory=list)
+
+    def cookies(self) -> list[int]:
+        """Return whose sockets it is about."""
+        return list({*(query.ends.cookie for query in self.queries), *(one.cookie for one in self.sightings)})
+
+
+@dataclass(frozen=True, slots=True)
 class Heard:
     """What a capture has heard by some moment."""
 
     requests: list[Request]
-    asked: Asked | None
+    asked: Asked
     missing: list[Missing]
 
 
@@ -95,6 +111,7 @@ class PayloadSource:
         self._ring = program.ring("netlab_pieces", PIECE)
         self._counters = program.map("netlab_counters", "u4", "u8")
         self._lost = 0
+        self._ended_ns: int | None = None
         self._budgets = program.map("netlab_conversations", "u8", CONVERSATION)
         root = capabilities.cgroup2_mount()
         if root is None:
@@ -120,13 +137,14 @@ class PayloadSource:
         """Read what waits for nothing any more."""
         with self._lock:
             self._take(final=True)
+            self._ended_ns = clock.now_ns()
 
     def _take(self, *, final: bool) -> None:
         pieces = self._ring.read()
         if len(pieces) or self._talks.is_cut:
             self._talks.take(pieces, final=final)
         if self._lookups:
-            lost = int(self._counters.get(Counter.PAYLOAD_LOST) or 0)
+            lost = sum(int(self._counters.get(counter) or 0) for counter in _BLIND)
             if lost > self._lost:
                 self._lookups.missed()
             self._lost = lost
@@ -140,9 +158,9 @@ class PayloadSource:
         """Return what was understood by now, and what was not; *counts* are the programs' counters."""
         with self._lock:
             requests, account = self._talks.requests(), self._talks.account()
-            asked = self._lookups.asked(clock.now_ns()) if self._lookups else None
+            asked = self._lookups.asked(self._ended_ns or clock.now_ns()) if self._lookups else Asked()
         gaps = [gap for gap in _gaps(account, counts, self._limits) if gap.count]
-        return Heard(requests, asked, [*gaps, *(asked.missing if asked else [])])
+        return Heard(requests, asked, [*gaps, *asked.missing])
 
 
 def _lookups(spoken: Spoken, limits: Limits) -> Lookups:
@@ -164,6 +182,7 @@ def _gaps(account: Account, counts: dict[int, int], limits: Limits) -> list[Miss
         Missing("requests", Gap.UNSEEN, account.missed_bytes, _BYTES),
         Missing("requests", Gap.UNSEEN, account.cut_bytes, _CUT),
         Missing("requests", Gap.UNAVAILABLE, account.unread_bytes, _UNREAD),
+        Missing("requests", Gap.UNSEEN, account.unknown_fields, _FIELDS),
         Missing("requests", Gap.UNAVAILABLE, account.ignored, _IGNORED),
         Missing("requests", Gap.UNAVAILABLE, account.undecided, _UNDECIDED),
     ]
@@ -179,5 +198,6 @@ _MIDWAY = (
 _BYTES = "bytes of connections that are read were lost on the way to netlab"
 _CUT = "bytes of connections that are read were not looked at: of one packet only the first 16 KiB are"
 _UNREAD = "bytes of connections that are read could not be understood"
+_FIELDS = "header fields of HTTP/2 name others that were sent before netlab looked"
 _IGNORED = "connections spoke something else than the protocols asked for"
 _UNDECIDED = "connections said too little to tell what they speak"

@@ -14,12 +14,22 @@ if TYPE_CHECKING:
     from netlab.tracer.lookups import Lookups
 
 # What a connection speaks, to the module and class that read it, and to the protocols of its exchanges.
+_HTTP2 = ("netlab.protocols.http2", "Http2", frozenset({"http2", "grpc"}))
 _READERS: dict[str, tuple[str, str, frozenset[str]]] = {
     "http": ("netlab.protocols.http1", "Http1", frozenset({"http"})),
+    "http2": _HTTP2,
+    "grpc": _HTTP2,
     "kafka": ("netlab.protocols.kafka", "Kafka", frozenset({"kafka"})),
     "postgres": ("netlab.protocols.postgres", "Postgres", frozenset({"postgres"})),
 }
 PROTOCOLS = (*sorted(set().union(*(told for *_, told in _READERS.values()))), "dns")
+
+
+def prepare(wanted: frozenset[str]) -> None:
+    """Import what reads the *wanted* protocols: what is not installed is missed at once."""
+    for module, _, told in _READERS.values():
+        if told & wanted:
+            importlib.import_module(module)
 
 
 class Readers:
@@ -28,8 +38,6 @@ class Readers:
     def __init__(self, wanted: frozenset[str], lookups: Lookups | None) -> None:
         self.lookups = lookups
         self._spoken = frozenset(name for name, (*_, told) in _READERS.items() if told & wanted)
-        for name in self._spoken:  # what is not installed is missed now, and not when somebody speaks
-            importlib.import_module(_READERS[name][0])
 
     def client_is_local(self, ends: np.void) -> bool | None:
         """Tell from the ports of a CONVERSATION who the client is, where these tell it."""

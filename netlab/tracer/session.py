@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,19 +11,12 @@ import pandas as pd
 from netlab.closing import uninterrupted
 from netlab.errors import CaptureError
 from netlab.frames import Missing
-from netlab.kernel import clock
-from netlab.tracer import clients, debugging, deltas, dropjoin, events, reasons, requests
-from netlab.tracer.closed import Ended
-from netlab.tracer.life import Life, Options, State, Watch
-from netlab.tracer.look import Clock, Look
-from netlab.tracer.merge import Cookies
-from netlab.tracer.payload import Heard
-
-if TYPE_CHECKING:
-    from netlab.tracer.lookups import LookedUp
+from netlab.tracer import clients, debugging, deltas, dropjoin, events, reasons
+from netlab.tracer.hearing import Hearing
+from netlab.tracer.life import Options, Watch
 
 
-class Capture(Life):
+class Capture(Hearing):
     """TCP connection attempts and UDP flows followed by eBPF; made by `netlab.capture()`.
 
     Use it as a context manager, or call `start()` and `stop()`. What was seen stays readable after the end.
@@ -99,102 +91,14 @@ class Capture(Life):
                 )
             return dropjoin.with_owners(drops, connections)
 
-    def requests(self, protocol: str | None = None) -> pd.DataFrame:
-        """Return one row per request that was read from packets, those without an answer yet too.
-
-        A request between two sockets of this host is two rows, one at each end.
-
-        Parameters
-        ----------
-        protocol
-            Only requests in this one.
-
-        Returns
-        -------
-        DataFrame
-            Schema `netlab.schemas.REQUESTS`, with the owner of the connection at this end.
-
-        Raises
-        ------
-        CaptureError
-            If the capture was not made with `protocols=`, or not with this one.
-        """
-        with self._asked() as watch:
-            heard = self._heard(watch, protocol)
-            spoken = [one for one in heard.requests if protocol in {None, one.exchange.protocol}]
-            look, connections = self._speakers(watch, [one.cookie for one in spoken])
-            if self._options.wanted.by_owner:
-                theirs = set(connections["cookie"])
-                spoken = [one for one in spoken if one.cookie in theirs]
-            return requests.frame(
-                spoken, connections, to_utc_ns=self._to_utc_ns, missing=[*heard.missing, *look.at.missing()]
-            )
-
-    def dns(self) -> pd.DataFrame:
-        """Return one row per DNS lookup: queries sent again, and to other servers, are one.
-
-        Returns
-        -------
-        DataFrame
-            Schema `netlab.schemas.DNS`, with the process that asked, or, on a server, that answered.
-
-        Raises
-        ------
-        CaptureError
-            If the capture was not made with `protocols="dns"`.
-        """
-        with self._asked() as watch:
-            return self._looked_up(watch).frame(to_utc_ns=self._to_utc_ns)
-
-    def names(self) -> pd.DataFrame:
-        """Return one row per address and name that an answer gave to a process of this host.
-
-        Returns
-        -------
-        DataFrame
-            Schema `netlab.schemas.NAMES`, those seen last first.
-
-        Raises
-        ------
-        CaptureError
-            If the capture was not made with `protocols="dns"`.
-        """
-        with self._asked() as watch:
-            return self._looked_up(watch).names(to_utc_ns=self._to_utc_ns)
-
-    def _looked_up(self, watch: Watch) -> LookedUp:
-        from netlab.tracer.lookups import LookedUp  # it needs dnspython
-
-        heard = self._heard(watch, "dns")
-        queries = heard.asked.queries if heard.asked else []
-        look, connections = self._speakers(watch, [query.ends.cookie for query in queries])
-        missing = [*heard.missing, *look.at.missing()]
-        only = self._options.wanted.by_owner
-        return LookedUp.of(queries, connections, self._options.spoken, missing, only_theirs=only)
-
-    def _heard(self, watch: Watch, protocol: str | None) -> Heard:
-        heard = watch.heard()
-        if heard is None or (protocol is not None and protocol not in self._options.spoken.protocols):
-            raise CaptureError(
-                f"this capture did not read {protocol or 'what connections say'}",
-                fix=f'Make it with netlab.capture(protocols="{protocol or "http"}")',
-            )
-        return heard
-
-    def _speakers(self, watch: Watch, cookies: list[int]) -> tuple[Look, pd.DataFrame]:
-        """Return the connections with these cookies."""
-        look = self._look(watch)
-        kept = look.kept()
-        theirs = np.isin(kept.attempts["cookie"], np.unique(np.array(cookies, np.uint64)))
-        return look, look.frame(kept.where(theirs))
-
     def _connections_and_drops(self, watch: Watch) -> tuple[pd.DataFrame, pd.DataFrame | None]:
         """Return the attempts and the drops, which are None if they are not recorded."""
         look = self._look(watch)
         return self._explained(watch, look.frame(look.kept()))
 
     def _explained(self, watch: Watch, connections: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame | None]:
-        """Return *connections* with what drops explain in their `reason`, and the drops if recorded."""
+        """Return *connections* with names and what drops explain in their `reason`; and the drops, if any."""
+        connections = self._named(watch, connections)
         if watch.drops is None:
             return connections, None
         drops = watch.drops.frame(to_utc_ns=self._to_utc_ns)
@@ -304,33 +208,3 @@ class Capture(Life):
         """Return the programs' maps as they are, one raw frame each: for finding out why a row looks odd."""
         with self._asked() as watch:
             return {name: debugging.raw(records) for name, records in uninterrupted(watch.maps).items()}
-
-    def _look(self, watch: Watch, *, since: int = 0) -> Look:
-        """Look at every open attempt and those that ended: all that are kept, or from number *since* on.
-
-        What is taken over from the programs is taken as a whole: an interrupt in between would lose rows.
-        """
-        opened, now_ns = uninterrupted(watch.open), self._stopped_ns or clock.now_ns()
-        now = self._now if self._state is State.STOPPED else self._snapshot_of(opened)
-        over, ended = uninterrupted(partial(_ended, watch, since))
-        look = Look.of(
-            ended,
-            opened,
-            self._before,
-            now,
-            over=over,
-            wanted=self._options.wanted,
-            at=Clock.read(now_ns, self._to_utc_ns),
-            losses=watch.losses(),
-            processes=watch.processes(),
-            nat=self._nat.now(),  # last: of what was read before, everything was told by then
-        )
-        if self._state is not State.STOPPED:
-            uninterrupted(partial(watch.expire, look.unlisted(), look.at.now_ns))
-        return look
-
-
-def _ended(watch: Watch, since: int) -> tuple[Cookies, Ended]:
-    """Return what has ended, also while the sockets were listed; in this order, see `merge.merge`."""
-    watch.drain()
-    return watch.over(), watch.closed(since)

@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from netlab.path import engine, pace
+from netlab.path import engine, pace, patience
 from netlab.path.engine import Turns
 from netlab.path.simulated import SimulatedChannel, SimulatedHop
 from netlab.path.state import Run
@@ -143,7 +143,7 @@ def test_silent_hops_are_waited_for_together(silent: int) -> None:
 
     # the last silent probes left while answers were coming, and get three times the round trip behind them
     last_sent = max(probe.sent_ns for probe, answer in run.reported() if not answer)
-    assert channel.now_ns() == last_sent + engine.PATIENCE_FACTOR * 30 * MS
+    assert channel.now_ns() == last_sent + patience.FACTOR * 30 * MS
     assert last_sent <= 30 * MS
     assert run.given_up_early == 3 * silent
 
@@ -152,12 +152,13 @@ def test_a_near_destination_still_leaves_silent_hops_the_floor() -> None:
     channel = SimulatedChannel([SILENT, destination(0.5)])
     traced(channel)
 
-    assert channel.now_ns() == engine.PATIENCE_FLOOR_NS
+    assert channel.now_ns() == patience.FLOOR_NS
 
 
-def test_a_dead_target_costs_the_timeout_once() -> None:
+@pytest.mark.parametrize("turns", [Turns.TOGETHER, Turns.UNTIL_ACCEPTED])
+def test_a_dead_target_costs_the_timeout_once(turns: Turns) -> None:
     channel = SimulatedChannel([*routers(1, 2, 3), SILENT])
-    run = traced(channel)
+    run = traced(channel, turns=turns)
     last_sent = max(at for at, _ in channel.sent)
 
     assert channel.now_ns() == last_sent + 1000 * MS

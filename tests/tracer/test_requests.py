@@ -32,7 +32,7 @@ events {{ worker_connections 512; }}
 http {{
     access_log off; client_body_temp_path {home}/body; client_body_buffer_size 1m; keepalive_requests 100000;
     server {{
-        listen 127.0.0.1:{port}; listen [::1]:{port}; root {home};
+        listen 127.0.0.1:{port}; listen [::1]:{port} deferred; root {home};
         location = / {{ return 200 "hello"; }}
         location = /broken {{ return 500; }}
         location /echo {{ return 200 "$http_x_secret"; }}

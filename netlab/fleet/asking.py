@@ -1,0 +1,111 @@
+"""One question to many workers: an answer or an error of each of them, by a moment that is known before."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from netlab.errors import BadInput, CapabilityError
+
+if TYPE_CHECKING:
+    from distributed import Client, Future
+
+Answers: TypeAlias = "dict[str, Any | Exception]"  # by host
+
+_LOOK_S = 0.5  # how soon the death of a worker is noticed
+
+
+def workers(client: Client) -> dict[str, str]:
+    """Return the address of each host's worker, by the host's name.
+
+    That is the worker's name where it was given one, else the address of its machine.
+    """
+    found: dict[str, str] = {}
+    for address, told in sorted(client.scheduler_info(n_workers=-1)["workers"].items()):
+        name = told["name"]
+        host = name if isinstance(name, str) and name != address else told["host"]
+        if host in found:
+            raise BadInput(
+                f"two workers are called {host}: {found[host]} and {address}",
+                fix="Start one on each host: dask worker SCHEDULER --nworkers 1 --name HOST",
+            )
+        found[host] = address
+    if not found:
+        raise CapabilityError(
+            "the cluster has no workers", fix="Start one on each host: dask worker SCHEDULER --name HOST"
+        )
+    return found
+
+
+def places(client: Client, hosts: Sequence[str]) -> dict[str, str]:
+    """Return the IP addresses of these hosts' workers."""
+    known = workers(client)
+    told = client.scheduler_info(n_workers=-1)["workers"]
+    return {host: told[known[host]]["host"] for host in hosts if host in known}
+
+
+def ask(
+    client: Client, work: Callable[..., Any], arguments: Mapping[str, tuple[Any, ...]], *, timeout_s: float
+) -> Answers:
+    """Have the worker of each host do *work* with the host's arguments, and return what came of it."""
+    known = workers(client)
+    futures = {
+        host: client.submit(work, *given, workers=[known[host]], pure=False)
+        for host, given in arguments.items()
+        if host in known
+    }
+    addresses = {host: known[host] for host in futures}
+    answers: Answers = client.sync(_answers, client, futures, addresses, timeout_s)
+    for future in futures.values():
+        future.release()
+    absent = {host: ConnectionError("no worker of this name is there") for host in arguments}
+    return {host: answers.get(host, absent[host]) for host in arguments}
+
+
+async def _answers(
+    client: Client, futures: Mapping[str, Future[Any]], addresses: Mapping[str, str], timeout_s: float
+) -> Answers:
+    """Wait for the answers, until the time is over or those that are still to come have no worker any more.
+
+    A task that may run on one worker only waits for ever when that has died, so its death is looked for.
+    """
+    loop = asyncio.get_running_loop()
+    over_s = loop.time() + timeout_s
+    waiting = {asyncio.ensure_future(_result(future)): host for host, future in futures.items()}
+    found: Answers = {}
+    while waiting and (left_s := over_s - loop.time()) > 0:
+        done, _ = await asyncio.wait(
+            waiting, timeout=min(left_s, _LOOK_S), return_when=asyncio.FIRST_COMPLETED
+        )
+        for task in done:
+            found[waiting.pop(task)] = task.result()
+        if not done:
+            for task in await _bereft(client, waiting, addresses, over_s - loop.time()):
+                found[waiting.pop(task)] = ConnectionError("the worker ended before it had answered")
+                task.cancel()
+    for task, host in waiting.items():
+        found[host] = TimeoutError(f"no answer within {timeout_s:g} s")
+        task.cancel()
+    return found
+
+
+async def _result(future: Future[Any]) -> Any:
+    try:
+        return await future
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is told beside the answers of the others
+        return error
+
+
+async def _bereft(
+    client: Client,
+    waiting: Mapping[asyncio.Task[Any], str],
+    addresses: Mapping[str, str],
+    left_s: float,
+) -> list[asyncio.Task[Any]]:
+    """Return those that wait for workers which the scheduler has lost."""
+    try:
+        alive = await asyncio.wait_for(client.nthreads(), max(left_s, 0))
+    except TimeoutError:
+        return []
+    return [task for task, host in waiting.items() if addresses[host] not in alive]

@@ -1,0 +1,132 @@
+"""A capture that runs on many hosts."""
+
+from __future__ import annotations
+
+import secrets
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Self, TypeAlias
+
+import pandas as pd
+
+from netlab.errors import CaptureError
+from netlab.fleet import here
+from netlab.fleet.asking import Answers
+from netlab.fleet.merging import merged, require
+
+Ask: TypeAlias = Callable[[Callable[..., Any], Mapping[str, tuple[Any, ...]]], Answers]
+
+
+class FleetCapture:
+    """A capture on every host that was there at its start; made by `Fleet.capture()`.
+
+    Its methods are those of `netlab.tracer.session.Capture`, and return the rows of all hosts. A host on
+    which it could not be started is a row in the coverage of every frame. A capture of which nothing is asked
+    for ten minutes ends.
+    """
+
+    def __init__(self, ask: Ask, hosts: Callable[[], Sequence[str]], options: Mapping[str, Any]) -> None:
+        self._ask, self._all, self._options = ask, hosts, dict(options)
+        self._name = secrets.token_hex(8)
+        self._hosts: list[str] = []  # on which it runs
+        self._failed: Answers = {}
+        self._received: Counter[tuple[str, str]] = Counter()  # deltas, by client and host
+
+    def __repr__(self) -> str:
+        return f"<netlab capture on {', '.join(self._hosts) or 'no host yet'}>"
+
+    def start(self) -> Self:
+        """Start it on all hosts.
+
+        Raises
+        ------
+        NetlabError
+            If it could be started on none of them.
+        """
+        if self._hosts:
+            raise CaptureError("this capture runs already", fix="Make another with Fleet.capture()")
+        answers = self._ask(here.begin, dict.fromkeys(self._all(), (self._name, self._options)))
+        self._failed = {host: answer for host, answer in answers.items() if isinstance(answer, Exception)}
+        self._hosts = [host for host in answers if host not in self._failed]
+        late = [host for host, error in self._failed.items() if isinstance(error, TimeoutError)]
+        if late:  # it may start there after all
+            self._ask(here.forget, dict.fromkeys(late, (self._name,)))
+        require(self._hosts, self._failed)
+        return self
+
+    def pause(self) -> None:
+        """As `Capture.pause`."""
+        self._order("pause")
+
+    def resume(self) -> None:
+        """As `Capture.resume`."""
+        self._order("resume")
+
+    def stop(self) -> None:
+        """Detach everything on all hosts; what was seen stays readable there for ten minutes."""
+        if self._hosts:
+            self._demand(here.end)
+
+    def connections(self) -> pd.DataFrame:
+        """As `Capture.connections`."""
+        return self._look("connections")
+
+    def failures(self) -> pd.DataFrame:
+        """As `Capture.failures`."""
+        return self._look("failures")
+
+    def events(self) -> pd.DataFrame:
+        """As `Capture.events`."""
+        return self._look("events")
+
+    def drops(self) -> pd.DataFrame:
+        """As `Capture.drops`."""
+        return self._look("drops")
+
+    def requests(self) -> pd.DataFrame:
+        """As `Capture.requests`."""
+        return self._look("requests")
+
+    def register(self, client: str) -> None:
+        """As `Capture.register`."""
+        self._order("register", client)
+
+    def delta(self, client: str) -> pd.DataFrame:
+        """As `Capture.delta`; what a host could not tell in time is in the next delta."""
+        arguments = {host: (self._name, client, self._received[client, host]) for host in self._members()}
+        answers = self._ask(here.delta, arguments)
+        found = merged({**answers, **self._failed})
+        self._received.update((client, host) for host, it in answers.items() if isinstance(it, bytes))
+        return found
+
+    def close(self) -> None:
+        """Stop it on all hosts and have them forget it; safe to call again."""
+        if self._hosts:
+            self._ask(here.forget, dict.fromkeys(self._hosts, (self._name,)))
+            self._hosts = []
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def _look(self, what: str) -> pd.DataFrame:
+        answers = self._ask(here.look, dict.fromkeys(self._members(), (self._name, what)))
+        return merged({**answers, **self._failed})
+
+    def _order(self, what: str, *given: Any) -> None:
+        self._demand(here.order, what, *given)
+
+    def _demand(self, work: Callable[..., Any], *given: Any) -> None:
+        """Have all hosts do it; a host that does not is told of by the next frame, unless all fail."""
+        answers = self._ask(work, dict.fromkeys(self._members(), (self._name, *given)))
+        errors = {host: answer for host, answer in answers.items() if isinstance(answer, Exception)}
+        require(len(errors) < len(answers), errors)
+
+    def _members(self) -> list[str]:
+        if not self._hosts:
+            raise CaptureError(
+                "this capture has not been started", fix="Enter it with `with`, or call start()"
+            )
+        return self._hosts

@@ -1,0 +1,111 @@
+"""What a worker does on its host: netlab's own calls, whose frames leave as Arrow."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from operator import attrgetter
+from typing import Any
+
+import netlab
+from netlab.agent.formats import Format, encoded
+from netlab.errors import CaptureError
+from netlab.frames import concat
+
+IDLE_S = 600.0  # a capture that nobody asks for so long ends: the notebook may have died
+
+
+def frame(function: str, options: Mapping[str, Any]) -> bytes:
+    """Return what `netlab.FUNCTION` returns."""
+    return encoded(attrgetter(function)(netlab)(**options), Format.ARROW)
+
+
+def traces(targets: Sequence[str], at_once: int, options: Mapping[str, Any]) -> bytes:
+    """Trace the ways to all targets, *at_once* of them side by side."""
+    batches = [targets[first : first + at_once] for first in range(0, len(targets), at_once)]
+    found = [netlab.path.trace_many(batch, **options) for batch in batches]
+    return encoded(concat(found), Format.ARROW)
+
+
+@dataclass(slots=True, eq=False)
+class _Held:
+    """A capture of this worker's, and the last delta that each client was told, by its number."""
+
+    capture: Any  # netlab's own, or an agent's
+    told: dict[str, tuple[int, bytes]] = field(default_factory=dict)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    end: threading.Timer | None = None
+
+    def forget_later(self, name: str) -> None:
+        """Let go of it if nothing is asked of it from now on."""
+        self.stay()
+        self.end = threading.Timer(IDLE_S, forget, [name])
+        self.end.daemon = True
+        self.end.start()
+
+    def stay(self) -> None:
+        if self.end is not None:
+            self.end.cancel()
+
+
+_held: dict[str, _Held] = {}
+
+
+def begin(name: str, options: Mapping[str, Any]) -> None:
+    """Start a capture and call it *name*."""
+    _held[name] = _Held(netlab.capture(**options).start())
+    _called(name)
+
+
+def order(name: str, what: str, *given: Any) -> None:
+    """Have the capture do *what*, which returns nothing: pause, resume, register."""
+    held = _called(name)
+    with held.lock:
+        getattr(held.capture, what)(*given)
+
+
+def look(name: str, what: str) -> bytes:
+    """Return the capture's table of that name."""
+    held = _called(name)
+    with held.lock:
+        return encoded(getattr(held.capture, what)(), Format.ARROW)
+
+
+def delta(name: str, client: str, number: int) -> bytes:
+    """Return the delta of this number: once more the last one, if its answer has not arrived.
+
+    What a delta tells is not told again by the capture, so an answer that was lost is kept for the next call.
+    """
+    held = _called(name)
+    with held.lock:
+        last, answer = held.told.get(client, (-1, b""))
+        if last != number:
+            answer = encoded(held.capture.delta(client), Format.ARROW)
+            held.told[client] = number, answer
+        return answer
+
+
+def end(name: str) -> None:
+    """Stop the capture; what it saw stays readable."""
+    held = _called(name)
+    with held.lock:
+        held.capture.stop()
+
+
+def forget(name: str) -> None:
+    """Let go of a capture, which need not be there."""
+    held = _held.pop(name, None)
+    if held is not None:
+        held.stay()
+        held.capture.stop()
+
+
+def _called(name: str) -> _Held:
+    held = _held.get(name)
+    if held is None:
+        raise CaptureError(
+            "the capture is not there: its worker is another one than at the start", fix="Begin a new one"
+        )
+    held.forget_later(name)
+    return held

@@ -1,0 +1,199 @@
+"""`netlab.fleet.joined()`: the two ends of each connection, from two hosts, as one row.
+
+Both ends are brought to the tuple that is on the wire between their hosts, with the client's end first. The
+same tuple names the same connection if both ends were there at the same time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import pandas as pd
+
+from netlab import checks
+from netlab.errors import BadInput
+from netlab.frames import Gap, Missing
+from netlab.schemas import CONNECTIONS, DELTAS, JOINED
+
+_TUPLE = ["protocol", "address_a", "port_a", "address_b", "port_b"]  # a is the client's end
+_KEY = [*_TUPLE, "scope"]
+_LOOPBACK = r"(?:127\.|::1$)"
+_TOLD = [
+    "netns", "pid", "process", "container", "opened_at", "closed_at", "error", "bytes_sent",
+    "bytes_received", "retransmits", "rtt_ms", "cookie",
+]  # fmt: skip
+_PLACES = {  # of each end's addresses in the joined frame
+    "client": ("client_address", "client_port", "service_address", "service_port"),
+    "server": ("server_address", "server_port", "peer_address", "peer_port"),
+}
+_ENDS = ["local_address", "local_port", "remote_address", "remote_port"]
+_ENTRY = {
+    **dict(zip(["src", "sport", "dst", "dport"], _TUPLE[1:], strict=True)),
+    **dict(
+        zip(
+            ["reply_dst", "reply_dport", "reply_src", "reply_sport"],
+            [f"new_{name}" for name in _TUPLE[1:]],
+            strict=True,
+        )
+    ),
+}
+_MOST_GATEWAYS = 8
+
+
+def joined(
+    connections: pd.DataFrame, *, nat: pd.DataFrame | None = None, clock_skew_s: float = 1.0
+) -> pd.DataFrame:
+    """Put the two ends of each connection into one row.
+
+    Parameters
+    ----------
+    connections
+        What `Fleet.connections`, `FleetCapture.connections` or `netlab.merge` has: connections with `host`.
+        Made with `nat=True`, they are joined through what their own hosts translate.
+    nat
+        What `Fleet.nat` returned: they are then joined through what the fleet's gateways translate, too.
+    clock_skew_s
+        How much the hosts' clocks may differ, in seconds: that long before it opens and after it closes, an
+        end may still belong to another with its tuple.
+
+    Returns
+    -------
+    DataFrame
+        As `netlab.schemas.JOINED`: connections with both ends, then clients and servers without the other.
+        The coverage counts the ends that fitted several others, which stay alone, and those that are left
+        out because nothing tells who opened the connection.
+
+    Raises
+    ------
+    BadInput
+        If the frame has no connections, or no column `host`.
+
+    Examples
+    --------
+    >>> import netlab
+    >>> from netlab.fleet import joined
+    >>> joined(netlab.connections().assign(host="here"))["client_host"].isin(["here"]).dtype
+    dtype('bool')
+    """
+    _check(connections, nat)
+    skew = pd.Timedelta(seconds=checks.positive("clock_skew_s", clock_skew_s, unit="seconds"))
+    clients, servers = (_ends(connections, role) for role in _PLACES)
+    if nat is not None:
+        clients = _beyond(clients, nat)
+    pairs = clients[[*_KEY, "row", "opened_at", "closed_at"]].merge(
+        servers[[*_KEY, "row", "opened_at", "closed_at"]], on=_KEY, suffixes=("_c", "_s")
+    )
+    apart = (pairs["opened_at_c"] > pairs["closed_at_s"] + skew) | (
+        pairs["opened_at_s"] > pairs["closed_at_c"] + skew
+    )  # what is not known is no reason
+    pairs = pairs[~apart]
+    doubtful = pairs["row_c"].duplicated(keep=False) | pairs["row_s"].duplicated(keep=False)
+    sure = pairs.loc[~doubtful, ["row_c", "row_s"]]
+    both = pd.concat(
+        [
+            _columns(connections, "client").loc[sure["row_c"]].reset_index(drop=True),
+            _columns(connections, "server").loc[sure["row_s"]].reset_index(drop=True),
+        ],
+        axis="columns",
+    )
+    alone = [
+        _columns(connections, role).loc[ends.loc[~ends["row"].isin(sure[row]), "row"]]
+        for role, ends, row in (("client", clients, "row_c"), ("server", servers, "row_s"))
+    ]
+    found = pd.concat([both.loc[:, ~both.columns.duplicated()], *alone], ignore_index=True)
+    found["ends"] = ["both"] * len(both) + ["client"] * len(alone[0]) + ["server"] * len(alone[1])
+    for near, far in (("client", "server"), ("server", "client")):
+        found[f"to_{far}_bytes_difference"] = found[f"{near}_bytes_sent"] - found[f"{far}_bytes_received"]
+    frame = JOINED.frame({str(name): found[name] for name in found})
+    frame.attrs["coverage"] = [
+        *connections.attrs.get("coverage", []),
+        *map(asdict, _missing(connections, pairs[doubtful])),
+    ]
+    return frame
+
+
+def _check(connections: object, nat: object) -> None:
+    needed = {"host", "direction", "protocol", *_ENDS, *_TOLD}
+    kinds = {CONNECTIONS.name, DELTAS.name}
+    if not isinstance(connections, pd.DataFrame) or not needed <= {*connections.columns}:
+        raise BadInput(
+            "joined() takes connections with a column 'host'",
+            fix="Pass what Fleet.connections(nat=True) returned, or netlab.merge(...)['connections']",
+        )
+    if connections.attrs.get("schema", CONNECTIONS.name) not in kinds:
+        raise BadInput("joined() takes connections", fix="Pass what Fleet.connections(nat=True) returned")
+    if nat is not None and not (isinstance(nat, pd.DataFrame) and {*_ENTRY, "protocol"} <= {*nat.columns}):
+        raise BadInput("nat is no frame of translations", fix="Pass what Fleet.nat() returned")
+
+
+def _side(role: str) -> str:
+    return "outgoing" if role == "client" else "incoming"
+
+
+def _ends(connections: pd.DataFrame, role: str) -> pd.DataFrame:
+    """Return the ends of one role: which `row` each is, and its tuple on the wire, the client's end first."""
+    chosen = connections.reset_index(drop=True)
+    chosen = chosen[chosen["direction"] == _side(role)]
+    wire = pd.DataFrame(
+        {name: chosen.get(f"nat_{name}", chosen[name]).fillna(chosen[name]) for name in _ENDS}
+    )
+    first, second = ("local", "remote") if role == "client" else ("remote", "local")
+    found = pd.DataFrame(
+        {
+            "protocol": chosen["protocol"].astype("string"),
+            "address_a": wire[f"{first}_address"],
+            "port_a": wire[f"{first}_port"],
+            "address_b": wire[f"{second}_address"],
+            "port_b": wire[f"{second}_port"],
+            "row": chosen.index,
+            "opened_at": chosen["opened_at"],
+            "closed_at": chosen["closed_at"],
+        }
+    )
+    own = chosen["host"] + " " + chosen["netns"].astype("string").fillna("")
+    loops = found["address_a"].str.match(_LOOPBACK) & found["address_b"].str.match(_LOOPBACK)
+    found["scope"] = own.where(loops.fillna(value=False), "")
+    return found.dropna(subset=_TUPLE)
+
+
+def _beyond(clients: pd.DataFrame, nat: pd.DataFrame) -> pd.DataFrame:
+    """Return the clients' ends with the tuples that they have beyond the gateways that translate them."""
+    entries = nat.rename(columns=_ENTRY)[["protocol", *_ENTRY.values()]].astype({"protocol": "string"})
+    entries = entries.drop_duplicates().drop_duplicates(
+        subset=_TUPLE, keep=False
+    )  # else whose it is, is open
+    for _ in range(_MOST_GATEWAYS):
+        after = clients.merge(entries, on=_TUPLE, how="left").set_index(clients.index)
+        changed = {
+            name: after[f"new_{name}"].where(after["new_address_a"].notna(), clients[name])
+            for name in _TUPLE[1:]
+        }
+        if after["new_address_a"].isna().all():
+            break
+        clients = clients.assign(**changed)
+    return clients
+
+
+def _columns(connections: pd.DataFrame, role: str) -> pd.DataFrame:
+    """Return the columns of one end in the joined frame, for every row."""
+    told = connections.reset_index(drop=True)
+    places = dict(zip(_ENDS, _PLACES[role], strict=True))
+    names = {"protocol": "protocol", "host": f"{role}_host", **places}
+    return told.rename(columns={**names, **{name: f"{role}_{name}" for name in _TOLD}})[
+        [*names.values(), *(f"{role}_{name}" for name in _TOLD)]
+    ]
+
+
+def _missing(connections: pd.DataFrame, doubtful: pd.DataFrame) -> list[Missing]:
+    ends = doubtful["row_c"].nunique() + doubtful["row_s"].nunique()
+    unknown = int((~connections["direction"].isin(["outgoing", "incoming"])).sum())
+    several = "their tuple and time fit several ends, for example where two workers list one host's sockets"
+    neither = "nothing tells which end opened the connection"
+    return [
+        Missing(what, kind, count, detail)
+        for what, kind, count, detail in (
+            ("the other end", Gap.UNAVAILABLE, ends, several),
+            ("connections of unknown direction", Gap.UNAVAILABLE, unknown, neither),
+        )
+        if count
+    ]

@@ -1,0 +1,57 @@
+"""The answers of many hosts as one frame, in which every row and every gap says of which host it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+
+import pandas as pd
+
+from netlab.agent.formats import decoded
+from netlab.bundle.merging import hosted
+from netlab.errors import CaptureError, DecodeError, NetlabError
+from netlab.fleet.asking import Answers
+from netlab.frames import Gap, Missing, concat
+
+
+def merged(answers: Answers) -> pd.DataFrame:
+    """Return the frames of all hosts under each other; a host without one is a gap that says why.
+
+    Raises the error itself where no host has answered.
+    """
+    frames: dict[str, pd.DataFrame] = {}
+    errors: dict[str, Exception] = {}
+    for host, answer in answers.items():
+        if isinstance(answer, Exception):
+            errors[host] = answer
+            continue
+        try:
+            frames[host] = decoded(answer)
+        except DecodeError as error:
+            errors[host] = error
+    require(frames, errors)
+    whole = concat([hosted(frame, [host] * len(frame), of=host) for host, frame in frames.items()])
+    whole.attrs["coverage"] += [asdict(_gap(host, error)) for host, error in errors.items()]
+    return whole
+
+
+def require(answered: object, errors: Mapping[str, Exception]) -> None:
+    """Raise if nobody has answered: the one error that all met, or one that tells all of them."""
+    if answered or not errors:
+        return
+    first = next(iter(errors.values()))
+    if len({_words(error) for error in errors.values()}) == 1 and isinstance(first, NetlabError):
+        raise first
+    told = "; ".join(f"{host}: {_words(error)}" for host, error in errors.items())
+    raise CaptureError(f"no host has answered: {told}") from first
+
+
+def _gap(host: str, error: Exception) -> Missing:
+    late = isinstance(error, TimeoutError | ConnectionError)
+    kind = Gap.INCOMPLETE if late else Gap.UNAVAILABLE
+    return Missing("all rows of a host", kind, None, f"{host}: {_words(error)}")
+
+
+def _words(error: Exception) -> str:
+    plain = isinstance(error, NetlabError | TimeoutError | ConnectionError)
+    return str(error) if plain else f"{type(error).__name__}: {error}"

@@ -1,0 +1,87 @@
+"""The fleet's calls, on eight hosts with a worker each."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+
+import fleets
+import pandas as pd
+import pytest
+from distributed import Client
+from fleets import SPARE
+from programs import wait_until
+
+import netlab
+from netlab.errors import BadInput
+from netlab.fleet import Fleet
+
+pytestmark = pytest.mark.privileged
+
+
+def gap_of(frame: pd.DataFrame, host: str) -> str:
+    """Return why *frame* has no row of a host."""
+    told = netlab.coverage(frame).set_index("what")["detail"]
+    return " ".join(
+        detail for detail in told.get(["all rows of a host"], []) if detail.startswith(f"{host}:")
+    )
+
+
+def test_every_row_and_every_gap_says_of_which_host_it_is(fleet: Fleet) -> None:
+    found = fleet.connections(protocol="tcp", state="established")
+
+    assert sorted(found["host"].unique()) == sorted(fleets.HOSTS)  # each has one to the scheduler at least
+    assert found.groupby("host")["netns"].nunique().eq(1).all()
+    assert found["netns"].nunique() == len(fleets.HOSTS)
+    assert {detail.partition(":")[0] for detail in netlab.coverage(found)["detail"]} == set(fleets.HOSTS)
+
+
+def test_a_host_that_fails_is_told_with_its_error_and_the_others_answer(fleet: Fleet) -> None:
+    found = fleet.traceroute(fleets.SILENT, max_ttl=1, queries=1, timeout_s=0.2)
+
+    assert set(found["host"]) == set(fleets.HOSTS) - {fleets.LOST}
+    assert "no route" in gap_of(found, fleets.LOST)
+
+
+def test_what_all_hosts_refuse_is_raised(fleet: Fleet) -> None:
+    with pytest.raises(BadInput, match="port 0"):
+        fleet.connections(port=0)
+
+
+def test_a_host_that_hangs_is_told_when_the_time_is_over(client: Client, spare: int) -> None:
+    os.kill(spare, signal.SIGSTOP)
+
+    found = Fleet(client, timeout_s=3).connections(protocol="tcp")
+
+    assert set(found["host"]) == set(fleets.HOSTS)
+    assert gap_of(found, SPARE) == f"{SPARE}: no answer within 3 s"
+
+
+def test_a_worker_that_is_killed_in_mid_call_is_told_and_the_others_answer(
+    client: Client, spare: int
+) -> None:
+    told = client.scheduler_info(n_workers=-1)["workers"]
+    address = next(address for address, worker in told.items() if worker["name"] == SPARE)
+
+    def kill_when_asked() -> None:
+        wait_until(lambda: client.processing([address])[address])
+        os.kill(spare, signal.SIGKILL)
+
+    killer = threading.Thread(target=kill_when_asked)
+    killer.start()
+    found = Fleet(client, timeout_s=30).traceroute(fleets.SILENT, max_ttl=3, queries=1, timeout_s=2)
+    killer.join()
+
+    assert set(found["host"]) == set(fleets.HOSTS) - {fleets.LOST}
+    assert gap_of(found, SPARE) == f"{SPARE}: the worker ended before it had answered"
+
+
+def test_a_host_that_is_not_there_is_refused(client: Client) -> None:
+    with pytest.raises(BadInput, match="host 'h9' is not known"):
+        Fleet(client, hosts=["h9"])
+
+
+def test_two_workers_of_one_host_are_refused_because_they_would_count_twice() -> None:
+    with Client(n_workers=2, processes=False, dashboard_address=None) as client, pytest.raises(BadInput):
+        Fleet(client).connections()
