@@ -21,6 +21,7 @@ _READERS: dict[str, tuple[str, str, frozenset[str]]] = {
     "grpc": _HTTP2,
     "kafka": ("netlab.protocols.kafka", "Kafka", frozenset({"kafka"})),
     "postgres": ("netlab.protocols.postgres", "Postgres", frozenset({"postgres"})),
+    "tls": ("netlab.protocols.tls", "Tls", frozenset({"tls"})),
 }
 PROTOCOLS = (*sorted(set().union(*(told for *_, told in _READERS.values()))), "dns")
 
