@@ -179,6 +179,8 @@ class Conversations:
         return [one for one in pending if one.protocol in self._told]
 
     def _keep(self, talk: Talk, exchanges: list[Exchange]) -> None:
+        for one in exchanges:
+            self._readers.stacks.hear(talk.cookie, one)
         exchanges = [one for one in exchanges if one.protocol in self._told]
         room = (self._over.maxlen or 0) - len(self._over)
         self._account.dropped += max(0, len(exchanges) - room)

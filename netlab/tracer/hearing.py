@@ -11,7 +11,7 @@ import pandas as pd
 from netlab.closing import uninterrupted
 from netlab.errors import CaptureError
 from netlab.protocols.dns.stats import dns_stats
-from netlab.tracer import handshakes, requests
+from netlab.tracer import handshakes, requests, stacks
 from netlab.tracer.life import Watch
 from netlab.tracer.look import Look
 from netlab.tracer.looking import Looking
@@ -149,6 +149,12 @@ class Hearing(Looking):
             return connections
         sockets = [watch.closed().attempts, watch.open()]
         return with_names(connections, asked, sockets, self._options.spoken, to_utc_ns=self._to_utc_ns)
+
+    def _stacked(self, watch: Watch, connections: pd.DataFrame) -> pd.DataFrame:
+        """Return *connections* with the protocols that their bytes told, if packets are read."""
+        if not self._options.spoken or connections.empty:
+            return connections
+        return stacks.with_stacks(connections, self._heard(watch, None).stacks)
 
     def _heard(self, watch: Watch, protocol: str | None) -> Heard:
         heard = uninterrupted(watch.heard)

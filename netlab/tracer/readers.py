@@ -9,6 +9,7 @@ import numpy as np
 
 from netlab.protocols.dialog import Dialog
 from netlab.protocols.streams import Choose, Unchosen
+from netlab.tracer.stacks import Stacks
 
 if TYPE_CHECKING:
     from netlab.tracer.lookups import Lookups
@@ -38,6 +39,7 @@ class Readers:
 
     def __init__(self, wanted: frozenset[str], lookups: Lookups | None) -> None:
         self.lookups = lookups
+        self.stacks = Stacks()
         self._spoken = frozenset(name for name, (*_, told) in _READERS.items() if told & wanted)
 
     def client_is_local(self, ends: np.void) -> bool | None:
@@ -56,9 +58,11 @@ class Readers:
         def choose(client: bytes, server: bytes, *, whole: bool) -> Dialog | Unchosen:
             from netlab.protocols.classify import classify
 
+            verdict = classify(client, server, from_start=whole, server_port=port)
+            if verdict.stack:
+                self.stacks.tell(cookie, verdict.stack)
             if lookups and client_is_local is not None and port in lookups.ports:
                 return lookups.conversation(cookie, ends, client_is_local=client_is_local, whole=whole)
-            verdict = classify(client, server, from_start=whole, server_port=port)
             if verdict.protocol in self._spoken and not verdict.over_tls:
                 return _reader(verdict.protocol, whole=whole)
             return Unchosen.NOTHING if verdict.is_final or verdict.protocol else Unchosen.MORE

@@ -140,6 +140,18 @@ def test_messages_sent_alone_are_produce_requests_at_both_ends(capture: Capture)
     assert "hunter2" not in requests.to_csv()
 
 
+def test_connections_have_the_stack_that_their_bytes_tell(
+    capture: Capture, database: int, secured: int
+) -> None:
+    connections = capture.connections()
+
+    for port, stack in ((database, "postgres"), (secured, "tls+http2")):
+        theirs = connections[(connections["remote_port"] == port) & (connections["bytes_sent"] > 0)]
+        assert len(theirs) >= 2
+        assert set(theirs["protocol_stack"]) == {stack}
+    assert (connections["protocol_stack"] == "kafka").any()
+
+
 def test_handshakes_tell_their_facts_at_both_ends(capture: Capture, secured: int) -> None:
     tls = capture.tls()
     tls = tls[(tls["remote_port"] == secured) | (tls["local_port"] == secured)]
