@@ -152,6 +152,9 @@ class Kafka:
                 break
             self._end(asked.exchange, Outcome.MISSED)
         exchange = asked.exchange
+        if message.begun_ns < exchange.requested_ns:  # the answer to another, whose number was the same
+            self._end(exchange, Outcome.MISSED)
+            return
         exchange.answered_ns, exchange.ended_ns = message.begun_ns, message.ended_ns
         exchange.response_bytes = message.size
         found = _read_response(asked, message.body)
