@@ -28,6 +28,7 @@ from netlab.schemas.requests import (
     NAMES as NAMES,
     REQUEST_STATS as REQUEST_STATS,
     REQUESTS as REQUESTS,
+    TLS as TLS,
 )
 from netlab.schemas.routing import EXPLANATION as EXPLANATION, GATEWAY as GATEWAY, ROUTES as ROUTES
 
@@ -39,6 +40,7 @@ ALL = {
         EVENTS,
         REQUESTS,
         REQUEST_STATS,
+        TLS,
         DNS,
         DNS_STATS,
         NAMES,

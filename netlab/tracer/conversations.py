@@ -194,6 +194,8 @@ class Conversations:
     def _keep(self, talk: Talk, exchanges: list[Exchange]) -> None:
         if not exchanges:
             return
+        for one in exchanges:
+            self._readers.stacks.hear(talk.cookie, one)
         exchanges = [one for one in exchanges if one.protocol in self._told]
         room = (self._over.maxlen or 0) - len(self._over)
         self._account.dropped += max(0, len(exchanges) - room)

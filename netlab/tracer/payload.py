@@ -93,6 +93,7 @@ class Heard:
     requests: list[Request]
     asked: Asked
     missing: list[Missing]
+    stacks: dict[int, str] = field(default_factory=dict)  # what connections speak, by cookie
 
 
 class PayloadSource:
@@ -102,8 +103,9 @@ class PayloadSource:
         self._lock = threading.RLock()
         self._limits = limits
         self._lookups = _lookups(spoken, limits) if "dns" in spoken.protocols else None
+        self._readers = Readers(spoken.protocols, self._lookups)
         self._talks = Conversations(
-            Readers(spoken.protocols, self._lookups),
+            self._readers,
             spoken.protocols,
             self._judge,
             max_open=limits.max_open,
@@ -159,9 +161,10 @@ class PayloadSource:
         """Return what was understood by now, and what was not; *counts* are the programs' counters."""
         with self._lock:
             requests, account = self._talks.requests(), self._talks.account()
+            stacks = self._readers.stacks.by_cookie()
             asked = self._lookups.asked(self._ended_ns or clock.now_ns()) if self._lookups else Asked()
         gaps = [gap for gap in _gaps(account, counts, self._limits) if gap.count]
-        return Heard(requests, asked, [*gaps, *asked.missing])
+        return Heard(requests, asked, [*gaps, *asked.missing], stacks)
 
 
 def _lookups(spoken: Spoken, limits: Limits) -> Lookups:
