@@ -42,9 +42,10 @@ class Fleet:
     Raises
     ------
     BadInput
-        If *client* is no such client, or two workers have one name.
+        If *client* is no such client, or one of *hosts* is not there. Every call: if two workers are called
+        the same.
     CapabilityError
-        Without the package `distributed`, or if the cluster has no workers.
+        Without the package `distributed`. Every call: if the cluster has no workers.
 
     Notes
     -----

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 COVERAGE = "_coverage.jsonl"  # readers of datasets leave out what begins like this
 _FILES = "host=*/hour=*/*.parquet"
 _CLIENT = "recording"
+_COVERAGE = {"what": "string", "kind": "category", "count": "Int64", "detail": "string"}
 
 
 class FleetRecording:
@@ -84,7 +85,7 @@ class FleetRecording:
         OSError
             If something could not be written; the files that are there are whole.
         """
-        if self._over.is_set():
+        if self._over.is_set() or self._thread.ident is None:
             return
         self._over.set()
         self._thread.join()
@@ -200,7 +201,8 @@ def gaps(directory: str | os.PathLike[str]) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        As `netlab.coverage`, with `at`: the look from which on it was so, until the next `at`.
+        As `netlab.coverage`, with `at`, the look from which on it was so, and `until`, the look at which that
+        had changed; missing of what was so at the last one.
 
     Raises
     ------
@@ -217,16 +219,20 @@ def gaps(directory: str | os.PathLike[str]) -> pd.DataFrame:
     """
     file = Path(directory, COVERAGE)
     try:
-        looks = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+        lines = file.read_text(encoding="utf-8").split("\n")[:-1]  # what comes after is not whole
     except OSError as error:
         fix = "Give the directory of Fleet.record()"
         raise BadInput(f"{directory} has no recording of a fleet", fix=fix) from error
-    rows = [{"at": look["at"], **gap} for look in looks for gap in look["coverage"]]
-    kinds = {
-        "at": Kind.TIME.value,
-        "what": "string",
-        "kind": "category",
-        "count": "Int64",
-        "detail": "string",
+    looks = [json.loads(line) for line in lines]
+    ends = [look["at"] for look in looks[1:]] + [None]
+    rows = [
+        {"at": look["at"], "until": until, **gap}
+        for look, until in zip(looks, ends, strict=True)
+        for gap in look["coverage"]
+    ]
+    times = {
+        name: pd.to_datetime([row[name] for row in rows], utc=True, format="ISO8601")
+        for name in ("at", "until")
     }
-    return pd.DataFrame(rows, columns=list(kinds)).astype(kinds)
+    found = pd.DataFrame(rows, columns=["at", "until", *_COVERAGE]).assign(**times)
+    return found.astype({**dict.fromkeys(times, Kind.TIME.value), **_COVERAGE})
