@@ -28,6 +28,7 @@ NAMES = (
     "verdicts",
     "panels",
     "fleet",
+    "agent",
 )
 
 

@@ -24,6 +24,7 @@ from netlab.kernel import netns
 
 RUNS, RUNS_OF_ALL = 100, 3
 _PATIENCE_S = 60.0
+_FAILED = f"does not trace here within {_PATIENCE_S:g} s"
 # Each prints a line per hop. One probe per hop is the kindest setting: with more there are more false links.
 ONE_PATH = {
     "traceroute": ["traceroute", "-n", "-q", "1"],
@@ -62,7 +63,7 @@ def _false_links(net: Any, links: set[tuple[str, str]]) -> Iterator[tuple[str, f
             continue
         said = [_said(command, net) for _ in range(RUNS)]
         if None in said:
-            yield f"balancer: {name}", float("nan"), "cannot trace here"
+            yield f"balancer: {name}", float("nan"), _FAILED
             continue
         wrong = sum(bool(_path(text or "") - links) for text in said)
         yield f"balancer: {name}, runs with a false link", wrong / RUNS, f"{wrong} of {RUNS}"
@@ -89,7 +90,7 @@ def _missed(name: str, wanted: set[str], call: Callable[[], str | None]) -> tupl
         begin = time.monotonic()
         said = call()
         if said is None:
-            return f"balancer: {name}", float("nan"), "cannot trace here"
+            return f"balancer: {name}", float("nan"), _FAILED
         missed += len(wanted - set(re.findall(r"[\d.]{7,}", said)))
         took_s.append(time.monotonic() - begin)
     of_all = len(wanted) * RUNS_OF_ALL
@@ -98,16 +99,19 @@ def _missed(name: str, wanted: set[str], call: Callable[[], str | None]) -> tupl
 
 
 def _said(command: list[str], net: Any) -> str | None:
-    """Return what a tool printed, or None if it ended with an error."""
+    """Return what a tool printed, or None if it ended with an error or not at all."""
     with netns.entered(net.client.netns), tempfile.TemporaryDirectory() as place:
-        done = subprocess.run(
-            [*command, net.address("web")],
-            cwd=place,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=_PATIENCE_S,
-        )
+        try:
+            done = subprocess.run(
+                [*command, net.address("web")],
+                cwd=place,
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=_PATIENCE_S,
+            )
+        except subprocess.TimeoutExpired:
+            return None
     return None if done.returncode else done.stdout
 
 

@@ -222,6 +222,18 @@ static __always_inline bool netlab_read_connected(struct netlab_ends *ends, cons
 	return true;
 }
 
+/* A socket of IPv6 that talks IPv4 sees mapped addresses (RFC 4291 section 2.5.5.2). */
+static __always_inline void netlab_as_the_socket_sees(u8 *into, u8 *address, bool mapped)
+{
+	if (!mapped) {
+		__builtin_memcpy(into, address, 16);
+		return;
+	}
+	into[10] = 0xff;
+	into[11] = 0xff;
+	__builtin_memcpy(into + 12, address, 4);
+}
+
 /*
  * Who the owners are: read when a process is met for the first time, because it may be gone before anybody looks into
  * /proc.

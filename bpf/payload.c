@@ -45,7 +45,8 @@ struct netlab_piece {
 	u64 at_ns;		/* CLOCK_MONOTONIC */
 	u64 cookie;
 	u32 sequence;		/* TCP: of the first byte here */
-	u32 settled;		/* TCP: everything before this has passed here, now or earlier */
+	u32 settled;		/* TCP: everything before this has passed here, earlier */
+	u32 other_settled;	/* the same of the other way */
 	u32 packet_bytes;	/* payload of the whole packet */
 	u32 handed_bytes;	/* how much of it is handed up, in this piece and others */
 	u32 offset;		/* of the first byte here, in the packet */
@@ -53,7 +54,8 @@ struct netlab_piece {
 	u8 tcp_flags;
 	u8 outgoing;
 	u8 fresh;		/* TCP: nothing was said before this packet */
-	u8 padding[7];
+	u8 other_fresh;
+	u8 padding[2];
 	u8 data[NETLAB_PIECE];
 };
 
@@ -66,11 +68,13 @@ struct netlab_said {
 	u64 cookie;
 	u32 sequence;
 	u32 settled;
+	u32 other_settled;
 	u32 bytes;
 	u32 place;	/* of the payload in the packet */
 	u8 tcp_flags;
 	u8 outgoing;
 	u8 fresh;
+	u8 other_fresh;
 };
 
 static __always_inline void netlab_hand_up(struct __sk_buff *skb, struct netlab_said *said)
@@ -108,7 +112,9 @@ static __always_inline void netlab_hand_up(struct __sk_buff *skb, struct netlab_
 		piece->offset = offset;
 		piece->tcp_flags = said->tcp_flags;
 		piece->outgoing = said->outgoing;
+		piece->other_settled = said->other_settled;
 		piece->fresh = said->fresh;
+		piece->other_fresh = said->other_fresh;
 		piece->bytes = bytes;
 		asm volatile("" : "+r"(bytes));	/* the verifier knows the register that is tested, not a copy of it */
 		if (bytes > 0 && bytes <= NETLAB_PIECE && bpf_skb_load_bytes(skb, said->place + offset, piece->data, bytes)) {
@@ -145,28 +151,49 @@ static __always_inline void netlab_read_direction(struct netlab_conversation *co
 		conversation->direction = known->direction;
 }
 
+/* The filters ask of a connection what they ask of an attempt, by the same names. */
+static __always_inline bool netlab_is_wanted_conversation(struct netlab_conversation *conversation)
+{
+	return (NETLAB_WANTED_PORT(conversation->local_port) || NETLAB_WANTED_PORT(conversation->remote_port)) &&
+	       NETLAB_WANTED_NETNS(conversation->netns) && NETLAB_WANTED_DIRECTION(conversation->direction) &&
+	       NETLAB_WANTED_PEERS(conversation);
+}
+
+/* A listener has no remote end. */
+static __always_inline void netlab_read_speaker(struct netlab_conversation *conversation, u64 socket)
+{
+	struct sock_common seen = {};
+	struct net *net;
+
+	netlab_probe_read(&seen, sizeof(seen), (void *)socket);
+	net = seen.skc_net.net;
+	NETLAB_READ(conversation->netns, net->ns.inum);
+	conversation->protocol = IPPROTO_TCP;
+	conversation->family = seen.skc_family;
+	conversation->local_port = seen.skc_num;
+	conversation->remote_port = netlab_ntohs(seen.skc_dport);
+	if (seen.skc_family == NETLAB_AF_INET) {
+		__builtin_memcpy(conversation->local_address, &seen.skc_rcv_saddr, 4);
+		__builtin_memcpy(conversation->remote_address, &seen.skc_daddr, 4);
+	} else {
+		__builtin_memcpy(conversation->local_address, &seen.skc_v6_rcv_saddr, 16);
+		__builtin_memcpy(conversation->remote_address, &seen.skc_v6_daddr, 16);
+	}
+}
+
 /* Return the connection, if it is wanted, from its first packet that is seen on. */
 static __always_inline struct netlab_conversation *netlab_begin_conversation(u64 cookie, u64 socket)
 {
-	struct netlab_attempt attempt = {};
 	struct netlab_conversation begun = {};
 
-	netlab_read_identity(&attempt, (struct sock *)socket);
-	begun.direction = NETLAB_UNKNOWN;
+	netlab_read_speaker(&begun, socket);
 	netlab_read_direction(&begun, socket);
-	attempt.direction = begun.direction;
-	begun.budget = netlab_is_wanted(&attempt) ? NETLAB_UNJUDGED_BYTES + 1 : 0;
+	if (netlab_is_wanted_conversation(&begun))
+		begun.budget = NETLAB_UNJUDGED_BYTES + 1;
 	if (begun.budget && !begun.direction && netlab_is_paused()) {
 		begun.budget = 0;
 		netlab_count(NETLAB_PAYLOAD_WHILE_PAUSED);
 	}
-	__builtin_memcpy(begun.local_address, attempt.local_address, 16);
-	__builtin_memcpy(begun.remote_address, attempt.remote_address, 16);
-	begun.netns = attempt.netns;
-	begun.local_port = attempt.local_port;
-	begun.remote_port = attempt.remote_port;
-	begun.family = attempt.family;
-	begun.protocol = IPPROTO_TCP;
 	if (netlab_conversations.update(&cookie, &begun)) {
 		netlab_count(NETLAB_CONVERSATION_LOST);
 		return NULL;
@@ -175,22 +202,62 @@ static __always_inline struct netlab_conversation *netlab_begin_conversation(u64
 }
 
 /*
- * What has passed here by now: TCP sends in order, and takes in what came in order into rcv_nxt. *said->bytes* is in
- * bytes_sent by now, and not yet in bytes_received.
+ * What has passed here before this packet, and so come before it in the ring: all that was sent, up to snd_nxt, and all that
+ * was received in order, up to rcv_nxt. A packet's own bytes are in bytes_sent by now, and not yet in bytes_received.
  */
 static __always_inline void netlab_read_progress(struct netlab_said *said, struct tcp_sock *tp)
 {
-	u64 before = 0;
+	u64 sent = 0, received = 0;
 
+	NETLAB_READ(sent, tp->bytes_sent);
+	NETLAB_READ(received, tp->bytes_received);
 	if (said->outgoing) {
-		NETLAB_READ(before, tp->bytes_sent);
-		said->settled = said->sequence;
-		said->fresh = before == said->bytes;
-		return;
+		said->settled = said->sequence;	/* a segment sent again tells less than snd_nxt */
+		said->fresh = sent == said->bytes;
+		NETLAB_READ(said->other_settled, tp->rcv_nxt);
+		said->other_fresh = !received;
+	} else {
+		NETLAB_READ(said->settled, tp->rcv_nxt);
+		said->fresh = !received;
+		NETLAB_READ(said->other_settled, tp->snd_nxt);
+		said->other_fresh = !sent;
 	}
-	NETLAB_READ(before, tp->bytes_received);
-	NETLAB_READ(said->settled, tp->rcv_nxt);
-	said->fresh = !before;
+}
+
+/*
+ * The packet that ends a handshake may have payload, and where the listener waits for that (TCP_DEFER_ACCEPT) it has. It is
+ * the listener's yet: user space finds out whose it became, by the ends.
+ */
+static __always_inline void netlab_first_words(struct __sk_buff *skb, struct netlab_said *said, u64 listener)
+{
+	struct netlab_conversation begun = {};
+	bool four = skb->protocol == netlab_ntohs(NETLAB_ETH_IP), mapped;
+	u8 from[16] = {}, to[16] = {};
+	u16 port = 0;
+
+	netlab_read_speaker(&begun, listener);
+	begun.budget = NETLAB_GO_ON;
+	begun.direction = NETLAB_INCOMING;
+	mapped = four && begun.family == NETLAB_AF_INET6;
+	if (four) {
+		bpf_skb_load_bytes(skb, __builtin_offsetof(struct iphdr, saddr), from, 4);
+		bpf_skb_load_bytes(skb, __builtin_offsetof(struct iphdr, daddr), to, 4);
+	} else {
+		bpf_skb_load_bytes(skb, __builtin_offsetof(struct ipv6hdr, saddr), from, 16);
+		bpf_skb_load_bytes(skb, __builtin_offsetof(struct ipv6hdr, daddr), to, 16);
+	}
+	__builtin_memset(begun.local_address, 0, 16);
+	netlab_as_the_socket_sees(begun.remote_address, from, mapped);
+	netlab_as_the_socket_sees(begun.local_address, to, mapped);
+	bpf_skb_load_bytes(skb, netlab_ip_bytes(skb), &port, sizeof(port));
+	begun.remote_port = netlab_ntohs(port);
+	if (!netlab_is_wanted_conversation(&begun) || netlab_is_paused())
+		return;
+	said->conversation = &begun;
+	said->cookie = 0;
+	said->settled = said->sequence;
+	said->fresh = 1;
+	netlab_hand_up(skb, said);
 }
 
 static __always_inline int netlab_segment(struct __sk_buff *skb, bool outgoing)
@@ -205,7 +272,7 @@ static __always_inline int netlab_segment(struct __sk_buff *skb, bool outgoing)
 	if (!socket)
 		return 1;
 	socket = bpf_sk_fullsock(socket);
-	if (!socket || socket->protocol != IPPROTO_TCP || socket->state == TCP_LISTEN)
+	if (!socket || socket->protocol != IPPROTO_TCP)
 		return 1;
 	place = netlab_ip_bytes(skb);
 	if (bpf_skb_load_bytes(skb, place, header, sizeof(header)))
@@ -215,11 +282,18 @@ static __always_inline int netlab_segment(struct __sk_buff *skb, bool outgoing)
 	if (skb->len < said.place || (skb->len == said.place && !(said.tcp_flags & (NETLAB_TCP_FIN | NETLAB_TCP_RST))))
 		return 1;
 	said.bytes = skb->len - said.place;
+	netlab_probe_read(&number, sizeof(number), &guarded);	/* the verifier guards skb->sk, not a number */
+	said.sequence = header[4] << 24 | header[5] << 16 | header[6] << 8 | header[7];
+	said.sequence += !!(said.tcp_flags & NETLAB_TCP_SYN);	/* Fast Open (RFC 7413): the SYN has a number, too */
+	if (socket->state == TCP_LISTEN) {
+		if (said.bytes && !outgoing)
+			netlab_first_words(skb, &said, number);
+		return 1;
+	}
 	said.cookie = bpf_get_socket_cookie(skb);
 	known = netlab_conversations.lookup(&said.cookie);
 	if (known && !known->budget)
 		return 1;
-	netlab_probe_read(&number, sizeof(number), &guarded);	/* the verifier guards skb->sk, not a number */
 	if (!known)
 		known = netlab_begin_conversation(said.cookie, number);
 	else if (!known->direction)
@@ -227,8 +301,6 @@ static __always_inline int netlab_segment(struct __sk_buff *skb, bool outgoing)
 	if (!known || !known->budget)
 		return 1;
 	said.conversation = known;
-	said.sequence = header[4] << 24 | header[5] << 16 | header[6] << 8 | header[7];
-	said.sequence += !!(said.tcp_flags & NETLAB_TCP_SYN);	/* Fast Open (RFC 7413): the SYN has a number, too */
 	netlab_read_progress(&said, (struct tcp_sock *)number);
 	netlab_hand_up(skb, &said);
 	return 1;

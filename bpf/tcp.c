@@ -20,9 +20,17 @@ BPF_HASH(netlab_open, u64, struct netlab_attempt, NETLAB_OPEN_MAX);
 BPF_RINGBUF_OUTPUT(netlab_reports, NETLAB_RING_PAGES);
 /*
  * Which socket a thread is in connect() with: until the SYN, the kernel's route look-ups do not tell. What a failed
- * connect() leaves goes with the socket, or with the thread's next one; a full map only costs the reason.
+ * connect() leaves goes with the socket, or with the thread's next one. An array is looked up without a call, which counts
+ * where packets are routed: of two threads in one place the first only loses the reason.
  */
-BPF_HASH(netlab_asking, u64, u64, 8192);
+#define NETLAB_ASKING 32768	/* a power of two */
+
+struct netlab_asking {
+	u64 thread;
+	u64 key;
+};
+
+BPF_ARRAY(netlab_asking, struct netlab_asking, NETLAB_ASKING);
 /*
  * What does not fit on the 512-byte stack beside the rest. Softirq can come in the middle of a state change and bring
  * another one on the same CPU: there is a place for each depth.
@@ -33,6 +41,7 @@ BPF_PERCPU_ARRAY(netlab_scratch, struct netlab_attempt, NETLAB_DEPTHS);
 
 #define NETLAB_TCP_BASE sizeof(struct inet_connection_sock)
 
+/* What a read costs is the call: one of a whole struct takes as long as two of single members. */
 struct netlab_tcp_copy {
 	u8 bytes[sizeof(struct tcp_sock)];
 };
@@ -62,48 +71,40 @@ BPF_RINGBUF_OUTPUT(netlab_changes, NETLAB_CHANGE_PAGES);
  * The tuple is complete only from some states on: connect() picks the local port after TCP_SYN_SENT, and
  * inet_put_port() clears the port in the last ones. What is already known is therefore never overwritten by zero.
  */
-static __always_inline void netlab_read_tuple(struct netlab_attempt *attempt, struct sock *sk)
+static __always_inline void netlab_read_tuple(struct netlab_attempt *attempt, const struct sock_common *seen)
 {
-	u16 local = 0, remote = 0;
-
-	NETLAB_READ(local, ((struct inet_sock *)sk)->inet_sport);
-	NETLAB_READ(remote, sk->__sk_common.skc_dport);
-	if (local)
-		attempt->local_port = netlab_ntohs(local);
-	if (!remote)
+	if (seen->skc_num)
+		attempt->local_port = seen->skc_num;
+	if (!seen->skc_dport)
 		return;
-	attempt->remote_port = netlab_ntohs(remote);
+	attempt->remote_port = netlab_ntohs(seen->skc_dport);
 	if (attempt->family == NETLAB_AF_INET) {
-		netlab_probe_read(attempt->local_address, 4, &((struct inet_sock *)sk)->inet_saddr);
-		netlab_probe_read(attempt->remote_address, 4, &sk->__sk_common.skc_daddr);
+		__builtin_memcpy(attempt->local_address, &seen->skc_rcv_saddr, 4);
+		__builtin_memcpy(attempt->remote_address, &seen->skc_daddr, 4);
 	} else {
-		struct ipv6_pinfo *pinet6 = NULL;
-
-		NETLAB_READ(pinet6, ((struct inet_sock *)sk)->pinet6);
-		netlab_probe_read(attempt->local_address, 16, &pinet6->saddr);
-		netlab_probe_read(attempt->remote_address, 16, &sk->__sk_common.skc_v6_daddr);
+		__builtin_memcpy(attempt->local_address, &seen->skc_v6_rcv_saddr, 16);
+		__builtin_memcpy(attempt->remote_address, &seen->skc_v6_daddr, 16);
 	}
 }
 
 /* Local address, local port and cookie: whatever there is of them by now. */
-static __always_inline void netlab_complete(struct netlab_attempt *attempt, struct sock *sk)
+static __always_inline void netlab_complete(struct netlab_attempt *attempt, const struct sock_common *seen)
 {
-	netlab_read_tuple(attempt, sk);
-	NETLAB_READ(attempt->cookie, sk->__sk_common.skc_cookie);
+	netlab_read_tuple(attempt, seen);
+	attempt->cookie = seen->skc_cookie.counter;
 }
 
-static __always_inline void netlab_read_identity(struct netlab_attempt *attempt, struct sock *sk)
+static __always_inline void netlab_read_identity(
+	struct netlab_attempt *attempt, struct sock *sk, const struct sock_common *seen, u32 mark)
 {
-	struct net *net = NULL;
+	struct net *net = seen->skc_net.net;
 
 	attempt->socket = (u64)sk;
 	attempt->protocol = IPPROTO_TCP;
-	NETLAB_READ(attempt->cookie, sk->__sk_common.skc_cookie);
-	NETLAB_READ(attempt->family, sk->__sk_common.skc_family);
-	NETLAB_READ(attempt->mark, sk->sk_mark);
-	NETLAB_READ(net, sk->__sk_common.skc_net.net);
+	attempt->family = seen->skc_family;
+	attempt->mark = mark;
 	NETLAB_READ(attempt->netns, net->ns.inum);
-	netlab_read_tuple(attempt, sk);
+	netlab_complete(attempt, seen);
 }
 
 /*
@@ -111,18 +112,15 @@ static __always_inline void netlab_read_identity(struct netlab_attempt *attempt,
  * SO_ERROR takes the note away. Since 6.2, and before with IP_RECVERR, it also waits in the error queue, where what is
  * about another SYN is of an earlier connect().
  */
-static __always_inline s32 netlab_noted_error(struct sock *sk)
+static __always_inline s32 netlab_noted_error(struct sock *sk, const struct sock *seen)
 {
-	struct sk_buff *end = (struct sk_buff *)&sk->sk_error_queue, *last = NULL;
+	struct sk_buff *end = (struct sk_buff *)&sk->sk_error_queue, *last = seen->sk_error_queue.prev;
 	struct sock_extended_err icmp = {};
 	struct tcphdr *quoted = NULL;
 	u32 syn = 0, about = 0;
-	s32 error = 0;
 
-	NETLAB_READ(error, sk->sk_err_soft);
-	NETLAB_READ(last, sk->sk_error_queue.prev);
-	if (error || !last || last == end)
-		return error;
+	if (seen->sk_err_soft || last == end)
+		return seen->sk_err_soft;
 	NETLAB_READ(icmp, ((struct sock_exterr_skb *)&last->cb)->ee);
 	NETLAB_READ(quoted, last->data);
 	NETLAB_READ(about, quoted->seq);
@@ -133,43 +131,37 @@ static __always_inline s32 netlab_noted_error(struct sock *sk)
 }
 
 /* Why the socket goes from *before* to *after*, as far as it is a failure. */
-static __always_inline s32 netlab_error(struct sock *sk, int before, int after)
+static __always_inline s32 netlab_error(struct sock *sk, const struct sock *seen, int before, int after)
 {
-	s32 error = 0;
-
-	NETLAB_READ(error, sk->sk_err);
-	return error || before != TCP_SYN_SENT || after != TCP_CLOSE ? error : netlab_noted_error(sk);
+	if (seen->sk_err || before != TCP_SYN_SENT || after != TCP_CLOSE)
+		return seen->sk_err;
+	return netlab_noted_error(sk, seen);
 }
 
-/* One copy costs as much as a dozen single reads, and gives every field that struct tcp_sock adds to its base. */
-static __always_inline void netlab_read_counters(struct netlab_attempt *attempt, struct sock *sk, u32 depth)
+/* Every field that struct tcp_sock adds to its base. */
+static __always_inline void netlab_read_counters(struct netlab_attempt *attempt, struct sock *sk, struct tcp_sock *seen)
 {
 	u32 limited;
-	struct netlab_tcp_copy *copy = netlab_tcp_copies.lookup(&depth);
-	struct tcp_sock *tp = (struct tcp_sock *)copy;
-	u64 flags = 0;
 
-	if (!copy || netlab_probe_read(copy->bytes + NETLAB_TCP_BASE, sizeof(*copy) - NETLAB_TCP_BASE,
-					   (void *)sk + NETLAB_TCP_BASE))
+	if (netlab_probe_read((void *)seen + NETLAB_TCP_BASE, sizeof(*seen) - NETLAB_TCP_BASE,
+			      (void *)sk + NETLAB_TCP_BASE))
 		return;
-	netlab_probe_read(&flags, sizeof(sk->__sk_common.skc_flags), &sk->__sk_common.skc_flags);
-	NETLAB_READ(attempt->mark, sk->sk_mark);	/* may have been set since the start */
-	attempt->bytes_sent = tp->bytes_sent - tp->bytes_retrans;	/* bytes_sent counts each retransmission too */
-	attempt->bytes_received = tp->bytes_received;
-	if ((flags >> SOCK_DONE) & 1 && attempt->bytes_received)
+	attempt->bytes_sent = seen->bytes_sent - seen->bytes_retrans;	/* bytes_sent counts each retransmission too */
+	attempt->bytes_received = seen->bytes_received;
+	if ((((struct sock *)seen)->__sk_common.skc_flags >> SOCK_DONE) & 1 && attempt->bytes_received)
 		attempt->bytes_received--;	/* tcp_rcv_nxt_update() counts the FIN as a byte */
-	attempt->packets_sent = tp->segs_out;
-	attempt->packets_received = tp->segs_in;
-	attempt->retransmits = tp->total_retrans;
-	attempt->min_rtt_us = tp->rtt_min.s[0].v;
-	attempt->cwnd = tp->snd_cwnd;
-	attempt->srtt_us = tp->srtt_us >> 3;		/* kept in eighths, its deviation in quarters */
-	attempt->rtt_var_us = tp->mdev_us >> 2;
-	attempt->out_of_order = tp->rcv_ooopack;
-	attempt->rtos = NETLAB_TOTAL_RTO(tp);
-	limited = tp->chrono_stat[TCP_CHRONO_RWND_LIMITED - 1];
-	if (tp->chrono_type == TCP_CHRONO_RWND_LIMITED)
-		limited += (u32)bpf_jiffies64() - tp->chrono_start;
+	attempt->packets_sent = seen->segs_out;
+	attempt->packets_received = seen->segs_in;
+	attempt->retransmits = seen->total_retrans;
+	attempt->min_rtt_us = seen->rtt_min.s[0].v;
+	attempt->cwnd = seen->snd_cwnd;
+	attempt->srtt_us = seen->srtt_us >> 3;		/* kept in eighths, its deviation in quarters */
+	attempt->rtt_var_us = seen->mdev_us >> 2;
+	attempt->out_of_order = seen->rcv_ooopack;
+	attempt->rtos = NETLAB_TOTAL_RTO(seen);
+	limited = seen->chrono_stat[TCP_CHRONO_RWND_LIMITED - 1];
+	if (seen->chrono_type == TCP_CHRONO_RWND_LIMITED)
+		limited += (u32)bpf_jiffies64() - seen->chrono_start;
 	attempt->rwnd_limited_us = limited * NETLAB_US_PER_JIFFY;
 }
 
@@ -196,11 +188,10 @@ static __always_inline void netlab_follow(u64 key, struct netlab_attempt *attemp
 }
 
 /* All but the owner. */
-static __always_inline void netlab_begin(struct netlab_attempt *attempt, struct sock *sk, u64 now)
+static __always_inline void netlab_begin(
+	struct netlab_attempt *attempt, struct sock *sk, const struct sock_common *seen, u32 mark, u64 now)
 {
-	netlab_read_identity(attempt, sk);
-	/* inet_sport is stale in a socket that was connected before; bind() sets both. */
-	NETLAB_READ(attempt->local_port, sk->__sk_common.skc_num);
+	netlab_read_identity(attempt, sk, seen, mark);
 	attempt->direction = NETLAB_OUTGOING;
 	attempt->opened_ns = now;
 }
@@ -234,6 +225,50 @@ static __always_inline void netlab_end_untold(u64 key, struct netlab_attempt *kn
 	netlab_open.delete(&key);
 }
 
+static __always_inline struct netlab_asking *netlab_asking_place(u64 thread)
+{
+	u32 place = thread & (NETLAB_ASKING - 1);
+
+	return netlab_asking.lookup(&place);
+}
+
+/* From now on the current thread is in connect() with this socket, or with none. */
+static __always_inline void netlab_ask(u64 key)
+{
+	u64 thread = bpf_get_current_pid_tgid();
+	struct netlab_asking *asking = netlab_asking_place(thread);
+
+	if (!asking)
+		return;
+	asking->thread = thread;
+	asking->key = key;
+}
+
+/* Tell whether the current thread was in connect() with this socket; now it is so no more. */
+static __always_inline bool netlab_has_asked(u64 key)
+{
+	u64 thread = bpf_get_current_pid_tgid();
+	struct netlab_asking *asking = netlab_asking_place(thread);
+
+	if (!asking || asking->thread != thread || asking->key != key)
+		return false;
+	asking->key = 0;
+	return true;
+}
+
+static __always_inline struct netlab_attempt *netlab_asking_now(void)
+{
+	u64 thread = bpf_get_current_pid_tgid(), key;
+	struct netlab_asking *asking = netlab_asking_place(thread);
+	struct netlab_attempt *known;
+
+	if (!asking || asking->thread != thread || !asking->key)
+		return NULL;
+	key = asking->key;
+	known = netlab_open.lookup(&key);
+	return known && known->unsent ? known : NULL;
+}
+
 /*
  * connect() before anything is decided: cgroup hooks connect4 and connect6, in the connecting process. Without them an
  * attempt begins at TCP_SYN_SENT, and one that finds no route is not seen.
@@ -241,16 +276,17 @@ static __always_inline void netlab_end_untold(u64 key, struct netlab_attempt *kn
 static __always_inline int netlab_asked(struct bpf_sock_addr *ctx, bool six)
 {
 	struct netlab_attempt *known, attempt = {};
-	u64 key = (u64)ctx->sk, number = 0, thread = bpf_get_current_pid_tgid(), now = bpf_ktime_get_ns();
+	u64 key = (u64)ctx->sk, number = 0, now = bpf_ktime_get_ns();
+	struct sock_common seen = {};
 
 	if (ctx->protocol != IPPROTO_TCP || !key)
 		return 1;
 	netlab_probe_read(&number, sizeof(number), &key);	/* the verifier guards ctx->sk, not a number */
-	netlab_asking.update(&thread, &number);
 	known = netlab_open.lookup(&number);
 	if (known)
 		netlab_end_untold(number, known, now);
-	netlab_begin(&attempt, (struct sock *)number, now);
+	netlab_probe_read(&seen, sizeof(seen), (void *)number);
+	netlab_begin(&attempt, (struct sock *)number, &seen, ctx->sk->mark, now);
 	netlab_read_owner(&attempt, NETLAB_PID_CONNECT);
 	attempt.remote_port = netlab_ntohs((u16)ctx->user_port);
 	if (six) {
@@ -262,10 +298,12 @@ static __always_inline int netlab_asked(struct bpf_sock_addr *ctx, bool six)
 		((u32 *)attempt.remote_address)[0] = ctx->user_ip4;
 	}
 	attempt.unsent = 1;
-	if (netlab_may_be_wanted(&attempt))
+	if (netlab_may_be_wanted(&attempt)) {
 		netlab_follow_unless_paused(number, &attempt);
-	else	/* until TCP_SYN_SENT: another program on this hook may still change where it goes */
-		netlab_asking.delete(&thread);
+		netlab_ask(number);
+	} else {	/* until TCP_SYN_SENT: another program on this hook may still change where it goes */
+		netlab_ask(0);
+	}
 	return 1;
 }
 
@@ -286,21 +324,10 @@ int netlab_socket_released(struct bpf_sock *ctx)
 	struct netlab_attempt *known = netlab_open.lookup(&key);
 
 	if (known && known->unsent) {
-		u64 thread = bpf_get_current_pid_tgid();
-
 		netlab_end_untold(key, known, bpf_ktime_get_ns());
-		netlab_asking.delete(&thread);
+		netlab_has_asked(key);
 	}
 	return 1;
-}
-
-static __always_inline struct netlab_attempt *netlab_asking_now(void)
-{
-	u64 thread = bpf_get_current_pid_tgid();
-	u64 *key = netlab_asking.lookup(&thread);
-	struct netlab_attempt *known = key ? netlab_open.lookup(key) : NULL;
-
-	return known && known->unsent ? known : NULL;
 }
 
 /*
@@ -358,39 +385,39 @@ int netlab_route6(struct bpf_raw_tracepoint_args *ctx)
 }
 
 /* The SYN is about to be made, in the connecting process. Returns the attempt if it begins here, but for its owner. */
-static __always_inline struct netlab_attempt *netlab_connecting(struct sock *sk, u64 now, u32 depth)
+static __always_inline struct netlab_attempt *netlab_connecting(
+	struct sock *sk, const struct sock *seen, u64 now, u32 depth)
 {
-	u64 key = (u64)sk, thread = bpf_get_current_pid_tgid();
-	u64 *asked = netlab_asking.lookup(&thread);
-	struct netlab_attempt *attempt;
+	u64 key = (u64)sk;
+	bool asked = netlab_has_asked(key);
+	struct netlab_attempt *attempt = netlab_open.lookup(&key);
 
-	if (asked && *asked == key) {
-		netlab_asking.delete(&thread);
-		attempt = netlab_open.lookup(&key);
-		if (attempt) {
-			attempt->unsent = 0;
-			attempt->error = 0;
-			attempt->opened_ns = now;
-			NETLAB_READ(attempt->local_port, sk->__sk_common.skc_num);
-			if (!netlab_has_wanted_ends(attempt))
-				netlab_open.delete(&key);
-		}
+	if (attempt && attempt->unsent) {
+		attempt->unsent = 0;
+		attempt->error = 0;
+		attempt->opened_ns = now;
+		attempt->local_port = seen->__sk_common.skc_num;
+		if (!netlab_has_wanted_ends(attempt))
+			netlab_open.delete(&key);
 		return NULL;
 	}
+	if (asked)
+		return NULL;	/* there was no room for it, or the capture is paused */
 	attempt = netlab_scratch.lookup(&depth);
 	if (attempt) {
 		__builtin_memset(attempt, 0, sizeof(*attempt));
-		netlab_begin(attempt, sk, now);
+		netlab_begin(attempt, sk, &seen->__sk_common, seen->sk_mark, now);
 	}
 	return attempt;
 }
 
 /* A socket that a listener has made, mostly in softirq; *established_ns* is 0 while the handshake goes on. */
-static __always_inline void netlab_accept(struct sock *sk, u64 now, u64 established_ns)
+static __always_inline void netlab_accept(
+	struct sock *sk, const struct sock_common *seen, u32 mark, u64 now, u64 established_ns)
 {
 	struct netlab_attempt attempt = {};
 
-	netlab_read_identity(&attempt, sk);
+	netlab_read_identity(&attempt, sk, seen, mark);
 	attempt.complete = attempt.cookie != 0;
 	attempt.direction = NETLAB_INCOMING;
 	if (!netlab_is_wanted(&attempt))
@@ -402,17 +429,14 @@ static __always_inline void netlab_accept(struct sock *sk, u64 now, u64 establis
 }
 
 /* The handshake ended. An accepted socket appears here for the first time with its tuple. */
-static __always_inline void netlab_established(struct sock *sk, int before, u64 now)
+static __always_inline void netlab_established(struct sock *sk, const struct sock *seen, int before, u64 now)
 {
 	struct netlab_attempt *known;
 	u64 key = (u64)sk;
 
 	known = netlab_open.lookup(&key);
 	if (known && known->established_ns) {
-		u64 cookie = 0;
-
-		NETLAB_READ(cookie, sk->__sk_common.skc_cookie);
-		if (cookie == known->cookie)
+		if (seen->__sk_common.skc_cookie.counter == known->cookie)
 			return;		/* taken twice */
 		netlab_end_untold(key, known, now);
 	} else if (known) {
@@ -420,13 +444,13 @@ static __always_inline void netlab_established(struct sock *sk, int before, u64 
 		NETLAB_READ(known->syn_retransmits, ((struct tcp_sock *)sk)->total_retrans);
 		if (known->complete)
 			return;
-		netlab_complete(known, sk);
+		netlab_complete(known, &seen->__sk_common);
 		if (!netlab_is_wanted(known))
 			netlab_open.delete(&key);
 		return;
 	}
 	if (before == TCP_SYN_RECV)
-		netlab_accept(sk, now, now);
+		netlab_accept(sk, &seen->__sk_common, seen->sk_mark, now, now);
 }
 
 /*
@@ -446,17 +470,26 @@ static __always_inline bool netlab_is_used_here(struct sock *sk)
  * connect() had no local port and failed, or left the SYN to a write that never came (TCP_FASTOPEN_CONNECT): a closing
  * process has shut the socket down first. ECONNRESET is of the socket's connection before: nobody can answer yet.
  */
-static __always_inline void netlab_without_syn(struct netlab_attempt *attempt, struct sock *sk)
+static __always_inline void netlab_without_syn(struct netlab_attempt *attempt, const struct sock *seen)
 {
-	u8 shutdown = 0;
-
-	NETLAB_READ(shutdown, sk->sk_shutdown);
 	if (!attempt->error || attempt->error == NETLAB_ECONNRESET)
-		attempt->error = shutdown ? NETLAB_ECANCELED : NETLAB_EADDRNOTAVAIL;
+		attempt->error = seen->sk_shutdown ? NETLAB_ECANCELED : NETLAB_EADDRNOTAVAIL;
+	if (attempt->error == NETLAB_EADDRNOTAVAIL)
+		attempt->local_port = seen->__sk_common.skc_num;	/* inet_sport is that of an earlier connect() */
+}
+
+/* The socket has given its port back by now, and still says which it was. */
+static __always_inline void netlab_read_last_port(struct netlab_attempt *attempt, struct sock *sk)
+{
+	u16 port = 0;
+
+	NETLAB_READ(port, ((struct inet_sock *)sk)->inet_sport);
+	attempt->local_port = netlab_ntohs(port);
 }
 
 /* Returns the attempt that has ended, but for its owner. */
-static __always_inline struct netlab_attempt *netlab_closed_now(struct sock *sk, int before, u64 now, u32 depth)
+static __always_inline struct netlab_attempt *netlab_closed_now(
+	struct sock *sk, struct sock *seen, int before, u64 now, u32 depth)
 {
 	struct netlab_attempt *attempt, *known;
 	u64 key = (u64)sk;
@@ -469,35 +502,37 @@ static __always_inline struct netlab_attempt *netlab_closed_now(struct sock *sk,
 		__builtin_memcpy(attempt, known, sizeof(*attempt));
 		netlab_open.delete(&key);
 		if (!attempt->complete)
-			netlab_complete(attempt, sk);
+			netlab_complete(attempt, &seen->__sk_common);
 	} else {
 		/* Open before the capture, or not followed: user space tells which, by cookie and by start. */
 		__builtin_memset(attempt, 0, sizeof(*attempt));
-		netlab_read_identity(attempt, sk);
+		netlab_read_identity(attempt, sk, &seen->__sk_common, seen->sk_mark);
 	}
+	if (!attempt->local_port)
+		netlab_read_last_port(attempt, sk);
 	if (!netlab_is_wanted(attempt))
 		return NULL;
-	netlab_read_counters(attempt, sk, depth);
-	attempt->error = netlab_error(sk, before, TCP_CLOSE);
+	netlab_read_counters(attempt, sk, (struct tcp_sock *)seen);
+	attempt->mark = seen->sk_mark;	/* may have been set since the start */
+	attempt->error = netlab_error(sk, seen, before, TCP_CLOSE);
 	if (!attempt->established_ns)
 		attempt->syn_retransmits = attempt->retransmits;
 	if (before == TCP_SYN_SENT && !attempt->packets_sent)
-		netlab_without_syn(attempt, sk);
+		netlab_without_syn(attempt, seen);
 	attempt->closed_ns = now;
 	attempt->last_state = before;
 	return attempt;
 }
 
 /* Each moment is read once, so that a change and the attempt it belongs to carry the same. */
-static __always_inline void netlab_changed(struct sock *sk, int before, int after, u64 now)
+static __always_inline void netlab_changed(struct sock *sk, const struct sock *seen, int before, int after, u64 now)
 {
 	struct netlab_change change = { .before = before, .after = after, .socket = (u64)sk };
-	struct net *net = NULL;
+	struct net *net = seen->__sk_common.skc_net.net;
 
 	change.at_ns = now;
-	NETLAB_READ(change.cookie, sk->__sk_common.skc_cookie);
-	change.error = netlab_error(sk, before, after);
-	NETLAB_READ(net, sk->__sk_common.skc_net.net);
+	change.cookie = seen->__sk_common.skc_cookie.counter;
+	change.error = netlab_error(sk, seen, before, after);
 	NETLAB_READ(change.netns, net->ns.inum);
 	if (netlab_changes.ringbuf_output(&change, sizeof(change), BPF_RB_NO_WAKEUP))
 		netlab_count(NETLAB_CHANGE_LOST);
@@ -508,21 +543,31 @@ static __always_inline void netlab_changed(struct sock *sk, int before, int afte
 	(1 << TCP_SYN_RECV | 1 << TCP_FIN_WAIT2 | 1 << TCP_CLOSE_WAIT | 1 << TCP_LISTEN | 1 << TCP_CLOSING)
 
 /* The owner is read in one place: it is most of the code, for the compiler and for the verifier. */
-static __always_inline void netlab_change_of(struct sock *sk, int before, int after, u64 now, u32 depth)
+static __always_inline void netlab_change_of(struct sock *sk, int before, int after, u32 depth)
 {
+	struct netlab_tcp_copy *copy = netlab_tcp_copies.lookup(&depth);
+	struct sock *seen = (struct sock *)copy;
 	struct netlab_attempt *attempt = NULL;
-	u64 key = (u64)sk;
+	u64 key = (u64)sk, now;
 
-	if (NETLAB_CHANGES)
-		netlab_changed(sk, before, after, now);
-	if (after == TCP_SYN_SENT)
-		attempt = netlab_connecting(sk, now, depth);
-	else if (after == TCP_ESTABLISHED)
-		netlab_established(sk, before, now);
-	else if (after == TCP_FIN_WAIT1 || after == TCP_LAST_ACK)
+	if (!NETLAB_CHANGES && (NETLAB_NOTHING_NEW >> after) & 1)
+		return;
+	if (after == TCP_FIN_WAIT1 || after == TCP_LAST_ACK) {
 		attempt = netlab_open.lookup(&key);
+		if (!NETLAB_CHANGES && (!attempt || attempt->pid_source != NETLAB_NO_PID))
+			return;
+	}
+	if (!copy || netlab_probe_read(copy->bytes, sizeof(*seen), sk) || seen->sk_protocol != IPPROTO_TCP)
+		return;
+	now = bpf_ktime_get_ns();
+	if (NETLAB_CHANGES)
+		netlab_changed(sk, seen, before, after, now);
+	if (after == TCP_SYN_SENT)
+		attempt = netlab_connecting(sk, seen, now, depth);
+	else if (after == TCP_ESTABLISHED)
+		netlab_established(sk, seen, before, now);
 	else if (after == TCP_CLOSE && before != TCP_LISTEN && before != TCP_CLOSE)
-		attempt = netlab_closed_now(sk, before, now, depth);
+		attempt = netlab_closed_now(sk, seen, before, now, depth);
 	if (!attempt)
 		return;
 	if (attempt->pid_source == NETLAB_NO_PID && (after == TCP_SYN_SENT || netlab_is_used_here(sk)))
@@ -531,16 +576,6 @@ static __always_inline void netlab_change_of(struct sock *sk, int before, int af
 		netlab_report(attempt, attempt->opened_ns ? NETLAB_ATTEMPT_LOST : NETLAB_END_LOST);
 	else if (after == TCP_SYN_SENT && netlab_may_be_wanted(attempt))
 		netlab_follow_unless_paused(key, attempt);
-}
-
-static __always_inline bool netlab_is_news(struct sock *sk, int after)
-{
-	u16 protocol = 0;
-
-	if (!NETLAB_CHANGES && (NETLAB_NOTHING_NEW >> after) & 1)
-		return false;
-	NETLAB_READ(protocol, sk->sk_protocol);
-	return protocol == IPPROTO_TCP;
 }
 
 /*
@@ -560,8 +595,7 @@ int netlab_state_changed(struct bpf_raw_tracepoint_args *ctx)
 	if (!turn)
 		return 0;
 	*turn = (u64)sk ^ (u64)after << 56;
-	if (netlab_is_news(sk, after))
-		netlab_change_of(sk, ctx->args[1], after, bpf_ktime_get_ns(), NETLAB_OUTER);
+	netlab_change_of(sk, ctx->args[1], after, NETLAB_OUTER);
 	return 0;
 }
 
@@ -579,8 +613,8 @@ int netlab_state_nested(struct bpf_raw_tracepoint_args *ctx)
 		return 0;
 	}
 	netlab_count(NETLAB_NESTED_CHANGE);
-	if (after != TCP_SYN_SENT && netlab_is_news(sk, after))	/* nothing connects in softirq */
-		netlab_change_of(sk, ctx->args[1], after, bpf_ktime_get_ns(), NETLAB_NESTED);
+	if (after != TCP_SYN_SENT)	/* nothing connects in softirq */
+		netlab_change_of(sk, ctx->args[1], after, NETLAB_NESTED);
 	return 0;
 }
 
@@ -611,7 +645,9 @@ static __always_inline void netlab_accepted_early(struct sock *sk)
 {
 	struct request_sock *handshake = NULL;
 	struct netlab_attempt *known;
+	struct sock_common seen = {};
 	u64 key = (u64)sk, now;
+	u32 mark = 0;
 
 	NETLAB_READ(handshake, ((struct tcp_sock *)sk)->fastopen_rsk);
 	if (!handshake)
@@ -620,34 +656,41 @@ static __always_inline void netlab_accepted_early(struct sock *sk)
 	known = netlab_open.lookup(&key);
 	if (known)
 		netlab_end_untold(key, known, now);
-	netlab_accept(sk, now, 0);
+	netlab_probe_read(&seen, sizeof(seen), sk);
+	NETLAB_READ(mark, sk->sk_mark);
+	netlab_accept(sk, &seen, mark, now, 0);
 }
 
-/* At TCP_CONNECT_CB the SYN is about to leave: what TCP_SYN_SENT did not have yet, the local end, is chosen now. */
+/* The SYN is about to leave: what TCP_SYN_SENT did not have yet, the local end, is chosen now. */
+static __always_inline void netlab_syn_leaves(u64 key, u64 cookie)
+{
+	struct netlab_attempt *known = netlab_open.lookup(&key);
+	struct sock_common seen = {};
+
+	if (!known)
+		return;
+	netlab_probe_read(&seen, sizeof(seen), (void *)key);
+	netlab_read_tuple(known, &seen);
+	known->cookie = cookie;
+	known->complete = 1;
+	if (!netlab_is_wanted(known))
+		netlab_open.delete(&key);
+}
+
 int netlab_socket_used(struct bpf_sock_ops *ctx)
 {
-	struct netlab_attempt *known;
-	u64 key, number = 0;
+	u64 cookie, guarded, key = 0;
 
 	if (ctx->op != BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB && ctx->op != BPF_SOCK_OPS_TCP_CONNECT_CB)
 		return 1;
-	u64 cookie = bpf_get_socket_cookie(ctx);
-	key = (u64)ctx->sk;
+	cookie = bpf_get_socket_cookie(ctx);
+	guarded = (u64)ctx->sk;
+	netlab_probe_read(&key, sizeof(key), &guarded);	/* the verifier guards ctx->sk, not a number */
 	if (!key)
 		return 1;
-	if (ctx->op == BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB) {
-		netlab_probe_read(&number, sizeof(number), &key);	/* the verifier guards ctx->sk, not a number */
-		netlab_accepted_early((struct sock *)number);
-		return 1;
-	}
-	known = netlab_open.lookup(&key);
-	if (!known)
-		return 1;
-	known->cookie = cookie;
-	netlab_read_tuple(known, (struct sock *)known->socket);	/* the same, as a number: the verifier guards ctx->sk */
-	/* A v4-mapped socket learns its local address after the SYN has left (tcp_v6_connect). */
-	known->complete = ((u64 *)known->local_address)[0] || ((u64 *)known->local_address)[1];
-	if (!netlab_is_wanted(known))
-		netlab_open.delete(&key);
+	if (ctx->op == BPF_SOCK_OPS_TCP_CONNECT_CB)
+		netlab_syn_leaves(key, cookie);
+	else
+		netlab_accepted_early((struct sock *)key);
 	return 1;
 }

@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from netlab.path.multipath import multipath as multipath
     from netlab.path.trace import traceroute as traceroute
     from netlab.probes.probe import probe as probe
+    from netlab.protocols.dns.stats import dns_stats as dns_stats
+    from netlab.protocols.stats import request_stats as request_stats
     from netlab.tracer.capture import capture as capture
     from netlab.tracer.explain import explain as explain
     from netlab.tracer.gateways import route_cache as route_cache, with_gateway as with_gateway
@@ -48,8 +50,10 @@ if TYPE_CHECKING:
     from netlab.tracer.nat import with_nat as with_nat
     from netlab.tracer.sockets import connections as connections
     from netlab.views.connections import plot_connections as plot_connections
+    from netlab.views.dns import plot_dns as plot_dns
     from netlab.views.hops import plot_hops as plot_hops
     from netlab.views.path import plot_path as plot_path
+    from netlab.views.requests import plot_requests as plot_requests
     from netlab.views.timeline import plot_timeline as plot_timeline
 
 _HOME = {
@@ -62,6 +66,7 @@ _HOME = {
     "connect": "netlab.agent.client",
     "conntrack_events": "netlab.kernel.ctevents",
     "coverage": "netlab.frames",
+    "dns_stats": "netlab.protocols.dns.stats",
     "doctor": "netlab.checkup",
     "explain": "netlab.tracer.explain",
     "export": "netlab.bundle.exporting",
@@ -72,13 +77,16 @@ _HOME = {
     "nat": "netlab.kernel.nat",
     "path_graph": "netlab.path.graph",
     "plot_connections": "netlab.views.connections",
+    "plot_dns": "netlab.views.dns",
     "plot_hops": "netlab.views.hops",
     "plot_path": "netlab.views.path",
+    "plot_requests": "netlab.views.requests",
     "plot_timeline": "netlab.views.timeline",
     "probe": "netlab.probes.probe",
-    "route_cache": "netlab.tracer.gateways",
     "record": "netlab.bundle.recording",
     "replay": "netlab.bundle.replaying",
+    "request_stats": "netlab.protocols.stats",
+    "route_cache": "netlab.tracer.gateways",
     "routes": "netlab.kernel.routes",
     "save": "netlab.bundle.saving",
     "traceroute": "netlab.path.trace",

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from netlab import checks
-from netlab.errors import NetlabError
+from netlab.errors import BadInput, NetlabError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -54,12 +54,24 @@ def _parser() -> argparse.ArgumentParser:
     agent.add_argument("--socket", type=Path, help="where to listen (/run/netlab/agent.sock)")
     agent.add_argument("--group", help="serve the members of this group, too, not just root")
     agent.add_argument("--idle-s", type=float, default=600.0, help="end captures that nobody reads (600)")
+    agent.add_argument("--exit-idle-s", type=float, help="end when nobody asked for anything for so long")
+    agent.add_argument("--listen", metavar="ADDRESS:PORT", help="over TCP, too; takes a token or --client-ca")
+    for option, what in _AGENT_FILES.items():
+        agent.add_argument(f"--{option}", type=Path, metavar="FILE", help=what)
     agent.set_defaults(run=_agent)
 
     lab = commands.add_parser("lab", help="the practice network")
     lab.add_argument("action", choices=["clean"], help="remove what a killed process left behind")
     lab.set_defaults(run=_lab)
     return parser
+
+
+_AGENT_FILES = {
+    "token-file": "what requests over TCP have to bring; readable by nobody else",
+    "tls-cert": "the certificate for TCP, without which only loopback is listened on",
+    "tls-key": "its key",
+    "client-ca": "serve over TCP who has a certificate of this authority",
+}
 
 
 def _doctor(_: argparse.Namespace) -> int:
@@ -99,14 +111,25 @@ def _traceroute(options: argparse.Namespace) -> int:
 
 
 def _agent(options: argparse.Namespace) -> int:
-    from netlab.agent import client, delegation, server
+    from netlab.agent import client, delegation, remote, server
 
     path = options.socket or delegation.SOCKET
     if options.action == "status":
         with client.connect(path) as host:
             print("\n".join(f"{name}: {value}" for name, value in host.status().items()))
         return 0
-    server.run(path, group=options.group, idle_s=checks.positive("idle-s", options.idle_s, unit="seconds"))
+    given = {name.replace("-", "_"): getattr(options, name.replace("-", "_")) for name in _AGENT_FILES}
+    if not options.listen and any(given.values()):
+        raise BadInput("a token or certificate is for TCP", fix="Give --listen ADDRESS:PORT, too")
+    if options.exit_idle_s is not None:
+        checks.positive("exit-idle-s", options.exit_idle_s, unit="seconds")
+    server.run(
+        path,
+        group=options.group,
+        idle_s=checks.positive("idle-s", options.idle_s, unit="seconds"),
+        exit_idle_s=options.exit_idle_s,
+        remote=remote.Remote.of(options.listen, **given) if options.listen else None,
+    )
     return 0
 
 

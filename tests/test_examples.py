@@ -23,7 +23,9 @@ EXAMPLES = [
     netlab.lab.clean,
     netlab.panels.LiveConnections,
     netlab.panels.LiveConntrack,
+    netlab.panels.LiveDNS,
     netlab.panels.LivePath,
+    netlab.panels.LiveRequests,
     *(getattr(netlab.fleet, name) for name in netlab.fleet.__all__),
     *(getattr(netlab.path, name) for name in netlab.path.__all__),
 ]

@@ -21,6 +21,8 @@ EXTRAS = tomllib.loads(PYPROJECT)["project"]["optional-dependencies"]
         ("anywidget", "netlab.panels", "notebook"),
         ("IPython", "netlab.load_ipython_extension(None)", "notebook"),
         ("nbconvert", "from netlab import demo; demo._executed()", "notebook"),
+        ("hpack", "netlab.capture(protocols='grpc')", "protocols"),
+        ("dns", "import netlab.protocols.dns.queries", "protocols"),
         ("distributed", "netlab.fleet.Fleet(None)", "fleet"),
         ("maxminddb", "netlab.path.with_asn(netlab.traceroute('127.0.0.1'), database='any.mmdb')", "asn"),
     ],

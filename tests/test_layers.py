@@ -105,7 +105,7 @@ def test_importing_netlab_loads_none_of_its_rooms() -> None:
 )
 def test_a_call_loads_what_it_needs_and_nothing_that_draws(use: str, allowed: set[str]) -> None:
     frames = {"netlab", "numpy", "pandas", "pyarrow", "dateutil", "six", "cython_runtime"}
-    frames |= {"cloudpickle"}  # which pyarrow takes where it is
+    frames |= {"cloudpickle"}  # pyarrow loads it where something else has brought it
 
     assert foreign_after(f"import netlab; {use}") - frames - allowed == set()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
 from http import HTTPStatus
 from typing import Annotated, Any, Literal
 
@@ -13,35 +12,33 @@ from fastapi import Depends, FastAPI, Query, Request, Response
 from starlette.types import ASGIApp
 
 import netlab
-from netlab.agent import formats, problems
+from netlab.agent import formats, inspecting, problems, serving
 from netlab.agent.captures import Captures
-from netlab.agent.formats import Format
-from netlab.agent.models import Asked, Family, Health, Name, Netns, Port, Probing, State, Tracked
-from netlab.agent.problems import Problem, RefusedError
+from netlab.agent.models import (
+    Account,
+    Answer,
+    Asked,
+    Family,
+    Health,
+    Name,
+    Netns,
+    Port,
+    Probing,
+    State,
+    Tracked,
+)
+from netlab.agent.peers import Peer
+from netlab.agent.problems import Problem
+from netlab.agent.serving import ERRORS, framed, kind_of
+from netlab.agent.streaming import streamed
 from netlab.agent.telemetry import CONTENT_TYPE, Counted, Telemetry
-from netlab.agent.work import Limit, done
+from netlab.agent.work import Limit
 from netlab.kernel.conntrack import conntrack
 from netlab.kernel.gateway import gateway
 from netlab.kernel.nat import nat
 from netlab.kernel.routes import routes
 from netlab.path.trace import traceroute
 from netlab.tracer.sockets import connections
-
-Work = Callable[[threading.Event], pd.DataFrame]
-_TABLES: dict[str, dict[str, Any]] = {kind.value: {} for kind in Format}
-_ERRORS: dict[int | str, dict[str, Any]] = {
-    status.value: {"model": Problem, "description": status.phrase}
-    for status in (
-        HTTPStatus.BAD_REQUEST,
-        HTTPStatus.FORBIDDEN,
-        HTTPStatus.NOT_FOUND,
-        HTTPStatus.NOT_ACCEPTABLE,
-        HTTPStatus.CONFLICT,
-        HTTPStatus.TOO_MANY_REQUESTS,
-        HTTPStatus.BAD_GATEWAY,
-        HTTPStatus.SERVICE_UNAVAILABLE,
-    )
-}
 
 
 def create(captures: Captures) -> ASGIApp:
@@ -63,60 +60,69 @@ def create(captures: Captures) -> ASGIApp:
     _add_connections(app, captures)
     _add_captures(app, captures)
     _add_tables(app)
-    _add_debugging(app, captures)
+    inspecting.add(app, captures, telemetry)
     _add_what_is_missing(app)
     return Counted(app, telemetry)
 
 
 def _add_connections(app: FastAPI, captures: Captures) -> None:
-    table = _table(app)
+    table = serving.table(app)
 
-    @app.post(
-        "/register", status_code=HTTPStatus.NO_CONTENT, responses=_ERRORS, dependencies=[Depends(Limit(8))]
-    )
-    def register(client: Name) -> None:
-        """Begin to keep account for a client of what changes."""
-        captures.shared().register(client)
+    @app.post("/register", responses=ERRORS, dependencies=[Depends(Limit(8, queue=248))])
+    def register(client: Name) -> Account:
+        """Begin to keep account for a client of what changes; one that is known stays as it is."""
+        return captures.shared().accounts.register(client)
 
-    @table("/connections", most=4)
-    async def changed(request: Request, client: Name) -> Response:
-        """Return what changed since this client's last call: closed and open connections."""
-        return await _framed(request, lambda _: captures.shared().delta(client))
+    @table("/connections", most=4, queue=252)  # each takes a moment, and dashboards ask in step
+    async def changed(request: Request, client: Name, after: Answer = None) -> Response:
+        """Return what changed since this client's last call: closed and open connections.
+
+        With the number of the last answer that arrived (the header Netlab-Answer), one that got lost counts
+        as not given.
+        """
+        told = {}
+
+        def delta(_: threading.Event) -> pd.DataFrame:
+            frame, account = captures.shared().accounts.delta(client, after=after)
+            told.update(account.headers())
+            return frame
+
+        answer = await framed(request, delta)
+        answer.headers.update(told)
+        return answer
 
     @table("/connections/now", most=4)
     async def now(request: Request, netns: Netns = None, port: Port = None) -> Response:
         """Return the sockets that are open now; no client's account changes."""
-        return await _framed(request, lambda _: connections(netns=_place(request, netns), port=port))
+        return await framed(request, lambda _: connections(netns=_place(request, netns), port=port))
 
 
 def _add_captures(app: FastAPI, captures: Captures) -> None:
-    table = _table(app)
+    table = serving.table(app)
 
-    @app.post(
-        "/captures", status_code=HTTPStatus.CREATED, responses=_ERRORS, dependencies=[Depends(Limit(2))]
-    )
+    @app.post("/captures", status_code=HTTPStatus.CREATED, responses=ERRORS, dependencies=[Depends(Limit(2))])
     def create_capture(asked: Asked) -> State:
         """Start a capture with filters of its own; it ends when nobody reads it."""
         return _state(captures.create(asked.model_dump(exclude_none=True)))
 
-    @app.get("/captures", responses=_ERRORS)
+    @app.get("/captures", responses=ERRORS)
     def list_captures() -> list[State]:
         """Return the captures that run, which does not count as reading them."""
         return [_state(held) for held in captures.all()]
 
-    @app.get("/captures/{name}", responses=_ERRORS)
+    @app.get("/captures/{name}", responses=ERRORS)
     def capture_state(name: str) -> State:
         """Return where a capture is in its life."""
         return _state(captures.get(name))
 
-    @app.post("/captures/{name}/{action}", responses=_ERRORS, dependencies=[Depends(Limit(2))])
+    @app.post("/captures/{name}/{action}", responses=ERRORS, dependencies=[Depends(Limit(2))])
     def act(name: str, action: Literal["pause", "resume", "stop"]) -> State:
         """Interrupt a capture, let it go on, or end it; what it saw can be read until it is deleted."""
         held = captures.get(name)
         {"pause": held.capture.pause, "resume": held.capture.resume, "stop": held.capture.stop}[action]()
         return _state(held)
 
-    @app.delete("/captures/{name}", status_code=HTTPStatus.NO_CONTENT, responses=_ERRORS)
+    @app.delete("/captures/{name}", status_code=HTTPStatus.NO_CONTENT, responses=ERRORS)
     def delete(name: str) -> None:
         """Stop a capture and forget what it saw."""
         captures.end(name)
@@ -127,64 +133,44 @@ def _add_captures(app: FastAPI, captures: Captures) -> None:
     ) -> Response:
         """Return one of a capture's tables."""
         held = captures.get(name)
-        return await _framed(request, lambda _: getattr(held.capture, what)())
+        return await framed(request, lambda _: getattr(held.capture, what)())
 
 
 def _add_tables(app: FastAPI) -> None:
-    table = _table(app)
+    table = serving.table(app)
 
     @table("/conntrack", most=2)
     async def tracked(request: Request, wanted: Annotated[Tracked, Query()]) -> Response:
         """Return what the kernel's connection tracking holds now."""
-        return await _framed(request, lambda _: conntrack(**_placed(request, wanted)))
+        return await framed(request, lambda _: conntrack(**_placed(request, wanted)))
 
     @table("/nat", most=2)
     async def translated(request: Request, wanted: Annotated[Tracked, Query()]) -> Response:
         """Return the tracked connections that are translated."""
-        return await _framed(request, lambda _: nat(**_placed(request, wanted)))
+        return await framed(request, lambda _: nat(**_placed(request, wanted)))
 
     @table("/routes", most=2)
     async def every_route(request: Request, netns: Netns = None, family: Family = None) -> Response:
         """Return every route of every table."""
-        return await _framed(request, lambda _: routes(netns=_place(request, netns), family=family))
+        return await framed(request, lambda _: routes(netns=_place(request, netns), family=family))
 
     @table("/routes/{address}", most=8)
     async def way(request: Request, address: str, netns: Netns = None) -> Response:
         """Return which way packets to an address go, or why not."""
-        return await _framed(request, lambda _: gateway(address, netns=_place(request, netns)))
+        return await framed(request, lambda _: gateway(address, netns=_place(request, netns)))
 
     @table("/traceroute/{host}", most=4)
     async def traced(request: Request, host: str, probing: Annotated[Probing, Query()]) -> Response:
-        """Return the routers between the agent's host and another; hanging up ends the probing."""
+        """Return the routers between the agent's host and another; hanging up ends the probing.
+
+        As application/x-ndjson the table comes line by line as it is so far, the last line is the answer.
+        """
         options = _placed(request, probing)
-        timeout_s = options.pop("timeout_ms") / 1000
-        return await _framed(
-            request, lambda stop: traceroute(host, timeout_s=timeout_s, stop=stop, **options)
-        )
-
-
-def _add_debugging(app: FastAPI, captures: Captures) -> None:
-    table = _table(app)
-
-    @app.get("/debug/state", responses=_ERRORS)
-    def state(client: Name) -> dict[str, int]:
-        """Return what is kept for a client, and take nothing from its account."""
-        return captures.shared().debug_state(client)
-
-    @app.get("/debug/maps", responses=_ERRORS, dependencies=[Depends(Limit(1))])
-    def maps() -> dict[str, int]:
-        """Return how many entries each of the programs' maps has."""
-        return {name: len(frame) for name, frame in captures.shared().debug_maps().items()}
-
-    @table("/debug/ebpf_maps", most=1)
-    async def cost(request: Request) -> Response:
-        """Return what each program and map costs."""
-        return await _framed(request, lambda _: captures.shared().cost())
-
-    @table("/debug/conntrack/host", most=1)
-    async def host(request: Request) -> Response:
-        """Return what connection tracking holds in every network namespace."""
-        return await _framed(request, lambda _: conntrack(netns="all"))
+        options["timeout_s"] = options.pop("timeout_ms") / 1000
+        kind = kind_of(request)
+        if kind in formats.STREAMS:
+            return await streamed(lambda stop, seen: traceroute(host, stop=stop, seen=seen, **options), kind)
+        return await framed(request, lambda stop: traceroute(host, stop=stop, **options))
 
 
 def _add_what_is_missing(app: FastAPI) -> None:
@@ -198,47 +184,10 @@ def _add_what_is_missing(app: FastAPI) -> None:
         app.add_api_route(path, missing, methods=["GET"], responses={501: {"model": Problem}})
 
 
-def _table(app: FastAPI) -> Callable[..., Callable[[Any], Any]]:
-    """Return what adds an endpoint that answers with a frame, so many requests at a time."""
-
-    def add(path: str, *, most: int) -> Callable[[Any], Any]:
-        return app.get(
-            path,
-            dependencies=[Depends(_accepted), Depends(Limit(most))],
-            response_class=Response,
-            responses={HTTPStatus.OK.value: {"content": _TABLES}, **_ERRORS},
-        )
-
-    return add
-
-
-async def _accepted(request: Request) -> None:
-    """Refuse a format that nobody can answer in before there is work done for it."""
-    if formats.chosen(request.headers.get("accept")) is None:
-        known = ", ".join(kind.value for kind in Format)
-        raise RefusedError(
-            HTTPStatus.NOT_ACCEPTABLE,
-            "the Accept header names no format that the agent has",
-            fix=f"It has {known}",
-        )
-
-
-async def _framed(request: Request, work: Work) -> Response:
-    """Return the answer with the frame that *work* makes, which ends when the client hangs up."""
-    kind = formats.chosen(request.headers.get("accept")) or Format.JSON
-
-    def both(stop: threading.Event) -> tuple[bytes, dict[str, str]]:
-        frame = work(stop)
-        return formats.encoded(frame, kind), formats.headers(frame)
-
-    body, headers = await done(request, both)
-    return Response(body, media_type=kind.value, headers=headers)
-
-
-def _place(request: Request, netns: str | int | None) -> str | int:
-    """Return the namespace to look into: that of who asks, if it names no other."""
-    asking: int = request.state.peer.pid
-    return asking if netns is None else netns
+def _place(request: Request, netns: str | int | None) -> str | int | None:
+    """Return the namespace to look into: that of who asks on this host, if it names no other."""
+    peer: Peer | None = getattr(request.state, "peer", None)
+    return peer.pid if netns is None and peer else netns
 
 
 def _placed(request: Request, asked: Tracked | Probing) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
 
+from netlab.agent.accounts import Accounts
 from netlab.agent.problems import RefusedError
 from netlab.closing import Closes
 from netlab.tracer.capture import capture
@@ -26,6 +27,7 @@ class Held:
     name: str
     capture: Capture
     options: Mapping[str, Any]
+    accounts: Accounts
     read_s: float = field(default_factory=time.monotonic)
 
 
@@ -54,11 +56,10 @@ class Captures(Closes):
         self._sweeper = threading.Thread(target=self._sweep, name="netlab-agent-captures", daemon=True)
         self._sweeper.start()
 
-    def shared(self) -> Capture:
+    def shared(self) -> Held:
         """Return the capture that everybody shares; it starts with the first who asks."""
         with self._starting:
-            found = self._read(SHARED)
-            return (found or self._start(SHARED, {})).capture
+            return self._read(SHARED) or self._start(SHARED, {})
 
     def create(self, options: Mapping[str, Any]) -> Held:
         """Start a capture with these options of `netlab.capture()`."""
@@ -106,7 +107,8 @@ class Captures(Closes):
     def _start(self, name: str, options: Mapping[str, Any]) -> Held:
         if self._closed.is_set():
             raise RefusedError(HTTPStatus.SERVICE_UNAVAILABLE, "the agent is stopping", wait_s=5)
-        held = Held(name, self._begin(**options).start(), options)
+        begun = self._begin(**options).start()
+        held = Held(name, begun, options, Accounts(begun))
         with self._lock:
             self._held[name] = held
         return held

@@ -48,14 +48,15 @@ def delegated(function: Callable[P, R]) -> Callable[P, R]:
 
 def _asked(name: str, error: CapabilityError, args: Any, kwargs: Any) -> Any:
     from netlab.agent.client import Host
+    from netlab.agent.ways import Local
 
+    detail = f"the agent at {SOCKET} answered: {error.problem}"
+    beside = Missing("what this process sees itself", Gap.UNAVAILABLE, None, detail)
     try:
-        Host(SOCKET).reach()
+        host = Host(Local(SOCKET), beside=beside)
     except CapabilityError as refusal:
         problem, fix = f"{error.problem}, and {refusal.problem}", f"{refusal.fix}; or: {error.fix}"
         raise CapabilityError(problem, fix=fix) from error
-    detail = f"the agent at {SOCKET} answered: {error.problem}"
-    host = Host(SOCKET, beside=Missing("what this process sees itself", Gap.UNAVAILABLE, None, detail))
     answer = getattr(host, name)(*args, **kwargs)
     if isinstance(answer, pd.DataFrame):  # a capture goes on asking
         host.close()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import struct
+from collections.abc import Iterable, Iterator
 from enum import StrEnum
 
 import pandas as pd
@@ -19,12 +21,17 @@ class Format(StrEnum):
     ARROW = "application/vnd.apache.arrow.stream"
     JSON = "application/json"
     CSV = "text/csv"
+    LINES = "application/x-ndjson"  # several tables, each one line of JSON
+    FRAMES = "application/vnd.netlab.frames"  # several tables, each as Arrow behind its length in 4 bytes
+
+
+STREAMS = frozenset({Format.LINES, Format.FRAMES})
 
 
 def chosen(accept: str | None) -> Format | None:
     """Return the format that *accept* likes best, None if it likes none (RFC 9110 section 12.5.1).
 
-    Of formats that are liked equally it is the first of JSON, CSV and Arrow: who does not say is a person.
+    Of formats that are liked equally it is the first by `_BY_DEFAULT`: who does not say is a person.
     """
     wishes = [_wish(part) for part in (accept or "*/*").split(",") if part.strip()]
     offers = [(_quality(kind, wishes), -place, kind) for place, kind in enumerate(_BY_DEFAULT)]
@@ -32,7 +39,7 @@ def chosen(accept: str | None) -> Format | None:
     return best if quality > 0 else None
 
 
-_BY_DEFAULT = (Format.JSON, Format.CSV, Format.ARROW)
+_BY_DEFAULT = (Format.JSON, Format.CSV, Format.ARROW, Format.LINES, Format.FRAMES)
 
 
 def _wish(part: str) -> tuple[str, float]:
@@ -60,6 +67,30 @@ def encoded(frame: pd.DataFrame, kind: Format) -> bytes:
             return _as_json(frame)
         case Format.CSV:
             return frame.to_csv(index=False, date_format="%Y-%m-%dT%H:%M:%S.%fZ").encode()
+        case Format.LINES:
+            return framed(_as_json(frame), kind)
+        case Format.FRAMES:
+            return framed(_as_arrow(frame), kind)
+
+
+def framed(body: bytes, kind: Format) -> bytes:
+    """Return *body* as one part of a stream."""
+    return body + b"\n" if kind is Format.LINES else _LENGTH.pack(len(body)) + body
+
+
+def parts(blocks: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield the bodies in a stream of `Format.FRAMES`, which comes in *blocks* of any size."""
+    held = bytearray()
+    for block in blocks:
+        held += block
+        while len(held) >= _LENGTH.size and len(held) >= (end := _LENGTH.size + _LENGTH.unpack_from(held)[0]):
+            yield bytes(held[_LENGTH.size : end])
+            del held[:end]
+    if held:
+        raise DecodeError("the agent's answer ends in the middle of a table")
+
+
+_LENGTH = struct.Struct("!I")
 
 
 def headers(frame: pd.DataFrame) -> dict[str, str]:
@@ -76,9 +107,13 @@ def _as_json(frame: pd.DataFrame) -> bytes:
     return f'{told[:-1]}, "rows": {rows}}}'.encode()
 
 
+# A tenth of the bytes, and sooner there: most columns are numbers alike, or missing.
+_COMPRESSED = pa.ipc.IpcWriteOptions(compression="lz4")
+
+
 def _as_arrow(frame: pd.DataFrame) -> bytes:
     table, sink = parquet.as_arrow(frame, ALL[frame.attrs["schema"]]), pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as out:
+    with pa.ipc.new_stream(sink, table.schema, options=_COMPRESSED) as out:
         out.write_table(table)
     body: bytes = sink.getvalue().to_pybytes()
     return body

@@ -3,45 +3,40 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from http import HTTPStatus
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from netlab.agent import problems
-from netlab.agent.peers import Peer
+from netlab.agent.problems import RefusedError
 
 MOST_BODY_BYTES = 1 << 20
 BODY_WITHIN_S = 10.0
 
 
 class Gate:
-    """Refuses peers outside the group, bodies that are too large, and those that never end.
+    """Refuses who may not ask, bodies that are too large, and those that never end.
 
     Parameters
     ----------
     app
         What serves the others.
-    group
-        The group id whose members are served besides root; None for nobody else.
+    admit
+        Returns why a request is refused, None if it is served.
     """
 
-    def __init__(self, app: ASGIApp, *, group: int | None) -> None:
-        self._app, self._group = app, group
+    def __init__(self, app: ASGIApp, admit: Callable[[Scope], RefusedError | None]) -> None:
+        self._app, self._admit = app, admit
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, or refuse it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        peer: Peer | None = scope.get("state", {}).get("peer")
-        if peer is None or not peer.may(self._group):
-            refusal = problems.answer(
-                HTTPStatus.FORBIDDEN,
-                "Forbidden",
-                f"user {peer.uid if peer else 'unknown'} is not in the group that this agent serves",
-                fix="sudo usermod --append --groups GROUP USER, then log in again",
-            )
-            await refusal(scope, receive, send)
+        refusal = self._admit(scope)
+        if refusal is not None:
+            await problems.told(refusal)(scope, receive, send)
             return
         body = await _body(receive)
         if isinstance(body, HTTPStatus):

@@ -20,6 +20,7 @@ def _family(version: int | None) -> int | None:
 
 
 Name = Annotated[str, Query(min_length=1, max_length=64, description="the client's own name")]
+Answer = Annotated[int | None, Query(ge=0, description="the number of the last answer that arrived")]
 Netns = Annotated[
     str | None,
     Query(max_length=4096, description="a name under /run/netns, a path, a process id, or all"),
@@ -89,6 +90,18 @@ class Tracked(BaseModel):
     mark: Annotated[str, Field(max_length=32)] | None = None
     zone: Annotated[int, Field(ge=0, le=65535)] | None = None
     status: list[Annotated[str, Field(max_length=32)]] | None = None
+
+
+class Account(BaseModel):
+    """How far a client's account is: the number of its last answer, and of which capture."""
+
+    client: str
+    generation: str
+    answer: int
+
+    def headers(self) -> dict[str, str]:
+        """Return what is told beside a frame."""
+        return {"Netlab-Generation": self.generation, "Netlab-Answer": str(self.answer)}
 
 
 class State(BaseModel):

@@ -8,10 +8,15 @@ import grp
 import logging
 import socket
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 
+from starlette.types import Scope
 from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from netlab.agent.problems import RefusedError
 
 HEADERS_WITHIN_S = 10.0
 _SO_PEERGROUPS = 59  # include/uapi/asm-generic/socket.h
@@ -45,8 +50,24 @@ class Peer:
         return self.uid == 0 or (group is not None and group in self.groups)
 
 
+def members_of(group: int | None) -> Callable[[Scope], RefusedError | None]:
+    """Return what tells why a peer is refused: root and members of *group* are not."""
+
+    def admit(scope: Scope) -> RefusedError | None:
+        peer: Peer | None = scope.get("state", {}).get("peer")
+        if peer is not None and peer.may(group):
+            return None
+        return RefusedError(
+            HTTPStatus.FORBIDDEN,
+            f"user {peer.uid if peer else 'unknown'} is not in the group that this agent serves",
+            fix="sudo usermod --append --groups GROUP USER, then log in again",
+        )
+
+    return admit
+
+
 class PeerProtocol(H11Protocol):
-    """HTTP/1.1 over a unix socket that knows its peer, and does not wait for ever for a request's headers."""
+    """HTTP/1.1 that knows its peer on a unix socket, and does not wait for ever for a request's headers."""
 
     _late: asyncio.TimerHandle | None = None
 

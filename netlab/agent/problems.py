@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Any
 
@@ -42,7 +43,9 @@ _STATUS: dict[type[NetlabError], HTTPStatus] = {
     errors.KernelError: HTTPStatus.SERVICE_UNAVAILABLE,
     NetlabError: HTTPStatus.INTERNAL_SERVER_ERROR,
 }
-CLASSES = {kind.__name__: kind for kind in _STATUS}
+CLASSES = {kind.__name__: kind for kind in _STATUS} | dict.fromkeys(
+    (HTTPStatus.UNAUTHORIZED.phrase, HTTPStatus.FORBIDDEN.phrase), errors.CapabilityError
+)
 
 
 def install(app: FastAPI) -> None:
@@ -71,10 +74,14 @@ _MOST_TEXT = 2000
 
 
 async def _of_netlab(request: Request, error: Any) -> JSONResponse:
+    return told(error, asked=[*request.path_params, *request.query_params])
+
+
+def told(error: NetlabError, *, asked: Iterable[str] = ()) -> JSONResponse:
+    """Return the answer for *error*, met for a request with the parameters *asked*."""
     if isinstance(error, RefusedError):
         return answer(error.status, error.status.phrase, error.problem, fix=error.fix, wait_s=error.wait_s)
     kind = next(kind for kind in _STATUS if isinstance(error, kind))
-    asked = {**request.path_params, **request.query_params}
     field = next((name for name in asked if error.problem.startswith(f"{name} ")), None)
     return answer(_STATUS[kind], kind.__name__, error.problem, fix=error.fix, field=field)
 

@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import os
 import signal
 import socket
+import ssl
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from netlab.agent import app, privileges
 from netlab.agent.captures import Captures
 from netlab.agent.gate import Gate
-from netlab.agent.peers import PeerProtocol, group_id
+from netlab.agent.peers import PeerProtocol, group_id, members_of
+from netlab.agent.remote import Remote
+from netlab.agent.work import Activity
 from netlab.errors import BadInput, CapabilityError
 
 _log = logging.getLogger("netlab.agent")
 _BACKLOG = 256
 _MOST_CONNECTIONS = 512
 _GRACE_S = 5
+_LOOK_S = 0.5
+_FIRST_PASSED = 3  # SD_LISTEN_FDS_START
+_SOL, _ACCEPTS = socket.SOL_SOCKET, socket.SO_ACCEPTCONN
 
 
 @contextlib.contextmanager
@@ -74,40 +83,114 @@ def _make_room(path: Path) -> None:
     raise BadInput(f"another agent answers on {path}", fix="Stop it first, or give another --socket")
 
 
-def run(path: Path, *, group: str | None = None, idle_s: float = 600.0) -> None:
+def activated() -> socket.socket | None:
+    """Return the socket that systemd listens on for this process, if it does (sd_listen_fds(3)).
+
+    Raises
+    ------
+    BadInput
+        If there are several, or it is no unix socket that listens.
+    """
+    count = os.environ.pop("LISTEN_FDS", "0")
+    if os.environ.pop("LISTEN_PID", "") != str(os.getpid()) or count == "0":
+        return None
+    passed = socket.socket(fileno=_FIRST_PASSED) if count == "1" else None
+    if passed is None or passed.family != socket.AF_UNIX or not passed.getsockopt(_SOL, _ACCEPTS):
+        raise BadInput(
+            f"systemd passed {count} sockets that are not the one to listen on",
+            fix="The socket unit has one ListenStream=, a path, and Accept=no",
+        )
+    passed.set_inheritable(False)
+    return passed
+
+
+def run(
+    path: Path,
+    *,
+    group: str | None = None,
+    idle_s: float = 600.0,
+    exit_idle_s: float | None = None,
+    remote: Remote | None = None,
+) -> None:
     """Serve until SIGTERM or SIGINT.
 
     Parameters
     ----------
     path
-        The unix socket.
+        The unix socket, unless systemd passes one that it listens on.
     group
         The group whose members are served besides root.
     idle_s
         A capture that nobody reads ends after so many seconds.
+    exit_idle_s
+        End when there has been neither a request nor a capture for so many seconds.
+    remote
+        Where to listen over TCP, too, and for whom.
     """
     signal.signal(signal.SIGTERM, _end)  # while uvicorn runs it has its own, and sends it again at its end
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     number = _checked_group(group)
-    with listening(path, number) as server:
-        _log.info("listening on %s with %s", path, ", ".join(sorted(privileges.give_up())) or "no capability")
-        _serve(server, number, idle_s)
+    with contextlib.ExitStack() as held:
+        away = [held.enter_context(remote.listening())] if remote else []
+        local = held.enter_context(activated() or listening(path, number))  # the last: who finds it finds all
+        held_for = ", ".join(sorted(privileges.give_up())) or "no capability"
+        for server in (local, *away):
+            _log.info("listening on %s with %s", server.getsockname(), held_for)
+        captures = held.enter_context(Captures(idle_s=idle_s))
+        activity = Activity(app.create(captures))
+        serving = [(_configured(Gate(activity, members_of(number))), local)]
+        if remote:
+            serving += [(_configured(Gate(activity, remote.admit), remote), away[0])]
+        idle = None if exit_idle_s is None else _idle(activity, captures, exit_idle_s)
+        asyncio.run(_serve(serving, idle))
 
 
-def _serve(server: socket.socket, group: int | None, idle_s: float) -> None:
-    with Captures(idle_s=idle_s) as captures:
-        config = uvicorn.Config(
-            Gate(app.create(captures), group=group),
-            http=PeerProtocol,
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            limit_concurrency=_MOST_CONNECTIONS,
-            timeout_graceful_shutdown=_GRACE_S,
-        )
-        uvicorn.Server(config).run(sockets=[server])
+async def _serve(
+    serving: list[tuple[uvicorn.Config, socket.socket]], idle: Callable[[], bool] | None
+) -> None:
+    """Serve on each socket; the last server takes a signal, and when it ends passes it on to the other."""
+    servers = [uvicorn.Server(config) for config, _ in serving]
+    work = [server.serve([listener]) for server, (_, listener) in zip(servers, serving, strict=True)]
+    await asyncio.gather(*work, *([_end_when(idle, servers)] if idle else []))
+
+
+async def _end_when(idle: Callable[[], bool], servers: list[uvicorn.Server]) -> None:
+    while not any(server.should_exit for server in servers):
+        await asyncio.sleep(_LOOK_S)
+        if idle():
+            _log.info("nobody has asked for anything: ending")
+            for server in servers:
+                server.should_exit = True
+
+
+def _idle(activity: Activity, captures: Captures, exit_idle_s: float) -> Callable[[], bool]:
+    """Return what tells whether there has been nothing to do for so long."""
+    return lambda: not captures.all() and activity.idle_s() > exit_idle_s
+
+
+def _configured(served: ASGIApp, remote: Remote | None = None) -> uvicorn.Config:
+    encrypted = remote is not None and remote.certificate is not None
+    return uvicorn.Config(
+        served,
+        http=PeerProtocol,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        limit_concurrency=_MOST_CONNECTIONS,
+        timeout_graceful_shutdown=_GRACE_S,
+        **(_tls(remote) if remote and encrypted else {}),
+    )
+
+
+def _tls(remote: Remote) -> dict[str, Any]:
+    return {
+        "ssl_certfile": remote.certificate,
+        "ssl_keyfile": remote.key,
+        "ssl_ca_certs": remote.client_ca and str(remote.client_ca),
+        "ssl_cert_reqs": ssl.CERT_REQUIRED if remote.client_ca else ssl.CERT_NONE,
+    }
 
 
 def _end(*_: object) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pandas as pd
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
@@ -36,6 +37,15 @@ class Telemetry:
     def text(self) -> bytes:
         """Return all of it in the text format."""
         return generate_latest(self._registry)
+
+    def samples(self) -> dict[str, list[dict[str, Any]]]:
+        """Return all of it by name: of each sample its labels and value."""
+        return {
+            metric.name: [
+                {"name": sample.name, **sample.labels, "value": sample.value} for sample in metric.samples
+            ]
+            for metric in self._registry.collect()
+        }
 
 
 class Counted:

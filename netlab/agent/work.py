@@ -4,40 +4,63 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from http import HTTPStatus
 from typing import TypeVar
 
 from fastapi import Request
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from netlab.agent.problems import RefusedError
 
 T = TypeVar("T")
 
 
+class Activity:
+    """Knows how long ago *app* served its last request."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app, self._serving, self._since_s = app, 0, time.monotonic()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        self._serving += 1
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            self._serving, self._since_s = self._serving - 1, time.monotonic()
+
+    def idle_s(self) -> float:
+        """Return for how long there has been nothing to serve."""
+        return 0.0 if self._serving else time.monotonic() - self._since_s
+
+
 class Limit:
-    """At most so many requests at a time; one more is refused and told when to come back.
+    """At most so many requests at a time, and so many more in a queue; others are told when to come back.
 
     A dependency of FastAPI: it holds a place as long as the request is served.
     """
 
-    def __init__(self, most: int, *, wait_s: int = 1) -> None:
-        self._most, self._wait_s, self._busy = most, wait_s, 0
+    def __init__(self, most: int, *, queue: int = 0, wait_s: int = 1) -> None:
+        self._most, self._room, self._wait_s = most, most + queue, wait_s
+        self._places, self._asking = asyncio.Semaphore(most), 0
 
     async def __call__(self) -> AsyncIterator[None]:
-        """Take a place for one request."""
-        if self._busy >= self._most:
+        """Take a place for one request, in the order in which they came."""
+        if self._asking >= self._room:
             raise RefusedError(
                 HTTPStatus.TOO_MANY_REQUESTS,
                 f"{self._most} requests of this kind are served already",
                 fix=f"Ask again in {self._wait_s} s",
                 wait_s=self._wait_s,
             )
-        self._busy += 1
+        self._asking += 1
         try:
-            yield
+            async with self._places:
+                yield
         finally:
-            self._busy -= 1
+            self._asking -= 1
 
 
 async def done(request: Request, work: Callable[[threading.Event], T]) -> T:

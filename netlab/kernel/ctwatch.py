@@ -14,13 +14,17 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from netlab.closing import Closes
 from netlab.errors import BadInput, CaptureError, NetlabError
 from netlab.kernel import clock, netns as namespaces
 from netlab.kernel.ctlisten import Group, Listener
 from netlab.kernel.manymsg import Receiver
+
+T = TypeVar("T")
 
 LOOK_AROUND_S = 1.0  # for namespaces that came and went
 _DRAIN_S = 0.05  # a wake-up for each message is what would cost
@@ -70,8 +74,7 @@ class Watch(Closes):
         if self._stop.is_set():
             return
         try:
-            self._wake.set()
-            self._thread.submit(self._take, settle=True).result()
+            self._done(partial(self._take, settle=True))
         finally:
             self._stop.set()
             self._thread.shutdown()
@@ -98,10 +101,14 @@ class Watch(Closes):
     def _catch_up(self, *, settle: bool) -> None:
         """Take what was told until now; with *settle* make up for what was lost, too."""
         if not self._stop.is_set():
-            self._wake.set()
-            self._thread.submit(self._take, settle=settle).result()
+            self._done(partial(self._take, settle=settle))
         if self._failure:
             raise self._failure
+
+    def _done(self, work: Callable[[], T]) -> T:
+        """Have the thread do *work* now, and not after its next wait for messages."""
+        self._wake.set()
+        return self._thread.submit(work).result()
 
     # What follows runs in the thread.
 

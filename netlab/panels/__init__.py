@@ -18,12 +18,16 @@ with needing("notebook", "panels need ipywidgets and anywidget"):
 if TYPE_CHECKING:
     from netlab.panels.connections import LiveConnections as LiveConnections
     from netlab.panels.conntrack import LiveConntrack as LiveConntrack
+    from netlab.panels.dns import LiveDNS as LiveDNS
     from netlab.panels.path import LivePath as LivePath
+    from netlab.panels.requests import LiveRequests as LiveRequests
 
 _HOME = {
     "LiveConnections": "netlab.panels.connections",
     "LiveConntrack": "netlab.panels.conntrack",
+    "LiveDNS": "netlab.panels.dns",
     "LivePath": "netlab.panels.path",
+    "LiveRequests": "netlab.panels.requests",
 }
 __all__ = sorted(_HOME)  # noqa: PLE0605 - the table above is the one list of names
 

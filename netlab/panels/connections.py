@@ -9,16 +9,15 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from netlab.errors import BadInput
 from netlab.panels.inquiry import Inquiry, way
 from netlab.panels.listing import LiveTable
 from netlab.panels.live import Dated, Feed
 from netlab.panels.path import LivePath
 from netlab.panels.rates import per_second, sparkline
+from netlab.panels.sources import feed_of
 from netlab.panels.table import Field, Table, number, said
 from netlab.panels.words import ends
 from netlab.schemas import CONNECTIONS
-from netlab.tracer.capture import capture
 from netlab.views.text import DASH, milliseconds, octets, seconds
 
 _SEARCHED = [
@@ -33,7 +32,8 @@ def _outcome(rows: pd.DataFrame) -> list[str]:
     return rows["error"].astype("string").fillna(rows["state"].astype("string")).fillna(DASH).tolist()
 
 
-def _owner(rows: pd.DataFrame) -> list[str]:
+def owner(rows: pd.DataFrame) -> list[str]:
+    """Return whose each row is, with the process id."""
     names = rows["process"].fillna("?").tolist()
     pids = rows["pid"].tolist()
     return [name if pd.isna(pid) else f"{name} ({pid})" for name, pid in zip(names, pids, strict=True)]
@@ -53,7 +53,7 @@ def _remote(rows: pd.DataFrame) -> list[str]:
 
 _FIELDS = [
     Field("outcome", "Outcome", "the failure's errno, or the state", by="error", text=_outcome),
-    Field("process", "Process", "owner and its process id", by="process", text=_owner),
+    Field("process", "Process", "owner and its process id", by="process", text=owner),
     Field("protocol", "Protocol", "tcp or udp", by="protocol", text=said("protocol", str)),
     Field("local", "Local", "this end, as the socket sees it", by="local_address", text=_local),
     Field("way", "Way", "who began: → this end, ← the peer", by="direction", text=_arrow),
@@ -127,22 +127,11 @@ class LiveConnections(LiveTable[ConnectionFeed, pd.DataFrame]):
     """
 
     def __init__(self, source: ConnectionFeed | None = None, **options: Any) -> None:
-        if source is not None and options:
-            raise BadInput(
-                f"{next(iter(options))!r} comes with a source that has its options already",
-                fix="Give a source, or options for a new capture",
-            )
-        if source is not None and not isinstance(source, ConnectionFeed):
-            raise BadInput(
-                f"a panel cannot follow {type(source).__name__} objects",
-                fix="Give what netlab.capture() returned",
-            )
-        if source is None:
-            capture(**options)  # refuses what cannot be right here and not at a click
+        make = feed_of(source, ConnectionFeed, options)
         self.inquiry = Inquiry()
         self._asked_about = ""
         super().__init__(
-            lambda: capture(**options) if source is None else source,
+            make,
             Table(_FIELDS, searched=_SEARCHED, identity=_IDENTITY, order=_failures_first, bad=_failed),
             CONNECTIONS,
             asked=[self.inquiry],

@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TypeAlias
 
-from netlab.path.engine import PATIENCE_FACTOR, PATIENCE_FLOOR_NS, Plan, Prober
+from netlab.path.engine import Plan, Prober
+from netlab.path.patience import Patience
 from netlab.path.state import UDP_REPLY, Answer, Probe, Run, timing
 
 Send: TypeAlias = Callable[[int, int, int], int]
@@ -73,6 +74,16 @@ class OneByOne(_Single):
     of it is worth waiting for. TTLs behind the last one that answered are asked once.
     """
 
+    def __init__(self, plan: Plan, send: Send, run: Run, marks: Iterator[int]) -> None:
+        super().__init__(plan, send, run, marks)
+        self._patience = Patience(plan.timeout_ns)
+
+    def take(self, answer: Answer) -> None:
+        """Keep an answer and learn from it."""
+        probe = self._run.take(answer)
+        if probe is not None:
+            self._patience.learn(probe.ttl, timing(probe, answer)[0])
+
     def _asks(self) -> Iterator[tuple[int, int, int]]:
         plan, run = self._plan, self._run
         yield plan.max_ttl, 0, plan.timeout_ns
@@ -86,10 +97,7 @@ class OneByOne(_Single):
 
     def _patience_ns(self, ttl: int) -> int:
         """Return how long to wait: less than the timeout where a later hop is known to answer sooner."""
-        answered = [(self._run.probes[mark], answer) for mark, answer in self._run.answers.items()]
-        slowest = max((timing(p, answer)[0] for p, answer in answered if p.ttl >= ttl), default=0)
-        patience = max(PATIENCE_FLOOR_NS, PATIENCE_FACTOR * slowest) if slowest else self._plan.timeout_ns
-        return min(self._plan.timeout_ns, patience)
+        return self._patience.with_hop_ns(ttl, self._plan.timeout_ns)
 
 
 class Twice:

@@ -5,9 +5,11 @@ what is answered, or silent for long enough, makes room for the next. So a path 
 than its longest round trip, few packets go past its end, and routers that answer a few probes at once and
 then one a second (Linux: six) answer those that count.
 
-Over TCP, probes to the end of the path go one after the other, because a second SYN of the same flow is
-answered only after the first one's connection was reset (RFC 9293 section 3.10.7.4). So one probe to each TTL
-finds the end first; what else was sent there meanwhile is void and sent again.
+A closed TCP port answers each SYN for itself (RFC 9293 section 3.10.7.1). A port that accepts one takes no
+second of the same flow until the first one's connection was reset: Linux resets both, others challenge the
+second (section 3.10.7.4). So from the first acceptance on SYNs to the end go one after the other, and those
+that met another's connection are void and sent again. What is sent within a connection goes one after the
+other from the start: one probe to each TTL finds the end first.
 
 A target that answers without saying which probe it means is found by sending one probe at a time, to one TTL
 after the other behind the last that is known.
@@ -20,41 +22,42 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from enum import Enum, auto
 from typing import Protocol
 
 from netlab.path import loop
 from netlab.path.pace import Pace
-from netlab.path.state import CHALLENGE, Answer, Probe, Run, timing
+from netlab.path.patience import END_FLOOR_NS, Patience
+from netlab.path.state import CHALLENGE, RST, SYN_ACK, Answer, Probe, Run, timing
 
 WINDOW = 16  # as traceroute(8)
 MILLISECOND = 10**6
 
-# How long to wait for a hop when a later hop, which is further away, has answered. Three times its
-# round-trip time covers a detour on the way back; the floor covers routers that make ICMP errors in
-# software, and this process not being scheduled.
-PATIENCE_FACTOR = 3
-PATIENCE_FLOOR_NS = 10 * MILLISECOND
-# And for the target, once it has answered others: what is given up there looks like loss of the path. A busy
-# host, here or there, gets more time.
-END_FLOOR_NS = 50 * MILLISECOND
 # How long a silent probe keeps its place in the window at most: so long that few packets go past the end of a
 # path with long round trips, and so short that thirty silent hops do not take long.
 WINDOW_HOLD_NS = 100 * MILLISECOND
 BLIND_HOLD_NS = 50 * MILLISECOND  # while nothing at all has answered
+# How many resets by a target that accepts count as meetings, for each query: a firewall may reset for good.
+_MEETINGS = 4
+
+
+class Turns(Enum):
+    """How many probes of one flow a target answers at a time."""
+
+    TOGETHER = auto()
+    SINGLE = auto()
+    UNTIL_ACCEPTED = auto()  # together, and one at a time from the first that it accepts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What to probe: TTLs from first to max, `queries` times each, waiting at most `timeout_ns`.
-
-    `serial` says that the target answers only one probe of a flow at a time.
-    """
+    """What to probe: TTLs from first to max, `queries` times each, waiting at most `timeout_ns`."""
 
     first_ttl: int
     max_ttl: int
     queries: int
     timeout_ns: int
-    serial: bool = False
+    turns: Turns = Turns.TOGETHER
 
 
 class Channel(Protocol):
@@ -97,9 +100,11 @@ class Prober:
         self._marks = marks
         self._pending: dict[int, Probe] = {}
         self._sent = dict.fromkeys(range(plan.first_ttl, plan.max_ttl + 1), 0)
-        self._slowest = [0] * (plan.max_ttl + 1)  # by TTL: largest round trip from there or further away
+        self._patience = Patience(plan.timeout_ns)
         self._end_rtt = 0
-        self._serial = plan.serial
+        self._serial = plan.turns is Turns.SINGLE
+        self._accepts = False  # whether the target has accepted a SYN
+        self._meetings = 0
         self._trial: int | None = None  # the TTL to which alone a probe is under way, to place its answer
 
     @property
@@ -127,20 +132,22 @@ class Prober:
                 self._send_again(answer)
                 return
             answer = self._placed(answer)
+        if self._is_meeting(answer):
+            return
         end_before = self._run.end_ttl
         probe = self._run.take(answer)
         if probe is None:
             return
         self._pending.pop(probe.mark, None)
-        if self._serial and self._run.end_ttl != end_before:
+        accepted = self._plan.turns is Turns.UNTIL_ACCEPTED and answer.reply == SYN_ACK and not self._accepts
+        if accepted:
+            self._accept()
+        if accepted or (self._serial and self._run.end_ttl != end_before):
             self._void_later_than(probe)
         round_trip, _ = timing(probe, answer)
         if probe.ttl == self._run.end_ttl:
             self._end_rtt = min(self._end_rtt or round_trip, round_trip)
-        for ttl in range(probe.ttl, -1, -1):
-            if self._slowest[ttl] >= round_trip:
-                break  # and so are those before it
-            self._slowest[ttl] = round_trip
+        self._patience.learn(probe.ttl, round_trip)
 
     def abandon(self) -> None:
         """Leave the run as it is: what is under way counts for nothing."""
@@ -166,7 +173,7 @@ class Prober:
         if nearest is None:
             self._serial = True
             earliest = min((probe.sent_ns for probe in self._pending.values()), default=answer.received_ns)
-            self._slowest[0] = max(self._slowest[0], answer.received_ns - earliest)
+            self._patience.learn(0, answer.received_ns - earliest)
             return answer
         hold = self._hold_ns()
         young = [
@@ -189,6 +196,24 @@ class Prober:
             # Discovery causes challenges too, which come while the next probe is only just under way.
             if probe.ttl == self._run.end_ttl and age > self._end_rtt // 2:
                 self._void(probe)
+
+    def _accept(self) -> None:
+        """Go on one SYN at a time; those that were reset met the connection of one that was accepted."""
+        self._accepts = self._serial = True
+        for mark, answer in self._run.answers.items():
+            if answer.reply == RST and mark not in self._run.void:
+                self._void(self._run.probes[mark])
+
+    def _is_meeting(self, answer: Answer) -> bool:
+        """Return whether *answer* resets a SYN that met another's connection, which is void then."""
+        if not self._accepts or answer.reply != RST or answer.flow != self._run.flow:
+            return False
+        probe = self._pending.get(answer.mark or 0)
+        if probe is None or self._meetings >= _MEETINGS * self._plan.queries:
+            return False
+        self._meetings += 1
+        self._void(probe)
+        return True
 
     def _void_later_than(self, first: Probe) -> None:
         overlapping = [p for p in self._pending.values() if p.ttl == first.ttl and p.sent_ns >= first.sent_ns]
@@ -252,11 +277,7 @@ class Prober:
         return min(self._hold_ns(), WINDOW_HOLD_NS)
 
     def _hold_ns(self) -> int:
-        return self._patience_ns(self._slowest[0], BLIND_HOLD_NS)
-
-    def _patience_ns(self, round_trip: int, blind: int) -> int:
-        patience = max(PATIENCE_FLOOR_NS, PATIENCE_FACTOR * round_trip) if round_trip else blind
-        return min(self._plan.timeout_ns, patience)
+        return self._patience.with_hop_ns(0, BLIND_HOLD_NS)
 
     def _wait_ns(self, now_ns: int) -> int:
         """Return how long to listen before something can be sent, 0 or less when the run is complete."""
@@ -268,6 +289,6 @@ class Prober:
         return max(deadlines, default=now_ns) - now_ns
 
     def _patience_with_ns(self, probe: Probe) -> int:
-        patience = self._patience_ns(self._slowest[probe.ttl], self._plan.timeout_ns)
+        patience = self._patience.with_hop_ns(probe.ttl, self._plan.timeout_ns)
         floor = END_FLOOR_NS if probe.ttl == self._run.end_ttl else 0
         return max(patience, min(floor, self._plan.timeout_ns))

@@ -12,8 +12,9 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
-from netlab.path.engine import BLIND_HOLD_NS, PATIENCE_FACTOR, PATIENCE_FLOOR_NS
+from netlab.path.engine import BLIND_HOLD_NS
 from netlab.path.mda import Ask
+from netlab.path.patience import FACTOR, Patience
 from netlab.path.state import Answer, Probe, Run, timing
 
 
@@ -60,7 +61,7 @@ class Explorer:
         self._attempts: Counter[Ask] = Counter()
         self._pending: dict[tuple[int, int], Probe] = {}
         self._given_up: dict[tuple[int, int], Probe] = {}
-        self._slowest = [0] * 256  # by TTL: largest round trip from there or further away
+        self._patience = Patience(timeout_ns)
         self._news = True
 
     def step(self, now_ns: int) -> int | None:
@@ -94,8 +95,7 @@ class Explorer:
         late = self._given_up.pop(key, None) is not None
         self._pending.pop(key, None)
         round_trip, _ = timing(probe, answer)
-        for ttl in range(probe.ttl + 1):
-            self._slowest[ttl] = max(self._slowest[ttl], round_trip)
+        self._patience.learn(probe.ttl, round_trip)
         self._strategy.answered(probe.flow, probe.ttl, answer.address, ends=answer.ends_path, late=late)
         self._news = True
 
@@ -136,15 +136,11 @@ class Explorer:
             self._news = True
 
     def _deadline(self, probe: Probe) -> int:
-        further = self._slowest[probe.ttl]
-        if further:
-            patience = max(PATIENCE_FLOOR_NS, PATIENCE_FACTOR * further)
-        else:
-            patience = max(BLIND_HOLD_NS, PATIENCE_FACTOR * self._slowest[0])
-        return probe.sent_ns + min(self._timeout_ns, patience)
+        blind_ns = max(BLIND_HOLD_NS, FACTOR * self._patience.longest_ns)
+        return probe.sent_ns + self._patience.with_hop_ns(probe.ttl, blind_ns)
 
     def _last_deadline(self, probe: Probe) -> int:
-        return self._deadline(probe) if self._slowest[probe.ttl] else probe.sent_ns + self._timeout_ns
+        return probe.sent_ns + self._patience.with_hop_ns(probe.ttl, self._timeout_ns)
 
     def _hopeful(self) -> list[Probe]:
         """Return the probes without an answer that could still tell something."""

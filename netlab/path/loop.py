@@ -20,6 +20,9 @@ from netlab.path.state import Answer
 Hear: TypeAlias = Callable[[int], Iterable[tuple[Sequence[int], Answer]]]
 
 _LOOK_NS = 50 * 10**6  # how often to ask whether to stop
+# A track may give a probe up at its turn. If the last look at what came is older, because this process did not
+# run in between, another one comes first. It is far below the shortest patience.
+_FRESH_NS = 10**6
 
 
 class Track(Protocol):
@@ -59,8 +62,19 @@ def drive(
     timers: list[tuple[int, int, _Turn]] = []
     serial = itertools.count()
     active = len(turns)
+    looked_ns = now_ns()
+
+    def listen(wait_ns: int) -> None:
+        for places, answer in hear(wait_ns):
+            for place in places:
+                turns[place].track.take(answer)
+                _call(turns[place], queue)
+
     while active and not (stopped and stopped()):
         now = now_ns()
+        if now - looked_ns > _FRESH_NS:
+            looked_ns = now
+            listen(0)
         while timers and timers[0][0] <= now:
             at_ns, _, turn = heapq.heappop(timers)
             if at_ns == turn.at_ns:  # else an answer has called it earlier
@@ -81,10 +95,9 @@ def drive(
                 _call(turn, queue)
         if not active:
             break
-        for places, answer in hear(min(pause, _LOOK_NS) if stopped else pause):
-            for place in places:
-                turns[place].track.take(answer)
-                _call(turns[place], queue)
+        if not pause:
+            looked_ns = now_ns()
+        listen(min(pause, _LOOK_NS) if stopped else pause)
 
 
 def _call(turn: _Turn, queue: deque[_Turn]) -> None:

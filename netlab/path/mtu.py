@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Literal, Protocol, TypeAlias
 
+from netlab.path import patience
 from netlab.path.probes import MARKS, Flow
 from netlab.path.state import Answer
 from netlab.wire import icmp
@@ -27,8 +28,6 @@ _ROUNDS = 8
 _PLACINGS = 6  # of probes to each hop, to see which of them a size still reaches
 _COPIES = 3  # of each large probe in a round
 _SILENCES = 2  # rounds in which only the small probe was answered, until that is no chance
-_PATIENCE = 3  # times the slowest round trip of the path
-_PATIENCE_LEAST_NS = 50 * 10**6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +86,7 @@ class Search:
         self.limits: list[Limit] = []
         self._channel = channel
         self._way = way
-        self._wait_ns = min(wait_ns, max(_PATIENCE_LEAST_NS, _PATIENCE * way.slowest_ns))
+        self._wait_ns = min(wait_ns, max(patience.END_FLOOR_NS, patience.FACTOR * way.slowest_ns))
         start = random.randrange(MARKS)  # noqa: S311 - no secret
         self._marks = (1 + number % MARKS for number in itertools.count(start))
         self._smallest = len(channel.flow(0).packet(1, 1))

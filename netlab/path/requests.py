@@ -10,7 +10,7 @@ from netlab import checks
 from netlab.errors import BadInput
 from netlab.kernel import netns as namespaces
 from netlab.path import methods, sack
-from netlab.path.engine import Plan
+from netlab.path.engine import Plan, Turns
 from netlab.path.methods import Method
 from netlab.path.probes import Protocol
 
@@ -19,6 +19,7 @@ _PORTS = {
     Protocol.TCP: 80,  # what firewalls let through most often, and what traceroute -T takes
     Protocol.SACK: 80,
 }
+_TURNS = {Protocol.TCP: Turns.UNTIL_ACCEPTED, Protocol.SACK: Turns.SINGLE}
 _NO_PORT = 0
 _MOST_PER_S = 100_000
 _SENT_AGAIN = 2  # probes to a TTL above `queries`, at most: see `netlab.path.engine`
@@ -71,7 +72,7 @@ def request_of(
             max_ttl=max_ttl,
             queries=checks.whole("queries", queries, 1, 100),
             timeout_ns=round(checks.positive("timeout_s", timeout_s, unit="seconds", most=60) * 10**9),
-            serial=kind in {Protocol.TCP, Protocol.SACK},
+            turns=_TURNS.get(kind, Turns.TOGETHER),
         ),
         runs=checks.whole("runs", runs, 1, 100_000),
         packets_per_s=checks.whole("packets_per_s", packets_per_s, 1, _MOST_PER_S),

@@ -43,6 +43,7 @@ def traceroute(
     netns: namespaces.NetNs = None,
     progress: bool = False,
     stop: threading.Event | None = None,
+    seen: Callable[[pd.DataFrame], object] | None = None,
 ) -> pd.DataFrame:
     """Find the routers between this host and a target, and how long each takes to answer.
 
@@ -92,6 +93,9 @@ def traceroute(
         Whether to show a progress bar over the runs.
     stop
         An event that ends probing when another thread sets it, as Ctrl-C does.
+    seen
+        Is called with the table so far a few times per second while probing, in the thread that probes: for
+        who wants to show hops as they come.
 
     Returns
     -------
@@ -150,14 +154,17 @@ def traceroute(
         method=method,
         netns=netns,
     )
+    show = _showing(request, seen)
     addresses = targeting.resolve(target, family, netns)
     with _counting(runs, f"traceroute {target}", "run", shown=progress) as count:
         asked = [(target, addresses)]
-        (traced,), missing = tracing.trace(request, asked, stopped=stopped_by(stop), on_run=count)
+        (traced,), missing = tracing.trace(request, asked, stopped=stopped_by(stop), on_run=count, seen=show)
         if isinstance(traced.error, NoSackError):
             detail = f"{traced.error.problem}: SYNs were sent instead"
             request = dataclasses.replace(request, protocol=Protocol.TCP)
-            (traced,), missing = tracing.trace(request, asked, stopped=stopped_by(stop), on_run=count)
+            (traced,), missing = tracing.trace(
+                request, asked, stopped=stopped_by(stop), on_run=count, seen=show
+            )
             missing = [Missing("SACK probes", Gap.UNAVAILABLE, None, detail), *missing]
     if traced.error is not None:
         raise traced.error
@@ -253,6 +260,18 @@ def trace_many(
     with _counting(runs * len(asked), "trace_many", "run", shown=progress) as count:
         traces, missing = tracing.trace(request, known, stopped=stopped_by(stop), on_run=count)
     return frame_of(traces, request, missing, resolve=resolve)
+
+
+def _showing(
+    request: Request, seen: Callable[[pd.DataFrame], object] | None
+) -> Callable[[list[Traced]], object] | None:
+    """Return what gives *seen* the frame of what was traced so far, if anybody wants to see it."""
+    if seen is None:
+        return None
+    if not callable(seen):
+        raise BadInput(f"seen {seen!r} cannot be called", fix="Give a function of one frame")
+    under_way = Missing("answers", Gap.INCOMPLETE, None, "probing goes on, and more may come")
+    return lambda traced: seen(frame_of(traced, request, [under_way], resolve=False))
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import random
+import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import TypeAlias
@@ -22,6 +23,8 @@ from netlab.path.rows import Traced
 from netlab.path.state import Answer, Run
 from netlab.path.station import now_ns
 from netlab.path.target import Target, routed
+
+_SHOWN_EVERY_S = 0.2
 
 _Choice: TypeAlias = tuple[Target, bytes] | NetlabError
 
@@ -81,10 +84,12 @@ def trace(
     *,
     stopped: Callable[[], bool] | None = None,
     on_run: Callable[[], object] = lambda: None,
+    seen: Callable[[list[Traced]], object] | None = None,
 ) -> tuple[list[Traced], list[Missing]]:
     """Trace to each of *targets*, given by name and addresses; return what was found and what the host lost.
 
-    Ctrl-C ends it as *stopped* does: with what has been heard until then.
+    Ctrl-C ends it as *stopped* does: with what has been heard until then. *seen* is told that now and then
+    while it goes on.
     """
     with contextlib.ExitStack() as resources:
         with entered(request.netns):  # once, for all that is done in it
@@ -94,14 +99,37 @@ def trace(
                 return [
                     _failed(name, choice) for name, choice in chosen if isinstance(choice, NetlabError)
                 ], []
-            ways = iter(origins(good, request.netns))
+            ways = origins(good, request.netns)
             station = _station(request, {target.family for target, _ in good})
             resources.enter_context(station)
             trails = _Trails(request, station, on_run)
             found = [(name, choice, trails.add(choice)) for name, choice in chosen]
-        trails.drive(stopped)
+
+        def traced() -> list[Traced]:
+            place = iter(ways)
+            return [_traced(name, choice, trail, place, request.tos) for name, choice, trail in found]
+
+        trails.drive(stopped if seen is None else _showing(traced, seen, stopped))
     missing = [*losses(station), *methods.unseen(station), *trails.unbegun()]
-    return [_traced(name, choice, trail, ways, request.tos) for name, choice, trail in found], missing
+    return traced(), missing
+
+
+def _showing(
+    traced: Callable[[], list[Traced]],
+    seen: Callable[[list[Traced]], object],
+    stopped: Callable[[], bool] | None,
+) -> Callable[[], bool]:
+    """Return what the loop asks in place of *stopped*: it tells *seen* what has been traced, now and then."""
+    shown_s = time.monotonic()
+
+    def asked() -> bool:
+        nonlocal shown_s
+        if time.monotonic() - shown_s >= _SHOWN_EVERY_S:
+            seen(traced())
+            shown_s = time.monotonic()
+        return stopped() if stopped else False
+
+    return asked
 
 
 def _station(request: Request, families: Collection[int]) -> AnyStation:

@@ -1,8 +1,8 @@
 """Quantiles of what can be added up: DDSketch (Masson, Rim and Lee, VLDB 2019) as columns of counts.
 
-A value counts in the bucket whose bounds are powers of gamma around it; any value of that bucket is within 1 %
-of its middle. Counts of the same bucket add up, whoever counted them. Latencies from a nanosecond to a year need
-less than 2,100 buckets, so none are thrown together at the low end as the paper does.
+A value counts in the bucket whose bounds are powers of gamma around it; any value of that bucket is within
+1 % of its middle. Counts of the same bucket add up, whoever counted them. Latencies from a nanosecond to a
+year need less than 2,100 buckets, so none are thrown together at the low end as the paper does.
 """
 
 from __future__ import annotations

@@ -52,11 +52,11 @@ def request_stats(requests: pd.DataFrame, by: Sequence[str] = KEYS) -> pd.DataFr
 
     Examples
     --------
-    >>> from netlab.protocols.stats import request_stats
-    >>> from netlab.schemas import REQUESTS
+    >>> import netlab
     >>> row = {"operation": ["GET"] * 2, "status": ["200", "500"], "error": [None, "Internal Server Error"]}
-    >>> rows = REQUESTS.frame({**row, "latency_ms": [1.0, 3.0], "outcome": ["answered"] * 2})
-    >>> request_stats(rows, by=["operation"])[["requests", "errors", "statuses", "max_ms"]].values.tolist()
+    >>> rows = netlab.schemas.REQUESTS.frame({**row, "latency_ms": [1.0, 3.0], "outcome": ["answered"] * 2})
+    >>> stats = netlab.request_stats(rows, by=["operation"])
+    >>> stats[["requests", "errors", "statuses", "max_ms"]].values.tolist()
     [[2, 1, '500: 1', 3.0]]
     """
     stats = Tally.of(requests, by).stats()
@@ -88,8 +88,10 @@ class Tally:
             first_at=requests["requested_at"],
             last_at=requests["requested_at"],
         )
-        words = {str(name): "string" for name in cells.select_dtypes("category").columns}
-        return cls(keys, _added_up(cells.astype(words), keys))
+        for name in {*keys, "outcome"}:
+            if cells[name].dtype == "category":
+                cells[name] = cells[name].astype("string")  # categories of two captures differ
+        return cls(keys, _added_up(cells, keys))
 
     def __add__(self, other: Tally) -> Tally:
         """Add what *other* counted by the same keys."""
@@ -121,7 +123,7 @@ class Tally:
         for name in _SHARES:
             found[name] = found[name].clip(upper=found["max_ms"])  # a bucket reaches beyond what is in it
         found["first_at"], found["last_at"] = groups["first_at"].min(), groups["last_at"].max()
-        return _schema(self.by).frame({name: pd.array(values) for name, values in found.items()})
+        return _schema(self.by).frame({str(name): pd.array(values) for name, values in found.items()})
 
 
 def _keys(requests: pd.DataFrame, by: Sequence[str]) -> tuple[str, ...]:

@@ -27,8 +27,10 @@ class Segment:
     data: bytes
     size: int  # of the payload as sent: *data* may be its beginning only
     settled: int  # sequence number before which everything has passed
+    other_settled: int  # the same of the other side
     at_ns: int
     fresh: bool = False  # nothing was said before *settled*
+    other_fresh: bool = False
     last: bool = False  # FIN: the side says nothing more
 
 
@@ -66,29 +68,37 @@ class Ordered:
 
     def take(self, segment: Segment) -> list[Said]:
         """Return what is in order now."""
-        said = [] if self._begun else self._begin(segment)
+        midway = self._begin(segment.settled, segment.at_ns, fresh=segment.fresh)
         place = self._place(segment.sequence)
-        self._settled = max(self._settled, self._place(segment.settled))
+        end = place + segment.size
+        if midway and place < self._next < end:
+            self._next = end  # a dialog that begins in the middle is given whole segments
         if segment.last:
-            self._end = place + segment.size
+            self._end = end
         self._keep(place, segment)
+        return midway + self._passed(segment.settled, segment.at_ns)
+
+    def settle(self, settled: int, at_ns: int, *, fresh: bool) -> list[Said]:
+        """Return what is in order, or known to be missing, now that all before *settled* has passed."""
+        return self._begin(settled, at_ns, fresh=fresh) + self._passed(settled, at_ns)
+
+    def _begin(self, settled: int, at_ns: int, *, fresh: bool) -> list[Said]:
+        """Start, if that is still to be done, at what has not passed yet."""
+        if self._begun:
+            return []
+        self._begun = True
+        self._next = self._settled = settled
+        return [] if fresh else [Said(None, at_ns)]
+
+    def _passed(self, settled: int, at_ns: int) -> list[Said]:
+        self._settled = max(self._settled, self._place(settled))
+        said = []
         while True:
             said += self._contiguous()
-            gap = self._gap(segment.at_ns)
+            gap = self._gap(at_ns)
             if gap is None:
                 return said
             said.append(gap)
-
-    def _begin(self, segment: Segment) -> list[Said]:
-        """Start at what has not passed yet; in the middle of a connection, with a segment's beginning."""
-        self._begun = True
-        self._next = self._settled = segment.settled
-        if segment.fresh:
-            return []
-        start = self._place(segment.sequence)
-        if start < self._next < start + segment.size:
-            self._next = start + segment.size
-        return [Said(None, segment.at_ns)]
 
     def _place(self, sequence: int) -> int:
         """Return where a sequence number is that is less than 2 GiB away."""
@@ -164,13 +174,19 @@ class Stream:
 
     def take(self, segment: Segment, *, local: bool) -> list[Exchange]:
         """Return the exchanges that are over with *segment*, which the *local* end sent or got."""
+        other, own = self._sides[not local], self._sides[local]
+        # First what was lost of the other side: to a dialog, an answer comes after the gap with its request.
+        heard = [
+            (not local, other.settle(segment.other_settled, segment.at_ns, fresh=segment.other_fresh)),
+            (local, own.take(segment)),
+        ]
         exchanges = []
-        for said in self._sides[local].take(segment):
+        for speaker, said in ((speaker, one) for speaker, several in heard for one in several):
             self._account(said)
             if self.dialog is not None:
-                exchanges += self._tell(self.dialog, said, local=local)
+                exchanges += self._tell(self.dialog, said, local=speaker)
             elif not self.is_ignored:
-                exchanges += self._take_early(said, local=local)
+                exchanges += self._take_early(said, local=speaker)
         if all(side.is_over for side in self._sides.values()):
             exchanges += self.end(segment.at_ns)
         return exchanges

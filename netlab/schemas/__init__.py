@@ -22,7 +22,13 @@ from netlab.schemas.paths import (
     PATH_RUNS as PATH_RUNS,
     VERDICTS as VERDICTS,
 )
-from netlab.schemas.requests import DNS as DNS, REQUEST_STATS as REQUEST_STATS, REQUESTS as REQUESTS
+from netlab.schemas.requests import (
+    DNS as DNS,
+    DNS_STATS as DNS_STATS,
+    NAMES as NAMES,
+    REQUEST_STATS as REQUEST_STATS,
+    REQUESTS as REQUESTS,
+)
 from netlab.schemas.routing import EXPLANATION as EXPLANATION, GATEWAY as GATEWAY, ROUTES as ROUTES
 
 ALL = {
@@ -34,6 +40,8 @@ ALL = {
         REQUESTS,
         REQUEST_STATS,
         DNS,
+        DNS_STATS,
+        NAMES,
         CONNTRACK,
         NAT,
         CONNTRACK_EVENTS,

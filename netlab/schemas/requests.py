@@ -73,17 +73,21 @@ REQUEST_STATS = Schema(
 DNS = Schema(
     "dns",
     (
-        Column("name", TEXT, "the name asked for, lower case, as in a zone file"),
-        Column("type", CATEGORY, "A, AAAA, PTR, ...; TYPE123 where the type has no name"),
+        Column("name", TEXT, "the name asked for, lower case, as in a zone file without the last dot"),
+        Column("type", CATEGORY, "A, AAAA, PTR, ...; TYPE123 where the type has no name; CH TXT of a class"),
         Column(
-            "rcode", CATEGORY, "NOERROR, NXDOMAIN, ...; timeout: no answer came; pending: it may still come"
+            "rcode",
+            CATEGORY,
+            "NOERROR, NXDOMAIN, ...; timeout: no answer came; pending: it may still come; closed: the TCP "
+            "connection ended first; missed: no answer was seen, nor were all packets",
         ),
         Column(
-            "answers", TEXT, "the answer's records of the type asked for, one space between, in their order"
+            "answers", TEXT, "the answer's records of the type asked for, in their order, `; ` between them"
         ),
         Column("ttl_s", INTEGER, "the smallest time to live among the answers and the CNAMEs to them", "s"),
         Column("cname", TEXT, "the names passed on the way to the answers, one space between"),
         Column("latency_ms", REAL, "from the first query to the answer that ended the wait", "ms"),
+        Column("answer_ms", REAL, "from the last query to this server to its answer", "ms"),
         Column("retries", INTEGER, "queries sent again before the answer, to any server"),
         Column("transport", CATEGORY, "udp, tcp, or udp+tcp: truncated, and asked again over TCP"),
         Column("service", CATEGORY, "dns, mdns, llmnr"),
@@ -93,15 +97,67 @@ DNS = Schema(
         ),
         Column("answer_bytes", INTEGER, "size of the answer's message", "bytes"),
         Column("asked_at", TIME, "the first query"),
-        Column("server_address", TEXT, "who was asked"),
+        Column("server_address", TEXT, "who answered; without an answer who was asked last"),
         Column("server_port", INTEGER, "its port"),
+        Column("silent_servers", TEXT, "who was asked before and did not answer, one space between"),
         Column("direction", CATEGORY, "outgoing: the asker is here; incoming: the server is"),
         Column("local_address", TEXT, "this end's address as the socket sees it"),
         Column("local_port", INTEGER, "this end's port"),
+        Column("remote_address", TEXT, "the other end's address"),
+        Column("remote_port", INTEGER, "the other end's port"),
         Column("pid", INTEGER, "owning process, as numbered in the root pid namespace"),
         Column("process", TEXT, "the owner's command name"),
         Column("container", TEXT, "id of the owner's container, or its name"),
         Column("netns", INTEGER, "inode of the network namespace"),
         Column("cookie", INTEGER, "the socket's cookie, as in connections()"),
+    ),
+)
+
+DNS_STATS = Schema(
+    "dns_stats",
+    (
+        Column("server_address", TEXT, "who was asked"),
+        Column("name", TEXT, "the name asked for"),
+        Column("type", CATEGORY, "A, AAAA, PTR, ..."),
+        Column("process", TEXT, "command name of the process on this host"),
+        Column("container", TEXT, "its container"),
+        Column("direction", CATEGORY, "outgoing: the asker is here; incoming: the server is"),
+        Column("service", CATEGORY, "dns, mdns, llmnr"),
+        Column("transport", CATEGORY, "udp, tcp, udp+tcp"),
+        Column("netns", INTEGER, "inode of the network namespace"),
+        Column("lookups", INTEGER, "how many there were"),
+        Column("noerror", INTEGER, "answered NOERROR, with records or without"),
+        Column("nxdomain", INTEGER, "answered that there is no such name"),
+        Column("servfail", INTEGER, "answered that the server failed"),
+        Column("refused", INTEGER, "answered that the server will not"),
+        Column("other", INTEGER, "answered with any other code"),
+        Column("timeouts", INTEGER, "not answered by anybody in time, or before the TCP connection ended"),
+        Column("pending", INTEGER, "not answered yet, or nobody can tell because packets were missed"),
+        Column("retries", INTEGER, "queries sent again before the answer, to any server"),
+        Column("passed_over", INTEGER, "lookups that this server left unanswered and another took over"),
+        Column("p50_ms", REAL, "median of answer_ms: what the server took", "ms"),
+        Column("p95_ms", REAL, "95 % of the answers took no longer", "ms"),
+        Column("p99_ms", REAL, "99 % of the answers took no longer", "ms"),
+        Column("max_ms", REAL, "the slowest answer", "ms"),
+        Column("wait_p50_ms", REAL, "median of latency_ms: what the asker waited, retries included", "ms"),
+        Column("wait_p99_ms", REAL, "99 % of those answered waited no longer", "ms"),
+        Column("wait_max_ms", REAL, "the longest wait that had an answer", "ms"),
+    ),
+)
+
+NAMES = Schema(
+    "names",
+    (
+        Column("address", TEXT, "the address that answers gave"),
+        Column("name", TEXT, "the name that was asked for"),
+        Column("cname", TEXT, "the names passed on the way from it to the address, one space between"),
+        Column("ttl_s", INTEGER, "time to live in the last of the answers", "s"),
+        Column("first_at", TIME, "when it was first seen"),
+        Column("last_at", TIME, "when it was last seen"),
+        Column("until", TIME, "when its time to live ends, a minute after it was seen at the earliest"),
+        Column("answers", INTEGER, "how many answers gave it"),
+        Column("pid", INTEGER, "the process that asked last"),
+        Column("process", TEXT, "its command name"),
+        Column("netns", INTEGER, "inode of the network namespace it asked in"),
     ),
 )

@@ -16,10 +16,12 @@ from netlab.tracer.excludes import Excluded
 from netlab.tracer.filters import Addresses, Filter, Names, Pids, Ports, Spaces
 from netlab.tracer.life import Options
 from netlab.tracer.limits import Limits
+from netlab.tracer.payload import Spoken
 from netlab.tracer.session import Capture
 from netlab.tracer.translations import host_of
 
 Protocols: TypeAlias = str | Iterable[str]
+Masked: TypeAlias = str | Iterable[str]
 
 _MODES = ("ebpf", "poll")
 _CHANGE_PAGES = 4096  # 16 MiB hold some 260,000 state changes
@@ -44,6 +46,9 @@ def capture(
     events: bool = False,
     drops: bool = False,
     protocols: Protocols = (),
+    dns_ports: int | Iterable[int] = (53, 5353, 5355),
+    dns_timeout_s: float = 15.0,
+    mask_names: Masked = (),
     nat: bool | namespaces.NetNs = True,
     cost: bool = False,
     client_expiry_s: float = 120.0,
@@ -92,8 +97,15 @@ def capture(
         Record packets that this host dropped and TCP resets, each with the kernel's reason, for
         `Capture.drops()` and the `reason` column of `Capture.failures()`.
     protocols
-        What to read of what connections say, for `Capture.requests()`: any of "http". Every TCP packet with
-        payload then runs a program; payload is read and not kept.
+        What to read of what connections say: "http", "http2", "grpc" for `Capture.requests()`, "dns" for
+        `Capture.dns()`, `Capture.names()` and the column `remote_name`, or several. Every TCP packet then
+        runs a program; payload is read and not kept.
+    dns_ports, dns_timeout_s
+        With "dns": the ports that servers have, and how many seconds an answer may take. What is encrypted
+        (DNS over TLS or HTTPS) cannot be read.
+    mask_names
+        Domains under which DNS names are shown as `*`, such as "corp.example", in every frame made of answers
+        (not in command lines).
     nat
         Fill the `nat_*` columns from conntrack: what the connection's own network namespace translates, then
         the host's (that of process 1), or that of the namespace named here instead. Conntrack is not loaded
@@ -175,7 +187,7 @@ def capture(
     checks.whole("max_drops", max_drops, 1, 1 << 24)
     checks.whole("max_nat", max_nat, 1, 1 << 30)
     checks.whole("max_requests", max_requests, 1, 1 << 24)
-    spoken = _protocols(protocols)
+    spoken = _spoken(protocols, dns_ports, dns_timeout_s, mask_names, over=protocol)
     if checks.choice("mode", mode, _MODES) == "poll":
         _refuse_with_poll(events=events, drops=drops, cost=cost, protocols=bool(spoken))
     else:
@@ -198,7 +210,7 @@ def capture(
             backfill=backfill,
             events=events,
             drops=drops,
-            protocols=spoken,
+            spoken=spoken,
             cost=cost,
             client_expiry_s=client_expiry_s,
             mode=mode,
@@ -208,9 +220,28 @@ def capture(
     )
 
 
-def _protocols(value: Protocols) -> frozenset[str]:
-    names = (value,) if isinstance(value, str) else tuple(value)
-    return frozenset(checks.choice("protocols", name, readers.PROTOCOLS) for name in names)
+def _spoken(
+    protocols: Protocols, ports: int | Iterable[int], timeout_s: float, masked: Masked, *, over: str | None
+) -> Spoken:
+    """Check what is to be read of what connections say."""
+    given = (protocols,) if isinstance(protocols, str) else tuple(protocols)
+    names = frozenset(checks.choice("protocols", name, readers.PROTOCOLS) for name in given)
+    readers.prepare(names)
+    checks.positive("dns_timeout_s", timeout_s, unit="seconds")
+    domains = (masked,) if isinstance(masked, str) else tuple(masked)
+    if over == "udp" and names - {"dns"}:
+        raise BadInput(
+            f'{min(names - {"dns"})} is spoken over TCP, which protocol="udp" leaves out',
+            fix="Leave protocol out",
+        )
+    if "dns" in names and domains:
+        from netlab.protocols.dns.text import mask
+
+        mask(domains)  # it refuses what is no domain
+    dns_ports = tuple(
+        checks.port(port, "dns_ports") for port in ((ports,) if isinstance(ports, int) else ports)
+    )
+    return Spoken(names, dns_ports, timeout_s, domains)
 
 
 def _refuse_with_poll(**options: bool) -> None:

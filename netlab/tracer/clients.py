@@ -6,7 +6,7 @@ Nothing here knows the kernel or the clock: attempts and times come in, changes 
 from __future__ import annotations
 
 import unicodedata
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +34,7 @@ class Client:
     totals: npt.NDArray[np.void]  # and their counters then
     underflows: int = 0
     closed_dropped: int = 0
+    before: Client | None = None  # what it had seen before its last look
 
 
 @dataclass
@@ -72,6 +73,16 @@ class Clients:
             raise CaptureError(f"no client {name!r} is registered", fix=f"Call cap.register({name!r}) first")
         self._by_name[name].heard_ns = now_ns
         return self._by_name[name]
+
+    def account(self, name: str, now_ns: int, *, again: bool) -> Client:
+        """Return a client's account to go on with: from its last look, or if *again* from the one before."""
+        known = self.get(name, now_ns)
+        if again and known.before is None:
+            raise CaptureError(
+                f"client {name!r} has had no answer that could be given again", fix="Leave again=True out"
+            )
+        base = known.before if again and known.before else known
+        return replace(base, heard_ns=known.heard_ns, before=replace(base, before=None))
 
     def keep(self, account: Client) -> None:
         """Take *account* for that of its client from now on."""

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from netlab.protocols.dialog import Exchange, Outcome
-from netlab.protocols.streams import Choose, Stream
+from netlab.protocols.streams import Segment, Stream
 from netlab.tracer.layout import PIECE, Direction
 from netlab.tracer.packets import Packet, Packets, Pieces
-
-Choosing: TypeAlias = Callable[[int | None], Choose]  # for the server's port, where it is known
+from netlab.tracer.readers import Readers
 
 GO_ON, IGNORE = 0xFFFFFFFF, 0  # budgets, see bpf/payload.c
+
+_MOST_UNOWNED = 256  # packets that came before their connection had a socket: it has one at once, if ever
+_TUPLE = ("netns", "local_address", "remote_address", "local_port", "remote_port")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,7 @@ class Account:
     missed_bytes: int = 0  # of connections that are read
     cut_bytes: int = 0  # behind what is handed up of a packet
     unread_bytes: int = 0
+    unknown_fields: int = 0  # of HTTP/2
     evicted: int = 0  # connections that made room for others
     dropped: int = 0  # requests likewise
 
@@ -64,25 +67,29 @@ class Conversations:
 
     Parameters
     ----------
-    choosing
-        Finds who reads a connection.
+    readers
+        Find who reads a connection.
+    told
+        The protocols whose exchanges are kept.
     judge
         Is told how much more of a connection is to be handed up: `GO_ON` or `IGNORE`.
     """
 
     def __init__(
         self,
-        choosing: Choosing,
+        readers: Readers,
+        told: frozenset[str],
         judge: Callable[[int, np.void, int], None],
         *,
         max_open: int,
         max_requests: int,
     ) -> None:
-        self._choosing, self._judge, self._max_open = choosing, judge, max_open
+        self._readers, self._told, self._judge, self._max_open = readers, told, judge, max_open
         self._talks: OrderedDict[int, Talk] = OrderedDict()
         self._over: deque[Request] = deque(maxlen=max_requests)
         self._directions: dict[int, int] = {}  # of connections that were open before, by cookie
         self._account = Account()
+        self._unowned: OrderedDict[bytes, Segment] = OrderedDict()
         self._cut = np.empty(0, PIECE)  # of packets whose other pieces are in the next block
 
     def expect(self, cookies: npt.NDArray[np.uint64], directions: npt.NDArray[np.uint8]) -> None:
@@ -100,11 +107,20 @@ class Conversations:
         take = together.whole | final
         self._cut = together.pieces[np.repeat(~take, together.counts)]
         for packet in together.packets(take):
-            self._hear(packet)
+            if packet.ends["protocol"] == socket.IPPROTO_TCP:
+                self._hear(packet)
+            elif self._readers.lookups:
+                self._readers.lookups.datagram(packet)
 
     def _hear(self, packet: Packet) -> None:
         cookie, ends, segment = packet.cookie, packet.ends, packet.segment
-        talk = self._talks.get(cookie) or self._begin(cookie, ends)
+        if not cookie:
+            self._wait_for_socket(packet)
+            return
+        talk = self._talks.get(cookie)
+        if not talk:
+            talk = self._begin(cookie, ends)
+            self._adopt(talk, packet)
         self._talks.move_to_end(cookie)
         talk.ends, stream = ends, talk.stream
         if stream.client_is_local is None:
@@ -117,6 +133,23 @@ class Conversations:
         if stream.is_over:
             self._forget(self._talks.pop(cookie))
 
+    def _wait_for_socket(self, packet: Packet) -> None:
+        """Keep what came with the end of a handshake, until its connection says or gets something more."""
+        self._unowned[_tuple(packet.ends)] = packet.segment
+        if len(self._unowned) > _MOST_UNOWNED:
+            self._unowned.popitem(last=False)
+
+    def _adopt(self, talk: Talk, first: Packet) -> None:
+        """Give a connection what came before it had a socket, if that is what *first* comes after."""
+        early = self._unowned.pop(_tuple(talk.ends), None) if self._unowned else None
+        said = first.segment
+        incoming, outgoing, new = said.settled, said.other_settled, said.other_fresh
+        if first.local:
+            incoming, outgoing, new = said.other_settled, said.settled, said.fresh
+        if early and (early.sequence + early.size) % (1 << 32) == incoming:
+            early = replace(early, other_settled=outgoing, other_fresh=new)
+            self._keep(talk, talk.stream.take(early, local=False))
+
     def _say(self, talk: Talk, budget: int, at_ns: int) -> None:
         """Tell the programs, once more if they have not heard: they may write at the same moment."""
         if talk.ends["budget"] != budget and at_ns > talk.judged_ns:
@@ -124,22 +157,29 @@ class Conversations:
             self._judge(talk.cookie, talk.ends, budget)
 
     def _begin(self, cookie: int, ends: np.void) -> Talk:
-        opened_here = self._opened_here(cookie, ends)
-        port = None if opened_here is None else int(ends["remote_port" if opened_here else "local_port"])
-        talk = Talk(cookie, ends, Stream(self._choosing(port), client_is_local=opened_here))
+        client_is_local = self._opened_here(cookie, ends)
+        choose = self._readers.chooser(cookie, ends, client_is_local=client_is_local)
+        talk = Talk(cookie, ends, Stream(choose, client_is_local=client_is_local))
         self._talks[cookie] = talk
         if len(self._talks) > self._max_open:
             silent = self._talks.popitem(last=False)[1]
-            self._keep(silent, [replace(one, outcome=Outcome.MISSED) for one in _pending(silent)])
+            self._keep(silent, [replace(one, outcome=Outcome.MISSED) for one in self._pending(silent)])
             self._forget(silent)
             self._account.evicted += 1
         return talk
 
     def _opened_here(self, cookie: int, ends: np.void) -> bool | None:
         direction = int(ends["direction"]) or self._directions.get(cookie, Direction.UNKNOWN)
-        return None if direction == Direction.UNKNOWN else direction == Direction.OUTGOING
+        if direction == Direction.UNKNOWN:
+            return self._readers.client_is_local(ends)
+        return direction == Direction.OUTGOING
+
+    def _pending(self, talk: Talk) -> list[Exchange]:
+        pending = talk.stream.dialog.pending() if talk.stream.dialog else []
+        return [one for one in pending if one.protocol in self._told]
 
     def _keep(self, talk: Talk, exchanges: list[Exchange]) -> None:
+        exchanges = [one for one in exchanges if one.protocol in self._told]
         room = (self._over.maxlen or 0) - len(self._over)
         self._account.dropped += max(0, len(exchanges) - room)
         self._over.extend(map(talk.request, exchanges))
@@ -149,7 +189,7 @@ class Conversations:
 
     def requests(self) -> list[Request]:
         """Return the exchanges that are over and kept, in that order, then those that are not over."""
-        pending = [talk.request(replace(one)) for talk in self._talks.values() for one in _pending(talk)]
+        pending = [talk.request(replace(one)) for talk in self._talks.values() for one in self._pending(talk)]
         return [*self._over, *pending]
 
     def account(self) -> Account:
@@ -160,9 +200,8 @@ class Conversations:
         return now
 
 
-def _pending(talk: Talk) -> Iterator[Exchange]:
-    dialog = talk.stream.dialog
-    return iter(dialog.pending() if dialog else ())
+def _tuple(ends: np.void) -> bytes:
+    return b"".join(ends[name].tobytes() for name in _TUPLE)
 
 
 def _add(account: Account, talk: Talk) -> None:
@@ -175,3 +214,4 @@ def _add(account: Account, talk: Talk) -> None:
     account.missed_bytes += stream.missed_bytes
     account.cut_bytes += stream.cut_bytes
     account.unread_bytes += stream.dialog.unread_bytes
+    account.unknown_fields += getattr(stream.dialog, "unknown_fields", 0)

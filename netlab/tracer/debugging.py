@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from netlab import addresses
 from netlab.frames import Gap, Missing
+from netlab.kernel import ctlives, ctnames
 from netlab.kernel.usage import Usage
-from netlab.schemas import COST
+from netlab.schemas import CONNTRACK, COST
+from netlab.tracer.owners import Processes
+from netlab.tracer.translated import Known
 
 _UNCOUNTED = (
     "the kernel does not count runs: use netlab.capture(cost=True), or sysctl kernel.bpf_stats_enabled=1"
@@ -37,6 +42,47 @@ def cost(usages: Iterable[Usage]) -> pd.DataFrame:
         },
         gaps,
     )
+
+
+def translations(known: Known) -> pd.DataFrame:
+    """Return the entries that connections are joined with, schema `netlab.schemas.CONNTRACK`."""
+    entries = known.entries
+    ends = {name: addresses.ipv6_text(entries[name]) for name in ("src", "dst", "reply_src", "reply_dst")}
+    mapped = np.all(entries["src"][:, :12] == _MAPPED, axis=1)
+    protocols = pd.Categorical([ctnames.protocol_name(number) for number in entries["protocol"].tolist()])
+    gone = int(np.count_nonzero(entries["ended_until_ns"] != ctlives.NEVER))
+    gaps = [Missing("state, status, counters", Gap.UNAVAILABLE, None, "a capture keeps the tuples only")]
+    if gone:
+        gaps.append(Missing("entries", Gap.APPROXIMATE, gone, "they are gone from the kernel's table"))
+    return CONNTRACK.frame(
+        ends
+        | {name: entries[name] for name in ("sport", "dport", "reply_sport", "reply_dport", "id", "netns")}
+        | {
+            "protocol": protocols,
+            "family": np.where(mapped, 4, 6),
+            "zone": entries["zone"] & _ZONE,
+        },
+        [*known.missing, *gaps],
+    )
+
+
+_MAPPED = np.frombuffer(bytes(10) + b"\xff\xff", np.uint8)  # RFC 4291 section 2.5.5.2
+_ZONE = 0xFFFF  # above it is the direction, see `ctlives.LIFE`
+
+
+def processes(met: Processes) -> list[dict[str, Any]]:
+    """Return what the programs read of each process that they met."""
+    return [
+        {
+            "pid": one.pid,
+            "started_ns": one.started_ns,
+            "nspid": one.nspid,
+            "cmdline": one.cmdline,
+            "cgroup": one.cgroup,
+            "container": one.container,
+        }
+        for one in met.all()
+    ]
 
 
 def raw(records: npt.NDArray[np.void]) -> pd.DataFrame:

@@ -103,14 +103,13 @@ class Filter:
 
     def macros(self) -> dict[str, str]:
         """Return the C conditions for the programs; only numbers get into them."""
-        ports = [f"((p) >= {low} && (p) <= {high})" for low, high in _runs(self.ports)]
         owners = [f"(pid) == {pid}" for pid in self.pids]
         for name in self.names:
             low, high = struct.unpack("=QQ", os.fsencode(name).ljust(16, b"\0"))
             owners.append(f"((name)[0] == {low}ULL && (name)[1] == {high}ULL)")
         ways = [Direction.UNKNOWN, self.direction] if self.direction else []
         return {
-            "NETLAB_WANTED_PORT(p)": _any(ports),
+            "NETLAB_WANTED_PORT(p)": port_condition(self.ports),
             "NETLAB_WANTED_PROCESS(pid, name)": _any(owners),
             "NETLAB_WANTED_PEERS(attempt)": self._peers(),
             "NETLAB_WANTED_NETNS(inode)": _any([f"(inode) == {inode}U" for inode in self.netns]),
@@ -163,6 +162,11 @@ class Filter:
             if 0 < len(excludes) <= MOST_IN_KERNEL:
                 terms.append(f"!({excludes.condition(side)})")
         return f"({{ {variables}{' && '.join(terms)}; }})" if terms else "1"
+
+
+def port_condition(ports: Iterable[int]) -> str:
+    """Return the C condition for *p* being one of *ports*; true where they are too many, or none."""
+    return _any([f"((p) >= {low} && (p) <= {high})" for low, high in _runs(ports)])
 
 
 def _any(conditions: list[str]) -> str:

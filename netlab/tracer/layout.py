@@ -137,6 +137,7 @@ PIECE = np.dtype(
         ("cookie", "u8"),
         ("sequence", "u4"),
         ("settled", "u4"),
+        ("other_settled", "u4"),
         ("packet_bytes", "u4"),
         ("handed_bytes", "u4"),
         ("offset", "u4"),
@@ -144,7 +145,8 @@ PIECE = np.dtype(
         ("tcp_flags", "u1"),
         ("outgoing", "u1"),
         ("fresh", "u1"),
-        ("padding", "u1", 7),
+        ("other_fresh", "u1"),
+        ("padding", "u1", 2),
         ("data", "u1", 416),
     ]
 )

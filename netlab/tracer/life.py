@@ -21,6 +21,7 @@ from netlab.tracer import snapshot, translations
 from netlab.tracer.filters import Filter
 from netlab.tracer.limits import Limits
 from netlab.tracer.live import Live
+from netlab.tracer.payload import Spoken
 from netlab.tracer.poll import Poll
 from netlab.tracer.records import Attempts
 from netlab.tracer.snapshot import Snapshot
@@ -41,7 +42,7 @@ class Options:
     backfill: bool
     events: bool
     drops: bool
-    protocols: frozenset[str]
+    spoken: Spoken
     cost: bool
     client_expiry_s: float
     mode: str  # ebpf or poll
@@ -141,7 +142,7 @@ class Life:
             changes=options.events,
             cost=options.cost,
             drops=options.drops,
-            protocols=options.protocols,
+            spoken=options.spoken,
         )
 
     def _list_before(self) -> None:

@@ -22,7 +22,7 @@ from netlab.tracer.filters import Filter
 from netlab.tracer.layout import ATTEMPT, CHANGE, ENDS, FLOW_KEY, NOT_COUNTED, PROCESS, PROCESS_KEY, Counter
 from netlab.tracer.limits import Limits
 from netlab.tracer.owners import Processes
-from netlab.tracer.payload import Heard, PayloadSource, payload_layouts, payload_macros
+from netlab.tracer.payload import Heard, PayloadSource, Spoken, payload_layouts, payload_macros
 from netlab.tracer.records import Attempts, joined
 from netlab.tracer.tcp import TcpSource
 from netlab.tracer.udp import UdpSource, verdict_macro
@@ -83,7 +83,7 @@ class Live(Closes):
         changes: bool,
         cost: bool,
         drops: bool = False,
-        protocols: frozenset[str] = frozenset(),
+        spoken: Spoken | None = None,
     ) -> None:
         self._limits = limits
         self._run_counts: int | None = None
@@ -95,10 +95,10 @@ class Live(Closes):
         if drops:
             settings |= drop_macros()
             layouts |= drop_layouts
-        if protocols:
-            settings |= payload_macros(files, limits)
+        if spoken:
+            settings |= payload_macros(files, spoken, limits)
             layouts |= payload_layouts
-        extra = ["drops"] * drops + ["payload"] * bool(protocols)
+        extra = ["drops"] * drops + ["payload"] * bool(spoken)
         self.program = Program(*files, *extra, settings=settings, layouts=layouts)
         self._sources: dict[str, Source] = {}  # by the map of what is open
         try:
@@ -113,7 +113,7 @@ class Live(Closes):
             if "udp" in files:
                 self._sources["netlab_flows"] = UdpSource(self.program, wanted, self._closed)
             self.drops = DropSource(self.program, wanted) if drops else None
-            self._payload = PayloadSource(self.program, files, protocols, limits) if protocols else None
+            self._payload = PayloadSource(self.program, files, spoken, limits) if spoken else None
         except BaseException:
             self._release()
             raise

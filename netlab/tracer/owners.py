@@ -29,6 +29,11 @@ class Processes:
         """Return that no process was met."""
         return cls(np.empty(0, PROCESS_KEY), np.empty(0, PROCESS))
 
+    def all(self) -> list[Process]:
+        """Return every process that was met and read."""
+        keys = zip(self.keys["pid"].tolist(), self.keys["started_ns"].tolist(), strict=True)
+        return [_described(*key, one) for key, one in zip(keys, self.found, strict=True) if one["read"]]
+
     def of(self, owners: Attempts) -> list[Process | None]:
         """Return who the owner of each attempt is, None where it was not met or has been forgotten."""
         known = pd.MultiIndex.from_arrays([self.keys["pid"], self.keys["started_ns"]])

@@ -15,9 +15,9 @@ from netlab.tracer.layout import PIECE
 Pieces: TypeAlias = npt.NDArray[np.void]
 
 _PIECE_BYTES = PIECE["data"].itemsize
-_WRAP = 1 << 32
 _FIN, _RST = 0x01, 0x04  # RFC 9293 section 3.1
-_FIELDS = ("cookie", "outgoing", "sequence", "packet_bytes", "settled", "at_ns", "fresh", "tcp_flags")
+_NUMBERS = ("cookie", "tcp_flags", "sequence", "packet_bytes", "settled", "other_settled", "at_ns")
+_FLAGS = ("fresh", "other_fresh", "outgoing")
 
 
 class Packet(NamedTuple):
@@ -63,14 +63,27 @@ class Packets:
         chosen = np.flatnonzero(take)
         starts, counts = self.starts[chosen], self.counts[chosen]
         firsts = self.pieces[starts]
-        columns = [firsts[name].tolist() for name in _FIELDS]
+        columns = [firsts[name].tolist() for name in _NUMBERS]
+        columns += [firsts[name].astype(bool).tolist() for name in _FLAGS]
         data, sizes = self.pieces["data"], self.pieces["bytes"].tolist()
         rows = zip(starts.tolist(), counts.tolist(), firsts["conversation"], *columns, strict=True)
-        for start, count, ends, cookie, outgoing, sequence, size, settled, at_ns, fresh, flags in rows:
-            said = data[start : start + count].tobytes()[
-                : (count - 1) * _PIECE_BYTES + sizes[start + count - 1]
-            ]
-            segment = Segment(
-                sequence % _WRAP, said, size, settled, at_ns, fresh=bool(fresh), last=bool(flags & _FIN)
-            )
-            yield Packet(cookie, ends, segment, local=bool(outgoing), reset=bool(flags & _RST))
+        for (
+            start,
+            count,
+            ends,
+            cookie,
+            bits,
+            sequence,
+            size,
+            settled,
+            other,
+            at_ns,
+            fresh,
+            new,
+            local,
+        ) in rows:
+            length = (count - 1) * _PIECE_BYTES + sizes[start + count - 1]
+            said = data[start : start + count].tobytes()[:length]
+            last = bool(bits & _FIN)
+            segment = Segment(sequence, said, size, settled, other, at_ns, fresh, new, last)
+            yield Packet(cookie, ends, segment, local, reset=bool(bits & _RST))

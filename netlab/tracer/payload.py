@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from netlab.errors import CapabilityError
 from netlab.frames import Gap, Missing
-from netlab.kernel import capabilities
+from netlab.kernel import capabilities, clock
 from netlab.kernel.bpf import CgroupHook, Program
-from netlab.tracer import readers
 from netlab.tracer.conversations import Account, Conversations, Request
+from netlab.tracer.filters import port_condition
 from netlab.tracer.layout import CONVERSATION, PIECE, Counter
 from netlab.tracer.limits import Limits
+from netlab.tracer.readers import Readers
 from netlab.tracer.records import Attempts
+
+if TYPE_CHECKING:
+    from netlab.protocols.dns.names import Sighting
+    from netlab.protocols.dns.queries import Query
+    from netlab.tracer.lookups import Lookups
 
 payload_layouts = {"netlab_conversation": CONVERSATION, "netlab_piece": PIECE}
 
@@ -24,18 +31,40 @@ _HOOKS = {
         "netlab_segment_received": CgroupHook.INET_INGRESS,
         "netlab_segment_sent": CgroupHook.INET_EGRESS,
     },
-    "udp": {},
+    "udp": {
+        "netlab_message_received": CgroupHook.INET_INGRESS,
+        "netlab_message_sent": CgroupHook.INET_EGRESS,
+    },
 }
+_BLIND = (Counter.PAYLOAD_LOST, Counter.PAYLOAD_WHILE_PAUSED)  # of datagrams that were not seen
 _PIECES_MAX = 39  # 16 KiB of one packet
 _UNJUDGED_BYTES = 1 << 19  # a fast connection's first 50 ms: only then user space has read what it speaks
 
 
-def payload_macros(files: list[str], limits: Limits) -> dict[str, str]:
+@dataclass(frozen=True, slots=True)
+class Spoken:
+    """What of the payload is wanted."""
+
+    protocols: frozenset[str] = frozenset()
+    dns_ports: tuple[int, ...] = ()
+    dns_timeout_s: float = 0.0
+    mask_names: tuple[str, ...] = ()  # domains whose names are shown without what is in front
+
+    def __bool__(self) -> bool:
+        return bool(self.protocols)
+
+    def parts(self, files: list[str]) -> list[str]:
+        """Return which of *files* payload is read of."""
+        return [file for file in files if file == "tcp" or "dns" in self.protocols]
+
+
+def payload_macros(files: list[str], spoken: Spoken, limits: Limits) -> dict[str, str]:
     """Return what bpf/payload.c has to know, when it is compiled with the others of *files*."""
+    parts = spoken.parts(files)
     return {
-        "NETLAB_PAYLOAD_TCP": str(int("tcp" in files)),
-        "NETLAB_PAYLOAD_UDP": "0",
-        "NETLAB_WANTED_DATAGRAM(p)": "0",
+        "NETLAB_PAYLOAD_TCP": str(int("tcp" in parts)),
+        "NETLAB_PAYLOAD_UDP": str(int("udp" in parts)),
+        "NETLAB_WANTED_DATAGRAM(p)": port_condition(spoken.dns_ports),
         "NETLAB_CONVERSATIONS_MAX": str(limits.max_open),
         "NETLAB_PIECE_PAGES": str(limits.piece_pages),
         "NETLAB_PIECES_MAX": str(_PIECES_MAX),
@@ -44,26 +73,45 @@ def payload_macros(files: list[str], limits: Limits) -> dict[str, str]:
 
 
 @dataclass(frozen=True, slots=True)
+class Asked:
+    """What was asked of DNS by some moment, what answers brought, and what is in no row."""
+
+    queries: list[Query] = field(default_factory=list)
+    sightings: list[Sighting] = field(default_factory=list)
+    missing: list[Missing] = field(default_factory=list)
+
+    def cookies(self) -> list[int]:
+        """Return whose sockets it is about."""
+        return list({*(query.ends.cookie for query in self.queries), *(one.cookie for one in self.sightings)})
+
+
+@dataclass(frozen=True, slots=True)
 class Heard:
     """What a capture has heard by some moment."""
 
     requests: list[Request]
+    asked: Asked
     missing: list[Missing]
 
 
 class PayloadSource:
     """Reads what connections say as long as *program* is attached."""
 
-    def __init__(self, program: Program, files: list[str], protocols: frozenset[str], limits: Limits) -> None:
+    def __init__(self, program: Program, files: list[str], spoken: Spoken, limits: Limits) -> None:
         self._lock = threading.RLock()
         self._limits = limits
+        self._lookups = _lookups(spoken, limits) if "dns" in spoken.protocols else None
         self._talks = Conversations(
-            lambda port: readers.chooser(protocols, port),
+            Readers(spoken.protocols, self._lookups),
+            spoken.protocols,
             self._judge,
             max_open=limits.max_open,
             max_requests=limits.max_requests,
         )
         self._ring = program.ring("netlab_pieces", PIECE)
+        self._counters = program.map("netlab_counters", "u4", "u8")
+        self._lost = 0
+        self._ended_ns: int | None = None
         self._budgets = program.map("netlab_conversations", "u8", CONVERSATION)
         root = capabilities.cgroup2_mount()
         if root is None:
@@ -71,7 +119,7 @@ class PayloadSource:
                 "no cgroup v2 tree is mounted, and payload is read on its root",
                 fix="Run: mount -t cgroup2 none /sys/fs/cgroup/unified; or leave protocols out",
             )
-        for file in files:
+        for file in spoken.parts(files):
             for function, hook in _HOOKS[file].items():
                 program.attach_cgroup(function, root, hook)
 
@@ -83,14 +131,23 @@ class PayloadSource:
     def drain(self) -> None:
         """Take over what was said since the last call."""
         with self._lock:
-            pieces = self._ring.read()
-            if len(pieces) or self._talks.is_cut:
-                self._talks.take(pieces)
+            self._take(final=False)
 
     def last(self) -> None:
         """Read what waits for nothing any more."""
         with self._lock:
-            self._talks.take(self._ring.read(), final=True)
+            self._take(final=True)
+            self._ended_ns = clock.now_ns()
+
+    def _take(self, *, final: bool) -> None:
+        pieces = self._ring.read()
+        if len(pieces) or self._talks.is_cut:
+            self._talks.take(pieces, final=final)
+        if self._lookups:
+            lost = sum(int(self._counters.get(counter) or 0) for counter in _BLIND)
+            if lost > self._lost:
+                self._lookups.missed()
+            self._lost = lost
 
     def expect(self, listed: Attempts) -> None:
         """Tell of the connections that were open before."""
@@ -101,7 +158,15 @@ class PayloadSource:
         """Return what was understood by now, and what was not; *counts* are the programs' counters."""
         with self._lock:
             requests, account = self._talks.requests(), self._talks.account()
-        return Heard(requests, [gap for gap in _gaps(account, counts, self._limits) if gap.count])
+            asked = self._lookups.asked(self._ended_ns or clock.now_ns()) if self._lookups else Asked()
+        gaps = [gap for gap in _gaps(account, counts, self._limits) if gap.count]
+        return Heard(requests, asked, [*gaps, *asked.missing])
+
+
+def _lookups(spoken: Spoken, limits: Limits) -> Lookups:
+    from netlab.tracer.lookups import Lookups  # it needs dnspython
+
+    return Lookups(spoken.dns_ports, timeout_s=spoken.dns_timeout_s, max_kept=limits.max_requests)
 
 
 def _gaps(account: Account, counts: dict[int, int], limits: Limits) -> list[Missing]:
@@ -117,6 +182,7 @@ def _gaps(account: Account, counts: dict[int, int], limits: Limits) -> list[Miss
         Missing("requests", Gap.UNSEEN, account.missed_bytes, _BYTES),
         Missing("requests", Gap.UNSEEN, account.cut_bytes, _CUT),
         Missing("requests", Gap.UNAVAILABLE, account.unread_bytes, _UNREAD),
+        Missing("requests", Gap.UNSEEN, account.unknown_fields, _FIELDS),
         Missing("requests", Gap.UNAVAILABLE, account.ignored, _IGNORED),
         Missing("requests", Gap.UNAVAILABLE, account.undecided, _UNDECIDED),
     ]
@@ -132,5 +198,6 @@ _MIDWAY = (
 _BYTES = "bytes of connections that are read were lost on the way to netlab"
 _CUT = "bytes of connections that are read were not looked at: of one packet only the first 16 KiB are"
 _UNREAD = "bytes of connections that are read could not be understood"
+_FIELDS = "header fields of HTTP/2 name others that were sent before netlab looked"
 _IGNORED = "connections spoke something else than the protocols asked for"
 _UNDECIDED = "connections said too little to tell what they speak"

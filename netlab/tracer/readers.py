@@ -3,32 +3,67 @@
 from __future__ import annotations
 
 import importlib
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from netlab.protocols.dialog import Dialog
 from netlab.protocols.streams import Choose, Unchosen
 
-# Protocol to the module and class that reads it.
-_READERS: dict[str, tuple[str, str]] = {"http": ("netlab.protocols.http1", "Http1")}
-PROTOCOLS = tuple(_READERS)  # what netlab.capture(protocols=) may name
+if TYPE_CHECKING:
+    from netlab.tracer.lookups import Lookups
+
+# What a connection speaks, to the module and class that read it, and to the protocols of its exchanges.
+_HTTP2 = ("netlab.protocols.http2", "Http2", frozenset({"http2", "grpc"}))
+_READERS: dict[str, tuple[str, str, frozenset[str]]] = {
+    "http": ("netlab.protocols.http1", "Http1", frozenset({"http"})),
+    "http2": _HTTP2,
+    "grpc": _HTTP2,
+}
+PROTOCOLS = (*sorted(set().union(*(told for *_, told in _READERS.values()))), "dns")
 
 
-def chooser(wanted: frozenset[str], server_port: int | None = None) -> Choose:
-    """Return the choice for a connection to *server_port*, among the *wanted* protocols."""
+def prepare(wanted: frozenset[str]) -> None:
+    """Import what reads the *wanted* protocols: what is not installed is missed at once."""
+    for module, _, told in _READERS.values():
+        if told & wanted:
+            importlib.import_module(module)
 
-    def choose(client: bytes, server: bytes, *, whole: bool) -> Dialog | Unchosen:
-        from netlab.protocols.classify import classify
 
-        verdict = classify(client, server, from_start=whole, server_port=server_port)
-        if verdict.protocol is None or verdict.protocol not in _READERS:
-            return Unchosen.NOTHING if verdict.is_final else Unchosen.MORE
-        if verdict.protocol not in wanted:
-            return Unchosen.NOTHING
-        return _reader(verdict.protocol, whole=whole)
+class Readers:
+    """Finds dialogs for the *wanted* protocols; queries of DNS go to *lookups*."""
 
-    return choose
+    def __init__(self, wanted: frozenset[str], lookups: Lookups | None) -> None:
+        self.lookups = lookups
+        self._spoken = frozenset(name for name, (*_, told) in _READERS.items() if told & wanted)
+
+    def client_is_local(self, ends: np.void) -> bool | None:
+        """Tell from the ports of a CONVERSATION who the client is, where these tell it."""
+        ports = self.lookups.ports if self.lookups else ()
+        local, remote = int(ends["local_port"]) in ports, int(ends["remote_port"]) in ports
+        return remote if local != remote else None
+
+    def chooser(self, cookie: int, ends: np.void, *, client_is_local: bool | None) -> Choose:
+        """Return the choice for the connection of a CONVERSATION."""
+        port = (
+            None if client_is_local is None else int(ends["remote_port" if client_is_local else "local_port"])
+        )
+        lookups = self.lookups
+
+        def choose(client: bytes, server: bytes, *, whole: bool) -> Dialog | Unchosen:
+            from netlab.protocols.classify import classify
+
+            if lookups and client_is_local is not None and port in lookups.ports:
+                return lookups.conversation(cookie, ends, client_is_local=client_is_local, whole=whole)
+            verdict = classify(client, server, from_start=whole, server_port=port)
+            if verdict.protocol in self._spoken and not verdict.over_tls:
+                return _reader(verdict.protocol, whole=whole)
+            return Unchosen.NOTHING if verdict.is_final or verdict.protocol else Unchosen.MORE
+
+        return choose
 
 
 def _reader(protocol: str, *, whole: bool) -> Dialog:
-    module, name = _READERS[protocol]
+    module, name, _ = _READERS[protocol]
     dialog: Dialog = getattr(importlib.import_module(module), name)(whole=whole)
     return dialog

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
-from functools import partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,17 +11,12 @@ import pandas as pd
 from netlab.closing import uninterrupted
 from netlab.errors import CaptureError
 from netlab.frames import Missing
-from netlab.kernel import clock
-from netlab.tracer import clients, debugging, deltas, dropjoin, events, reasons, requests
-from netlab.tracer.closed import Ended
-from netlab.tracer.life import Life, Options, State, Watch
-from netlab.tracer.look import Clock, Look
-from netlab.tracer.merge import Cookies
-
-_PROTOCOLS = 'Make it with netlab.capture(protocols="{}")'
+from netlab.tracer import clients, debugging, deltas, dropjoin, events, reasons
+from netlab.tracer.hearing import Hearing
+from netlab.tracer.life import Options, Watch
 
 
-class Capture(Life):
+class Capture(Hearing):
     """TCP connection attempts and UDP flows followed by eBPF; made by `netlab.capture()`.
 
     Use it as a context manager, or call `start()` and `stop()`. What was seen stays readable after the end.
@@ -97,50 +91,14 @@ class Capture(Life):
                 )
             return dropjoin.with_owners(drops, connections)
 
-    def requests(self, protocol: str | None = None) -> pd.DataFrame:
-        """Return one row per request that was read from packets, those without an answer yet too.
-
-        A request between two sockets of this host is two rows, one at each end.
-
-        Parameters
-        ----------
-        protocol
-            Only requests in this one.
-
-        Returns
-        -------
-        DataFrame
-            Schema `netlab.schemas.REQUESTS`, with the owner of the connection at this end.
-
-        Raises
-        ------
-        CaptureError
-            If the capture was not made with `protocols=`, or not with this one.
-        """
-        with self._asked() as watch:
-            heard = watch.heard()
-            if heard is None or (protocol is not None and protocol not in self._options.protocols):
-                named = f"did not read {protocol}" if protocol else "did not read requests"
-                raise CaptureError(f"this capture {named}", fix=_PROTOCOLS.format(protocol or "http"))
-            look = self._look(watch)
-            kept = look.kept()
-            spoken = [one for one in heard.requests if protocol in {None, one.exchange.protocol}]
-            cookies = np.unique([one.cookie for one in spoken]).astype(np.uint64)
-            connections = look.frame(kept.where(np.isin(kept.attempts["cookie"], cookies)))
-            if self._options.wanted.by_owner:
-                theirs = set(connections["cookie"])
-                spoken = [one for one in spoken if one.cookie in theirs]
-            return requests.frame(
-                spoken, connections, to_utc_ns=self._to_utc_ns, missing=[*heard.missing, *look.at.missing()]
-            )
-
     def _connections_and_drops(self, watch: Watch) -> tuple[pd.DataFrame, pd.DataFrame | None]:
         """Return the attempts and the drops, which are None if they are not recorded."""
         look = self._look(watch)
         return self._explained(watch, look.frame(look.kept()))
 
     def _explained(self, watch: Watch, connections: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame | None]:
-        """Return *connections* with what drops explain in their `reason`, and the drops if recorded."""
+        """Return *connections* with names and what drops explain in their `reason`; and the drops, if any."""
+        connections = self._named(watch, connections)
         if watch.drops is None:
             return connections, None
         drops = watch.drops.frame(to_utc_ns=self._to_utc_ns)
@@ -166,13 +124,15 @@ class Capture(Life):
             opened = told.where(np.arange(closed, len(told.attempts))).attempts
             self._clients.register(client, opened, look.ended.following, now_ns)
 
-    def delta(self, client: str) -> pd.DataFrame:
+    def delta(self, client: str, *, again: bool = False) -> pd.DataFrame:
         """Return what changed since this client's last call, or since it registered.
 
         Parameters
         ----------
         client
             The name it registered with.
+        again
+            Count from before the last call, whose answer got lost on its way to the client.
 
         Returns
         -------
@@ -184,10 +144,10 @@ class Capture(Life):
         Raises
         ------
         CaptureError
-            If the client has not registered, or was silent for too long.
+            If the client has not registered, was silent for too long, or has no last call to go back to.
         """
         with self._asked() as watch:
-            account = replace(self._clients.get(client, time.monotonic_ns()))
+            account = self._clients.account(client, time.monotonic_ns(), again=again)
             look = self._look(watch, since=account.seen)
             told, closed = look.told()
             change = clients.changes(account, told.attempts[:closed], told.attempts[closed:])
@@ -228,37 +188,23 @@ class Capture(Life):
         with self._asked() as watch:
             return debugging.cost(watch.usage())
 
+    def debug_nat(self) -> pd.DataFrame:
+        """Return the translations that connections are joined with, also those that conntrack has let go of.
+
+        Returns
+        -------
+        DataFrame
+            Schema `netlab.schemas.CONNTRACK`.
+        """
+        with self._asked():
+            return debugging.translations(self._nat.now())
+
+    def debug_processes(self) -> list[dict[str, Any]]:
+        """Return the processes that the programs met, as they were when they were met."""
+        with self._asked() as watch:
+            return debugging.processes(watch.processes())
+
     def debug_maps(self) -> dict[str, pd.DataFrame]:
         """Return the programs' maps as they are, one raw frame each: for finding out why a row looks odd."""
         with self._asked() as watch:
             return {name: debugging.raw(records) for name, records in uninterrupted(watch.maps).items()}
-
-    def _look(self, watch: Watch, *, since: int = 0) -> Look:
-        """Look at every open attempt and those that ended: all that are kept, or from number *since* on.
-
-        What is taken over from the programs is taken as a whole: an interrupt in between would lose rows.
-        """
-        opened, now_ns = uninterrupted(watch.open), self._stopped_ns or clock.now_ns()
-        now = self._now if self._state is State.STOPPED else self._snapshot_of(opened)
-        over, ended = uninterrupted(partial(_ended, watch, since))
-        look = Look.of(
-            ended,
-            opened,
-            self._before,
-            now,
-            over=over,
-            wanted=self._options.wanted,
-            at=Clock.read(now_ns, self._to_utc_ns),
-            losses=watch.losses(),
-            processes=watch.processes(),
-            nat=self._nat.now(),  # last: of what was read before, everything was told by then
-        )
-        if self._state is not State.STOPPED:
-            uninterrupted(partial(watch.expire, look.unlisted(), look.at.now_ns))
-        return look
-
-
-def _ended(watch: Watch, since: int) -> tuple[Cookies, Ended]:
-    """Return what has ended, also while the sockets were listed; in this order, see `merge.merge`."""
-    watch.drain()
-    return watch.over(), watch.closed(since)

@@ -62,7 +62,7 @@ class Translations(Watch):
             self._catch_up(settle=True)
         except NetlabError as error:
             gaps.append(Missing(WHAT, Gap.INCOMPLETE, None, str(error)))
-        entries = self._lives.all() if self._stop.is_set() else self._thread.submit(self._lives.all).result()
+        entries = self._lives.all() if self._stop.is_set() else self._done(self._lives.all)
         return Known(entries, self._host.inode, [*gaps, *self._gaps()], self._late_ns.copy())
 
     def _gaps(self) -> list[Missing]:

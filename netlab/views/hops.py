@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
 
 from netlab.checks import options
 from netlab.schemas import HOPS
+from netlab.views.axis import time_axis
 from netlab.views.hoprows import Row, Trace, cut, described
 from netlab.views.picture import (
     LINE_IN,
@@ -37,7 +37,6 @@ _PLOT_IN, _MEDIAN_IN, _LOSS_IN, _TTL_IN, _GUTTER_IN = 4.6, 0.85, 1.15, 0.5, 0.12
 _AXIS_IN = 0.55  # tick labels and the key under the rows
 _ROW_IN, _NAMED_ROW_IN = 0.27, 0.4
 _MOST_TRACES = 4
-_LOG_FROM = 100.0  # largest over smallest time from which a linear axis hides the small ones
 
 
 @options
@@ -174,22 +173,6 @@ def _draw_times(axes: Axes, rows: list[Row], theme: Theme) -> None:
         axes.plot(times, np.full(len(times), place), marker, color=colour, ms=size, alpha=0.75, mew=0)
     measured = np.concatenate([row.rtts_ms for row in rows])
     if len(measured):
-        _scale(axes, measured, theme)
+        time_axis(axes, measured, _KEY, theme)
     else:
         axes.set_xticks([])
-
-
-def _scale(axes: Axes, times: np.ndarray, theme: Theme) -> None:
-    """Start the axis at 0 ms, or make it logarithmic when a linear one would hide the near hops."""
-    logarithmic = times.min() > 0 and times.max() / times.min() > _LOG_FROM
-    if logarithmic:
-        axes.set_xscale("log")
-        axes.set_xlim(times.min() / 1.3, times.max() * 1.3)
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.xaxis.set_minor_formatter(FuncFormatter(lambda _, __: ""))
-    else:
-        axes.set_xlim(min(0.0, times.min()), 1.05 * times.max() or 1.0)
-    axes.grid(axis="x", color=theme.grid, lw=0.6)
-    axes.set_axisbelow(True)
-    scale = ", logarithmic" if logarithmic else ""
-    axes.set_xlabel(_KEY.format(scale=scale), fontsize=SMALL_PT, color=theme.muted, loc="left")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import socket
 import subprocess
 import tomllib
@@ -21,6 +22,12 @@ from netlab.agent.client import Host
 from tests.support.programs import wait_until
 
 pytestmark = pytest.mark.privileged
+INSPECTED = [
+    f"/debug/{what}"
+    for what in (
+        "state", "maps", "ebpf_maps", "processes", "telemetry", "conntrack/host", "conntrack/cached"
+    )
+]  # fmt: skip
 REFUSED = tomllib.loads((Path(__file__).parent / "refused.toml").read_text(encoding="utf-8"))["refused"]
 
 
@@ -78,13 +85,23 @@ def test_each_client_is_told_every_connection_once(host: Host) -> None:
     assert closed("one") == closed("two") == 20
 
 
+def test_a_client_whose_answers_somebody_else_takes_is_told_so(host: Host, agent: Path) -> None:
+    host.register("twice")
+    with http(agent) as web:
+        for _ in range(2):
+            assert web.get("/connections", params={"client": "twice"}).status_code == 200
+
+    with pytest.raises(netlab.CaptureError, match=r"got answer 2 last, not 0\. Somebody else asks"):
+        host.delta("twice")
+
+
 def test_looking_at_a_clients_state_takes_nothing_from_its_account(host: Host, agent: Path) -> None:
     host.register("watched")
     port = connect_and_close(3)
     with http(agent) as web:
-        for _ in range(3):
-            assert web.get("/debug/state", params={"client": "watched"}).status_code == 200
-            assert web.get("/metrics").status_code == 200
+        for _ in range(2):
+            for path in (*INSPECTED, "/metrics", "/conntrack/cached", "/debug/maps/netlab_open"):
+                assert web.get(path, params={"client": "watched"}).status_code == 200, path
     rows: list[pd.DataFrame] = []
 
     def told() -> bool:
@@ -93,6 +110,32 @@ def test_looking_at_a_clients_state_takes_nothing_from_its_account(host: Host, a
         return int(((together["remote_port"] == port) & together["closed_at"].notna()).sum()) == 3
 
     wait_until(told)
+
+
+def test_the_cached_translations_are_those_that_connections_are_joined_with(host: Host, agent: Path) -> None:
+    host.register("translated")
+    with netlab.lab.practice() as net, http(agent) as web:
+        fetch = ["curl", "-s", "-o", "/dev/null", f"http://{net.web.address4}:{net.ports.http}/"]
+
+        def cached() -> list[tuple[str, int, str]]:
+            net.client.run(fetch, check=True)
+            rows = web.get("/conntrack/cached").json()["rows"]
+            return [
+                (row["protocol"], row["family"], row["reply_dst"])
+                for row in rows
+                if row["netns"] == net.gateway.inode and row["dst"] == net.web.address4
+            ]
+
+        wait_until(lambda: ("tcp", 4, net.nat_address4) in cached())
+
+
+def test_a_process_that_was_met_is_told_with_its_command_line(host: Host, agent: Path) -> None:
+    host.register("processes")
+    connect_and_close(1)
+    with http(agent) as web:
+        met = {one["pid"]: one["cmdline"] for one in web.get("/debug/processes").json()}
+
+    assert "pytest" in met[os.getpid()]
 
 
 def test_a_capture_follows_only_what_was_asked_for(host: Host) -> None:
@@ -154,5 +197,5 @@ def test_prometheus_can_read_the_metrics(host: Host, agent: Path) -> None:
 
     assert families["netlab_captures"].samples[0].value >= 1
     served = {tuple(sample.labels.values()) for sample in families["netlab_requests"].samples}
-    assert ("/register", "204") in served
+    assert ("/register", "200") in served
     assert {sample.labels["capture"] for sample in families["netlab_bpf_memory_bytes"].samples} >= {"shared"}

@@ -1,4 +1,4 @@
-"""An ordinary user's notebook, live: the agent does what needs privileges, the tables are those of root."""
+"""A notebook of an ordinary user, live: what needs privileges the agent does; the tables are as of root."""
 
 from __future__ import annotations
 

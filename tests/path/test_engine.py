@@ -6,7 +6,8 @@ import itertools
 
 import pytest
 
-from netlab.path import engine, pace
+from netlab.path import engine, pace, patience
+from netlab.path.engine import Turns
 from netlab.path.simulated import SimulatedChannel, SimulatedHop
 from netlab.path.state import Run
 
@@ -31,10 +32,10 @@ def traced(
     max_ttl: int = 30,
     queries: int = 3,
     timeout_ms: int = 1000,
-    serial: bool = False,
+    turns: Turns = Turns.TOGETHER,
 ) -> Run:
     plan = engine.Plan(
-        first_ttl=first_ttl, max_ttl=max_ttl, queries=queries, timeout_ns=timeout_ms * MS, serial=serial
+        first_ttl=first_ttl, max_ttl=max_ttl, queries=queries, timeout_ns=timeout_ms * MS, turns=turns
     )
     run = Run(0)
     engine.probe_path(plan, channel, run, pace=pace.Pace(), marks=itertools.count(1))
@@ -82,11 +83,57 @@ def test_a_trace_takes_hardly_more_than_the_longest_round_trip() -> None:
 
 def test_probes_to_a_target_that_answers_one_at_a_time_go_one_after_the_other() -> None:
     channel = SimulatedChannel([*routers(1, 2, 3), destination(40)])
-    run = traced(channel, max_ttl=10, serial=True)
+    run = traced(channel, max_ttl=10, turns=Turns.SINGLE)
     times = [probe.sent_ns for probe, _ in run.reported() if probe.ttl == 4]
 
     assert [later - earlier for earlier, later in itertools.pairwise(times)] == [40 * MS, 40 * MS]
     assert channel.now_ns() == 3 * 40 * MS
+
+
+def test_syns_to_a_closed_port_go_together() -> None:
+    channel = SimulatedChannel([*routers(1, 2, 3), destination(40, "rst")])
+    run = traced(channel, turns=Turns.UNTIL_ACCEPTED)
+
+    assert heard(run)[4] == ["10.0.0.99"] * 3
+    assert channel.now_ns() == 40 * MS
+
+
+class ListeningPort:
+    """How Linux listens: a SYN that meets a connection nobody has reset yet is reset, and so is that."""
+
+    def __init__(self, rtt_ms: float, *, challenges: bool = False) -> None:
+        self.channel = SimulatedChannel(self._hop)
+        self._accepting = destination(rtt_ms, "syn-ack")
+        self._meeting = (
+            SimulatedHop(address="10.0.0.99", rtt_ms=rtt_ms, reply="challenge-ack", tells=False)
+            if challenges
+            else destination(rtt_ms, "rst")
+        )
+        self._challenges = challenges
+        self._reset_ns = 0  # when the prober's reset of the last connection gets here
+
+    def _hop(self, _: int, ttl: int) -> SimulatedHop:
+        if ttl < 3:
+            return routers(1, 2)[ttl - 1]
+        now = self.channel.now_ns()  # everything takes half a round trip to get here
+        if now >= self._reset_ns:
+            self._reset_ns = now + round(self._accepting.rtt_ms * MS)
+            return self._accepting
+        if not self._challenges:
+            self._reset_ns = 0
+        return self._meeting
+
+
+@pytest.mark.parametrize("challenges", [False, True])
+@pytest.mark.parametrize("rtt_ms", [0.05, 3, 30, 300])
+@pytest.mark.parametrize("queries", [1, 2, 3, 8])
+def test_an_open_port_is_never_said_to_reset(rtt_ms: float, queries: int, *, challenges: bool) -> None:
+    port = ListeningPort(rtt_ms, challenges=challenges)
+    run = traced(port.channel, queries=queries, turns=Turns.UNTIL_ACCEPTED)
+    replies = [answer.reply if answer else "" for probe, answer in run.reported() if probe.ttl == 3]
+
+    assert replies == ["syn-ack"] * queries
+    assert run.end_ttl == 3
 
 
 @pytest.mark.parametrize("silent", [1, 2, 5])
@@ -96,7 +143,7 @@ def test_silent_hops_are_waited_for_together(silent: int) -> None:
 
     # the last silent probes left while answers were coming, and get three times the round trip behind them
     last_sent = max(probe.sent_ns for probe, answer in run.reported() if not answer)
-    assert channel.now_ns() == last_sent + engine.PATIENCE_FACTOR * 30 * MS
+    assert channel.now_ns() == last_sent + patience.FACTOR * 30 * MS
     assert last_sent <= 30 * MS
     assert run.given_up_early == 3 * silent
 
@@ -105,12 +152,13 @@ def test_a_near_destination_still_leaves_silent_hops_the_floor() -> None:
     channel = SimulatedChannel([SILENT, destination(0.5)])
     traced(channel)
 
-    assert channel.now_ns() == engine.PATIENCE_FLOOR_NS
+    assert channel.now_ns() == patience.FLOOR_NS
 
 
-def test_a_dead_target_costs_the_timeout_once() -> None:
+@pytest.mark.parametrize("turns", [Turns.TOGETHER, Turns.UNTIL_ACCEPTED])
+def test_a_dead_target_costs_the_timeout_once(turns: Turns) -> None:
     channel = SimulatedChannel([*routers(1, 2, 3), SILENT])
-    run = traced(channel)
+    run = traced(channel, turns=turns)
     last_sent = max(at for at, _ in channel.sent)
 
     assert channel.now_ns() == last_sent + 1000 * MS
@@ -212,7 +260,7 @@ def test_a_syn_that_overtook_the_reset_of_the_one_before_is_sent_again() -> None
             return SimulatedHop(address="10.0.0.99", rtt_ms=5, reply="challenge-ack", tells=False)
         return destination(5, "syn-ack") if ttl == 2 else SILENT
 
-    run = traced(SimulatedChannel(hop), queries=4, max_ttl=4, serial=True)
+    run = traced(SimulatedChannel(hop), queries=4, max_ttl=4, turns=Turns.SINGLE)
 
     assert heard(run) == {1: ["10.0.0.1"] * 4, 2: ["10.0.0.99"] * 4}
     assert next(met) == 4 + len(challenging)

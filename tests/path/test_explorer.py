@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 
-from netlab.path import engine, loop
+from netlab.path import engine, loop, patience
 from netlab.path.explorer import Explorer
 from netlab.path.mda import Ask, Limits, Search
 from netlab.path.pace import Pace
@@ -72,7 +72,7 @@ def test_a_silent_hop_gets_three_times_what_a_later_hop_took() -> None:
     channel = SimulatedChannel([SILENT, TARGET])
     explored(channel, Fixed((0, 1), (0, 2)))
 
-    assert channel.now_ns() == engine.PATIENCE_FACTOR * 40 * MS
+    assert channel.now_ns() == patience.FACTOR * 40 * MS
 
 
 def test_an_answer_after_it_was_given_up_is_told_as_late() -> None:

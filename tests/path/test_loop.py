@@ -120,6 +120,27 @@ def test_it_listens_before_a_track_may_give_up_what_it_sent_before_this_process_
     assert events == ["step", "hear", "step", "hear", "step", "hear", "step"]
 
 
+def test_it_looks_again_where_this_process_did_not_run_between_listening_and_a_turn() -> None:
+    clock = Clock()
+    events: list[str] = []
+
+    class Noting(Counter):
+        def step(self, now_ns: int) -> int | None:
+            events.append("step")
+            return super().step(now_ns)
+
+    def hear(wait_ns: int) -> list[tuple[list[int], Any]]:
+        events.append("hear")
+        answers = clock.hear(wait_ns)
+        if events == ["step", "hear"]:
+            clock.now += 20 * MS
+        return answers
+
+    loop.drive([Noting(2)], hear, lambda: clock.now, pace.Pace())
+
+    assert events == ["step", "hear", "hear", "step", "hear", "step"]
+
+
 @pytest.mark.parametrize("after", [0, 1, 7])
 def test_it_stops_when_told_and_looks_often(after: int) -> None:
     asked = itertools.count()
@@ -134,7 +155,7 @@ def test_many_simulated_paths_take_as_long_as_the_longest() -> None:
     """Probers share nothing but the pace: each meets its own channel's answers."""
     hop = SimulatedHop(address="10.0.0.9", rtt_ms=40, reply="port-unreachable")
     channel = SimulatedChannel([hop])
-    plan = engine.Plan(first_ttl=1, max_ttl=1, queries=3, timeout_ns=10**9, serial=True)
+    plan = engine.Plan(first_ttl=1, max_ttl=1, queries=3, timeout_ns=10**9, turns=engine.Turns.SINGLE)
     runs = [Run(0, flow=flow) for flow in range(20)]
     probers = [engine.Prober(plan, channel.send, run, itertools.count(1)) for run in runs]
     loop.drive(

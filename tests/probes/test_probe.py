@@ -93,8 +93,10 @@ def test_rows_can_be_looked_at_while_it_runs() -> None:
         assert own(probe["connects"])["port"].tolist() == [9]
         refused(11)
         assert own(probe["connects"])["port"].tolist() == [9, 11]
+        earlier = len(probe["connects"])
         glance = probe.glance("connects", 1)
-        assert (len(glance.frame), glance.total) == (1, len(probe["connects"]))
+        assert len(glance.frame) == 1
+        assert earlier <= glance.total <= len(probe["connects"])  # others connect meanwhile
 
 
 @pytest.mark.parametrize("send", [OUTPUT, RESERVE], ids=["output", "reserve"])

@@ -44,7 +44,7 @@ def frame(found: list[tuple[str | None, str, str | None, float | None, int | Non
     )
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(rows)
 def test_counts_are_those_of_the_rows(found: list[tuple]) -> None:
     stats = request_stats(frame(found))
@@ -67,7 +67,7 @@ def test_counts_are_those_of_the_rows(found: list[tuple]) -> None:
     assert stats["requests"].sum() == len(found)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(rows)
 def test_quantiles_are_within_a_hundredth_of_a_measured_latency(found: list[tuple]) -> None:
     for row in request_stats(frame(found), by=["resource"]).itertuples():
@@ -81,7 +81,7 @@ def test_quantiles_are_within_a_hundredth_of_a_measured_latency(found: list[tupl
         assert row.max_ms == max(latencies)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(rows, rows)
 def test_tallies_of_two_captures_add_up_to_that_of_both(first: list[tuple], second: list[tuple]) -> None:
     both = Tally.of(frame(first)) + Tally.of(frame(second))

@@ -46,6 +46,7 @@ class Receiver:
             message[start : start + seen],
             end - start,
             (self.origin + before) % WRAP,
+            0,
             at_ns=end,
             fresh=before == 0,
             last=last,
@@ -113,8 +114,8 @@ def test_any_order_with_nothing_lost_gives_the_original(message: bytes, chance: 
 def test_reading_in_the_middle_begins_with_a_whole_segment() -> None:
     ordered = Ordered()
 
-    early = ordered.take(Segment(100, b"retransmitted", 13, settled=105, at_ns=1))
-    then = ordered.take(Segment(113, b"GET", 3, settled=113, at_ns=2))
+    early = ordered.take(Segment(100, b"retransmitted", 13, settled=105, other_settled=0, at_ns=1))
+    then = ordered.take(Segment(113, b"GET", 3, settled=113, other_settled=0, at_ns=2))
 
     assert [one.data for one in early] == [None]
     assert [one.data for one in then] == [b"GET"]
@@ -122,12 +123,13 @@ def test_reading_in_the_middle_begins_with_a_whole_segment() -> None:
 
 def test_what_comes_far_ahead_is_let_go_before_memory_is() -> None:
     ordered = Ordered()
-    ordered.take(Segment(0, b"a", 1, settled=0, at_ns=0, fresh=True))
+    ordered.take(Segment(0, b"a", 1, settled=0, other_settled=0, at_ns=0, fresh=True))
 
     piece = b"x" * 16384
     for number in range(2 * MOST_WAITING // len(piece)):
-        assert ordered.take(Segment(2 + number * len(piece), piece, len(piece), settled=1, at_ns=1)) == []
-    said = ordered.take(Segment(1, b"b", 1, settled=1, at_ns=2))
+        ahead = Segment(2 + number * len(piece), piece, len(piece), settled=1, other_settled=0, at_ns=1)
+        assert ordered.take(ahead) == []
+    said = ordered.take(Segment(1, b"b", 1, settled=1, other_settled=0, at_ns=2))
 
     assert sum(len(one.data) for one in said if isinstance(one.data, bytes)) == MOST_WAITING + 1
 
@@ -166,9 +168,9 @@ def test_what_was_said_before_the_choice_is_told_after_it(client_is_local: bool 
         return recorder if client == b"ASK me" and server == b"ANSWER" else Unchosen.MORE
 
     stream = Stream(choose, client_is_local=client_is_local)
-    stream.take(Segment(0, b"ASK", 3, 0, 1, fresh=True), local=asks_here)
-    stream.take(Segment(3, b" me", 3, 3, 2), local=asks_here)
-    stream.take(Segment(0, b"ANSWER", 6, 0, 3, fresh=True), local=not asks_here)
+    stream.take(Segment(0, b"ASK", 3, 0, 0, 1, fresh=True, other_fresh=True), local=asks_here)
+    stream.take(Segment(3, b" me", 3, 3, 0, 2), local=asks_here)
+    stream.take(Segment(0, b"ANSWER", 6, 0, 6, 3, fresh=True), local=not asks_here)
 
     assert recorder.told == [(Side.CLIENT, b"ASK"), (Side.CLIENT, b" me"), (Side.SERVER, b"ANSWER")]
 
@@ -178,7 +180,9 @@ def test_a_connection_that_nobody_understands_is_given_up_with_little_kept() -> 
 
     place, piece = 0, b"?" * 1000
     while not stream.is_ignored:
-        stream.take(Segment(place, piece, len(piece), place, place, fresh=not place), local=True)
+        fresh = place == 0
+        said = Segment(place, piece, len(piece), place, 0, at_ns=place, fresh=fresh, other_fresh=True)
+        stream.take(said, local=True)
         place += len(piece)
 
     assert place <= MOST_UNCHOSEN + 2 * len(piece)
@@ -187,9 +191,19 @@ def test_a_connection_that_nobody_understands_is_given_up_with_little_kept() -> 
 def test_the_conversation_is_over_when_both_sides_have_said_all() -> None:
     stream = Stream(lambda *_, **__: Recorder(), client_is_local=True)
 
-    stream.take(Segment(0, b"ask", 3, 0, 1, fresh=True, last=True), local=True)
+    stream.take(Segment(0, b"ask", 3, 0, 0, 1, fresh=True, other_fresh=True, last=True), local=True)
     assert not stream.is_over
-    over = stream.take(Segment(0, b"answer", 6, 0, 2, fresh=True, last=True), local=False)
+    over = stream.take(Segment(0, b"answer", 6, 0, 3, 2, fresh=True, last=True), local=False)
 
     assert [one.outcome for one in over] == [Outcome.UNANSWERED]
     assert stream.is_over
+
+
+def test_an_answer_comes_after_the_gap_that_has_its_request() -> None:
+    recorder = Recorder()
+    stream = Stream(lambda *_, **__: recorder, client_is_local=True)
+
+    stream.take(Segment(0, b"first", 5, 0, 0, 1, fresh=True, other_fresh=True), local=True)
+    stream.take(Segment(0, b"answer", 6, 0, other_settled=25, at_ns=2, fresh=True), local=False)
+
+    assert recorder.told == [(Side.CLIENT, b"first"), (Side.CLIENT, 20), (Side.SERVER, b"answer")]

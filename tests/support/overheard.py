@@ -25,7 +25,7 @@ http {{
     gzip on; gzip_http_version 1.0; gzip_min_length 1; gzip_types *; keepalive_requests 100000;
     types {{ text/plain txt; }}
     server {{
-        listen 127.0.0.1:{port}; {listen}
+        listen 127.0.0.1:{port} {protocol}; listen unix:{place}/plain;
         root {place}; client_max_body_size 1m;
         location /trailed.txt {{ add_trailer X-Trail yes; }}
         location /deep/ {{ return 200 "deep"; }}
@@ -33,7 +33,7 @@ http {{
         location /broken {{ return 500 "broken"; }}
         location /busy {{ return 503; }}
         location /moved {{ return 302 /plain.txt; }}
-        location /upload {{ proxy_pass http://127.0.0.1:{port}/plain.txt; proxy_method GET; }}
+        location /upload {{ proxy_pass http://unix:{place}/plain:/plain.txt; proxy_method GET; }}
     }}
 }}
 """
@@ -88,11 +88,11 @@ def _open(port: int) -> bool:
 
 
 @contextlib.contextmanager
-def nginx(place: Path, listen: str = "") -> Iterator[int]:
+def nginx(place: Path, protocol: str = "") -> Iterator[int]:
     """Run nginx on a port of its own, with files of *place*."""
     port = free_port()
     config = place / "nginx.conf"
-    config.write_text(NGINX.format(place=place, port=port, listen=listen), encoding="utf-8")
+    config.write_text(NGINX.format(place=place, port=port, protocol=protocol), encoding="utf-8")
     for name in ("plain.txt", "trailed.txt"):
         (place / name).write_text("plain text " * 400, encoding="utf-8")
     with running(("nginx", "-p", str(place), "-c", str(config)), port):

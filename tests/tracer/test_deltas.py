@@ -72,6 +72,20 @@ def test_a_delta_that_was_interrupted_is_told_by_the_next_one(
         assert total([capture.delta("one")], "delta_bytes_sent") == 20
 
 
+def test_an_answer_that_got_lost_is_told_again_with_what_came_since(echo: Echo) -> None:
+    with netlab.capture(port=echo.port) as capture:
+        capture.register("one")
+        with pytest.raises(netlab.CaptureError, match="no answer that could be given again"):
+            capture.delta("one", again=True)
+        echo.talk(4, 20)
+        lost = capture.delta("one")
+        echo.talk(4, 10)
+        frames = [capture.delta("one", again=True), capture.delta("one")]
+
+    assert total([lost[lost["direction"] == "outgoing"]], "delta_bytes_sent") == 20
+    assert [total([told[told["direction"] == "outgoing"]], "delta_bytes_sent") for told in frames] == [30, 0]
+
+
 def test_each_client_gets_what_changed_since_its_own_last_call(echo: Echo) -> None:
     with netlab.capture(port=echo.port) as capture:
         capture.register("often")

@@ -21,6 +21,7 @@ class _Connection:
     first: int  # the peer's initial sequence number
     expected: int
     permits_sack: bool
+    is_half_open: bool = True  # the peer has not acknowledged yet
     ahead: list[tuple[int, int]] = field(default_factory=list)
 
 
@@ -41,6 +42,7 @@ class Connections:
             return self._opened(key, connection, segment, sack=sack)
         if connection is None:
             return reset(segment, payload)
+        connection.is_half_open = False
         if payload or segment.flags & Flags.FIN:
             return self._taken(key, connection, segment, len(payload))
         return None
@@ -51,6 +53,10 @@ class Connections:
         if segment.flags & Flags.ACK:
             return None
         if connection is not None and connection.first != segment.sequence:
+            ahead = (segment.sequence - connection.expected) % _MODULUS
+            if connection.is_half_open and ahead < _WINDOW:
+                del self._open[key]  # as Linux does: tcp_check_req() in net/ipv4/tcp_minisocks.c
+                return reset(segment)
             return _acknowledging(segment, connection)  # a challenge (RFC 9293 section 3.10.7.4)
         permits = sack and tcp.SACK_PERMITTED in tcp.decode_options(segment.options)
         if connection is None:

@@ -1,0 +1,126 @@
+"""Queries put together to lookups: what one asker sent, again and to others, until it had an answer."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from netlab.protocols.dns.message import AAAA, ANY, CNAME, A, Question, Record
+from netlab.protocols.dns.queries import Query
+
+_IMPATIENT_NS = 100_000_000  # no resolver gives up sooner; what is asked sooner is another thread's
+
+
+@dataclass(slots=True)
+class Lookup:
+    """One or more queries of one asker for one name and type, in the order they were sent."""
+
+    queries: list[Query] = field(default_factory=list)
+
+    @property
+    def last(self) -> Query:
+        """The query that was answered first and in full, else the last one."""
+        if len(self.queries) == 1:
+            return self.queries[0]
+        answered = [query for query in self.queries if query.answered_ns is not None]
+        whole = [query for query in answered if not query.is_truncated]
+        return min(whole, key=_answered_ns) if whole else self.queries[-1]
+
+    @property
+    def retries(self) -> int:
+        """Queries that were sent again. To ask by TCP what did not fit into a datagram is none."""
+        asked = [query for query in self.queries if query.ends.is_tcp == self.queries[0].ends.is_tcp]
+        return len(asked) - 1 + sum(query.resent for query in self.queries)
+
+    @property
+    def transport(self) -> str:
+        """One of udp, tcp, udp+tcp."""
+        spoken = {query.ends.is_tcp for query in self.queries}
+        return "udp+tcp" if len(spoken) == 2 else ("tcp" if True in spoken else "udp")
+
+    @property
+    def silent(self) -> list[bytes]:
+        """The servers that left the queries before the last one unanswered."""
+        if len(self.queries) == 1:
+            return []
+        return [query.server[0] for query in self.queries if query is not self.last and query.rcode is None]
+
+
+def grouped(queries: Iterable[Query], askers: Sequence[Hashable], *, timeout_s: float) -> list[Lookup]:
+    """Put the queries of one asker that belong together into lookups, by their beginning.
+
+    Parameters
+    ----------
+    queries
+        In any order.
+    askers
+        Who sent each of them: its process, where that is known.
+    timeout_s
+        How long a lookup may wait for a query that continues it, in seconds.
+    """
+    timeout_ns = round(timeout_s * 1e9)
+    under_way: dict[tuple[Hashable, Question], list[Lookup]] = defaultdict(list)
+    found = []
+    for query, asker in sorted(zip(queries, askers, strict=True), key=lambda each: each[0].asked_ns):
+        alike = under_way[asker, query.question]
+        alike[:] = [lookup for lookup in alike if _may_go_on(lookup, query.asked_ns, timeout_ns)]
+        lookup = next((lookup for lookup in alike if _goes_on(lookup, query)), None)
+        if lookup is None:
+            lookup = Lookup()
+            alike.append(lookup)
+            found.append(lookup)
+        lookup.queries.append(query)
+    return found
+
+
+def _may_go_on(lookup: Lookup, at_ns: int, timeout_ns: int) -> bool:
+    last = lookup.last
+    is_over = last.answered_ns is not None and last.answered_ns <= at_ns and not last.is_truncated
+    return not is_over and at_ns - last.last_ns <= timeout_ns
+
+
+def _goes_on(lookup: Lookup, query: Query) -> bool:
+    """Tell whether *query* is the lookup's next one.
+
+    The same id says so; so does TCP after a truncated answer, and a query after a silence.
+    """
+    last = lookup.last
+    if last.ends.is_tcp < query.ends.is_tcp and last.is_truncated:
+        return query.asked_ns >= _answered_ns(last)
+    if last.answered_ns is not None and last.answered_ns <= query.asked_ns:
+        return False
+    if query.id == last.id and (query.id or query.ends.cookie == last.ends.cookie):
+        return True
+    return last.answered_ns is None and query.asked_ns - last.last_ns >= _IMPATIENT_NS
+
+
+def _answered_ns(query: Query) -> int:
+    return query.answered_ns or 0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What an answer says about its question: the records of the type, and the names on the way to them."""
+
+    records: list[Record]
+    chain: list[str]
+    ttl_s: int | None
+
+    @classmethod
+    def of(cls, query: Query) -> Answer:
+        """Follow the chain of CNAMEs; one that leads back to itself ends there."""
+        name, kind = query.question.name, query.question.type
+        aliases = {record.name: record for record in query.records if record.type == CNAME}
+        passed: list[Record] = []
+        while kind not in {CNAME, ANY} and name in aliases:
+            passed.append(aliases.pop(name))
+            name = passed[-1].text or ""
+        found = [record for record in query.records if record.name == name and kind in {record.type, ANY}]
+        ttls = [record.ttl_s for record in (*passed, *found)]
+        return cls(found, [record.text or "" for record in passed], min(ttls, default=None))
+
+    @property
+    def addresses(self) -> list[str]:
+        """The addresses that the name has."""
+        return [record.text or "" for record in self.records if record.type in {A, AAAA}]

@@ -1,0 +1,127 @@
+"""What an SQL statement does and to which tables, without its values."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+
+_LONGEST = 4096  # characters that are read
+_DEEPEST = 40  # brackets: what is nested deeper is not parsed
+_MOST_TABLES = 8
+
+_VALUES = re.compile(
+    r"""(?P<comment> --[^\n]* | /\*.*?(?:\*/|\Z) )
+      | (?P<name> "(?:[^"]|"")*" )
+      | (?P<text> [eE]'(?:[^'\\]|\\.|'')*(?:'|\Z) | (?:[bBxXnN]|[uU]&)?'(?:[^']|'')*(?:'|\Z)
+                | \$((?:[^\W\d]\w*)?)\$.*?(?:\$\4\$|\Z) | "[^"]*\Z )
+      | (?P<number> (?<![\w$])\d[\w.]*(?:(?<=[eE])[+-]\d+)? )
+      | (?P<space> \s+ )""",
+    re.VERBOSE | re.DOTALL,
+)
+_VALUE = r"(?:''|0|\$\d+)"
+_VALUE_LIST = re.compile(rf"({_VALUE})(?: ?, ?{_VALUE})+")
+_ROW_LIST = re.compile(rf"(\( ?{_VALUE} ?\))(?: ?, ?\( ?{_VALUE} ?\))+")
+_NAME = r'(?:[^\W\d][\w$]*|"(?:[^"]|"")+")'
+_TABLE_COMMAND = re.compile(
+    r"(?:create (?:(?:global |local )?temp(?:orary)? |unlogged )?table|alter table|drop table"
+    r"|truncate(?: table)?|copy|lock(?: table)?|vacuum(?: full)?|analyze) (?:if (?:not )?exists )?(?:only )?"
+    rf"((?:{_NAME}\.)*{_NAME})",
+    re.IGNORECASE,
+)
+_PARSED = {"SELECT", "INSERT", "UPDATE", "DELETE", "MERGE", "WITH", "TABLE", "VALUES"}
+_COMMANDS = _PARSED | {
+    *("ABORT", "ALTER", "ANALYZE", "BEGIN", "CALL", "CHECKPOINT", "CLOSE", "CLUSTER", "COMMENT", "COMMIT"),
+    *(
+        "COPY",
+        "CREATE",
+        "DEALLOCATE",
+        "DECLARE",
+        "DISCARD",
+        "DO",
+        "DROP",
+        "END",
+        "EXECUTE",
+        "EXPLAIN",
+        "FETCH",
+    ),
+    *(
+        "GRANT",
+        "IDENTIFY_SYSTEM",
+        "IMPORT",
+        "LISTEN",
+        "LOAD",
+        "LOCK",
+        "MOVE",
+        "NOTIFY",
+        "PREPARE",
+        "REASSIGN",
+    ),
+    *("REFRESH", "REINDEX", "RELEASE", "RESET", "REVOKE", "ROLLBACK", "SAVEPOINT", "SECURITY", "SET", "SHOW"),
+    *("START", "START_REPLICATION", "TRUNCATE", "UNLISTEN", "VACUUM"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """The command of a statement and the tables that it names."""
+
+    operation: str | None = None
+    tables: tuple[str, ...] = ()
+
+
+def statement(text: str) -> Statement:
+    """Return what *text* does, by its first statement: the command, and the tables as they are written.
+
+    What cannot be parsed is told by its first word, if that is a command of PostgreSQL's.
+    """
+    return _read(fingerprint(text))
+
+
+def fingerprint(text: str) -> str:
+    """Return *text* without its comments and values: numbers are 0, strings are empty, lists have one item.
+
+    Of a text in which a quote may be escaped or may not (a backslash before it, which a setting of the
+    session decides), only the first word is left.
+    """
+    if "\\'" in text:
+        text = text[: re.match(r"\s*\w*", text).end()]  # type: ignore[union-attr] # it matches nothing, too
+    bare = _VALUES.sub(_without_value, text[:_LONGEST]).strip()
+    return _ROW_LIST.sub(r"\1", _VALUE_LIST.sub(r"\1", bare))
+
+
+def _without_value(found: re.Match[str]) -> str:
+    kind = found.lastgroup
+    if kind == "name":
+        return found[0]
+    return {"text": "''", "number": "0"}.get(kind or "", " ")
+
+
+@lru_cache(maxsize=2048)
+def _read(bare: str) -> Statement:
+    word = re.match(r"[\s(;]*(\w+)", bare)
+    command = word[1].upper() if word else ""
+    if command not in _COMMANDS:
+        return Statement()
+    if command in _PARSED and bare.count("(") <= _DEEPEST:
+        return _parsed(bare) or Statement(None if command == "WITH" else command)
+    named = _TABLE_COMMAND.match(bare)
+    return Statement(command, (named[1].replace('"', ""),) if named else ())
+
+
+def _parsed(bare: str) -> Statement | None:
+    import sqlglot
+    from sqlglot import expressions as ast
+
+    try:
+        tree = next(found for found in sqlglot.parse(bare, dialect="postgres") if found)
+    except Exception:  # noqa: BLE001 - a parser of any text that somebody sent, and its depth is Python's
+        return None
+    command = tree.key.upper()
+    if command not in _PARSED:
+        command = "SELECT" if isinstance(tree, ast.Query) else ""
+    defined = {query.alias for query in tree.find_all(ast.CTE)}
+    names = dict.fromkeys(
+        ".".join(part.name for part in table.parts) for table in tree.find_all(ast.Table) if table.name
+    )
+    return Statement(command or None, tuple(name for name in names if name not in defined)[:_MOST_TABLES])

@@ -1,0 +1,183 @@
+"""DNS in a capture: datagrams and TCP connections on its ports, read as queries and answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from netlab.errors import DecodeError
+from netlab.frames import Gap, Missing
+from netlab.protocols.dialog import Exchange, Side
+from netlab.protocols.dns import message, names, rows, text
+from netlab.protocols.dns.names import Sighting, Sightings
+from netlab.protocols.dns.queries import Ends, Queries, Query
+from netlab.protocols.dns.stream import Stream
+from netlab.tracer.layout import PidSource
+from netlab.tracer.packets import Packet
+from netlab.tracer.payload import Asked, Spoken
+from netlab.tracer.records import Attempts
+
+_AF_INET = 2
+_TCP = 6
+_MAPPED = bytes(10) + b"\xff\xff"  # IPv4 as a socket of IPv6 sees it (RFC 4291 section 2.5.5.2)
+
+
+class Lookups:
+    """Every query on *ports*, and what became of it."""
+
+    def __init__(self, ports: tuple[int, ...], *, timeout_s: float, max_kept: int) -> None:
+        self.ports = frozenset(ports)
+        self._seen = Sightings(max_kept)
+        self._queries = Queries(timeout_s=timeout_s, max_kept=max_kept, on_answer=self._seen.add)
+        self._unread = 0
+
+    def datagram(self, packet: Packet) -> None:
+        """Read one datagram."""
+        said = packet.segment
+        ends = ends_of(packet.cookie, packet.ends)
+        if self.ports.isdisjoint({ends.local_port, ends.remote_port}):
+            return
+        try:
+            read = message.read(said.data, size_bytes=said.size)
+        except DecodeError:
+            self._unread += 1
+            return
+        self._queries.said(ends, read, said.at_ns, sent=packet.local)
+
+    def conversation(self, cookie: int, ends: np.void, *, client_is_local: bool, whole: bool) -> OverTcp:
+        """Return what reads a TCP connection."""
+        return OverTcp(self._queries, ends_of(cookie, ends), client_is_local=client_is_local, whole=whole)
+
+    def missed(self) -> None:
+        """Take note that datagrams were lost, nobody knows whose."""
+        self._queries.missed()
+
+    def asked(self, now_ns: int) -> Asked:
+        """Return what became of the queries by now."""
+        self._queries.expire(now_ns)
+        missing = rows.lacks(self._queries.account, self._unread)
+        if self._seen.dropped:
+            missing.append(Missing("names, remote_name", Gap.LOST, self._seen.dropped, _NAMES_DROPPED))
+        return Asked(self._queries.all(), self._seen.all(), missing)
+
+
+_NAMES_DROPPED = "addresses in answers made room for later ones"
+
+
+@dataclass(frozen=True, slots=True)
+class LookedUp:
+    """Queries and who asked them, ready to be shown."""
+
+    queries: list[Query]
+    sightings: list[Sighting]
+    owners: dict[int, rows.Owner]
+    spoken: Spoken
+    missing: list[Missing]
+
+    @classmethod
+    def of(
+        cls,
+        asked: Asked,
+        connections: pd.DataFrame,
+        spoken: Spoken,
+        missing: list[Missing],
+        *,
+        only_theirs: bool,
+    ) -> LookedUp:
+        """Join what was *asked* to the frame of its sockets; *only_theirs*: leave out those without a row."""
+        owned = connections.dropna(subset=["cookie", "pid"]).drop_duplicates("cookie", keep="last")
+        columns = (owned[name].astype(object).where(owned[name].notna(), None) for name in _OWNER)
+        owners = {one: rows.Owner(*owner) for one, *owner in zip(owned["cookie"], *columns, strict=True)}
+        queries, seen = asked.queries, asked.sightings
+        if only_theirs:
+            queries = [query for query in queries if query.ends.cookie in owners]
+            seen = [one for one in seen if one.cookie in owners]
+        return cls(queries, seen, owners, spoken, missing)
+
+    def frame(self, *, to_utc_ns: int) -> pd.DataFrame:
+        """Return the `dns` frame."""
+        return rows.frame(
+            self.queries,
+            owners=self.owners,
+            timeout_s=self.spoken.dns_timeout_s,
+            to_utc_ns=to_utc_ns,
+            mask=text.mask(self.spoken.mask_names),
+            missing=self.missing,
+        )
+
+    def names(self, *, to_utc_ns: int) -> pd.DataFrame:
+        """Return the `names` frame."""
+        seen, mask = names.table(self.sightings, self.owners), text.mask(self.spoken.mask_names)
+        return names.frame(seen, to_utc_ns=to_utc_ns, mask=mask, missing=self.missing)
+
+
+_OWNER = ("pid", "process", "container")
+
+
+def with_names(
+    connections: pd.DataFrame, asked: Asked, sockets: list[Attempts], spoken: Spoken, *, to_utc_ns: int
+) -> pd.DataFrame:
+    """Return *connections* with the names that their processes looked up; *sockets* tell which these are."""
+    wanted = np.unique(np.array([one.cookie for one in asked.sightings], np.uint64))
+    owners: dict[int, rows.Owner] = {}
+    for attempts in sockets:
+        theirs = attempts[np.isin(attempts["cookie"], wanted) & (attempts["pid_source"] != PidSource.NONE)]
+        pids = zip(theirs["cookie"].tolist(), theirs["pid"].tolist(), strict=True)
+        owners |= {cookie: rows.Owner(pid, None, None) for cookie, pid in pids}
+    found = names.remote_names(connections, names.table(asked.sightings, owners), to_utc_ns=to_utc_ns)
+    mask = text.mask(spoken.mask_names)
+    named = connections.assign(remote_name=found.map(mask, na_action="ignore").astype("string"))
+    named.attrs = connections.attrs
+    return named
+
+
+class OverTcp:
+    """The dialog of a TCP connection in DNS; what it asks goes to *queries*, and is no exchange."""
+
+    def __init__(self, queries: Queries, ends: Ends, *, client_is_local: bool, whole: bool) -> None:
+        self._queries, self._ends, self._client_is_local = queries, ends, client_is_local
+        self._streams = {side: Stream(from_start=whole) for side in Side}
+        self.unread_bytes = 0
+
+    def said(self, side: Side, data: bytes, at_ns: int) -> list[Exchange]:
+        """Read the next bytes of *side*."""
+        sent = (side is Side.CLIENT) == self._client_is_local
+        for read in self._streams[side].said(data):
+            self._queries.said(self._ends, read, at_ns, sent=sent)
+        self.unread_bytes = sum(stream.unread_bytes for stream in self._streams.values())
+        return []
+
+    def missed(self, side: Side, size: int | None, at_ns: int) -> list[Exchange]:  # noqa: ARG002 - a Dialog
+        """Go on behind *size* bytes of *side* that were not seen."""
+        self._streams[side].missed(size)
+        self._queries.missed(self._ends)
+        return []
+
+    def ended(self, at_ns: int) -> list[Exchange]:
+        """Take note that the connection is closed."""
+        self._queries.ended(self._ends, at_ns)
+        return []
+
+    def pending(self) -> list[Exchange]:
+        """Return that queries are not told as exchanges."""
+        return []
+
+
+def ends_of(cookie: int, conversation: np.void) -> Ends:
+    """Return the ends of a CONVERSATION as DNS has them."""
+    is_ipv4 = conversation["family"] == _AF_INET
+    return Ends(
+        int(conversation["netns"]),
+        cookie,
+        bool(conversation["protocol"] == _TCP),
+        _address(conversation["local_address"].tobytes(), is_ipv4=is_ipv4),
+        int(conversation["local_port"]),
+        _address(conversation["remote_address"].tobytes(), is_ipv4=is_ipv4),
+        int(conversation["remote_port"]),
+    )
+
+
+def _address(field: bytes, *, is_ipv4: bool) -> bytes:
+    return field[:4] if is_ipv4 else field.removeprefix(_MAPPED)

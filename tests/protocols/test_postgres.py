@@ -1,0 +1,359 @@
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+import psycopg
+import pytest
+from databases import PROGRAMS, postgres
+from hypothesis import given, settings, strategies as st
+from relay import Conversation, relay
+
+from netlab.protocols.dialog import Exchange, Outcome, Side
+from netlab.protocols.postgres import PostgresDialog
+from netlab.protocols.sqlstates import SQLSTATES
+
+LITERAL = "hunter2"
+Row = tuple[
+    str | None, str | None, str | None, str | None, int | None
+]  # operation, table, status, error, records
+
+
+def rows(exchanges: list[Exchange]) -> list[Row]:
+    return [(e.operation, e.resource, e.status, e.error, e.records) for e in exchanges]
+
+
+def simple(connection: psycopg.Connection) -> list[Row]:
+    with psycopg.ClientCursor(connection) as cursor:
+        cursor.execute("CREATE TABLE orders (id int PRIMARY KEY, name text)")
+        cursor.execute("INSERT INTO orders VALUES (1, %s), (2, 'b'), (3, 'c')", [LITERAL])
+        cursor.execute("UPDATE orders SET name = 'x' WHERE id > 1")
+        cursor.execute("SELECT id FROM orders; DELETE FROM orders WHERE id = 3")
+    return [
+        ("CREATE", "orders", "OK", None, None),
+        ("INSERT", "orders", "OK", None, 3),
+        ("UPDATE", "orders", "OK", None, 2),
+        ("SELECT", "orders", "OK", None, 4),  # three rows read and one deleted: one message
+    ]
+
+
+def extended(connection: psycopg.Connection) -> list[Row]:
+    connection.execute("CREATE TABLE carts (id int)")
+    for number in range(7):  # prepared from the sixth execution on
+        connection.execute("INSERT INTO carts VALUES (%s)", [number], prepare=number > 4)
+    assert connection.execute("SELECT * FROM carts c JOIN pg_class p ON p.oid = c.id").rowcount == 0
+    once = ("INSERT", "carts", "OK", None, 1)
+    return [
+        ("CREATE", "carts", "OK", None, None),
+        *[once] * 5,
+        ("PREPARE", "carts", "OK", None, None),
+        *[once] * 2,
+        ("SELECT", "carts, pg_class", "OK", None, 0),
+    ]
+
+
+def errors(connection: psycopg.Connection) -> list[Row]:
+    connection.execute("CREATE TABLE keys (id int PRIMARY KEY)")
+    with connection.transaction():
+        connection.execute("INSERT INTO keys VALUES (%s)", [1])
+    with pytest.raises(psycopg.errors.UniqueViolation), connection.transaction():
+        connection.execute("INSERT INTO keys VALUES (%s)", [1])
+    with pytest.raises(psycopg.errors.UndefinedTable):
+        connection.execute("SELECT * FROM nowhere")
+    connection.autocommit = False
+    with pytest.raises(psycopg.errors.DivisionByZero):
+        connection.execute("SELECT 1 / 0")
+    with pytest.raises(psycopg.errors.InFailedSqlTransaction):
+        connection.execute("SELECT 1")
+    connection.rollback()
+    return [
+        ("CREATE", "keys", "OK", None, None),
+        ("BEGIN", None, "OK", None, None),
+        ("INSERT", "keys", "OK", None, 1),
+        ("COMMIT", None, "OK", None, None),
+        ("BEGIN", None, "OK", None, None),
+        ("INSERT", "keys", "23505", "unique_violation", None),
+        ("ROLLBACK", None, "OK", None, None),
+        ("SELECT", "nowhere", "42P01", "undefined_table", None),
+        ("BEGIN", None, "OK", None, None),
+        ("SELECT", None, "22012", "division_by_zero", None),
+        ("SELECT", None, "25P02", "in_failed_sql_transaction", None),
+        ("ROLLBACK", None, "OK", None, None),
+    ]
+
+
+def pipelined(connection: psycopg.Connection) -> list[Row]:
+    connection.execute("CREATE TABLE steps (id int PRIMARY KEY)")
+    with connection.pipeline() as pipeline:
+        for number in range(3):
+            connection.execute("INSERT INTO steps VALUES (%s)", [number])
+            pipeline.sync()
+    with suppress(psycopg.errors.UniqueViolation), connection.pipeline():
+        connection.execute("INSERT INTO steps VALUES (%s)", [1])
+        connection.execute("SELECT * FROM steps WHERE id = %s", [1])
+    return [
+        ("CREATE", "steps", "OK", None, None),
+        *[("INSERT", "steps", "OK", None, 1)] * 3,
+        ("INSERT", "steps", "23505", "unique_violation", None),
+        ("SELECT", "steps", None, "pipeline_aborted", None),
+    ]
+
+
+def copied(connection: psycopg.Connection) -> list[Row]:
+    connection.execute("CREATE TABLE bulk (id int, name text)")
+    with connection.cursor() as cursor:
+        with cursor.copy("COPY bulk FROM STDIN") as copy:
+            for number in range(1000):
+                copy.write_row((number, LITERAL * 20))
+        with cursor.copy("COPY bulk TO STDOUT") as copy:
+            assert sum(1 for _ in copy.rows()) == 1000
+        with suppress(psycopg.errors.QueryCanceled), cursor.copy("COPY bulk FROM STDIN") as copy:
+            copy.write_row((1, "a"))
+            raise psycopg.errors.QueryCanceled
+    with psycopg.ServerCursor(connection, "c") as cursor:
+        connection.autocommit = False
+        cursor.execute("SELECT id FROM bulk ORDER BY id")
+        assert len(cursor.fetchmany(10)) == 10
+    connection.commit()
+    return [
+        ("CREATE", "bulk", "OK", None, None),
+        ("COPY", "bulk", "OK", None, 1000),
+        ("COPY", "bulk", "OK", None, 1000),
+        ("COPY", "bulk", "57014", "query_canceled", None),
+        ("BEGIN", None, "OK", None, None),
+        ("DECLARE", None, "OK", None, None),
+        ("DESCRIBE", None, "OK", None, None),
+        ("FETCH", None, "OK", None, 10),
+        ("CLOSE", None, "OK", None, None),
+        ("COMMIT", None, "OK", None, None),
+    ]
+
+
+TALKS: dict[str, Callable[[psycopg.Connection], list[Row]]] = {
+    talk.__name__: talk for talk in (simple, extended, errors, pipelined, copied)
+}
+
+
+@dataclasses.dataclass
+class Talk:
+    conversation: Conversation
+    truth: list[Row]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[int]:
+    with postgres() as port:
+        yield port
+
+
+@pytest.fixture(scope="module")
+def talks(server: int) -> dict[str, Talk]:
+    held = {}
+    for name, talk in TALKS.items():
+        with relay(server) as through:
+            options = {"host": "127.0.0.1", "port": through.port, "user": "postgres", "sslmode": "disable"}
+            with psycopg.connect(**options, autocommit=True) as connection:
+                truth = talk(connection)
+        held[name] = Talk(through.conversations[0], [("CONNECT", "postgres", "OK", None, None), *truth])
+    return held
+
+
+@pytest.mark.parametrize("name", TALKS)
+def test_rows_are_what_the_client_asked_and_got(talks: dict[str, Talk], name: str) -> None:
+    dialog = PostgresDialog()
+
+    exchanges = talks[name].conversation.read_by(dialog)
+
+    assert rows(exchanges) == talks[name].truth
+    assert {e.outcome for e in exchanges} == {Outcome.ANSWERED}
+    assert {e.version for e in exchanges} == {"3.0"}
+    assert dialog.unread_bytes == 0
+    assert LITERAL not in repr(exchanges)
+
+
+@pytest.mark.parametrize("name", TALKS)
+def test_times_and_bytes_are_those_of_the_messages(talks: dict[str, Talk], name: str) -> None:
+    conversation = talks[name].conversation
+    exchanges = conversation.read_by(PostgresDialog())
+
+    for e in exchanges:
+        assert e.answered_ns is not None
+        assert e.ended_ns is not None
+        assert e.requested_ns <= e.answered_ns <= e.ended_ns
+    client = conversation.of(Side.CLIENT)
+    syncs = 5 * (client.count(b"S\0\0\0\x04") + client.count(b"H\0\0\0\x04"))  # and Flush
+    asked = sum(e.request_bytes or 0 for e in exchanges)
+    assert asked + syncs + 5 == len(client)  # and Terminate
+    assert sum(e.response_bytes or 0 for e in exchanges) <= len(conversation.of(Side.SERVER))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_it_does_not_matter_where_segments_end(talks: dict[str, Talk], data: st.DataObject) -> None:
+    talk = talks[data.draw(st.sampled_from(sorted(TALKS)))]
+    size = data.draw(st.integers(1, 40))
+    dialog = PostgresDialog()
+
+    found = [
+        one
+        for side, said, at in talk.conversation.said
+        for place in range(0, len(said), size)
+        for one in dialog.said(side, said[place : place + size], at)
+    ]
+
+    assert rows(found + dialog.ended(0)) == talk.truth
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_what_was_not_seen_costs_rows_and_makes_none_wrong(
+    talks: dict[str, Talk], data: st.DataObject
+) -> None:
+    talk = talks[data.draw(st.sampled_from(sorted(TALKS)))]
+    said = talk.conversation.said
+    first = data.draw(st.integers(0, len(said) - 1))
+    count = data.draw(st.integers(1, 3))
+    told = data.draw(st.booleans())
+    dialog = PostgresDialog()
+    found = []
+
+    for index, (side, what, at) in enumerate(said):
+        if first <= index < first + count:
+            found += dialog.missed(side, len(what) if told else None, at)
+        else:
+            found += dialog.said(side, what, at)
+    found += dialog.ended(0)
+
+    answered = [row for row, e in zip(rows(found), found, strict=True) if e.outcome is Outcome.ANSWERED]
+    assert is_part(answered, talk.truth)
+
+
+@pytest.mark.parametrize("name", TALKS)
+def test_a_reader_that_begins_anywhere_tells_only_what_is_so(talks: dict[str, Talk], name: str) -> None:
+    talk = talks[name]
+    for begin in range(1, len(talk.conversation.said)):
+        later = Conversation(talk.conversation.said[begin:])
+
+        found = later.read_by(PostgresDialog())
+
+        assert is_part(
+            [row for row, e in zip(rows(found), found, strict=True) if e.outcome == "answered"], talk.truth
+        )
+
+
+def is_part(some: list[Row], truth: list[Row]) -> bool:
+    """Say whether *some* are rows of *truth* in their order, a statement prepared unseen having no table."""
+    rest = iter(truth)
+    return all(any(alike(row, other) for other in rest) for row in some)
+
+
+def alike(row: Row, other: Row) -> bool:
+    if row[0] is None and row[3]:  # its statement was prepared unseen, and an error does not name it
+        return row[2:4] == other[2:4]
+    return (
+        row[0] == other[0]
+        and row[1] in {other[1], None}
+        and row[2:4] == other[2:4]
+        and row[4] in {other[4], None}
+    )
+
+
+def test_a_reader_that_joins_in_goes_on_when_the_server_is_ready(talks: dict[str, Talk]) -> None:
+    talk = talks["simple"]
+    said = talk.conversation.said
+    begin = next(i for i, (side, what, _) in enumerate(said) if side is Side.CLIENT and b"INSERT" in what)
+
+    found = Conversation(said[begin:]).read_by(PostgresDialog())
+
+    assert rows(found) == talk.truth[3:]
+
+
+def test_a_statement_that_was_prepared_unseen_has_its_command_from_the_answer(talks: dict[str, Talk]) -> None:
+    said = talks["extended"].conversation.said
+    prepared = next(i for i, (side, what, _) in enumerate(said) if side is Side.CLIENT and b"_pg3_0" in what)
+    begin = next(i for i, (side, _, _) in enumerate(said) if i > prepared and side is Side.CLIENT)
+
+    found = Conversation(said[begin:]).read_by(PostgresDialog())
+
+    assert ("INSERT", None, "OK", None, 1) in rows(found)
+
+
+def test_an_unanswered_statement_is_pending_and_then_unanswered(talks: dict[str, Talk]) -> None:
+    said = talks["simple"].conversation.said
+    last = max(i for i, (side, what, _) in enumerate(said) if side is Side.CLIENT and b"SELECT" in what)
+    dialog = PostgresDialog()
+    for side, what, at in said[: last + 1]:
+        dialog.said(side, what, at)
+
+    assert [e.outcome for e in dialog.pending()] == [Outcome.PENDING]
+    assert [e.outcome for e in dialog.ended(0)] == [Outcome.UNANSWERED]
+
+
+def test_a_refused_password_is_a_failed_connect(server: int) -> None:
+    with relay(server) as through:
+        connect = partial(
+            psycopg.connect, host="127.0.0.1", port=through.port, user="postgres", sslmode="disable"
+        )
+        with pytest.raises(psycopg.OperationalError):
+            connect(dbname="nowhere")
+
+    found = through.conversations[0].read_by(PostgresDialog())
+
+    assert rows(found) == [("CONNECT", "nowhere", "3D000", "invalid_catalog_name", None)]
+
+
+def test_a_deferred_constraint_fails_the_sync_that_commits(server: int) -> None:
+    with relay(server) as through:
+        options = {"host": "127.0.0.1", "port": through.port, "user": "postgres", "sslmode": "disable"}
+        with psycopg.connect(**options, autocommit=True) as connection:
+            connection.execute("CREATE TABLE late (id int UNIQUE DEFERRABLE INITIALLY DEFERRED)")
+            with pytest.raises(psycopg.errors.UniqueViolation):
+                connection.execute("INSERT INTO late VALUES (%s), (%s)", [1, 1])
+
+    found = through.conversations[0].read_by(PostgresDialog())
+
+    assert rows(found)[2:] == [
+        ("INSERT", "late", "OK", None, 2),
+        ("SYNC", None, "23505", "unique_violation", None),
+    ]
+
+
+def test_a_cancel_request_has_no_answer(server: int) -> None:
+    with relay(server) as through:
+        options = {"host": "127.0.0.1", "port": through.port, "user": "postgres", "sslmode": "disable"}
+        with psycopg.connect(**options, autocommit=True) as connection:
+            connection.cancel_safe(timeout=30)
+    cancel = through.conversations[1].read_by(PostgresDialog())
+
+    assert [(e.operation, e.outcome, e.request_bytes) for e in cancel] == [("CANCEL", Outcome.UNANSWERED, 16)]
+
+
+def test_encryption_refused_goes_on_in_clear(server: int) -> None:
+    with relay(server) as through:
+        psycopg.connect(host="127.0.0.1", port=through.port, user="postgres", sslmode="prefer").close()
+
+    assert rows(through.conversations[0].read_by(PostgresDialog())) == [
+        ("CONNECT", "postgres", "OK", None, None)
+    ]
+
+
+def test_what_is_encrypted_is_counted_as_unread() -> None:
+    dialog = PostgresDialog()
+
+    dialog.said(Side.CLIENT, b"\0\0\0\x08\x04\xd2\x16\x2f", 1)
+    dialog.said(Side.SERVER, b"S", 2)
+    dialog.said(Side.CLIENT, b"\x16\x03\x01" + bytes(500), 3)
+
+    assert dialog.unread_bytes == 503
+    assert dialog.ended(4) == []
+
+
+def test_condition_names_are_the_servers_own() -> None:
+    listed = Path("/usr/share/postgresql", PROGRAMS[-1].parent.name, "errcodes.txt").read_text().splitlines()
+    fields = [line.split() for line in listed]
+    named = {f[0]: f[3] for f in reversed(fields) if len(f) == 4 and f[1] in {"E", "W"} and len(f[0]) == 5}
+
+    assert named.items() <= SQLSTATES.items()

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, strategies as st
+
+from netlab.protocols.sql import fingerprint, statement
+
+CASES = tomllib.loads((Path(__file__).parents[1] / "data/protocols/sql.toml").read_text())["cases"]
+HIDDEN = "hunter2"
+FORMS = [
+    "'{}'",
+    "'x''{}'",
+    "E'\\'{}'",
+    "$tag${}$tag$",
+    "$${}$$",
+    "N'{}'",
+    "U&'{}'",
+    "/* {} */ 1",
+    "1 -- {}\n",
+    "'x\\'{}'",
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case["sql"][:40])
+def test_a_statement_has_its_command_and_tables(case: dict[str, Any]) -> None:
+    found = statement(case["sql"])
+
+    assert (found.operation, list(found.tables)) == (case.get("operation"), case["tables"])
+
+
+@given(st.sampled_from(FORMS), st.sampled_from(FORMS), st.integers(0, 60))
+def test_no_value_is_left_in_a_fingerprint(one: str, other: str, end: int) -> None:
+    values = one.format(HIDDEN), other.format(HIDDEN)
+    text = "SELECT a FROM t WHERE x = {} AND y IN (123456789, {}) AND z = 1".format(*values)
+    cut = text[: len(text) - end]
+
+    for bare in (fingerprint(text), fingerprint(cut)):
+        assert HIDDEN not in bare
+        assert "123456789" not in bare
+    assert HIDDEN not in repr(statement(text))
+
+
+@given(st.text(alphabet="selct frominwh*(),;'\"$\\/-e1\n", max_size=200))
+def test_any_text_is_read(text: str) -> None:
+    found = statement(text)
+
+    assert found.operation is None or found.operation.isidentifier()
+
+
+def test_the_same_statement_with_other_values_has_the_same_fingerprint() -> None:
+    one = fingerprint("INSERT INTO t VALUES (1, 'a'), (2, 'b')")
+
+    assert (
+        one
+        == fingerprint("INSERT  INTO t VALUES (7, 'c'),\n (8, 'd'), (9, '')")
+        == "INSERT INTO t VALUES (0)"
+    )

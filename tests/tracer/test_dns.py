@@ -1,0 +1,204 @@
+"""DNS lookups read from packets, against dnsmasq and what dig, glibc and dnspython say of them."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import time
+import tomllib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nameservers
+import pandas as pd
+import pytest
+from nameservers import DEAD, DELAY_S, OWN, PATIENCE_S, V4, Place
+from places import told
+
+import netlab
+from netlab.tracer.session import Capture
+
+pytestmark = pytest.mark.privileged
+
+CASES = tomllib.loads((Path(__file__).parent / "dns.toml").read_text(encoding="utf-8"))["case"]
+TIMEOUT_S = 3.0
+MANY = 1000
+ASK_MANY = f"""
+import json, time, dns.message, dns.query
+waits = []
+for number in range({MANY}):
+    query = dns.message.make_query(f"n{{number}}.test", "A")
+    begun = time.monotonic()
+    answer = dns.query.udp(query, "{V4}", timeout={PATIENCE_S})
+    waits.append((time.monotonic() - begun) * 1000)
+print(json.dumps(waits))
+"""
+GETADDRINFO = "import socket; print(socket.getaddrinfo('www.test', 80, proto=socket.IPPROTO_TCP))"
+CONNECT = """
+import socket
+listening = socket.create_server(("192.0.2.7", 0))
+port = listening.getsockname()[1]
+socket.create_connection(("192.0.2.7", port)).close()
+socket.create_connection(("app.test", port)).close()
+socket.getaddrinfo("later.test", port)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What was done, and the frames of it."""
+
+    said: list[str]  # what dig printed, case by case
+    waits_ms: list[float]  # of many lookups, as the asker measured them
+    lookups: pd.DataFrame
+    names: pd.DataFrame
+    connections: pd.DataFrame
+
+    def of(self, name: str, **columns: object) -> pd.DataFrame:
+        """Return the outgoing rows of *name*."""
+        rows = self.lookups[(self.lookups["name"] == name) & (self.lookups["direction"] == "outgoing")]
+        for column, value in columns.items():
+            rows = rows[rows[column] == value]
+        return rows
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    with nameservers.place(tmp_path_factory.mktemp("nameservers")) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def seen(here: Place) -> Seen:
+    python = [sys.executable, "-c"]
+    with netlab.capture(protocols="dns", dns_timeout_s=TIMEOUT_S, netns=here.name) as cap:
+        asked = [*(case["ask"] for case in CASES), [f"@{OWN}", "slow.own"], [f"@{V4}", "servfail.own"]]
+        with ThreadPoolExecutor(max_workers=8) as together:
+            said = list(together.map(lambda words: here.dig(*words), asked))
+        many = here.run(*python, ASK_MANY)
+        with here.resolv_conf(f"nameserver {DEAD}", f"nameserver {V4}", "options timeout:1 attempts:1"):
+            assert "192.0.2.1" in here.run(*python, GETADDRINFO).stdout
+        here.run("ip", "address", "add", "192.0.2.7/32", "dev", "lo").check_returncode()
+        with here.resolv_conf(f"nameserver {V4}"):
+            here.run(*python, CONNECT).check_returncode()
+        _wait_until_nothing_is_pending(cap)
+        lookups = cap.dns()
+    return Seen(said, json.loads(many.stdout), lookups, cap.names(), cap.connections())
+
+
+def _wait_until_nothing_is_pending(cap: Capture) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while (cap.dns()["rcode"] == "pending").any():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case["what"])
+def test_what_dig_asks_is_one_row_that_says_what_it_was_answered(seen: Seen, case: dict[str, Any]) -> None:
+    row, name = case["row"], case["row"].get("name", case["ask"][1])
+    wanted = {key: row[key] for key in ("edns_bytes", "type") if key in row and row[key] != "NA"}
+
+    rows = seen.of(name, process="dig", **wanted)
+    if row.get("edns_bytes") == "NA":
+        rows = rows[rows["edns_bytes"].isna()]
+    if "server_address" in row:
+        rows = rows[rows["server_address"] == row["server_address"]]
+
+    assert told(rows, list(row)) == [row]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case["what"])
+def test_code_and_size_are_those_that_dig_tells(seen: Seen, case: dict[str, Any]) -> None:
+    said = seen.said[CASES.index(case)]
+    status = re.search(r"status: (\w+)", said)
+    size = re.search(r"MSG SIZE  rcvd: (\d+)", said)
+    if status is None or size is None:
+        assert case["row"]["rcode"] == "timeout", said
+        return
+
+    answers = seen.lookups[seen.lookups["process"] == "dig"]
+
+    assert ((answers["rcode"] == status[1]) & (answers["answer_bytes"] == int(size[1]))).any(), said
+
+
+def test_each_of_many_lookups_is_one_row_no_longer_than_its_asker_waited(seen: Seen) -> None:
+    names = [f"n{number}.test" for number in range(MANY)]
+
+    rows = seen.lookups[(seen.lookups["direction"] == "outgoing") & seen.lookups["name"].isin(names)]
+
+    assert rows["name"].tolist() == names
+    assert set(rows["rcode"]) == {"NXDOMAIN"}
+    assert (rows["latency_ms"].to_numpy(float) <= seen.waits_ms).all()
+
+
+def test_the_server_s_side_of_a_lookup_is_a_row_of_the_server(seen: Seen) -> None:
+    rows = seen.lookups[(seen.lookups["direction"] == "incoming") & (seen.lookups["name"] == "far.test")]
+
+    assert told(rows, ["process", "rcode", "cname", "server_address", "local_port"]) == [
+        {
+            "process": "dnsmasq", "rcode": "NOERROR", "cname": "alias.test www.test", "server_address": V4,
+            "local_port": 53,
+        }
+    ]  # fmt: skip
+
+
+def test_a_forwarder_s_own_query_is_a_row_of_the_forwarder(seen: Seen) -> None:
+    assert set(seen.of("servfail.own", process="dnsmasq")["server_address"]) == {OWN}
+
+
+def test_a_slow_server_shows_as_slow(seen: Seen) -> None:
+    (latency_ms,) = seen.of("slow.own", process="dig")["answer_ms"]
+
+    assert latency_ms >= DELAY_S * 1000
+
+
+def test_glibc_s_two_questions_on_one_socket_are_two_rows_and_go_to_the_next_server_after_a_timeout(
+    seen: Seen,
+) -> None:
+    rows = seen.of("www.test", silent_servers=DEAD).sort_values("type")
+
+    assert told(rows, ["type", "rcode", "retries", "server_address"]) == [
+        {"type": kind, "rcode": "NOERROR", "retries": 1, "server_address": V4} for kind in ("A", "AAAA")
+    ]
+    assert rows["latency_ms"].min() >= 1000
+    assert rows["answer_ms"].max() < rows["latency_ms"].min()
+
+
+def test_answers_that_were_not_wanted_or_could_not_be_read_are_counted(seen: Seen) -> None:
+    gaps = netlab.coverage(seen.lookups).set_index("detail")["count"]
+
+    assert gaps.filter(like="late, a second one").sum() >= 1
+    assert gaps.filter(like="could not be read").sum() == 2  # sent and received
+
+
+def test_an_address_has_the_names_it_was_asked_for_by(seen: Seen) -> None:
+    names = seen.names[seen.names["address"] == "192.0.2.1"]
+
+    assert {"www.test", "far.test"} <= set(names["name"])
+    assert names.set_index("name").loc["far.test", "cname"] == "alias.test www.test"
+
+
+def test_a_connection_has_the_name_that_was_looked_up_before_it_and_never_a_later_one(seen: Seen) -> None:
+    rows = seen.connections.sort_values("opened_at")
+    opened = rows[(rows["remote_port"] != 53) & (rows["remote_address"] == "192.0.2.7")]
+    theirs = opened[(opened["protocol"] == "tcp") & (opened["direction"] == "outgoing")]
+
+    assert told(theirs, ["remote_name"]) == [{"remote_name": "NA"}, {"remote_name": "app.test"}]
+
+
+def test_a_name_under_a_mask_is_nowhere(here: Place, tmp_path: Path) -> None:
+    (tmp_path / "names").write_text("vault7.test\nfar.test\n", encoding="ascii")
+    with netlab.capture(protocols="dns", mask_names=["test"], netns=here.name) as cap:
+        here.dig(f"@{V4}", "-f", str(tmp_path / "names"))
+        frames = {"dns": cap.dns(), "connections": cap.connections()}
+        text = "".join(frame.to_csv() for frame in (*frames.values(), cap.names(), cap.dns_stats()))
+    netlab.save(tmp_path / "run.netlab", **frames)
+
+    assert set(frames["dns"]["name"]) == {"*.test"}
+    assert "vault7" not in text
+    assert "alias" not in text
+    assert b"vault7" not in (tmp_path / "run.netlab").read_bytes()

@@ -1,0 +1,212 @@
+"""HTTP requests read from packets, against what curl and nginx themselves say of them."""
+
+from __future__ import annotations
+
+import gc
+import json
+import secrets
+import socket
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import netlab
+from netlab.tracer.layout import PIECE
+from netlab.tracer.session import Capture
+
+pytestmark = pytest.mark.privileged
+
+ADDRESSES = ("127.0.0.1", "[::1]")
+PATHS = {"/": 200, "/missing": 404, "/broken": 500, "/large": 200}
+LARGE_BYTES = 300_000
+ROUNDS = 25
+CONFIG = """
+daemon off; master_process off; pid {home}/pid; error_log stderr crit;
+events {{ worker_connections 512; }}
+http {{
+    access_log off; client_body_temp_path {home}/body; client_body_buffer_size 1m; keepalive_requests 100000;
+    server {{
+        listen 127.0.0.1:{port}; listen [::1]:{port} deferred; root {home};
+        location = / {{ return 200 "hello"; }}
+        location = /broken {{ return 500; }}
+        location /echo {{ return 200 "$http_x_secret"; }}
+    }}
+}}
+"""
+
+Log = dict[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Web:
+    """A web server on both loopback addresses."""
+
+    port: int
+
+    def ask(self, *paths: str, address: str = "127.0.0.1", options: str = "") -> list[Log]:
+        """Fetch *paths* over one connection, and return what curl says of each."""
+        url, output = f"http://{address}:{self.port}", 'output = "/dev/null"'
+        wanted = options + "".join(f'url = "{url}{path}"\n{output}\n' for path in paths)
+        command = ["curl", "--silent", "--write-out", "%{json}\n", "--config", "-"]
+        run = subprocess.run(command, input=wanted, capture_output=True, text=True, check=True, timeout=60)
+        return [json.loads(line) for line in run.stdout.splitlines()]
+
+
+@pytest.fixture(scope="module")
+def web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web]:
+    home = tmp_path_factory.mktemp("web")
+    (home / "large").write_bytes(bytes(LARGE_BYTES))
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    (home / "nginx.conf").write_text(CONFIG.format(home=home, port=port))
+    command = ["nginx", "-c", str(home / "nginx.conf"), "-e", "stderr"]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as server:
+        _until(lambda: _answers(port))
+        yield Web(port)
+        server.terminate()
+
+
+def _answers(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _until(done: object, limit_s: float = 30) -> None:
+    deadline = time.monotonic() + limit_s
+    while not done():  # type: ignore[operator]
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What curl logged, and what netlab has of it."""
+
+    log: list[Log]
+    requests: pd.DataFrame
+    capture: Capture
+
+
+@pytest.fixture(scope="module")
+def seen(web: Web) -> Seen:
+    paths = list(PATHS) * ROUNDS
+    with netlab.capture(protocols="http", port=web.port) as capture:
+        log = [one for address in ADDRESSES for one in web.ask(*paths, address=address)]
+        _until(lambda: (capture.requests()["outcome"] == "answered").sum() >= 2 * len(log))
+    return Seen(log, capture.requests(), capture)
+
+
+def test_both_ends_have_every_request_that_the_client_made(seen: Seen) -> None:
+    made = Counter((str(one["url_effective"]).split("/", 3)[2], one["response_code"]) for one in seen.log)
+
+    for direction in ("outgoing", "incoming"):
+        rows = seen.requests[seen.requests["direction"] == direction]
+        assert Counter(zip(rows["host"], rows["status"].astype(int), strict=True)) == made
+    assert len(seen.requests) == 2 * len(seen.log)
+    assert set(seen.requests["outcome"]) == {"answered"}
+
+
+def test_bytes_and_latency_are_those_of_the_client(seen: Seen) -> None:
+    rows = seen.requests[seen.requests["direction"] == "outgoing"].reset_index(drop=True)
+    log = pd.DataFrame(seen.log)
+
+    assert rows["request_bytes"].tolist() == log["size_request"].tolist()
+    assert rows["response_bytes"].tolist() == (log["size_header"] + log["size_download"]).tolist()
+    waited_ms = (log["time_starttransfer"] - log["time_pretransfer"]) * 1e3
+    assert ((waited_ms - rows["latency_ms"]).abs() < 1).mean() > 0.9  # curl itself may be kept waiting
+
+
+def test_requests_have_the_owner_and_ends_of_their_connection(seen: Seen, web: Web) -> None:
+    rows, connections = seen.requests, seen.capture.connections().set_index("cookie")
+
+    assert set(rows.loc[rows["direction"] == "outgoing", "process"]) == {"curl"}
+    assert set(rows.loc[rows["direction"] == "incoming", "process"]) == {"nginx"}
+    theirs = connections.loc[rows["cookie"]]
+    for name in ("pid", "netns", "local_address", "local_port", "remote_address", "remote_port", "direction"):
+        assert rows[name].tolist() == theirs[name].tolist()
+    assert set(rows.loc[rows["direction"] == "outgoing", "remote_port"]) == {web.port}
+
+
+def test_failures_have_their_names_and_paths_no_query(seen: Seen) -> None:
+    rows = seen.requests
+    assert set(rows.loc[rows["resource"] == "/broken", "error"]) == {"Internal Server Error"}
+    assert rows.loc[rows["resource"] == "/", "error"].isna().all()
+
+
+def test_what_a_full_ring_loses_is_counted(web: Web) -> None:
+    capture = netlab.capture(protocols="http", port=web.port)
+    few = replace(capture._options.limits, piece_pages=8)
+    capture._options = replace(capture._options, limits=few)
+
+    with capture:
+        log = web.ask(*["/large"] * 300)
+    requests = capture.requests()
+
+    coverage = netlab.coverage(requests)
+    lost = int(coverage.loc[coverage["detail"].str.contains("ring buffer"), "count"].sum())
+    answered = int((requests["outcome"] == "answered").sum())
+    assert lost > 0
+    assert 2 * len(log) - answered <= lost
+    assert set(requests["status"].dropna()) <= {"200"}
+
+
+def test_a_connection_older_than_the_capture_is_read_from_its_next_request(web: Web) -> None:
+    with socket.create_connection(("127.0.0.1", web.port)) as client:
+        _exchange(client, "/before")
+        with netlab.capture(protocols="http", port=web.port) as capture:
+            _exchange(client, "/missing")
+            _until(lambda: len(capture.requests()) >= 2)
+    requests = capture.requests()
+
+    assert requests["resource"].tolist() == ["/missing"] * 2
+    assert set(requests["direction"]) == {"outgoing", "incoming"}
+    assert netlab.coverage(requests)["detail"].str.contains("not followed from their first byte").any()
+
+
+def _exchange(client: socket.socket, path: str) -> None:
+    client.sendall(f"GET {path} HTTP/1.1\r\nHost: here\r\n\r\n".encode())
+    assert b"404" in client.recv(65536)
+
+
+def test_secrets_in_bodies_headers_and_queries_are_not_kept(web: Web) -> None:
+    secret = secrets.token_hex(16)
+    options = f'data = "password={secret}"\nheader = "X-Secret: {secret}"\n'
+
+    with netlab.capture(protocols="http", port=web.port) as capture:
+        web.ask(f"/echo?token={secret}", options=options)
+        _until(lambda: (capture.requests()["outcome"] == "answered").sum() == 2)
+        assert not any(secret.encode() in text for text in _texts_in(capture))
+
+    requests = capture.requests()
+    assert requests["operation"].tolist() == ["POST", "POST"]
+    assert secret not in requests.to_csv()
+    assert not any(secret.encode() in text for text in _texts_in(capture))
+
+
+def _texts_in(root: object) -> Iterator[bytes]:
+    """Return everything that *root* holds on to: text, bytes and pieces of payload."""
+    met: set[int] = set()
+    waiting = [root]
+    while waiting:
+        one = waiting.pop()
+        if id(one) in met or isinstance(one, type) or type(one).__name__ in {"module", "function"}:
+            continue
+        met.add(id(one))
+        if isinstance(one, str | bytes):
+            yield one.encode(errors="replace") if isinstance(one, str) else one
+        elif isinstance(one, np.ndarray) and one.dtype == PIECE:
+            yield one.tobytes()
+        waiting += gc.get_referents(one)
+
+
+def test_what_cannot_be_read_is_refused_with_the_nearest_name() -> None:
+    with pytest.raises(netlab.BadInput, match="Did you mean 'http'"):
+        netlab.capture(protocols=("htp",))
+    with pytest.raises(netlab.BadInput, match="needs eBPF"):
+        netlab.capture(protocols="http", mode="poll")
