@@ -6,10 +6,12 @@ First with the programs to compile, then with those that an earlier capture has 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
 import textwrap
 
 from netlab.kernel import btf
@@ -57,23 +59,30 @@ _SCRIPT = """
 """
 
 
-def _parts() -> dict[str, float]:
+def _parts(bytecode: str) -> dict[str, float]:
+    environment = os.environ | {"PYTHONPYCACHEPREFIX": bytecode}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
     command = [sys.executable, "-c", textwrap.dedent(_SCRIPT)]
-    spent: dict[str, float] = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+    run = subprocess.run(command, check=True, stdout=subprocess.PIPE, env=environment)
+    spent: dict[str, float] = json.loads(run.stdout)
     return spent
 
 
 def measure() -> list[tuple[str, float, str]]:
-    _parts()  # makes the header tree, once for each kernel build
-    return [*_measured("first start", compiled=True), *_measured("later start", compiled=False)]
+    with tempfile.TemporaryDirectory() as bytecode:  # pip compiles what it installs; a checkout may have none
+        _parts(bytecode)  # makes that, and the header tree, once for each kernel build
+        return [
+            *_measured("first start", bytecode, compiled=True),
+            *_measured("later start", bytecode, compiled=False),
+        ]
 
 
-def _measured(which: str, *, compiled: bool) -> list[tuple[str, float, str]]:
+def _measured(which: str, bytecode: str, *, compiled: bool) -> list[tuple[str, float, str]]:
     kept, runs = btf.header_tree().parent / "objects", []
     for _ in range(RUNS):
         if compiled:
             shutil.rmtree(kept)
-        runs.append(_parts())
+        runs.append(_parts(bytecode))
     parts = {part: statistics.median(run[part] for run in runs) for part in runs[0]}
     whole = sum(parts.values())
     return [

@@ -474,17 +474,15 @@ static __always_inline void netlab_without_syn(struct netlab_attempt *attempt, c
 {
 	if (!attempt->error || attempt->error == NETLAB_ECONNRESET)
 		attempt->error = seen->sk_shutdown ? NETLAB_ECANCELED : NETLAB_EADDRNOTAVAIL;
+	if (attempt->error == NETLAB_EADDRNOTAVAIL)
+		attempt->local_port = seen->__sk_common.skc_num;	/* inet_sport is that of an earlier connect() */
 }
 
-/* By now the socket has given its local port back, and still says which it was. */
-static __always_inline void netlab_complete_at_end(
-	struct netlab_attempt *attempt, struct sock *sk, const struct sock_common *seen)
+/* The socket has given its port back by now, and still says which it was. */
+static __always_inline void netlab_read_last_port(struct netlab_attempt *attempt, struct sock *sk)
 {
 	u16 port = 0;
 
-	netlab_complete(attempt, seen);
-	if (attempt->local_port)
-		return;
 	NETLAB_READ(port, ((struct inet_sock *)sk)->inet_sport);
 	attempt->local_port = netlab_ntohs(port);
 }
@@ -503,13 +501,15 @@ static __always_inline struct netlab_attempt *netlab_closed_now(
 	if (known) {
 		__builtin_memcpy(attempt, known, sizeof(*attempt));
 		netlab_open.delete(&key);
+		if (!attempt->complete)
+			netlab_complete(attempt, &seen->__sk_common);
 	} else {
 		/* Open before the capture, or not followed: user space tells which, by cookie and by start. */
 		__builtin_memset(attempt, 0, sizeof(*attempt));
 		netlab_read_identity(attempt, sk, &seen->__sk_common, seen->sk_mark);
 	}
-	if (!attempt->complete)
-		netlab_complete_at_end(attempt, sk, &seen->__sk_common);
+	if (!attempt->local_port)
+		netlab_read_last_port(attempt, sk);
 	if (!netlab_is_wanted(attempt))
 		return NULL;
 	netlab_read_counters(attempt, sk, (struct tcp_sock *)seen);

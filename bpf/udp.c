@@ -17,6 +17,7 @@ struct nf_conn;
 struct bpf_cg_run_ctx;
 
 #define NETLAB_UDP_HEADER 8
+#define NETLAB_PLAIN_IP 0x45	/* the first byte of an IPv4 header: its version, and its length without options */
 /* include/uapi/linux/netfilter/nf_conntrack_common.h: IPS_SRC_NAT, IPS_DST_NAT; ctinfo of the reply direction. */
 #define NETLAB_TRANSLATED (1 << 4 | 1 << 5)
 #define NETLAB_IS_REPLY 3
@@ -122,6 +123,36 @@ static __always_inline void netlab_undo_translation(struct netlab_packet *packet
 _Static_assert(__builtin_offsetof(struct sk_buff, network_header) ==
 	       __builtin_offsetof(struct sk_buff, transport_header) + 2, "the two are read at once");
 
+/* Read the ports behind an IP header of so many bytes, if the stack has them in one piece. */
+static __always_inline bool netlab_ports_behind(u16 *ports, struct __sk_buff *skb, u32 header_bytes)
+{
+	u8 *at = (u8 *)(u64)skb->data + header_bytes, *end = (u8 *)(u64)skb->data_end;
+
+	if (at + 2 * sizeof(*ports) > end)
+		return false;
+	ports[0] = ((u16 *)at)[0];
+	ports[1] = ((u16 *)at)[1];
+	return true;
+}
+
+/* Return how long the IP header is, and read the ports behind it: without a helper where it has no options. */
+static __always_inline u32 netlab_read_ports(u16 *ports, struct __sk_buff *skb, u8 protocol)
+{
+	u8 *data = (u8 *)(u64)skb->data, *end = (u8 *)(u64)skb->data_end, first = data + 1 > end ? 0 : data[0];
+	struct sk_buff *whole = (struct sk_buff *)(u64)skb;
+	u16 headers[2] = {};
+	u32 header_bytes;
+
+	if (first == NETLAB_PLAIN_IP && netlab_ports_behind(ports, skb, sizeof(struct iphdr)))
+		return sizeof(struct iphdr);
+	if (first >> 4 == 6 && protocol == IPPROTO_UDP && netlab_ports_behind(ports, skb, sizeof(struct ipv6hdr)))
+		return sizeof(struct ipv6hdr);
+	netlab_probe_read(headers, sizeof(headers), &whole->transport_header);
+	header_bytes = (u16)(headers[0] - headers[1]);
+	bpf_skb_load_bytes(skb, header_bytes, ports, 2 * sizeof(*ports));
+	return header_bytes;
+}
+
 /* IPsec works on packets before they get here; what it makes of them has its own header where UDP's was. */
 static __always_inline bool netlab_is_sealed(u8 protocol)
 {
@@ -133,8 +164,8 @@ static __always_inline bool netlab_read_packet(struct netlab_packet *packet, str
 					       bool outgoing)
 {
 	struct bpf_sock *socket = skb->sk;
-	struct sk_buff *whole = (struct sk_buff *)(u64)skb;
-	u16 headers[2] = {}, ports[2] = {}, header_bytes;
+	u32 header_bytes;
+	u16 ports[2] = {};
 
 	if (!socket)
 		return false;
@@ -145,8 +176,7 @@ static __always_inline bool netlab_read_packet(struct netlab_packet *packet, str
 		netlab_count(NETLAB_NOT_PLAIN_UDP);
 	if (socket->protocol != IPPROTO_UDP || netlab_is_sealed(protocol))
 		return false;
-	netlab_probe_read(headers, sizeof(headers), &whole->transport_header);
-	header_bytes = headers[0] - headers[1];
+	header_bytes = netlab_read_ports(ports, skb, protocol);
 	packet->key.ends.version = skb->protocol == netlab_ntohs(NETLAB_ETH_IP) ? 4 : 6;
 	packet->key.cookie = bpf_get_socket_cookie(skb);
 	packet->bytes = skb->len - header_bytes - NETLAB_UDP_HEADER;
@@ -155,11 +185,10 @@ static __always_inline bool netlab_read_packet(struct netlab_packet *packet, str
 		packet->packets = (packet->bytes + skb->gso_size - 1) / skb->gso_size;
 	if (!netlab_read_addresses(packet, skb, outgoing))
 		return false;
-	bpf_skb_load_bytes(skb, header_bytes, ports, sizeof(ports));
 	packet->key.ends.local_port = netlab_ntohs(outgoing ? ports[0] : ports[1]);
 	packet->key.ends.remote_port = netlab_ntohs(outgoing ? ports[1] : ports[0]);
 	if (outgoing)
-		netlab_undo_translation(packet, whole);
+		netlab_undo_translation(packet, (struct sk_buff *)(u64)skb);
 	return true;
 }
 

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from netlab.path.trace import traceroute as traceroute
     from netlab.probes.probe import probe as probe
     from netlab.protocols.dns.stats import dns_stats as dns_stats
+    from netlab.protocols.stats import request_stats as request_stats
     from netlab.tracer.capture import capture as capture
     from netlab.tracer.explain import explain as explain
     from netlab.tracer.gateways import route_cache as route_cache, with_gateway as with_gateway
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from netlab.views.dns import plot_dns as plot_dns
     from netlab.views.hops import plot_hops as plot_hops
     from netlab.views.path import plot_path as plot_path
+    from netlab.views.requests import plot_requests as plot_requests
     from netlab.views.timeline import plot_timeline as plot_timeline
 
 _HOME = {
@@ -78,11 +80,13 @@ _HOME = {
     "plot_dns": "netlab.views.dns",
     "plot_hops": "netlab.views.hops",
     "plot_path": "netlab.views.path",
+    "plot_requests": "netlab.views.requests",
     "plot_timeline": "netlab.views.timeline",
     "probe": "netlab.probes.probe",
-    "route_cache": "netlab.tracer.gateways",
     "record": "netlab.bundle.recording",
     "replay": "netlab.bundle.replaying",
+    "request_stats": "netlab.protocols.stats",
+    "route_cache": "netlab.tracer.gateways",
     "routes": "netlab.kernel.routes",
     "save": "netlab.bundle.saving",
     "traceroute": "netlab.path.trace",

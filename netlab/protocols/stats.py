@@ -1,4 +1,4 @@
-"""`netlab.request_stats`: counts, errors, bytes and latency quantiles of requests, in a form that adds up."""
+"""`request_stats`: counts, errors, bytes and latency quantiles of requests, in a form that adds up."""
 
 from __future__ import annotations
 
@@ -52,11 +52,11 @@ def request_stats(requests: pd.DataFrame, by: Sequence[str] = KEYS) -> pd.DataFr
 
     Examples
     --------
-    >>> from netlab.protocols.stats import request_stats
-    >>> from netlab.schemas import REQUESTS
+    >>> import netlab
     >>> row = {"operation": ["GET"] * 2, "status": ["200", "500"], "error": [None, "Internal Server Error"]}
-    >>> rows = REQUESTS.frame({**row, "latency_ms": [1.0, 3.0], "outcome": ["answered"] * 2})
-    >>> request_stats(rows, by=["operation"])[["requests", "errors", "statuses", "max_ms"]].values.tolist()
+    >>> rows = netlab.schemas.REQUESTS.frame({**row, "latency_ms": [1.0, 3.0], "outcome": ["answered"] * 2})
+    >>> stats = netlab.request_stats(rows, by=["operation"])
+    >>> stats[["requests", "errors", "statuses", "max_ms"]].values.tolist()
     [[2, 1, '500: 1', 3.0]]
     """
     stats = Tally.of(requests, by).stats()

@@ -97,9 +97,9 @@ def capture(
         Record packets that this host dropped and TCP resets, each with the kernel's reason, for
         `Capture.drops()` and the `reason` column of `Capture.failures()`.
     protocols
-        What to read of what connections say: "http", "http2", "grpc" for `Capture.requests()`, "dns" for
-        `Capture.dns()`, `Capture.names()` and the column `remote_name`, or several. Every TCP packet then
-        runs a program; payload is read and not kept.
+        What to read of what connections say: "http", "http2", "grpc" and "redis" for `Capture.requests()`,
+        "dns" for `Capture.dns()`, `Capture.names()` and the column `remote_name`, or several. Every TCP
+        packet then runs a program; payload is read and not kept.
     dns_ports, dns_timeout_s
         With "dns": the ports that servers have, and how many seconds an answer may take. The filters above
         hold for lookups, too. What is encrypted (DNS over TLS or HTTPS) cannot be read.

@@ -19,6 +19,7 @@ _READERS: dict[str, tuple[str, str, frozenset[str]]] = {
     "http": ("netlab.protocols.http1", "Http1", frozenset({"http"})),
     "http2": _HTTP2,
     "grpc": _HTTP2,
+    "redis": ("netlab.protocols.redis", "Redis", frozenset({"redis"})),
 }
 PROTOCOLS = (*sorted(set().union(*(told for *_, told in _READERS.values()))), "dns")
 

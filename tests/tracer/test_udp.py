@@ -39,6 +39,8 @@ TUNSETIFF, TUNSETOFFLOAD = 0x400454CA, 0x400454D0  # include/uapi/linux/if_tun.h
 TUN_WITH_OFFLOAD, TUN_UDP_SEGMENTS = 0x0001 | 0x1000 | 0x4000, 0x01 | 0x20 | 0x40
 SO_ATTACH_FILTER = 26  # include/uapi/asm-generic/socket.h
 SO_TIMESTAMPING, TX_SOFTWARE = 37, 1 << 1 | 1 << 4  # include/uapi/linux/net_tstamp.h: made, and reported
+NO_OPERATION = b"\x01"  # of IPv4's options
+EIGHT_BYTES_OF_PADDING = bytes([0, 0, 1, 4, 0, 0, 0, 0])  # an extension header with PadN alone
 GROUP = {4: "239.1.2.3", 6: "ff02::123"}
 
 
@@ -105,6 +107,18 @@ def unanswered(peers: Peers) -> None:
     server = peers.bound()
     peers.connected(server).send(bytes(7))
     server.recv(10)
+
+
+def behind_options(peers: Peers) -> None:
+    """IP options (RFC 791), a destination options header (RFC 8200): UDP's header is further behind."""
+    server = peers.bound()
+    client = peers.connected(server)
+    if peers.at.family == 4:
+        client.setsockopt(socket.IPPROTO_IP, socket.IP_OPTIONS, NO_OPERATION * 8)
+    else:
+        client.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_DSTOPTS, EIGHT_BYTES_OF_PADDING)
+    client.send(bytes(40))
+    server.recv(100)
 
 
 def refused(peers: Peers) -> None:

@@ -13,11 +13,12 @@ from matplotlib.figure import Figure
 from nbclient import NotebookClient
 from pictures import attempts, trace
 
-from netlab.schemas import DNS
+from netlab.schemas import DNS, REQUESTS
 from netlab.views.connections import plot_connections
 from netlab.views.dns import plot_dns
 from netlab.views.hops import plot_hops
 from netlab.views.path import plot_path
+from netlab.views.requests import plot_requests
 from netlab.views.timeline import plot_timeline
 
 HOSTILE = "$x^2_{$ \\input{/etc/passwd} <script>&amp;\n\u202e"
@@ -34,6 +35,7 @@ DRAW: dict[str, Callable[[], Figure]] = {
         )
     ),
     "dns": lambda: plot_dns(DNS.frame({"rcode": ["timeout"], "server_address": [HOSTILE]})),
+    "requests": lambda: plot_requests(REQUESTS.frame({"outcome": ["answered"], "resource": [HOSTILE]})),
     "timeline": lambda: plot_timeline(
         attempts([{"at_s": 0, "end_s": 1, "process": HOSTILE, "remote_name": HOSTILE, "error": HOSTILE}])
     ),
