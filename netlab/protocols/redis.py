@@ -237,10 +237,12 @@ class Redis:
 
     def _string(self, voice: _Voice, length: int, *, is_kept: bool) -> None:
         """Expect a string of *length* bytes and its line end; -1 is no string."""
-        if length >= 0 and is_kept:
+        if length > 0 and is_kept:
             voice.keeping = length
         elif length >= 0:
             voice.skip = length + 2
+            if is_kept and not voice.is_failure:
+                voice.kept.append(b"")
 
     def _message_over(self, voice: _Voice, at_ns: int) -> None:
         if voice.side:

@@ -207,6 +207,16 @@ def test_behind_the_last_channel_values_may_look_like_messages() -> None:
     ]
 
 
+def test_what_is_empty_is_a_value_too() -> None:
+    dialog = Redis(whole=True)
+    empty = b"$0\r\n\r\n"
+
+    dialog.said(Side.CLIENT, b"*3\r\n$3\r\nSET\r\n" + empty * 2, 1)
+    (one,) = dialog.said(Side.SERVER, empty, 2)
+
+    assert (one.operation, one.resource, one.request_bytes, one.response_bytes) == ("SET", "*", 25, 6)
+
+
 def test_commands_by_hand_are_commands() -> None:
     dialog = Redis(whole=True)
     heard = [(Side.CLIENT, b"get user:1\r\n\r\nPING\r\n", 1), (Side.SERVER, VALUE + b"+PONG\r\n", 2)]
