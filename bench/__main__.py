@@ -27,6 +27,7 @@ NAMES = (
     "multipath",
     "verdicts",
     "panels",
+    "fleet",
     "agent",
 )
 

@@ -10,6 +10,7 @@
  * Compile-time settings beside those of netlab.h:
  *   NETLAB_PAYLOAD_TCP, NETLAB_PAYLOAD_UDP  which of tcp.c and udp.c are compiled with this
  *   NETLAB_WANTED_DATAGRAM(p)  true for ports whose datagrams are handed up (either end)
+ *   NETLAB_WANTED_SEGMENT(p)  true for ports whose segments are (either end): all, unless DNS alone is read
  *   NETLAB_CONVERSATIONS_MAX, NETLAB_PIECE_PAGES  sizes
  *   NETLAB_PIECES_MAX  of one packet: what is behind them is not handed up
  *   NETLAB_UNJUDGED_BYTES  how much of a connection is handed up before user space has said that it goes on; behind
@@ -169,6 +170,7 @@ static __always_inline void netlab_read_direction(struct netlab_conversation *co
 static __always_inline bool netlab_is_wanted_conversation(struct netlab_conversation *conversation)
 {
 	return (NETLAB_WANTED_PORT(conversation->local_port) || NETLAB_WANTED_PORT(conversation->remote_port)) &&
+	       (NETLAB_WANTED_SEGMENT(conversation->local_port) || NETLAB_WANTED_SEGMENT(conversation->remote_port)) &&
 	       NETLAB_WANTED_NETNS(conversation->netns) && NETLAB_WANTED_DIRECTION(conversation->direction) &&
 	       NETLAB_WANTED_PEERS(conversation);
 }

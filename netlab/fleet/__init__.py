@@ -10,9 +10,12 @@ if TYPE_CHECKING:
     from netlab.fleet.hosts import Fleet as Fleet
     from netlab.fleet.joining import joined as joined
     from netlab.fleet.mesh import mesh_graph as mesh_graph
+    from netlab.fleet.recording import dataset as dataset, gaps as gaps
 
 _HOME = {
     "Fleet": "netlab.fleet.hosts",
+    "dataset": "netlab.fleet.recording",
+    "gaps": "netlab.fleet.recording",
     "joined": "netlab.fleet.joining",
     "mesh_graph": "netlab.fleet.mesh",
 }

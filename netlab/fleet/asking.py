@@ -22,7 +22,7 @@ def workers(client: Client) -> dict[str, str]:
     That is the worker's name where it was given one, else the address of its machine.
     """
     found: dict[str, str] = {}
-    for address, told in sorted(client.scheduler_info(n_workers=-1)["workers"].items()):
+    for address, told in client.scheduler_info(n_workers=-1)["workers"].items():
         name = told["name"]
         host = name if isinstance(name, str) and name != address else told["host"]
         if host in found:
@@ -35,7 +35,7 @@ def workers(client: Client) -> dict[str, str]:
         raise CapabilityError(
             "the cluster has no workers", fix="Start one on each host: dask worker SCHEDULER --name HOST"
         )
-    return found
+    return dict(sorted(found.items()))
 
 
 def places(client: Client, hosts: Sequence[str]) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any, Self, TypeAlias
 
 import pandas as pd
@@ -12,7 +13,8 @@ import pandas as pd
 from netlab.errors import CaptureError
 from netlab.fleet import here
 from netlab.fleet.asking import Answers
-from netlab.fleet.merging import merged, require
+from netlab.fleet.merging import gap_of, merged, require
+from netlab.frames import Missing
 
 Ask: TypeAlias = Callable[[Callable[..., Any], Mapping[str, tuple[Any, ...]]], Answers]
 
@@ -21,8 +23,8 @@ class FleetCapture:
     """A capture on every host that was there at its start; made by `Fleet.capture()`.
 
     Its methods are those of `netlab.tracer.session.Capture`, and return the rows of all hosts. A host on
-    which it could not be started is a row in the coverage of every frame. A capture of which nothing is asked
-    for ten minutes ends.
+    which it could not be started, or did not do what it was told, is a row in the coverage of every frame. A
+    capture of which nothing is asked for ten minutes ends.
     """
 
     def __init__(self, ask: Ask, hosts: Callable[[], Sequence[str]], options: Mapping[str, Any]) -> None:
@@ -30,6 +32,7 @@ class FleetCapture:
         self._name = secrets.token_hex(8)
         self._hosts: list[str] = []  # on which it runs
         self._failed: Answers = {}
+        self._undone: list[Missing] = []  # orders that a host did not carry out
         self._received: Counter[tuple[str, str]] = Counter()  # deltas, by client and host
 
     def __repr__(self) -> str:
@@ -48,9 +51,7 @@ class FleetCapture:
         answers = self._ask(here.begin, dict.fromkeys(self._all(), (self._name, self._options)))
         self._failed = {host: answer for host, answer in answers.items() if isinstance(answer, Exception)}
         self._hosts = [host for host in answers if host not in self._failed]
-        late = [host for host, error in self._failed.items() if isinstance(error, TimeoutError)]
-        if late:  # it may start there after all
-            self._ask(here.forget, dict.fromkeys(late, (self._name,)))
+        # Where the start was only late, nobody will ask for it, so that it ends by itself.
         require(self._hosts, self._failed)
         return self
 
@@ -65,7 +66,7 @@ class FleetCapture:
     def stop(self) -> None:
         """Detach everything on all hosts; what was seen stays readable there for ten minutes."""
         if self._hosts:
-            self._demand(here.end)
+            self._demand("stop", here.end)
 
     def connections(self) -> pd.DataFrame:
         """As `Capture.connections`."""
@@ -95,7 +96,7 @@ class FleetCapture:
         """As `Capture.delta`; what a host could not tell in time is in the next delta."""
         arguments = {host: (self._name, client, self._received[client, host]) for host in self._members()}
         answers = self._ask(here.delta, arguments)
-        found = merged({**answers, **self._failed})
+        found = self._merged(answers)
         self._received.update((client, host) for host, it in answers.items() if isinstance(it, bytes))
         return found
 
@@ -112,17 +113,22 @@ class FleetCapture:
         self.stop()
 
     def _look(self, what: str) -> pd.DataFrame:
-        answers = self._ask(here.look, dict.fromkeys(self._members(), (self._name, what)))
-        return merged({**answers, **self._failed})
+        return self._merged(self._ask(here.look, dict.fromkeys(self._members(), (self._name, what))))
+
+    def _merged(self, answers: Answers) -> pd.DataFrame:
+        frame = merged({**answers, **self._failed})
+        frame.attrs["coverage"] += map(asdict, self._undone)
+        return frame
 
     def _order(self, what: str, *given: Any) -> None:
-        self._demand(here.order, what, *given)
+        self._demand(what, here.order, what, *given)
 
-    def _demand(self, work: Callable[..., Any], *given: Any) -> None:
-        """Have all hosts do it; a host that does not is told of by the next frame, unless all fail."""
+    def _demand(self, what: str, work: Callable[..., Any], *given: Any) -> None:
+        """Have all hosts do it; one that does not is told of by the frames, unless all fail."""
         answers = self._ask(work, dict.fromkeys(self._members(), (self._name, *given)))
         errors = {host: answer for host, answer in answers.items() if isinstance(answer, Exception)}
         require(len(errors) < len(answers), errors)
+        self._undone += [gap_of(host, error, f"{what} of the capture") for host, error in errors.items()]
 
     def _members(self) -> list[str]:
         if not self._hosts:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -12,9 +14,12 @@ from netlab.errors import BadInput
 from netlab.fleet import asking, here
 from netlab.fleet.captures import FleetCapture
 from netlab.fleet.merging import merged
+from netlab.fleet.recording import FleetRecording
 
 if TYPE_CHECKING:
     from distributed import Client
+
+_MOST_S = here.IDLE_S / 2  # between two looks of a recording, so that its capture does not end
 
 
 class Fleet:
@@ -37,9 +42,10 @@ class Fleet:
     Raises
     ------
     BadInput
-        If *client* is no such client, or two workers have one name.
+        If *client* is no such client, or one of *hosts* is not there. Every call: if two workers are called
+        the same.
     CapabilityError
-        Without the package `distributed`, or if the cluster has no workers.
+        Without the package `distributed`. Every call: if the cluster has no workers.
 
     Notes
     -----
@@ -143,6 +149,29 @@ class Fleet:
     def capture(self, **options: Any) -> FleetCapture:
         """As `netlab.capture`, on all hosts; it starts when it is entered, or by `start()`."""
         return FleetCapture(self._ask, lambda: self.hosts, options)
+
+    def record(
+        self, directory: str | os.PathLike[str], *, every_s: float = 60.0, **options: Any
+    ) -> FleetRecording:
+        """Capture on all hosts and write what they see to a Parquet dataset on this one, as it happens.
+
+        Parameters
+        ----------
+        directory
+            New, or of an earlier recording, which then goes on. `netlab.fleet.dataset` opens it.
+        every_s
+            How often the hosts are asked what is new, in seconds; each time each writes one file.
+        options
+            As of `netlab.capture`.
+
+        Returns
+        -------
+        FleetRecording
+            Starts when it is entered, or by `start()`.
+        """
+        checks.positive("every_s", every_s, unit="seconds", most=_MOST_S)
+        options = {"client_expiry_s": 2 * _MOST_S, **options}
+        return FleetRecording(self.capture(**options), Path(directory), every_s=every_s)
 
     def _frame(self, function: str, options: Mapping[str, Any]) -> pd.DataFrame:
         return merged(self._ask(here.frame, dict.fromkeys(self.hosts, (function, options))))

@@ -80,9 +80,8 @@ def joined(
     clients, servers = (_ends(connections, role) for role in _PLACES)
     if nat is not None:
         clients = _beyond(clients, nat)
-    pairs = clients[[*_KEY, "row", "opened_at", "closed_at"]].merge(
-        servers[[*_KEY, "row", "opened_at", "closed_at"]], on=_KEY, suffixes=("_c", "_s")
-    )
+    whole = [ends.dropna(subset=_TUPLE) for ends in (clients, servers)]
+    pairs = whole[0].merge(whole[1], on=_KEY, suffixes=("_c", "_s"))
     apart = (pairs["opened_at_c"] > pairs["closed_at_s"] + skew) | (
         pairs["opened_at_s"] > pairs["closed_at_c"] + skew
     )  # what is not known is no reason
@@ -153,15 +152,14 @@ def _ends(connections: pd.DataFrame, role: str) -> pd.DataFrame:
     own = chosen["host"] + " " + chosen["netns"].astype("string").fillna("")
     loops = found["address_a"].str.match(_LOOPBACK) & found["address_b"].str.match(_LOOPBACK)
     found["scope"] = own.where(loops.fillna(value=False), "")
-    return found.dropna(subset=_TUPLE)
+    return found
 
 
 def _beyond(clients: pd.DataFrame, nat: pd.DataFrame) -> pd.DataFrame:
     """Return the clients' ends with the tuples that they have beyond the gateways that translate them."""
     entries = nat.rename(columns=_ENTRY)[["protocol", *_ENTRY.values()]].astype({"protocol": "string"})
-    entries = entries.drop_duplicates().drop_duplicates(
-        subset=_TUPLE, keep=False
-    )  # else whose it is, is open
+    entries = entries.dropna().drop_duplicates()
+    entries = entries[~entries.duplicated(subset=_TUPLE, keep=False)]  # else whose it is, is open
     for _ in range(_MOST_GATEWAYS):
         after = clients.merge(entries, on=_TUPLE, how="left").set_index(clients.index)
         changed = {
@@ -186,7 +184,8 @@ def _columns(connections: pd.DataFrame, role: str) -> pd.DataFrame:
 
 def _missing(connections: pd.DataFrame, doubtful: pd.DataFrame) -> list[Missing]:
     ends = doubtful["row_c"].nunique() + doubtful["row_s"].nunique()
-    unknown = int((~connections["direction"].isin(["outgoing", "incoming"])).sum())
+    sides = connections["direction"].isin([_side(role) for role in _PLACES])
+    unknown = int((~sides & connections["remote_address"].notna()).sum())
     several = "their tuple and time fit several ends, for example where two workers list one host's sockets"
     neither = "nothing tells which end opened the connection"
     return [

@@ -13,6 +13,8 @@ from netlab.errors import CaptureError, DecodeError, NetlabError
 from netlab.fleet.asking import Answers
 from netlab.frames import Gap, Missing, concat
 
+_ROWS = "all rows of a host"
+
 
 def merged(answers: Answers) -> pd.DataFrame:
     """Return the frames of all hosts under each other; a host without one is a gap that says why.
@@ -31,7 +33,7 @@ def merged(answers: Answers) -> pd.DataFrame:
             errors[host] = error
     require(frames, errors)
     whole = concat([hosted(frame, [host] * len(frame), of=host) for host, frame in frames.items()])
-    whole.attrs["coverage"] += [asdict(_gap(host, error)) for host, error in errors.items()]
+    whole.attrs["coverage"] += [asdict(gap_of(host, error, _ROWS)) for host, error in errors.items()]
     return whole
 
 
@@ -46,10 +48,11 @@ def require(answered: object, errors: Mapping[str, Exception]) -> None:
     raise CaptureError(f"no host has answered: {told}") from first
 
 
-def _gap(host: str, error: Exception) -> Missing:
+def gap_of(host: str, error: Exception, what: str) -> Missing:
+    """Return what a host's error leaves missing."""
     late = isinstance(error, TimeoutError | ConnectionError)
     kind = Gap.INCOMPLETE if late else Gap.UNAVAILABLE
-    return Missing("all rows of a host", kind, None, f"{host}: {_words(error)}")
+    return Missing(what, kind, None, f"{host}: {_words(error)}")
 
 
 def _words(error: Exception) -> str:

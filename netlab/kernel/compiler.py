@@ -19,8 +19,8 @@ from netlab.errors import CapabilityError, ProgramError
 from netlab.kernel import capabilities, heap
 
 # BTF headers warn by the thousand; a call to what is not declared would only fail later, in the verifier.
-# Debug information, which BCC asks for, takes a sixth of the compiler's time, and clang's passes a fifth: BCC has
-# LLVM optimize all of it in the end.
+# Debug information, which BCC asks for, takes a sixth of the compiler's time, and clang's passes a fifth:
+# BCC has LLVM optimize all of it in the end.
 _FLAGS = (
     "-Wno-everything",
     "-Werror=implicit-function-declaration",

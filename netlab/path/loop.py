@@ -20,8 +20,8 @@ from netlab.path.state import Answer
 Hear: TypeAlias = Callable[[int], Iterable[tuple[Sequence[int], Answer]]]
 
 _LOOK_NS = 50 * 10**6  # how often to ask whether to stop
-# A track may give a probe up at its turn. If the last look at what came is older, because this process did not
-# run in between, another one comes first. It is far below the shortest patience.
+# A track may give a probe up at its turn. If the last look at what came is older than this, because this
+# process did not run since, another one comes first. It is far below the shortest patience.
 _FRESH_NS = 10**6
 
 
@@ -57,50 +57,70 @@ def drive(
 
     *pace* bounds what all of them send together.
     """
-    turns = [_Turn(track) for track in tracks]
-    queue = deque(turns)
-    timers: list[tuple[int, int, _Turn]] = []
-    serial = itertools.count()
-    active = len(turns)
+    turns = _Turns(tracks, hear)
     looked_ns = now_ns()
-
-    def listen(wait_ns: int) -> None:
-        for places, answer in hear(wait_ns):
-            for place in places:
-                turns[place].track.take(answer)
-                _call(turns[place], queue)
-
-    while active and not (stopped and stopped()):
+    while turns.active and not (stopped and stopped()):
         now = now_ns()
         if now - looked_ns > _FRESH_NS:
             looked_ns = now
-            listen(0)
-        while timers and timers[0][0] <= now:
-            at_ns, _, turn = heapq.heappop(timers)
-            if at_ns == turn.at_ns:  # else an answer has called it earlier
-                _call(turn, queue)
-        pause = pace.delay_ns(now) if queue else timers[0][0] - now
-        if queue and not pause:
-            turn = queue.popleft()
-            turn.queued = False
-            wait = turn.track.step(now)
-            if wait is None:
-                turn.done = True
-                active -= 1
-            elif wait:
-                turn.at_ns = now + wait
-                heapq.heappush(timers, (turn.at_ns, next(serial), turn))
-            else:
-                pace.sent(now)
-                _call(turn, queue)
-        if not active:
+            turns.listen(0)
+        turns.wake(now)
+        pause = pace.delay_ns(now) if turns.queue else turns.next_ns - now
+        if turns.queue and not pause and turns.take(now):
+            pace.sent(now)
+        if not turns.active:
             break
         if not pause:
             looked_ns = now_ns()
-        listen(min(pause, _LOOK_NS) if stopped else pause)
+        turns.listen(min(pause, _LOOK_NS) if stopped else pause)
 
 
-def _call(turn: _Turn, queue: deque[_Turn]) -> None:
-    if not turn.queued and not turn.done:
-        turn.queued = True
-        queue.append(turn)
+class _Turns:
+    """Whose turn it is: a queue of those that may send, and a heap of those that wait."""
+
+    def __init__(self, tracks: Sequence[Track], hear: Hear) -> None:
+        self._turns = [_Turn(track) for track in tracks]
+        self._hear = hear
+        self.queue = deque(self._turns)
+        self.active = len(self._turns)
+        self._timers: list[tuple[int, int, _Turn]] = []
+        self._serial = itertools.count()
+
+    @property
+    def next_ns(self) -> int:
+        """When the next of those that wait has its turn."""
+        return self._timers[0][0]
+
+    def listen(self, wait_ns: int) -> None:
+        """Give what comes within that time to those it may be for: it is their turn then."""
+        for places, answer in self._hear(wait_ns):
+            for place in places:
+                self._turns[place].track.take(answer)
+                self._call(self._turns[place])
+
+    def wake(self, now_ns: int) -> None:
+        """Queue those that have waited long enough."""
+        while self._timers and self._timers[0][0] <= now_ns:
+            at_ns, _, turn = heapq.heappop(self._timers)
+            if at_ns == turn.at_ns:  # else an answer has called it earlier
+                self._call(turn)
+
+    def take(self, now_ns: int) -> bool:
+        """Let the first of the queue take its turn; return whether it has sent something."""
+        turn = self.queue.popleft()
+        turn.queued = False
+        wait = turn.track.step(now_ns)
+        if wait is None:
+            turn.done = True
+            self.active -= 1
+        elif wait:
+            turn.at_ns = now_ns + wait
+            heapq.heappush(self._timers, (turn.at_ns, next(self._serial), turn))
+        else:
+            self._call(turn)
+        return wait == 0
+
+    def _call(self, turn: _Turn) -> None:
+        if not turn.queued and not turn.done:
+            turn.queued = True
+            self.queue.append(turn)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect
 from collections import defaultdict
+from collections.abc import Iterable
 from typing import TypeAlias
 
 import pandas as pd
@@ -21,6 +22,7 @@ _CONSTANT = ["flow", "target", "gateway", "interface"]  # within a trace
 _READ = [*_WHERE, "gateway", "interface", "trace", "target", "run", "ttl", "address", "rtt_ms", "sent_at"]
 
 _Nodes: TypeAlias = tuple[str, ...]
+_Heard: TypeAlias = dict[int, set[str]]  # by TTL: who answered a trace
 
 
 def probes(hops: pd.DataFrame, flow: pd.Series[int]) -> pd.DataFrame:
@@ -58,24 +60,46 @@ def _sources(hosts: pd.DataFrame) -> list[str]:
 
 
 def _named(table: pd.DataFrame) -> pd.DataFrame:
-    """Name the nodes of silent TTLs, the same only between the same neighbours: else they join strangers."""
-    heard: dict[int, dict[int, set[str]]] = defaultdict(lambda: defaultdict(set))
+    """Name the nodes of TTLs where a trace heard nobody.
+
+    It is the node that alone answered other traces of its flow there, between the same neighbours: then
+    the probes were lost. Else it is a silence, the same only between the same neighbours: they would join
+    strangers.
+    """
+    heard: dict[int, _Heard] = defaultdict(lambda: defaultdict(set))
     for trace, ttl, node in table.dropna(subset=["node"])[[*_AT, "node"]].itertuples(index=False, name=None):
         heard[trace][ttl].add(node)
     silent = table["node"].isna() & table.groupby(_AT)["node"].transform("count").eq(0)
+    flow = table.drop_duplicates("trace").set_index("trace")["flow"].to_dict()
+    alike: dict[int, list[_Heard]] = defaultdict(list)
+    for trace, nodes in heard.items():
+        alike[flow[trace]].append(nodes)
+    lost: dict[tuple[int, int, int, int, _Nodes, _Nodes], str | None] = {}
     known: dict[tuple[int, _Nodes, _Nodes], str] = {}
     numbers: dict[int, int] = defaultdict(int)
     names = []
     for trace, ttl in table.loc[silent, _AT].itertuples(index=False, name=None):
         met = [*heard[trace]]
         place = bisect(met, ttl)
-        between = ttl, tuple(sorted(heard[trace][met[place - 1]])), tuple(sorted(heard[trace][met[place]]))
-        if between not in known:
+        before, after = met[place - 1], met[place]
+        ends = tuple(sorted(heard[trace][before])), tuple(sorted(heard[trace][after]))
+        here = flow[trace], ttl, before, after, *ends
+        if here not in lost:
+            lost[here] = _only(alike[flow[trace]], ttl, {at: heard[trace][at] for at in (before, after)})
+        between = ttl, *ends
+        if lost[here] is None and between not in known:
             numbers[ttl] += 1
             known[between] = f"{SILENT}{ttl}" + (f" #{numbers[ttl]}" if numbers[ttl] > 1 else "")
-        names.append(known[between])
+        names.append(lost[here] or known[between])
     table.loc[silent, "node"] = names
     return table
+
+
+def _only(traces: Iterable[_Heard], ttl: int, beside: _Heard) -> str | None:
+    """Return the node that alone answered at *ttl* to those *traces* that heard the same *beside* it."""
+    same = (heard for heard in traces if beside.items() <= heard.items())
+    nodes = set().union(*(heard.get(ttl, set()) for heard in same))
+    return nodes.pop() if len(nodes) == 1 else None
 
 
 def stops(table: pd.DataFrame) -> pd.DataFrame:

@@ -19,7 +19,7 @@ _PORTS = {
     "dns": {53},
 }
 _BY_ALPN = {"h2": "http2", "http/1.1": "http", "http/1.0": "http", "dot": "dns", "postgresql": "postgres"}
-_TLS_REFUSED_OR_GRANTED = (b"\0\0\0\x08\x04\xd2\x16\x2f", b"S")  # PostgreSQL's SSLRequest, and yes
+_POSTGRES_TLS = b"\0\0\0\x08\x04\xd2\x16\x2f"  # SSLRequest; the server grants it with S
 _MYSQL_TLS = 0x800  # of the client's capabilities, in the packet before its ClientHello
 
 
@@ -91,9 +91,8 @@ def _named(name: str, client: bytes, server: bytes) -> Verdict:
         if speaks_grpc(client):
             return Verdict("grpc", is_final=True)
         return Verdict("http2", is_final=len(client) >= ENOUGH)
-    if name == "postgres" and client.startswith(_TLS_REFUSED_OR_GRANTED[0]):
-        granted = server.startswith(_TLS_REFUSED_OR_GRANTED[1])
-        return Verdict("postgres", is_final=bool(server), over_tls=granted)
+    if name == "postgres" and client.startswith(_POSTGRES_TLS):
+        return Verdict("postgres", is_final=True, over_tls=server[:1] == b"S") if server else NEED_MORE
     if name == "mysql":
         asks = len(client) >= 8 and bool(int.from_bytes(client[4:8], "little") & _MYSQL_TLS)
         return Verdict("mysql", is_final=len(client) >= 8, over_tls=asks and client[:4] == b"\x20\0\0\1")

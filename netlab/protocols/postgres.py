@@ -53,7 +53,7 @@ class Group:
     kinds: list[bytes] = field(default_factory=list)
 
 
-class PostgresDialog:
+class Postgres:
     """Reads one PostgreSQL connection in clear.
 
     One exchange for each simple query, each Execute, each startup (CONNECT), each cancel request (CANCEL),
@@ -62,9 +62,9 @@ class PostgresDialog:
     beginning of a message, it goes on when the server has said that it is ready and the client speaks next.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, whole: bool = True) -> None:
         self.unread_bytes = 0
-        self._state = State.OPENING
+        self._state = State.OPENING if whole else State.LOST
         self._opening = b""
         self._opened_ns: int | None = None
         self._version: str | None = None

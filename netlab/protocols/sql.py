@@ -6,6 +6,12 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
+from netlab.checks import needing
+
+with needing("protocols", "SQL statements need sqlglot, which is not installed"):
+    import sqlglot
+    from sqlglot import expressions as ast
+
 _LONGEST = 4096  # characters that are read
 _DEEPEST = 40  # brackets: what is nested deeper is not parsed
 _MOST_TABLES = 8
@@ -110,9 +116,6 @@ def _read(bare: str) -> Statement:
 
 
 def _parsed(bare: str) -> Statement | None:
-    import sqlglot
-    from sqlglot import expressions as ast
-
     try:
         tree = next(found for found in sqlglot.parse(bare, dialect="postgres") if found)
     except Exception:  # noqa: BLE001 - a parser of any text that somebody sent, and its depth is Python's

@@ -10,7 +10,7 @@ from netlab.schemas.connections import (
     EVENTS as EVENTS,
 )
 from netlab.schemas.conntrack import CONNTRACK as CONNTRACK, CONNTRACK_EVENTS as CONNTRACK_EVENTS, NAT as NAT
-from netlab.schemas.fleet import JOINED as JOINED
+from netlab.schemas.fleet import FLEET_DELTAS as FLEET_DELTAS, JOINED as JOINED
 from netlab.schemas.host import DOCTOR as DOCTOR
 from netlab.schemas.paths import (
     COMPARISON as COMPARISON,
@@ -28,6 +28,7 @@ from netlab.schemas.requests import (
     NAMES as NAMES,
     REQUEST_STATS as REQUEST_STATS,
     REQUESTS as REQUESTS,
+    TLS as TLS,
 )
 from netlab.schemas.routing import EXPLANATION as EXPLANATION, GATEWAY as GATEWAY, ROUTES as ROUTES
 
@@ -39,6 +40,7 @@ ALL = {
         EVENTS,
         REQUESTS,
         REQUEST_STATS,
+        TLS,
         DNS,
         DNS_STATS,
         NAMES,
@@ -59,6 +61,7 @@ ALL = {
         DROPS,
         COST,
         JOINED,
+        FLEET_DELTAS,
         DOCTOR,
     )
 }

@@ -122,6 +122,12 @@ CONNECTIONS = Schema(
             "how the owner is known: by connect, send, receive, close, create (of the socket), "
             "or socket (holds the descriptor)",
         ),
+        Column(
+            "protocol_stack",
+            TEXT,
+            "what the first bytes tell of the protocols, the outermost layer first (tls+postgres), where "
+            "packets are read (`capture(protocols=…)`); missing where they tell nothing for sure",
+        ),
         Column("cookie", INTEGER, "the kernel's socket cookie, as sock_diag reports it"),
         Column("inode", INTEGER, "inode of the socket, as in /proc/PID/fd"),
     ),

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from netlab.frames import Column, Schema
+from netlab.schemas.connections import DELTAS
 from netlab.schemas.kinds import CATEGORY, INTEGER, REAL, TEXT, TIME
+
+FLEET_DELTAS = Schema(
+    "fleet_deltas",
+    (Column("at", TIME, "when the host was asked, by the clock of who recorded"), *DELTAS.columns),
+)
 
 
 def _end(role: str, other: str) -> tuple[Column, ...]:

@@ -8,7 +8,7 @@ from netlab.schemas.kinds import CATEGORY, INTEGER, REAL, TEXT, TIME
 REQUESTS = Schema(
     "requests",
     (
-        Column("protocol", CATEGORY, "http, http2, grpc, kafka, postgres, redis"),
+        Column("protocol", CATEGORY, "http, http2, grpc, kafka, postgres, redis, tls"),
         Column("operation", TEXT, "HTTP method; gRPC method; SQL command; Kafka API; Redis command"),
         Column("resource", TEXT, "path, table, topic or prefix of the key, masked unless told otherwise"),
         Column("host", TEXT, "the server as the request names it (Host, :authority)"),
@@ -39,6 +39,42 @@ REQUESTS = Schema(
         Column("container", TEXT, "id of the owner's container, or its name"),
         Column("netns", INTEGER, "inode of the network namespace"),
         Column("cookie", INTEGER, "the socket's cookie, as in connections()"),
+    ),
+)
+
+TLS = Schema(
+    "tls",
+    (
+        Column("tls_version", CATEGORY, "the version agreed on: TLS 1.3"),
+        Column("tls_cipher", TEXT, "the cipher suite agreed on, by its name at IANA"),
+        Column("tls_server_name", TEXT, "the name that the client asks for (SNI)"),
+        Column(
+            "tls_alpn",
+            TEXT,
+            "the protocol agreed on (ALPN); TLS 1.3 encrypts it: what the client offers, if that is one",
+        ),
+        Column(
+            "tls_certificate_expires_at",
+            TIME,
+            "when the server's certificate ends; missing with TLS 1.3, which encrypts it, and when a session "
+            "is resumed",
+        ),
+        Column("tls_ja4", TEXT, "JA4 fingerprint of the client"),
+        Column("protocol_stack", TEXT, "the layers, the outermost first: tls, tls+http2"),
+        Column("status", TEXT, "OK, or the number of the fatal alert that ended the handshake"),
+        Column("error", TEXT, "the alert by name; missing when the handshake went well or has no answer"),
+        Column(
+            "outcome", CATEGORY, "answered, pending, unanswered (the connection ended) or missed (unseen)"
+        ),
+        Column("requested_at", TIME, "the first byte of the client's hello at this host"),
+        Column("latency_ms", REAL, "from the client's hello to the server's", "ms"),
+        Column(
+            "duration_ms",
+            REAL,
+            "from the client's hello to the server's end of the handshake; TLS 1.3: to its hello",
+            "ms",
+        ),
+        *REQUESTS.columns[[column.name for column in REQUESTS.columns].index("direction") :],
     ),
 )
 
@@ -82,7 +118,9 @@ DNS = Schema(
             "connection ended first; missed: no answer was seen, nor were all packets",
         ),
         Column(
-            "answers", TEXT, "the answer's records of the type asked for, in their order, `; ` between them"
+            "answers",
+            TEXT,
+            "the records of the type asked for, in their order, `; ` between; `...`: there are more",
         ),
         Column("ttl_s", INTEGER, "the smallest time to live among the answers and the CNAMEs to them", "s"),
         Column("cname", TEXT, "the names passed on the way to the answers, one space between"),

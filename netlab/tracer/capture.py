@@ -97,12 +97,12 @@ def capture(
         Record packets that this host dropped and TCP resets, each with the kernel's reason, for
         `Capture.drops()` and the `reason` column of `Capture.failures()`.
     protocols
-        What to read of what connections say: "http", "http2", "grpc" for `Capture.requests()`, "dns" for
-        `Capture.dns()`, `Capture.names()` and the column `remote_name`, or several. Every TCP packet then
-        runs a program; payload is read and not kept.
+        What to read of what connections say: "http", "http2", "grpc" and "redis" for `Capture.requests()`,
+        "dns" for `Capture.dns()`, `Capture.names()` and the column `remote_name`, or several. Every TCP
+        packet then runs a program; payload is read and not kept.
     dns_ports, dns_timeout_s
-        With "dns": the ports that servers have, and how many seconds an answer may take. What is encrypted
-        (DNS over TLS or HTTPS) cannot be read.
+        With "dns": the ports that servers have, and how many seconds an answer may take. The filters above
+        hold for lookups, too. What is encrypted (DNS over TLS or HTTPS) cannot be read.
     mask_names
         Domains under which DNS names are shown as `*`, such as "corp.example", in every frame made of answers
         (not in command lines).
@@ -187,7 +187,7 @@ def capture(
     checks.whole("max_drops", max_drops, 1, 1 << 24)
     checks.whole("max_nat", max_nat, 1, 1 << 30)
     checks.whole("max_requests", max_requests, 1, 1 << 24)
-    spoken = _spoken(protocols, dns_ports, dns_timeout_s, mask_names, over=protocol)
+    spoken = _spoken(protocols, dns_ports, dns_timeout_s, mask_names, over=protocol, only=wanted.ports)
     if checks.choice("mode", mode, _MODES) == "poll":
         _refuse_with_poll(events=events, drops=drops, cost=cost, protocols=bool(spoken))
     else:
@@ -221,7 +221,13 @@ def capture(
 
 
 def _spoken(
-    protocols: Protocols, ports: int | Iterable[int], timeout_s: float, masked: Masked, *, over: str | None
+    protocols: Protocols,
+    ports: int | Iterable[int],
+    timeout_s: float,
+    masked: Masked,
+    *,
+    over: str | None,
+    only: tuple[int, ...],
 ) -> Spoken:
     """Check what is to be read of what connections say."""
     given = (protocols,) if isinstance(protocols, str) else tuple(protocols)
@@ -234,13 +240,20 @@ def _spoken(
             f'{min(names - {"dns"})} is spoken over TCP, which protocol="udp" leaves out',
             fix="Leave protocol out",
         )
-    if "dns" in names and domains:
-        from netlab.protocols.dns.text import mask
-
-        mask(domains)  # it refuses what is no domain
     dns_ports = tuple(
         checks.port(port, "dns_ports") for port in ((ports,) if isinstance(ports, int) else ports)
     )
+    if "dns" in names:
+        from netlab.protocols.dns.text import mask  # it needs dnspython
+
+        mask(domains)  # refuses what is no domain
+        if not dns_ports:
+            raise BadInput("dns_ports is empty", fix="Name the ports of DNS servers, or leave it out")
+        if only and not set(only) & set(dns_ports):
+            raise BadInput(
+                "port= leaves out every port of DNS, and so every lookup",
+                fix=f"Add {dns_ports[0]} to it, or leave it out and filter the frames",
+            )
     return Spoken(names, dns_ports, timeout_s, domains)
 
 

@@ -58,6 +58,7 @@ class Account:
     cut_bytes: int = 0  # behind what is handed up of a packet
     unread_bytes: int = 0
     unknown_fields: int = 0  # of HTTP/2
+    switched: int = 0  # connections that went on in another protocol
     evicted: int = 0  # connections that made room for others
     dropped: int = 0  # requests likewise
 
@@ -193,6 +194,8 @@ class Conversations:
     def _keep(self, talk: Talk, exchanges: list[Exchange]) -> None:
         if not exchanges:
             return
+        for one in exchanges:
+            self._readers.stacks.hear(talk.cookie, one)
         exchanges = [one for one in exchanges if one.protocol in self._told]
         room = (self._over.maxlen or 0) - len(self._over)
         self._account.dropped += max(0, len(exchanges) - room)
@@ -228,4 +231,6 @@ def _add(account: Account, talk: Talk) -> None:
     account.missed_bytes += stream.missed_bytes
     account.cut_bytes += stream.cut_bytes
     account.unread_bytes += stream.dialog.unread_bytes
+    # of those protocols that have the like
     account.unknown_fields += getattr(stream.dialog, "unknown_fields", 0)
+    account.switched += getattr(stream.dialog, "upgraded", None) is not None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,7 +11,7 @@ import pandas as pd
 from netlab.closing import uninterrupted
 from netlab.errors import CaptureError
 from netlab.protocols.dns.stats import dns_stats
-from netlab.tracer import requests
+from netlab.tracer import handshakes, requests, stacks
 from netlab.tracer.life import Watch
 from netlab.tracer.look import Look
 from netlab.tracer.looking import Looking
@@ -44,6 +44,26 @@ class Hearing(Looking):
         CaptureError
             If the capture was not made with `protocols=`, or not with this one.
         """
+        return self._spoken(protocol, requests.frame)
+
+    def tls(self) -> pd.DataFrame:
+        """Return one row per TLS handshake, as far as it is in clear; those that failed, with the alert.
+
+        A handshake between two sockets of this host is two rows, one at each end.
+
+        Returns
+        -------
+        DataFrame
+            Schema `netlab.schemas.TLS`, with the owner of the connection at this end.
+
+        Raises
+        ------
+        CaptureError
+            If the capture was not made with `protocols="tls"`.
+        """
+        return self._spoken("tls", handshakes.frame)
+
+    def _spoken(self, protocol: str | None, frame: Callable[..., pd.DataFrame]) -> pd.DataFrame:
         with self._asked() as watch:
             heard = self._heard(watch, protocol)
             spoken = [one for one in heard.requests if protocol in {None, one.exchange.protocol}]
@@ -51,9 +71,8 @@ class Hearing(Looking):
             if self._options.wanted.by_owner:
                 theirs = set(connections["cookie"])
                 spoken = [one for one in spoken if one.cookie in theirs]
-            return requests.frame(
-                spoken, connections, to_utc_ns=self._to_utc_ns, missing=[*heard.missing, *look.at.missing()]
-            )
+            missing = [*heard.missing, *look.at.missing()]
+            return frame(spoken, connections, to_utc_ns=self._to_utc_ns, missing=missing)
 
     def dns(self) -> pd.DataFrame:
         """Return one row per DNS lookup: queries sent again, and to other servers, are one.
@@ -111,11 +130,11 @@ class Hearing(Looking):
         return dns_stats(self.dns(), by)
 
     def _looked_up(self, watch: Watch) -> LookedUp:
-        from netlab.tracer.lookups import LookedUp  # it needs dnspython
+        from netlab.tracer.lookups import LookedUp, encrypted  # they need dnspython
 
         heard = self._heard(watch, "dns")
         look, connections = self._speakers(watch, heard.asked.cookies())
-        missing = [*heard.missing, *look.at.missing()]
+        missing = [*heard.missing, *encrypted(look.kept().attempts), *look.at.missing()]
         only = self._options.wanted.by_owner
         return LookedUp.of(heard.asked, connections, self._options.spoken, missing, only_theirs=only)
 
@@ -130,6 +149,12 @@ class Hearing(Looking):
             return connections
         sockets = [watch.closed().attempts, watch.open()]
         return with_names(connections, asked, sockets, self._options.spoken, to_utc_ns=self._to_utc_ns)
+
+    def _stacked(self, watch: Watch, connections: pd.DataFrame) -> pd.DataFrame:
+        """Return *connections* with the protocols that their bytes told, if packets are read."""
+        if not self._options.spoken or connections.empty:
+            return connections
+        return stacks.with_stacks(connections, self._heard(watch, None).stacks)
 
     def _heard(self, watch: Watch, protocol: str | None) -> Heard:
         heard = uninterrupted(watch.heard)

@@ -19,11 +19,12 @@ from netlab.errors import CaptureError
 from netlab.kernel import clock
 from netlab.tracer import snapshot, translations
 from netlab.tracer.filters import Filter
+from netlab.tracer.holders import Holders
 from netlab.tracer.limits import Limits
 from netlab.tracer.live import Live
 from netlab.tracer.payload import Spoken
 from netlab.tracer.poll import Poll
-from netlab.tracer.records import Attempts
+from netlab.tracer.records import Attempts, ownerless
 from netlab.tracer.snapshot import Snapshot
 from netlab.tracer.translations import Host
 
@@ -90,6 +91,7 @@ class Life:
         self._process = os.getpid()
         self._to_utc_ns = self._stopped_ns = 0
         self._before = self._now = Snapshot.empty()
+        self._holders = Holders()
         self._ended = threading.Event()
         self._lock = threading.RLock()
 
@@ -148,7 +150,7 @@ class Life:
     def _list_before(self) -> None:
         self._to_utc_ns = clock.to_utc_ns()
         if self._options.backfill:
-            self._before = snapshot.take(protocol=self._options.wanted.protocol)
+            self._before = snapshot.take(protocol=self._options.wanted.protocol, holders=self._holders)
         with self._asked() as watch:
             watch.expect(self._before.attempts, complete=self._options.backfill)
 
@@ -242,8 +244,16 @@ class Life:
 
     def _snapshot_of(self, opened: Attempts) -> Snapshot:
         """List the sockets of the namespaces that have *opened* attempts."""
-        only = {*opened["netns"].tolist(), *self._before.attempts["netns"].tolist()}
-        return snapshot.take(only, protocol=self._options.wanted.protocol) if only else Snapshot.empty()
+        before = self._before.attempts
+        only = {*opened["netns"].tolist(), *before["netns"].tolist()}
+        if not only:
+            return Snapshot.empty()
+        return snapshot.take(
+            only,
+            protocol=self._options.wanted.protocol,
+            holders=self._holders,
+            ownerless=ownerless(opened, before),
+        )
 
     def _expect(self, state: State, *, doing: str) -> Watch:
         if self._state is not state:

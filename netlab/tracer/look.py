@@ -16,9 +16,9 @@ from netlab.tracer import rows
 from netlab.tracer.closed import Ended
 from netlab.tracer.filters import Filter
 from netlab.tracer.layout import NOT_COUNTED, NOT_TOLD, PidSource
-from netlab.tracer.merge import Cookies, Table, merge
+from netlab.tracer.merge import Table, merge
 from netlab.tracer.owners import Owners, Processes
-from netlab.tracer.records import Attempts, chosen, end_unseen, is_udp
+from netlab.tracer.records import Attempts, Cookies, chosen, end_unseen, is_udp
 from netlab.tracer.snapshot import Snapshot
 from netlab.tracer.sockets import UNCOUNTED_RTOS, UNTOLD_MARK
 from netlab.tracer.translated import Known

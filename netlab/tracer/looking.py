@@ -9,7 +9,7 @@ from netlab.kernel import clock
 from netlab.tracer.closed import Ended
 from netlab.tracer.life import Life, State, Watch
 from netlab.tracer.look import Clock, Look
-from netlab.tracer.merge import Cookies
+from netlab.tracer.records import Cookies
 
 
 class Looking(Life):

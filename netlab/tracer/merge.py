@@ -15,12 +15,10 @@ import pandas as pd
 
 from netlab.kernel.sockdiag import State
 from netlab.tracer.layout import NOT_TOLD, Direction, PidSource
-from netlab.tracer.records import Attempts, chosen, has_peer, is_udp, joined, never_sent
+from netlab.tracer.records import Attempts, Cookies, chosen, has_peer, is_udp, joined, never_sent
 from netlab.tracer.snapshot import Snapshot
 
 Places = npt.NDArray[np.intp]
-Cookies = npt.NDArray[np.uint64]
-
 NO_COOKIES = np.empty(0, np.uint64)
 
 UNCONNECTED = max(State) + 1  # a UDP socket in CLOSE

@@ -65,6 +65,7 @@ def payload_macros(files: list[str], spoken: Spoken, limits: Limits) -> dict[str
         "NETLAB_PAYLOAD_TCP": str(int("tcp" in parts)),
         "NETLAB_PAYLOAD_UDP": str(int("udp" in parts)),
         "NETLAB_WANTED_DATAGRAM(p)": port_condition(spoken.dns_ports),
+        "NETLAB_WANTED_SEGMENT(p)": port_condition(spoken.dns_ports if spoken.protocols == {"dns"} else ()),
         "NETLAB_CONVERSATIONS_MAX": str(limits.max_open),
         "NETLAB_PIECE_PAGES": str(limits.piece_pages),
         "NETLAB_PIECES_MAX": str(_PIECES_MAX),
@@ -92,6 +93,7 @@ class Heard:
     requests: list[Request]
     asked: Asked
     missing: list[Missing]
+    stacks: dict[int, str] = field(default_factory=dict)  # what connections speak, by cookie
 
 
 class PayloadSource:
@@ -101,8 +103,9 @@ class PayloadSource:
         self._lock = threading.RLock()
         self._limits = limits
         self._lookups = _lookups(spoken, limits) if "dns" in spoken.protocols else None
+        self._readers = Readers(spoken.protocols, self._lookups)
         self._talks = Conversations(
-            Readers(spoken.protocols, self._lookups),
+            self._readers,
             spoken.protocols,
             self._judge,
             max_open=limits.max_open,
@@ -158,9 +161,10 @@ class PayloadSource:
         """Return what was understood by now, and what was not; *counts* are the programs' counters."""
         with self._lock:
             requests, account = self._talks.requests(), self._talks.account()
+            stacks = self._readers.stacks.by_cookie()
             asked = self._lookups.asked(self._ended_ns or clock.now_ns()) if self._lookups else Asked()
         gaps = [gap for gap in _gaps(account, counts, self._limits) if gap.count]
-        return Heard(requests, asked, [*gaps, *asked.missing])
+        return Heard(requests, asked, [*gaps, *asked.missing], stacks)
 
 
 def _lookups(spoken: Spoken, limits: Limits) -> Lookups:
@@ -183,6 +187,7 @@ def _gaps(account: Account, counts: dict[int, int], limits: Limits) -> list[Miss
         Missing("requests", Gap.UNSEEN, account.cut_bytes, _CUT),
         Missing("requests", Gap.UNAVAILABLE, account.unread_bytes, _UNREAD),
         Missing("requests", Gap.UNSEEN, account.unknown_fields, _FIELDS),
+        Missing("requests", Gap.UNAVAILABLE, account.switched, _SWITCHED),
         Missing("requests", Gap.UNAVAILABLE, account.ignored, _IGNORED),
         Missing("requests", Gap.UNAVAILABLE, account.undecided, _UNDECIDED),
     ]
@@ -199,5 +204,8 @@ _BYTES = "bytes of connections that are read were lost on the way to netlab"
 _CUT = "bytes of connections that are read were not looked at: of one packet only the first 16 KiB are"
 _UNREAD = "bytes of connections that are read could not be understood"
 _FIELDS = "header fields of HTTP/2 name others that were sent before netlab looked"
+_SWITCHED = (
+    "connections went on in what is not read: an upgrade such as to WebSocket, CONNECT, Redis' MONITOR"
+)
 _IGNORED = "connections spoke something else than the protocols asked for"
 _UNDECIDED = "connections said too little to tell what they speak"

@@ -9,6 +9,7 @@ import numpy as np
 
 from netlab.protocols.dialog import Dialog
 from netlab.protocols.streams import Choose, Unchosen
+from netlab.tracer.stacks import Stacks
 
 if TYPE_CHECKING:
     from netlab.tracer.lookups import Lookups
@@ -19,6 +20,10 @@ _READERS: dict[str, tuple[str, str, frozenset[str]]] = {
     "http": ("netlab.protocols.http1", "Http1", frozenset({"http"})),
     "http2": _HTTP2,
     "grpc": _HTTP2,
+    "redis": ("netlab.protocols.redis", "Redis", frozenset({"redis"})),
+    "kafka": ("netlab.protocols.kafka", "Kafka", frozenset({"kafka"})),
+    "postgres": ("netlab.protocols.postgres", "Postgres", frozenset({"postgres"})),
+    "tls": ("netlab.protocols.tls", "Tls", frozenset({"tls"})),
 }
 PROTOCOLS = (*sorted(set().union(*(told for *_, told in _READERS.values()))), "dns")
 
@@ -35,6 +40,7 @@ class Readers:
 
     def __init__(self, wanted: frozenset[str], lookups: Lookups | None) -> None:
         self.lookups = lookups
+        self.stacks = Stacks()
         self._spoken = frozenset(name for name, (*_, told) in _READERS.items() if told & wanted)
 
     def client_is_local(self, ends: np.void) -> bool | None:
@@ -53,9 +59,11 @@ class Readers:
         def choose(client: bytes, server: bytes, *, whole: bool) -> Dialog | Unchosen:
             from netlab.protocols.classify import classify
 
+            verdict = classify(client, server, from_start=whole, server_port=port)
+            if verdict.stack:
+                self.stacks.tell(cookie, verdict.stack)
             if lookups and client_is_local is not None and port in lookups.ports:
                 return lookups.conversation(cookie, ends, client_is_local=client_is_local, whole=whole)
-            verdict = classify(client, server, from_start=whole, server_port=port)
             if verdict.protocol in self._spoken and not verdict.over_tls:
                 return _reader(verdict.protocol, whole=whole)
             return Unchosen.NOTHING if verdict.is_final or verdict.protocol else Unchosen.MORE

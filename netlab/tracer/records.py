@@ -10,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from netlab.tracer.layout import ATTEMPT
+from netlab.tracer.layout import ATTEMPT, PidSource
 
 Attempts: TypeAlias = npt.NDArray[np.void]
+Cookies: TypeAlias = npt.NDArray[np.uint64]
 
 _RAW = np.dtype(("V", ATTEMPT.itemsize))  # as plain bytes: numpy copies structs field by field
 _CONNECT_S = 1.0  # from connect() to the SYN it takes microseconds
@@ -144,3 +145,11 @@ def end_unseen(attempts: Attempts) -> npt.NDArray[np.bool_]:
         (attempts["closed_ns"] != 0) & (attempts["last_state"] == 0) & (attempts["unsent"] == 0)
     )
     return unseen
+
+
+def ownerless(opened: Attempts, before: Attempts) -> Cookies:
+    """Return the cookies of attempts whose owner neither programs nor the list *before* told; 0 is any."""
+    every: Cookies = np.concatenate([opened["cookie"], before["cookie"]])
+    unknown = np.concatenate([opened["pid_source"], before["pid_source"]]) == PidSource.NONE
+    cookies: Cookies = every[unknown & ((every == 0) | ~np.isin(every, every[~unknown]))]
+    return cookies

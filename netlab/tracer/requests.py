@@ -39,9 +39,9 @@ def frame(
         return REQUESTS.empty(missing)
     requests = sorted(requests, key=lambda request: request.exchange.requested_ns)
     exchanges = [request.exchange for request in requests]
-    asked = _times([one.requested_ns for one in exchanges])
+    asked = times([one.requested_ns for one in exchanges])
     answered, ended = (
-        _times([getattr(one, name) for one in exchanges]) for name in ("answered_ns", "ended_ns")
+        times([getattr(one, name) for one in exchanges]) for name in ("answered_ns", "ended_ns")
     )
     data: dict[str, Any] = {
         "protocol": [one.protocol for one in exchanges],
@@ -51,21 +51,23 @@ def frame(
         "duration_ms": (ended - asked) / 1e6,
         **{name: [getattr(one, name) for one in exchanges] for name in (*_TEXTS, *_NUMBERS)},
         "seen": ["wire"] * len(exchanges),
-        **_ends(requests),
+        **ends(requests),
     }
-    data |= _owners(data["cookie"], connections)
+    data |= owners(data["cookie"], connections)
     return REQUESTS.frame(data, missing)
 
 
-def _times(values: list[int | None]) -> Any:
+def times(values: list[int | None]) -> Any:
+    """Return *values* as a column in which some are missing."""
     return np.ma.array(
         [value or 0 for value in values], mask=[value is None for value in values], dtype=np.int64
     )
 
 
-def _ends(requests: list[Request]) -> dict[str, Any]:
-    ends = np.frombuffer(b"".join([request.ends for request in requests]), CONVERSATION)
-    attempts = np.zeros(len(ends), ATTEMPT)
+def ends(requests: list[Request]) -> dict[str, Any]:
+    """Return the columns of the connections' ends."""
+    theirs = np.frombuffer(b"".join([request.ends for request in requests]), CONVERSATION)
+    attempts = np.zeros(len(theirs), ATTEMPT)
     for name in (
         "local_address",
         "remote_address",
@@ -75,7 +77,7 @@ def _ends(requests: list[Request]) -> dict[str, Any]:
         "family",
         "protocol",
     ):
-        attempts[name] = ends[name]
+        attempts[name] = theirs[name]
     attempts["cookie"] = [request.cookie for request in requests]
     attempts["direction"] = [
         Direction.OUTGOING if request.client_is_local else Direction.INCOMING for request in requests
@@ -84,7 +86,8 @@ def _ends(requests: list[Request]) -> dict[str, Any]:
     return {name: identity[name] for name in identity if name in REQUESTS.names and name != "protocol"}
 
 
-def _owners(cookies: Any, connections: pd.DataFrame) -> dict[str, Any]:
+def owners(cookies: Any, connections: pd.DataFrame) -> dict[str, Any]:
+    """Return the columns of the processes that have the connections with these cookies."""
     known = connections.dropna(subset="cookie").drop_duplicates("cookie", keep="last").set_index("cookie")
     places = known.index.get_indexer(pd.Index(np.asarray(cookies), dtype="Int64"))
     return {name: known[name].array.take(places, allow_fill=True) for name in _OWNER}

@@ -11,10 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from netlab.frames import Missing
-from netlab.kernel import netlink, processes, sockdiag, spaces
+from netlab.kernel import netlink, sockdiag, spaces
 from netlab.kernel.processes import Process
 from netlab.kernel.sockdiag import Sockets, State
-from netlab.tracer.layout import ATTEMPT, NOT_COUNTED, NOT_TOLD, Direction, PidSource
+from netlab.tracer.holders import Holders
+from netlab.tracer.layout import ATTEMPT, NOT_COUNTED, NOT_TOLD, Direction
+from netlab.tracer.records import Cookies
 from netlab.tracer.sockets import directions, ephemeral_ports
 
 # Listening is no connection; SYN_RECV is mostly no socket yet (struct request_sock).
@@ -56,8 +58,17 @@ class Snapshot:
         return cls(np.empty(0, ATTEMPT), np.empty(0, np.uint8), np.empty(0, np.uint64), {}, [])
 
 
-def take(only: Collection[int] | None = None, *, protocol: int = 0) -> Snapshot:
-    """List the sockets of *protocol* (0: both) in every namespace, or in those whose inodes are in *only*."""
+def take(
+    only: Collection[int] | None = None,
+    *,
+    protocol: int = 0,
+    holders: Holders | None = None,
+    ownerless: Cookies | None = None,
+) -> Snapshot:
+    """List the sockets of *protocol* (0: both) in every namespace, or in those whose inodes are in *only*.
+
+    *holders* remembers who holds them from list to list, and is asked only about *ownerless*, if given.
+    """
     read = [read for number, read in _TABLES.items() if protocol in {0, number}]
     answers = spaces.ask(
         spaces.ALL, lambda: (sockdiag.joined(table() for table in read), ephemeral_ports()), only=only
@@ -75,7 +86,7 @@ def take(only: Collection[int] | None = None, *, protocol: int = 0) -> Snapshot:
     cut = [netlink.INTERRUPTED] if any(sockets.interrupted for _, sockets in listed) else []
     complete = [inode for inode, (sockets, _) in answers.by_inode.items() if not sockets.interrupted]
     return replace(
-        _with_owners(listed, [*answers.missing, *cut]),
+        _with_owners(listed, [*answers.missing, *cut], holders or Holders(), ownerless),
         complete=frozenset(complete),
         half_open=np.concatenate(half_open),
     )
@@ -107,23 +118,17 @@ def _attempts(sockets: Sockets, direction: npt.NDArray[np.uint8], inode: int) ->
     return attempts
 
 
-def _with_owners(listed: list[tuple[npt.NDArray[np.void], Sockets]], missing: list[Missing]) -> Snapshot:
+def _with_owners(
+    listed: list[tuple[npt.NDArray[np.void], Sockets]],
+    missing: list[Missing],
+    holders: Holders,
+    ownerless: Cookies | None,
+) -> Snapshot:
     attempts = np.concatenate([np.empty(0, ATTEMPT), *(part for part, _ in listed)])
     records = np.concatenate([np.empty(0, sockdiag.MESSAGE), *(sockets.records for _, sockets in listed)])
-    owners = processes.owners()
-    pids = owners.of(records["inode"])
-    owned = ~np.ma.getmaskarray(pids)
-    running = processes.describe(set(pids.compressed().tolist()))
-    names = {pid: process.name.encode()[:15] for pid, process in running.items()}
-    attempts["pid"] = pids.filled(0)
+    # A dump that was interrupted can list one twice.
+    first = np.unique(attempts["cookie"], return_index=True)[1]
+    attempts, records = attempts[first], records[first]
     attempts["uid"] = records["uid"]
-    starts = {pid: process.started_ns for pid, process in running.items()}
-    attempts["process_started_ns"] = [starts.get(pid, 0) for pid in attempts["pid"].tolist()]
-    attempts["process"] = [names.get(pid, b"") for pid in attempts["pid"].tolist()]
-    attempts["pid_source"] = np.where(owned, PidSource.SOCKET, PidSource.NONE)
-    first = np.unique(attempts["cookie"], return_index=True)[
-        1
-    ]  # a dump that was interrupted can list one twice
-    return Snapshot(
-        attempts[first], records["state"][first], records["inode"][first].astype(np.uint64), running, missing
-    )
+    running = holders.fill(attempts, records["inode"], ownerless)
+    return Snapshot(attempts, records["state"], records["inode"].astype(np.uint64), running, missing)

@@ -333,7 +333,8 @@ def _owner_detail(unreadable: int) -> str:
 
 _WHO = "pid, nspid, process, cmdline, cgroup, container"
 _COLUMNS = (
-    "opened_at, duration_s, connect_ms, last_packet_at, assured, receive_drops, error, reason, remote_name"
+    "opened_at, duration_s, connect_ms, last_packet_at, assured, receive_drops, error, reason, remote_name, "
+    "protocol_stack"
 )
 _COLUMNS_DETAIL = "not in the socket tables; netlab.capture() sees connections begin and end"
 _WAYS = Missing("via_*", Gap.UNAVAILABLE, None, "netlab.with_gateway() looks them up")

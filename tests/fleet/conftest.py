@@ -25,7 +25,7 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[fleets.Rig]:
 @pytest.fixture(scope="module")
 def client(rig: fleets.Rig) -> Iterator[Client]:
     with rig.entered("hub"):  # where its thread stays
-        client = Client(rig.scheduler, timeout=60)
+        client = Client(rig.scheduler, timeout=60, set_as_default=False)
     with client:
         client.wait_for_workers(len(fleets.HOSTS), timeout=60)
         yield client

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import socket
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import fleets
+import pandas as pd
 import pytest
 from distributed import Client
+from fleets import SPARE
+from programs import wait_until
 
 from netlab.errors import CaptureError
-from netlab.fleet import Fleet
+from netlab.fleet import Fleet, dataset, gaps
 from netlab.fleet.captures import FleetCapture
 
 pytestmark = pytest.mark.privileged
@@ -20,11 +26,11 @@ pytestmark = pytest.mark.privileged
 PORT, SENT = 7000, 1000
 
 
-@contextlib.contextmanager
-def answering(rig: fleets.Rig, node: str) -> Iterator[None]:
-    """Have *node* read what it is sent on PORT, and close."""
-    with rig.entered(node):
-        listener = socket.create_server((fleets.address(node), PORT))
+@pytest.fixture(scope="module")
+def server(rig: fleets.Rig) -> Iterator[str]:
+    """Have a host read what it is sent on PORT, and close: its name."""
+    with rig.entered("h8"):
+        listener = socket.create_server((fleets.address("h8"), PORT))
 
     def serve() -> None:
         with contextlib.suppress(OSError):
@@ -36,12 +42,10 @@ def answering(rig: fleets.Rig, node: str) -> Iterator[None]:
 
     thread = threading.Thread(target=serve)
     thread.start()
-    try:
-        yield
-    finally:
-        listener.shutdown(socket.SHUT_RDWR)
-        thread.join()
-        listener.close()
+    yield "h8"
+    listener.shutdown(socket.SHUT_RDWR)
+    thread.join()
+    listener.close()
 
 
 def talk(rig: fleets.Rig, near: str, far: str) -> None:
@@ -54,18 +58,19 @@ def talk(rig: fleets.Rig, near: str, far: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def capture(rig: fleets.Rig, client: Client) -> Iterator[FleetCapture]:
+def capture(client: Client) -> Iterator[FleetCapture]:
     with Fleet(client, hosts=["h1", "h8"], timeout_s=60).capture(
         netns=None, port=PORT, protocol="tcp"
     ) as found:
         found.register("test")
-        with answering(rig, "h8"):
-            yield found
+        yield found
     found.close()
 
 
-def test_each_end_of_a_connection_is_a_row_of_its_host(rig: fleets.Rig, capture: FleetCapture) -> None:
-    talk(rig, "h1", "h8")
+def test_each_end_of_a_connection_is_a_row_of_its_host(
+    rig: fleets.Rig, server: str, capture: FleetCapture
+) -> None:
+    talk(rig, "h1", server)
 
     told = capture.connections().groupby("host").first()
 
@@ -74,10 +79,10 @@ def test_each_end_of_a_connection_is_a_row_of_its_host(rig: fleets.Rig, capture:
 
 
 def test_a_delta_whose_answer_was_lost_is_told_by_the_next_call(
-    rig: fleets.Rig, capture: FleetCapture
+    rig: fleets.Rig, server: str, capture: FleetCapture
 ) -> None:
     capture.delta("test")
-    talk(rig, "h1", "h8")
+    talk(rig, "h1", server)
     received = capture._received.copy()
     capture.delta("test")
     capture._received = received  # as if no answer had come
@@ -86,6 +91,27 @@ def test_a_delta_whose_answer_was_lost_is_told_by_the_next_call(
 
     assert again["delta_bytes_sent"].sum() == again["delta_bytes_received"].sum() == SENT
     assert after.empty
+
+
+@pytest.mark.filterwarnings("ignore:The inplace keyword:DeprecationWarning")  # dask's, since pandas 3.1
+def test_a_recording_is_a_dataset_that_grows_adds_up_and_says_which_host_it_lost(
+    rig: fleets.Rig, server: str, client: Client, spare: int, tmp_path: Path
+) -> None:
+    fleet = Fleet(client, hosts=["h1", server, SPARE], timeout_s=60)
+    with fleet.record(tmp_path, every_s=0.2, netns=None, port=PORT, protocol="tcp"):
+        talk(rig, "h1", server)
+        wait_until(lambda: {file.parts[-3] for file in tmp_path.rglob("*.parquet")} >= {"host=h1", "host=h8"})
+        assert set(pd.read_parquet(tmp_path)["host"]) >= {"h1", "h8"}
+        os.kill(spare, signal.SIGKILL)
+        wait_until(lambda: SPARE in " ".join(gaps(tmp_path)["detail"]))
+        talk(rig, "h1", server)
+
+    table = dataset(tmp_path)
+    found = table.groupby("host")[["delta_bytes_sent", "delta_bytes_received"]].sum().compute()
+
+    assert found.loc["h1"].tolist() == [2 * SENT, 0]
+    assert found.loc["h8"].tolist() == [0, 2 * SENT]
+    assert table[~table["closed_at"].isna()]["cookie"].compute().nunique() == 4
 
 
 def test_a_capture_that_was_not_started_says_so(client: Client) -> None:

@@ -151,6 +151,16 @@ def test_an_end_that_fits_two_others_stays_alone_and_is_counted() -> None:
     assert netlab.coverage(found).set_index("what").loc["the other end", "count"] == 3
 
 
+def test_an_attempt_that_got_no_port_stays_and_one_of_unknown_direction_is_counted() -> None:
+    failed = life("near", 1, 0) | {"local_port": None, "error": "EADDRNOTAVAIL"}
+
+    found = joined(ends(failed, life("far", 2, 0), life("near", 3, 0) | {"direction": "unknown"}))
+
+    assert sorted(found["ends"]) == ["client", "server"]
+    assert found["client_error"].dropna().tolist() == ["EADDRNOTAVAIL"]
+    assert netlab.coverage(found).set_index("what").loc["connections of unknown direction", "count"] == 1
+
+
 def test_loopback_addresses_of_two_hosts_are_not_one_connection() -> None:
     here = {"local_address": "127.0.0.1", "remote_address": "127.0.0.1"}
 

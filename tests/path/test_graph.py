@@ -112,6 +112,29 @@ def test_lost_probes_are_loss_of_the_node_and_its_edge() -> None:
     assert (graph.edges["a", "d"]["probes"], graph.edges["a", "d"]["answers"]) == (3, 2)
 
 
+def test_what_one_run_lost_is_loss_of_the_hop_that_answered_the_others() -> None:
+    graph = joined(hops("a:1 b:2 c:3 d!4"), hops("a:1 * * d!4", run=1), hops("a:1 b:2 * d!4", run=2))
+
+    assert list(graph) == ["source", "a", "b", "c", "d"]
+    assert [graph.nodes[node]["loss"] for node in "abcd"] == pytest.approx([0, 1 / 3, 2 / 3, 0])
+    assert (graph.edges["b", "c"]["probes"], graph.edges["b", "c"]["answers"]) == (3, 1)
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        ["a:1 b:2 d!3", "a:1 e:2 d!3"],  # either may have lost it
+        ["a:1 b:2 c:3 d!4"],  # the way was another one
+    ],
+)
+def test_what_may_have_been_lost_by_another_is_nobodys(others: list[str]) -> None:
+    runs = [*others, "a:1 * d!3"]
+    graph = joined(*(hops(text, run=run) for run, text in enumerate(runs)))
+
+    assert list(graph.predecessors("d"))[-1] == "* ttl 2"
+    assert graph.nodes["b"]["loss"] == 0
+
+
 def test_flows_that_take_different_ways_are_not_crossed() -> None:
     graph = joined(hops("r:1 a:2 x:3 d!4", flow=0), hops("r:1 b:2 y:3 d!4", flow=1))
 

@@ -10,10 +10,10 @@ import psycopg
 import pytest
 from databases import PROGRAMS, postgres
 from hypothesis import given, settings, strategies as st
-from relay import Conversation, relay
+from overheard import Heard, cut, overhearing, read
 
 from netlab.protocols.dialog import Exchange, Outcome, Side
-from netlab.protocols.postgres import PostgresDialog
+from netlab.protocols.postgres import Postgres
 from netlab.protocols.sqlstates import SQLSTATES
 
 LITERAL = "hunter2"
@@ -139,7 +139,7 @@ TALKS: dict[str, Callable[[psycopg.Connection], list[Row]]] = {
 
 @dataclasses.dataclass
 class Talk:
-    conversation: Conversation
+    heard: Heard
     truth: list[Row]
 
 
@@ -153,19 +153,19 @@ def server() -> Iterator[int]:
 def talks(server: int) -> dict[str, Talk]:
     held = {}
     for name, talk in TALKS.items():
-        with relay(server) as through:
+        with overhearing(server) as through:
             options = {"host": "127.0.0.1", "port": through.port, "user": "postgres", "sslmode": "disable"}
             with psycopg.connect(**options, autocommit=True) as connection:
                 truth = talk(connection)
-        held[name] = Talk(through.conversations[0], [("CONNECT", "postgres", "OK", None, None), *truth])
+        held[name] = Talk(through.whole(1)[0], [("CONNECT", "postgres", "OK", None, None), *truth])
     return held
 
 
 @pytest.mark.parametrize("name", TALKS)
 def test_rows_are_what_the_client_asked_and_got(talks: dict[str, Talk], name: str) -> None:
-    dialog = PostgresDialog()
+    dialog = Postgres()
 
-    exchanges = talks[name].conversation.read_by(dialog)
+    exchanges = read(dialog, talks[name].heard)
 
     assert rows(exchanges) == talks[name].truth
     assert {e.outcome for e in exchanges} == {Outcome.ANSWERED}
@@ -176,35 +176,26 @@ def test_rows_are_what_the_client_asked_and_got(talks: dict[str, Talk], name: st
 
 @pytest.mark.parametrize("name", TALKS)
 def test_times_and_bytes_are_those_of_the_messages(talks: dict[str, Talk], name: str) -> None:
-    conversation = talks[name].conversation
-    exchanges = conversation.read_by(PostgresDialog())
+    exchanges = read(Postgres(), talks[name].heard)
+    client, server = (b"".join(data for who, data, _ in talks[name].heard if who is side) for side in Side)
 
     for e in exchanges:
         assert e.answered_ns is not None
         assert e.ended_ns is not None
         assert e.requested_ns <= e.answered_ns <= e.ended_ns
-    client = conversation.of(Side.CLIENT)
     syncs = 5 * (client.count(b"S\0\0\0\x04") + client.count(b"H\0\0\0\x04"))  # and Flush
     asked = sum(e.request_bytes or 0 for e in exchanges)
     assert asked + syncs + 5 == len(client)  # and Terminate
-    assert sum(e.response_bytes or 0 for e in exchanges) <= len(conversation.of(Side.SERVER))
+    assert sum(e.response_bytes or 0 for e in exchanges) <= len(server)
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_it_does_not_matter_where_segments_end(talks: dict[str, Talk], data: st.DataObject) -> None:
     talk = talks[data.draw(st.sampled_from(sorted(TALKS)))]
-    size = data.draw(st.integers(1, 40))
-    dialog = PostgresDialog()
+    sizes = data.draw(st.lists(st.integers(1, 40), min_size=1, max_size=5))
 
-    found = [
-        one
-        for side, said, at in talk.conversation.said
-        for place in range(0, len(said), size)
-        for one in dialog.said(side, said[place : place + size], at)
-    ]
-
-    assert rows(found + dialog.ended(0)) == talk.truth
+    assert rows(read(Postgres(), cut(talk.heard, sizes))) == talk.truth
 
 
 @settings(max_examples=200, deadline=None)
@@ -213,11 +204,11 @@ def test_what_was_not_seen_costs_rows_and_makes_none_wrong(
     talks: dict[str, Talk], data: st.DataObject
 ) -> None:
     talk = talks[data.draw(st.sampled_from(sorted(TALKS)))]
-    said = talk.conversation.said
+    said = talk.heard
     first = data.draw(st.integers(0, len(said) - 1))
     count = data.draw(st.integers(1, 3))
     told = data.draw(st.booleans())
-    dialog = PostgresDialog()
+    dialog = Postgres()
     found = []
 
     for index, (side, what, at) in enumerate(said):
@@ -234,10 +225,8 @@ def test_what_was_not_seen_costs_rows_and_makes_none_wrong(
 @pytest.mark.parametrize("name", TALKS)
 def test_a_reader_that_begins_anywhere_tells_only_what_is_so(talks: dict[str, Talk], name: str) -> None:
     talk = talks[name]
-    for begin in range(1, len(talk.conversation.said)):
-        later = Conversation(talk.conversation.said[begin:])
-
-        found = later.read_by(PostgresDialog())
+    for begin in range(1, len(talk.heard)):
+        found = read(Postgres(whole=False), talk.heard[begin:])
 
         assert is_part(
             [row for row, e in zip(rows(found), found, strict=True) if e.outcome == "answered"], talk.truth
@@ -263,28 +252,28 @@ def alike(row: Row, other: Row) -> bool:
 
 def test_a_reader_that_joins_in_goes_on_when_the_server_is_ready(talks: dict[str, Talk]) -> None:
     talk = talks["simple"]
-    said = talk.conversation.said
+    said = talk.heard
     begin = next(i for i, (side, what, _) in enumerate(said) if side is Side.CLIENT and b"INSERT" in what)
 
-    found = Conversation(said[begin:]).read_by(PostgresDialog())
+    found = read(Postgres(whole=False), said[begin:])
 
     assert rows(found) == talk.truth[3:]
 
 
 def test_a_statement_that_was_prepared_unseen_has_its_command_from_the_answer(talks: dict[str, Talk]) -> None:
-    said = talks["extended"].conversation.said
+    said = talks["extended"].heard
     prepared = next(i for i, (side, what, _) in enumerate(said) if side is Side.CLIENT and b"_pg3_0" in what)
     begin = next(i for i, (side, _, _) in enumerate(said) if i > prepared and side is Side.CLIENT)
 
-    found = Conversation(said[begin:]).read_by(PostgresDialog())
+    found = read(Postgres(whole=False), said[begin:])
 
     assert ("INSERT", None, "OK", None, 1) in rows(found)
 
 
 def test_an_unanswered_statement_is_pending_and_then_unanswered(talks: dict[str, Talk]) -> None:
-    said = talks["simple"].conversation.said
+    said = talks["simple"].heard
     last = max(i for i, (side, what, _) in enumerate(said) if side is Side.CLIENT and b"SELECT" in what)
-    dialog = PostgresDialog()
+    dialog = Postgres()
     for side, what, at in said[: last + 1]:
         dialog.said(side, what, at)
 
@@ -293,27 +282,27 @@ def test_an_unanswered_statement_is_pending_and_then_unanswered(talks: dict[str,
 
 
 def test_a_refused_password_is_a_failed_connect(server: int) -> None:
-    with relay(server) as through:
+    with overhearing(server) as through:
         connect = partial(
             psycopg.connect, host="127.0.0.1", port=through.port, user="postgres", sslmode="disable"
         )
         with pytest.raises(psycopg.OperationalError):
             connect(dbname="nowhere")
 
-    found = through.conversations[0].read_by(PostgresDialog())
+    found = read(Postgres(), through.whole(1)[0])
 
     assert rows(found) == [("CONNECT", "nowhere", "3D000", "invalid_catalog_name", None)]
 
 
 def test_a_deferred_constraint_fails_the_sync_that_commits(server: int) -> None:
-    with relay(server) as through:
+    with overhearing(server) as through:
         options = {"host": "127.0.0.1", "port": through.port, "user": "postgres", "sslmode": "disable"}
         with psycopg.connect(**options, autocommit=True) as connection:
             connection.execute("CREATE TABLE late (id int UNIQUE DEFERRABLE INITIALLY DEFERRED)")
             with pytest.raises(psycopg.errors.UniqueViolation):
                 connection.execute("INSERT INTO late VALUES (%s), (%s)", [1, 1])
 
-    found = through.conversations[0].read_by(PostgresDialog())
+    found = read(Postgres(), through.whole(1)[0])
 
     assert rows(found)[2:] == [
         ("INSERT", "late", "OK", None, 2),
@@ -322,26 +311,24 @@ def test_a_deferred_constraint_fails_the_sync_that_commits(server: int) -> None:
 
 
 def test_a_cancel_request_has_no_answer(server: int) -> None:
-    with relay(server) as through:
+    with overhearing(server) as through:
         options = {"host": "127.0.0.1", "port": through.port, "user": "postgres", "sslmode": "disable"}
         with psycopg.connect(**options, autocommit=True) as connection:
             connection.cancel_safe(timeout=30)
-    cancel = through.conversations[1].read_by(PostgresDialog())
+    cancel = read(Postgres(), through.whole(2)[1])
 
     assert [(e.operation, e.outcome, e.request_bytes) for e in cancel] == [("CANCEL", Outcome.UNANSWERED, 16)]
 
 
 def test_encryption_refused_goes_on_in_clear(server: int) -> None:
-    with relay(server) as through:
+    with overhearing(server) as through:
         psycopg.connect(host="127.0.0.1", port=through.port, user="postgres", sslmode="prefer").close()
 
-    assert rows(through.conversations[0].read_by(PostgresDialog())) == [
-        ("CONNECT", "postgres", "OK", None, None)
-    ]
+    assert rows(read(Postgres(), through.whole(1)[0])) == [("CONNECT", "postgres", "OK", None, None)]
 
 
 def test_what_is_encrypted_is_counted_as_unread() -> None:
-    dialog = PostgresDialog()
+    dialog = Postgres()
 
     dialog.said(Side.CLIENT, b"\0\0\0\x08\x04\xd2\x16\x2f", 1)
     dialog.said(Side.SERVER, b"S", 2)

@@ -20,7 +20,7 @@ PROGRAMS = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
 
 @contextmanager
 def postgres() -> Iterator[int]:
-    """Run PostgreSQL as long as the block lasts; yield its port on 127.0.0.1. postgres needs no password."""
+    """Run PostgreSQL as long as the block lasts; yield its port on loopback. postgres needs no password."""
     user = pwd.getpwnam("postgres" if os.getuid() == 0 else pwd.getpwuid(os.getuid()).pw_name)
     home = Path(tempfile.mkdtemp(prefix="netlab-postgres-", dir="/tmp"))  # short: sockets are
     as_user = {"user": user.pw_uid, "group": user.pw_gid} if os.getuid() == 0 else {}
@@ -35,7 +35,7 @@ def postgres() -> Iterator[int]:
         )
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
-        options = ["-c", "fsync=off", "-c", "listen_addresses=localhost", "-c", "log_destination=stderr"]
+        options = ["-c", "fsync=off", "-c", "listen_addresses=127.0.0.1,::1", "-c", "log_destination=stderr"]
         with (home / "log").open("w") as log:
             server = subprocess.Popen(
                 [PROGRAMS[-1] / "postgres", "-D", home / "data", "-p", str(port), "-k", home, *options],

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
@@ -44,6 +45,7 @@ class Overheard:
     """A relay in front of a server, and what went over each of its connections."""
 
     port: int
+    alter: Callable[[Side, bytes], bytes] = lambda _, data: data  # what is passed on, and heard
     conversations: list[Heard] = field(default_factory=list)
     ends: list[threading.Thread] = field(default_factory=list)
 
@@ -100,10 +102,17 @@ def nginx(place: Path, protocol: str = "") -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def overhearing(port: int) -> Iterator[Overheard]:
-    """Stand between clients and the server at *port*."""
+def overhearing(port: int, *, own_address: bool = False) -> Iterator[Overheard]:
+    """Stand between clients and the server at *port*.
+
+    A server that tells its clients where it is (*own_address*: as 127.0.0.1 and four bytes of port) is heard
+    to tell our address instead.
+    """
     with socket.create_server(("127.0.0.1", 0)) as listener:
         heard = Overheard(listener.getsockname()[1])
+        if own_address:
+            here, there = (b"127.0.0.1" + number.to_bytes(4, "big") for number in (heard.port, port))
+            heard.alter = lambda side, data: data.replace(there, here) if side is Side.SERVER else data
         accepting = threading.Thread(target=_accept, args=(listener, port, heard))
         accepting.start()
         yield heard
@@ -125,19 +134,29 @@ def _accept(listener: socket.socket, port: int, heard: Overheard) -> None:
             both = threading.Barrier(2)
             heard.conversations.append(conversation)
             ways = ((Side.CLIENT, client, server), (Side.SERVER, server, client))
-            ends = [threading.Thread(target=_pass, args=(*way, conversation, both)) for way in ways]
+            hear = partial(_hear, conversation, heard.alter)
+            ends = [threading.Thread(target=_pass, args=(*way, hear, both)) for way in ways]
             for end in ends:
                 end.start()
             heard.ends.extend(ends)
 
 
+def _hear(heard: Heard, alter: Callable[[Side, bytes], bytes], side: Side, data: bytes) -> bytes:
+    data = alter(side, data)
+    heard.append((side, data, time.monotonic_ns()))
+    return data
+
+
 def _pass(
-    side: Side, source: socket.socket, sink: socket.socket, heard: Heard, both: threading.Barrier
+    side: Side,
+    source: socket.socket,
+    sink: socket.socket,
+    hear: Callable[[Side, bytes], bytes],
+    both: threading.Barrier,
 ) -> None:
     with contextlib.suppress(OSError):
         while data := source.recv(65536):
-            heard.append((side, data, time.monotonic_ns()))
-            sink.sendall(data)
+            sink.sendall(hear(side, data))
     with contextlib.suppress(OSError):
         sink.shutdown(socket.SHUT_WR)
     both.wait(30)  # neither socket is closed while the other way uses it

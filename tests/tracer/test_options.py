@@ -29,6 +29,11 @@ import netlab
         ({"backfill": "no"}, "backfill 'no' is neither True nor False"),
         ({"drops": 1}, "drops 1 is neither True nor False"),
         ({"prot": 443}, "Did you mean 'port'"),
+        ({"protocols": "dns", "port": 443}, "leaves out every port of DNS"),
+        ({"protocols": "dns", "dns_ports": []}, "dns_ports is empty"),
+        ({"protocols": "dns", "dns_ports": 0}, "dns_ports 0"),
+        ({"protocols": "dns", "dns_timeout_s": 0}, "dns_timeout_s 0"),
+        ({"protocols": "dns", "mask_names": "*.corp"}, "mask_names"),
     ],
 )
 def test_an_option_that_cannot_be_right_is_refused(options: dict[str, object], words: str) -> None:

@@ -1,0 +1,223 @@
+"""Kafka's conversation (kafka.apache.org/protocol): requests, and the responses of their correlation ids."""
+
+from __future__ import annotations
+
+import struct
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from netlab.protocols.dialog import Exchange, Outcome, Side
+from netlab.protocols.framing import Framer, LostError, Message
+from netlab.protocols.kafkaapis import APIS, ERRORS, Api
+from netlab.protocols.kafkafields import CutError, Found, read, skip_tags
+
+_LARGEST = 1 << 30
+_READ = 1 << 16  # bytes that are read of a message
+_MOST_PENDING = 10_000
+_MOST_TOPICS = 10_000  # whose names are known by id
+_API_VERSIONS = 18  # its response header is the old one in all versions (KIP-511)
+_NEWEST = 30  # versions: what says more is no header
+
+_topics: OrderedDict[bytes, str] = (
+    OrderedDict()
+)  # by id, which is one for all clusters: learnt on any connection
+
+
+@dataclass(slots=True)
+class Asked:
+    """A request that waits, and how its response is read."""
+
+    exchange: Exchange
+    api: Api
+    number: int
+    version: int
+
+
+class Kafka:
+    """Reads one connection to a Kafka broker in clear.
+
+    One exchange for each request; those that name several topics or partitions have all of their topics, no
+    partition, and the first error. A Produce that wants no acknowledgement is over when it is sent, without
+    a status. Behind a gap it goes on where a segment begins with a request, or with the response to one that
+    waits.
+    """
+
+    def __init__(self, *, whole: bool = True) -> None:
+        self.unread_bytes = 0
+        self._lost = dict.fromkeys(Side, not whole)
+        self._framers = {side: self._framer(side) for side in Side}
+        self._asked: OrderedDict[int, Asked] = OrderedDict()
+        self._over: list[Exchange] = []
+
+    def said(self, side: Side, data: bytes, at_ns: int) -> list[Exchange]:
+        """Read the next bytes of *side*."""
+        if self._lost[side]:
+            self._lost[side] = not self._begins(side, data)
+            self._framers[side] = self._framer(side)
+        if self._lost[side]:
+            self.unread_bytes += len(data)
+            return []
+        try:
+            for message in self._framers[side].feed(data, at_ns):
+                self._take(side, message)
+        except LostError:
+            self._lost[side] = True
+            self.unread_bytes += len(data)
+        return self._taken()
+
+    def missed(self, side: Side, size: int | None, at_ns: int) -> list[Exchange]:
+        """Go on behind *size* bytes of *side* that were not seen."""
+        try:
+            message = None if self._lost[side] else self._framers[side].skip(size, at_ns)
+            if message:
+                self._take(side, message)
+        except LostError:
+            self._lost[side] = True
+        return self._taken()
+
+    def ended(self, at_ns: int) -> list[Exchange]:  # noqa: ARG002 - an exchange ends with its answer
+        """Take note that the connection is closed."""
+        for asked in self._asked.values():
+            self._end(asked.exchange, Outcome.MISSED if self._lost[Side.SERVER] else Outcome.UNANSWERED)
+        self._asked.clear()
+        return self._taken()
+
+    def pending(self) -> list[Exchange]:
+        """Return what is not answered yet."""
+        return [asked.exchange for asked in self._asked.values()]
+
+    def _framer(self, side: Side) -> Framer:
+        if side is Side.CLIENT:
+            return Framer(12, _request_size, lambda _: _READ)
+        return Framer(8, _response_size, lambda _: _READ)
+
+    def _begins(self, side: Side, data: bytes) -> bool:
+        if side is Side.SERVER:
+            return (
+                len(data) >= 8
+                and _response_size(data) > 0
+                and int.from_bytes(data[4:8], "big") in self._asked
+            )
+        size = _request_size(data) if len(data) >= 14 else 0
+        named = int.from_bytes(data[12:14], "big", signed=True)
+        return 0 < named <= size - 14 and data[14 : 14 + named].isascii()
+
+    def _taken(self) -> list[Exchange]:
+        over, self._over = self._over, []
+        return over
+
+    def _end(self, exchange: Exchange, outcome: Outcome) -> None:
+        exchange.outcome = outcome
+        self._over.append(exchange)
+
+    def _take(self, side: Side, message: Message) -> None:
+        if side is Side.CLIENT:
+            self._ask(message)
+        else:
+            self._answer(message)
+
+    def _ask(self, message: Message) -> None:
+        number, version, correlation = struct.unpack_from("!hhi", message.header, 4)
+        api = APIS.get(number) or Api(f"API {number}", None, -1)
+        exchange = Exchange(
+            "kafka",
+            message.begun_ns,
+            version=str(version),
+            operation=api.name,
+            request_bytes=message.size,
+            stream=correlation,
+        )
+        found = _read_request(api, version, message.body)
+        if found:
+            _tell(exchange, found)
+            exchange.records = found.records
+        if found and found.acks == 0:
+            self._end(exchange, Outcome.ANSWERED)
+            return
+        waited = self._asked.pop(correlation, None)  # the number has come round
+        if waited is None and len(self._asked) >= _MOST_PENDING:
+            _, waited = self._asked.popitem(last=False)
+        if waited:
+            self._end(waited.exchange, Outcome.MISSED)
+        self._asked[correlation] = Asked(exchange, api, number, version)
+
+    def _answer(self, message: Message) -> None:
+        correlation = int.from_bytes(message.header[4:8], "big", signed=True)
+        if correlation not in self._asked:
+            self.unread_bytes += message.size
+            return
+        while True:  # a broker answers in the order of the requests
+            waited, asked = self._asked.popitem(last=False)
+            if waited == correlation:
+                break
+            self._end(asked.exchange, Outcome.MISSED)
+        exchange = asked.exchange
+        if message.begun_ns < exchange.requested_ns:  # the answer to another, whose number was the same
+            self._end(exchange, Outcome.MISSED)
+            return
+        exchange.answered_ns, exchange.ended_ns = message.begun_ns, message.ended_ns
+        exchange.response_bytes = message.size
+        found = _read_response(asked, message.body)
+        if found:
+            self._judge(exchange, asked.api, found)
+        self._end(exchange, Outcome.ANSWERED)
+
+    @staticmethod
+    def _judge(exchange: Exchange, api: Api, found: Found) -> None:
+        for topic_id, name in found.named.items():
+            _topics[topic_id] = name
+            if len(_topics) > _MOST_TOPICS:
+                _topics.popitem(last=False)
+        if exchange.resource is None and api.name == "Fetch":  # goes on as the session's last one
+            _tell(exchange, found)
+        if api.name == "Fetch":
+            exchange.records = found.records if found.is_whole else None
+        failure = next((code for code in found.errors if code), None)
+        if failure is not None:
+            exchange.status, exchange.error = str(failure), ERRORS.get(failure, f"error {failure}")
+        elif found.is_whole:
+            exchange.status = "OK"
+
+
+def _request_size(header: bytes) -> int:
+    size, number, version, correlation = struct.unpack_from("!ihhi", header)
+    known = 8 <= size < _LARGEST and 0 <= number < 128 and 0 <= version <= _NEWEST and correlation >= 0
+    return 4 + size if known else 0
+
+
+def _response_size(header: bytes) -> int:
+    size = int.from_bytes(header[:4], "big", signed=True)
+    return 4 + size if 4 <= size < _LARGEST else 0
+
+
+def _read_request(api: Api, version: int, body: bytes) -> Found | None:
+    """Return what a request says behind its correlation id; None: its layout is not known."""
+    if version > api.newest or not api.request or len(body) < 2:
+        return None
+    flexible = api.is_flexible(version)
+    place = 2 + max(int.from_bytes(body[:2], "big", signed=True), 0)
+    try:
+        return read(
+            api.request, version, body, skip_tags(body, place) if flexible else place, flexible=flexible
+        )
+    except (CutError, IndexError):
+        return None
+
+
+def _read_response(asked: Asked, body: bytes) -> Found | None:
+    api, version = asked.api, asked.version
+    if version > api.newest or not api.response:
+        return None
+    flexible = api.is_flexible(version)
+    try:
+        place = skip_tags(body, 0) if flexible and asked.number != _API_VERSIONS else 0
+    except (CutError, IndexError):
+        return None
+    return read(api.response, version, body, place, flexible=flexible)
+
+
+def _tell(exchange: Exchange, found: Found) -> None:
+    names = [name for name in found.topics if name] + [_topics[one] for one in found.ids if one in _topics]
+    exchange.resource = ", ".join(dict.fromkeys(names)) or None
+    partitions = set(found.partitions)
+    exchange.partition = partitions.pop() if found.is_whole and len(found.partitions) == 1 else None

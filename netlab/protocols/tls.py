@@ -1,0 +1,166 @@
+"""TLS's handshake (RFC 8446, RFC 5246) as far as it is in clear: one exchange, and what was agreed on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from netlab.protocols import hellos
+from netlab.protocols.dialog import Exchange, Outcome, Side
+from netlab.protocols.framing import Framer, LostError, Message
+from netlab.protocols.tlsnames import ALERTS, CIPHERS, VERSIONS
+
+_CHANGE_CIPHER, _ALERT, _HANDSHAKE, _DATA = 20, 21, 22, 23  # records
+_CLIENT_HELLO, _SERVER_HELLO, _CERTIFICATE = 1, 2, 11
+_LARGEST_RECORD = (1 << 14) + 2048
+_MOST_KEPT = 1 << 16  # bytes of one side's handshake
+_TLS_1_3 = 0x304
+_FATAL = 2
+
+
+@dataclass(slots=True)
+class Handshake(Exchange):
+    """What a handshake tells. The host is the server name that the client asks for."""
+
+    cipher: str | None = None
+    alpn: str | None = None  # as agreed; TLS 1.3 encrypts the choice: what a client offers alone
+    certificate_end_ns: int | None = None  # since 1970; TLS 1.3 encrypts it
+    ja4: str | None = None
+
+
+class Tls:
+    """Reads the handshake of one TLS connection over TCP, and nothing behind it.
+
+    It is over when the server has said hello (TLS 1.3), or changed to the cipher (up to 1.2), or either side
+    sent a fatal alert. A connection met in the middle has no handshake to read.
+    """
+
+    def __init__(self, *, whole: bool = True) -> None:
+        self.unread_bytes = 0
+        self._is_over = not whole
+        self._framers = {side: Framer(5, _record_size, _kept) for side in Side}
+        self._said = dict.fromkeys(Side, b"")
+        self._handshake: Handshake | None = None
+        self._over: list[Exchange] = []
+
+    def said(self, side: Side, data: bytes, at_ns: int) -> list[Exchange]:
+        """Read the next bytes of *side*."""
+        if self._is_over:
+            return []
+        try:
+            for record in self._framers[side].feed(data, at_ns):
+                self._take(side, record)
+        except (LostError, hellos.HelloError):
+            self.unread_bytes += len(data)
+            self._end(Outcome.MISSED)
+        return self._taken()
+
+    def missed(self, side: Side, size: int | None, at_ns: int) -> list[Exchange]:  # noqa: ARG002 - a Dialog's
+        """Give up: what was not seen may be what the exchange is about."""
+        self._end(Outcome.MISSED)
+        return self._taken()
+
+    def ended(self, at_ns: int) -> list[Exchange]:  # noqa: ARG002 - a Dialog's
+        """Take note that the connection is closed."""
+        self._end(Outcome.UNANSWERED)
+        return self._taken()
+
+    def pending(self) -> list[Exchange]:
+        """Return the handshake, if it is not over."""
+        return [self._handshake] if self._handshake and not self._is_over else []
+
+    def _taken(self) -> list[Exchange]:
+        over, self._over = self._over, []
+        return over
+
+    def _end(self, outcome: Outcome) -> None:
+        if self._handshake and not self._is_over:
+            self._handshake.outcome = outcome
+            self._over.append(self._handshake)
+        self._is_over = True
+        self._said = dict.fromkeys(Side, b"")
+
+    def _take(self, side: Side, record: Message) -> None:
+        kind, handshake = record.header[0], self._handshake
+        if self._is_over:
+            return
+        if handshake:
+            self._count(handshake, side, record)
+        if kind == _HANDSHAKE:
+            self._said[side] += record.body
+            if len(self._said[side]) > _MOST_KEPT:
+                raise LostError
+            self._messages(side, record)
+        elif kind == _ALERT and handshake and record.body[:1] == bytes([_FATAL]) and len(record.body) == 2:
+            handshake.status, handshake.ended_ns = str(record.body[1]), record.ended_ns
+            handshake.error = ALERTS.get(record.body[1], f"alert {record.body[1]}")
+            handshake.answered_ns = handshake.answered_ns or (
+                record.begun_ns if side is Side.SERVER else None
+            )
+            self._end(Outcome.ANSWERED)
+        elif kind in {_CHANGE_CIPHER, _DATA} and side is Side.SERVER and handshake and handshake.cipher:
+            self._agree(handshake, record)
+
+    @staticmethod
+    def _count(handshake: Handshake, side: Side, record: Message) -> None:
+        if side is Side.CLIENT:
+            handshake.request_bytes = (handshake.request_bytes or 0) + record.size
+        else:
+            handshake.response_bytes = (handshake.response_bytes or 0) + record.size
+
+    def _messages(self, side: Side, record: Message) -> None:
+        """Read the messages that are whole: several may be in one record, and one in several."""
+        said = self._said[side]
+        while len(said) >= 4 and not self._is_over:
+            size = 4 + int.from_bytes(said[1:4], "big")
+            if len(said) < size:
+                break
+            self._message(side, said[0], said[4:size], record)
+            said = said[size:]
+        self._said[side] = b"" if self._is_over else said
+
+    def _message(self, side: Side, kind: int, body: bytes, record: Message) -> None:
+        if side is Side.CLIENT and kind == _CLIENT_HELLO and self._handshake is None:
+            hello = hellos.client_hello(body)
+            self._handshake = Handshake(
+                "tls",
+                record.begun_ns,
+                operation="handshake",
+                host=hello.server_name,
+                request_bytes=record.size,
+                alpn=_text(hello.protocols[0]) if len(hello.protocols) == 1 else None,
+                ja4=hellos.ja4(hello),
+            )
+        elif side is Side.SERVER and self._handshake and kind == _SERVER_HELLO:
+            self._answer(self._handshake, hellos.server_hello(body), record)
+        elif side is Side.SERVER and self._handshake and kind == _CERTIFICATE:
+            self._handshake.certificate_end_ns = hellos.certificate_end_ns(body)
+
+    def _answer(self, handshake: Handshake, hello: hellos.Hello, record: Message) -> None:
+        if handshake.answered_ns is None:
+            handshake.answered_ns = record.begun_ns
+        if hello.is_retry:
+            return
+        handshake.version = VERSIONS.get(hello.version, f"0x{hello.version:04x}")
+        handshake.cipher = CIPHERS.get(hello.ciphers[0], f"0x{hello.ciphers[0]:04x}")
+        if hello.version >= _TLS_1_3:
+            self._agree(handshake, record)
+        else:
+            handshake.alpn = _text(hello.protocols[0]) if hello.protocols else None
+
+    def _agree(self, handshake: Handshake, record: Message) -> None:
+        handshake.status, handshake.ended_ns = "OK", record.ended_ns
+        self._end(Outcome.ANSWERED)
+
+
+def _record_size(header: bytes) -> int:
+    kind, major, length = header[0], header[1], int.from_bytes(header[3:5], "big")
+    known = _CHANGE_CIPHER <= kind <= _DATA and major == 3
+    return 5 + length if known and length <= _LARGEST_RECORD else 0
+
+
+def _kept(header: bytes) -> int:
+    return {_HANDSHAKE: _LARGEST_RECORD, _ALERT: 2}.get(header[0], 0)
+
+
+def _text(protocol: bytes) -> str:
+    return protocol.decode("ascii", "replace")

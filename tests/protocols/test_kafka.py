@@ -1,0 +1,336 @@
+from __future__ import annotations
+
+import struct
+import warnings
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import pytest
+from brokers import kafka as broker
+from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
+from hypothesis import given, settings, strategies as st
+from overheard import Heard, cut, overhearing, read
+
+from netlab.protocols.dialog import Exchange, Outcome, Side
+from netlab.protocols.kafka import Kafka
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", DeprecationWarning)  # how it reads its own schemas
+    from kafka.protocol import consumer, metadata, producer
+
+ORDERS, COUNT, UNREACHED = "orders", 30, 9999
+VALUE = b"hunter2"
+
+
+@dataclass
+class Talk:
+    heard: list[Heard]
+    delivered: int
+    consumed: int
+
+
+@pytest.fixture(scope="module")
+def talk() -> Talk:
+    with broker() as port, overhearing(port, own_address=True) as through:
+        here = {"bootstrap.servers": f"127.0.0.1:{through.port}", "client.id": "shop"}
+        delivered = produce(here)
+        consumed = consume(here)
+        fail(here)
+    return Talk(through.whole(len(through.conversations)), delivered, consumed)
+
+
+def produce(here: dict[str, str]) -> int:
+    failures: list[KafkaError] = []
+    producer = Producer(here | {"linger.ms": 0})
+    for _ in range(COUNT):
+        producer.produce(
+            ORDERS, VALUE, partition=2, on_delivery=lambda error, _: error and failures.append(error)
+        )
+        producer.flush(30)
+    return COUNT - len(failures)
+
+
+def consume(here: dict[str, str]) -> int:
+    consumer = Consumer(here | {"group.id": "readers", "auto.offset.reset": "earliest"})
+    consumer.subscribe([ORDERS])
+    got = 0
+    while got < COUNT:
+        message = consumer.poll(30)
+        assert message is not None
+        got += message.error() is None
+    consumer.commit(asynchronous=False)
+    consumer.close()
+    return got
+
+
+def fail(here: dict[str, str]) -> None:
+    consumer = Consumer(
+        here | {"group.id": "lost", "auto.offset.reset": "error", "enable.auto.commit": False}
+    )
+    consumer.assign([TopicPartition(ORDERS, 2, UNREACHED)])
+    message = consumer.poll(30)
+    assert message is not None
+    assert message.error() is not None
+    consumer.close()
+
+
+def exchanges_of(talk: Talk) -> list[Exchange]:
+    return [one for heard in talk.heard for one in read(Kafka(), heard)]
+
+
+def test_each_message_sent_alone_is_a_produce_with_its_topic_partition_and_records(talk: Talk) -> None:
+    produced = [e for e in exchanges_of(talk) if e.operation == "Produce"]
+
+    assert len(produced) == talk.delivered
+    assert {(e.resource, e.partition, e.records, e.status, e.error) for e in produced} == {
+        (ORDERS, 2, 1, "OK", None)
+    }
+
+
+def test_fetches_bring_the_records_that_the_consumer_got(talk: Talk) -> None:
+    fetched = [e for e in exchanges_of(talk) if e.operation == "Fetch" and e.error is None]
+
+    assert sum(e.records or 0 for e in fetched if e.outcome == Outcome.ANSWERED) == talk.consumed
+    assert {e.resource for e in fetched} == {ORDERS}
+
+
+def test_an_offset_out_of_range_is_an_error_of_the_fetch(talk: Talk) -> None:
+    failed = [e for e in exchanges_of(talk) if e.error == "OFFSET_OUT_OF_RANGE"]
+
+    assert {(e.operation, e.status, e.resource, e.partition) for e in failed} == {("Fetch", "1", ORDERS, 2)}
+
+
+def test_everything_else_is_named_and_went_well(talk: Talk) -> None:
+    rest = [e for e in exchanges_of(talk) if e.operation not in {"Produce", "Fetch"}]
+    named = Counter(e.operation for e in rest)
+
+    assert {"ApiVersions", "Metadata", "FindCoordinator", "JoinGroup", "SyncGroup", "OffsetCommit"} <= set(
+        named
+    )
+    answered = [e for e in rest if e.outcome == Outcome.ANSWERED]
+    failed = {(e.operation, e.error) for e in answered if e.error}
+    assert failed <= {("ApiVersions", "UNSUPPORTED_VERSION"), ("JoinGroup", "MEMBER_ID_REQUIRED")}
+    assert {e.resource for e in rest if e.operation == "OffsetCommit"} == {ORDERS}
+
+
+def test_nothing_is_left_unread_and_no_value_is_kept(talk: Talk) -> None:
+    for heard in talk.heard:
+        dialog = Kafka()
+        found = read(dialog, heard)
+
+        assert dialog.unread_bytes == 0
+        assert VALUE.decode() not in repr(found)
+        client, server = (sum(len(data) for who, data, _ in heard if who is side) for side in Side)
+        assert sum(e.request_bytes or 0 for e in found) == client
+        assert sum(e.response_bytes or 0 for e in found) == server
+
+
+def rows(found: list[Exchange]) -> list[tuple[Any, ...]]:
+    return [(e.stream, e.operation, e.resource, e.partition, e.records, e.status, e.outcome) for e in found]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.integers(1, 60), min_size=1, max_size=5))
+def test_it_does_not_matter_where_segments_end(talk: Talk, sizes: list[int]) -> None:
+    for heard in talk.heard:
+        assert rows(read(Kafka(), cut(heard, sizes))) == rows(read(Kafka(), heard))
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.data())
+def test_what_was_not_seen_costs_rows_and_makes_none_wrong(talk: Talk, data: st.DataObject) -> None:
+    heard = data.draw(st.sampled_from(talk.heard))
+    truth = rows(read(Kafka(), heard))
+    gap = data.draw(st.integers(0, len(heard) - 1))
+    told = data.draw(st.booleans())
+    dialog, found = Kafka(), []
+
+    for index, (side, what, at) in enumerate(heard):
+        if index in {gap, gap + 1}:
+            found += dialog.missed(side, len(what) if told else None, at)
+        else:
+            found += dialog.said(side, what, at)
+
+    found = [e for e in found if e.outcome is Outcome.ANSWERED]
+    assert {row[:2] for row in rows(found)} <= {row[:2] for row in truth}
+    for row in rows(found):
+        (whole,) = (one for one in truth if one[0] == row[0])
+        assert all(one in {other, None} for one, other in zip(row, whole, strict=True))
+
+
+def test_a_reader_that_begins_anywhere_goes_on_with_the_next_request(talk: Talk) -> None:
+    heard = max(talk.heard, key=len)
+    truth = rows(read(Kafka(), heard))
+    for begin in range(1, len(heard)):
+        found = [e for e in read(Kafka(whole=False), heard[begin:]) if e.outcome is Outcome.ANSWERED]
+        asked = sum(side is Side.CLIENT for side, _, _ in heard[begin:])
+
+        assert set(rows(found)) <= set(truth)
+        assert len(found) >= asked - 3 or asked < 3
+
+
+class Words:
+    """Messages in the encoding of kafka-python, which is written from Kafka's own schemas."""
+
+    TOPIC_ID = UUID(int=7)
+
+    @staticmethod
+    def produce() -> tuple[Any, Any]:
+        request, response = producer.ProduceRequest, producer.ProduceResponse
+        part = request.TopicProduceData.PartitionProduceData(index=3, records=None)
+        topic = request.TopicProduceData(name="t", topic_id=Words.TOPIC_ID, partition_data=[part])
+        done = response.TopicProduceResponse.PartitionProduceResponse(index=3, error_code=6, base_offset=1)
+        answer = response.TopicProduceResponse(name="t", topic_id=Words.TOPIC_ID, partition_responses=[done])
+        return request(acks=-1, timeout_ms=9, topic_data=[topic]), response(responses=[answer])
+
+    @staticmethod
+    def fetch() -> tuple[Any, Any]:
+        request, response = consumer.FetchRequest, consumer.FetchResponse
+        part = request.FetchTopic.FetchPartition(partition=3, fetch_offset=5, partition_max_bytes=9)
+        topic = request.FetchTopic(topic="t", topic_id=Words.TOPIC_ID, partitions=[part])
+        got = response.FetchableTopicResponse.PartitionData(
+            partition_index=3, error_code=6, high_watermark=1, aborted_transactions=[], records=None
+        )
+        answer = response.FetchableTopicResponse(topic="t", topic_id=Words.TOPIC_ID, partitions=[got])
+        return (
+            request(replica_id=-1, max_wait_ms=1, min_bytes=1, topics=[topic], forgotten_topics_data=[]),
+            response(responses=[answer]),
+        )
+
+    @staticmethod
+    def list_offsets() -> tuple[Any, Any]:
+        request, response = consumer.ListOffsetsRequest, consumer.ListOffsetsResponse
+        part = request.ListOffsetsTopic.ListOffsetsPartition(partition_index=3, timestamp=-1)
+        got = response.ListOffsetsTopicResponse.ListOffsetsPartitionResponse(partition_index=3, error_code=6)
+        return (
+            request(replica_id=-1, topics=[request.ListOffsetsTopic(name="t", partitions=[part])]),
+            response(topics=[response.ListOffsetsTopicResponse(name="t", partitions=[got])]),
+        )
+
+    @staticmethod
+    def commit() -> tuple[Any, Any]:
+        request, response = consumer.OffsetCommitRequest, consumer.OffsetCommitResponse
+        kind, answers = request.OffsetCommitRequestTopic, response.OffsetCommitResponseTopic
+        part = kind.OffsetCommitRequestPartition(
+            partition_index=3, committed_offset=5, committed_metadata="m"
+        )
+        got = answers.OffsetCommitResponsePartition(partition_index=3, error_code=6)
+        return (
+            request(
+                group_id="g",
+                member_id="m",
+                topics=[kind(name="t", topic_id=Words.TOPIC_ID, partitions=[part])],
+            ),
+            response(topics=[answers(name="t", topic_id=Words.TOPIC_ID, partitions=[got])]),
+        )
+
+    @staticmethod
+    def fetched_offsets() -> tuple[Any, Any]:
+        request, response = consumer.OffsetFetchRequest, consumer.OffsetFetchResponse
+        old = request.OffsetFetchRequestTopic(name="t", partition_indexes=[3])
+        groups = request.OffsetFetchRequestGroup
+        new = groups.OffsetFetchRequestTopics(name="t", topic_id=Words.TOPIC_ID, partition_indexes=[3])
+        return (
+            request(
+                group_id="g", topics=[old], groups=[groups(group_id="g", topics=[new])], require_stable=True
+            ),
+            response(
+                error_code=6,
+                groups=[response.OffsetFetchResponseGroup(group_id="g", topics=[], error_code=6)],
+            ),
+        )
+
+
+VERSIONS = {
+    Words.produce: range(3, 14),
+    Words.fetch: range(4, 19),
+    Words.list_offsets: range(1, 12),
+    Words.commit: range(2, 11),
+    Words.fetched_offsets: range(2, 11),
+}
+
+
+def sent(message: Any, version: int) -> bytes:
+    message.with_header(correlation_id=7, client_id="x")
+    return bytes(message.encode(version=version, header=True, framed=True))
+
+
+def metadata_of(name: str, topic_id: UUID) -> Heard:
+    response = metadata.MetadataResponse
+    topic = response.MetadataResponseTopic(error_code=0, name=name, topic_id=topic_id, partitions=[])
+    request = metadata.MetadataRequest(topics=None)
+    answer = response(brokers=[], controller_id=0, topics=[topic])
+    return [(Side.CLIENT, sent(request, 12), 1), (Side.SERVER, answered(answer, 12), 2)]
+
+
+def answered(message: Any, version: int) -> bytes:
+    header = struct.pack("!i", 7) + b"\0" * type(message).flexible_version_q(version)
+    body = header + bytes(message.encode(version=version))
+    return struct.pack("!i", len(body)) + body
+
+
+@pytest.mark.parametrize(
+    ("words", "version"), [(words, version) for words, versions in VERSIONS.items() for version in versions]
+)
+def test_every_version_is_read(words: Callable[[], tuple[Any, Any]], version: int) -> None:
+    request, response = words()
+    read(Kafka(), metadata_of("t", Words.TOPIC_ID))  # names what later versions say by id only
+    heard: Heard = [(Side.CLIENT, sent(request, version), 1), (Side.SERVER, answered(response, version), 2)]
+
+    (found,) = read(Kafka(), heard)
+
+    assert (found.resource, found.status, found.error) == ("t", "6", "NOT_LEADER_OR_FOLLOWER")
+    assert found.version == str(version)
+    if words is not Words.fetched_offsets:
+        assert found.partition == 3
+
+
+def test_a_topic_id_that_no_metadata_has_told_has_no_name() -> None:
+    request, _ = Words.fetch()
+    request.topics[0].topic_id = UUID(int=99)
+
+    (found,) = read(Kafka(), [(Side.CLIENT, sent(request, 13), 1)])
+
+    assert (found.resource, found.outcome) == (None, Outcome.UNANSWERED)
+
+
+def test_a_produce_without_acknowledgement_waits_for_nothing() -> None:
+    request, _ = Words.produce()
+    request.acks = 0
+    dialog = Kafka()
+
+    (found,) = dialog.said(Side.CLIENT, sent(request, 9), 1)
+
+    assert (found.outcome, found.status, found.answered_ns) == (Outcome.ANSWERED, None, None)
+    assert dialog.pending() == []
+
+
+def test_a_version_newer_than_what_is_known_has_its_name_and_no_judgement() -> None:
+    request, response = Words.produce()
+    said, told = sent(request, 13), answered(response, 13)
+    newer = said[:6] + struct.pack("!h", 25) + said[8:]
+
+    (found,) = read(Kafka(), [(Side.CLIENT, newer, 1), (Side.SERVER, told, 2)])
+
+    assert (found.operation, found.version, found.resource, found.status) == ("Produce", "25", None, None)
+    assert found.outcome == Outcome.ANSWERED
+
+
+@settings(max_examples=300)
+@given(st.binary(max_size=400), st.integers(0, 95), st.integers(0, 18), st.binary(max_size=300))
+def test_any_body_is_read(body: bytes, api: int, version: int, answer: bytes) -> None:
+    said = struct.pack("!hhi", api, version, 7) + body
+    told = struct.pack("!i", 7) + answer
+
+    found = read(
+        Kafka(),
+        [
+            (Side.CLIENT, struct.pack("!i", len(said)) + said, 1),
+            (Side.SERVER, struct.pack("!i", len(told)) + told, 2),
+        ],
+    )
+
+    assert [e.stream for e in found] == [7]

@@ -1,0 +1,227 @@
+from __future__ import annotations
+
+import socket
+import ssl
+import subprocess
+import tomllib
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from hypothesis import given, settings, strategies as st
+from overheard import Heard, cut, free_port, overhearing, read, running
+from scapy.layers.tls.crypto.suites import _tls_cipher_suites
+from scapy.layers.tls.handshake import TLSClientHello
+
+from netlab.protocols import hellos
+from netlab.protocols.dialog import Outcome, Side
+from netlab.protocols.tls import Handshake, Tls
+from netlab.protocols.tlsnames import CIPHERS
+
+JA4 = tomllib.loads((Path(__file__).parents[1] / "data/protocols/ja4.toml").read_text())
+END = datetime(2051, 2, 3, 4, 5, 6, tzinfo=UTC)  # behind 2049, where certificates change how they write years
+
+
+@dataclass
+class Case:
+    heard: Heard
+    version: str | None = None  # the client's own log
+    cipher: str | None = None
+    alpn: str | None = None
+
+
+def certificate(place: Path, end: datetime) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "shop.example")])
+    begin = end - timedelta(days=9000)
+    made = x509.CertificateBuilder(name, name, key.public_key(), 77, begin, end).sign(key, hashes.SHA256())
+    encodings = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    (place / "both.pem").write_bytes(key.private_bytes(*encodings) + made.public_bytes(encodings[0]))
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    place = tmp_path_factory.mktemp("tls")
+    certificate(place, END)
+    port = free_port()
+    options = ["-alpn", "h2,http/1.1", "-quiet", "-groups", "P-384:P-256", "-cipher", "ALL:@SECLEVEL=0"]
+    command = ["openssl", "s_server", "-port", str(port), "-cert", str(place / "both.pem"), *options]
+    with running(command, port):
+        yield port
+
+
+def shake(port: int, context: ssl.SSLContext, name: str | None = "shop.example") -> Case:
+    with overhearing(port) as through:
+        case = Case([])
+        with (
+            suppress(ssl.SSLError),
+            socket.create_connection(("127.0.0.1", through.port)) as plain,
+            context.wrap_socket(plain, server_hostname=name) as client,
+        ):
+            client.sendall(b"hello\n")
+            case.version, case.alpn = client.version(), client.selected_alpn_protocol()
+            case.cipher = (client.cipher() or ("",))[0]
+        case.heard = through.whole(1)[0]
+    return case
+
+
+def client(version: ssl.TLSVersion, *protocols: str) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.minimum_version = context.maximum_version = version
+    if protocols:
+        context.set_alpn_protocols(list(protocols))
+    return context
+
+
+@pytest.fixture(scope="module")
+def cases(server: int) -> dict[str, Case]:
+    refused = ssl.create_default_context()
+    refused.maximum_version = ssl.TLSVersion.TLSv1_2
+    none_common = client(ssl.TLSVersion.TLSv1_2)
+    none_common.set_ciphers("AES128-SHA")  # needs RSA, and the server has an EC key
+    return {
+        "1.2": shake(server, client(ssl.TLSVersion.TLSv1_2, "h2", "http/1.1")),
+        "1.3": shake(server, client(ssl.TLSVersion.TLSv1_3, "h2"), None),
+        "refused by the client": shake(server, refused),
+        "refused by the server": shake(server, none_common),
+    }
+
+
+def handshake(heard: Heard) -> Handshake:
+    (found,) = read(Tls(), heard)
+    assert isinstance(found, Handshake)
+    return found
+
+
+def test_tls_1_2_tells_all_that_the_client_and_the_certificate_say(cases: dict[str, Case]) -> None:
+    case, found = cases["1.2"], handshake(cases["1.2"].heard)
+
+    assert (found.version, found.cipher) == ("TLS 1.2", suite(case.cipher))
+    assert (found.host, found.alpn) == ("shop.example", case.alpn)
+    assert found.certificate_end_ns == int(END.timestamp()) * 10**9
+    assert (found.outcome, found.status, found.error) == (Outcome.ANSWERED, "OK", None)
+
+
+def test_tls_1_3_tells_what_it_does_not_encrypt(cases: dict[str, Case]) -> None:
+    case, found = cases["1.3"], handshake(cases["1.3"].heard)
+
+    assert (case.version, found.version, found.cipher) == ("TLSv1.3", "TLS 1.3", case.cipher)
+    assert (found.host, found.alpn, found.certificate_end_ns) == (None, "h2", None)
+    assert found.outcome == Outcome.ANSWERED
+
+
+def test_the_server_may_ask_for_another_hello(cases: dict[str, Case]) -> None:
+    hello_count = sum(data.count(b"\x16\x03") for side, data, _ in cases["1.3"].heard if side is Side.CLIENT)
+
+    assert hello_count == 2  # P-384 is asked for, and X25519 was offered
+
+
+def test_alerts_name_the_failure(cases: dict[str, Case]) -> None:
+    ours, theirs = (handshake(cases[f"refused by the {who}"].heard) for who in ("client", "server"))
+
+    assert (ours.error, ours.status, ours.cipher is None) == ("unknown_ca", "48", False)
+    assert (theirs.error, theirs.status, theirs.cipher) == ("handshake_failure", "40", None)
+
+
+def suite(name: str | None) -> str:
+    listed = subprocess.run(
+        ["openssl", "ciphers", "-stdname", "ALL"], capture_output=True, text=True, check=True
+    ).stdout
+    return next(line.split()[0] for line in listed.splitlines() if line.split()[2] == name)
+
+
+def test_names_of_ciphers_are_those_of_the_registry() -> None:
+    odd = {0xC0AA, 0xC0AB}  # which the registry itself calls PSK_DHE, and scapy DHE_PSK
+    listed = {code: name for code, name in _tls_cipher_suites.items() if code in CIPHERS.keys() - odd}
+
+    assert len(listed) > 100
+    assert listed.items() <= CIPHERS.items()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.sampled_from(["1.2", "1.3", "refused by the client"]),
+    st.lists(st.integers(1, 90), min_size=1, max_size=4),
+)
+def test_it_does_not_matter_where_segments_end(cases: dict[str, Case], name: str, sizes: list[int]) -> None:
+    whole = handshake(cases[name].heard)
+
+    found = handshake(cut(cases[name].heard, sizes))
+
+    for one in (whole, found):
+        one.requested_ns, one.answered_ns, one.ended_ns = 0, None, None
+        one.request_bytes = one.response_bytes = None
+    assert found == whole
+
+
+@given(st.integers(0, 5), st.booleans())
+def test_a_gap_ends_it(cases: dict[str, Case], gap: int, told: bool) -> None:
+    heard, dialog, found = cases["1.2"].heard, Tls(), []
+    for index, (side, data, at) in enumerate(heard):
+        if index == gap:
+            found += dialog.missed(side, len(data) if told else None, at)
+        else:
+            found += dialog.said(side, data, at)
+
+    assert len(found) <= 1
+    assert all(e.outcome is Outcome.MISSED or e.status == "OK" for e in found)
+
+
+def test_a_connection_met_in_the_middle_has_no_handshake(cases: dict[str, Case]) -> None:
+    assert read(Tls(whole=False), cases["1.2"].heard) == []
+
+
+@pytest.mark.parametrize("case", JA4["cases"], ids=lambda case: case["ja4"])
+def test_ja4_is_that_of_its_published_examples(case: dict[str, str]) -> None:
+    words = {
+        name: [int(one, 16) for one in case.get(name, "").split(",") if one]
+        for name in ("ciphers", "extensions")
+    }
+    hello = hellos.Hello(
+        int(case["version"], 16),
+        words["ciphers"],
+        words["extensions"],
+        protocols=[bytes.fromhex(case["alpn"])] if "alpn" in case else [],
+        signatures=[int(one, 16) for one in case.get("signatures", "").split(",") if one],
+    )
+
+    assert hellos.ja4(hello) == case["ja4"]
+
+
+@pytest.mark.parametrize(("alpn", "ends"), JA4["alpn"])
+def test_ja4_has_the_ends_of_the_first_protocol(alpn: str, ends: str) -> None:
+    assert hellos.ja4(hellos.Hello(0x304, [], protocols=[bytes.fromhex(alpn)]))[8:10] == ends
+
+
+def test_hellos_are_read_as_scapy_reads_them(cases: dict[str, Case]) -> None:
+    for name in ("1.2", "1.3"):
+        first = next(data for side, data, _ in cases[name].heard if side is Side.CLIENT)
+        theirs, ours = TLSClientHello(first[5:]), hellos.client_hello(first[9:])
+
+        assert ours.ciphers == theirs.ciphers
+        assert ours.extensions == [one.type for one in theirs.ext]
+
+
+@given(
+    st.binary(max_size=300),
+    st.sampled_from([hellos.client_hello, hellos.server_hello, hellos.certificate_end_ns]),
+)
+def test_any_bytes_are_read_or_refused(body: bytes, reader: object) -> None:
+    with suppress(hellos.HelloError):
+        reader(body)  # type: ignore[operator]
+
+
+@given(st.lists(st.tuples(st.sampled_from(Side), st.binary(max_size=80)), max_size=8))
+def test_any_conversation_is_read(said: list[tuple[Side, bytes]]) -> None:
+    hello = b"\x16\x03\x01\x00\x30\x01\x00\x00\x2c\x03\x03" + bytes(42)
+
+    found = read(Tls(), [(Side.CLIENT, hello, 0), *((side, data, 1) for side, data in said)])
+
+    assert len(found) == 1
