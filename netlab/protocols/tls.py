@@ -44,6 +44,8 @@ class Tls:
 
     def said(self, side: Side, data: bytes, at_ns: int) -> list[Exchange]:
         """Read the next bytes of *side*."""
+        if side is Side.SERVER and self._handshake is None:
+            self._is_over = True  # the client speaks first: this is the middle of something
         if self._is_over:
             return []
         try:
