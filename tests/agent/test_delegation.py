@@ -29,6 +29,16 @@ failed = cap.failures()
 said = netlab.coverage(failed)["detail"].str.contains("the agent at")
 print(failed.loc[failed["remote_port"] == port, "error"].tolist(), said.any())
 """
+ACCOUNT = """
+import socket, netlab
+with socket.socket() as reserved:
+    reserved.bind(("127.0.0.1", 0))
+    with netlab.capture(protocol="tcp", port=reserved.getsockname()[1], client_expiry_s=600) as cap:
+        cap.register("one")
+        with socket.socket() as client:
+            client.connect_ex(reserved.getsockname())
+        print([len(cap.delta("one")), len(cap.delta("one", again=True)), len(cap.delta("one"))])
+"""
 
 
 def told(place: Path, script: str, *, group: int = 60) -> str:
@@ -41,8 +51,8 @@ def told(place: Path, script: str, *, group: int = 60) -> str:
 
 @pytest.mark.parametrize(
     ("script", "expected"),
-    [(LIST, "conntrack True"), (FOLLOW, "['ECONNREFUSED'] True")],
-    ids=["list", "follow"],
+    [(LIST, "conntrack True"), (FOLLOW, "['ECONNREFUSED'] True"), (ACCOUNT, "[1, 1, 0]")],
+    ids=["list", "follow", "account"],
 )
 def test_without_the_capability_the_agent_answers(reachable: Path, script: str, expected: str) -> None:
     with running(reachable, "--group", "games"):
