@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Annotated, Any, Literal
 
@@ -13,6 +14,7 @@ from starlette.types import ASGIApp
 
 import netlab
 from netlab.agent import formats, inspecting, problems, serving
+from netlab.agent.accounts import Accounts
 from netlab.agent.captures import Captures
 from netlab.agent.models import (
     Account,
@@ -81,16 +83,7 @@ def _add_connections(app: FastAPI, captures: Captures) -> None:
         With the number of the last answer that arrived (the header Netlab-Answer), one that got lost counts
         as not given.
         """
-        told = {}
-
-        def delta(_: threading.Event) -> pd.DataFrame:
-            frame, account = captures.shared().accounts.delta(client, after=after)
-            told.update(account.headers())
-            return frame
-
-        answer = await framed(request, delta)
-        answer.headers.update(told)
-        return answer
+        return await _changed(request, lambda: captures.shared().accounts, client, after)
 
     @table("/connections/now", most=4)
     async def now(request: Request, netns: Netns = None, port: Port = None) -> Response:
@@ -116,6 +109,17 @@ def _add_captures(app: FastAPI, captures: Captures) -> None:
         """Return where a capture is in its life."""
         return _state(captures.get(name))
 
+    @app.post("/captures/{name}/register", responses=ERRORS, dependencies=[Depends(Limit(2))])
+    def register_with(name: str, client: Name) -> Account:
+        """Begin to keep account for a client of what changes in a capture."""
+        return captures.get(name).accounts.register(client)
+
+    @table("/captures/{name}/delta", most=4)
+    async def changed_in(request: Request, name: str, client: Name, after: Answer = None) -> Response:
+        """Return what changed in a capture since this client's last call, as `/connections` does."""
+        accounts = captures.get(name).accounts
+        return await _changed(request, lambda: accounts, client, after)
+
     @app.post("/captures/{name}/{action}", responses=ERRORS, dependencies=[Depends(Limit(2))])
     def act(name: str, action: Literal["pause", "resume", "stop"]) -> State:
         """Interrupt a capture, let it go on, or end it; what it saw can be read until it is deleted."""
@@ -135,6 +139,22 @@ def _add_captures(app: FastAPI, captures: Captures) -> None:
         """Return one of a capture's tables."""
         held = captures.get(name)
         return await framed(request, lambda _: getattr(held.capture, what)())
+
+
+async def _changed(
+    request: Request, accounts: Callable[[], Accounts], client: str, after: int | None
+) -> Response:
+    """Return what changed since the client's last answer, with the number of this one."""
+    told = {}
+
+    def delta(_: threading.Event) -> pd.DataFrame:
+        frame, account = accounts().delta(client, after=after)
+        told.update(account.headers())
+        return frame
+
+    answer = await framed(request, delta)
+    answer.headers.update(told)
+    return answer
 
 
 def _add_tables(app: FastAPI) -> None:

@@ -161,9 +161,8 @@ class Host:
 
         What an interrupted call would have told, the next one tells.
         """
-        answer = self.ask("GET", "/connections", client=client, after=self._answers.get(client))
-        frame = self._framed(answer.content)
-        self._answers[client] = int(answer.headers["Netlab-Answer"])
+        after = self._answers.get(client)
+        frame, self._answers[client] = self.changed("/connections", client, after)
         return frame
 
     def connections(self, *, netns: NetNs = None, port: int | None = None) -> pd.DataFrame:
@@ -248,6 +247,11 @@ class Host:
             frame.attrs["coverage"] = [*frame.attrs["coverage"], asdict(self._beside)]
         return frame
 
+    def changed(self, path: str, client: str, after: int | None) -> tuple[pd.DataFrame, int]:
+        """Return what changed for a client since the answer of that number, and the number of this one."""
+        answer = self.ask("GET", path, client=client, after=after)
+        return self._framed(answer.content), int(answer.headers["Netlab-Answer"])
+
     def ask(self, method: str, path: str, body: Any = None, **asked: Any) -> httpx.Response:
         """Return an endpoint's answer, or raise the error that it tells of; among many, wait for a place."""
         request = self._request(method, path, f"{Format.ARROW}, application/json;q=0.5", asked, body)
@@ -303,6 +307,7 @@ class RemoteCapture:
 
     def __init__(self, host: Host, options: dict[str, Any]) -> None:
         self._host, self._options, self._name = host, options, ""
+        self._answers: dict[str, int] = {}  # the last that arrived, by client
 
     def __repr__(self) -> str:
         return f"<netlab capture {self._name or 'not started'}, of {self._host}>"
@@ -330,6 +335,18 @@ class RemoteCapture:
         """Detach everything; what was seen stays readable until nobody reads it any more."""
         if self._name:
             self._host.ask("POST", self._place("stop"))
+
+    def register(self, client: str) -> None:
+        """As `Capture.register`."""
+        told = self._host.ask("POST", self._place("register"), client=client).json()
+        self._answers[client] = told["answer"]
+
+    def delta(self, client: str, *, again: bool = False) -> pd.DataFrame:
+        """As `Capture.delta`; what an interrupted call would have told, the next one tells."""
+        last = self._answers.get(client)
+        after = None if last is None else max(last - again, 0)
+        frame, self._answers[client] = self._host.changed(self._place("delta"), client, after)
+        return frame
 
     def connections(self) -> pd.DataFrame:
         """As `Capture.connections`."""

@@ -52,6 +52,7 @@ class Asked(BaseModel):
     events: bool = False
     drops: bool = False
     cost: bool = False
+    client_expiry_s: Annotated[float, Field(gt=0, le=3600)] = 120.0
 
 
 class Probing(BaseModel):

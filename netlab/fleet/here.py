@@ -30,10 +30,10 @@ def traces(targets: Sequence[str], at_once: int, options: Mapping[str, Any]) -> 
 
 @dataclass(slots=True, eq=False)
 class _Held:
-    """A capture of this worker's, and the last delta that each client was told, by its number."""
+    """A capture of this worker's, and the number of the last delta that each client was told."""
 
     capture: Any  # netlab's own, or an agent's
-    told: dict[str, tuple[int, bytes]] = field(default_factory=dict)
+    told: dict[str, int] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
     end: threading.Timer | None = None
 
@@ -73,17 +73,12 @@ def look(name: str, what: str) -> bytes:
 
 
 def delta(name: str, client: str, number: int) -> bytes:
-    """Return the delta of this number: once more the last one, if its answer has not arrived.
-
-    What a delta tells is not told again by the capture, so an answer that was lost is kept for the next call.
-    """
+    """Return the delta of this number: if it was told before, its answer got lost, and it is told again."""
     held = _called(name)
     with held.lock:
-        last, answer = held.told.get(client, (-1, b""))
-        if last != number:
-            answer = encoded(held.capture.delta(client), Format.ARROW)
-            held.told[client] = number, answer
-        return answer
+        frame = held.capture.delta(client, again=held.told.get(client) == number)
+        held.told[client] = number
+        return encoded(frame, Format.ARROW)
 
 
 def end(name: str) -> None:

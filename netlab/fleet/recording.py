@@ -186,7 +186,7 @@ def dataset(directory: str | os.PathLike[str]) -> DataFrame:
         import dask.dataframe as dd
     files = Path(directory, _FILES)
     if next(Path(directory).glob(_FILES), None) is None:
-        raise BadInput(f"{directory} has no recording of a fleet", fix="Give the directory of Fleet.record()")
+        raise _unrecorded(directory)
     return dd.read_parquet(str(files), dtype_backend="numpy_nullable")
 
 
@@ -221,8 +221,7 @@ def gaps(directory: str | os.PathLike[str]) -> pd.DataFrame:
     try:
         lines = file.read_text(encoding="utf-8").split("\n")[:-1]  # what comes after is not whole
     except OSError as error:
-        fix = "Give the directory of Fleet.record()"
-        raise BadInput(f"{directory} has no recording of a fleet", fix=fix) from error
+        raise _unrecorded(directory) from error
     looks = [json.loads(line) for line in lines]
     ends = [look["at"] for look in looks[1:]] + [None]
     rows = [
@@ -236,3 +235,7 @@ def gaps(directory: str | os.PathLike[str]) -> pd.DataFrame:
     }
     found = pd.DataFrame(rows, columns=["at", "until", *_COVERAGE]).assign(**times)
     return found.astype({**dict.fromkeys(times, Kind.TIME.value), **_COVERAGE})
+
+
+def _unrecorded(directory: str | os.PathLike[str]) -> BadInput:
+    return BadInput(f"{directory} has no recording of a fleet", fix="Give the directory of Fleet.record()")

@@ -73,6 +73,16 @@ with netlab.capture(duration_s=0.5) as cap:
     fail()
 print(cap.state, errors(cap.failures()))
 """
+ACCOUNT = """
+import socket, netlab
+with socket.socket() as reserved:
+    reserved.bind(("127.0.0.1", 0))
+    with netlab.capture(protocol="tcp", port=reserved.getsockname()[1], client_expiry_s=600) as cap:
+        cap.register("one")
+        with socket.socket() as client:
+            client.connect_ex(reserved.getsockname())
+        print([len(cap.delta("one")), len(cap.delta("one", again=True)), len(cap.delta("one"))])
+"""
 
 
 def told(place: Path, script: str, *, group: int = 60) -> str:
@@ -96,11 +106,12 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     [
         (LIST, "conntrack True"),
         (FOLLOW, "['ECONNREFUSED'] True"),
+        (ACCOUNT, "[1, 1, 0]"),
         (DURATION, "stopped ['ECONNREFUSED']"),
         (PANEL, "stopped ['ECONNREFUSED']"),
         (RECORD, " ".join([*4 * ["['ECONNREFUSED']"], "True"])),
     ],
-    ids=["list", "follow", "for a while", "panel", "%netlab, recording and save"],
+    ids=["list", "follow", "account", "for a while", "panel", "%netlab, recording and save"],
 )
 def test_without_the_capability_the_agent_answers(shared: Path, script: str, expected: str) -> None:
     assert told(shared, script) == expected

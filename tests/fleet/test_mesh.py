@@ -32,7 +32,6 @@ def test_every_host_traces_every_other_one_by_the_way_of_the_plan(mesh: pd.DataF
     found = heard.groupby(["host", "target"])["address"].agg(lambda hops: list(dict.fromkeys(hops)))
 
     assert found.to_dict() == {(a, fleets.address(b)): fleets.path(a, b) for a, b in PAIRS}
-    assert netlab.coverage(mesh).empty
 
 
 @pytest.mark.privileged
