@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -10,8 +9,8 @@ import pandas as pd
 
 from netlab.bundle.manifest import Entry, Metadata, attrs_of, missing_of
 from netlab.checks import nearest
+from netlab.foreign import escaped
 from netlab.frames import HOST, Schema
-from netlab.kernel.processes import printable
 from netlab.schemas import ALL
 
 _LONGEST_TEXT = 2000  # of the notes as they are shown
@@ -88,8 +87,8 @@ class Bundle(Mapping[str, pd.DataFrame]):
         return f"<Bundle {', '.join(f'{name}: {len(frame)} rows' for name, frame in self.items())}>"
 
     def _repr_html_(self) -> str:
-        origins = "<br>".join(_escaped(_told(origin)) for origin in self.origins)
-        notes = "<br>".join(map(_escaped, self.notes[:_LONGEST_TEXT].splitlines()))
+        origins = "<br>".join(escaped(_told(origin), _LONGEST_TEXT) for origin in self.origins)
+        notes = "<br>".join(escaped(line, _LONGEST_TEXT) for line in self.notes[:_LONGEST_TEXT].splitlines())
         rows = "".join(
             f"<tr><td>{name}</td><td>{frame.attrs['schema']}</td><td>{len(frame)}</td>"
             f"<td>{len(frame.attrs['coverage'])}</td></tr>"
@@ -100,10 +99,6 @@ class Bundle(Mapping[str, pd.DataFrame]):
             "<table><thead><tr><th>frame</th><th>kind</th><th>rows</th><th>gaps</th></tr></thead>"
             f"<tbody>{rows}</tbody></table><p>{notes}</p>"
         )
-
-
-def _escaped(text: str) -> str:
-    return html.escape(printable(text.encode(errors="backslashreplace"), _LONGEST_TEXT))
 
 
 def _told(origin: Metadata) -> str:

@@ -9,11 +9,11 @@ import ipywidgets as widgets
 import pandas as pd
 
 from netlab.errors import BadInput
+from netlab.foreign import visible
 from netlab.kernel import netns as namespaces
 from netlab.panels.path import LivePath
 from netlab.panels.words import end, fault
 from netlab.tracer.explain import explain
-from netlab.views.text import visible
 
 _LONGEST_ADDRESS = 60
 

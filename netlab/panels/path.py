@@ -10,6 +10,7 @@ import networkx as nx
 import pandas as pd
 
 from netlab.errors import BadInput
+from netlab.foreign import visible
 from netlab.frames import concat
 from netlab.panels.facts import gaps
 from netlab.panels.hopchart import Charts, charts
@@ -21,7 +22,6 @@ from netlab.path import extent
 from netlab.path.findings import Given
 from netlab.path.graph import path_graph
 from netlab.path.monitoring import monitor
-from netlab.views.text import visible
 
 _LONGEST_TARGET = 80
 _PICTURE_EVERY = 20  # rounds: drawing takes longer than everything else

@@ -13,8 +13,9 @@ import numpy.typing as npt
 import pandas as pd
 import traitlets
 
+from netlab.foreign import visible
 from netlab.panels.words import MOST
-from netlab.views.text import DASH, visible
+from netlab.views.text import DASH
 
 _HERE = files(__package__)
 _WINDOW = 40  # rows sent at a time: those in sight and some on each side

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import html
 from typing import Any
 
 import pandas as pd
 
+from netlab import foreign
 from netlab.errors import NetlabError
-from netlab.views.text import DASH, visible
+from netlab.views.text import DASH
 
 MOST = 200  # characters of foreign text in a cell
 _LONGEST_ERROR = 2000
@@ -16,7 +16,7 @@ _LONGEST_ERROR = 2000
 
 def escaped(text: object, most: int = MOST) -> str:
     """Return *text* as HTML that shows it and is nothing else."""
-    return html.escape(visible(text, most))
+    return foreign.escaped(text, most)
 
 
 def fault(error: Exception) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,7 @@ import pandas as pd
 
 from netlab import addresses, checks
 from netlab.errors import BadInput, NetlabError
+from netlab.foreign import escaped
 from netlab.frames import Gap, Missing
 from netlab.kernel import netns as namespaces
 from netlab.tracer import stations
@@ -26,6 +26,7 @@ _UNSPECIFIED = {"0.0.0.0", "::"}  # noqa: S104 - nothing is bound
 _NO_PEER = "this socket has no peer: there is no way to follow"
 _NO_SPACE = "the row does not say in which network namespace it is"
 _ENDED = "it has ended: routes and sockets are those of now"
+_LONGEST_CELL = 2000  # characters
 _STATELESS = {"closed", "time-wait"}
 
 
@@ -45,11 +46,11 @@ class Explanation:
     def _repr_html_(self) -> str:
         rows = "".join(
             "<tr>"
-            + "".join(f"<td style='text-align:left'>{html.escape(cell)}</td>" for cell in line)
+            + "".join(f"<td style='text-align:left'>{escaped(cell, _LONGEST_CELL)}</td>" for cell in line)
             + "</tr>"
             for line in self.lines
         )
-        gaps = "".join(f"<li>{html.escape(gap)}</li>" for gap in self._gaps())
+        gaps = "".join(f"<li>{escaped(gap, _LONGEST_CELL)}</li>" for gap in self._gaps())
         head = "<tr><th>namespace</th><th>station</th><th></th></tr>"
         table = f"<table><thead>{head}</thead><tbody>{rows}</tbody></table>"
         return table + (f"<ul>{gaps}</ul>" if gaps else "")

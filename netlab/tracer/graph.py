@@ -81,8 +81,9 @@ def connection_graph(connections: pd.DataFrame, *, by: str = "process") -> Graph
         An edge stands for all connections between its ends to one port: its key is ``"tcp/443"``, of an edge
         to a gateway ``"outgoing tcp/443"``. It has
         `kind` (connects, translated, via), `direction`, `protocol`, `port`, `connections`, `failures`,
-        `error` (the most frequent), `bytes_sent`, `bytes_received`, `retransmits` and `rtt_ms` (median). The
-        port is that of who was called, and None where that is not known. What is not known is None.
+        `error` (the most frequent), `errors` (how many different ones), `bytes_sent`, `bytes_received`,
+        `retransmits` and `rtt_ms` (median). The port is that of who was called, and None where that is not
+        known. What is not known is None.
 
         The graph has the frame's `coverage`.
 
@@ -321,6 +322,7 @@ def _summed(each: pd.DataFrame) -> Iterable[dict[str, Any]]:
     size = len(edges)
     edges["connections"] = np.bincount(code, minlength=size)
     edges["failures"] = np.bincount(code[each["error"].notna().to_numpy()], minlength=size)
+    edges["errors"] = each["error"].astype("string").groupby(code).nunique().reindex(range(size)).array
     edges["error"] = _most_frequent(each["error"].astype("string"), code).reindex(range(size)).array
     for name in _SUMS:
         edges[name] = each[name].groupby(code).sum(min_count=1).reindex(range(size)).array

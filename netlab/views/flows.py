@@ -17,6 +17,7 @@ Graph: TypeAlias = "nx.MultiDiGraph[Any]"
 Id: TypeAlias = tuple[Hashable, ...]
 
 _LONGEST, _LONGEST_NAME = 42, 32
+_NAMED = 2  # errors in a box
 _NAT = {"dnat": "DNAT", "snat": "SNAT", "both": "DNAT and SNAT"}
 
 
@@ -65,6 +66,7 @@ class Box:
     notes: list[str] = field(default_factory=list)
     tally: Tally = field(default_factory=Tally)
     errors: Counter[str] = field(default_factory=Counter)
+    unnamed: bool = False  # whether there were errors beside those
     bytes: list[int] = field(default_factory=list)
     rtts_ms: list[float] = field(default_factory=list)
     rest: bool = False  # stands for those that did not fit
@@ -73,6 +75,7 @@ class Box:
         """Count an edge's failures under the most frequent one's name."""
         if edge["error"]:
             self.errors[edge["error"]] += edge["failures"]
+            self.unnamed |= edge.get("errors", 1) > 1
 
     @property
     def figures(self) -> str:
@@ -94,7 +97,9 @@ class Box:
         """The failures in words; empty where there are none."""
         if not self.tally.failures:
             return ""
-        names = [legible(name, 20) for name, _ in self.errors.most_common(2)]
+        names = [legible(name, 20) for name, _ in self.errors.most_common(_NAMED)]
+        if names and (self.unnamed or len(self.errors) > _NAMED):
+            names.append("others")
         return f"{self.tally.failures} failed" + (f": {', '.join(names)}" if names else "")
 
 
@@ -135,6 +140,7 @@ class Flows:
         for name in names:
             box.tally.add(self.boxes[name].tally)
             box.errors.update(self.boxes[name].errors)
+            box.unnamed |= self.boxes[name].unnamed
         return box
 
     def join(self, near: Id, far: Id, tally: Tally | None) -> None:

@@ -1,12 +1,13 @@
-"""Foreign text made fit to be drawn: bounded, on one line, and nothing but text."""
+"""Foreign text made fit to be drawn, and figures as they are read best."""
 
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable
 from typing import Any
 
 import pandas as pd
+
+from netlab.foreign import bounded
 
 DASH = "\N{EN DASH}"  # between two ends, and where there is no value
 MINUS = "\N{MINUS SIGN}"
@@ -19,22 +20,7 @@ def legible(text: object, most: int) -> str:
     Escaped are control and format characters (a process may be named with newlines or right-to-left
     overrides), combining marks (they stack), and letters that matplotlib's own font lacks.
     """
-    return _bounded(text, most, _drawable)
-
-
-def visible(text: object, most: int) -> str:
-    """Return *text* in at most *most* characters; an escape for what is not seen or changes the reading.
-
-    For browsers, which have glyphs for all letters: only what `str.isprintable` refuses is escaped.
-    """
-    return _bounded(text, most, str.isprintable)
-
-
-def _bounded(text: object, most: int, shows: Callable[[str], bool]) -> str:
-    start = str(text)[: most + 1]  # the rest cannot be seen, however long it is
-    if not (start.isascii() and start.isprintable()):
-        start = "".join(c if shows(c) else c.encode("unicode_escape").decode() for c in start)
-    return start if len(start) <= most else start[: most - 1] + "…"
+    return bounded(text, most, _drawable)
 
 
 def milliseconds(value: Any) -> str:

@@ -77,6 +77,7 @@ def test_connections_of_a_process_to_an_address_and_port_are_one_edge() -> None:
         "connections": 3,
         "failures": 1,
         "error": "ECONNRESET",
+        "errors": 1,
         "bytes_sent": 60,
         "bytes_received": 6,
         "retransmits": None,
@@ -353,6 +354,7 @@ def _added(rows: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "connections": len(rows),
         "failures": errors.total(),
+        "errors": len(errors),
         "error": min(errors, key=lambda name: (-errors[name], name)) if errors else None,
         "bytes_sent": sum(sent) if sent else None,
         "rtt_ms": pytest.approx(median(rtts)) if rtts else None,
@@ -364,7 +366,7 @@ def _added(rows: list[dict[str, Any]]) -> dict[str, Any]:
 def test_every_edge_is_what_a_loop_over_the_rows_finds(rows: list[dict[str, Any]]) -> None:
     graph = netlab.connection_graph(frame(*rows))
 
-    counted = ("connections", "failures", "error", "bytes_sent", "rtt_ms")
+    counted = ("connections", "failures", "errors", "error", "bytes_sent", "rtt_ms")
     found = {
         (near, far, *(data[name] for name in ("protocol", "port", "direction", "kind"))): {
             name: data[name] for name in counted

@@ -203,6 +203,15 @@ def test_the_notes_have_the_totals() -> None:
     assert not any("orange" in text for text in words(plot_connections(frame({}))))
 
 
+@pytest.mark.parametrize("ports", [[80, 80, 80], [80, 81, 82], [80, 80, 81]])
+def test_errors_that_a_box_has_no_room_for_are_not_passed_over(ports: list[int]) -> None:
+    errors = ["ECONNREFUSED", "ETIMEDOUT", "EHOSTUNREACH"]
+    rows = [{"error": error, "remote_port": port} for error, port in zip(errors, ports, strict=True)]
+    failed = next(word for word in words(plot_connections(frame(*rows))) if word.startswith("3 failed"))
+
+    assert failed.endswith(", others")
+
+
 def test_failures_have_a_colour_and_a_pattern_of_their_own() -> None:
     picture = plot_connections(frame({"error": "ECONNREFUSED"}, {"process": "wget"}), theme="light")
     lines = [patch for patch in picture.axes[0].patches if isinstance(patch, PathPatch)]

@@ -6,7 +6,8 @@ import pandas as pd
 import pytest
 from hypothesis import given, strategies as st
 
-from netlab.views.text import DASH, counted, legible, milliseconds, octets, seconds, share, visible
+from netlab.foreign import visible
+from netlab.views.text import DASH, counted, legible, milliseconds, octets, seconds, share
 
 
 @pytest.mark.parametrize("shown_by", [legible, visible])
