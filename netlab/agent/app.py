@@ -123,7 +123,7 @@ def _add_captures(app: FastAPI, captures: Captures) -> None:
     @app.post("/captures/{name}/{action}", responses=ERRORS, dependencies=[Depends(Limit(2))])
     def act(name: str, action: Literal["pause", "resume", "stop"]) -> State:
         """Interrupt a capture, let it go on, or end it; what it saw can be read until it is deleted."""
-        held = captures.get(name)
+        held = captures.own(name)
         {"pause": held.capture.pause, "resume": held.capture.resume, "stop": held.capture.stop}[action]()
         return _state(held)
 

@@ -16,11 +16,18 @@ from netlab.agent.accounts import Accounts
 from netlab.agent.problems import RefusedError
 from netlab.closing import Closes
 from netlab.kernel import heap
+from netlab.tracer.branch import Branched
 from netlab.tracer.capture import capture
 from netlab.tracer.session import Capture
 
 _log = logging.getLogger("netlab.agent")
 SHARED = "shared"
+_OF_ITS_OWN = {
+    "backfill": True,
+    "events": False,
+    "drops": False,
+    "cost": False,
+}
 _SWEEP_S = 1.0
 
 
@@ -74,7 +81,10 @@ class Captures(Closes):
             return self._read(SHARED) or self._start(SHARED, {})
 
     def create(self, options: Mapping[str, Any]) -> Held:
-        """Start a capture with these options of `netlab.capture()`."""
+        """Start a capture with these options of `netlab.capture()`.
+
+        What only filters is a branch of the shared capture, and starts at once; the rest has its programs.
+        """
         with self._starting:
             if sum(name != SHARED for name in self._held) >= self._most:
                 raise RefusedError(
@@ -83,7 +93,21 @@ class Captures(Closes):
                     fix="DELETE /captures/{name} ends one; those that nobody reads end by themselves",
                     wait_s=round(self._idle_s),
                 )
-            return self._start(secrets.token_hex(8), options)
+            if any(options.get(name) != usual for name, usual in _OF_ITS_OWN.items() if name in options):
+                return self._start(secrets.token_hex(8), options)
+            shared = self._read(SHARED) or self._start(SHARED, {})
+            asked = self._begin(**options).options
+            return self._keep(secrets.token_hex(8), Branched(asked, shared.capture.base()), options)
+
+    def own(self, name: str) -> Held:
+        """Return the capture of this name, for who wants to interrupt or end it: not what is everybody's."""
+        if name == SHARED:
+            raise RefusedError(
+                HTTPStatus.CONFLICT,
+                "this capture is everybody's, and other clients count on it",
+                fix="POST /captures makes one to pause, stop and delete",
+            )
+        return self.get(name)
 
     def get(self, name: str) -> Held:
         """Return the capture of this name, which counts as read by that."""
@@ -99,7 +123,7 @@ class Captures(Closes):
 
     def end(self, name: str) -> None:
         """Stop the capture of this name and forget it."""
-        self.get(name).capture.stop()
+        self.own(name).capture.stop()
         with self._lock:
             self._held.pop(name, None)
 
@@ -113,13 +137,16 @@ class Captures(Closes):
         self._closed.set()
         self._sweeper.join()
         with self._starting:  # one that is just starting is ended, too
-            for held in self.all():
+            for held in reversed(self.all()):  # branches before what they are of
                 held.capture.stop()
             self._held.clear()
 
     def _start(self, name: str, options: Mapping[str, Any]) -> Held:
         if self._closed.is_set():
             raise RefusedError(HTTPStatus.SERVICE_UNAVAILABLE, "the agent is stopping", wait_s=5)
+        return self._keep(name, self._begin(**options), options)
+
+    def _keep(self, name: str, new: Capture, options: Mapping[str, Any]) -> Held:
         used = budget.resident_bytes()
         if used > self.most_bytes:
             raise RefusedError(
@@ -128,7 +155,7 @@ class Captures(Closes):
                 fix="End captures, or start it with a larger --memory-mib",
                 wait_s=30,
             )
-        begun = self._begin(**options).start()
+        begun = new.start()
         held = Held(name, begun, options, Accounts(begun))
         with self._lock:
             self._held[name] = held
@@ -137,8 +164,9 @@ class Captures(Closes):
     def _read(self, name: str) -> Held | None:
         with self._lock:
             found = self._held.get(name)
-            if found is not None:
-                found.read_s = time.monotonic()
+            for held in (found, self._held.get(SHARED)):  # whose branch it may be
+                if found is not None and held is not None:
+                    held.read_s = time.monotonic()
             return found
 
     def _sweep(self) -> None:

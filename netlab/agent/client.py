@@ -8,7 +8,7 @@ import os
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import asdict
 from http import HTTPStatus
 from pathlib import Path
@@ -199,11 +199,12 @@ class Host:
         path = f"/traceroute/{_segment(target)}"
         if stop is None and seen is None:
             return self.frame(path, **asked)
-        for frame in self.frames(path, **asked):
-            if seen is not None:
-                seen(frame)
-            if stop is not None and stop.is_set():
-                break
+        with contextlib.closing(self.frames(path, **asked)) as frames:  # closed, it hangs up
+            for frame in frames:
+                if seen is not None:
+                    seen(frame)
+                if stop is not None and stop.is_set():
+                    break
         return frame
 
     def capture(self, **options: Any) -> RemoteCapture:
@@ -225,7 +226,7 @@ class Host:
         """Return the frame that an endpoint answers with."""
         return self._framed(self.ask("GET", path, **asked).content)
 
-    def frames(self, path: str, **asked: Any) -> Iterator[pd.DataFrame]:
+    def frames(self, path: str, **asked: Any) -> Generator[pd.DataFrame]:
         """Yield the frames that an endpoint answers with; who takes no more of them ends its work."""
         request = self._request("GET", path, f"{Format.FRAMES}, application/json;q=0.5", asked)
         with self._explained():

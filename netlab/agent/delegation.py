@@ -38,7 +38,7 @@ def delegated(function: Callable[P, R]) -> Callable[P, R]:
         try:
             return function(*args, **kwargs)
         except CapabilityError as error:
-            if not SOCKET.exists():
+            if not os.access(SOCKET, os.F_OK):
                 raise
             answer: R = _asked(function.__name__, error, args, kwargs)
             return answer

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_right
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,9 +45,12 @@ class Closed:
         self._kept = 0
         self._lock = threading.Lock()
         self.following = 0  # the number that the next attempt gets
+        self.followers: list[Callable[[Attempts], None]] = []  # are given what is added, too
 
     def append(self, attempts: Attempts) -> None:
         """Add attempts that have just ended."""
+        for follower in self.followers.copy():
+            follower(attempts)
         with self._lock:
             self._put(attempts, np.arange(self.following, self.following + len(attempts)))
             self.following += len(attempts)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 from types import TracebackType
-from typing import Self, TypeAlias
+from typing import TYPE_CHECKING, Self, TypeAlias
 
 from netlab.closing import uninterrupted
 from netlab.errors import CaptureError
@@ -26,7 +26,10 @@ from netlab.tracer.payload import Spoken
 from netlab.tracer.poll import Poll
 from netlab.tracer.records import Attempts, ownerless
 from netlab.tracer.snapshot import Snapshot
-from netlab.tracer.translations import Host
+from netlab.tracer.translations import Host, NoTranslations, Translations
+
+if TYPE_CHECKING:
+    from netlab.tracer.branch import Branch
 
 _BAR_FROM_S = 2.0  # shorter waits need no progress bar
 _TICK_S = 0.2
@@ -51,7 +54,18 @@ class Options:
     nat: Host | None  # who translates beside each connection's own namespace; None: nobody asks
 
 
-Watch: TypeAlias = Live | Poll
+Watch: TypeAlias = "Live | Poll | Branch"
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """What a branch takes from the capture that it is of."""
+
+    watch: Watch
+    nat: Translations | NoTranslations
+    before: Snapshot
+    to_utc_ns: int
+    lock: threading.RLock
 
 
 class State(StrEnum):
@@ -102,6 +116,16 @@ class Life:
     def state(self) -> State:
         """One of new, running, paused, stopped."""
         return self._state
+
+    @property
+    def options(self) -> Options:
+        """What it was asked for, checked."""
+        return self._options
+
+    def base(self) -> Base:
+        """Return what a branch of this capture takes from it."""
+        with self._asked() as watch:
+            return Base(watch, self._nat, self._before, self._to_utc_ns, self._lock)
 
     def start(self) -> Self:
         """Attach the programs, then list what is open already; returns when both are done, or raises.

@@ -88,7 +88,7 @@ class Live(Closes):
         self._limits = limits
         self._run_counts: int | None = None
         self._ended = threading.Event()
-        self._closed = Closed(limits.max_closed)
+        self.ends = Closed(limits.max_closed)
         files = _FILES.get(wanted.protocol, ["tcp", "udp"])
         settings = wanted.macros() | limits.macros() | kernel_macros(changes=changes)
         layouts = _SHARED | {struct: layout for file in files for struct, layout in _LAYOUTS[file].items()}
@@ -107,11 +107,11 @@ class Live(Closes):
             self._counters = self.program.map("netlab_counters", "u4", "u8")
             self._paused = self.program.map("netlab_paused", "u4", "u4")
             self._processes = self.program.map("netlab_processes", PROCESS_KEY, PROCESS)
-            self._tcp = TcpSource(self.program, wanted, self._closed) if "tcp" in files else None
+            self._tcp = TcpSource(self.program, wanted, self.ends) if "tcp" in files else None
             if self._tcp:
                 self._sources["netlab_open"] = self._tcp
             if "udp" in files:
-                self._sources["netlab_flows"] = UdpSource(self.program, wanted, self._closed)
+                self._sources["netlab_flows"] = UdpSource(self.program, wanted, self.ends)
             self.drops = DropSource(self.program, wanted) if drops else None
             self._payload = PayloadSource(self.program, files, spoken, limits) if spoken else None
         except BaseException:
@@ -149,7 +149,7 @@ class Live(Closes):
 
     def closed(self, since: int = 0) -> Ended:
         """Return the attempts that ended and are kept, oldest first: all, or from number *since* on."""
-        return self._closed.since(since)
+        return self.ends.since(since)
 
     def over(self) -> npt.NDArray[np.uint64]:
         """Return the cookies of the attempts open before that have ended; to be read before `closed()`."""
@@ -180,8 +180,8 @@ class Live(Closes):
                 source.pause()
         self._paused.set(0, int(paused))
 
-    def losses(self) -> list[Missing]:
-        """Say what the programs could not keep or see."""
+    def losses(self, ends: Closed | None = None) -> list[Missing]:
+        """Say what the programs could not keep or see, and what was let go of, by *ends* if that is given."""
         counts = self._counts()
         lost = [
             (Counter.ATTEMPT_LOST, "connections", Gap.LOST, "attempts did not fit into the ring buffer"),
@@ -229,7 +229,7 @@ class Live(Closes):
         if missed:
             counted.append(Missing("connections", Gap.LOST, missed, _MISSED))
         blind = [gap for source in self._sources.values() for gap in source.losses()]
-        return [*blind, *self._closed.losses(), *counted]
+        return [*blind, *(ends or self.ends).losses(), *counted]
 
     def _missed(self, counts: dict[int, int]) -> int:
         """Return how many state changes came in the middle of another and were not taken care of."""

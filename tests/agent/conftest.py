@@ -9,7 +9,7 @@ import pytest
 
 import netlab
 from netlab.agent.client import Host
-from tests.support.agents import opened, running
+from tests.support.agents import open_place, running
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +29,7 @@ def host(agent: Path) -> Iterator[Host]:
 
 
 @pytest.fixture
-def reachable(tmp_path: Path) -> Path:
-    """A directory that everybody can look into, as /run is."""
-    return opened(tmp_path)
+def reachable() -> Iterator[Path]:
+    """Yield a directory that everybody can look into, as /run is."""
+    with open_place() as place:
+        yield place

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.agents import opened, running
+from tests.support.agents import open_place, running
 
 pytestmark = pytest.mark.privileged
 AS_NOBODY = ["setpriv", "--reuid=65534", "--regid=1", "--bounding-set=-all", "--inh-caps=-all"]
@@ -94,10 +94,9 @@ def told(place: Path, script: str, *, group: int = 60) -> str:
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def shared() -> Iterator[Path]:
     """Yield where an agent of the group games has its socket, for everybody to see."""
-    place = opened(tmp_path_factory.mktemp("agent"))
-    with running(place, "--group", "games"):
+    with open_place() as place, running(place, "--group", "games"):
         yield place
 
 

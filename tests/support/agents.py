@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -39,9 +40,10 @@ def answers(path: Path) -> bool:
         return probe.connect_ex(str(path)) == 0
 
 
-def opened(place: Path) -> Path:
-    """Return *place*, which everybody may look into now, as into /run."""
-    for directory in (place, *place.parents):
-        if not directory.stat().st_mode & 1 and directory != Path("/"):
-            directory.chmod(directory.stat().st_mode | 0o055)
-    return place
+@contextlib.contextmanager
+def open_place() -> Iterator[Path]:
+    """Make a directory that everybody may look into, as /run is; pytest closes its own at each run."""
+    with tempfile.TemporaryDirectory(prefix="netlab-test-") as name:
+        place = Path(name)
+        place.chmod(0o755)
+        yield place

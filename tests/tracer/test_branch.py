@@ -1,0 +1,95 @@
+"""A branch of a capture that runs: the rows of a capture of its own, and no program more."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+
+import pandas as pd
+import pytest
+from loopback import Echo, finish
+from programs import held_by
+
+import netlab
+from netlab.tracer.branch import Branched
+from netlab.tracer.session import Capture
+
+pytestmark = pytest.mark.privileged
+SAME = ["protocol", "local_port", "remote_port", "direction", "bytes_sent", "bytes_received", "error", "seen"]
+
+
+@pytest.fixture(scope="module")
+def everything() -> Iterator[Capture]:
+    """Yield a capture of everything on the host."""
+    with netlab.capture() as capture:
+        yield capture
+
+
+def branch(everything: Capture, **options: object) -> Branched:
+    return Branched(netlab.capture(**options).options, everything.base())
+
+
+def rows(frame: pd.DataFrame) -> list[list[object]]:
+    told = frame[SAME].astype(object).where(frame[SAME].notna(), None)
+    found: list[list[object]] = told.sort_values("local_port").to_numpy().tolist()
+    return found
+
+
+def test_it_has_the_rows_of_a_capture_of_its_own_and_no_programs(everything: Capture, echo: Echo) -> None:
+    echo.talk(4, 1)  # before both: in neither
+    with netlab.capture(port=echo.port) as own:
+        programs = held_by(os.getpid())
+        with branch(everything, port=echo.port) as part:
+            assert held_by(os.getpid()) == programs
+            echo.talk(4, 300)
+            echo.talk(6, 20)
+            with echo.connect(4) as still_open:
+                still_open.sendall(bytes(7))
+                finish(still_open)
+                assert rows(part.connections()) == rows(own.connections())
+            assert {row[4] for row in rows(part.connections())} >= {300, 20}
+        kept = rows(part.connections())
+        echo.talk(4, 9)  # after its end
+
+    assert len(kept) == 6
+    assert rows(part.connections()) == kept
+
+
+def test_what_was_open_before_it_is_told_as_of_the_capture_that_runs(everything: Capture, echo: Echo) -> None:
+    with echo.connect(4) as old, branch(everything, port=echo.port, direction="outgoing") as part:
+        assert part.connections()["closed_at"].isna().tolist() == [True]
+        finish(old)
+
+        assert part.connections()["direction"].tolist() == ["outgoing"]
+
+
+def test_a_pause_of_it_leaves_the_capture_that_runs_alone(everything: Capture, echo: Echo) -> None:
+    everything.register("beside")
+    with branch(everything, port=echo.port, direction="outgoing") as part:
+        part.pause()
+        echo.talk(4, 11)
+        part.resume()
+        echo.talk(4, 22)
+
+        assert part.connections()["bytes_sent"].tolist() == [22]
+        gaps = netlab.coverage(part.connections())
+        assert gaps["detail"].eq("attempts began while the capture was paused").any()
+    delta = everything.delta("beside")
+    mine = delta[(delta["remote_port"] == echo.port) & (delta["direction"] == "outgoing")]
+    assert sorted(mine["delta_bytes_sent"]) == [11, 22]
+
+
+def test_a_failure_is_told_with_its_errno(everything: Capture) -> None:
+    with branch(everything, protocol="tcp") as part, socket.socket() as reserved, socket.socket() as client:
+        reserved.bind(("127.0.0.1", 0))
+        client.connect_ex(reserved.getsockname())
+        failed = part.failures()
+        port = reserved.getsockname()[1]
+
+    assert failed.loc[failed["remote_port"] == port, "error"].tolist() == ["ECONNREFUSED"]
+
+
+def test_it_cannot_be_of_a_capture_that_does_not_run() -> None:
+    with pytest.raises(netlab.CaptureError, match="has not been started"):
+        netlab.capture().base()
