@@ -10,6 +10,7 @@
  * Compile-time settings beside those of netlab.h:
  *   NETLAB_PAYLOAD_TCP, NETLAB_PAYLOAD_UDP  which of tcp.c and udp.c are compiled with this
  *   NETLAB_WANTED_DATAGRAM(p)  true for ports whose datagrams are handed up (either end)
+ *   NETLAB_WANTED_SEGMENT(p)  true for ports whose segments are (either end): all, unless DNS alone is read
  *   NETLAB_CONVERSATIONS_MAX, NETLAB_PIECE_PAGES  sizes
  *   NETLAB_PIECES_MAX  of one packet: what is behind them is not handed up
  *   NETLAB_UNJUDGED_BYTES  how much of a connection is handed up before user space has said that it goes on; behind
@@ -17,7 +18,7 @@
  */
 #include "netlab.h"
 
-#define NETLAB_PIECE 416	/* with what is in front of it, and the ring's header, 520 bytes */
+#define NETLAB_PIECE 512	/* a power of two */
 #define NETLAB_GO_ON 0xffffffff	/* budget of a connection that is understood */
 #define NETLAB_TCP_FIN 0x01
 #define NETLAB_TCP_SYN 0x02
@@ -65,7 +66,9 @@ BPF_RINGBUF_OUTPUT(netlab_pieces, NETLAB_PIECE_PAGES);
 /* What is the same in all pieces of a packet. */
 struct netlab_said {
 	struct netlab_conversation *conversation;
+	u64 at_ns;
 	u64 cookie;
+	u32 handed_bytes;
 	u32 sequence;
 	u32 settled;
 	u32 other_settled;
@@ -77,12 +80,48 @@ struct netlab_said {
 	u8 other_fresh;
 };
 
+/* Put *bytes* of the payload, which begin at *offset*, into a piece of their own. */
+static __always_inline bool netlab_put(struct __sk_buff *skb, struct netlab_said *said, u32 offset, u32 bytes)
+{
+	struct netlab_piece *piece = netlab_pieces.ringbuf_reserve(sizeof(*piece));
+	u64 size = bytes - 1;
+
+	asm volatile("%0 &= %1" : "+r"(size) : "i"(NETLAB_PIECE - 1));	/* a bound that every verifier sees, and no 0 */
+	size++;
+
+	if (!piece) {
+		netlab_count(NETLAB_PAYLOAD_LOST);
+		return false;
+	}
+	__builtin_memcpy(&piece->conversation, said->conversation, sizeof(piece->conversation));
+	piece->at_ns = said->at_ns;
+	piece->cookie = said->cookie;
+	piece->sequence = said->sequence + offset;
+	piece->settled = said->settled;
+	piece->other_settled = said->other_settled;
+	piece->packet_bytes = said->bytes;
+	piece->handed_bytes = said->handed_bytes;
+	piece->offset = offset;
+	piece->bytes = bytes;
+	piece->tcp_flags = said->tcp_flags;
+	piece->outgoing = said->outgoing;
+	piece->fresh = said->fresh;
+	piece->other_fresh = said->other_fresh;
+	if (bytes && bpf_skb_load_bytes(skb, said->place + offset, piece->data, size)) {
+		netlab_pieces.ringbuf_discard(piece, BPF_RB_NO_WAKEUP);
+		netlab_count(NETLAB_PAYLOAD_LOST);
+		return false;
+	}
+	netlab_pieces.ringbuf_submit(piece, BPF_RB_NO_WAKEUP);
+	return true;
+}
+
+/* The full pieces, then the rest: in one loop for both the verifier would follow each size through each turn. */
 static __always_inline void netlab_hand_up(struct __sk_buff *skb, struct netlab_said *said)
 {
 	struct netlab_conversation *conversation = said->conversation;
-	u32 handed = said->bytes, budget = conversation->budget, offset = 0;
-	u64 now = bpf_ktime_get_ns();
-	int i;
+	u32 handed = said->bytes, budget = conversation->budget;
+	u64 full, i;
 
 	if (handed > NETLAB_PIECES_MAX * NETLAB_PIECE)
 		handed = NETLAB_PIECES_MAX * NETLAB_PIECE;
@@ -90,43 +129,19 @@ static __always_inline void netlab_hand_up(struct __sk_buff *skb, struct netlab_
 		handed = budget - 1;
 	if (budget != NETLAB_GO_ON)	/* user space may write meanwhile; it sees here that it was in vain */
 		conversation->budget = budget - handed;
-
+	said->at_ns = bpf_ktime_get_ns();
+	said->handed_bytes = handed;
+	full = handed / NETLAB_PIECE;
 #pragma clang loop unroll(disable)
 	for (i = 0; i < NETLAB_PIECES_MAX; i++) {
-		struct netlab_piece *piece = netlab_pieces.ringbuf_reserve(sizeof(*piece));
-		u64 bytes = handed - offset;
-
-		if (!piece) {
-			netlab_count(NETLAB_PAYLOAD_LOST);
-			return;
-		}
-		if (bytes > NETLAB_PIECE)
-			bytes = NETLAB_PIECE;
-		__builtin_memcpy(&piece->conversation, conversation, sizeof(piece->conversation));
-		piece->at_ns = now;
-		piece->cookie = said->cookie;
-		piece->sequence = said->sequence + offset;
-		piece->settled = said->settled;
-		piece->packet_bytes = said->bytes;
-		piece->handed_bytes = handed;
-		piece->offset = offset;
-		piece->tcp_flags = said->tcp_flags;
-		piece->outgoing = said->outgoing;
-		piece->other_settled = said->other_settled;
-		piece->fresh = said->fresh;
-		piece->other_fresh = said->other_fresh;
-		piece->bytes = bytes;
-		asm volatile("" : "+r"(bytes));	/* the verifier knows the register that is tested, not a copy of it */
-		if (bytes > 0 && bytes <= NETLAB_PIECE && bpf_skb_load_bytes(skb, said->place + offset, piece->data, bytes)) {
-			netlab_pieces.ringbuf_discard(piece, BPF_RB_NO_WAKEUP);
-			netlab_count(NETLAB_PAYLOAD_LOST);
-			return;
-		}
-		netlab_pieces.ringbuf_submit(piece, BPF_RB_NO_WAKEUP);
-		offset += NETLAB_PIECE;
-		if (offset >= handed)
+		asm volatile("" : "+r"(i), "+r"(full));	/* clang knows the bound of full, and would test nothing else */
+		if (i >= full)
+			break;
+		if (!netlab_put(skb, said, i * NETLAB_PIECE, NETLAB_PIECE))
 			return;
 	}
+	if (!handed || handed % NETLAB_PIECE)
+		netlab_put(skb, said, full * NETLAB_PIECE, handed % NETLAB_PIECE);
 }
 
 /* Where the transport header is, behind the IP header that the packet begins with. */
@@ -155,6 +170,7 @@ static __always_inline void netlab_read_direction(struct netlab_conversation *co
 static __always_inline bool netlab_is_wanted_conversation(struct netlab_conversation *conversation)
 {
 	return (NETLAB_WANTED_PORT(conversation->local_port) || NETLAB_WANTED_PORT(conversation->remote_port)) &&
+	       (NETLAB_WANTED_SEGMENT(conversation->local_port) || NETLAB_WANTED_SEGMENT(conversation->remote_port)) &&
 	       NETLAB_WANTED_NETNS(conversation->netns) && NETLAB_WANTED_DIRECTION(conversation->direction) &&
 	       NETLAB_WANTED_PEERS(conversation);
 }

@@ -62,12 +62,12 @@ class Accessor:
         return reasons.failed(self._frame)
 
     def plot(self, **options: Any) -> Any:
-        """Return the picture of the frame: a timeline of connections, or round-trip times of hops.
+        """Return the picture of the frame: a timeline of connections, times of hops or of DNS lookups.
 
         Parameters
         ----------
         **options
-            As of `netlab.plot_timeline` or `netlab.plot_hops`.
+            As of `netlab.plot_timeline`, `netlab.plot_hops` or `netlab.plot_dns`.
 
         Raises
         ------
@@ -82,7 +82,11 @@ class Accessor:
             from netlab.views.timeline import plot_timeline
 
             return plot_timeline(self._frame, **options)
-        raise self._refused("plot()", "connections and hops")
+        if self._schema.name == schemas.DNS.name:
+            from netlab.views.dns import plot_dns
+
+            return plot_dns(self._frame, **options)
+        raise self._refused("plot()", "connections, hops and DNS lookups")
 
     def graph(self) -> Any:
         """Return the frame as a graph: of addresses and steps, or of processes and peers.

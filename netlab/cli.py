@@ -55,6 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     agent.add_argument("--group", help="serve the members of this group, too, not just root")
     agent.add_argument("--idle-s", type=float, default=600.0, help="end captures that nobody reads (600)")
     agent.add_argument("--exit-idle-s", type=float, help="end when nobody asked for anything for so long")
+    agent.add_argument("--memory-mib", type=float, default=1536.0, help="what it may use (1536)")
     agent.add_argument("--listen", metavar="ADDRESS:PORT", help="over TCP, too; takes a token or --client-ca")
     for option, what in _AGENT_FILES.items():
         agent.add_argument(f"--{option}", type=Path, metavar="FILE", help=what)
@@ -128,6 +129,7 @@ def _agent(options: argparse.Namespace) -> int:
         group=options.group,
         idle_s=checks.positive("idle-s", options.idle_s, unit="seconds"),
         exit_idle_s=options.exit_idle_s,
+        most_bytes=round(checks.positive("memory-mib", options.memory_mib, unit="MiB") * (1 << 20)),
         remote=remote.Remote.of(options.listen, **given) if options.listen else None,
     )
     return 0

@@ -55,6 +55,12 @@ def test_connections_have_a_picture_and_a_graph(connections: pd.DataFrame) -> No
     assert isinstance(connections.netlab.graph(), nx.DiGraph)
 
 
+def test_lookups_have_a_picture() -> None:
+    lookups = schemas.DNS.frame({"rcode": ["timeout"], "server_address": ["192.0.2.53"]})
+
+    assert lookups.netlab.plot().axes
+
+
 @pytest.mark.parametrize("asked", ["failures", "plot", "graph"])
 def test_other_frames_refuse_what_they_have_not(asked: str) -> None:
     with pytest.raises(BadInput, match="doctor frame has no"):

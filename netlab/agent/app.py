@@ -33,6 +33,7 @@ from netlab.agent.serving import ERRORS, framed, kind_of
 from netlab.agent.streaming import streamed
 from netlab.agent.telemetry import CONTENT_TYPE, Counted, Telemetry
 from netlab.agent.work import Limit
+from netlab.kernel import netns as namespaces
 from netlab.kernel.conntrack import conntrack
 from netlab.kernel.gateway import gateway
 from netlab.kernel.nat import nat
@@ -187,7 +188,10 @@ def _add_what_is_missing(app: FastAPI) -> None:
 def _place(request: Request, netns: str | int | None) -> str | int | None:
     """Return the namespace to look into: that of who asks on this host, if it names no other."""
     peer: Peer | None = getattr(request.state, "peer", None)
-    return peer.pid if netns is None and peer else netns
+    if netns is not None or peer is None:
+        return netns
+    own = namespaces.inode(peer.pid) == namespaces.inode()
+    return None if own else peer.pid  # to enter the agent's own it would need a capability
 
 
 def _placed(request: Request, asked: Tracked | Probing) -> dict[str, Any]:

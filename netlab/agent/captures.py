@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 import threading
 import time
@@ -10,12 +11,15 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
 
+from netlab.agent import budget
 from netlab.agent.accounts import Accounts
 from netlab.agent.problems import RefusedError
 from netlab.closing import Closes
+from netlab.kernel import heap
 from netlab.tracer.capture import capture
 from netlab.tracer.session import Capture
 
+_log = logging.getLogger("netlab.agent")
 SHARED = "shared"
 _SWEEP_S = 1.0
 
@@ -40,19 +44,27 @@ class Captures(Closes):
         A capture of which nothing was asked for so long ends.
     most
         How many there are at a time, besides the shared one.
+    most_bytes
+        With more memory in use no capture starts, and the one that was not read for longest ends.
     begin
         What makes a capture from its options.
     """
 
     def __init__(
-        self, *, idle_s: float = 600.0, most: int = 8, begin: Callable[..., Capture] = capture
+        self,
+        *,
+        idle_s: float = 600.0,
+        most: int = 8,
+        most_bytes: int = budget.MOST_BYTES,
+        begin: Callable[..., Capture] = capture,
     ) -> None:
+        self.most_bytes = most_bytes
         self._idle_s, self._most, self._begin = idle_s, most, begin
         self._held: dict[str, Held] = {}
         self._lock = threading.Lock()
         self._starting = threading.Lock()  # not the other: starting takes a second
         self._closed = threading.Event()
-        self.expired = 0
+        self.expired = self.shed = 0
         self._sweeper = threading.Thread(target=self._sweep, name="netlab-agent-captures", daemon=True)
         self._sweeper.start()
 
@@ -80,7 +92,8 @@ class Captures(Closes):
             raise RefusedError(
                 HTTPStatus.NOT_FOUND,
                 f"there is no capture {name[:64]!r}",
-                fix=f"It was stopped, or nobody read it for {self._idle_s:g} s; POST /captures makes another",
+                fix=f"It was ended, nobody read it for {self._idle_s:g} s, or the agent ran out of memory "
+                "(netlab_captures_shed); POST /captures makes another",
             )
         return found
 
@@ -107,6 +120,14 @@ class Captures(Closes):
     def _start(self, name: str, options: Mapping[str, Any]) -> Held:
         if self._closed.is_set():
             raise RefusedError(HTTPStatus.SERVICE_UNAVAILABLE, "the agent is stopping", wait_s=5)
+        used = budget.resident_bytes()
+        if used > self.most_bytes:
+            raise RefusedError(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                f"the agent uses {used >> 20} MiB of memory and may use {self.most_bytes >> 20}",
+                fix="End captures, or start it with a larger --memory-mib",
+                wait_s=30,
+            )
         begun = self._begin(**options).start()
         held = Held(name, begun, options, Accounts(begun))
         with self._lock:
@@ -125,7 +146,23 @@ class Captures(Closes):
             now_s = time.monotonic()
             for held in self.all():
                 if now_s - held.read_s > self._idle_s:
-                    with self._lock:
-                        self._held.pop(held.name, None)
-                    held.capture.stop()
+                    self._let_go(held)
                     self.expired += 1
+            self._shed()
+
+    def _shed(self) -> None:
+        """End the capture that was not read for longest, if there is too little memory for all."""
+        others = [held for held in self.all() if held.name != SHARED]
+        if not others or budget.resident_bytes() <= self.most_bytes:
+            return
+        heap.trim()
+        if budget.resident_bytes() > self.most_bytes:
+            least = min(others, key=lambda held: held.read_s)
+            self._let_go(least)
+            self.shed += 1
+            _log.warning("capture %s ended for want of memory", least.name)
+
+    def _let_go(self, held: Held) -> None:
+        with self._lock:
+            self._held.pop(held.name, None)
+        held.capture.stop()

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from http import HTTPStatus
 from pathlib import Path
+from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote
 
@@ -29,6 +30,7 @@ from netlab.frames import Missing
 from netlab.kernel.netns import NetNs
 
 _ANSWER_S = 120.0
+_GRACE_S, _TICK_S = 10.0, 0.2
 
 
 def connect(
@@ -145,10 +147,14 @@ class Host:
         states = [f"{one['name']} ({one['state']})" for one in captures]
         return {"agent": str(self._way), **self.health(), "captures": ", ".join(states) or "none"}
 
-    def register(self, client: str) -> None:
-        """As `Capture.register`, of the capture that everybody on the host shares."""
+    def register(self, client: str) -> str:
+        """As `Capture.register`, of the capture that everybody on the host shares.
+
+        Return its generation: another one than before says that the accounts began anew.
+        """
         told = self.ask("POST", "/register", client=client).json()
         self._answers[client] = told["answer"]
+        return str(told["generation"])
 
     def delta(self, client: str) -> pd.DataFrame:
         """As `Capture.delta`, of the capture that everybody on the host shares.
@@ -348,8 +354,27 @@ class RemoteCapture:
     def __enter__(self) -> Self:
         return self.start()
 
-    def __exit__(self, *_: object) -> None:
-        self.stop()
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """As `Capture.wait`."""
+        duration_s = self._options.get("duration_s")
+        limits = [limit for limit in (duration_s and duration_s + _GRACE_S, timeout_s) if limit is not None]
+        if not limits:
+            raise CaptureError(
+                "this capture has no duration to wait for", fix="Give duration_s= or timeout_s="
+            )
+        until_s = time.monotonic() + min(limits)
+        while not (ended := self.state == "stopped") and time.monotonic() < until_s:
+            time.sleep(_TICK_S)
+        return ended
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None and self._options.get("duration_s") is not None:
+                self.wait()
+        finally:
+            self.stop()
 
     def _place(self, what: str = "") -> str:
         if not self._name:

@@ -17,7 +17,7 @@ from typing import Any
 import uvicorn
 from starlette.types import ASGIApp
 
-from netlab.agent import app, privileges
+from netlab.agent import app, budget, privileges
 from netlab.agent.captures import Captures
 from netlab.agent.gate import Gate
 from netlab.agent.peers import PeerProtocol, group_id, members_of
@@ -110,6 +110,7 @@ def run(
     group: str | None = None,
     idle_s: float = 600.0,
     exit_idle_s: float | None = None,
+    most_bytes: int = budget.MOST_BYTES,
     remote: Remote | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT.
@@ -124,6 +125,8 @@ def run(
         A capture that nobody reads ends after so many seconds.
     exit_idle_s
         End when there has been neither a request nor a capture for so many seconds.
+    most_bytes
+        With more memory in use captures are refused, and those that nobody reads end.
     remote
         Where to listen over TCP, too, and for whom.
     """
@@ -136,7 +139,7 @@ def run(
         held_for = ", ".join(sorted(privileges.give_up())) or "no capability"
         for server in (local, *away):
             _log.info("listening on %s with %s", server.getsockname(), held_for)
-        captures = held.enter_context(Captures(idle_s=idle_s))
+        captures = held.enter_context(Captures(idle_s=idle_s, most_bytes=most_bytes))
         activity = Activity(app.create(captures))
         serving = [(_configured(Gate(activity, members_of(number))), local)]
         if remote:

@@ -14,8 +14,8 @@ from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from netlab import __version__
+from netlab.agent import budget
 from netlab.agent.captures import Captures
-from netlab.frames import Gap
 from netlab.tracer.session import Capture
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -99,12 +99,29 @@ class _Captures(Collector):
             "Captures that ended because nobody read them",
             value=self._captures.expired,
         )
+        yield CounterMetricFamily(
+            "netlab_captures_shed", "Captures that ended for want of memory", value=self._captures.shed
+        )
+        yield GaugeMetricFamily(
+            "netlab_agent_memory_bytes", "Resident memory of the agent", value=budget.resident_bytes()
+        )
+        yield GaugeMetricFamily(
+            "netlab_agent_memory_budget_bytes", "What it may use", value=self._captures.most_bytes
+        )
         yield from _of_captures([(one.name, one.capture) for one in held])
 
 
 def _of_captures(held: list[tuple[str, Capture]]) -> Iterator[Metric]:
-    lost = CounterMetricFamily(
-        "netlab_lost", "What captures could not keep", labels=["capture", "what", "gap"]
+    missing = CounterMetricFamily(
+        "netlab_missing",
+        "What captures could not keep or see",
+        labels=["capture", "what", "kind", "detail"],
+    )
+    connections = GaugeMetricFamily("netlab_connections_open", "Connections open now", labels=["capture"])
+    closed = CounterMetricFamily("netlab_connections_closed", "Connections that ended", labels=["capture"])
+    clients = GaugeMetricFamily("netlab_clients", "Clients that ask for deltas", labels=["capture"])
+    backwards = CounterMetricFamily(
+        "netlab_underflows", "Counters of connections that were seen to go back", labels=["capture"]
     )
     runs = CounterMetricFamily("netlab_program_runs", "Runs of eBPF programs", labels=["capture", "program"])
     spent = CounterMetricFamily(
@@ -115,11 +132,16 @@ def _of_captures(held: list[tuple[str, Capture]]) -> Iterator[Metric]:
     )
     for name, capture in held:
         for gap in capture.losses():
-            if gap.kind is Gap.LOST and gap.count is not None:
-                lost.add_metric([name, gap.what, gap.kind.value], gap.count)
+            if gap.count is not None:
+                missing.add_metric([name, gap.what, gap.kind.value, gap.detail], gap.count)
+        counts = capture.counts()
+        connections.add_metric([name], counts["open"])
+        closed.add_metric([name], counts["closed"])
+        clients.add_metric([name], counts["clients"])
+        backwards.add_metric([name], counts["underflows"])
         for cost in capture.cost().to_dict("records"):
             memory.add_metric([name, cost["kind"], cost["program"]], cost["memory_bytes"])
             if cost["kind"] == "program" and pd.notna(cost["runs"]):
                 runs.add_metric([name, cost["program"]], cost["runs"])
                 spent.add_metric([name, cost["program"]], cost["run_ms"] / 1e3)
-    yield from (lost, runs, spent, memory)
+    yield from (missing, connections, closed, clients, backwards, runs, spent, memory)

@@ -24,6 +24,7 @@ _FUNCTIONS = {  # the words of the line, and the public function that they call
 }
 _OWN = {
     "capture": "capture start [options]: begin one; capture: its connections so far; capture stop: end it",
+    "dns": "the DNS lookups in the capture, started with --protocols dns",
     "failures": "the attempts that failed in the capture",
     "help": "this list, or what one call takes: help trace",
 }
@@ -103,6 +104,11 @@ class Calls:
         if action == "stop":
             seen.stop()
         return seen.connections()
+
+    def _dns(self, words: list[str]) -> Any:
+        if words:
+            raise BadInput("dns takes no arguments", fix="Give them to %netlab capture start")
+        return self._started().dns()
 
     def _failures(self, words: list[str]) -> Any:
         if words:

@@ -40,8 +40,8 @@ class Frame(NamedTuple):
 
 _OF_STREAM = {Kind.DATA, Kind.HEADERS, Kind.PRIORITY, Kind.RST_STREAM, Kind.PUSH_PROMISE, Kind.CONTINUATION}
 _OF_CONNECTION = {Kind.SETTINGS, Kind.PING, Kind.GOAWAY}
-_LENGTHS = {Kind.PRIORITY: 5, Kind.RST_STREAM: 4, Kind.PING: 8, Kind.WINDOW_UPDATE: 4}
-_FLAGS = {  # that are defined
+_LENGTHS: dict[int, int] = {Kind.PRIORITY: 5, Kind.RST_STREAM: 4, Kind.PING: 8, Kind.WINDOW_UPDATE: 4}
+_FLAGS: dict[int, int] = {  # that are defined
     Kind.DATA: 0x9,
     Kind.HEADERS: 0x2D,
     Kind.SETTINGS: 0x1,
@@ -76,7 +76,7 @@ def frame_at(data: bytes, place: int) -> Frame | None:
     wrong = (
         (kind in _OF_STREAM and not stream)
         or (kind in _OF_CONNECTION and stream)
-        or _LENGTHS.get(kind, length) != length  # type: ignore[call-overload]
+        or _LENGTHS.get(kind, length) != length
         or (kind == Kind.SETTINGS and length % 6)
         or (kind == Kind.GOAWAY and length < 8)
     )
@@ -96,7 +96,7 @@ def seem_to_begin(data: bytes, place: int) -> bool:
 
 
 def _is_usual(frame: Frame, reserved: int) -> bool:
-    flags = _FLAGS.get(frame.kind, 0)  # type: ignore[call-overload]
+    flags = _FLAGS.get(frame.kind, 0)
     known = frame.kind <= Kind.CONTINUATION and not frame.flags & ~flags
     return bool(known) and frame.length <= _USUAL_LENGTH and reserved < 0x80
 

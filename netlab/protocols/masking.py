@@ -13,7 +13,8 @@ ANY = "*"
 _LONGEST = 200  # characters of a resource; the rest is cut off
 _SEGMENT = 40  # characters: a longer one is a token, whatever it is made of
 # Words and versions stay: users, oauth2, k8s, bootstrap.min.js, v1. A digit more, an escape or a sign: an id.
-_PART = r"(?:[A-Za-z]{1,24}|[A-Za-z]{1,11}[0-9][A-Za-z]{0,12}|v[0-9]{1,3})"
+_SHORT = r"(?![A-Za-z0-9]{9})[A-Za-z]+[0-9][A-Za-z]*"
+_PART = rf"(?:[A-Za-z]{{1,24}}|{_SHORT}|v[0-9]{{1,3}})"
 _NAME = re.compile(rf"[._~]?{_PART}(?:[-._~]{_PART})*")
 _HEX = re.compile(r"[0-9a-f]{8,}|[0-9A-F]{8,}")
 _SERVICE = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*")

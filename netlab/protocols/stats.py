@@ -1,4 +1,4 @@
-"""`netlab.request_stats`: counts, errors, bytes and latency quantiles of requests, in a form that adds up."""
+"""`request_stats`: counts, errors, bytes and latency quantiles of requests, in a form that adds up."""
 
 from __future__ import annotations
 

@@ -53,6 +53,8 @@ class _Waiting(NamedTuple):
 class Ordered:
     """One side of a connection: segments in any order in, bytes in order out, each once."""
 
+    __slots__ = ("_begun", "_cut", "_end", "_next", "_settled", "_taken", "_waiting", "_waiting_bytes")
+
     def __init__(self) -> None:
         self._begun = False
         self._next = 0  # place of the first byte that has not come; places do not wrap
@@ -68,6 +70,9 @@ class Ordered:
 
     def take(self, segment: Segment) -> list[Said]:
         """Return what is in order now."""
+        if self._is_next(segment):
+            self._next += segment.size
+            return [Said(segment.data, segment.at_ns)]
         midway = self._begin(segment.settled, segment.at_ns, fresh=segment.fresh)
         place = self._place(segment.sequence)
         end = place + segment.size
@@ -80,7 +85,19 @@ class Ordered:
 
     def settle(self, settled: int, at_ns: int, *, fresh: bool) -> list[Said]:
         """Return what is in order, or known to be missing, now that all before *settled* has passed."""
+        if self._begun and self._place(settled) <= self._next:
+            return []
         return self._begin(settled, at_ns, fresh=fresh) + self._passed(settled, at_ns)
+
+    def _is_next(self, segment: Segment) -> bool:
+        """Tell of a segment that it comes in order and whole, which most do."""
+        return (
+            self._begun
+            and not self._waiting
+            and not segment.last
+            and 0 < segment.size == len(segment.data)
+            and self._next == self._place(segment.sequence) >= self._place(segment.settled)
+        )
 
     def _begin(self, settled: int, at_ns: int, *, fresh: bool) -> list[Said]:
         """Start, if that is still to be done, at what has not passed yet."""
@@ -176,20 +193,20 @@ class Stream:
         """Return the exchanges that are over with *segment*, which the *local* end sent or got."""
         other, own = self._sides[not local], self._sides[local]
         # First what was lost of the other side: to a dialog, an answer comes after the gap with its request.
-        heard = [
-            (not local, other.settle(segment.other_settled, segment.at_ns, fresh=segment.other_fresh)),
-            (local, own.take(segment)),
-        ]
         exchanges = []
-        for speaker, said in ((speaker, one) for speaker, several in heard for one in several):
-            self._account(said)
-            if self.dialog is not None:
-                exchanges += self._tell(self.dialog, said, local=speaker)
-            elif not self.is_ignored:
-                exchanges += self._take_early(said, local=speaker)
-        if all(side.is_over for side in self._sides.values()):
+        for said in other.settle(segment.other_settled, segment.at_ns, fresh=segment.other_fresh):
+            exchanges += self._hear(said, local=not local)
+        for said in own.take(segment):
+            exchanges += self._hear(said, local=local)
+        if own.is_over and other.is_over:
             exchanges += self.end(segment.at_ns)
         return exchanges
+
+    def _hear(self, said: Said, *, local: bool) -> list[Exchange]:
+        self._account(said)
+        if self.dialog is not None:
+            return self._tell(self.dialog, said, local=local)
+        return [] if self.is_ignored else self._take_early(said, local=local)
 
     def end(self, at_ns: int) -> list[Exchange]:
         """Note that the connection is over: nothing more is said."""
@@ -204,9 +221,11 @@ class Stream:
         return self.dialog is not None or self.is_ignored or bool(self._early)
 
     def _account(self, said: Said) -> None:
+        if isinstance(said.data, bytes):
+            return
         if said.data is None:
             self.midway = True
-        elif isinstance(said.data, int):
+        else:
             self.cut_bytes += said.data * said.was_cut
             self.missed_bytes += said.data * (not said.was_cut)
 

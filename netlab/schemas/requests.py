@@ -118,7 +118,9 @@ DNS = Schema(
             "connection ended first; missed: no answer was seen, nor were all packets",
         ),
         Column(
-            "answers", TEXT, "the answer's records of the type asked for, in their order, `; ` between them"
+            "answers",
+            TEXT,
+            "the records of the type asked for, in their order, `; ` between; `...`: there are more",
         ),
         Column("ttl_s", INTEGER, "the smallest time to live among the answers and the CNAMEs to them", "s"),
         Column("cname", TEXT, "the names passed on the way to the answers, one space between"),

@@ -97,9 +97,9 @@ def capture(
         Record packets that this host dropped and TCP resets, each with the kernel's reason, for
         `Capture.drops()` and the `reason` column of `Capture.failures()`.
     protocols
-        What to read of what connections say: "http", "http2", "grpc" for `Capture.requests()`, "dns" for
-        `Capture.dns()`, `Capture.names()` and the column `remote_name`, or several. Every TCP packet then
-        runs a program; payload is read and not kept.
+        What to read of what connections say: "http", "http2", "grpc" and "redis" for `Capture.requests()`,
+        "dns" for `Capture.dns()`, `Capture.names()` and the column `remote_name`, or several. Every TCP
+        packet then runs a program; payload is read and not kept.
     dns_ports, dns_timeout_s
         With "dns": the ports that servers have, and how many seconds an answer may take. What is encrypted
         (DNS over TLS or HTTPS) cannot be read.
@@ -234,10 +234,10 @@ def _spoken(
             f'{min(names - {"dns"})} is spoken over TCP, which protocol="udp" leaves out',
             fix="Leave protocol out",
         )
-    if "dns" in names and domains:
-        from netlab.protocols.dns.text import mask
+    if "dns" in names:
+        from netlab.protocols.dns.text import mask  # it needs dnspython
 
-        mask(domains)  # it refuses what is no domain
+        mask(domains)  # refuses what is no domain
     dns_ports = tuple(
         checks.port(port, "dns_ports") for port in ((ports,) if isinstance(ports, int) else ports)
     )

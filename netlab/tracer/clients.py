@@ -74,6 +74,15 @@ class Clients:
         self._by_name[name].heard_ns = now_ns
         return self._by_name[name]
 
+    def __len__(self) -> int:
+        """Return how many are registered."""
+        return len(self._by_name)
+
+    @property
+    def underflows(self) -> int:
+        """How many counters of their connections were seen to go back."""
+        return sum(client.underflows for client in self._by_name.values())
+
     def account(self, name: str, now_ns: int, *, again: bool) -> Client:
         """Return a client's account to go on with: from its last look, or if *again* from the one before."""
         known = self.get(name, now_ns)

@@ -40,7 +40,7 @@ class Talk:
     cookie: int
     ends: np.void  # CONVERSATION, as the programs had it last
     stream: Stream
-    judged_ns: int = 0  # when the programs were told whether it goes on
+    told_ns: int = 0  # when the programs were told that it goes on
 
     def request(self, exchange: Exchange) -> Request:
         """Return an exchange of this connection as its own."""
@@ -58,6 +58,7 @@ class Account:
     cut_bytes: int = 0  # behind what is handed up of a packet
     unread_bytes: int = 0
     unknown_fields: int = 0  # of HTTP/2
+    switched: int = 0  # connections that went on in another protocol
     evicted: int = 0  # connections that made room for others
     dropped: int = 0  # requests likewise
 
@@ -86,6 +87,7 @@ class Conversations:
     ) -> None:
         self._readers, self._told, self._judge, self._max_open = readers, told, judge, max_open
         self._talks: OrderedDict[int, Talk] = OrderedDict()
+        self._ignored: OrderedDict[int, int] = OrderedDict()  # when the programs were told so, by cookie
         self._over: deque[Request] = deque(maxlen=max_requests)
         self._directions: dict[int, int] = {}  # of connections that were open before, by cookie
         self._account = Account()
@@ -107,7 +109,7 @@ class Conversations:
         take = together.whole | final
         self._cut = together.pieces[np.repeat(~take, together.counts)]
         for packet in together.packets(take):
-            if packet.ends["protocol"] == socket.IPPROTO_TCP:
+            if packet.protocol == socket.IPPROTO_TCP:
                 self._hear(packet)
             elif self._readers.lookups:
                 self._readers.lookups.datagram(packet)
@@ -116,6 +118,9 @@ class Conversations:
         cookie, ends, segment = packet.cookie, packet.ends, packet.segment
         if not cookie:
             self._wait_for_socket(packet)
+            return
+        if cookie in self._ignored:
+            self._ignored[cookie] = self._say(packet, IGNORE, told_ns=self._ignored[cookie])
             return
         talk = self._talks.get(cookie)
         if not talk:
@@ -128,9 +133,11 @@ class Conversations:
         self._keep(talk, stream.take(segment, local=packet.local))
         if packet.reset:
             self._keep(talk, stream.end(segment.at_ns))
-        if stream.dialog is not None or stream.is_ignored:
-            self._say(talk, IGNORE if stream.is_ignored else GO_ON, segment.at_ns)
-        if stream.is_over:
+        if stream.is_ignored:
+            self._ignore(packet)
+        elif stream.dialog is not None:
+            talk.told_ns = self._say(packet, GO_ON, told_ns=talk.told_ns)
+        if stream.is_over or stream.is_ignored:
             self._forget(self._talks.pop(cookie))
 
     def _wait_for_socket(self, packet: Packet) -> None:
@@ -150,11 +157,17 @@ class Conversations:
             early = replace(early, other_settled=outgoing, other_fresh=new)
             self._keep(talk, talk.stream.take(early, local=False))
 
-    def _say(self, talk: Talk, budget: int, at_ns: int) -> None:
-        """Tell the programs, once more if they have not heard: they may write at the same moment."""
-        if talk.ends["budget"] != budget and at_ns > talk.judged_ns:
-            talk.judged_ns = time.monotonic_ns()
-            self._judge(talk.cookie, talk.ends, budget)
+    def _ignore(self, packet: Packet) -> None:
+        self._ignored[packet.cookie] = self._say(packet, IGNORE, told_ns=0)
+        if len(self._ignored) > self._max_open:
+            self._ignored.popitem(last=False)
+
+    def _say(self, packet: Packet, budget: int, *, told_ns: int) -> int:
+        """Tell the programs, if they have not heard: they may write at the same moment. Return when."""
+        if packet.budget == budget or packet.segment.at_ns <= told_ns:
+            return told_ns
+        self._judge(packet.cookie, packet.ends, budget)
+        return time.monotonic_ns()
 
     def _begin(self, cookie: int, ends: np.void) -> Talk:
         client_is_local = self._opened_here(cookie, ends)
@@ -179,6 +192,8 @@ class Conversations:
         return [one for one in pending if one.protocol in self._told]
 
     def _keep(self, talk: Talk, exchanges: list[Exchange]) -> None:
+        if not exchanges:
+            return
         for one in exchanges:
             self._readers.stacks.hear(talk.cookie, one)
         exchanges = [one for one in exchanges if one.protocol in self._told]
@@ -216,4 +231,6 @@ def _add(account: Account, talk: Talk) -> None:
     account.missed_bytes += stream.missed_bytes
     account.cut_bytes += stream.cut_bytes
     account.unread_bytes += stream.dialog.unread_bytes
+    # of those protocols that have the like
     account.unknown_fields += getattr(stream.dialog, "unknown_fields", 0)
+    account.switched += getattr(stream.dialog, "upgraded", None) is not None

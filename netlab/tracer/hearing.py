@@ -130,11 +130,11 @@ class Hearing(Looking):
         return dns_stats(self.dns(), by)
 
     def _looked_up(self, watch: Watch) -> LookedUp:
-        from netlab.tracer.lookups import LookedUp  # it needs dnspython
+        from netlab.tracer.lookups import LookedUp, encrypted  # they need dnspython
 
         heard = self._heard(watch, "dns")
         look, connections = self._speakers(watch, heard.asked.cookies())
-        missing = [*heard.missing, *look.at.missing()]
+        missing = [*heard.missing, *encrypted(look.kept().attempts), *look.at.missing()]
         only = self._options.wanted.by_owner
         return LookedUp.of(heard.asked, connections, self._options.spoken, missing, only_theirs=only)
 

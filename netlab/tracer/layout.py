@@ -147,7 +147,7 @@ PIECE = np.dtype(
         ("fresh", "u1"),
         ("other_fresh", "u1"),
         ("padding", "u1", 2),
-        ("data", "u1", 416),
+        ("data", "u1", 512),
     ]
 )
 

@@ -20,6 +20,7 @@ from netlab.tracer.payload import Asked, Spoken
 from netlab.tracer.records import Attempts
 
 _AF_INET = 2
+_OVER_TLS = 853
 _TCP = 6
 _MAPPED = bytes(10) + b"\xff\xff"  # IPv4 as a socket of IPv6 sees it (RFC 4291 section 2.5.5.2)
 
@@ -131,6 +132,15 @@ def with_names(
     named = connections.assign(remote_name=found.map(mask, na_action="ignore").astype("string"))
     named.attrs = connections.attrs
     return named
+
+
+def encrypted(attempts: Attempts) -> list[Missing]:
+    """Say how many connections ask in a way that nobody on the way can read (RFC 7858, RFC 9250)."""
+    count = np.count_nonzero((attempts["remote_port"] == _OVER_TLS) | (attempts["local_port"] == _OVER_TLS))
+    return [Missing("dns", Gap.UNAVAILABLE, int(count), _ENCRYPTED)] if count else []
+
+
+_ENCRYPTED = "connections of DNS over TLS or QUIC (port 853) are encrypted"
 
 
 class OverTcp:

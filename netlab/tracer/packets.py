@@ -28,6 +28,8 @@ class Packet(NamedTuple):
     segment: Segment
     local: bool  # sent by this end
     reset: bool
+    budget: int  # of the connection, as the programs had it
+    protocol: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,26 +66,14 @@ class Packets:
         starts, counts = self.starts[chosen], self.counts[chosen]
         firsts = self.pieces[starts]
         columns = [firsts[name].tolist() for name in _NUMBERS]
+        columns += [firsts["conversation"][name].tolist() for name in ("budget", "protocol")]
         columns += [firsts[name].astype(bool).tolist() for name in _FLAGS]
         data, sizes = self.pieces["data"], self.pieces["bytes"].tolist()
         rows = zip(starts.tolist(), counts.tolist(), firsts["conversation"], *columns, strict=True)
-        for (
-            start,
-            count,
-            ends,
-            cookie,
-            bits,
-            sequence,
-            size,
-            settled,
-            other,
-            at_ns,
-            fresh,
-            new,
-            local,
-        ) in rows:
+        for start, count, ends, cookie, bits, *numbers, fresh, new, local in rows:
+            sequence, size, settled, other, at_ns, budget, protocol = numbers
             length = (count - 1) * _PIECE_BYTES + sizes[start + count - 1]
             said = data[start : start + count].tobytes()[:length]
             last = bool(bits & _FIN)
             segment = Segment(sequence, said, size, settled, other, at_ns, fresh, new, last)
-            yield Packet(cookie, ends, segment, local, reset=bool(bits & _RST))
+            yield Packet(cookie, ends, segment, local, bool(bits & _RST), budget, protocol)

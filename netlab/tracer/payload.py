@@ -37,7 +37,7 @@ _HOOKS = {
     },
 }
 _BLIND = (Counter.PAYLOAD_LOST, Counter.PAYLOAD_WHILE_PAUSED)  # of datagrams that were not seen
-_PIECES_MAX = 39  # 16 KiB of one packet
+_PIECES_MAX = 32  # 16 KiB of one packet
 _UNJUDGED_BYTES = 1 << 19  # a fast connection's first 50 ms: only then user space has read what it speaks
 
 
@@ -65,6 +65,7 @@ def payload_macros(files: list[str], spoken: Spoken, limits: Limits) -> dict[str
         "NETLAB_PAYLOAD_TCP": str(int("tcp" in parts)),
         "NETLAB_PAYLOAD_UDP": str(int("udp" in parts)),
         "NETLAB_WANTED_DATAGRAM(p)": port_condition(spoken.dns_ports),
+        "NETLAB_WANTED_SEGMENT(p)": port_condition(spoken.dns_ports if spoken.protocols == {"dns"} else ()),
         "NETLAB_CONVERSATIONS_MAX": str(limits.max_open),
         "NETLAB_PIECE_PAGES": str(limits.piece_pages),
         "NETLAB_PIECES_MAX": str(_PIECES_MAX),
@@ -186,6 +187,7 @@ def _gaps(account: Account, counts: dict[int, int], limits: Limits) -> list[Miss
         Missing("requests", Gap.UNSEEN, account.cut_bytes, _CUT),
         Missing("requests", Gap.UNAVAILABLE, account.unread_bytes, _UNREAD),
         Missing("requests", Gap.UNSEEN, account.unknown_fields, _FIELDS),
+        Missing("requests", Gap.UNAVAILABLE, account.switched, _SWITCHED),
         Missing("requests", Gap.UNAVAILABLE, account.ignored, _IGNORED),
         Missing("requests", Gap.UNAVAILABLE, account.undecided, _UNDECIDED),
     ]
@@ -202,5 +204,8 @@ _BYTES = "bytes of connections that are read were lost on the way to netlab"
 _CUT = "bytes of connections that are read were not looked at: of one packet only the first 16 KiB are"
 _UNREAD = "bytes of connections that are read could not be understood"
 _FIELDS = "header fields of HTTP/2 name others that were sent before netlab looked"
+_SWITCHED = (
+    "connections went on in what is not read: an upgrade such as to WebSocket, CONNECT, Redis' MONITOR"
+)
 _IGNORED = "connections spoke something else than the protocols asked for"
 _UNDECIDED = "connections said too little to tell what they speak"

@@ -22,6 +22,7 @@ _READERS: dict[str, tuple[str, str, frozenset[str]]] = {
     "grpc": _HTTP2,
     "kafka": ("netlab.protocols.kafka", "Kafka", frozenset({"kafka"})),
     "postgres": ("netlab.protocols.postgres", "Postgres", frozenset({"postgres"})),
+    "redis": ("netlab.protocols.redis", "Redis", frozenset({"redis"})),
     "tls": ("netlab.protocols.tls", "Tls", frozenset({"tls"})),
 }
 PROTOCOLS = (*sorted(set().union(*(told for *_, told in _READERS.values()))), "dns")

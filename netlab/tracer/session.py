@@ -15,6 +15,8 @@ from netlab.tracer import clients, debugging, deltas, dropjoin, events, reasons
 from netlab.tracer.hearing import Hearing
 from netlab.tracer.life import Options, Watch
 
+_LATER_THAN_ALL = (1 << 63) - 1  # the number of no attempt
+
 
 class Capture(Hearing):
     """TCP connection attempts and UDP flows followed by eBPF; made by `netlab.capture()`.
@@ -169,6 +171,17 @@ class Capture(Hearing):
                 "closed_unseen": watch.closed(account.seen).following - account.seen,
                 "closed_dropped": account.closed_dropped,
                 "underflows": account.underflows,
+            }
+
+    def counts(self) -> dict[str, int]:
+        """Return how many connections are open, have ended and were let go of, and how many clients ask."""
+        with self._asked() as watch:
+            ended = watch.closed(_LATER_THAN_ALL)
+            return {
+                "open": len(watch.open()),
+                "closed": ended.following,
+                "clients": len(self._clients),
+                "underflows": self._clients.underflows,
             }
 
     def losses(self) -> list[Missing]:

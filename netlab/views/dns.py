@@ -79,8 +79,10 @@ def plot_dns(lookups: pd.DataFrame, *, servers: int = 8, theme: str | None = Non
 
 def _passed_over(table: pd.DataFrame) -> dict[str, int]:
     """Return how many lookups each server left to another one."""
-    silent = table["silent_servers"].dropna().str.split(" ").map(set).explode()
-    others = silent[silent != table["server_address"].reindex(silent.index)]
+    silent = table.dropna(subset=["silent_servers"])
+    servers = silent["silent_servers"].str.split(" ").map(set)
+    passed = silent.assign(silent_servers=servers).explode("silent_servers")
+    others = passed.loc[passed["silent_servers"] != passed["server_address"], "silent_servers"]
     return {str(name): int(count) for name, count in others.value_counts().items()}
 
 

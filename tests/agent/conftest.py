@@ -9,7 +9,7 @@ import pytest
 
 import netlab
 from netlab.agent.client import Host
-from tests.support.agents import running
+from tests.support.agents import opened, running
 
 
 @pytest.fixture(scope="module")
@@ -31,9 +31,4 @@ def host(agent: Path) -> Iterator[Host]:
 @pytest.fixture
 def reachable(tmp_path: Path) -> Path:
     """A directory that everybody can look into, as /run is."""
-    place = tmp_path
-    while place != Path("/"):
-        if not place.stat().st_mode & 1:
-            place.chmod(place.stat().st_mode | 0o055)
-        place = place.parent
-    return tmp_path
+    return opened(tmp_path)

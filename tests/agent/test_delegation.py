@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support.agents import running
+from tests.support.agents import opened, running
 
 pytestmark = pytest.mark.privileged
 AS_NOBODY = ["setpriv", "--reuid=65534", "--regid=1", "--bounding-set=-all", "--inh-caps=-all"]
@@ -29,6 +30,49 @@ failed = cap.failures()
 said = netlab.coverage(failed)["detail"].str.contains("the agent at")
 print(failed.loc[failed["remote_port"] == port, "error"].tolist(), said.any())
 """
+FAIL = """
+import asyncio, pathlib, socket, tempfile, netlab, netlab.panels
+from netlab.magics.line import Calls
+reserved = socket.socket()
+reserved.bind(("127.0.0.1", 0))
+port = reserved.getsockname()[1]
+def fail():
+    with socket.socket() as client:
+        client.connect_ex(("127.0.0.1", port))
+def errors(frame):
+    return frame.loc[frame["remote_port"] == port, "error"].tolist()
+"""
+PANEL = f"""{FAIL}
+async def main():
+    panel = netlab.panels.LiveConnections(protocol="tcp").start()
+    fail()
+    for _ in range(300):
+        panel.raise_if_failed()
+        shown = panel.table._frame
+        if len(shown) and errors(shown):
+            break
+        await asyncio.sleep(0.1)
+    panel.stop()
+    print(panel.state.value, errors(panel.table._frame))
+    panel.close()
+asyncio.run(main())
+"""
+RECORD = f"""{FAIL}
+place = pathlib.Path(tempfile.mkdtemp())
+calls = Calls()
+calls("capture start --protocol tcp")
+with netlab.record(place / "live.netlab", calls.capture):
+    fail()
+print(errors(calls("failures")), errors(calls("capture stop")), end=" ")
+netlab.save(place / "saved.netlab", calls.capture)
+live, saved = netlab.load(place / "live.netlab"), netlab.load(place / "saved.netlab")
+print(errors(live["connections"]), errors(saved["connections"]), len(saved["cost"]) > 0)
+"""
+DURATION = f"""{FAIL}
+with netlab.capture(duration_s=0.5) as cap:
+    fail()
+print(cap.state, errors(cap.failures()))
+"""
 
 
 def told(place: Path, script: str, *, group: int = 60) -> str:
@@ -39,19 +83,31 @@ def told(place: Path, script: str, *, group: int = 60) -> str:
     return run.stdout.strip() or run.stderr.strip().splitlines()[-1]
 
 
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Yield where an agent of the group games has its socket, for everybody to see."""
+    place = opened(tmp_path_factory.mktemp("agent"))
+    with running(place, "--group", "games"):
+        yield place
+
+
 @pytest.mark.parametrize(
     ("script", "expected"),
-    [(LIST, "conntrack True"), (FOLLOW, "['ECONNREFUSED'] True")],
-    ids=["list", "follow"],
+    [
+        (LIST, "conntrack True"),
+        (FOLLOW, "['ECONNREFUSED'] True"),
+        (DURATION, "stopped ['ECONNREFUSED']"),
+        (PANEL, "stopped ['ECONNREFUSED']"),
+        (RECORD, " ".join([*4 * ["['ECONNREFUSED']"], "True"])),
+    ],
+    ids=["list", "follow", "for a while", "panel", "%netlab, recording and save"],
 )
-def test_without_the_capability_the_agent_answers(reachable: Path, script: str, expected: str) -> None:
-    with running(reachable, "--group", "games"):
-        assert told(reachable, script) == expected
+def test_without_the_capability_the_agent_answers(shared: Path, script: str, expected: str) -> None:
+    assert told(shared, script) == expected
 
 
-def test_outside_of_the_group_the_error_says_who_may_and_how(reachable: Path) -> None:
-    with running(reachable, "--group", "games"):
-        said = told(reachable, FOLLOW, group=2)
+def test_outside_of_the_group_the_error_says_who_may_and_how(shared: Path) -> None:
+    said = told(shared, FOLLOW, group=2)
 
     assert "without CAP_BPF" in said
     assert "only root and the group games may use the agent" in said

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import netlab
 import netlab.agent
 from netlab.agent.privileges import NEEDED
 
@@ -23,6 +24,17 @@ def test_every_command_is_answered(agent: Path) -> None:
         words = shlex.split(command.replace("/run/netlab/agent.sock", str(agent)))
         subprocess.run([*words, "--fail", "--silent", "--show-error", "--output", "/dev/null"], check=True)
     assert len(COMMANDS) > 5
+
+
+@pytest.mark.privileged
+def test_every_metric_that_the_page_names_is_there(agent: Path) -> None:
+    with netlab.connect(agent) as host:
+        host.register("metrics")
+        names = set(re.findall(r"^# TYPE (netlab_\w+)", host.ask("GET", "/metrics").text, re.MULTILINE))
+    shown = set(re.findall(r"`(netlab_\w+)", PAGE.read_text(encoding="utf-8")))
+
+    assert shown <= names
+    assert len(shown) > 10
 
 
 def test_the_page_names_each_capability_that_the_agent_keeps() -> None:

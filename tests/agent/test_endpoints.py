@@ -196,6 +196,10 @@ def test_prometheus_can_read_the_metrics(host: Host, agent: Path) -> None:
         }
 
     assert families["netlab_captures"].samples[0].value >= 1
+    assert families["netlab_clients"].samples[0].value >= 1
+    assert {sample.labels["endpoint"] for sample in families["netlab_request_seconds"].samples} > {
+        "/register"
+    }
     served = {tuple(sample.labels.values()) for sample in families["netlab_requests"].samples}
     assert ("/register", "200") in served
     assert {sample.labels["capture"] for sample in families["netlab_bpf_memory_bytes"].samples} >= {"shared"}

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
 import signal
+import socket
+import subprocess
 from pathlib import Path
 
 import pytest
 
 import netlab
+from netlab.agent.client import Host
 from netlab.agent.privileges import NEEDED
 from netlab.cli import main
 from netlab.kernel.capabilities import effective
-from tests.support.agents import running
+from tests.support.agents import COMMAND, running
 from tests.support.programs import alive, held_by, wait_until
 
 pytestmark = [
@@ -55,15 +59,50 @@ def test_an_agent_does_not_take_the_place_of_one_that_answers(
         assert path.is_socket()
 
 
-def test_a_client_begins_anew_after_a_restart(tmp_path: Path) -> None:
-    with running(tmp_path) as (path, _):
-        host = netlab.connect(path)
-        host.register("client")
-    with host, running(tmp_path):
-        with pytest.raises(netlab.CaptureError, match="no client 'client' is registered"):
-            host.delta("client")
-        host.register("client")
-        assert host.delta("client").attrs["schema"] == "deltas"
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
+def test_after_a_restart_a_client_begins_anew_and_counts_nothing_twice(
+    tmp_path: Path, end: signal.Signals
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.socket() as client:
+        client.connect(server.getsockname())
+        accepted, _ = server.accept()
+
+        def sent(host: Host, count: int) -> int:
+            client.sendall(bytes(count))
+            received = 0
+            while received < count:
+                received += len(accepted.recv(1 << 16))
+            delta = host.delta("client")
+            mine = delta["local_port"] == client.getsockname()[1]
+            return int(delta.loc[mine, "delta_bytes_sent"].sum())
+
+        with accepted, running(tmp_path) as (path, process), netlab.connect(path) as host:
+            before = host.register("client")
+            assert sent(host, 1000) == 1000
+            process.send_signal(end)
+            process.wait(30)
+            with running(tmp_path):
+                with pytest.raises(netlab.CaptureError, match="no client 'client' is registered"):
+                    host.delta("client")
+                assert host.register("client") != before
+                assert sent(host, 50) == 50
+
+
+def test_an_agent_serves_the_socket_that_systemd_passes_and_ends_when_there_is_nothing_to_do(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "passed.sock"
+    passing = 'LISTEN_PID=$$ LISTEN_FDS=1 exec "$@" 3<&0 </dev/null'
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+        server.listen()
+        command = ["sh", "-c", passing, "sh", *COMMAND, "--exit-idle-s", "1"]
+        process = subprocess.Popen(command, stdin=server, stderr=subprocess.DEVNULL)
+        with process, netlab.connect(path) as host:
+            assert host.health()["status"] == "ok"
+            assert process.wait(60) == 0
+
+    assert path.is_socket()  # it is systemd's to remove
 
 
 def test_captures_that_nobody_reads_end(tmp_path: Path) -> None:
@@ -78,9 +117,10 @@ def test_captures_that_nobody_reads_end(tmp_path: Path) -> None:
 
 def test_an_agent_keeps_only_the_capabilities_of_its_table(tmp_path: Path) -> None:
     with running(tmp_path) as (_, process):
-        held = effective(Path(f"/proc/{process.pid}/status").read_text(encoding="ascii"))
+        shown = subprocess.run(["getpcaps", str(process.pid)], capture_output=True, text=True, check=True)
         status = Path(f"/proc/{process.pid}/status").read_text(encoding="ascii")
 
+    held = {name.upper() for name in re.findall(r"cap_\w+", shown.stdout + shown.stderr)}
     assert held == {capability.name for capability in NEEDED} & effective()
     assert "NoNewPrivs:\t1" in status
 

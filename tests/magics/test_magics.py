@@ -257,6 +257,7 @@ def test_a_capture_is_begun_looked_at_and_ended(kernel: Kernel) -> None:
         ("trace 'a", "Close the quotation"),
         ("capture begin", "Known: start"),
         ("failures --port 3", "takes no arguments"),
+        ("dns www.example", "takes no arguments"),
         ("connections --port http", "port"),
         ("trace 127.0.0.1 --port __import__('os').getpid()", "port"),
     ],

@@ -75,6 +75,13 @@ class Place:
         """Ask as dig(1) does, and return what it prints."""
         return self.run("dig", *words).stdout
 
+    def asker(self) -> socket.socket:
+        """Return a socket of the namespace to ask with."""
+        with netns.entered(self.name):
+            asker = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        asker.settimeout(PATIENCE_S)
+        return asker
+
     @contextlib.contextmanager
     def resolv_conf(self, *lines: str) -> Iterator[None]:
         """Have resolvers there read these lines."""
@@ -86,6 +93,11 @@ class Place:
         finally:
             file.unlink()
             file.parent.rmdir()
+
+
+def query(name: str) -> bytes:
+    """Return a query for the address of *name*."""
+    return dns.message.make_query(name, "A").to_wire()
 
 
 @contextlib.contextmanager

@@ -40,11 +40,29 @@ print(json.dumps(waits))
 GETADDRINFO = "import socket; print(socket.getaddrinfo('www.test', 80, proto=socket.IPPROTO_TCP))"
 CONNECT = """
 import socket
+socket.socket().connect_ex(("127.0.0.1", 853))
+with socket.create_server(("192.0.2.7", 443)) as web, socket.create_connection(("192.0.2.7", 443)) as client:
+    client.sendall(b"hello")
 listening = socket.create_server(("192.0.2.7", 0))
 port = listening.getsockname()[1]
 socket.create_connection(("192.0.2.7", port)).close()
 socket.create_connection(("app.test", port)).close()
 socket.getaddrinfo("later.test", port)
+"""
+PRINTER = "printer._ipp._tcp.local"
+ASK_LINK = f"""
+import socket
+from zeroconf import ServiceInfo, Zeroconf
+one = Zeroconf(interfaces=["192.0.2.33"])
+known = ServiceInfo(
+    "_ipp._tcp.local.", "{PRINTER}.", 631, addresses=[socket.inet_aton("192.0.2.33")], server="printer.local."
+)
+one.register_service(known)  # ends with its last announcement: who comes later has to ask
+other = Zeroconf(interfaces=["192.0.2.34"])
+found = other.get_service_info("_ipp._tcp.local.", "{PRINTER}.", {PATIENCE_S * 1000})
+one.close()
+other.close()
+print(found.port, found.server)
 """
 
 
@@ -184,7 +202,7 @@ def test_an_address_has_the_names_it_was_asked_for_by(seen: Seen) -> None:
 
 def test_a_connection_has_the_name_that_was_looked_up_before_it_and_never_a_later_one(seen: Seen) -> None:
     rows = seen.connections.sort_values("opened_at")
-    opened = rows[(rows["remote_port"] != 53) & (rows["remote_address"] == "192.0.2.7")]
+    opened = rows[~rows["remote_port"].isin([53, 443]) & (rows["remote_address"] == "192.0.2.7")]
     theirs = opened[(opened["protocol"] == "tcp") & (opened["direction"] == "outgoing")]
 
     assert told(theirs, ["remote_name"]) == [{"remote_name": "NA"}, {"remote_name": "app.test"}]
@@ -202,3 +220,60 @@ def test_a_name_under_a_mask_is_nowhere(here: Place, tmp_path: Path) -> None:
     assert "vault7" not in text
     assert "alias" not in text
     assert b"vault7" not in (tmp_path / "run.netlab").read_bytes()
+
+
+def test_what_the_link_is_asked_is_matched_to_whoever_answers(here: Place) -> None:
+    for words in (
+        "link add link0 type veth peer name link1", "link set link1 up", "link set link0 up multicast on",
+        "address add 192.0.2.33/32 dev link0", "address add 192.0.2.34/32 dev link0",
+        "route add 224.0.0.0/4 dev link0",
+    ):  # fmt: skip
+        here.run("ip", *words.split()).check_returncode()
+    with netlab.capture(protocols="dns", netns=here.name) as cap:
+        assert here.run(sys.executable, "-c", ASK_LINK).stdout == "631 printer.local.\n"
+        lookups = cap.dns()
+
+    rows = lookups[(lookups["name"] == PRINTER) & (lookups["type"] == "SRV")]
+    columns = ["service", "direction", "rcode", "answers", "server_address"]
+    assert told(rows.sort_values("direction"), columns) == [
+        {
+            "service": "mdns", "direction": direction, "rcode": "NOERROR", "answers": "0 0 631 printer.local",
+            "server_address": "224.0.0.251",
+        }
+        for direction in ("incoming", "outgoing")
+    ]  # fmt: skip
+
+
+def test_silence_around_a_pause_and_behind_the_end_proves_nothing(here: Place) -> None:
+    with netlab.capture(protocols="dns", dns_timeout_s=2, netns=here.name) as cap, here.asker() as asker:
+        asker.sendto(nameservers.query("silent.own"), (OWN, 53))
+        cap.pause()
+        asker.sendto(nameservers.query("www.test"), (V4, 53))
+        asker.recv(512)
+        cap.resume()
+        _wait_until_nothing_is_pending(cap)
+        asker.sendto(nameservers.query("silent.last"), (OWN, 53))
+    time.sleep(2.1)
+
+    assert _outcomes(cap) == {"silent.own": "missed", "silent.last": "pending"}
+
+
+def _outcomes(cap: Capture) -> dict[str, str]:
+    lookups = cap.dns()
+    outcomes: dict[str, str] = (
+        lookups[lookups["direction"] == "outgoing"].set_index("name")["rcode"].to_dict()
+    )
+    return outcomes
+
+
+def test_other_connections_are_not_read_where_dns_alone_is_asked_for(seen: Seen) -> None:
+    others = netlab.coverage(seen.lookups)["detail"].str.contains("something else|too little")
+
+    assert len(seen.connections[seen.connections["remote_port"] == 443])
+    assert not others.any()
+
+
+def test_lookups_that_are_encrypted_are_counted(seen: Seen) -> None:
+    gaps = netlab.coverage(seen.lookups).set_index("detail")["count"]
+
+    assert gaps.filter(like="port 853").tolist() == [1]

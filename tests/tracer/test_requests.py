@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import secrets
@@ -17,7 +18,7 @@ import pandas as pd
 import pytest
 
 import netlab
-from netlab.tracer.layout import PIECE
+from netlab.tracer.layout import CONVERSATION, PIECE
 from netlab.tracer.session import Capture
 
 pytestmark = pytest.mark.privileged
@@ -148,8 +149,7 @@ def test_what_a_full_ring_loses_is_counted(web: Web) -> None:
         log = web.ask(*["/large"] * 300)
     requests = capture.requests()
 
-    coverage = netlab.coverage(requests)
-    lost = int(coverage.loc[coverage["detail"].str.contains("ring buffer"), "count"].sum())
+    lost = _said_of(requests, "ring buffer")
     answered = int((requests["outcome"] == "answered").sum())
     assert lost > 0
     assert 2 * len(log) - answered <= lost
@@ -166,7 +166,7 @@ def test_a_connection_older_than_the_capture_is_read_from_its_next_request(web: 
 
     assert requests["resource"].tolist() == ["/missing"] * 2
     assert set(requests["direction"]) == {"outgoing", "incoming"}
-    assert netlab.coverage(requests)["detail"].str.contains("not followed from their first byte").any()
+    assert _said_of(requests, "not followed from their first byte") == 2
 
 
 def _exchange(client: socket.socket, path: str) -> None:
@@ -203,6 +203,41 @@ def _texts_in(root: object) -> Iterator[bytes]:
         elif isinstance(one, np.ndarray) and one.dtype == PIECE:
             yield one.tobytes()
         waiting += gc.get_referents(one)
+
+
+def test_a_connection_that_speaks_something_else_is_handed_up_no_more() -> None:
+    with netlab.capture(protocols="http") as capture, _pair() as (client, server):
+        for _ in range(2):
+            client.sendall(b"\x7fnobody's protocol\x80" * 50)
+            server.recv(65536)
+        _until(lambda: _said_of(capture.requests(), "spoke something else") >= 2)
+        ends = {one.getsockname()[1] for one in (client, server)}
+        budgets = capture._watch.program.map("netlab_conversations", "u8", CONVERSATION).items()[1]
+        assert (budgets["budget"][np.isin(budgets["local_port"], list(ends))] == 0).all()
+    assert not set(capture.requests()["local_port"]) & ends
+
+
+@contextlib.contextmanager
+def _pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        socket.create_connection(listener.getsockname()) as client,
+        listener.accept()[0] as server,
+    ):
+        yield client, server
+
+
+def _said_of(requests: pd.DataFrame, words: str) -> int:
+    coverage = netlab.coverage(requests)
+    return int(coverage.loc[coverage["detail"].str.contains(words), "count"].sum())
+
+
+def test_without_protocols_nothing_reads_payload(web: Web) -> None:
+    with netlab.capture(port=web.port) as capture:
+        names = set(capture.cost()["program"])
+
+    assert "netlab_datagram_sent" in names
+    assert not names & {"netlab_segment_sent", "netlab_message_sent", "netlab_pieces"}
 
 
 def test_what_cannot_be_read_is_refused_with_the_nearest_name() -> None:

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from netlab.protocols.dns.message import AAAA, ANY, CNAME, A, Question, Record
+from netlab.protocols.dns.message import AAAA, ANY, CNAME, CUT, A, Question, Record
 from netlab.protocols.dns.queries import Query
 
 _IMPATIENT_NS = 100_000_000  # no resolver gives up sooner; what is asked sooner is another thread's
@@ -123,4 +123,5 @@ class Answer:
     @property
     def addresses(self) -> list[str]:
         """The addresses that the name has."""
-        return [record.text or "" for record in self.records if record.type in {A, AAAA}]
+        found = (record for record in self.records if record.type in {A, AAAA})
+        return [record.text for record in found if record.text and record.text != CUT]

@@ -17,8 +17,11 @@ from netlab.protocols.dns import text
 A, CNAME, AAAA, OPT, ANY = 1, 5, 28, 41, 255
 CLASS_IN = 1
 QUERY = 0  # the opcode of a lookup
+NOERROR = 0  # its rcode
+CUT = "..."  # what a record says behind the last that is kept
 MOST_QUESTIONS = 16  # more than one is seen in multicast DNS only
 MOST_RECORDS = 256  # of an answer; the rest of a zone transfer is nobody's address
+MOST_TEXT = 4096  # characters that the records of an answer say together
 
 _HEADER = struct.Struct("!HHHHHH")
 _QUESTION = struct.Struct("!HH")
@@ -119,8 +122,11 @@ def _question(data: bytes, at: int) -> tuple[Question, int]:
 def _answers(data: bytes, at: int, count: int, questions: list[Question], found: list[Record]) -> int:
     """Add the answer section's records to *found*, and return where it ends."""
     asked = {question.type for question in questions}
-    tells_all = not asked or ANY in asked
-    for _ in range(min(count, MOST_RECORDS)):
+    tells_all, room = not asked or ANY in asked, MOST_TEXT
+    for number in range(count):
+        if len(found) == MOST_RECORDS or room < 0:
+            found[-1] = found[-1]._replace(text=CUT)
+            return _after_records(data, at, count - number)
         name, at = _name(data, at)
         kind, rdclass, ttl, size = _RECORD.unpack_from(data, at)
         at += _RECORD.size
@@ -129,10 +135,9 @@ def _answers(data: bytes, at: int, count: int, questions: list[Question], found:
         told = None
         if tells_all or kind == CNAME or kind in asked:
             told = _told(data, at, size, kind, rdclass & ~_UNIQUE)
+            room -= len(told)
         found.append(Record(name, kind, ttl if ttl <= _FINAL_TTL else 0, told))
         at += size
-    for _ in range(count - MOST_RECORDS):
-        at = _after_record(data, at)
     return at
 
 
@@ -149,22 +154,22 @@ def _told(data: bytes, at: int, size: int, kind: int, rdclass: int) -> str:
 
 def _edns(data: bytes, at: int, authorities: int, extras: int) -> tuple[int, int] | None:
     """Return the UDP size and the flags of the OPT record behind the authorities, None without one."""
-    for _ in range(authorities):
-        at = _after_record(data, at)
+    at = _after_records(data, at, authorities)
     for _ in range(extras):
         kind, size, flags, _ = _RECORD.unpack_from(data, _after_name(data, at))
         if kind == OPT:
             return size, flags
-        at = _after_record(data, at)
+        at = _after_records(data, at, 1)
     return None
 
 
-def _after_record(data: bytes, at: int) -> int:
-    at = _after_name(data, at)
-    end = at + _RECORD.size + _RECORD.unpack_from(data, at)[3]
-    if end > len(data):
-        raise IndexError
-    return int(end)
+def _after_records(data: bytes, at: int, count: int) -> int:
+    for _ in range(count):
+        at = _after_name(data, at)
+        at += _RECORD.size + int(_RECORD.unpack_from(data, at)[3])
+        if at > len(data):
+            raise IndexError
+    return at
 
 
 def _after_name(data: bytes, at: int) -> int:

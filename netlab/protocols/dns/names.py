@@ -119,14 +119,16 @@ def remote_names(connections: pd.DataFrame, seen: pd.DataFrame, *, to_utc_ns: in
     found = pd.Series(pd.NA, index=connections.index, dtype="string")
     if seen.empty or connections.empty:
         return found
+    is_asked = connections["opened_at"].notna() & connections["remote_address"].isin(seen["address"])
+    rows = connections[is_asked]
     asked = pd.DataFrame(
         {
-            "netns": connections["netns"].fillna(0).astype("int64"),
-            "pid": connections["pid"].fillna(_NO_PROCESS - 1).astype("int64"),
-            "address": connections["remote_address"].astype("str"),
-            "at_ns": connections["opened_at"].astype("int64") - to_utc_ns,
+            "netns": rows["netns"].fillna(0).astype("int64"),
+            "pid": rows["pid"].fillna(_NO_PROCESS - 1).astype("int64"),
+            "address": rows["remote_address"].astype("str"),
+            "at_ns": rows["opened_at"].astype("int64") - to_utc_ns,
         }
-    )[connections["opened_at"].notna() & connections["remote_address"].isin(seen["address"])]
+    )
     asked = asked.sort_values("at_ns", kind="stable")
     for keys in (["netns", "pid", "address"], ["netns", "address"]):
         rest = asked[found.loc[asked.index].isna()]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import NamedTuple, TypeAlias
 
-from netlab.protocols.dns.message import ANY, CNAME, QUERY, Message, Question, Record
+from netlab.protocols.dns.message import ANY, CNAME, NOERROR, QUERY, Message, Question, Record
 
 MOST_WAITING = 10_000  # queries in flight
 _GROUPS = {  # RFC 6762 section 3, RFC 4795 section 2
@@ -161,9 +161,8 @@ class Queries:
         for known in alike:
             if known.question == query.question:
                 known.last_ns = query.asked_ns
-                known.resent += (
-                    query.outgoing or not query.to_group
-                )  # each socket gets its copy of one packet
+                if query.outgoing or not query.to_group:  # else each socket gets its copy of one packet
+                    known.resent += 1
                 self._waiting.move_to_end(known)
                 return
         if len(self._waiting) >= self._max_waiting:
@@ -215,9 +214,12 @@ def _meant(queries: list[Query], message: Message) -> Iterator[Query]:
     """
     for query in queries:
         if message.questions:
-            if query.question in message.questions:
-                yield query
-        elif not query.to_group or any(_tells(record, query.question) for record in message.records):
+            is_meant = query.question in message.questions
+        elif query.to_group:
+            is_meant = any(_tells(record, query.question) for record in message.records)
+        else:
+            is_meant = message.rcode != NOERROR
+        if is_meant:
             yield query
 
 

@@ -15,8 +15,6 @@ from netlab.protocols.dns.lookups import Answer, grouped
 from netlab.protocols.dns.queries import Account, Outcome, Query
 from netlab.schemas import DNS
 
-_LONGEST = 8192  # characters of all that an answer says
-
 
 class Owner(NamedTuple):
     """Whose socket it is."""
@@ -120,8 +118,7 @@ def _said(last: list[Query], mask: text.Mask) -> dict[str, Any]:
 
 
 def _shown(answer: Answer, mask: text.Mask) -> str | None:
-    shown = mask("; ".join(record.text or "" for record in answer.records))
-    return (shown if len(shown) <= _LONGEST else f"{shown[:_LONGEST]}...") or None
+    return mask("; ".join(record.text or "" for record in answer.records)) or None
 
 
 def _rcode(query: Query) -> str:

@@ -95,9 +95,9 @@ def dns_stats(frame: pd.DataFrame, by: Sequence[str] = ("server_address", "name"
     if "server_address" in names:
         found = _with_passed_over(found, frame, names)
     found = found.reset_index().sort_values("lookups", ascending=False, kind="stable")
-    data = {name: pd.array(found[name]) for name in DNS_STATS.names if name in found}
+    columns = [name for name in DNS_STATS.names if name in found]
     stats = DNS_STATS.frame(
-        {name: values.astype(object) if name in names else values for name, values in data.items()}
+        {name: pd.array(found[name].astype(object) if name in names else found[name]) for name in columns}
     )
     stats.attrs["coverage"] = gaps
     return stats
@@ -113,10 +113,10 @@ def _names(by: Sequence[str]) -> list[str]:
 def _with_passed_over(found: pd.DataFrame, frame: pd.DataFrame, names: list[str]) -> pd.DataFrame:
     """Add how many lookups each server left to another, servers that never answered included."""
     silent = frame[[*names, "silent_servers"]].astype(object).dropna(subset=["silent_servers"])
-    passed = silent.assign(server_address=silent["silent_servers"].str.split(" ").map(set)).explode(
-        "server_address"
-    )
-    others = passed[passed["server_address"] != silent["server_address"].reindex(passed.index)]
+    servers = silent["silent_servers"].str.split(" ").map(set)
+    passed = silent.assign(answering=silent["server_address"], server_address=servers)
+    passed = passed.explode("server_address")
+    others = passed[passed["server_address"] != passed["answering"]]
     times = others.groupby(names, sort=True, dropna=False).size().rename("passed_over")
     joined = found.join(times, how="outer")
     counted = [*_COUNTS, "passed_over"]

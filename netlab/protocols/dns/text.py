@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import TypeAlias
 
 from netlab.checks import needing
-from netlab.errors import BadInput, DecodeError
+from netlab.errors import BadInput
 
 with needing("protocols", "DNS needs dnspython, which is not installed"):
     import dns.exception
@@ -61,16 +61,12 @@ def of_rcode(code: int) -> str:
 def of_rdata(message: bytes, at: int, size: int, kind: int, rdclass: int) -> str:
     """Return what a record says as in a zone file, the last dot of a name left out.
 
-    Raises
-    ------
-    DecodeError
-        If the record is not what its type says.
+    What is not as its type says is told as bytes, as what is of an unknown type is (RFC 3597 section 5).
     """
     try:
-        rdata = dns.rdata.from_wire(_CLASSES(rdclass), _TYPES(kind), message, at, size)
-        said = rdata.to_text()
-    except (dns.exception.DNSException, ValueError) as error:
-        raise DecodeError(f"a DNS record of type {kind} cannot be read") from error
+        said = dns.rdata.from_wire(_CLASSES(rdclass), _TYPES(kind), message, at, size).to_text()
+    except (dns.exception.DNSException, ValueError):
+        said = f"\\# {size} {message[at : at + size].hex()}".rstrip()
     said = said.removesuffix(".") or said
     return said if len(said) <= _LONGEST else f"{said[:_LONGEST]}..."
 

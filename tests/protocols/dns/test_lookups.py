@@ -201,14 +201,17 @@ def sightings(*said: tuple[Any, Any, float, bool]) -> pd.DataFrame:
     return names.table(seen.all(), OWNERS)
 
 
-def connections(*rows: tuple[int, str, float]) -> pd.DataFrame:
+def connections(*rows: tuple[int, str, float | None]) -> pd.DataFrame:
     pids, addresses, opened_s = zip(*rows, strict=True)
     return pd.DataFrame(
         {
             "netns": pd.array([7] * len(rows), "Int64"),
             "pid": pd.array(pids, "Int64"),
             "remote_address": pd.array(addresses, "string"),
-            "opened_at": pd.to_datetime([round(s * SECOND) for s in opened_s], utc=True, unit="ns"),
+            "opened_at": pd.array(
+                [pd.NaT if s is None else pd.Timestamp(round(s * SECOND), tz="UTC") for s in opened_s],
+                "datetime64[ns, UTC]",
+            ),
         }
     )
 
@@ -231,12 +234,14 @@ def test_a_connection_has_the_name_that_its_process_saw_last_before() -> None:
     asked = connections(
         (100, "192.0.2.1", 40), (100, "192.0.2.1", 25), (200, "192.0.2.1", 40), (300, "192.0.2.1", 25),
         (100, "192.0.2.1", 5), (200, "192.0.2.1", 15), (100, "192.0.2.2", 40),
+        (100, "192.0.2.1", None),
     )  # fmt: skip
 
     found = names.remote_names(asked, seen, to_utc_ns=0)
 
     assert found.astype(object).where(found.notna(), None).tolist() == [
         "three.example", "one.example", "two.example", "two.example", None, "one.example", None,
+        None,
     ]  # fmt: skip
 
 

@@ -16,7 +16,16 @@ from hypothesis import given, settings, strategies as st
 
 from netlab.errors import BadInput, DecodeError
 from netlab.protocols.dns import text
-from netlab.protocols.dns.message import CNAME, MOST_QUESTIONS, QUERY, Question, Record, read
+from netlab.protocols.dns.message import (
+    CNAME,
+    CUT,
+    MOST_QUESTIONS,
+    MOST_RECORDS,
+    QUERY,
+    Question,
+    Record,
+    read,
+)
 
 LABELS = st.binary(min_size=1, max_size=20)
 NAMES = st.lists(LABELS, min_size=0, max_size=6).map(lambda labels: dns.name.Name([*labels, b""]))
@@ -131,6 +140,33 @@ def test_the_end_of_a_truncated_message_may_be_missing() -> None:
     assert len(read(wire[:-3], size_bytes=len(wire)).records) == 1
     answer.flags |= dns.flags.TC
     assert len(read(answer.to_wire()[:-3]).records) == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "data", "said"), [(16, "", r"\# 0"), (15, "00", r"\# 1 00"), (1, "0102", r"\# 2 0102")]
+)
+def test_a_record_that_is_not_as_its_type_says_is_told_as_bytes(kind: int, data: str, said: str) -> None:
+    body = bytes.fromhex(data)
+    question = b"\1a\0" + kind.to_bytes(2) + b"\0\1"
+    record = question + bytes(4) + len(body).to_bytes(2) + body
+
+    found = read(bytes.fromhex("000184000001000100000000") + question + record)
+
+    assert [one.text for one in found.records] == [said]
+
+
+def test_of_very_many_records_the_first_are_kept_and_the_cut_shows() -> None:
+    query = dns.message.make_query("www.example.", "A", use_edns=0, payload=1232)
+    answer = dns.message.make_response(query)
+    many = [f"10.0.{n >> 8}.{n & 255}" for n in range(1000)]
+    answer.answer.append(dns.rrset.from_text("www.example.", 60, "IN", "A", *many))
+
+    found = read(answer.to_wire(max_size=65_535))
+
+    assert len(found.records) == MOST_RECORDS
+    assert {record.text for record in found.records[:-1]} <= set(many)
+    assert found.records[-1].text == CUT
+    assert found.edns_bytes is not None
 
 
 def test_types_classes_and_codes_have_names() -> None:
