@@ -23,7 +23,7 @@ EXTRAS = tomllib.loads(PYPROJECT)["project"]["optional-dependencies"]
         ("nbconvert", "from netlab import demo; demo._executed()", "notebook"),
         ("hpack", "netlab.capture(protocols='grpc')", "protocols"),
         ("dns", "netlab.capture(protocols='dns')", "protocols"),
-        ("sqlglot", "import netlab.protocols.postgres", "protocols"),
+        ("sqlglot", "netlab.capture(protocols='postgres')", "protocols"),
         ("distributed", "netlab.fleet.Fleet(None)", "fleet"),
         ("maxminddb", "netlab.path.with_asn(netlab.traceroute('127.0.0.1'), database='any.mmdb')", "asn"),
     ],
