@@ -17,9 +17,8 @@ from netlab.tracer.closed import Closed, Ended
 from netlab.tracer.filters import Filter
 from netlab.tracer.life import Base, Options
 from netlab.tracer.live import Live
-from netlab.tracer.merge import Cookies
 from netlab.tracer.owners import Processes
-from netlab.tracer.records import Attempts, chosen
+from netlab.tracer.records import Attempts, Cookies, chosen
 from netlab.tracer.session import Capture
 
 _NEVER = np.iinfo(np.int64).max
@@ -110,6 +109,9 @@ class Branch(Closes):
     def changes(self) -> npt.NDArray[np.void]:
         """Refuse: the programs do not report changes of state to a branch."""
         raise CaptureError("this capture did not record events", fix="Make it with events=True")
+
+    def heard(self) -> None:
+        """Return that nothing was read of what connections say: the programs that are shared do not."""
 
     def processes(self) -> Processes:
         """Return what the programs read of the owners."""
