@@ -147,9 +147,12 @@ static __always_inline void netlab_hand_up(struct __sk_buff *skb, struct netlab_
 /* Where the transport header is, behind the IP header that the packet begins with. */
 static __always_inline u32 netlab_ip_bytes(struct __sk_buff *skb)
 {
+	u8 *data = (u8 *)(u64)skb->data, *end = (u8 *)(u64)skb->data_end;
 	struct sk_buff *whole = (struct sk_buff *)(u64)skb;
 	u16 transport = 0, network = 0;
 
+	if (data + sizeof(struct iphdr) <= end && data[0] >> 4 == 4)
+		return (data[0] & 15) * 4;	/* of IPv6 the kernel knows what is in between */
 	NETLAB_READ(transport, whole->transport_header);
 	NETLAB_READ(network, whole->network_header);
 	return (u16)(transport - network);
