@@ -18,6 +18,7 @@ from netlab.closing import Closes
 from netlab.kernel import heap
 from netlab.tracer.branch import Branched
 from netlab.tracer.capture import capture
+from netlab.tracer.life import State
 from netlab.tracer.session import Capture
 
 _log = logging.getLogger("netlab.agent")
@@ -164,19 +165,23 @@ class Captures(Closes):
     def _read(self, name: str) -> Held | None:
         with self._lock:
             found = self._held.get(name)
-            for held in (found, self._held.get(SHARED)):  # whose branch it may be
-                if found is not None and held is not None:
-                    held.read_s = time.monotonic()
+            if found is not None:
+                found.read_s = time.monotonic()
             return found
 
     def _sweep(self) -> None:
         while not self._closed.wait(_SWEEP_S):
             now_s = time.monotonic()
             for held in self.all():
-                if now_s - held.read_s > self._idle_s:
+                if now_s - held.read_s > self._idle_s and not self._has_branches(held):
                     self._let_go(held)
                     self.expired += 1
             self._shed()
+
+    def _has_branches(self, held: Held) -> bool:
+        """Tell whether others run over the programs of this capture."""
+        running = (one.capture for one in self.all() if one.capture.state is not State.STOPPED)
+        return held.name == SHARED and any(isinstance(capture, Branched) for capture in running)
 
     def _shed(self) -> None:
         """End the capture that was not read for longest, if there is too little memory for all."""

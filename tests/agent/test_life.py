@@ -109,6 +109,7 @@ def test_captures_that_nobody_reads_end(tmp_path: Path) -> None:
     with running(tmp_path, "--idle-s", "1") as (path, process), netlab.connect(path) as host:
         cap = host.capture(port=1, protocol="tcp").start()
         programs = held_by(process.pid)
+        assert programs
         wait_until(lambda: not alive(programs))
 
         with pytest.raises(netlab.CaptureError, match="there is no capture"):
