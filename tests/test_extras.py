@@ -24,6 +24,7 @@ EXTRAS = tomllib.loads(PYPROJECT)["project"]["optional-dependencies"]
         ("hpack", "netlab.capture(protocols='grpc')", "protocols"),
         ("dns", "import netlab.protocols.dns.queries", "protocols"),
         ("distributed", "netlab.fleet.Fleet(None)", "fleet"),
+        ("dask", "netlab.fleet.dataset('recorded')", "fleet"),
         ("maxminddb", "netlab.path.with_asn(netlab.traceroute('127.0.0.1'), database='any.mmdb')", "asn"),
     ],
 )
