@@ -25,6 +25,7 @@ EXTRAS = tomllib.loads(PYPROJECT)["project"]["optional-dependencies"]
         ("dns", "netlab.capture(protocols='dns')", "protocols"),
         ("sqlglot", "netlab.capture(protocols='postgres')", "protocols"),
         ("distributed", "netlab.fleet.Fleet(None)", "fleet"),
+        ("dask", "netlab.fleet.dataset('recorded')", "fleet"),
         ("maxminddb", "netlab.path.with_asn(netlab.traceroute('127.0.0.1'), database='any.mmdb')", "asn"),
     ],
 )

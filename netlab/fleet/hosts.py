@@ -131,7 +131,7 @@ class Fleet:
             If there are not two hosts.
         """
         checks.whole("at_once", at_once, 1, 1000)
-        known = dict(hosts or asking.places(self._client, self.hosts))
+        known = asking.places(self._client, self.hosts) if hosts is None else dict(hosts)
         if len(known) < 2:
             raise BadInput(
                 "a mesh takes two hosts", fix="Give a name and an address for each: {'db1': '10.0.0.1'}"

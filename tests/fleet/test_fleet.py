@@ -82,6 +82,11 @@ def test_a_host_that_is_not_there_is_refused(client: Client) -> None:
         Fleet(client, hosts=["h9"])
 
 
+def test_what_is_no_client_is_refused() -> None:
+    with pytest.raises(BadInput, match="no synchronous dask client"):
+        Fleet("tcp://127.0.0.1:8786")
+
+
 def test_two_workers_of_one_host_are_refused_because_they_would_count_twice() -> None:
     with Client(n_workers=2, processes=False, dashboard_address=None) as client, pytest.raises(BadInput):
         Fleet(client).connections()
