@@ -26,6 +26,7 @@ napoleon_type_aliases = {
     "Capture": "netlab.tracer.session.Capture",
     "ConntrackEvents": "netlab.kernel.ctevents.ConntrackEvents",
     "Explanation": "netlab.tracer.explain.Explanation",
+    "FleetRecording": "netlab.fleet.recording.FleetRecording",
     "Host": "netlab.agent.client.Host",
     "Monitor": "netlab.path.monitoring.Monitor",
     "PracticeNetwork": "netlab.lab.PracticeNetwork",
@@ -38,6 +39,7 @@ napoleon_type_aliases = {
 }
 _ELSEWHERE = [
     "DataFrame",
+    "dask.dataframe.DataFrame",
     "DiGraph",
     "Figure",
     "MultiDiGraph",
