@@ -13,7 +13,7 @@ from fastapi import Depends, FastAPI, Query, Request, Response
 from starlette.types import ASGIApp
 
 import netlab
-from netlab.agent import formats, inspecting, problems, serving
+from netlab.agent import formats, inspecting, problems, serving, speaking
 from netlab.agent.accounts import Accounts
 from netlab.agent.captures import Captures
 from netlab.agent.models import (
@@ -30,7 +30,6 @@ from netlab.agent.models import (
     Tracked,
 )
 from netlab.agent.peers import Peer
-from netlab.agent.problems import Problem
 from netlab.agent.serving import ERRORS, framed, kind_of
 from netlab.agent.streaming import streamed
 from netlab.agent.telemetry import CONTENT_TYPE, Counted, Telemetry
@@ -42,6 +41,8 @@ from netlab.kernel.nat import nat
 from netlab.kernel.routes import routes
 from netlab.path.trace import traceroute
 from netlab.tracer.sockets import connections
+
+Table = Literal["connections", "failures", "events", "drops", "cost", "dns", "names", "tls"]
 
 
 def create(captures: Captures) -> ASGIApp:
@@ -61,10 +62,10 @@ def create(captures: Captures) -> ASGIApp:
         return Response(telemetry.text(), media_type=CONTENT_TYPE)
 
     _add_connections(app, captures)
+    speaking.add(app, captures)
     _add_captures(app, captures)
     _add_tables(app)
     inspecting.add(app, captures, telemetry)
-    _add_what_is_missing(app)
     return Counted(app, telemetry)
 
 
@@ -133,9 +134,7 @@ def _add_captures(app: FastAPI, captures: Captures) -> None:
         captures.end(name)
 
     @table("/captures/{name}/{what}", most=4)
-    async def read(
-        request: Request, name: str, what: Literal["connections", "failures", "events", "drops", "cost"]
-    ) -> Response:
+    async def read(request: Request, name: str, what: Table) -> Response:
         """Return one of a capture's tables."""
         held = captures.get(name)
         return await framed(request, lambda _: getattr(held.capture, what)())
@@ -192,17 +191,6 @@ def _add_tables(app: FastAPI) -> None:
         if kind in formats.STREAMS:
             return await streamed(lambda stop, seen: traceroute(host, stop=stop, seen=seen, **options), kind)
         return await framed(request, lambda stop: traceroute(host, stop=stop, **options))
-
-
-def _add_what_is_missing(app: FastAPI) -> None:
-    """Say what this version does not have, rather than that there is no such thing."""
-
-    async def missing() -> Response:
-        message = "this version does not look into what applications say"
-        return problems.answer(HTTPStatus.NOT_IMPLEMENTED, "NotImplemented", message)
-
-    for path in ("/dns", "/protocols/{name}"):
-        app.add_api_route(path, missing, methods=["GET"], responses={501: {"model": Problem}})
 
 
 def _place(request: Request, netns: str | int | None) -> str | int | None:

@@ -1,4 +1,4 @@
-"""The captures that the agent runs: one for everybody, and those that clients ask for."""
+"""The captures that the agent runs: those for everybody, and those that clients ask for."""
 
 from __future__ import annotations
 
@@ -19,14 +19,17 @@ from netlab.kernel import heap
 from netlab.tracer.branch import Branched
 from netlab.tracer.capture import capture
 from netlab.tracer.life import State
+from netlab.tracer.readers import PROTOCOLS
 from netlab.tracer.session import Capture
 
 _log = logging.getLogger("netlab.agent")
-SHARED = "shared"
+SHARED, SPEAKING = "shared", "speaking"
+EVERYBODYS = frozenset({SHARED, SPEAKING})
 _OF_ITS_OWN = {
     "backfill": True,
     "events": False,
     "drops": False,
+    "protocols": None,
     "cost": False,
 }
 _SWEEP_S = 1.0
@@ -51,7 +54,7 @@ class Captures(Closes):
     idle_s
         A capture of which nothing was asked for so long ends.
     most
-        How many there are at a time, besides the shared one.
+        How many there are at a time, besides those that everybody shares.
     most_bytes
         With more memory in use no capture starts, and the one that was not read for longest ends.
     begin
@@ -81,13 +84,18 @@ class Captures(Closes):
         with self._starting:
             return self._read(SHARED) or self._start(SHARED, {})
 
+    def speaking(self) -> Held:
+        """Return the capture that reads for everybody what connections say; it starts with who first asks."""
+        with self._starting:
+            return self._read(SPEAKING) or self._start(SPEAKING, {"protocols": PROTOCOLS})
+
     def create(self, options: Mapping[str, Any]) -> Held:
         """Start a capture with these options of `netlab.capture()`.
 
         What only filters is a branch of the shared capture, and starts at once; the rest has its programs.
         """
         with self._starting:
-            if sum(name != SHARED for name in self._held) >= self._most:
+            if len(self._held.keys() - EVERYBODYS) >= self._most:
                 raise RefusedError(
                     HTTPStatus.TOO_MANY_REQUESTS,
                     f"{self._most} captures run already",
@@ -102,7 +110,7 @@ class Captures(Closes):
 
     def own(self, name: str) -> Held:
         """Return the capture of this name, for who wants to interrupt or end it: not what is everybody's."""
-        if name == SHARED:
+        if name in EVERYBODYS:
             raise RefusedError(
                 HTTPStatus.CONFLICT,
                 "this capture is everybody's, and other clients count on it",

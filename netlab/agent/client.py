@@ -12,7 +12,6 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import asdict
 from http import HTTPStatus
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote
 
@@ -21,6 +20,7 @@ import pandas as pd
 
 from netlab import errors
 from netlab.agent import formats
+from netlab.agent.afar import RemoteCapture
 from netlab.agent.delegation import SOCKET
 from netlab.agent.formats import Format
 from netlab.agent.problems import CLASSES
@@ -30,7 +30,6 @@ from netlab.frames import Missing
 from netlab.kernel.netns import NetNs
 
 _ANSWER_S = 120.0
-_GRACE_S, _TICK_S = 10.0, 0.2
 
 
 def connect(
@@ -207,6 +206,14 @@ class Host:
                     break
         return frame
 
+    def dns(self) -> pd.DataFrame:
+        """As `Capture.dns`, of a capture that everybody on the host shares: since somebody first asked."""
+        return self.frame("/dns")
+
+    def requests(self, protocol: str) -> pd.DataFrame:
+        """As `Capture.requests`, of the capture that `dns()` reads; of "tls" the handshakes."""
+        return self.frame(f"/protocols/{_segment(protocol)}")
+
     def capture(self, **options: Any) -> RemoteCapture:
         """As `netlab.capture`; it starts when it is entered, or by `start()`."""
         return RemoteCapture(self, options)
@@ -301,115 +308,6 @@ class Host:
                 f"the agent at {self._way} ended the connection: {error}",
                 fix="Ask again: after a restart, register() begins a new account",
             ) from error
-
-
-class RemoteCapture:
-    """A capture that the agent runs."""
-
-    def __init__(self, host: Host, options: dict[str, Any]) -> None:
-        self._host, self._options, self._name = host, options, ""
-        self._answers: dict[str, int] = {}  # the last that arrived, by client
-
-    def __repr__(self) -> str:
-        return f"<netlab capture {self._name or 'not started'}, of {self._host}>"
-
-    @property
-    def state(self) -> str:
-        """Where the capture is in its life."""
-        return "new" if not self._name else str(self._host.ask("GET", self._place()).json()["state"])
-
-    def start(self) -> Self:
-        """Have the agent start it."""
-        listed = {name: _listed(name, value) for name, value in self._options.items()}
-        self._name = self._host.ask("POST", "/captures", body=listed).json()["name"]
-        return self
-
-    def pause(self) -> None:
-        """As `Capture.pause`."""
-        self._host.ask("POST", self._place("pause"))
-
-    def resume(self) -> None:
-        """As `Capture.resume`."""
-        self._host.ask("POST", self._place("resume"))
-
-    def stop(self) -> None:
-        """Detach everything; what was seen stays readable until nobody reads it any more."""
-        if self._name:
-            self._host.ask("POST", self._place("stop"))
-
-    def register(self, client: str) -> None:
-        """As `Capture.register`."""
-        told = self._host.ask("POST", self._place("register"), client=client).json()
-        self._answers[client] = told["answer"]
-
-    def delta(self, client: str, *, again: bool = False) -> pd.DataFrame:
-        """As `Capture.delta`; what an interrupted call would have told, the next one tells."""
-        last = self._answers.get(client)
-        after = None if last is None else max(last - again, 0)
-        frame, self._answers[client] = self._host.changed(self._place("delta"), client, after)
-        return frame
-
-    def connections(self) -> pd.DataFrame:
-        """As `Capture.connections`."""
-        return self._host.frame(self._place("connections"))
-
-    def failures(self) -> pd.DataFrame:
-        """As `Capture.failures`."""
-        return self._host.frame(self._place("failures"))
-
-    def events(self) -> pd.DataFrame:
-        """As `Capture.events`."""
-        return self._host.frame(self._place("events"))
-
-    def drops(self) -> pd.DataFrame:
-        """As `Capture.drops`."""
-        return self._host.frame(self._place("drops"))
-
-    def cost(self) -> pd.DataFrame:
-        """As `Capture.cost`."""
-        return self._host.frame(self._place("cost"))
-
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def wait(self, timeout_s: float | None = None) -> bool:
-        """As `Capture.wait`."""
-        duration_s = self._options.get("duration_s")
-        limits = [limit for limit in (duration_s and duration_s + _GRACE_S, timeout_s) if limit is not None]
-        if not limits:
-            raise CaptureError(
-                "this capture has no duration to wait for", fix="Give duration_s= or timeout_s="
-            )
-        until_s = time.monotonic() + min(limits)
-        while not (ended := self.state == "stopped") and time.monotonic() < until_s:
-            time.sleep(_TICK_S)
-        return ended
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            if kind is None and self._options.get("duration_s") is not None:
-                self.wait()
-        finally:
-            self.stop()
-
-    def _place(self, what: str = "") -> str:
-        if not self._name:
-            raise CaptureError(
-                "this capture has not been started", fix="Enter it with `with`, or call start()"
-            )
-        return f"/captures/{self._name}" + (f"/{what}" if what else "")
-
-
-_LISTS = {"port", "pid", "process", "remote", "local"}
-
-
-def _listed(name: str, value: Any) -> Any:
-    """Return the value as JSON has it: where several are possible, a list."""
-    if name not in _LISTS or value is None:
-        return value
-    return [value] if isinstance(value, str | int) else list(value)
 
 
 def _segment(text: str) -> str:

@@ -34,6 +34,9 @@ Family = Annotated[
 ]
 
 
+Spoken = Literal["http", "http2", "grpc", "kafka", "postgres", "redis", "tls"]
+
+
 class Asked(BaseModel):
     """The options of a capture: those of `netlab.capture()` that make sense from afar."""
 
@@ -51,6 +54,10 @@ class Asked(BaseModel):
     backfill: bool = True
     events: bool = False
     drops: bool = False
+    protocols: list[Spoken | Literal["dns"]] | None = None
+    dns_ports: list[Annotated[int, Field(ge=1, le=65535)]] | None = None
+    dns_timeout_s: Annotated[float, Field(gt=0, le=3600)] | None = None
+    mask_names: list[Annotated[str, Field(max_length=255)]] | None = None
     cost: bool = False
     client_expiry_s: Annotated[float, Field(gt=0, le=3600)] = 120.0
 

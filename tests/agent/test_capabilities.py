@@ -21,7 +21,14 @@ ROWS = {
     "raw sockets": ("+sys_ptrace,+net_raw", ["/traceroute/127.0.0.1?protocol=icmp"]),
     "programs": (
         "+bpf,+perfmon,+net_admin",
-        ["POST /register?client=me", "/connections?client=me", "POST /captures", "/debug/maps"],
+        [
+            "POST /register?client=me",
+            "/connections?client=me",
+            "POST /captures",
+            "/debug/maps",
+            "/dns",
+            "/protocols/http",
+        ],
     ),
     "other namespaces": (
         "+sys_ptrace,+sys_admin",
