@@ -12,10 +12,15 @@ from netlab.bundle.history import FOR_EVER, History, Times
 from netlab.bundle.loading import history_of
 from netlab.bundle.manifest import missing_of
 from netlab.frames import Gap, Missing
-from netlab.schemas import CONNECTIONS, CONNTRACK_EVENTS, DROPS, EVENTS, HOPS
+from netlab.schemas import CONNECTIONS, CONNTRACK_EVENTS, DNS, DROPS, EVENTS, HOPS, REQUESTS, TLS
 
 _ALWAYS = np.iinfo(np.int64).min
 _HAPPENED = {EVENTS.name: "at", CONNTRACK_EVENTS.name: "at"}
+_TOOK = {  # known when it was over: from when on, and how many ms later
+    REQUESTS.name: ("requested_at", "duration_ms"),
+    TLS.name: ("requested_at", "duration_ms"),
+    DNS.name: ("asked_at", "latency_ms"),
+}
 _LASTED = {CONNECTIONS.name: ("opened_at", "closed_at"), DROPS.name: ("first_at", "last_at")}
 _ONLY_LATER = {  # all that is not known before the end, of what lasts
     CONNECTIONS.name: [
@@ -70,6 +75,9 @@ def _since(frame: pd.DataFrame) -> Times:
     schema = frame.attrs["schema"]
     if schema == HOPS.name:
         return _when_over(frame)
+    if schema in _TOOK:
+        begun, took_ms = (frame[name] for name in _TOOK[schema])
+        return _ns(begun + pd.to_timedelta(took_ms.fillna(0).astype(float), unit="ms"), _ALWAYS)
     if schema in _LASTED:
         return _ns(frame[_LASTED[schema][0]], _ALWAYS)
     return _ns(frame[_HAPPENED[schema]], _ALWAYS) if schema in _HAPPENED else np.full(len(frame), _ALWAYS)

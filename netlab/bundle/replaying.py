@@ -18,7 +18,19 @@ from netlab.bundle.loading import MOST_BYTES, foreign, load
 from netlab.bundle.playing import Playhead
 from netlab.errors import BadInput, CaptureError
 from netlab.path.findings import Findings
-from netlab.schemas import CONNECTIONS, COST, DROPS, EVENTS, HOPS
+from netlab.schemas import (
+    CONNECTIONS,
+    CONNTRACK,
+    COST,
+    DNS,
+    DROPS,
+    EVENTS,
+    HOPS,
+    NAMES,
+    NAT,
+    REQUESTS,
+    TLS,
+)
 from netlab.tracer import clients, deltas, reasons
 from netlab.tracer.life import State
 
@@ -28,8 +40,9 @@ _THROUGH = "end_to_end"  # what `record` calls a monitor's probes to the end
 class Replay(Findings):
     """Shows a recording as it was at each moment, moving on at *speed*; made by `netlab.replay`.
 
-    It has what a capture has (`connections`, `failures`, `events`, `drops`, `cost`, `register`, `delta`) and
-    what a monitor has (`hops`, `end_to_end`, `stats`, `changes`, `runs`, `explain`). `now()` is the moment
+    It has what a capture has (`connections`, `failures`, `events`, `drops`, `requests`, `dns`, `names`,
+    `tls`, `cost`, `register`, `delta`), what a monitor has (`hops`, `end_to_end`, `stats`, `changes`, `runs`,
+    `explain`), and the tables `conntrack` and `nat` where they were recorded. `now()` is the moment
     that is shown; `seek()` goes to another.
     """
 
@@ -133,6 +146,31 @@ class Replay(Findings):
     def drops(self) -> pd.DataFrame:
         """Return the packets dropped until then (`netlab.schemas.DROPS`)."""
         return self._the(DROPS.name).at(self._playhead.now_ns())
+
+    def requests(self, protocol: str | None = None) -> pd.DataFrame:
+        """Return the requests that were known then (`netlab.schemas.REQUESTS`), all or of one protocol."""
+        found = self._the(REQUESTS.name).at(self._playhead.now_ns())
+        return found if protocol is None else _where(found, found["protocol"] == protocol)
+
+    def dns(self) -> pd.DataFrame:
+        """Return the name lookups that were known then (`netlab.schemas.DNS`)."""
+        return self._the(DNS.name).at(self._playhead.now_ns())
+
+    def names(self) -> pd.DataFrame:
+        """Return the names of addresses that were known then (`netlab.schemas.NAMES`)."""
+        return self._the(NAMES.name).at(self._playhead.now_ns())
+
+    def tls(self) -> pd.DataFrame:
+        """Return the TLS handshakes that were known then (`netlab.schemas.TLS`)."""
+        return self._the(TLS.name).at(self._playhead.now_ns())
+
+    def conntrack(self) -> pd.DataFrame:
+        """Return the tracked connections of then (`netlab.schemas.CONNTRACK`), if they were recorded."""
+        return self._the(CONNTRACK.name).at(self._playhead.now_ns())
+
+    def nat(self) -> pd.DataFrame:
+        """Return the translated connections of then (`netlab.schemas.NAT`), if they were recorded."""
+        return self._the(NAT.name).at(self._playhead.now_ns())
 
     def cost(self) -> pd.DataFrame:
         """Return what the capture had cost by then (`netlab.schemas.COST`)."""

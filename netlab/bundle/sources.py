@@ -46,7 +46,7 @@ def tables(source: Any, name: str | None) -> Iterator[Table]:
 def _readers(source: Any) -> Iterator[tuple[str, Callable[[], pd.DataFrame]]]:
     """Return what to call for the tables of *source*, the main one first."""
     if hasattr(source, "connections"):
-        names = ["connections", "events", "drops", "cost"]
+        names = ["connections", "events", "drops", "requests", "tls", "dns", "names", "cost"]
     elif hasattr(source, "end_to_end"):
         names = ["hops", "end_to_end"]
     elif callable(source):

@@ -15,12 +15,26 @@ import pandas as pd
 
 from netlab.bundle.history import is_open
 from netlab.bundle.saving import normalised
-from netlab.schemas import CONNECTIONS, CONNTRACK, CONNTRACK_EVENTS, COST, DROPS, EVENTS, HOPS, NAT
+from netlab.schemas import (
+    CONNECTIONS,
+    CONNTRACK,
+    CONNTRACK_EVENTS,
+    COST,
+    DNS,
+    DROPS,
+    EVENTS,
+    HOPS,
+    NAMES,
+    NAT,
+    REQUESTS,
+    TLS,
+)
 
 Hashes = npt.NDArray[np.uint64]
 Numbers = npt.NDArray[np.int64]
 
 _ENDS = ["local_address", "local_port", "remote_address", "remote_port"]
+_SPOKEN = ["netns", "cookie", "direction", "requested_at", *_ENDS]
 _ENTRY = ["netns", "id", "protocol", "src", "sport", "dst", "dport", "zone"]
 IDENTITY = {
     CONNECTIONS.name: ["protocol", "netns", "cookie", "opened_at", *_ENDS],
@@ -29,6 +43,10 @@ IDENTITY = {
         "kind", "reason", "location", "protocol", "src", "sport", "dst", "dport", "icmp_type", "icmp_code",
         "interface", "netns",
     ],
+    REQUESTS.name: ["protocol", "stream", "operation", "resource", *_SPOKEN],
+    TLS.name: _SPOKEN,
+    DNS.name: ["netns", "cookie", "direction", "asked_at", "name", "type", "service"],
+    NAMES.name: ["address", "name", "netns", "pid"],
     HOPS.name: ["trace", "target_address", "flow", "run", "ttl", "attempt"],
     CONNTRACK.name: _ENTRY,
     NAT.name: _ENTRY,
@@ -36,7 +54,8 @@ IDENTITY = {
     COST.name: ["kind", "program"],
 }  # fmt: skip
 _AGES = ["duration_s"]  # grow by themselves: that is no change
-_LASTING = {EVENTS.name, HOPS.name, CONNTRACK_EVENTS.name}  # what happened stays, also when it is let go of
+# What happened stays, also when it is let go of.
+_LASTING = {EVENTS.name, HOPS.name, CONNTRACK_EVENTS.name, REQUESTS.name, TLS.name, DNS.name}
 _ODD = np.uint64(0x9E3779B97F4A7C15)
 _NOTHING = np.empty(0, np.int64)
 

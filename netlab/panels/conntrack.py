@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from netlab import checks
+from netlab.errors import BadInput
 from netlab.kernel import spaces
 from netlab.kernel.conntrack import conntrack
 from netlab.kernel.ctfill import Fill, fills
 from netlab.kernel.nat import nat
 from netlab.panels.listing import LiveTable
+from netlab.panels.live import Dated, Feed
 from netlab.panels.table import Field, Table, number, said
 from netlab.panels.words import ends
 from netlab.schemas import CONNTRACK, NAT
@@ -97,6 +99,55 @@ class Dumps:
         return self.last
 
 
+@runtime_checkable
+class TrackedFeed(Feed, Dated, Protocol):
+    """What `LiveConntrack` shows instead of this host's tables: those of a recording, as it is played."""
+
+    def conntrack(self) -> pd.DataFrame:
+        """Return the entries as they are then, as in `netlab.schemas.CONNTRACK`."""
+
+    def nat(self) -> pd.DataFrame:
+        """Return those that are translated, as in `netlab.schemas.NAT`."""
+
+
+@dataclass(slots=True)
+class Played:
+    """A feed of the tables of a recording; how full the kernel's was then, nobody knows."""
+
+    past: TrackedFeed
+    translated: bool
+
+    @property
+    def state(self) -> str:
+        """One of new, running, paused, stopped."""
+        return self.past.state
+
+    def now(self) -> pd.Timestamp:
+        """Return the moment that is shown."""
+        return self.past.now()
+
+    def start(self) -> None:
+        """Begin to play; raises where the recording has no such table."""
+        self.read()
+        self.past.start()
+
+    def pause(self) -> None:
+        """Stay at this moment."""
+        self.past.pause()
+
+    def resume(self) -> None:
+        """Go on from this moment."""
+        self.past.resume()
+
+    def stop(self) -> None:
+        """End at this moment."""
+        self.past.stop()
+
+    def read(self) -> tuple[pd.DataFrame, list[Fill]]:
+        """Return the entries as they were then."""
+        return (self.past.nat() if self.translated else self.past.conntrack()), []
+
+
 def _translated_first(rows: pd.DataFrame) -> npt.NDArray[np.intp]:
     return np.lexsort((-rows["timeout_s"].fillna(-1).to_numpy(np.int64), rows["nat"].isna().to_numpy(bool)))
 
@@ -107,11 +158,13 @@ def _unanswered(rows: pd.DataFrame) -> npt.NDArray[np.bool_]:
     ).to_numpy(bool)
 
 
-class LiveConntrack(LiveTable[Dumps, tuple[pd.DataFrame, list[Fill]]]):
+class LiveConntrack(LiveTable[Dumps | Played, tuple[pd.DataFrame, list[Fill]]]):
     """A table of tracked connections as they are now, and a gauge of how full the kernel's table is.
 
     Parameters
     ----------
+    source
+        A recording with such a table as `netlab.replay` plays it, or nothing: then this host's.
     netns
         As for `netlab.conntrack()`: a name, a path, a process id, a list of those, "all", or None.
     translated
@@ -122,9 +175,11 @@ class LiveConntrack(LiveTable[Dumps, tuple[pd.DataFrame, list[Fill]]]):
     Raises
     ------
     BadInput
-        If an option cannot be right.
+        If an option cannot be right, or comes with a recording that has it in it.
     CapabilityError
         When it starts, without CAP_NET_ADMIN.
+    CaptureError
+        When it starts, if the recording has no such table.
 
     Notes
     -----
@@ -141,25 +196,42 @@ class LiveConntrack(LiveTable[Dumps, tuple[pd.DataFrame, list[Fill]]]):
     """
 
     def __init__(
-        self, *, netns: spaces.Spaces = None, translated: bool = True, duration_s: float | None = None
+        self,
+        source: TrackedFeed | None = None,
+        *,
+        netns: spaces.Spaces = None,
+        translated: bool = True,
+        duration_s: float | None = None,
     ) -> None:
         checks.flag("translated", translated)
         if duration_s is not None:
             checks.positive("duration_s", duration_s, unit="seconds")
+        if source is not None:
+            _refuse_options(source, netns=netns, duration_s=duration_s)
         super().__init__(
-            lambda: Dumps(netns, translated, duration_s),
+            lambda: Dumps(netns, translated, duration_s) if source is None else Played(source, translated),
             Table(_FIELDS, searched=_SEARCHED, identity=_IDENTITY, order=_translated_first, bad=_unanswered),
             NAT if translated else CONNTRACK,
             duration_s=duration_s,
         )
 
-    def _read(self, feed: Dumps) -> tuple[pd.DataFrame, list[Fill]]:
+    def _read(self, feed: Dumps | Played) -> tuple[pd.DataFrame, list[Fill]]:
         return feed.read()
 
     def _show(self, seen: tuple[pd.DataFrame, list[Fill]]) -> None:
         entries, levels = seen
         fullest_first = sorted(levels, key=lambda level: -level.share)
         self._list("".join(map(_gauge, fullest_first)), entries)
+
+
+def _refuse_options(source: object, **options: object) -> None:
+    given = [name for name, value in options.items() if value is not None]
+    if given:
+        raise BadInput(f"{given[0]!r} comes with a recording that has it in it", fix="Leave it out")
+    if not isinstance(source, TrackedFeed):
+        raise BadInput(
+            f"a panel cannot follow {type(source).__name__} objects", fix="Give what netlab.replay() returned"
+        )
 
 
 def _gauge(level: Fill) -> str:

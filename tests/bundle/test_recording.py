@@ -373,3 +373,28 @@ def test_a_time_that_goes_back_does_not_put_looks_out_of_order(tmp_path: Path) -
     segments = bundle.load(recording.path).items_by_name["table"].segments
 
     assert np.all(np.diff([segment.at_ns for segment in segments]) > 0)
+
+
+@pytest.mark.privileged
+def test_what_connections_said_is_recorded_and_played_again(tmp_path: Path) -> None:
+    path = tmp_path / "said.netlab"
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        with (
+            netlab.capture(protocols="http", port=port) as capture,
+            netlab.record(path, capture, every_s=NEVER),
+        ):
+            with socket.create_connection(server.getsockname()) as client:
+                accepted, _ = server.accept()
+                client.sendall(b"GET /cart HTTP/1.1\r\nHost: shop\r\n\r\n")
+                accepted.recv(1000)
+                accepted.sendall(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
+                client.recv(1000)
+                accepted.close()
+            wait_until(lambda: (capture.requests()["outcome"] == "answered").sum() == 2)
+
+    saved = netlab.load(path)["requests"]
+    past = netlab.replay(path)
+    past.seek(past.end.to_pydatetime())
+    assert saved["status"].tolist() == ["404", "404"]
+    assert_frame_equal(past.requests("http"), saved, check_like=True)

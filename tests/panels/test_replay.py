@@ -12,11 +12,12 @@ import pytest
 
 import netlab
 from netlab import bundle
-from netlab.errors import BadInput
-from netlab.panels import LiveConnections, LivePath
+from netlab.errors import BadInput, CaptureError
+from netlab.panels import LiveConnections, LiveConntrack, LiveDNS, LivePath, LiveRequests
 from netlab.panels.live import State
-from netlab.schemas import CONNECTIONS, HOPS
+from netlab.schemas import CONNECTIONS, DNS, HOPS, NAT, REQUESTS
 
+HOSTILE = "<script>\N{RIGHT-TO-LEFT OVERRIDE}gpj.example"
 T0 = pd.Timestamp("2026-03-01T12:00:00Z")
 
 
@@ -114,3 +115,78 @@ def test_a_path_is_shown_from_a_recording() -> None:
 def test_options_beside_a_recording_are_refused() -> None:
     with pytest.raises(BadInput, match="port"):
         LivePath(netlab.replay(path()), port=443)
+
+
+def seconds(*offsets: float) -> list[pd.Timestamp]:
+    return [T0 + pd.Timedelta(seconds=offset) for offset in offsets]
+
+
+def test_requests_are_shown_from_a_recording_once_they_are_over() -> None:
+    frame = REQUESTS.frame(
+        {
+            "protocol": ["http"] * 2,
+            "operation": ["GET"] * 2,
+            "resource": ["/a", "/b"],
+            "status": ["200", "503"],
+            "error": [None, "Service Unavailable"],
+            "outcome": ["answered"] * 2,
+            "requested_at": seconds(0, 0),
+            "duration_ms": [100.0, 1500.0],
+        }
+    )
+
+    async def work() -> None:
+        past = netlab.replay(recording(frame, seconds=2), speed=4)
+        past.seek(1.0)
+        assert past.requests("http")["resource"].tolist() == ["/a"]
+        panel = LiveRequests(past).start()
+        await until(lambda: panel.state is State.STOPPED)
+        panel.raise_if_failed()
+        assert [row["cells"][2] for row in panel.table.view["rows"]] == ["/b", "/a"]
+        panel.close()
+
+    run(work())
+
+
+def test_lookups_are_shown_from_a_recording() -> None:
+    frame = DNS.frame(
+        {
+            "name": ["shop.example", HOSTILE],
+            "type": ["A"] * 2,
+            "rcode": ["NOERROR", "timeout"],
+            "asked_at": seconds(0, 1),
+            "latency_ms": [20.0, None],
+        }
+    )
+
+    async def work() -> None:
+        panel = LiveDNS(netlab.replay(recording(frame, seconds=2), speed=8)).start()
+        await until(lambda: panel.state is State.STOPPED)
+        panel.raise_if_failed()
+        cells = [row["cells"][1] for row in panel.table.view["rows"]]
+        assert cells == [r"<script>\u202egpj.example", "shop.example"]
+        panel.close()
+
+    run(work())
+
+
+def test_translations_are_shown_from_a_recording() -> None:
+    frame = NAT.frame({"protocol": ["tcp"], "src": ["10.0.0.2"], "kind": ["snat"], "timeout_s": [60]})
+
+    async def work() -> None:
+        panel = LiveConntrack(netlab.replay(recording(frame, seconds=1), speed=4)).start()
+        await until(lambda: panel.state is State.STOPPED)
+        panel.raise_if_failed()
+        assert panel.table.view["total"] == 1
+        panel.close()
+        without = LiveConntrack(netlab.replay(recording(frame, seconds=1)), translated=False)
+        with pytest.raises(CaptureError, match="has no conntrack"):
+            without.start()
+        without.close()
+
+    run(work())
+
+
+def test_a_namespace_beside_a_recording_of_translations_is_refused() -> None:
+    with pytest.raises(BadInput, match="'netns' comes with a recording"):
+        LiveConntrack(netlab.replay(connections()), netns="all")
