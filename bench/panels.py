@@ -1,4 +1,4 @@
-"""Live panels in a real notebook kernel: what 10,000 rows cost it, and what 50 panels leave behind."""
+"""Live panels in a real notebook kernel: what 10,000 rows cost it, and what 50 of each panel leave behind."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _LONGEST_S, _LISTEN_S = 900, 5
 _BEGIN = f"""
     import asyncio, gc, os, resource, socket, threading, time
     import ipywidgets, netlab.panels
-    from netlab.panels import LiveConnections
+    from netlab.panels import LiveConnections, LiveConntrack, LiveDNS, LivePath, LiveRequests
 
     class Timed(LiveConnections):
         def _read(self, feed):
@@ -58,9 +58,13 @@ _LEFT = f"""
         tasks, widgets = len(asyncio.all_tasks()), len(ipywidgets.widget._instances)
         return [threading.active_count(), len(os.listdir("/proc/self/fd")), tasks, widgets]
 
+    def path():
+        return LivePath("127.0.0.1")
+
     async def once():
-        LiveConnections(port=9).start().close()
-        await asyncio.sleep(0.02)
+        for make in (LiveConnections, LiveRequests, LiveDNS, LiveConntrack, path):
+            make().start().close()
+            await asyncio.sleep(0.02)
 
     await once()
     await asyncio.sleep(1)
@@ -157,7 +161,7 @@ def measure() -> list[tuple[str, float, str]]:
             f"{_ms(max(took))}, median {_ms(statistics.median(took))} of {CELLS} cells",
         ),
         (
-            f"threads, descriptors, tasks and widgets after {PANELS} eBPF panels / before",
+            f"threads, descriptors, tasks and widgets after {PANELS} of each panel / before",
             sum(after) / sum(before),
             f"{before} before, {after} after",
         ),
