@@ -13,7 +13,7 @@ from netlab.panels.inquiry import Inquiry, way
 from netlab.panels.listing import LiveTable
 from netlab.panels.live import Dated, Feed
 from netlab.panels.path import LivePath
-from netlab.panels.rates import per_second, sparkline
+from netlab.panels.rates import activity
 from netlab.panels.sources import feed_of
 from netlab.panels.table import Field, Table, number, said
 from netlab.panels.words import ends
@@ -155,12 +155,8 @@ class LiveConnections(LiveTable[ConnectionFeed, pd.DataFrame]):
         return feed.connections()
 
     def _show(self, seen: pd.DataFrame) -> None:
-        now = self.feed.now() if isinstance(self.feed, Dated) else pd.Timestamp.now("UTC")
         new, failed = seen["opened_at"], seen["closed_at"][_failed(seen)]
-        rates = sparkline(
-            ("new", "netlab-main", per_second(new, now)), ("failed", "netlab-bad", per_second(failed, now))
-        )
-        self._list(rates, seen)
+        self._list(activity(self.feed, "new", new, failed), seen)
 
     def _show_details(self, change: dict[str, Any]) -> None:
         super()._show_details(change)

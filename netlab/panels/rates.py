@@ -8,6 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from netlab.panels.live import Dated
+
 SPAN_S = 60
 _WIDTH, _HEIGHT = 480, 36
 
@@ -17,6 +19,14 @@ def per_second(times: pd.Series[pd.Timestamp], now: pd.Timestamp) -> npt.NDArray
     ages = (now - times.dropna()).dt.total_seconds().to_numpy(float)
     seconds = np.floor(ages[(ages >= 0) & (ages < SPAN_S)]).astype(int)
     return np.bincount(seconds, minlength=SPAN_S)[::-1]
+
+
+def activity(feed: object, what: str, began: pd.Series[Any], failed: pd.Series[Any]) -> str:
+    """Return the sparkline of when things began and failed, back from the moment that *feed* shows."""
+    now = feed.now() if isinstance(feed, Dated) else pd.Timestamp.now("UTC")
+    return sparkline(
+        (what, "netlab-main", per_second(began, now)), ("failed", "netlab-bad", per_second(failed, now))
+    )
 
 
 def sparkline(*series: tuple[str, str, npt.NDArray[Any]]) -> str:

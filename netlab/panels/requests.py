@@ -11,8 +11,8 @@ import pandas as pd
 
 from netlab.panels.connections import owner
 from netlab.panels.listing import LiveTable
-from netlab.panels.live import Dated, Feed
-from netlab.panels.rates import per_second, sparkline
+from netlab.panels.live import Feed
+from netlab.panels.rates import activity
 from netlab.panels.sources import feed_of
 from netlab.panels.table import Field, Table, number, said
 from netlab.panels.words import ends
@@ -132,10 +132,5 @@ class LiveRequests(LiveTable[RequestFeed, pd.DataFrame]):
         return feed.requests()
 
     def _show(self, seen: pd.DataFrame) -> None:
-        now = self.feed.now() if isinstance(self.feed, Dated) else pd.Timestamp.now("UTC")
         asked = seen["requested_at"]
-        rates = sparkline(
-            ("requests", "netlab-main", per_second(asked, now)),
-            ("failed", "netlab-bad", per_second(asked[_failed(seen)], now)),
-        )
-        self._list(rates, seen)
+        self._list(activity(self.feed, "requests", asked, asked[_failed(seen)]), seen)
