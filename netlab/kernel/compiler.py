@@ -19,15 +19,10 @@ from netlab.errors import CapabilityError, ProgramError
 from netlab.kernel import capabilities, heap
 
 # BTF headers warn by the thousand; a call to what is not declared would only fail later, in the verifier.
-# Debug information, which BCC asks for, takes a sixth of the compiler's time, and clang's passes a fifth:
-# BCC has LLVM optimize all of it in the end.
-_FLAGS = (
-    "-Wno-everything",
-    "-Werror=implicit-function-declaration",
-    "-g0",
-    "-Xclang",
-    "-disable-llvm-passes",
-)
+# Debug information, which BCC asks for, takes a sixth of the compiler's time. Clang's own passes take a fifth,
+# and BCC has LLVM optimize all again; but without them the largest filters need more stack than there is,
+# and LLVM ends the process for that.
+_FLAGS = ("-Wno-everything", "-Werror=implicit-function-declaration", "-g0")
 
 
 def require_bcc() -> Path:
