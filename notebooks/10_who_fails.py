@@ -109,7 +109,10 @@ here = asked.assign(
 )
 there = requests[requests["direction"] == "incoming"]
 both = here.merge(
-    there, left_on=["address", "port"], right_on=["remote_address", "remote_port"], suffixes=("", "_server")
+    there,
+    left_on=["address", "port", "remote_address", "remote_port"],
+    right_on=["remote_address", "remote_port", "local_address", "local_port"],
+    suffixes=("", "_server"),
 )
 assert len(both) == len(asked)
 both["server_ms"] = both["duration_ms_server"]
