@@ -184,10 +184,11 @@ def _from_numpy(kind: Kind, data: npt.NDArray[Any], mask: npt.NDArray[np.bool_])
 
 
 def _categorical(values: list[Any]) -> pd.Categorical[Any]:
-    known = tuple(sorted({value for value in values if value is not None and value is not pd.NA}))
-    codes = {value: code for code, value in enumerate(known)}
-    places = np.array([codes.get(value, -1) for value in values], np.int32)
-    return pd.Categorical.from_codes(places, dtype=_names(known), validate=False)
+    found, words = pd.factorize(np.fromiter(values, object, len(values)))  # what is missing is -1
+    order = np.argsort(words)
+    places = np.append(np.argsort(order), -1)[found]  # -1: the -1 at the end
+    dtype = _names(tuple(words[order].tolist()))
+    return pd.Categorical.from_codes(places.astype(np.int32), dtype=dtype, validate=False)
 
 
 @lru_cache(maxsize=256)

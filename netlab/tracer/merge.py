@@ -147,12 +147,12 @@ def _fill_owner(attempts: Attempts, listed: Snapshot) -> None:
     if not len(listed.attempts):
         return
     places = _places(attempts, listed.attempts)
-    found = listed.attempts[places]  # -1 takes any row: the masks below leave it out
-    ownerless = (places >= 0) & (attempts["pid_source"] == PidSource.NONE)
+    known = np.flatnonzero(places >= 0)
+    ownerless = known[attempts["pid_source"][known] == PidSource.NONE]
     for name in _OWNER:
-        attempts[name] = np.where(ownerless, found[name], attempts[name])
-    undirected = (places >= 0) & (attempts["direction"] == Direction.UNKNOWN)
-    attempts["direction"] = np.where(undirected, found["direction"], attempts["direction"])
+        attempts[name][ownerless] = listed.attempts[name][places[ownerless]]
+    undirected = known[attempts["direction"][known] == Direction.UNKNOWN]
+    attempts["direction"][undirected] = listed.attempts["direction"][places[undirected]]
 
 
 def _measure(attempts: Attempts, now: Snapshot) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint64]]:
