@@ -13,6 +13,7 @@ import errno
 import json
 import os
 import resource
+import stat
 import struct
 import sys
 from collections.abc import Callable
@@ -174,20 +175,27 @@ class Loaded(Closes):
 def kept(place: Path, compiled: Callable[[], Object]) -> Object:
     """Return the object that is kept at *place*, or else the *compiled* one, which is kept from then on.
 
-    A cache that cannot be written, or holds something else, only costs the time to compile again.
+    A cache that cannot be written, or holds something else, only costs the time to compile again. So does a
+    file that somebody else has written, or may: it would be run with this process's privileges.
     """
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        found = Object.from_json(place.read_text(encoding="ascii"))
-        os.utime(place)
-        return found
+    with suppress(OSError, ValueError, KeyError, TypeError), place.open(encoding="ascii") as file:
+        if _is_own(os.fstat(file.fileno())):
+            found = Object.from_json(file.read())
+            os.utime(place)
+            return found
     made = compiled()
     with suppress(OSError):
         place.parent.mkdir(parents=True, exist_ok=True)
         scratch = place.with_suffix(f".{os.getpid()}")
+        scratch.touch(mode=0o600)
         scratch.write_text(made.as_json(), encoding="ascii")
         scratch.rename(place)  # whoever reads sees all of it
         _forget_oldest(place.parent)
     return made
+
+
+def _is_own(file: os.stat_result) -> bool:
+    return file.st_uid == os.geteuid() and not file.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
 
 def _forget_oldest(directory: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -79,6 +80,19 @@ def test_only_the_latest_objects_are_kept(tmp_path: Path) -> None:
         assert objects.kept(tmp_path / f"{number:02}.json", lambda: made) == made
 
     assert [file.stem for file in sorted(tmp_path.iterdir())] == [f"{n:02}" for n in range(6, 70)]
+
+
+@pytest.mark.parametrize(("mode", "owner"), [(0o664, 0), (0o644, 65534)], ids=["for a group", "another's"])
+def test_what_somebody_else_may_have_written_is_compiled_again(tmp_path: Path, mode: int, owner: int) -> None:
+    made = Object((ARRAY,), {}, "GPL", 0)
+    planted = Object((), {}, "GPL", 0)
+    place = tmp_path / "object.json"
+    objects.kept(place, lambda: planted)
+    place.chmod(mode)
+    os.chown(place, owner, -1)
+
+    assert objects.kept(place, lambda: made) == made
+    assert objects.kept(place, lambda: planted) == made
 
 
 def test_a_cache_that_cannot_be_written_costs_only_time() -> None:
