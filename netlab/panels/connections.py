@@ -16,7 +16,7 @@ from netlab.panels.path import LivePath
 from netlab.panels.rates import activity
 from netlab.panels.sources import feed_of
 from netlab.panels.table import Field, Table, number, said
-from netlab.panels.words import ends
+from netlab.panels.words import ends, owner
 from netlab.schemas import CONNECTIONS
 from netlab.views.text import DASH, milliseconds, octets, seconds
 
@@ -30,13 +30,6 @@ _IDENTITY = ["protocol", "cookie", "opened_at", "local_port", "remote_address", 
 
 def _outcome(rows: pd.DataFrame) -> list[str]:
     return rows["error"].astype("string").fillna(rows["state"].astype("string")).fillna(DASH).tolist()
-
-
-def owner(rows: pd.DataFrame) -> list[str]:
-    """Return whose each row is, with the process id."""
-    names = rows["process"].fillna("?").tolist()
-    pids = rows["pid"].tolist()
-    return [name if pd.isna(pid) else f"{name} ({pid})" for name, pid in zip(names, pids, strict=True)]
 
 
 def _arrow(rows: pd.DataFrame) -> list[str]:

@@ -9,13 +9,12 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from netlab.panels.connections import owner
 from netlab.panels.listing import LiveTable
 from netlab.panels.live import Feed
 from netlab.panels.rates import activity
 from netlab.panels.sources import feed_of
 from netlab.panels.table import Field, Table, number, said
-from netlab.panels.words import ends
+from netlab.panels.words import ends, owner
 from netlab.schemas import REQUESTS
 from netlab.tracer.readers import PROTOCOLS
 from netlab.views.text import milliseconds, octets

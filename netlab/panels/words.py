@@ -47,3 +47,10 @@ def end(address: str, port: Any) -> str:
     """Return an address with its port, if that is known."""
     host = f"[{address}]" if ":" in address else address
     return host if pd.isna(port) else f"{host}:{port}"
+
+
+def owner(rows: pd.DataFrame) -> list[str]:
+    """Return whose each row is, with the process id."""
+    names = rows["process"].fillna("?").tolist()
+    pids = rows["pid"].tolist()
+    return [name if pd.isna(pid) else f"{name} ({pid})" for name, pid in zip(names, pids, strict=True)]

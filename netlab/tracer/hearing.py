@@ -15,7 +15,7 @@ from netlab.tracer import handshakes, requests, stacks
 from netlab.tracer.life import Watch
 from netlab.tracer.look import Look
 from netlab.tracer.looking import Looking
-from netlab.tracer.payload import Heard
+from netlab.tracer.payload import Asked, Heard
 
 if TYPE_CHECKING:
     from netlab.tracer.lookups import LookedUp
@@ -138,23 +138,21 @@ class Hearing(Looking):
         only = self._options.wanted.by_owner
         return LookedUp.of(heard.asked, connections, self._options.spoken, missing, only_theirs=only)
 
-    def _named(self, watch: Watch, connections: pd.DataFrame) -> pd.DataFrame:
-        """Return *connections* with the names that their processes had looked up, if DNS is read."""
-        if "dns" not in self._options.spoken.protocols or connections.empty:
+    def _told(self, watch: Watch, connections: pd.DataFrame) -> pd.DataFrame:
+        """Return *connections* with what packets told, if they are read: their protocols, and their names."""
+        if not self._options.spoken or connections.empty:
+            return connections
+        heard = self._heard(watch, None)
+        return stacks.with_stacks(self._named(watch, connections, heard.asked), heard.stacks)
+
+    def _named(self, watch: Watch, connections: pd.DataFrame, asked: Asked) -> pd.DataFrame:
+        """Return *connections* with the names that their processes had looked up."""
+        if not asked.sightings:
             return connections
         from netlab.tracer.lookups import with_names  # it needs dnspython
 
-        asked = self._heard(watch, "dns").asked
-        if not asked.sightings:
-            return connections
         sockets = [watch.closed().attempts, watch.open()]
         return with_names(connections, asked, sockets, self._options.spoken, to_utc_ns=self._to_utc_ns)
-
-    def _stacked(self, watch: Watch, connections: pd.DataFrame) -> pd.DataFrame:
-        """Return *connections* with the protocols that their bytes told, if packets are read."""
-        if not self._options.spoken or connections.empty:
-            return connections
-        return stacks.with_stacks(connections, self._heard(watch, None).stacks)
 
     def _heard(self, watch: Watch, protocol: str | None) -> Heard:
         heard = uninterrupted(watch.heard)

@@ -100,7 +100,7 @@ class Capture(Hearing):
 
     def _explained(self, watch: Watch, connections: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame | None]:
         """Return *connections* with names and what drops explain in their `reason`; and the drops, if any."""
-        connections = self._stacked(watch, self._named(watch, connections))
+        connections = self._told(watch, connections)
         if watch.drops is None:
             return connections, None
         drops = watch.drops.frame(to_utc_ns=self._to_utc_ns)
