@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -13,11 +13,24 @@ T = TypeVar("T")
 
 
 def uninterrupted(work: Callable[[], T]) -> T:
-    """Do *work* as a whole: Ctrl-C reaches the main thread only, so that one has another do it, and waits."""
+    """Do *work* as a whole: a Ctrl-C that comes meanwhile is held until it is done.
+
+    Handing it to another thread would not do: Python's own locks, and the start of a thread, are left in the
+    middle by an interrupt that comes while the main thread waits for them.
+    """
     if threading.current_thread() is not threading.main_thread():
+        return work()  # no other thread is interrupted
+    handler = signal.getsignal(signal.SIGINT)
+    if not callable(handler):  # it is the system's, or another language's: nothing is raised here
         return work()
-    with ThreadPoolExecutor(1) as thread:
-        return thread.submit(work).result()
+    pressed: list[int] = []
+    try:
+        signal.signal(signal.SIGINT, lambda number, _: pressed.append(number))
+        return work()
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        if pressed:
+            handler(signal.SIGINT, None)
 
 
 class Closes(ABC):

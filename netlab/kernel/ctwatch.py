@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from netlab.closing import Closes
+from netlab.closing import Closes, uninterrupted
 from netlab.errors import BadInput, CaptureError, NetlabError
 from netlab.kernel import clock, netns as namespaces
 from netlab.kernel.ctlisten import Group, Listener
@@ -57,11 +57,15 @@ class Watch(Closes):
         self._waiting = select.epoll()  # hundreds of sockets, of which few have something to say
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="netlab-conntrack")
         try:
-            self._thread.submit(self._start).result()
+            uninterrupted(self._begin)
         except BaseException:
+            self._stop.set()
             self._thread.shutdown()
-            self._waiting.close()
+            self._let_go()
             raise
+
+    def _begin(self) -> None:
+        self._thread.submit(self._start).result()
         self._thread.submit(self._listen)
 
     @property

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Self
 
 import pandas as pd
 
 from netlab import checks
-from netlab.closing import Closes
+from netlab.closing import Closes, uninterrupted
 from netlab.errors import BadInput, CaptureError, KernelError
 from netlab.kernel import capabilities, clock
 from netlab.kernel.compiler import require_bcc
@@ -153,7 +152,7 @@ class Probe(Closes):
 
     def close(self) -> None:
         """Detach everything and keep what was seen; safe to call again."""
-        _uninterrupted(self._close)
+        uninterrupted(self._close)
 
     def _looked_at(self, name: str) -> Records | Entries:
         """Return an output as it is now."""
@@ -163,7 +162,7 @@ class Probe(Closes):
             )
         checks.choice("output", name, self.names)
         output = self._rings.get(name) or self._maps[name]
-        _uninterrupted(lambda: self._read([output]))
+        uninterrupted(lambda: self._read([output]))
         return output
 
     def _read(self, outputs: Iterable[Records | Entries]) -> None:
@@ -197,9 +196,3 @@ class Probe(Closes):
                 if not self._ended.is_set():
                     for ring in self._rings.values():
                         ring.drain()
-
-
-def _uninterrupted(work: Callable[[], None]) -> None:
-    """Do *work* in a thread of its own: a Ctrl-C would come between taking records over and keeping them."""
-    with ThreadPoolExecutor(1) as pool:
-        pool.submit(work).result()

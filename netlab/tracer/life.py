@@ -141,7 +141,7 @@ class Life:
                 self._state = State.RUNNING
             except BaseException:
                 uninterrupted(self._attached.close)
-                self._watch = None
+                self._watch, self._state = None, State.NEW
                 raise
         if self._options.duration_s is not None:
             threading.Thread(target=self._stop_in_time, name="netlab-duration", daemon=True).start()

@@ -22,7 +22,7 @@ from netlab.tracer.session import Capture
 # A file that an interrupt came upon before its `with` did is closed all the same, and Python says so.
 CLOSED_LATE = "ignore::pytest.PytestUnraisableExceptionWarning"
 pytestmark = [pytest.mark.privileged, pytest.mark.filterwarnings(CLOSED_LATE)]
-MOMENTS = 5
+MOMENTS = 8
 
 
 def held() -> list[str]:
@@ -40,7 +40,7 @@ def interrupted_after(seconds: float) -> Iterator[None]:
     """Interrupt the main thread once, as Ctrl-C does, if the block takes that long."""
 
     def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
+        signal.raise_signal(signal.SIGINT)
 
     usual = signal.signal(signal.SIGALRM, interrupt)
     signal.setitimer(signal.ITIMER_REAL, seconds)
@@ -70,10 +70,10 @@ def test_a_start_that_is_interrupted_at_any_moment_leaves_nothing_behind() -> No
             with interrupted_after(delay_s):
                 capture.start()
         except KeyboardInterrupt:
-            times += 1
-            assert capture.state == "new"
-        else:
+            times += capture.state == "new"
+        if capture.state == "running":  # it was too late
             capture.stop()
+        assert capture.state in {"new", "stopped"}
         assert (held(), threads()) == (before, set())
 
     assert times
