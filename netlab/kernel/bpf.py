@@ -21,7 +21,7 @@ import numpy as np
 
 from netlab.closing import Closes
 from netlab.errors import ProgramError
-from netlab.kernel import btf, compiler, objects, syscall, usage
+from netlab.kernel import btf, compiler, objects, syscall, uprobes, usage
 from netlab.kernel.compiler import load_bcc
 from netlab.kernel.maps import Map
 from netlab.kernel.objects import Loaded, Object
@@ -29,7 +29,7 @@ from netlab.kernel.ringbuf import RingBuffer
 from netlab.kernel.usage import Usage
 
 _RAW_TRACEPOINT_OPEN, _BPF_LINK_CREATE = 17, 28  # enum bpf_cmd, include/uapi/linux/bpf.h
-_RAW_TRACEPOINT = 17  # enum bpf_prog_type
+_RAW_TRACEPOINT, _KPROBE = 17, 2  # enum bpf_prog_type
 
 
 class CgroupHook(IntEnum):
@@ -112,6 +112,15 @@ class Unit(Closes):
                 f"{function} could not be attached to the cgroup {cgroup}: {syscall.last_error()}"
             )
         self._links.append(link)
+
+    def attach_uprobe(self, function: str, file: int, offset: int, *, at_return: bool = False) -> None:
+        """Run *function* at an *offset* of an open *file*, or at the return, until this program is closed."""
+        link = uprobes.attach(self._functions[function], file, offset, at_return=at_return)
+        self._links.append(link)
+
+    def load_uprobe(self, function: str) -> None:
+        """Load *function*, which may then be attached at several places."""
+        self._load(function, _KPROBE)
 
     def map(self, name: str, key: str | np.dtype[np.void], value: str | np.dtype[np.void]) -> Map:
         """Return one of the program's maps."""
