@@ -73,8 +73,8 @@ class ClearText:
 
     def drain(self, stacks: Stacks) -> None:
         """Take over what was said since the last call; *stacks* are what packets tell of connections."""
-        self._probes.look_if_due(unknown=not stacks.over_tls() <= self._sessions.keys())
         self._take(final=False)
+        self._probes.look_if_due(lambda: stacks.over_tls() - self._sessions.keys())
 
     def last(self) -> None:
         """Read what waits for nothing any more."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterator
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -10,15 +12,17 @@ import numpy.typing as npt
 from netlab.errors import ProgramError
 from netlab.kernel import clock, elf
 from netlab.kernel.bpf import Program
+from netlab.kernel.uprobes import Place
 from netlab.tracer.tlslibraries import Libraries, Library
 
 _LOOK_EVERY_S = 15.0
-_LOOK_AGAIN_AFTER_S = 1.0  # if a connection is seen that speaks TLS by a library that is not known
+_ASK_EVERY_S = 1.0  # whether there are connections that speak TLS by a library that is not known
 _RETURNED = "netlab_tls_returned"
 
 # What runs at which function's entry, and at its return. What makes a session one that was seen whole is the
 # last one, and is placed last.
-_OPENSSL = (
+_Places: TypeAlias = tuple[tuple[str, str | None, str | None], ...]
+_OPENSSL: _Places = (
     ("SSL_do_handshake", "netlab_tls_shakes", _RETURNED),
     ("SSL_read", "netlab_tls_opens", _RETURNED),
     ("SSL_read_ex", "netlab_tls_opens_ex", _RETURNED),
@@ -28,15 +32,16 @@ _OPENSSL = (
     ("SSL_clear", "netlab_tls_cleared", None),
     ("SSL_new", None, "netlab_tls_made"),
 )
-_GNUTLS = (
+_GNUTLS: _Places = (
     ("gnutls_handshake", "netlab_tls_shakes", _RETURNED),
     ("gnutls_record_recv", "netlab_tls_opens", _RETURNED),
     ("gnutls_record_send", "netlab_tls_seals", _RETURNED),
     ("gnutls_deinit", "netlab_tls_freed", None),
     ("gnutls_init", "netlab_tls_makes", _RETURNED),
 )
-_CRYPTO = (("BIO_write", "netlab_tls_sealed", None),)
+_CRYPTO: _Places = (("BIO_write", "netlab_tls_sealed", None),)
 _PLACES = {Library.SSL: _OPENSSL, Library.GNUTLS: _GNUTLS, Library.CRYPTO: _CRYPTO}
+_FUNCTIONS = sorted({name for places in _PLACES.values() for _, *both in places for name in both if name})
 _NEEDED = {  # of a library that is one of these, and not another by a name like it
     Library.SSL: {"SSL_read", "SSL_write", "SSL_free", "SSL_new"},
     Library.GNUTLS: {"gnutls_record_recv", "gnutls_record_send", "gnutls_deinit", "gnutls_init"},
@@ -52,10 +57,10 @@ class TlsProbes:
         self._program = program
         self._libraries = Libraries()
         self._windows: list[tuple[int, int]] = []
-        self._looked_s = 0.0
-        for function in sorted(
-            {name for places in _PLACES.values() for _, *both in places for name in both if name}
-        ):
+        self._looked_s = self._asked_s = 0.0
+        self._strange: set[int] = set()
+        self._looked_for: set[int] = set()
+        for function in _FUNCTIONS:
             program.load_uprobe(function)
         self.look()
 
@@ -64,11 +69,17 @@ class TlsProbes:
         """How many processes could not be looked into."""
         return self._libraries.unreadable
 
-    def look_if_due(self, *, unknown: bool) -> None:
-        """Look for libraries again, sooner if somebody uses one that is *unknown*."""
-        silent_s = time.monotonic() - self._looked_s
-        if silent_s > (_LOOK_AGAIN_AFTER_S if unknown else _LOOK_EVERY_S):
+    def look_if_due(self, uncovered: Callable[[], set[int]]) -> None:
+        """Look for libraries again, sooner if connections stay *uncovered* that nobody looked for."""
+        now_s = time.monotonic()
+        if now_s - self._asked_s < _ASK_EVERY_S:
+            return
+        self._asked_s, everybody = now_s, uncovered()
+        strange = everybody - self._looked_for
+        if strange & self._strange or now_s - self._looked_s > _LOOK_EVERY_S:
             self.look()
+            self._looked_for = everybody
+        self._strange = strange
 
     def look(self) -> None:
         """Place probes in the libraries that are new."""
@@ -91,23 +102,19 @@ class TlsProbes:
             return
         began_ns = clock.now_ns()
         try:
-            for at_return in (True, False):
-                self._attach(file, places[:-1], offsets, at_return=at_return)
-            for at_return in (True, False):
-                self._attach(file, places[-1:], offsets, at_return=at_return)
+            self._program.attach_uprobes(file, _in_order(places, offsets))
         except ProgramError:
             self.refused += 1
         self._windows.append((began_ns, clock.now_ns()))
 
-    def _attach(
-        self,
-        file: int,
-        places: tuple[tuple[str, str | None, str | None], ...],
-        offsets: dict[str, int],
-        *,
-        at_return: bool,
-    ) -> None:
-        for name, entry, returned in places:
-            function = returned if at_return else entry
-            if function and name in offsets:
-                self._program.attach_uprobe(function, file, offsets[name], at_return=at_return)
+
+def _in_order(places: _Places, offsets: dict[str, int]) -> Iterator[Place]:
+    """Return where functions run: first the returns, which do nothing without an entry; last the last."""
+    for some in (places[:-1], places[-1:]):
+        for at_return in (True, False):
+            at: dict[str, list[int]] = {}
+            for name, entry, returned in some:
+                function = returned if at_return else entry
+                if function and name in offsets:
+                    at.setdefault(function, []).append(offsets[name])
+            yield from (Place(function, there, at_return) for function, there in at.items())

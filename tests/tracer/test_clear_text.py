@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import ssl
 import subprocess
@@ -19,7 +20,7 @@ from netlab.tracer.session import Capture
 pytestmark = pytest.mark.privileged
 
 ROUNDS = 25
-PATHS = {"/ok/77?token=SESAME": ("/ok/*", 200), "/none": ("/none", 404), "/broken": ("/broken", 500)}
+PATHS = {"/ok/77?token=SESAME": ("/ok/*", 200), "/none": ("/none", 404), "/busy": ("/busy", 503)}
 NGINX = """
 daemon off; master_process off; pid {place}/pid; error_log {place}/error.log;
 events {{ worker_connections 64; }}
@@ -30,7 +31,7 @@ http {{
     server {{
         listen 127.0.0.1:{port} ssl http2; listen [::1]:{port} ssl http2; root {place};
         location /ok/ {{ return 200 "SESAME"; }}
-        location /broken {{ return 500; }}
+        location /busy {{ return 503; }}
     }}
 }}
 """
@@ -118,3 +119,32 @@ def test_both_ends_of_http_in_tls_have_the_rows_that_the_client_logged(servers: 
     assert set(asked["pid"]) == {os.getpid()}
     assert set(answered["process"]) == {"nginx"}
     assert set(asked["remote_address"]) == {"127.0.0.1", "::1"}
+
+
+async def _ask_by_memory(port: int) -> list[tuple[str, int]]:
+    """Ask by asyncio, whose library seals into memory: SSL_write_ex and SSL_read_ex on BIO_s_mem()."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=_trusting())
+    log = []
+    for _ in range(ROUNDS):
+        for path, (masked, status) in PATHS.items():
+            writer.write(f"GET {path} HTTP/1.1\r\nHost: here\r\n\r\n".encode())
+            head = await reader.readuntil(b"\r\n\r\n")
+            length = next(line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length"))
+            await reader.readexactly(int(length.split(b":")[1]))
+            log.append((masked, int(head.split()[1])))
+            assert log[-1][1] == status
+    writer.close()
+    await writer.wait_closed()
+    return log
+
+
+def test_what_asyncio_seals_in_memory_is_of_the_connection_that_it_is_sent_over(servers: Servers) -> None:
+    before = len(servers.requests(servers.web))
+
+    async def together() -> list[list[tuple[str, int]]]:
+        return await asyncio.gather(*(_ask_by_memory(servers.web) for _ in range(3)))
+
+    logs = asyncio.run(together())
+    until(lambda: len(servers.requests(servers.web)) >= before + sum(map(len, logs)))
+    mine = servers.requests(servers.web)[before:]
+    assert [_rows(rows) for _, rows in mine.groupby("local_port")] == logs
