@@ -31,6 +31,7 @@ class Request:
     cookie: int
     ends: bytes  # a CONVERSATION
     client_is_local: bool
+    seen: str = "wire"  # or tls: read before it was sealed
 
 
 @dataclass(slots=True)
@@ -40,11 +41,13 @@ class Talk:
     cookie: int
     ends: np.void  # CONVERSATION, as the programs had it last
     stream: Stream
+    seen: str
     told_ns: int = 0  # when the programs were told that it goes on
 
     def request(self, exchange: Exchange) -> Request:
         """Return an exchange of this connection as its own."""
-        return Request(exchange, self.cookie, self.ends.tobytes(), bool(self.stream.client_is_local))
+        here = bool(self.stream.client_is_local)
+        return Request(exchange, self.cookie, self.ends.tobytes(), here, self.seen)
 
 
 @dataclass(slots=True)
@@ -74,6 +77,8 @@ class Conversations:
         The protocols whose exchanges are kept.
     judge
         Is told how much more of a connection is to be handed up: `GO_ON` or `IGNORE`.
+    seen
+        Where: on the wire, or in tls.
     """
 
     def __init__(
@@ -84,7 +89,9 @@ class Conversations:
         *,
         max_open: int,
         max_requests: int,
+        seen: str = "wire",
     ) -> None:
+        self._seen = seen
         self._readers, self._told, self._judge, self._max_open = readers, told, judge, max_open
         self._talks: OrderedDict[int, Talk] = OrderedDict()
         self._ignored: OrderedDict[int, int] = OrderedDict()  # when the programs were told so, by cookie
@@ -172,7 +179,7 @@ class Conversations:
     def _begin(self, cookie: int, ends: np.void) -> Talk:
         client_is_local = self._opened_here(cookie, ends)
         choose = self._readers.chooser(cookie, ends, client_is_local=client_is_local)
-        talk = Talk(cookie, ends, Stream(choose, client_is_local=client_is_local))
+        talk = Talk(cookie, ends, Stream(choose, client_is_local=client_is_local), self._seen)
         self._talks[cookie] = talk
         if len(self._talks) > self._max_open:
             silent = self._talks.popitem(last=False)[1]
@@ -186,6 +193,13 @@ class Conversations:
         if direction == Direction.UNKNOWN:
             return self._readers.client_is_local(ends)
         return direction == Direction.OUTGOING
+
+    def end(self, cookie: int) -> None:
+        """Note that a connection says nothing more; what it says all the same is another conversation."""
+        talk = self._talks.pop(cookie, None)
+        if talk:
+            self._keep(talk, talk.stream.end(time.monotonic_ns()))
+            self._forget(talk)
 
     def _pending(self, talk: Talk) -> list[Exchange]:
         pending = talk.stream.dialog.pending() if talk.stream.dialog else []
