@@ -31,8 +31,7 @@ class _At(Enum):
     REST = auto()  # a body that ends with the connection
 
 
-_COUNTED = {_At.BODY, _At.CHUNK}
-_LINES = {_At.SIZE, _At.TRAILERS}
+_LOST, _HEAD, _BODY, _SIZE, _CHUNK, _TRAILERS, _REST = _At  # a member's own name is found more slowly
 
 
 @dataclass(slots=True)
@@ -75,7 +74,7 @@ class Http1:
     )
 
     def __init__(self, *, whole: bool = False, masks: Masking = masking.STANDARD) -> None:
-        start = _At.HEAD if whole else _At.LOST
+        start = _HEAD if whole else _LOST
         self.unread_bytes = 0
         self.upgraded: str | None = None  # what is spoken from now on: websocket, h2c, connect, ...
         self._masks = masks
@@ -91,19 +90,20 @@ class Http1:
         voice.said_ns = at_ns
         if voice.held:
             data, voice.held = voice.held + data, b""
-        elif voice.at is _At.HEAD or voice.at is _At.LOST:
+        elif voice.at is _HEAD or voice.at is _LOST:
             voice.began_ns = at_ns
         place, size = 0, len(data)
         while place < size and self.upgraded is None:
-            if voice.at in _COUNTED:
+            at = voice.at
+            if at is _HEAD or at is _LOST:
+                place = self._head(voice, data, place)
+            elif at is _BODY or at is _CHUNK:
                 place += self._count(voice, size - place)
-            elif voice.at in _LINES:
-                place = self._line(voice, data, place)
-            elif voice.at is _At.REST:
+            elif at is _REST:
                 voice.size += size - place
                 place = size
             else:
-                place = self._head(voice, data, place)
+                place = self._line(voice, data, place)
         if self.upgraded is not None:
             self._leave()
         return self._taken()
@@ -114,10 +114,10 @@ class Http1:
         voice.said_ns = at_ns
         if self.upgraded is not None:
             return []
-        if voice.at is _At.REST:
+        if voice.at is _REST:
             voice.size += size or 0
             voice.unsized |= size is None
-        elif size is not None and voice.at in _COUNTED and size <= voice.left:
+        elif size is not None and (voice.at is _BODY or voice.at is _CHUNK) and size <= voice.left:
             self._count(voice, size)
         else:
             self._cut(voice)
@@ -126,7 +126,7 @@ class Http1:
     def ended(self, at_ns: int) -> list[Exchange]:
         """Take note that the connection is closed: answers ended with their last byte."""
         del at_ns
-        if self._server.at is _At.REST:
+        if self._server.at is _REST:
             self._message_over(self._server)
         for exchange in self.pending():
             if exchange.outcome is Outcome.PENDING:
@@ -161,9 +161,10 @@ class Http1:
             place += 2
         if place == len(data):
             return place
-        if not self._may_begin(voice, data[place : place + 32]):
-            return self._astray(voice, data, place)
         end = data.find(_END_OF_HEAD, place)
+        known = end >= 0 and voice.at is _HEAD and (self._waiting or not voice.side)  # where the head is told
+        if not known and not self._may_begin(voice, data[place : place + 32]):
+            return self._astray(voice, data, place)
         if end < 0 or end - place > LONGEST_HEAD:
             voice.held = data[place:]
             if len(voice.held) > LONGEST_HEAD:
@@ -176,7 +177,7 @@ class Http1:
 
     def _may_begin(self, voice: _Voice, data: bytes) -> bool:
         """Return whether *data* may be the beginning of a head, and of one that is known to be the next."""
-        lost = voice.at is _At.LOST
+        lost = voice.at is _LOST
         if not voice.side:
             return not (lost and (self._waiting or self._pipelines)) and heads.may_begin_request(
                 data, sure=lost
@@ -199,7 +200,7 @@ class Http1:
             resource=None if found.path is None else self._masks.path(found.path),
             host=masking.host(found.host),
         )
-        if voice.at is _At.LOST:
+        if voice.at is _LOST:
             self._lose(self._server)  # which may yet answer what was not seen
         self._pipelines |= bool(self._waiting)
         self._waiting.append(exchange)
@@ -215,7 +216,7 @@ class Http1:
             return False
         status, length, upgrade = found
         if status[0] == "1" and status != "101":  # the answer proper is still to come
-            voice.at, voice.began_ns = _At.HEAD, voice.said_ns
+            voice.at, voice.began_ns = _HEAD, voice.said_ns
             return True
         exchange = self._waiting[0]
         exchange.outcome, exchange.answered_ns = Outcome.ANSWERED, voice.began_ns
@@ -234,11 +235,11 @@ class Http1:
 
     def _body(self, voice: _Voice, length: int) -> None:
         if length > 0:
-            voice.at, voice.left = _At.BODY, length
+            voice.at, voice.left = _BODY, length
         elif length == heads.CHUNKED:
-            voice.at = _At.SIZE
+            voice.at = _SIZE
         elif length == heads.UNTOLD:
-            voice.at = _At.REST
+            voice.at = _REST
         else:
             self._message_over(voice)
 
@@ -248,8 +249,8 @@ class Http1:
         voice.left -= count
         voice.size += count
         if voice.left == 0:
-            if voice.at is _At.CHUNK:
-                voice.at = _At.SIZE
+            if voice.at is _CHUNK:
+                voice.at = _SIZE
             else:
                 self._message_over(voice)
         return count
@@ -263,14 +264,14 @@ class Http1:
             voice.held = data[place:]
             return len(data)
         voice.size += end + 2 - place
-        if voice.at is _At.TRAILERS:
+        if voice.at is _TRAILERS:
             if end == place:
                 self._message_over(voice)
             return end + 2
         size = heads.chunk_size(data[place:end])
         if size is None:
             return self._astray(voice, data, place)
-        voice.at, voice.left = (_At.CHUNK, size + 2) if size else (_At.TRAILERS, 0)
+        voice.at, voice.left = (_CHUNK, size + 2) if size else (_TRAILERS, 0)
         return end + 2
 
     def _message_over(self, voice: _Voice) -> None:
@@ -284,7 +285,7 @@ class Http1:
         elif self._asking:
             self._asking.request_bytes = voice.size
             self._asked()
-        voice.at, voice.began_ns, voice.unsized = _At.HEAD, voice.said_ns, False
+        voice.at, voice.began_ns, voice.unsized = _HEAD, voice.said_ns, False
 
     def _asked(self) -> None:
         exchange, self._asking = self._asking, None
@@ -300,14 +301,14 @@ class Http1:
     def _cut(self, voice: _Voice) -> None:
         """Give up a message from here on; what its head has said so far is true."""
         lines, told, _ = voice.held[:LONGEST_HEAD].rpartition(b"\r\n")
-        if told and (voice.at is _At.HEAD or voice.at is _At.LOST):
+        if told and (voice.at is _HEAD or voice.at is _LOST):
             (self._answers if voice.side else self._asks)(voice, lines + _END_OF_HEAD, whole=False)
         self._lose(voice)
 
     def _lose(self, voice: _Voice) -> None:
         """Know no longer where in its messages a side is."""
         self.unread_bytes += len(voice.held)
-        voice.held, voice.at, voice.unsized = b"", _At.LOST, False
+        voice.held, voice.at, voice.unsized = b"", _LOST, False
         if not voice.side:
             self._asked()
             return
