@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from netlab.protocols import hellos
 from netlab.protocols.dialog import Exchange, Outcome, Side
 from netlab.protocols.framing import Framer, LostError, Message
+from netlab.protocols.masking import STANDARD, Masking
 from netlab.protocols.tlsnames import ALERTS, CIPHERS, VERSIONS
 
 _CHANGE_CIPHER, _ALERT, _HANDSHAKE, _DATA = 20, 21, 22, 23  # records
@@ -31,10 +32,12 @@ class Tls:
     """Reads the handshake of one TLS connection over TCP, and nothing behind it.
 
     It is over when the server has said hello (TLS 1.3), or changed to the cipher (up to 1.2), or either side
-    sent a fatal alert. A connection met in the middle has no handshake to read.
+    sent a fatal alert. A connection met in the middle has no handshake to read. Of the server's name is kept
+    what *masks* leave.
     """
 
-    def __init__(self, *, whole: bool = True) -> None:
+    def __init__(self, *, whole: bool = True, masks: Masking = STANDARD) -> None:
+        self._masks = masks
         self.unread_bytes = 0
         self._is_over = not whole
         self._framers = {side: Framer(5, _record_size, _kept) for side in Side}
@@ -127,7 +130,7 @@ class Tls:
                 "tls",
                 record.begun_ns,
                 operation="handshake",
-                host=hello.server_name,
+                host=hello.server_name and self._masks.domain(hello.server_name),
                 request_bytes=record.size,
                 alpn=_text(hello.protocols[0]) if len(hello.protocols) == 1 else None,
                 ja4=hellos.ja4(hello),

@@ -10,7 +10,7 @@ import pandas as pd
 from netlab.errors import DecodeError
 from netlab.frames import Gap, Missing
 from netlab.protocols.dialog import Exchange, Side
-from netlab.protocols.dns import message, names, rows, text
+from netlab.protocols.dns import message, names, rows
 from netlab.protocols.dns.names import Sighting, Sightings
 from netlab.protocols.dns.queries import Ends, Queries, Query
 from netlab.protocols.dns.stream import Stream
@@ -104,13 +104,13 @@ class LookedUp:
             owners=self.owners,
             timeout_s=self.spoken.dns_timeout_s,
             to_utc_ns=to_utc_ns,
-            mask=text.mask(self.spoken.mask_names),
+            mask=self.spoken.masks.domain,
             missing=self.missing,
         )
 
     def names(self, *, to_utc_ns: int) -> pd.DataFrame:
         """Return the `names` frame."""
-        seen, mask = names.table(self.sightings, self.owners), text.mask(self.spoken.mask_names)
+        seen, mask = names.table(self.sightings, self.owners), self.spoken.masks.domain
         return names.frame(seen, to_utc_ns=to_utc_ns, mask=mask, missing=self.missing)
 
 
@@ -128,8 +128,8 @@ def with_names(
         pids = zip(theirs["cookie"].tolist(), theirs["pid"].tolist(), strict=True)
         owners |= {cookie: rows.Owner(pid, None, None) for cookie, pid in pids}
     found = names.remote_names(connections, names.table(asked.sightings, owners), to_utc_ns=to_utc_ns)
-    mask = text.mask(spoken.mask_names)
-    named = connections.assign(remote_name=found.map(mask, na_action="ignore").astype("string"))
+    shown = found.map(spoken.masks.domain, na_action="ignore")
+    named = connections.assign(remote_name=shown.astype("string"))
     named.attrs = connections.attrs
     return named
 

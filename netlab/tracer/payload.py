@@ -12,6 +12,7 @@ from netlab.errors import CapabilityError
 from netlab.frames import Gap, Missing
 from netlab.kernel import capabilities, clock
 from netlab.kernel.bpf import CgroupHook, Program
+from netlab.protocols.masking import STANDARD, Masking
 from netlab.tracer.conversations import Account, Conversations, Request
 from netlab.tracer.filters import port_condition
 from netlab.tracer.layout import CONVERSATION, PIECE, Counter
@@ -48,7 +49,7 @@ class Spoken:
     protocols: frozenset[str] = frozenset()
     dns_ports: tuple[int, ...] = ()
     dns_timeout_s: float = 0.0
-    mask_names: tuple[str, ...] = ()  # domains whose names are shown without what is in front
+    masks: Masking = STANDARD
 
     def __bool__(self) -> bool:
         return bool(self.protocols)
@@ -103,7 +104,7 @@ class PayloadSource:
         self._lock = threading.RLock()
         self._limits = limits
         self._lookups = _lookups(spoken, limits) if "dns" in spoken.protocols else None
-        self._readers = Readers(spoken.protocols, self._lookups)
+        self._readers = Readers(spoken.protocols, self._lookups, spoken.masks)
         self._talks = Conversations(
             self._readers,
             spoken.protocols,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from netlab.protocols.dialog import Dialog
+from netlab.protocols.masking import Masking
 from netlab.protocols.streams import Choose, Unchosen
 from netlab.tracer.stacks import Stacks
 
@@ -36,10 +37,10 @@ def prepare(wanted: frozenset[str]) -> None:
 
 
 class Readers:
-    """Finds dialogs for the *wanted* protocols; queries of DNS go to *lookups*."""
+    """Finds dialogs for the *wanted* protocols, which keep what *masks* leave; DNS goes to *lookups*."""
 
-    def __init__(self, wanted: frozenset[str], lookups: Lookups | None) -> None:
-        self.lookups = lookups
+    def __init__(self, wanted: frozenset[str], lookups: Lookups | None, masks: Masking) -> None:
+        self.lookups, self._masks = lookups, masks
         self.stacks = Stacks()
         self._spoken = frozenset(name for name, (*_, told) in _READERS.items() if told & wanted)
 
@@ -65,13 +66,12 @@ class Readers:
             if lookups and client_is_local is not None and port in lookups.ports:
                 return lookups.conversation(cookie, ends, client_is_local=client_is_local, whole=whole)
             if verdict.protocol in self._spoken and not verdict.over_tls:
-                return _reader(verdict.protocol, whole=whole)
+                return self._reader(verdict.protocol, whole=whole)
             return Unchosen.NOTHING if verdict.is_final or verdict.protocol else Unchosen.MORE
 
         return choose
 
-
-def _reader(protocol: str, *, whole: bool) -> Dialog:
-    module, name, _ = _READERS[protocol]
-    dialog: Dialog = getattr(importlib.import_module(module), name)(whole=whole)
-    return dialog
+    def _reader(self, protocol: str, *, whole: bool) -> Dialog:
+        module, name, _ = _READERS[protocol]
+        dialog: Dialog = getattr(importlib.import_module(module), name)(whole=whole, masks=self._masks)
+        return dialog
