@@ -137,7 +137,7 @@ class Hearing(Looking):
 
         heard = self._heard(watch, "dns")
         look, connections = self._speakers(watch, heard.asked.cookies())
-        missing = [*heard.missing, *encrypted(look.kept().attempts), *look.at.missing()]
+        missing = [*heard.missing, *encrypted(look.kept().attempts, heard.stacks), *look.at.missing()]
         only = self._options.wanted.by_owner
         return LookedUp.of(heard.asked, connections, self._options.spoken, missing, only_theirs=only)
 

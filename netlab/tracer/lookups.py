@@ -17,10 +17,10 @@ from netlab.protocols.dns.stream import Stream
 from netlab.tracer.layout import PidSource
 from netlab.tracer.packets import Packet
 from netlab.tracer.payload import Asked, Spoken
+from netlab.tracer.readers import DNS_OVER_TLS
 from netlab.tracer.records import Attempts
 
 _AF_INET = 2
-_OVER_TLS = 853
 _TCP = 6
 _MAPPED = bytes(10) + b"\xff\xff"  # IPv4 as a socket of IPv6 sees it (RFC 4291 section 2.5.5.2)
 
@@ -134,13 +134,16 @@ def with_names(
     return named
 
 
-def encrypted(attempts: Attempts) -> list[Missing]:
-    """Say how many connections ask in a way that nobody on the way can read (RFC 7858, RFC 9250)."""
-    count = np.count_nonzero((attempts["remote_port"] == _OVER_TLS) | (attempts["local_port"] == _OVER_TLS))
+def encrypted(attempts: Attempts, stacks: dict[int, str]) -> list[Missing]:
+    """Say how many connections ask what nobody on the way can read (RFC 7858, RFC 8484, RFC 9250)."""
+    sealed = [cookie for cookie, stack in stacks.items() if stack in _SEALED]
+    theirs = (attempts["remote_port"] == DNS_OVER_TLS) | (attempts["local_port"] == DNS_OVER_TLS)
+    count = np.count_nonzero(theirs | np.isin(attempts["cookie"], np.array(sealed, np.uint64)))
     return [Missing("dns", Gap.UNAVAILABLE, int(count), _ENCRYPTED)] if count else []
 
 
-_ENCRYPTED = "connections of DNS over TLS or QUIC (port 853) are encrypted"
+_SEALED = {"tls+dns", "tls+http2+dns"}
+_ENCRYPTED = "connections of DNS over TLS, QUIC (port 853) or HTTPS (known resolvers) are encrypted"
 
 
 class OverTcp:

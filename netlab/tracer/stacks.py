@@ -6,8 +6,8 @@ from collections import OrderedDict
 
 import pandas as pd
 
-from netlab.protocols.classify import inside_tls
 from netlab.protocols.dialog import Exchange
+from netlab.protocols.tls import Handshake
 
 _MOST = 1 << 17  # connections; those told of longest ago are forgotten
 
@@ -29,8 +29,8 @@ class Stacks:
         """Note what an exchange tells beyond the first bytes: gRPC in HTTP/2, what is inside TLS."""
         if exchange.protocol == "grpc":
             self.tell(cookie, "http2+grpc")
-        elif exchange.protocol == "tls":
-            self.tell(cookie, inside_tls(getattr(exchange, "alpn", None)))
+        elif isinstance(exchange, Handshake):
+            self.tell(cookie, exchange.stack)
 
     def by_cookie(self) -> dict[int, str]:
         """Return what was told by now."""
