@@ -63,6 +63,12 @@ def _most(most: int) -> AfterValidator:
     return AfterValidator(bounded)
 
 
+def _not_decrypted(value: bool) -> bool:  # noqa: FBT001 - a validator
+    if value:
+        raise ValueError("an agent reads nothing that was encrypted: its clients are a whole group; root may")
+    return value
+
+
 Several = BeforeValidator(_listed)
 Space = Annotated[
     Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_number)] | int,
@@ -70,6 +76,7 @@ Space = Annotated[
 ]
 Number = Annotated[int, Field(ge=1, le=65535)]
 Net = Annotated[str, Field(max_length=64)]
+Rule = Annotated[str, Field(max_length=1000)]
 Excluded = dict[Net, Annotated[tuple[Annotated[str, Field(max_length=32)] | int, ...], Several]]
 
 
@@ -94,8 +101,10 @@ class Asked(BaseModel):
     events: bool = False
     drops: bool = False
     protocols: Annotated[tuple[Spoken | Literal["dns"], ...], Several] = ()
+    clear_text: Annotated[bool, AfterValidator(_not_decrypted)] = False
     dns_ports: Annotated[tuple[Number, ...], Several] = (53, 5353, 5355)
     dns_timeout_s: Annotated[float, Field(gt=0, le=3600)] = 15.0
+    mask: Annotated[dict[Rule, Rule], Field(max_length=64)] | None = None
     mask_names: Annotated[tuple[Annotated[str, Field(max_length=255)], ...], Several] = ()
     nat: bool | Space = True
     cost: bool = False

@@ -171,7 +171,7 @@ class Http1:
             version=found.version,
             operation=found.method,
             resource=None if found.path is None else self._masks.path(found.path),
-            host=masking.host(found.host),
+            host=self._masks.host(found.host),
         )
         if voice.at is LOST:
             self._lose(self._server)  # which may yet answer what was not seen
