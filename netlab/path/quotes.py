@@ -56,6 +56,8 @@ def _changed(packet: bytes, quote: icmp.Quote) -> list[str]:
     else:
         flow_label = int.from_bytes(packet[1:4], "big") & 0xFFFFF
         source, number, same = packet[8:24], "flow label", flow_label == header.flow_label
+    if same and source == header.source and sent.startswith(seen):
+        return []
     rewritten = (
         ("source", source != header.source),
         (identifier, _differs(sent, seen, identifier_at)),

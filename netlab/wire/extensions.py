@@ -65,9 +65,7 @@ def split(message: Message) -> tuple[bytes, list[Object]]:
         If the message says that there are extensions and they are damaged.
     """
     length = message.rest[_LENGTH_AT[message.family]] * _UNIT[message.family]
-    if message.error is Error.PACKET_TOO_BIG:
-        length = 0  # the whole word is the MTU there
-    if length:
+    if length and message.error is not Error.PACKET_TOO_BIG:  # where the whole word is the MTU
         return message.body[:length], objects(message.body[length:])
     if len(message.body) <= _QUOTED:
         return message.body, []
