@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from netlab.errors import DecodeError
 from netlab.wire import extensions, icmp, ip
@@ -20,8 +20,7 @@ _IDENTIFIER = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Quoted:
+class Quoted(NamedTuple):
     """A probe as it arrived where it ended: `changed` names what was rewritten on the way there.
 
     Where the kernel keeps the quoted header there are only `labels`. `mtu_bytes` is that of the next link,
