@@ -35,6 +35,8 @@ def prepare(wanted: frozenset[str]) -> None:
     for module, _, told in _READERS.values():
         if told & wanted:
             importlib.import_module(module)
+    if "dns" in wanted:
+        importlib.import_module("netlab.tracer.lookups")
 
 
 class Readers:
