@@ -104,9 +104,7 @@ class ClearText:
         block = self._ring.read()
         if not len(block) and not self._talks.is_cut:
             return
-        block = self._sure(block)
-        block = np.concatenate([self._waiting, block]) if len(self._waiting) else block
-        pieces = self._joined(block)
+        pieces = self._joined(self._sure(block))
         self._begin(pieces["session"], pieces["piece"]["cookie"])
         said = np.ascontiguousarray(pieces["piece"])
         words = (said["packet_bytes"] == 0) & (said["tcp_flags"] == 0)
@@ -123,19 +121,18 @@ class ClearText:
     def _joined(self, block: Pieces) -> Pieces:
         """Return the pieces whose connection is known and wanted; the others wait."""
         known = block["piece"]["cookie"] != 0
-        unwanted = np.unique(block["session"][known & (block["piece"]["conversation"]["budget"] == 0)])
-        sessions, first = np.unique(block["session"][known], return_index=True)
-        homes = block["piece"][known][first]
-        late = np.flatnonzero(~known & np.isin(block["session"], sessions))
-        home = homes[np.searchsorted(sessions, block["session"][late])]
-        block = block.copy()
-        block["piece"]["cookie"][late] = home["cookie"]
-        for end in CONVERSATION.names or ():
-            if end != "budget":
-                block["piece"]["conversation"][end][late] = home["conversation"][end]
+        waited = np.isin(self._waiting["session"], block["session"][known])
+        if waited.any():
+            block = np.concatenate([self._waiting[waited], block])
+            known = block["piece"]["cookie"] != 0
+            self._waiting = self._waiting[~waited]
+        homes, unwanted = block[known], known & (block["piece"]["conversation"]["budget"] == 0)
+        late = np.flatnonzero(~known & np.isin(block["session"], homes["session"]))
+        _move(block, late, homes)
         known[late] = True
-        self._wait(block[~known])
-        joined: Pieces = block[known & ~np.isin(block["session"], unwanted)]
+        if not known.all():
+            self._wait(np.concatenate([self._waiting, block[~known]]))
+        joined: Pieces = block[known & ~np.isin(block["session"], block["session"][unwanted])]
         return joined
 
     def _wait(self, block: Pieces) -> None:
@@ -148,13 +145,25 @@ class ClearText:
 
     def _begin(self, sessions: npt.NDArray[np.uint64], cookies: npt.NDArray[np.uint64]) -> None:
         """Note which sessions connections have; one that follows another begins to count anew."""
-        pairs = np.unique(np.stack([cookies, sessions], axis=1), axis=0)
-        for cookie, session in pairs.tolist():
-            if self._sessions.get(cookie, session) != session:
+        present = set(sessions.tolist())
+        for cookie, session in set(zip(cookies.tolist(), sessions.tolist(), strict=True)):
+            before = self._sessions.get(cookie, session)
+            if before not in present:
                 self._talks.end(cookie)
-            self._sessions[cookie] = session
+            self._sessions[cookie] = max(session, before)
         while len(self._sessions) > self._max_open:
             self._sessions.popitem(last=False)
+
+
+def _move(block: Pieces, late: npt.NDArray[np.intp], homes: Pieces) -> None:
+    """Give the *late* pieces of *block* the connection that others of their session have."""
+    if not len(late):
+        return
+    sessions, first = np.unique(homes["session"], return_index=True)
+    home = homes["piece"][first][np.searchsorted(sessions, block["session"][late])]
+    block["piece"]["cookie"][late] = home["cookie"]
+    for end in set(CONVERSATION.names or ()) - {"budget"}:
+        block["piece"]["conversation"][end][late] = home["conversation"][end]
 
 
 _NOT_CLEAR = (
