@@ -220,6 +220,7 @@ static __always_inline bool netlab_end_session(struct netlab_session_key *key)
 		return false;
 	if (!session->unwanted && (session->said[0] || session->said[1]))
 		netlab_send_word(session, NETLAB_TCP_RST);
+	netlab_spoken_over.delete(&session->cookie);
 	netlab_sessions.delete(key);
 	return true;
 }
@@ -426,6 +427,9 @@ int netlab_record_sent(struct __sk_buff *skb)
 		return 1;
 	if (bpf_skb_load_bytes(skb, place + (words >> 4) * 4, &head, sizeof(head)) || !netlab_is_record(&head))
 		return 1;
+	cookie = bpf_get_socket_cookie(skb);
+	if (netlab_spoken_over.lookup(&cookie))
+		return 1;
 	netlab_probe_read(&number, sizeof(number), &guarded);
 	NETLAB_READ(owned, ((struct sock *)number)->sk_lock.owned);
 	if (!owned)
@@ -442,7 +446,6 @@ int netlab_record_sent(struct __sk_buff *skb)
 		if (!netlab_is_same_process(&key))
 			return 1;
 	}
-	cookie = bpf_get_socket_cookie(skb);
 	session = netlab_sessions.lookup(&key);
 	if (!session) {
 		netlab_begin_session(&key, false);	/* it shakes hands, or says its first words */
@@ -465,7 +468,6 @@ int netlab_socket_closed(struct bpf_sock *ctx)
 	if (!known)
 		return 1;
 	key = *known;
-	netlab_spoken_over.delete(&cookie);
 	netlab_end_session(&key);
 	return 1;
 }
