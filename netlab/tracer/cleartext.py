@@ -7,7 +7,7 @@ thrown away, and counted.
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +27,7 @@ from netlab.tracer.tlsprobes import TlsProbes
 clear_layouts = {"netlab_clear": CLEAR}
 
 _MOST_WAITING = 8192  # pieces of sessions whose connection is not known: 4 MiB
+_MOST_SESSIONS = 1 << 18  # more than connections are remembered that speak TLS
 _CPU_BITS = 8  # of a session's number, below the time when it was first seen
 
 
@@ -38,14 +39,11 @@ class Clear:
     account: Account
     stacks: dict[int, str]  # by cookie
     missing: list[Missing]
-    over_tls: int  # connections
 
     def joined(self, plain: Account) -> Account:
         """Return one account of packets and clear text; of *plain*, what is TLS is accounted for here."""
-        both = {
-            one.name: getattr(plain, one.name) + getattr(self.account, one.name) for one in fields(Account)
-        }
-        return Account(**both | {"ignored": max(0, plain.ignored - self.over_tls) + self.account.ignored})
+        plain, names = replace(plain, over_tls=0), [one.name for one in fields(Account)]
+        return Account(**{name: getattr(plain, name) + getattr(self.account, name) for name in names})
 
 
 class ClearText:
@@ -62,7 +60,6 @@ class ClearText:
             max_requests=limits.max_requests,
             seen="tls",
         )
-        self._max_open = limits.max_open
         self._ring = program.ring("netlab_clears", CLEAR)
         self._waiting = np.empty(0, CLEAR)
         self._sessions: OrderedDict[int, int] = OrderedDict()  # the one that a connection has now, by cookie
@@ -87,8 +84,7 @@ class ClearText:
     def heard(self, stacks: Stacks) -> Clear:
         """Return what was understood by now; *stacks* are what packets tell of connections."""
         told = {cookie: f"tls+{stack}" for cookie, stack in self._readers.stacks.by_cookie().items()}
-        over_tls, account = stacks.over_tls(), self._talks.account()
-        return Clear(self._talks.requests(), account, told, self._missing(over_tls), len(over_tls))
+        return Clear(self._talks.requests(), self._talks.account(), told, self._missing(stacks.over_tls()))
 
     def _missing(self, over_tls: set[int]) -> list[Missing]:
         waiting = int(self._waiting["piece"]["bytes"].sum())
@@ -149,9 +145,9 @@ class ClearText:
         for cookie, session in set(zip(cookies.tolist(), sessions.tolist(), strict=True)):
             before = self._sessions.get(cookie, session)
             if before not in present:
-                self._talks.end(cookie)
+                self._talks.give_up(cookie)
             self._sessions[cookie] = max(session, before)
-        while len(self._sessions) > self._max_open:
+        while len(self._sessions) > _MOST_SESSIONS:
             self._sessions.popitem(last=False)
 
 
