@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TypeAlias
 
 from netlab import checks
 from netlab.errors import BadInput, CapabilityError
 from netlab.kernel import capabilities, netns as namespaces, spaces
 from netlab.kernel.compiler import require_bcc
+from netlab.protocols.masking import Masking, masking
 from netlab.tracer import readers
 from netlab.tracer.excludes import Excluded
 from netlab.tracer.filters import Addresses, Filter, Names, Pids, Ports, Spaces
@@ -49,6 +50,7 @@ def capture(
     clear_text: bool = False,
     dns_ports: int | Iterable[int] = (53, 5353, 5355),
     dns_timeout_s: float = 15.0,
+    mask: Mapping[str, str] | None = None,
     mask_names: Masked = (),
     nat: bool | namespaces.NetNs = True,
     cost: bool = False,
@@ -109,9 +111,14 @@ def capture(
     dns_ports, dns_timeout_s
         With "dns": the ports that servers have, and how many seconds an answer may take. The filters above
         hold for lookups, too. What is encrypted (DNS over TLS or HTTPS) cannot be read.
+    mask
+        With *protocols*: what is to be hidden in the column `resource` (paths, keys, topics, tables), beside
+        ids, queries and values, which always are: regular expressions, and what each match becomes, such as
+        `{r"^/tenants/[^/]+": "/tenants/*"}`. Their syntax is RE2's, so that none takes longer than in
+        proportion to the text, of which 4,096 characters are read; applied before a request is kept.
     mask_names
-        Domains under which DNS names are shown as `*`, such as "corp.example", in every frame made of answers
-        (not in command lines).
+        Domains under which names of hosts are shown as `*`, such as "corp.example": in every frame made of
+        DNS, in `host` of requests and in names asked for by TLS (not in command lines).
     nat
         Fill the `nat_*` columns from conntrack: what the connection's own network namespace translates, then
         the host's (that of process 1), or that of the namespace named here instead. Conntrack is not loaded
@@ -199,11 +206,12 @@ def capture(
     checks.whole("max_drops", max_drops, 1, 1 << 24)
     checks.whole("max_nat", max_nat, 1, 1 << 30)
     checks.whole("max_requests", max_requests, 1, 1 << 24)
+    masks = masking(mask, (mask_names,) if isinstance(mask_names, str) else mask_names)
     spoken = _spoken(
         protocols,
         dns_ports,
         dns_timeout_s,
-        mask_names,
+        masks,
         clear_text=clear_text,
         over=protocol,
         only=wanted.ports,
@@ -244,7 +252,7 @@ def _spoken(
     protocols: Protocols,
     ports: int | Iterable[int],
     timeout_s: float,
-    masked: Masked,
+    masks: Masking,
     *,
     clear_text: bool,
     over: str | None,
@@ -255,7 +263,6 @@ def _spoken(
     names = frozenset(checks.choice("protocols", name, readers.PROTOCOLS) for name in given)
     readers.prepare(names)
     checks.positive("dns_timeout_s", timeout_s, unit="seconds")
-    domains = (masked,) if isinstance(masked, str) else tuple(masked)
     if over == "udp" and names - {"dns"}:
         raise BadInput(
             f'{min(names - {"dns"})} is spoken over TCP, which protocol="udp" leaves out',
@@ -270,9 +277,6 @@ def _spoken(
             fix='Name them: protocols=("http", "http2")',
         )
     if "dns" in names:
-        from netlab.protocols.dns.text import mask  # it needs dnspython
-
-        mask(domains)  # refuses what is no domain
         if not dns_ports:
             raise BadInput("dns_ports is empty", fix="Name the ports of DNS servers, or leave it out")
         if only and not set(only) & set(dns_ports):
@@ -280,7 +284,7 @@ def _spoken(
                 "port= leaves out every port of DNS, and so every lookup",
                 fix=f"Add {dns_ports[0]} to it, or leave it out and filter the frames",
             )
-    return Spoken(names, dns_ports, timeout_s, domains, clear_text)
+    return Spoken(names, dns_ports, timeout_s, masks, clear_text)
 
 
 def _refuse_with_poll(**options: bool) -> None:

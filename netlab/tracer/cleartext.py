@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from netlab.frames import Gap, Missing
 from netlab.kernel.bpf import CgroupHook, Program
+from netlab.protocols.masking import Masking
 from netlab.tracer.conversations import Account, Conversations, Request
 from netlab.tracer.layout import CLEAR, CONVERSATION
 from netlab.tracer.limits import Limits
@@ -49,8 +50,10 @@ class Clear:
 class ClearText:
     """Reads the *wanted* protocols inside TLS as long as *program* is attached to the cgroup *root*."""
 
-    def __init__(self, program: Program, root: Path, wanted: frozenset[str], limits: Limits) -> None:
-        self._readers = Readers(wanted, None)
+    def __init__(
+        self, program: Program, root: Path, wanted: frozenset[str], masks: Masking, limits: Limits
+    ) -> None:
+        self._readers = Readers(wanted, None, masks)
         self._verdicts = program.map("netlab_verdicts", "u8", "u4")
         self._talks = Conversations(
             self._readers,

@@ -12,6 +12,7 @@ from netlab.errors import CapabilityError
 from netlab.frames import Gap, Missing
 from netlab.kernel import capabilities, clock
 from netlab.kernel.bpf import CgroupHook, Program
+from netlab.protocols.masking import STANDARD, Masking
 from netlab.tracer.cleartext import ClearText
 from netlab.tracer.conversations import Account, Conversations, Request
 from netlab.tracer.filters import port_condition
@@ -49,7 +50,7 @@ class Spoken:
     protocols: frozenset[str] = frozenset()
     dns_ports: tuple[int, ...] = ()
     dns_timeout_s: float = 0.0
-    mask_names: tuple[str, ...] = ()  # domains whose names are shown without what is in front
+    masks: Masking = STANDARD
     clear_text: bool = False  # what is inside TLS, too
 
     def __bool__(self) -> bool:
@@ -106,7 +107,7 @@ class PayloadSource:
         self._lock = threading.RLock()
         self._limits = limits
         self._lookups = _lookups(spoken, limits) if "dns" in spoken.protocols else None
-        self._readers = Readers(spoken.protocols, self._lookups)
+        self._readers = Readers(spoken.protocols, self._lookups, spoken.masks)
         self._talks = Conversations(
             self._readers,
             spoken.protocols,
@@ -129,7 +130,7 @@ class PayloadSource:
             for function, hook in _HOOKS[file].items():
                 program.attach_cgroup(function, root, hook)
         told = spoken.protocols - {"dns"}
-        self._clear = ClearText(program, root, told, limits) if spoken.clear_text else None
+        self._clear = ClearText(program, root, told, spoken.masks, limits) if spoken.clear_text else None
 
     def _judge(self, cookie: int, ends: np.void, budget: int) -> None:
         told = ends.copy()

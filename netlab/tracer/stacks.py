@@ -6,8 +6,8 @@ from collections import OrderedDict
 
 import pandas as pd
 
-from netlab.protocols.classify import inside_tls
 from netlab.protocols.dialog import Exchange
+from netlab.protocols.tls import Handshake
 
 _MOST = 1 << 17  # connections; those told of longest ago are forgotten
 
@@ -32,8 +32,8 @@ class Stacks:
         """Note what an exchange tells beyond the first bytes: gRPC in HTTP/2, what is inside TLS."""
         if exchange.protocol == "grpc":
             self.tell(cookie, "http2+grpc")
-        elif exchange.protocol == "tls":
-            self.tell(cookie, inside_tls(getattr(exchange, "alpn", None)))
+        elif isinstance(exchange, Handshake):
+            self.tell(cookie, exchange.stack)
 
     def over_tls(self) -> set[int]:
         """Return the cookies of the connections that speak TLS; not a copy."""
