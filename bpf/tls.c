@@ -212,14 +212,16 @@ static __always_inline void netlab_begin_session(struct netlab_session_key *key,
 	netlab_sessions.update(key, &begun);
 }
 
-static __always_inline bool netlab_end_session(struct netlab_session_key *key)
+/* It is over; or else nothing is known of what it says from now on, which user space sees when it begins anew. */
+static __always_inline bool netlab_end_session(struct netlab_session_key *key, bool over)
 {
 	struct netlab_session *session = netlab_sessions.lookup(key);
 
 	if (!session)
 		return false;
-	if (!session->unwanted && (session->said[0] || session->said[1]))
+	if (over && !session->unwanted && (session->said[0] || session->said[1]))
 		netlab_send_word(session, NETLAB_TCP_RST);
+	netlab_spoken_over.delete(&session->cookie);
 	netlab_sessions.delete(key);
 	return true;
 }
@@ -241,7 +243,7 @@ static __always_inline int netlab_called(struct pt_regs *ctx, u64 kind, u64 coun
 	if (outer && outer->stack > call.stack && outer->kind != NETLAB_SHAKES) {
 		if (kind == NETLAB_SHAKES && outer->session.address == call.session.address)
 			return 0;
-		netlab_end_session(&outer->session);
+		netlab_end_session(&outer->session, false);
 	}
 	netlab_calls.update(&thread, &call);
 	return 0;
@@ -337,7 +339,7 @@ int netlab_tls_freed(struct pt_regs *ctx)
 {
 	struct netlab_session_key key = { .address = PT_REGS_PARM1(ctx), .process = netlab_this_process() };
 
-	netlab_end_session(&key);
+	netlab_end_session(&key, true);
 	return 0;
 }
 
@@ -346,7 +348,7 @@ int netlab_tls_cleared(struct pt_regs *ctx)
 {
 	struct netlab_session_key key = { .address = PT_REGS_PARM1(ctx), .process = netlab_this_process() };
 
-	if (netlab_end_session(&key))
+	if (netlab_end_session(&key, true))
 		netlab_begin_session(&key, true);
 	return 0;
 }
@@ -426,6 +428,9 @@ int netlab_record_sent(struct __sk_buff *skb)
 		return 1;
 	if (bpf_skb_load_bytes(skb, place + (words >> 4) * 4, &head, sizeof(head)) || !netlab_is_record(&head))
 		return 1;
+	cookie = bpf_get_socket_cookie(skb);
+	if (netlab_spoken_over.lookup(&cookie))
+		return 1;
 	netlab_probe_read(&number, sizeof(number), &guarded);
 	NETLAB_READ(owned, ((struct sock *)number)->sk_lock.owned);
 	if (!owned)
@@ -442,7 +447,6 @@ int netlab_record_sent(struct __sk_buff *skb)
 		if (!netlab_is_same_process(&key))
 			return 1;
 	}
-	cookie = bpf_get_socket_cookie(skb);
 	session = netlab_sessions.lookup(&key);
 	if (!session) {
 		netlab_begin_session(&key, false);	/* it shakes hands, or says its first words */
@@ -451,7 +455,7 @@ int netlab_record_sent(struct __sk_buff *skb)
 	if (session && !session->cookie)
 		netlab_join(&key, session, cookie, number);
 	else if (session && session->cookie != cookie)
-		netlab_end_session(&key);	/* the object has got another socket */
+		netlab_end_session(&key, false);	/* the object has got another socket */
 	netlab_heads.delete(&head);
 	return 1;
 }
@@ -465,7 +469,6 @@ int netlab_socket_closed(struct bpf_sock *ctx)
 	if (!known)
 		return 1;
 	key = *known;
-	netlab_spoken_over.delete(&cookie);
-	netlab_end_session(&key);
+	netlab_end_session(&key, true);
 	return 1;
 }

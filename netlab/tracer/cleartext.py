@@ -7,7 +7,7 @@ thrown away, and counted.
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +28,7 @@ from netlab.tracer.tlsprobes import TlsProbes
 clear_layouts = {"netlab_clear": CLEAR}
 
 _MOST_WAITING = 8192  # pieces of sessions whose connection is not known: 4 MiB
+_MOST_SESSIONS = 1 << 18  # more than connections are remembered that speak TLS
 _CPU_BITS = 8  # of a session's number, below the time when it was first seen
 
 
@@ -39,14 +40,11 @@ class Clear:
     account: Account
     stacks: dict[int, str]  # by cookie
     missing: list[Missing]
-    over_tls: int  # connections
 
     def joined(self, plain: Account) -> Account:
         """Return one account of packets and clear text; of *plain*, what is TLS is accounted for here."""
-        both = {
-            one.name: getattr(plain, one.name) + getattr(self.account, one.name) for one in fields(Account)
-        }
-        return Account(**both | {"ignored": max(0, plain.ignored - self.over_tls) + self.account.ignored})
+        plain, names = replace(plain, over_tls=0), [one.name for one in fields(Account)]
+        return Account(**{name: getattr(plain, name) + getattr(self.account, name) for name in names})
 
 
 class ClearText:
@@ -65,7 +63,6 @@ class ClearText:
             max_requests=limits.max_requests,
             seen="tls",
         )
-        self._max_open = limits.max_open
         self._ring = program.ring("netlab_clears", CLEAR)
         self._waiting = np.empty(0, CLEAR)
         self._sessions: OrderedDict[int, int] = OrderedDict()  # the one that a connection has now, by cookie
@@ -90,8 +87,7 @@ class ClearText:
     def heard(self, stacks: Stacks) -> Clear:
         """Return what was understood by now; *stacks* are what packets tell of connections."""
         told = {cookie: f"tls+{stack}" for cookie, stack in self._readers.stacks.by_cookie().items()}
-        over_tls, account = stacks.over_tls(), self._talks.account()
-        return Clear(self._talks.requests(), account, told, self._missing(over_tls), len(over_tls))
+        return Clear(self._talks.requests(), self._talks.account(), told, self._missing(stacks.over_tls()))
 
     def _missing(self, over_tls: set[int]) -> list[Missing]:
         waiting = int(self._waiting["piece"]["bytes"].sum())
@@ -107,9 +103,7 @@ class ClearText:
         block = self._ring.read()
         if not len(block) and not self._talks.is_cut:
             return
-        block = self._sure(block)
-        block = np.concatenate([self._waiting, block]) if len(self._waiting) else block
-        pieces = self._joined(block)
+        pieces = self._joined(self._sure(block))
         self._begin(pieces["session"], pieces["piece"]["cookie"])
         said = np.ascontiguousarray(pieces["piece"])
         words = (said["packet_bytes"] == 0) & (said["tcp_flags"] == 0)
@@ -126,19 +120,18 @@ class ClearText:
     def _joined(self, block: Pieces) -> Pieces:
         """Return the pieces whose connection is known and wanted; the others wait."""
         known = block["piece"]["cookie"] != 0
-        unwanted = np.unique(block["session"][known & (block["piece"]["conversation"]["budget"] == 0)])
-        sessions, first = np.unique(block["session"][known], return_index=True)
-        homes = block["piece"][known][first]
-        late = np.flatnonzero(~known & np.isin(block["session"], sessions))
-        home = homes[np.searchsorted(sessions, block["session"][late])]
-        block = block.copy()
-        block["piece"]["cookie"][late] = home["cookie"]
-        for end in CONVERSATION.names or ():
-            if end != "budget":
-                block["piece"]["conversation"][end][late] = home["conversation"][end]
+        waited = np.isin(self._waiting["session"], block["session"][known])
+        if waited.any():
+            block = np.concatenate([self._waiting[waited], block])
+            known = block["piece"]["cookie"] != 0
+            self._waiting = self._waiting[~waited]
+        homes, unwanted = block[known], known & (block["piece"]["conversation"]["budget"] == 0)
+        late = np.flatnonzero(~known & np.isin(block["session"], homes["session"]))
+        _move(block, late, homes)
         known[late] = True
-        self._wait(block[~known])
-        joined: Pieces = block[known & ~np.isin(block["session"], unwanted)]
+        if not known.all():
+            self._wait(np.concatenate([self._waiting, block[~known]]))
+        joined: Pieces = block[known & ~np.isin(block["session"], block["session"][unwanted])]
         return joined
 
     def _wait(self, block: Pieces) -> None:
@@ -151,13 +144,25 @@ class ClearText:
 
     def _begin(self, sessions: npt.NDArray[np.uint64], cookies: npt.NDArray[np.uint64]) -> None:
         """Note which sessions connections have; one that follows another begins to count anew."""
-        pairs = np.unique(np.stack([cookies, sessions], axis=1), axis=0)
-        for cookie, session in pairs.tolist():
-            if self._sessions.get(cookie, session) != session:
-                self._talks.end(cookie)
-            self._sessions[cookie] = session
-        while len(self._sessions) > self._max_open:
+        present = set(sessions.tolist())
+        for cookie, session in set(zip(cookies.tolist(), sessions.tolist(), strict=True)):
+            before = self._sessions.get(cookie, session)
+            if before not in present:
+                self._talks.give_up(cookie)
+            self._sessions[cookie] = max(session, before)
+        while len(self._sessions) > _MOST_SESSIONS:
             self._sessions.popitem(last=False)
+
+
+def _move(block: Pieces, late: npt.NDArray[np.intp], homes: Pieces) -> None:
+    """Give the *late* pieces of *block* the connection that others of their session have."""
+    if not len(late):
+        return
+    sessions, first = np.unique(homes["session"], return_index=True)
+    home = homes["piece"][first][np.searchsorted(sessions, block["session"][late])]
+    block["piece"]["cookie"][late] = home["cookie"]
+    for end in set(CONVERSATION.names or ()) - {"budget"}:
+        block["piece"]["conversation"][end][late] = home["conversation"][end]
 
 
 _NOT_CLEAR = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Set as AbstractSet
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -54,6 +54,7 @@ class Account:
     """What was not understood, in numbers."""
 
     midway: int = 0  # connections that were open before, read from some message on
+    over_tls: int = 0  # connections whose handshake was not asked for
     ignored: int = 0  # connections that speak nothing that is asked for
     undecided: int = 0  # connections that ended, or go on, before it is clear what they speak
     missed_bytes: int = 0  # of connections that are read
@@ -190,9 +191,7 @@ class Conversations:
         talk = Talk(cookie, first.ends, Stream(choose, client_is_local=client_is_local), self._seen)
         self._talks[cookie] = talk
         if len(self._talks) > self._max_open:
-            silent = self._talks.popitem(last=False)[1]
-            self._keep(silent, [replace(one, outcome=Outcome.MISSED) for one in self._pending(silent)])
-            self._forget(silent)
+            self._give_up(self._talks.popitem(last=False)[1])
             self._account.evicted += 1
         return talk
 
@@ -202,12 +201,15 @@ class Conversations:
             return self._readers.client_is_local(ends)
         return direction == Direction.OUTGOING
 
-    def end(self, cookie: int) -> None:
-        """Note that a connection says nothing more; what it says all the same is another conversation."""
+    def give_up(self, cookie: int) -> None:
+        """Wait for nothing more of a connection; what it says all the same is another conversation."""
         talk = self._talks.pop(cookie, None)
         if talk:
-            self._keep(talk, talk.stream.end(time.monotonic_ns()))
-            self._forget(talk)
+            self._give_up(talk)
+
+    def _give_up(self, talk: Talk) -> None:
+        self._keep(talk, [replace(one, outcome=Outcome.MISSED) for one in self._pending(talk)])
+        self._forget(talk)
 
     def _pending(self, talk: Talk) -> list[Exchange]:
         pending = talk.stream.dialog.pending() if talk.stream.dialog else []
@@ -222,7 +224,7 @@ class Conversations:
         self._over.extend(map(talk.request, exchanges))
 
     def _forget(self, talk: Talk) -> None:
-        _add(self._account, talk)
+        _add(self._account, talk, self._readers.stacks.over_tls())
 
     def requests(self) -> list[Request]:
         """Return the exchanges that are over and kept, in that order, then those that are not over."""
@@ -233,7 +235,7 @@ class Conversations:
         """Return what was not understood by now."""
         now = replace(self._account)
         for talk in self._talks.values():
-            _add(now, talk)
+            _add(now, talk, self._readers.stacks.over_tls())
         return now
 
 
@@ -242,8 +244,11 @@ def _tuple(packet: Packet) -> bytes:
     return b"".join(ends[name].tobytes() for name in _TUPLE)
 
 
-def _add(account: Account, talk: Talk) -> None:
+def _add(account: Account, talk: Talk, over_tls: AbstractSet[int]) -> None:
     stream = talk.stream
+    if stream.dialog is None and talk.cookie in over_tls:
+        account.over_tls += 1
+        return
     if stream.dialog is None:
         account.ignored += stream.is_ignored
         account.undecided += stream.has_spoken and not stream.is_ignored

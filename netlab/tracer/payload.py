@@ -205,7 +205,7 @@ def _gaps(account: Account, counts: dict[int, int], limits: Limits) -> list[Miss
         Missing("requests", Gap.UNAVAILABLE, account.unread_bytes, _UNREAD),
         Missing("requests", Gap.UNSEEN, account.unknown_fields, _FIELDS),
         Missing("requests", Gap.UNAVAILABLE, account.switched, _SWITCHED),
-        Missing("requests", Gap.UNAVAILABLE, account.ignored, _IGNORED),
+        Missing("requests", Gap.UNAVAILABLE, account.ignored + account.over_tls, _IGNORED),
         Missing("requests", Gap.UNAVAILABLE, account.undecided, _UNDECIDED),
     ]
 

@@ -536,10 +536,11 @@ def test_a_capture_that_is_forgotten_ends() -> None:
     assert running() == set()
 
 
-def test_sigkill_in_mid_capture_leaves_no_program_attached() -> None:
-    script = textwrap.dedent("""
+@pytest.mark.parametrize("options", ["", 'protocols="http", clear_text=True'], ids=["plain", "uprobes"])
+def test_sigkill_in_mid_capture_leaves_no_program_attached(options: str) -> None:
+    script = textwrap.dedent(f"""
         import netlab, time
-        running = netlab.capture().start()
+        running = netlab.capture({options}).start()
         print("ready", flush=True)
         time.sleep(60)
     """)
