@@ -41,6 +41,7 @@ class Talk:
     ends: np.void  # CONVERSATION, as the programs had it last
     stream: Stream
     told_ns: int = 0  # when the programs were told that it goes on
+    since_ns: int = 0  # when the first of its requests was read
 
     def request(self, exchange: Exchange) -> Request:
         """Return an exchange of this connection as its own."""
@@ -52,6 +53,7 @@ class Account:
     """What was not understood, in numbers."""
 
     midway: int = 0  # connections that were open before, read from some message on
+    midway_since_ns: int = 0  # by when there was such a message on each of those that have said one
     ignored: int = 0  # connections that speak nothing that is asked for
     undecided: int = 0  # connections that ended, or go on, before it is clear what they speak
     missed_bytes: int = 0  # of connections that are read
@@ -194,6 +196,7 @@ class Conversations:
     def _keep(self, talk: Talk, exchanges: list[Exchange]) -> None:
         if not exchanges:
             return
+        talk.since_ns = talk.since_ns or min(one.requested_ns for one in exchanges)
         for one in exchanges:
             self._readers.stacks.hear(talk.cookie, one)
         exchanges = [one for one in exchanges if one.protocol in self._told]
@@ -227,7 +230,9 @@ def _add(account: Account, talk: Talk) -> None:
         account.ignored += stream.is_ignored
         account.undecided += stream.has_spoken and not stream.is_ignored
         return
-    account.midway += stream.midway
+    if stream.midway:
+        account.midway += 1
+        account.midway_since_ns = max(account.midway_since_ns, talk.since_ns)
     account.missed_bytes += stream.missed_bytes
     account.cut_bytes += stream.cut_bytes
     account.unread_bytes += stream.dialog.unread_bytes

@@ -68,7 +68,8 @@ def http1(port: int, family: int) -> Iterator[Ask]:
 def http2(port: int, family: int) -> Iterator[Ask]:
     """Ask with httpx."""
     base = f"http://{'[::1]' if family == 6 else LOOPBACK[family]}:{port}"
-    with httpx.Client(http1=False, http2=True, base_url=base, timeout=30) as client:
+    keep = httpx.Limits(keepalive_expiry=None)
+    with httpx.Client(http1=False, http2=True, base_url=base, timeout=30, limits=keep) as client:
         yield lambda number: _timed("GET", *_page(number, lambda path: client.get(path).status_code))
 
 
