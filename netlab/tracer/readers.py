@@ -23,6 +23,7 @@ _READERS: dict[str, tuple[str, str, frozenset[str]]] = {
     "redis": ("netlab.protocols.redis", "Redis", frozenset({"redis"})),
     "kafka": ("netlab.protocols.kafka", "Kafka", frozenset({"kafka"})),
     "postgres": ("netlab.protocols.postgres", "Postgres", frozenset({"postgres"})),
+    "h2c": ("netlab.protocols.h2c", "Upgradable", frozenset()),  # HTTP/1 that may go on as HTTP/2
     "tls": ("netlab.protocols.tls", "Tls", frozenset({"tls"})),
 }
 PROTOCOLS = (*sorted(set().union(*(told for *_, told in _READERS.values()))), "dns")
@@ -65,7 +66,8 @@ class Readers:
             if lookups and client_is_local is not None and port in lookups.ports:
                 return lookups.conversation(cookie, ends, client_is_local=client_is_local, whole=whole)
             if verdict.protocol in self._spoken and not verdict.over_tls:
-                return _reader(verdict.protocol, whole=whole)
+                may_change = verdict.protocol == "http" and "http2" in self._spoken
+                return _reader("h2c" if may_change else verdict.protocol, whole=whole)
             return Unchosen.NOTHING if verdict.is_final or verdict.protocol else Unchosen.MORE
 
         return choose
