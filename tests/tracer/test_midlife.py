@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import pandas as pd
 import pytest
-from loopback import LOOPBACK
+from loopback import LOOPBACK, REQUESTS
 from overheard import until
-from speakers import CLIENTS, PATHS, REQUESTS, Did, servers
+from speakers import CLIENTS, PATHS, Did, servers
 
 import netlab
 
