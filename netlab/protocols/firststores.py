@@ -26,6 +26,7 @@ _MONGO_COMMANDS = {2004, 2012, 2013}
 _MONGO_ANSWERS = {1, 2012, 2013}
 _POSTGRES_ANSWERS = b"123ACDEGHIKNRSTVWZnst"
 _POSTGRES_REQUESTS = b"BCDEFHPQSXcdfp"
+_POSTGRES_ENDS = b"QS"  # of requests: what is answered at once
 _KAFKA_NEWEST = 95  # no API has a higher number
 _KAFKA_VERSIONS = 20  # nor a higher version
 
@@ -159,6 +160,8 @@ def _postgres_messages(kinds: bytes) -> Reader:
                 return Opinion.SURE
             place += 1 + length
             count += place <= len(data)
+        if count and place == len(data) and kind in _POSTGRES_ENDS:
+            return Opinion.SURE
         if count:
             return Opinion.LIKELY
         return Opinion.MORE if data[0] in kinds else Opinion.NO

@@ -50,6 +50,14 @@ class Streams:
         """Return what is not over; what is being answered is there as such."""
         return [stream.exchange for stream in self._streams.values()]
 
+    def adopt(self, request: Exchange) -> None:
+        """Take a request in HTTP/1 for that of stream 1 (RFC 7540 section 3.2)."""
+        exchange = Exchange("http2", request.requested_ns, version="HTTP/2", stream=1)
+        exchange.operation, exchange.resource = request.operation, request.resource
+        exchange.host = request.host
+        self._streams[1] = _Stream(exchange, None, asked=request.request_bytes, is_asked=True)
+        self._latest = 1
+
     def told(self, side: Side, number: int, fields: Fields, began_ns: int) -> bool:
         """Read header fields; False: they are of an answer that is not the answer proper."""
         if not side:

@@ -38,6 +38,7 @@ class Http1:
         "_pipelines",
         "_server",
         "_waiting",
+        "left",
         "unread_bytes",
         "upgraded",
     )
@@ -46,6 +47,7 @@ class Http1:
         start = HEAD if whole else LOST
         self.unread_bytes = 0
         self.upgraded: str | None = None  # what is spoken from now on: websocket, h2c, connect, ...
+        self.left = 0  # bytes of the last data that are in it
         self._masks = masks
         self._client, self._server = Voice(Side.CLIENT, start), Voice(Side.SERVER, start)
         self._waiting: deque[Exchange] = deque()  # answers come in the order of the requests
@@ -77,6 +79,7 @@ class Http1:
             if voice.at is OVER:
                 self._message_over(voice)
         if self.upgraded is not None:
+            self.left = size - place
             self._leave()
         return self._taken()
 

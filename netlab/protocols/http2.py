@@ -75,6 +75,13 @@ class Http2:
         self._client, self._server = _Voice(Side.CLIENT, not whole), _Voice(Side.SERVER, not whole)
         self._streams = Streams(masks)
 
+    @classmethod
+    def upgraded_by(cls, request: Exchange, masks: Masking) -> Http2:
+        """Read what follows a request in HTTP/1 that changed to HTTP/2: the answer to it is on stream 1."""
+        dialog = cls(whole=True, masks=masks)
+        dialog._streams.adopt(request)
+        return dialog
+
     def said(self, side: Side, data: bytes, at_ns: int) -> list[Exchange]:
         """Read the next bytes of *side*."""
         voice = self._server if side else self._client

@@ -14,6 +14,7 @@ TLS, GSS, CANCEL = (
     80877102,
 )  # what a message without a type asks for, instead of a version
 
+UNASKED = {b"A", b"N", b"S"}  # a server says that at any time: notification, notice, parameter status
 _KINDS = {Side.CLIENT: b"BCDEFHPQSXcdfp", Side.SERVER: b"123ACDEGHIKNRSTVWZcdnstv"}
 _EMPTY = {Side.CLIENT: b"HSXc", Side.SERVER: b"123Icns"}  # of these the length is laid down
 _KEPT = {  # bytes of the body; of the others none, so neither passwords nor rows
@@ -34,6 +35,17 @@ def framer(side: Side) -> Framer:
         return 1 + length
 
     return Framer(5, measure, lambda header: _KEPT[side].get(header[:1], 0))
+
+
+def are_whole(data: bytes) -> bool:
+    """Return whether *data* of a client are whole messages up to one that the server answers at once."""
+    place, last = 0, b""
+    while len(data) - place >= 5:
+        last = data[place : place + 1]
+        if last not in _KINDS[Side.CLIENT]:
+            return False
+        place += 1 + max(4, int.from_bytes(data[place + 1 : place + 5], "big"))
+    return place == len(data) and last in {b"Q", b"F", b"S"}
 
 
 def database(startup: bytes) -> str | None:

@@ -18,7 +18,6 @@ _STARTUP = b"startup"  # a step's kind; the others are the messages' own
 _SIMPLE = {b"Q", b"F"}
 _ACKNOWLEDGED = {b"P": {b"1"}, b"B": {b"2"}, b"C": {b"3"}, b"D": {b"T", b"n"}, b"E": {b"C", b"I", b"s"}}
 _MAY_PRECEDE = {b"D": {b"t"}, b"E": {b"D", b"G", b"H", b"W", b"d", b"c"}}  # what comes before it
-_ANY_TIME = {b"A", b"N", b"S"}  # notification, notice, parameter status
 _WITHOUT_EXECUTE = {b"P": "PREPARE", b"D": "DESCRIBE", b"B": "BIND", b"C": "CLOSE"}
 _ABORTED = "pipeline_aborted"  # not executed, because what came before it in the pipeline failed
 
@@ -56,6 +55,11 @@ class Pipeline:
         self._is_skipping = False  # the server discards what comes before the next Sync
         self._statements: OrderedDict[bytes, sql.Statement] = OrderedDict()
         self._portals: OrderedDict[bytes, sql.Statement] = OrderedDict()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing waits."""
+        return not self._steps and self._group is None
 
     def pending(self) -> list[Exchange]:
         """Return what is not answered yet, as far as it was asked."""
@@ -190,7 +194,7 @@ class Pipeline:
                 step.exchange.records = (step.exchange.records or 0) + 1
             elif kind == b"G" and len(self._steps) > 1 and self._steps[1].kind == b"S":
                 del self._steps[1]  # the server ignores a Sync while data are copied in
-        elif kind not in _ANY_TIME:
+        elif kind not in messages.UNASKED:
             raise LostError
 
     def _complete(self, step: Step, message: Message) -> None:

@@ -9,6 +9,7 @@ from netlab.protocols.dialog import Exchange, Outcome, Side
 from netlab.protocols.framing import LostError, Message
 from netlab.protocols.masking import STANDARD, Masking
 from netlab.protocols.pgpipeline import Pipeline
+from netlab.protocols.proof import Proof
 
 _IDLE = {b"Z\0\0\0\x05I", b"Z\0\0\0\x05T", b"Z\0\0\0\x05E"}
 _BEGINS = {b"Q", b"P", b"B", b"C", b"D", b"F"}
@@ -30,8 +31,9 @@ class Postgres:
     One exchange for each simple query, each Execute, each startup (CONNECT), each cancel request (CANCEL),
     and each group of other messages of the extended protocol (PREPARE, DESCRIBE, BIND, CLOSE); a Sync is one
     only when the commit that it causes fails (SYNC). Met in the middle, or behind a gap that may hide the
-    beginning of a message, it goes on when the server has said that it is ready and the client speaks next.
-    Of tables and databases is kept what *masks* leave.
+    beginning of a message, it goes on when the server has said that it is ready and the client speaks next,
+    or where a segment of the client has whole messages that want an answer. Of tables and databases is kept
+    what *masks* leave.
     """
 
     def __init__(self, *, whole: bool = True, masks: Masking = STANDARD) -> None:
@@ -41,13 +43,17 @@ class Postgres:
         self._opened_ns: int | None = None
         self._tail = b""  # the server's last bytes, where LOST
         self._pipeline = Pipeline(masks)
+        self._proof = Proof(is_sure=whole)
+        self._told: list[Exchange] = []  # what was held back, and is no more
         self._framers = {side: messages.framer(side) for side in Side}
 
     def said(self, side: Side, data: bytes, at_ns: int) -> list[Exchange]:
         """Read the next bytes of *side*."""
+        if self._proof.waits and side is Side.CLIENT and self._pipeline.is_idle:
+            self._told += self._proof.prove()
         while data:
             data = self._read(side, data, at_ns)
-        return self._pipeline.taken()
+        return self._taken()
 
     def missed(self, side: Side, size: int | None, at_ns: int) -> list[Exchange]:
         """Go on behind *size* bytes of *side* that were not seen."""
@@ -60,16 +66,22 @@ class Postgres:
                 self._lose()
         elif self._state is not State.SEALED:
             self._lose()
-        return self._pipeline.taken()
+        return self._taken()
 
     def ended(self, at_ns: int) -> list[Exchange]:  # noqa: ARG002 - an exchange ends with its answer
         """Take note that the connection is closed."""
-        self._pipeline.give_up(Outcome.UNANSWERED)
-        return self._pipeline.taken()
+        waiting = Outcome.UNANSWERED if self._proof.is_sure else Outcome.MISSED
+        self._told += self._proof.prove() if self._pipeline.is_idle else self._proof.refute()
+        self._pipeline.give_up(waiting)
+        return self._taken()
 
     def pending(self) -> list[Exchange]:
         """Return what is not answered yet, as far as it was asked."""
-        return self._pipeline.pending()
+        return [*self._proof.held(), *self._pipeline.pending()]
+
+    def _taken(self) -> list[Exchange]:
+        told, self._told = self._told, []
+        return told + self._proof.of(self._pipeline.taken())
 
     # What the bytes are
 
@@ -122,21 +134,25 @@ class Postgres:
             self._state, self._opening = State.READY, b""
 
     def _seek(self, side: Side, data: bytes) -> bytes:
-        if side is Side.CLIENT and self._tail in _IDLE and data[:1] in _BEGINS:
+        is_ready = self._tail in _IDLE
+        if side is Side.CLIENT and data[:1] in _BEGINS and (is_ready or messages.are_whole(data)):
             self._pipeline.forget()
             self._framers = {one: messages.framer(one) for one in Side}
-            self._state = State.READY
+            self._state, self._proof.is_sure = State.READY, is_ready
             return data
         self._tail = (self._tail + data[-6:])[-6:] if side is Side.SERVER else b""
         self.unread_bytes += len(data)
         return b""
 
     def _lose(self) -> None:
+        self._told += self._proof.refute()
         self._pipeline.give_up(Outcome.MISSED)
         self._state, self._tail, self._opening = State.LOST, b"", b""
 
     def _take(self, side: Side, message: Message) -> None:
         if side is Side.CLIENT:
             self._pipeline.ask(message)
-        else:
+        elif self._proof.is_sure or not self._pipeline.is_idle or message.header[:1] in messages.UNASKED:
             self._pipeline.answer(message)
+        else:
+            raise LostError

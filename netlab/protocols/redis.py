@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from netlab.protocols import masking
 from netlab.protocols.dialog import Exchange, Outcome, Side
 from netlab.protocols.masking import Masking
+from netlab.protocols.proof import Proof
 from netlab.protocols.rediscommands import named
 from netlab.protocols.resp import GarbledError, Voice, begins_command, begins_reply
 
@@ -34,19 +35,18 @@ class Redis:
     ----------
     whole
         Whether the first bytes are the connection's first. Else, and behind a gap, the first commands that a
-        packet begins with are missed: their replies may be those of commands before. The next are answered if
-        these got as many replies as they were, when the client goes on.
+        packet begins with are answered if they got as many replies as they were, when the client goes on.
+        Else they are missed: the replies may be those of commands before.
     masks
         What is kept of keys.
     """
 
     __slots__ = (
         "_client",
-        "_is_proved",
         "_is_subscribed",
-        "_is_sure",
         "_masks",
         "_over",
+        "_proof",
         "_server",
         "_version",
         "_waiting",
@@ -63,8 +63,7 @@ class Redis:
         self._over: list[Exchange] = []
         self._version = "RESP2" if whole else None
         self._is_subscribed = False
-        self._is_sure = whole  # the next reply is that of the first command that waits
-        self._is_proved = False  # so it has been since nobody knew
+        self._proof = Proof(is_sure=whole)  # that the next reply is that of the first command that waits
 
     def said(self, side: Side, data: bytes, at_ns: int) -> list[Exchange]:
         """Read the next bytes of *side*."""
@@ -75,7 +74,8 @@ class Redis:
             data, voice.held = voice.held + data, b""
         elif not voice.size:
             voice.began_ns = at_ns
-            self._is_sure |= self._is_proved and not side and not self._waiting
+            if self._proof.waits and not side and not self._waiting:
+                self._over += self._proof.prove()
         if voice.is_lost and not self._begins(voice, data):
             self._astray(voice, data, 0)
             return self._taken()
@@ -111,14 +111,16 @@ class Redis:
     def ended(self, at_ns: int) -> list[Exchange]:
         """Take note that the connection is closed: replies ended with their last byte."""
         del at_ns
-        self._give_up(Outcome.UNANSWERED if self._is_sure else Outcome.MISSED)
+        if not self._waiting:
+            self._over += self._proof.prove()
+        self._give_up(Outcome.UNANSWERED if self._proof.is_sure else Outcome.MISSED)
         self._lose(self._client)
         self._lose(self._server)
         return self._taken()
 
     def pending(self) -> list[Exchange]:
         """Return what is not answered yet."""
-        return [command.exchange for command in self._waiting]
+        return [*self._proof.held(), *(command.exchange for command in self._waiting)]
 
     def _taken(self) -> list[Exchange]:
         if not self._over:
@@ -169,7 +171,7 @@ class Redis:
         if (voice.kind == b">" or told in _PUSHED) and told != name.lower().encode():
             return
         if front is None:
-            self._is_sure = self._is_proved = False
+            self._over += self._proof.refute()
             return
         exchange = front.exchange
         exchange.answered_ns = exchange.answered_ns or voice.began_ns
@@ -181,18 +183,16 @@ class Redis:
         if front.replies and not voice.error:
             return
         self._waiting.popleft()
-        if not self._is_sure:
-            self._is_proved = True
-            exchange = _unknown(exchange)
-        elif not voice.error:
+        if self._proof.is_sure and not voice.error:
             self._version = front.speaks or self._version
-        self._over.append(exchange)
+        self._over += self._proof.of([exchange])
         if name in _OTHERWISE and not voice.error:
             self._leave(_OTHERWISE[name])
 
     def _leave(self, upgraded: str) -> None:
         """Stop reading: from now on replies are not those of commands."""
         self.upgraded = upgraded
+        self._over += self._proof.refute()
         self._give_up(Outcome.MISSED)
 
     def _give_up(self, outcome: Outcome) -> None:
@@ -214,18 +214,5 @@ class Redis:
             self._server = started
         else:
             self._client = started
-        self._is_sure = self._is_proved = False
+        self._over += self._proof.refute()
         self._give_up(Outcome.MISSED)
-
-
-def _unknown(exchange: Exchange) -> Exchange:
-    """Return a command whose reply may have been another's."""
-    return replace(
-        exchange,
-        outcome=Outcome.MISSED,
-        answered_ns=None,
-        ended_ns=None,
-        response_bytes=None,
-        status=None,
-        error=None,
-    )

@@ -7,7 +7,7 @@ thrown away, and counted.
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -43,8 +43,7 @@ class Clear:
 
     def joined(self, plain: Account) -> Account:
         """Return one account of packets and clear text; of *plain*, what is TLS is accounted for here."""
-        plain, names = replace(plain, over_tls=0), [one.name for one in fields(Account)]
-        return Account(**{name: getattr(plain, name) + getattr(self.account, name) for name in names})
+        return replace(plain, over_tls=0).joined(self.account)
 
 
 class ClearText:

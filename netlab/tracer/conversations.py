@@ -6,7 +6,7 @@ import socket
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Set as AbstractSet
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -43,6 +43,7 @@ class Talk:
     stream: Stream
     seen: str
     told_ns: int = 0  # when the programs were told that it goes on
+    since_ns: int = 0  # when the first of its requests was read
 
     def request(self, exchange: Exchange) -> Request:
         """Return an exchange of this connection as its own."""
@@ -55,6 +56,7 @@ class Account:
 
     midway: int = 0  # connections that were open before, read from some message on
     over_tls: int = 0  # connections whose handshake was not asked for
+    midway_since_ns: int = 0  # by when there was such a message on each of those that have said one
     ignored: int = 0  # connections that speak nothing that is asked for
     undecided: int = 0  # connections that ended, or go on, before it is clear what they speak
     missed_bytes: int = 0  # of connections that are read
@@ -64,6 +66,11 @@ class Account:
     switched: int = 0  # connections that went on in another protocol
     evicted: int = 0  # connections that made room for others
     dropped: int = 0  # requests likewise
+
+    def joined(self, other: Account) -> Account:
+        """Return one account of both."""
+        sums = {one.name: getattr(self, one.name) + getattr(other, one.name) for one in fields(Account)}
+        return Account(**sums | {"midway_since_ns": max(self.midway_since_ns, other.midway_since_ns)})
 
 
 class Conversations:
@@ -216,6 +223,9 @@ class Conversations:
         return [one for one in pending if one.protocol in self._told]
 
     def _keep(self, talk: Talk, exchanges: list[Exchange]) -> None:
+        if not exchanges:
+            return
+        talk.since_ns = talk.since_ns or min(one.requested_ns for one in exchanges)
         for one in exchanges:
             self._readers.stacks.hear(talk.cookie, one)
         exchanges = [one for one in exchanges if one.protocol in self._told]
@@ -253,7 +263,9 @@ def _add(account: Account, talk: Talk, over_tls: AbstractSet[int]) -> None:
         account.ignored += stream.is_ignored
         account.undecided += stream.has_spoken and not stream.is_ignored
         return
-    account.midway += stream.midway
+    if stream.midway:
+        account.midway += 1
+        account.midway_since_ns = max(account.midway_since_ns, talk.since_ns)
     account.missed_bytes += stream.missed_bytes
     account.cut_bytes += stream.cut_bytes
     account.unread_bytes += stream.dialog.unread_bytes

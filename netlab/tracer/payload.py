@@ -199,7 +199,7 @@ def _gaps(account: Account, counts: dict[int, int], limits: Limits) -> list[Miss
             "requests", Gap.LOST, account.evicted, f"more than {limits.max_open} connections spoke: {_SILENT}"
         ),
         Missing("requests", Gap.UNSEEN, counts[Counter.PAYLOAD_WHILE_PAUSED], _PAUSED),
-        Missing("requests", Gap.UNSEEN, account.midway, _MIDWAY),
+        Missing("requests", Gap.UNSEEN, account.midway, _MIDWAY + _since(account.midway_since_ns)),
         Missing("requests", Gap.UNSEEN, account.missed_bytes, _BYTES),
         Missing("requests", Gap.UNSEEN, account.cut_bytes, _CUT),
         Missing("requests", Gap.UNAVAILABLE, account.unread_bytes, _UNREAD),
@@ -208,6 +208,12 @@ def _gaps(account: Account, counts: dict[int, int], limits: Limits) -> list[Miss
         Missing("requests", Gap.UNAVAILABLE, account.ignored + account.over_tls, _IGNORED),
         Missing("requests", Gap.UNAVAILABLE, account.undecided, _UNDECIDED),
     ]
+
+
+def _since(at_ns: int) -> str:
+    if not at_ns:
+        return ""
+    return f", on all of them since {np.datetime64(at_ns + clock.to_utc_ns(), 'ns').astype('M8[s]')} UTC"
 
 
 _RING = "packets whose payload, or the end of it, did not fit into the ring buffer"

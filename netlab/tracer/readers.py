@@ -24,6 +24,7 @@ _READERS: dict[str, tuple[str, str, frozenset[str]]] = {
     "redis": ("netlab.protocols.redis", "Redis", frozenset({"redis"})),
     "kafka": ("netlab.protocols.kafka", "Kafka", frozenset({"kafka"})),
     "postgres": ("netlab.protocols.postgres", "Postgres", frozenset({"postgres"})),
+    "h2c": ("netlab.protocols.h2c", "Upgradable", frozenset()),  # HTTP/1 that may go on as HTTP/2
     "tls": ("netlab.protocols.tls", "Tls", frozenset({"tls"})),
 }
 DNS_OVER_TLS = 853  # RFC 7858
@@ -77,7 +78,8 @@ class Readers:
                 if "tls" in self._spoken:
                     return self._reader("tls", whole=whole, clear=verdict.clear, inner=inner)
             elif verdict.protocol in self._spoken:
-                return self._reader(verdict.protocol, whole=whole)
+                may_change = verdict.protocol == "http" and "http2" in self._spoken
+                return self._reader("h2c" if may_change else verdict.protocol, whole=whole)
             return Unchosen.NOTHING if verdict.is_final or verdict.protocol else Unchosen.MORE
 
         return choose

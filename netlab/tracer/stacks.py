@@ -29,9 +29,11 @@ class Stacks:
             self._over_tls.discard(self._told.popitem(last=False)[0])
 
     def hear(self, cookie: int, exchange: Exchange) -> None:
-        """Note what an exchange tells beyond the first bytes: gRPC in HTTP/2, what is inside TLS."""
+        """Note what an exchange tells beyond the first bytes: gRPC in HTTP/2, what is in TLS, a change."""
         if exchange.protocol == "grpc":
             self.tell(cookie, "http2+grpc")
+        elif exchange.protocol == "http2" and self._told.get(cookie) == "http":
+            self.tell(cookie, "http2")
         elif isinstance(exchange, Handshake):
             self.tell(cookie, exchange.stack)
 

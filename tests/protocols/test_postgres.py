@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
@@ -250,14 +251,27 @@ def alike(row: Row, other: Row) -> bool:
     )
 
 
-def test_a_reader_that_joins_in_goes_on_when_the_server_is_ready(talks: dict[str, Talk]) -> None:
+def test_a_reader_that_joins_in_begins_with_the_first_whole_statement(talks: dict[str, Talk]) -> None:
     talk = talks["simple"]
     said = talk.heard
     begin = next(i for i, (side, what, _) in enumerate(said) if side is Side.CLIENT and b"INSERT" in what)
 
     found = read(Postgres(whole=False), said[begin:])
 
-    assert rows(found) == talk.truth[3:]
+    assert rows(found) == talk.truth[2:]
+
+
+def test_answers_to_what_was_not_seen_are_nobodys(talks: dict[str, Talk]) -> None:
+    talk = talks["simple"]
+    turns = [list(turn) for _, turn in itertools.groupby(talk.heard, lambda said: said[0])]
+    begin = next(i for i, turn in enumerate(turns) if b"INSERT" in turn[0][1])
+    answered, then, answered_then = turns[begin + 1 : begin + 4]
+    dialog = Postgres(whole=False)
+
+    found = [one for said in (*then, *answered, *answered_then) for one in dialog.said(*said)]  # asked before
+    found += dialog.ended(0)
+
+    assert [(one.outcome, one.status) for one in found] == [(Outcome.MISSED, None)]
 
 
 def test_a_statement_that_was_prepared_unseen_has_its_command_from_the_answer(talks: dict[str, Talk]) -> None:

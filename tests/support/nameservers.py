@@ -35,6 +35,7 @@ no-hosts
 user=root
 local=/test/
 local-ttl=300
+address=/many.test/192.0.2.9
 host-record=www.test,192.0.2.1,2001:db8::1
 host-record=app.test,192.0.2.7
 host-record=later.test,192.0.2.7

@@ -106,6 +106,16 @@ def nginx(place: Path, protocol: str = "") -> Iterator[int]:
 
 
 @contextlib.contextmanager
+def upgrading(web: int) -> Iterator[int]:
+    """Run nghttpx in front of nginx at port *web*: it goes on in HTTP/2 where it is asked to."""
+    port = free_port()
+    listening = [f"--frontend={address},{port};no-tls" for address in LOOPBACK.values()]
+    command = ["nghttpx", "--conf=/dev/null", *listening, f"--backend=127.0.0.1,{web}", "--workers=1"]
+    with running(command, port):
+        yield port
+
+
+@contextlib.contextmanager
 def overhearing(port: int, *, family: int = 4, own_address: bool = False) -> Iterator[Overheard]:
     """Stand between clients, which come over IPv4 or IPv6 (*family*), and the server at *port*.
 

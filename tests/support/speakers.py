@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import os
 import time
 from collections.abc import Callable, Iterator
 from concurrent import futures
@@ -21,10 +20,6 @@ from brokers import QUIET, kafka
 from databases import postgres
 from loopback import LOOPBACK
 from overheard import free_port, nginx, overhearing, running
-
-REQUESTS = int(
-    os.environ.get("NETLAB_REQUESTS", "100")
-)  # of each protocol and family; the issue's count is 10000
 
 CODES = (grpc.StatusCode.OK, grpc.StatusCode.NOT_FOUND, grpc.StatusCode.UNAVAILABLE)
 PATHS = {"/deep/a?token=1": "/deep/a", "/none": "/none", "/busy": "/busy", "/deep/12": "/deep/*"}
@@ -68,7 +63,8 @@ def http1(port: int, family: int) -> Iterator[Ask]:
 def http2(port: int, family: int) -> Iterator[Ask]:
     """Ask with httpx."""
     base = f"http://{'[::1]' if family == 6 else LOOPBACK[family]}:{port}"
-    with httpx.Client(http1=False, http2=True, base_url=base, timeout=30) as client:
+    keep = httpx.Limits(keepalive_expiry=None)
+    with httpx.Client(http1=False, http2=True, base_url=base, timeout=30, limits=keep) as client:
         yield lambda number: _timed("GET", *_page(number, lambda path: client.get(path).status_code))
 
 

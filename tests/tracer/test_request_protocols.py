@@ -9,14 +9,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import pytest
 import redis
-from loopback import LOOPBACK
+from loopback import LOOPBACK, REQUESTS
 from overheard import until
+from shares import told_apart
 from sniffed import sniffing
-from speakers import CLIENTS, REQUESTS, Did, servers
+from speakers import CLIENTS, Did, servers
 
 import netlab
 from netlab.protocols.stats import request_stats
@@ -115,18 +115,12 @@ def test_latencies_are_those_of_the_wire_and_within_those_of_the_client(
     rows = seen.rows(protocol, family)
     waited = np.array([did.took_ms for did in seen.logs[protocol, family]]) - rows["duration_ms"].to_numpy()
     apart = np.abs(seen.turns(protocol, family)["latency_ms"].to_numpy() - seen.wire_ms[protocol, family])
-    _tell(f"{protocol} IPv{family}: client", waited)
-    _tell(f"{protocol} IPv{family}: wire", apart)
+    told_apart(f"{protocol} IPv{family}: client", waited)
+    told_apart(f"{protocol} IPv{family}: wire", apart)
     assert (waited >= 0).all()
     assert (
         apart > 1
     ).mean() < 0.05  # either may be kept waiting between its look at a packet and the other's
-
-
-def _tell(whose: str, values: npt.NDArray[np.float64]) -> None:
-    median, most = np.quantile(values, [0.5, 0.99])
-    far = f"{(values > 1).mean():.2%} above 1 ms"
-    print(f"{whose} - netlab, {len(values)} requests: median {median:.3f} ms, p99 {most:.3f} ms, {far}")  # noqa: T201
 
 
 def test_statistics_count_the_failures(seen: Seen) -> None:

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
+import http.client
+import http.server
 import json
+import os
 import secrets
 import socket
 import subprocess
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from loopback import LOOPBACK
 
 import netlab
 from netlab.tracer.layout import CONVERSATION, PIECE
@@ -255,6 +262,48 @@ def _pair() -> Iterator[tuple[socket.socket, socket.socket]]:
 def _said_of(requests: pd.DataFrame, words: str) -> int:
     coverage = netlab.coverage(requests)
     return int(coverage.loc[coverage["detail"].str.contains(words), "count"].sum())
+
+
+@pytest.mark.kernels
+@pytest.mark.parametrize("family", LOOPBACK)
+def test_requests_of_python_to_itself_are_rows_at_both_ends(tmp_path: Path, family: int) -> None:
+    kind = type(
+        "Server",
+        (http.server.HTTPServer,),
+        {"address_family": socket.AF_INET6 if family == 6 else socket.AF_INET},
+    )
+    (tmp_path / "here").write_text("hello")
+    handler = functools.partial(_QuietHandler, directory=str(tmp_path))
+    with (
+        kind((LOOPBACK[family], 0), handler) as server,
+        netlab.capture(protocols="http", port=server.server_port) as cap,
+    ):
+        serving = threading.Thread(target=server.serve_forever)
+        serving.start()
+        client = http.client.HTTPConnection(LOOPBACK[family], server.server_port, timeout=60)
+        for path in ("/here", "/missing"):
+            client.request("GET", path)
+            with client.getresponse() as answer:
+                answer.read()
+        client.close()
+        server.shutdown()
+        serving.join()
+        _until(lambda: (cap.requests()["outcome"] == "answered").sum() == 4, limit_s=120)
+        requests = cap.requests()
+
+    for direction in ("outgoing", "incoming"):
+        rows = requests[requests["direction"] == direction]
+        assert list(zip(rows["resource"], rows["status"], strict=True)) == [
+            ("/here", "200"),
+            ("/missing", "404"),
+        ]
+        assert set(rows["pid"]) == {os.getpid()}
+    assert netlab.coverage(requests).empty
+
+
+class _QuietHandler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        pass
 
 
 def test_without_protocols_nothing_reads_payload(web: Web) -> None:
