@@ -146,4 +146,4 @@ def test_secrets_are_in_no_member_of_a_recording_and_in_no_frame_of_its_past(mad
 
 
 def test_the_frame_says_that_rules_hide_some_of_it(made: Made) -> None:
-    assert b"1 rules of mask= is hidden" in made.pieces["requests"]
+    assert b"what matches mask= is hidden (rules: 1)" in made.pieces["requests"]
