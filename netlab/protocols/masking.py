@@ -88,7 +88,7 @@ class Masking:
 
     def missing(self) -> list[Missing]:
         """Say what of requests is hidden by one's own rules."""
-        detail = f"what matches one of the {len(self.rules)} rules of mask= is hidden"
+        detail = f"what matches mask= is hidden (rules: {len(self.rules)})"
         return [Missing("resource", Gap.UNAVAILABLE, None, detail)] if self.rules else []
 
 

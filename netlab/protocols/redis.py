@@ -102,8 +102,11 @@ class Redis:
         if size is not None and size <= voice.skip:
             voice.skip -= size
             voice.size += size
-            if voice.is_over:
-                self._message_over(voice, at_ns)
+            try:
+                if voice.is_over:
+                    self._message_over(voice, at_ns)
+            except GarbledError:
+                self._lose(voice)
         else:
             self._lose(voice)
         return self._taken()
@@ -174,6 +177,8 @@ class Redis:
             self._over += self._proof.refute()
             return
         exchange = front.exchange
+        if voice.began_ns < exchange.requested_ns:  # the reply to another
+            raise GarbledError
         exchange.answered_ns = exchange.answered_ns or voice.began_ns
         exchange.ended_ns = at_ns
         exchange.response_bytes = (exchange.response_bytes or 0) + voice.size

@@ -6,7 +6,8 @@ import re
 from dataclasses import dataclass, field
 
 from netlab.protocols.dialog import Side
-from netlab.protocols.rediscommands import READ, is_command
+from netlab.protocols.masking import ANY
+from netlab.protocols.rediscommands import ERRORS, READ, is_command
 
 _LONGEST_LINE = 65536  # bytes: the server's own limit of an inline command
 _KEPT = 512  # bytes of an argument that are looked at
@@ -147,6 +148,7 @@ def _number(digits: bytes) -> int:
 
 
 def _error(text: bytes) -> str:
-    """Return the first word of an error, which is its name; what follows it may quote the command."""
+    """Return an error's name, its first word; what follows may quote the command, and scripts say any."""
     found = _ERROR.match(text)
-    return found[0].decode("ascii") if found else "ERR"
+    name = found[0].decode("ascii") if found else "ERR"
+    return name if name in ERRORS else ANY

@@ -25,6 +25,7 @@ _VALUES = re.compile(
       | (?P<space> \s+ )""",
     re.VERBOSE | re.DOTALL,
 )
+_NESTED = re.compile(r"/\*(?:(?!\*/).)*?/\*", re.DOTALL)
 _VALUE = r"(?:''|0|\$\d+)"
 _VALUE_LIST = re.compile(rf"({_VALUE})(?: ?, ?{_VALUE})+")
 _ROW_LIST = re.compile(rf"(\( ?{_VALUE} ?\))(?: ?, ?\( ?{_VALUE} ?\))+")
@@ -88,9 +89,9 @@ def fingerprint(text: str) -> str:
     """Return *text* without its comments and values: numbers are 0, strings are empty, lists have one item.
 
     Of a text in which a quote may be escaped or may not (a backslash before it, which a setting of the
-    session decides), only the first word is left.
+    session decides), or a comment is in another, only the first word is left.
     """
-    if "\\'" in text:
+    if "\\'" in text or _NESTED.search(text):
         text = text[: re.match(r"\s*\w*", text).end()]  # type: ignore[union-attr] # it matches nothing, too
     bare = _VALUES.sub(_without_value, text[:_LONGEST]).strip()
     return _ROW_LIST.sub(r"\1", _VALUE_LIST.sub(r"\1", bare))

@@ -277,3 +277,24 @@ def test_noise_never_raises_and_is_not_kept(noise: list[tuple[Side, bytes, bool]
     dialog.ended(4)
 
     assert dialog.pending() == []
+
+
+@pytest.mark.parametrize(
+    ("said", "error"), [(b"-WRONGTYPE it", "WRONGTYPE"), (b"-S3CRET it", "*"), (b"-secret", "ERR")]
+)
+def test_an_error_has_the_name_that_redis_gives_it_and_no_other(said: bytes, error: str) -> None:
+    dialog = Redis(whole=True)
+    dialog.said(Side.CLIENT, b"*1\r\n$4\r\nPING\r\n", 1)
+    (found,) = dialog.said(Side.SERVER, said + b"\r\n", 2)
+
+    assert found.error == error
+
+
+def test_a_reply_that_began_before_the_command_is_not_its_answer() -> None:
+    dialog = Redis(whole=True)
+    dialog.said(Side.SERVER, b"-LOADING it is", 1)
+    dialog.said(Side.CLIENT, b"*1\r\n$4\r\nPING\r\n", 2)
+    (found,) = dialog.said(Side.SERVER, b" late\r\n", 3)
+
+    assert found.outcome is Outcome.MISSED
+    assert found.answered_ns is None

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
-from netlab.protocols.sql import fingerprint, statement
+from netlab.protocols.sql import Statement, fingerprint, statement
 
 CASES = tomllib.loads((Path(__file__).parents[1] / "data/protocols/sql.toml").read_text())["cases"]
 HIDDEN = "hunter2"
@@ -59,3 +59,11 @@ def test_the_same_statement_with_other_values_has_the_same_fingerprint() -> None
         == fingerprint("INSERT  INTO t VALUES (7, 'c'),\n (8, 'd'), (9, '')")
         == "INSERT INTO t VALUES (0)"
     )
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["SELECT * FROM a /* b /* c */, secret --*/", "SELECT * FROM a /* b/c /*/ d */, secret */ --*/"],
+)
+def test_of_a_statement_with_a_comment_in_a_comment_only_its_command_is_left(text: str) -> None:
+    assert statement(text) == Statement("SELECT")
