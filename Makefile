@@ -10,17 +10,21 @@ BENCH_PACKAGES := libbpf-tools iperf3 nghttp2-client tcptraceroute lft scamper d
 BIN := .venv/bin
 LINTED := netlab tests bench notebooks docs/conf.py
 
-.PHONY: demo test test-kernels test-kernels-short check docs notebooks bench clean system
+.PHONY: demo test test-notebooks test-kernels test-kernels-short check docs notebooks bench clean system
 
 demo: .venv/ready system
 	$(BIN)/netlab demo
 
-# As root the notebooks run live here; tests/test_notebooks.py runs them without privileges, from their recordings.
+# In two processes, of which each runs whole files. As root the notebooks run live here, while the emulated kernel, which has
+# one core, runs beside them; tests/test_notebooks.py runs them without privileges, from their recordings.
 test: .venv/ready system check
 	@$(call install,$(TEST_PACKAGES))
-	$(BIN)/pytest --durations=40 --durations-min=4
+	$(BIN)/pytest -n 2 --dist loadfile -m "not alone" --durations=40 --durations-min=4
+	$(BIN)/pytest -m alone $$(grep -rl mark.alone tests)
+	@$(MAKE) --no-print-directory -j2 -O test-notebooks test-kernels-short
+
+test-notebooks: .venv/ready system
 	$(BIN)/pytest --nbval --nbval-current-env --nbval-sanitize-with notebooks/sanitize.cfg notebooks
-	@$(MAKE) --no-print-directory test-kernels-short
 
 # The guest is emulated, so that even importing takes long: the short run gives it only the files that have marked tests.
 test-kernels: KERNEL_TESTS = tests/kernel tests/tracer

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 import networkx as nx
 
-from netlab.tracer.graph import service_key
+from netlab.tracer.graphedges import service_key
 from netlab.views.text import DASH, counted, legible, milliseconds, octets
 
 Graph: TypeAlias = "nx.MultiDiGraph[Any]"

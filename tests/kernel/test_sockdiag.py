@@ -47,7 +47,7 @@ def only(sockets: Sockets, sock: socket.socket) -> Sockets:
 
 
 def until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while not holds():
         assert time.monotonic() < deadline
         time.sleep(0.01)

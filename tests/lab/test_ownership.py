@@ -16,7 +16,7 @@ from netlab import lab
 from netlab.kernel import netns
 from netlab.lab import ownership, plan
 
-pytestmark = pytest.mark.privileged
+pytestmark = [pytest.mark.privileged, pytest.mark.alone]  # every warden cleans up after all that died
 
 OWNER = """
 import sys, netlab.lab

@@ -33,13 +33,16 @@ def net() -> Iterator[lab.PracticeNetwork]:
         yield network
 
 
+OWN = f"netlab-{os.getpid()}-"  # others may come and go
+
+
 def namespaces() -> set[str]:
     listed = subprocess.check_output(["ip", "netns", "list"], text=True, timeout=10)
-    return {line.split()[0] for line in listed.splitlines()}
+    return {line.split()[0] for line in listed.splitlines() if line.startswith(OWN)}
 
 
 def locks() -> set[str]:
-    return {file.name for file in Path("/run/netlab").glob("*")}
+    return {file.name for file in Path("/run/netlab").glob(f"{OWN}*")}
 
 
 def url(address: str, port: int, path: str = "") -> str:

@@ -100,7 +100,7 @@ def looked_at_until_closed(capture: Capture, client: socket.socket) -> pd.DataFr
     number = cookie(client)
     finish(client)
     client.close()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         rows = capture.connections()
         row = rows[rows["cookie"] == number]

@@ -93,9 +93,12 @@ def test_a_ping_that_needs_three_fragments_is_answered(net: lab.SimulatedInterne
 
 def test_a_flood_does_not_keep_it_from_closing() -> None:
     with lab.simulated(chain(udp="silent")) as net:
-        flood = net.client.popen(
-            ["ping", "-q", "-f", net.address("web")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        script = (
+            "import socket\n"
+            "with socket.socket(type=socket.SOCK_DGRAM) as sender:\n"
+            f"    while True: sender.sendto(b'', ('{net.address('web')}', 9))"
         )
+        flood = net.client.popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL)
         assert becomes_true(lambda: len(net.truth.journeys()) > 1000)
     flood.wait(timeout=30)
 
@@ -360,6 +363,7 @@ sys.stdin.read()
 """
 
 
+@pytest.mark.alone  # every warden cleans up after all that died
 @pytest.mark.parametrize("with_warden", [False, True])
 def test_nothing_is_left_of_an_owner_that_was_killed(*, with_warden: bool) -> None:
     """The warden removes it; killed as well, the carrier still ends, and clean() removes the namespace."""
