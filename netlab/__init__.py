@@ -109,7 +109,12 @@ _HOME = {
         "netlab.errors",
     ),
 }
-_DELEGATED = {"capture", "conntrack", "nat"}  # to an agent, where this process lacks a capability
+_DELEGATED = {
+    "capture",
+    "conntrack",
+    "conntrack_events",
+    "nat",
+}  # to an agent, where this process lacks a capability
 _PARTS = {"fleet", "lab", "panels", "path", "schemas"}
 
 __version__ = "0.1.0"

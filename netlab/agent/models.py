@@ -158,12 +158,17 @@ class Sent(BaseModel):
     netns: Netns = None
 
 
-class Tracked(BaseModel):
-    """The filters of `netlab.conntrack()`."""
+class Spaces(BaseModel):
+    """In which network namespaces to look."""
 
     model_config = ConfigDict(extra="forbid")
 
     netns: Annotated[list[Space] | None, AfterValidator(_alone)] = None
+
+
+class Tracked(Spaces):
+    """The filters of `netlab.conntrack()`."""
+
     family: Family = None
     protocol: Annotated[str | None, Field(max_length=32), AfterValidator(_number)] = None
     address: Annotated[str, Field(max_length=64)] | None = None
@@ -175,6 +180,15 @@ class Tracked(BaseModel):
     mark: Annotated[str, Field(max_length=32)] | None = None
     zone: Annotated[int, Field(ge=0, le=65535)] | None = None
     status: list[Annotated[str, Field(max_length=32)]] | None = None
+
+
+class Listening(BaseModel):
+    """The options of `netlab.conntrack_events()`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    netns: Annotated[list[Space] | None, Several, AfterValidator(_alone)] = None
+    most_bytes: Annotated[int, Field(ge=1), _most(1 << 30)] = 1 << 30
 
 
 class Account(BaseModel):
@@ -195,6 +209,19 @@ class State(BaseModel):
     name: str
     state: str
     options: dict[str, Any]
+
+
+class ListenerState(State):
+    """One listener for conntrack entries: where it is in its life, and in which namespaces (by inode)."""
+
+    namespaces: list[int]
+
+
+class Fills(BaseModel):
+    """How full the conntrack tables are, and which did not tell."""
+
+    levels: list[dict[str, int]]
+    coverage: list[dict[str, Any]]
 
 
 class Health(BaseModel):

@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from netlab import __version__
 from netlab.agent import budget
 from netlab.agent.captures import Captures
+from netlab.agent.listeners import Listeners
 from netlab.tracer.session import Capture
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -24,7 +25,7 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 class Telemetry:
     """The registry of one agent."""
 
-    def __init__(self, captures: Captures) -> None:
+    def __init__(self, captures: Captures, listeners: Listeners) -> None:
         self._registry = CollectorRegistry()
         self.requests = Counter(
             "netlab_requests", "Requests answered", ["endpoint", "status"], registry=self._registry
@@ -32,7 +33,7 @@ class Telemetry:
         self.seconds = Histogram(
             "netlab_request_seconds", "Time to answer a request", ["endpoint"], registry=self._registry
         )
-        self._registry.register(_Captures(captures))
+        self._registry.register(_Captures(captures, listeners))
 
     def text(self) -> bytes:
         """Return all of it in the text format."""
@@ -74,15 +75,15 @@ class Counted:
 class _Captures(Collector):
     """Reads the captures when it is asked, and takes nothing from any client."""
 
-    def __init__(self, captures: Captures) -> None:
-        self._captures, self._started_s = captures, time.monotonic()
+    def __init__(self, captures: Captures, listeners: Listeners) -> None:
+        self._captures, self._listeners, self._started_s = captures, listeners, time.monotonic()
 
     def describe(self) -> Iterator[Metric]:
         yield from ()
 
     def collect(self) -> Iterator[Metric]:
         """Yield every metric once."""
-        held = self._captures.all()
+        held, holding = self._captures.all(), self._captures.holding
         about = GaugeMetricFamily("netlab_agent_info", "This agent", labels=["version"])
         about.add_metric([__version__], 1)
         yield about
@@ -94,19 +95,22 @@ class _Captures(Collector):
             "netlab_agent_cpu_seconds", "CPU time of the agent", value=usage.ru_utime + usage.ru_stime
         )
         yield GaugeMetricFamily("netlab_captures", "Captures that run", value=len(held))
-        yield CounterMetricFamily(
-            "netlab_captures_expired",
-            "Captures that ended because nobody read them",
-            value=self._captures.expired,
+        yield GaugeMetricFamily(
+            "netlab_listeners", "Listeners for conntrack entries", value=len(self._listeners.all())
         )
         yield CounterMetricFamily(
-            "netlab_captures_shed", "Captures that ended for want of memory", value=self._captures.shed
+            "netlab_captures_expired",
+            "Captures and listeners that ended because nobody read them",
+            value=holding.expired,
+        )
+        yield CounterMetricFamily(
+            "netlab_captures_shed", "Captures and listeners that ended for want of memory", value=holding.shed
         )
         yield GaugeMetricFamily(
             "netlab_agent_memory_bytes", "Resident memory of the agent", value=budget.resident_bytes()
         )
         yield GaugeMetricFamily(
-            "netlab_agent_memory_budget_bytes", "What it may use", value=self._captures.most_bytes
+            "netlab_agent_memory_budget_bytes", "What it may use", value=holding.most_bytes
         )
         yield from _of_captures([(one.name, one.capture) for one in held])
 
