@@ -63,6 +63,15 @@ def _most(most: int) -> AfterValidator:
     return AfterValidator(bounded)
 
 
+def _sealed(value: bool) -> bool:  # noqa: FBT001 - pydantic calls it
+    """Refuse to read what processes encrypt: those whose it is trust root with it, and nobody else."""
+    if value:
+        raise ValueError(
+            "an agent does not show its clients what others encrypt: run netlab.capture() as root"
+        )
+    return value
+
+
 Several = BeforeValidator(_listed)
 Space = Annotated[
     Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_number)] | int,
@@ -98,6 +107,7 @@ class Asked(BaseModel):
     dns_timeout_s: Annotated[float, Field(gt=0, le=3600)] = 15.0
     mask_names: Annotated[tuple[Annotated[str, Field(max_length=255)], ...], Several] = ()
     nat: bool | Space = True
+    clear_text: Annotated[bool, AfterValidator(_sealed)] = False
     cost: bool = False
     client_expiry_s: Annotated[float, Field(gt=0, le=3600)] = 120.0
     poll_every_s: Annotated[float, Field(ge=0.1, le=3600)] = 0.5

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from netlab.protocols.firstbytes import ENOUGH, MIDDLE, OPENING, Opinion, speaks_grpc
+from netlab.protocols.firstbytes import MIDDLE, OPENING
+from netlab.protocols.firstweb import speaks_grpc
+from netlab.protocols.opinions import ENOUGH, Opinion
 
 _PORTS = {
     "tls": {443, 853, 6443, 8443},

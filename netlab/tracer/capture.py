@@ -46,6 +46,7 @@ def capture(
     events: bool = False,
     drops: bool = False,
     protocols: Protocols = (),
+    clear_text: bool = False,
     dns_ports: int | Iterable[int] = (53, 5353, 5355),
     dns_timeout_s: float = 15.0,
     mask_names: Masked = (),
@@ -100,6 +101,11 @@ def capture(
         What to read of what connections say: "http", "http2", "grpc" and "redis" for `Capture.requests()`,
         "dns" for `Capture.dns()`, `Capture.names()` and the column `remote_name`, or several. Every TCP
         packet then runs a program; payload is read and not kept.
+    clear_text
+        Read *protocols* inside TLS, too, by probes on OpenSSL (1.1 and later) and GnuTLS in every process
+        that uses these libraries: what users meant to be secret passes through netlab, and as little of it
+        is kept as of plain text. What other libraries seal (those of Go, Java, NSS, rustls, BoringSSL), or
+        these two linked into a program, is not read: the coverage counts such connections.
     dns_ports, dns_timeout_s
         With "dns": the ports that servers have, and how many seconds an answer may take. The filters above
         hold for lookups, too. What is encrypted (DNS over TLS or HTTPS) cannot be read.
@@ -175,7 +181,13 @@ def capture(
         exclude_remote=exclude_remote,
         exclude_local=exclude_local,
     )
-    for name, value in {"backfill": backfill, "events": events, "drops": drops, "cost": cost}.items():
+    for name, value in {
+        "backfill": backfill,
+        "events": events,
+        "drops": drops,
+        "cost": cost,
+        "clear_text": clear_text,
+    }.items():
         checks.flag(name, value)
     if duration_s is not None:
         checks.positive("duration_s", duration_s, unit="seconds", most=threading.TIMEOUT_MAX)
@@ -187,7 +199,15 @@ def capture(
     checks.whole("max_drops", max_drops, 1, 1 << 24)
     checks.whole("max_nat", max_nat, 1, 1 << 30)
     checks.whole("max_requests", max_requests, 1, 1 << 24)
-    spoken = _spoken(protocols, dns_ports, dns_timeout_s, mask_names, over=protocol, only=wanted.ports)
+    spoken = _spoken(
+        protocols,
+        dns_ports,
+        dns_timeout_s,
+        mask_names,
+        clear_text=clear_text,
+        over=protocol,
+        only=wanted.ports,
+    )
     if checks.choice("mode", mode, _MODES) == "poll":
         _refuse_with_poll(events=events, drops=drops, cost=cost, protocols=bool(spoken))
     else:
@@ -226,6 +246,7 @@ def _spoken(
     timeout_s: float,
     masked: Masked,
     *,
+    clear_text: bool,
     over: str | None,
     only: tuple[int, ...],
 ) -> Spoken:
@@ -243,6 +264,11 @@ def _spoken(
     dns_ports = tuple(
         checks.port(port, "dns_ports") for port in ((ports,) if isinstance(ports, int) else ports)
     )
+    if clear_text and not names - {"dns", "tls"}:
+        raise BadInput(
+            "clear_text= reads protocols inside TLS, and none is asked for",
+            fix='Name them: protocols=("http", "http2")',
+        )
     if "dns" in names:
         from netlab.protocols.dns.text import mask  # it needs dnspython
 
@@ -254,7 +280,7 @@ def _spoken(
                 "port= leaves out every port of DNS, and so every lookup",
                 fix=f"Add {dns_ports[0]} to it, or leave it out and filter the frames",
             )
-    return Spoken(names, dns_ports, timeout_s, domains)
+    return Spoken(names, dns_ports, timeout_s, domains, clear_text)
 
 
 def _refuse_with_poll(**options: bool) -> None:

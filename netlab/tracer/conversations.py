@@ -7,6 +7,7 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -23,14 +24,14 @@ _MOST_UNOWNED = 256  # packets that came before their connection had a socket: i
 _TUPLE = ("netns", "local_address", "remote_address", "local_port", "remote_port")
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """One exchange, and whose it is."""
 
     exchange: Exchange
     cookie: int
     ends: bytes  # a CONVERSATION
     client_is_local: bool
+    seen: str = "wire"  # or tls: read before it was sealed
 
 
 @dataclass(slots=True)
@@ -38,13 +39,14 @@ class Talk:
     """One connection that speaks."""
 
     cookie: int
-    ends: np.void  # CONVERSATION, as the programs had it last
+    ends: bytes  # a CONVERSATION, as the programs had it last
     stream: Stream
+    seen: str
     told_ns: int = 0  # when the programs were told that it goes on
 
     def request(self, exchange: Exchange) -> Request:
         """Return an exchange of this connection as its own."""
-        return Request(exchange, self.cookie, self.ends.tobytes(), bool(self.stream.client_is_local))
+        return Request(exchange, self.cookie, self.ends, bool(self.stream.client_is_local), self.seen)
 
 
 @dataclass(slots=True)
@@ -74,6 +76,8 @@ class Conversations:
         The protocols whose exchanges are kept.
     judge
         Is told how much more of a connection is to be handed up: `GO_ON` or `IGNORE`.
+    seen
+        Where: on the wire, or in tls.
     """
 
     def __init__(
@@ -84,7 +88,9 @@ class Conversations:
         *,
         max_open: int,
         max_requests: int,
+        seen: str = "wire",
     ) -> None:
+        self._seen = seen
         self._readers, self._told, self._judge, self._max_open = readers, told, judge, max_open
         self._talks: OrderedDict[int, Talk] = OrderedDict()
         self._ignored: OrderedDict[int, int] = OrderedDict()  # when the programs were told so, by cookie
@@ -115,46 +121,54 @@ class Conversations:
                 self._readers.lookups.datagram(packet)
 
     def _hear(self, packet: Packet) -> None:
-        cookie, ends, segment = packet.cookie, packet.ends, packet.segment
-        if not cookie:
-            self._wait_for_socket(packet)
-            return
-        if cookie in self._ignored:
-            self._ignored[cookie] = self._say(packet, IGNORE, told_ns=self._ignored[cookie])
-            return
-        talk = self._talks.get(cookie)
+        talk = self._talks.get(packet.cookie) or self._meet(packet)
         if not talk:
-            talk = self._begin(cookie, ends)
-            self._adopt(talk, packet)
-        self._talks.move_to_end(cookie)
-        talk.ends, stream = ends, talk.stream
+            return
+        self._talks.move_to_end(packet.cookie)
+        if packet.ends != talk.ends:  # else keep what the requests before have, too
+            talk.ends = packet.ends
+        stream = talk.stream
         if stream.client_is_local is None:
-            stream.client_is_local = self._opened_here(cookie, ends)
-        self._keep(talk, stream.take(segment, local=packet.local))
+            stream.client_is_local = self._opened_here(packet.cookie, packet.conversation())
+        over = stream.take(packet.segment, local=packet.local)
         if packet.reset:
-            self._keep(talk, stream.end(segment.at_ns))
+            over = [*over, *stream.end(packet.segment.at_ns)]
+        if over:
+            self._keep(talk, over)
         if stream.is_ignored:
             self._ignore(packet)
-        elif stream.dialog is not None:
+        elif packet.budget != GO_ON and stream.dialog is not None:
             talk.told_ns = self._say(packet, GO_ON, told_ns=talk.told_ns)
         if stream.is_over or stream.is_ignored:
-            self._forget(self._talks.pop(cookie))
+            self._forget(self._talks.pop(packet.cookie))
+
+    def _meet(self, first: Packet) -> Talk | None:
+        """Begin a connection; None: it has no socket yet, or nobody reads it."""
+        if not first.cookie:
+            self._wait_for_socket(first)
+            return None
+        if first.cookie in self._ignored:
+            self._ignored[first.cookie] = self._say(first, IGNORE, told_ns=self._ignored[first.cookie])
+            return None
+        talk = self._begin(first)
+        self._adopt(talk, first)
+        return talk
 
     def _wait_for_socket(self, packet: Packet) -> None:
         """Keep what came with the end of a handshake, until its connection says or gets something more."""
-        self._unowned[_tuple(packet.ends)] = packet.segment
+        self._unowned[_tuple(packet)] = packet.segment
         if len(self._unowned) > _MOST_UNOWNED:
             self._unowned.popitem(last=False)
 
     def _adopt(self, talk: Talk, first: Packet) -> None:
         """Give a connection what came before it had a socket, if that is what *first* comes after."""
-        early = self._unowned.pop(_tuple(talk.ends), None) if self._unowned else None
+        early = self._unowned.pop(_tuple(first), None) if self._unowned else None
         said = first.segment
         incoming, outgoing, new = said.settled, said.other_settled, said.other_fresh
         if first.local:
             incoming, outgoing, new = said.other_settled, said.settled, said.fresh
         if early and (early.sequence + early.size) % (1 << 32) == incoming:
-            early = replace(early, other_settled=outgoing, other_fresh=new)
+            early = early._replace(other_settled=outgoing, other_fresh=new)
             self._keep(talk, talk.stream.take(early, local=False))
 
     def _ignore(self, packet: Packet) -> None:
@@ -166,13 +180,14 @@ class Conversations:
         """Tell the programs, if they have not heard: they may write at the same moment. Return when."""
         if packet.budget == budget or packet.segment.at_ns <= told_ns:
             return told_ns
-        self._judge(packet.cookie, packet.ends, budget)
+        self._judge(packet.cookie, packet.conversation(), budget)
         return time.monotonic_ns()
 
-    def _begin(self, cookie: int, ends: np.void) -> Talk:
+    def _begin(self, first: Packet) -> Talk:
+        cookie, ends = first.cookie, first.conversation()
         client_is_local = self._opened_here(cookie, ends)
         choose = self._readers.chooser(cookie, ends, client_is_local=client_is_local)
-        talk = Talk(cookie, ends, Stream(choose, client_is_local=client_is_local))
+        talk = Talk(cookie, first.ends, Stream(choose, client_is_local=client_is_local), self._seen)
         self._talks[cookie] = talk
         if len(self._talks) > self._max_open:
             silent = self._talks.popitem(last=False)[1]
@@ -187,13 +202,18 @@ class Conversations:
             return self._readers.client_is_local(ends)
         return direction == Direction.OUTGOING
 
+    def end(self, cookie: int) -> None:
+        """Note that a connection says nothing more; what it says all the same is another conversation."""
+        talk = self._talks.pop(cookie, None)
+        if talk:
+            self._keep(talk, talk.stream.end(time.monotonic_ns()))
+            self._forget(talk)
+
     def _pending(self, talk: Talk) -> list[Exchange]:
         pending = talk.stream.dialog.pending() if talk.stream.dialog else []
         return [one for one in pending if one.protocol in self._told]
 
     def _keep(self, talk: Talk, exchanges: list[Exchange]) -> None:
-        if not exchanges:
-            return
         for one in exchanges:
             self._readers.stacks.hear(talk.cookie, one)
         exchanges = [one for one in exchanges if one.protocol in self._told]
@@ -217,7 +237,8 @@ class Conversations:
         return now
 
 
-def _tuple(ends: np.void) -> bytes:
+def _tuple(packet: Packet) -> bytes:
+    ends = packet.conversation()
     return b"".join(ends[name].tobytes() for name in _TUPLE)
 
 

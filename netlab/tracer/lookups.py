@@ -37,7 +37,7 @@ class Lookups:
     def datagram(self, packet: Packet) -> None:
         """Read one datagram."""
         said = packet.segment
-        ends = ends_of(packet.cookie, packet.ends)
+        ends = ends_of(packet.cookie, packet.conversation())
         if self.ports.isdisjoint({ends.local_port, ends.remote_port}):
             return
         try:

@@ -17,13 +17,16 @@ class Stacks:
 
     def __init__(self) -> None:
         self._told: OrderedDict[int, str] = OrderedDict()
+        self._over_tls: set[int] = set()
 
     def tell(self, cookie: int, stack: str) -> None:
         """Note what a connection speaks; what is told later counts."""
         self._told[cookie] = stack
         self._told.move_to_end(cookie)
+        if stack.startswith("tls"):
+            self._over_tls.add(cookie)
         if len(self._told) > _MOST:
-            self._told.popitem(last=False)
+            self._over_tls.discard(self._told.popitem(last=False)[0])
 
     def hear(self, cookie: int, exchange: Exchange) -> None:
         """Note what an exchange tells beyond the first bytes: gRPC in HTTP/2, what is inside TLS."""
@@ -31,6 +34,10 @@ class Stacks:
             self.tell(cookie, "http2+grpc")
         elif exchange.protocol == "tls":
             self.tell(cookie, inside_tls(getattr(exchange, "alpn", None)))
+
+    def over_tls(self) -> set[int]:
+        """Return the cookies of the connections that speak TLS; not a copy."""
+        return self._over_tls
 
     def by_cookie(self) -> dict[int, str]:
         """Return what was told by now."""

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from netlab.protocols.classify import NOBODYS, Verdict, classify, inside_tls
-from netlab.protocols.firstbytes import ENOUGH, OPENING
+from netlab.protocols.firstbytes import OPENING
+from netlab.protocols.opinions import ENOUGH
 
 DATA = Path(__file__).parents[1] / "data/protocols/first_bytes.toml"
 CASES = tomllib.loads(DATA.read_text())["cases"]
