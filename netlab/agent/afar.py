@@ -84,6 +84,10 @@ class RemoteCapture:
         """As `Capture.requests`."""
         return self._host.frame(self._place("requests"), protocol=protocol)
 
+    def protocol_stats(self) -> pd.DataFrame:
+        """As `Capture.protocol_stats`."""
+        return self._host.frame(self._place("protocol_stats"))
+
     def dns(self) -> pd.DataFrame:
         """As `Capture.dns`."""
         return self._host.frame(self._place("dns"))

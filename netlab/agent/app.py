@@ -40,7 +40,7 @@ from netlab.kernel.routes import routes
 from netlab.path.trace import traceroute
 from netlab.tracer.sockets import connections
 
-Table = Literal["connections", "failures", "events", "drops", "cost", "dns", "names", "tls"]
+Table = Literal["connections", "failures", "events", "drops", "cost", "dns", "names", "tls", "protocol_stats"]
 
 
 def create(holding: Holding) -> ASGIApp:

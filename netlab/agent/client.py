@@ -220,6 +220,10 @@ class Host(Caller):
         """As `Capture.requests`, of the capture that `dns()` reads; of "tls" the handshakes."""
         return self.frame(f"/protocols/{segment(protocol)}")
 
+    def protocol_stats(self) -> pd.DataFrame:
+        """As `Capture.protocol_stats`, of the capture that `dns()` reads: every protocol."""
+        return self.frame("/protocols")
+
     @taking(capture)
     def capture(self, asked: Given) -> RemoteCapture:
         """As `netlab.capture`; it starts when it is entered, or by `start()`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import resource
 import time
 from collections.abc import Iterator
@@ -112,7 +113,9 @@ class _Captures(Collector):
         yield GaugeMetricFamily(
             "netlab_agent_memory_budget_bytes", "What it may use", value=holding.most_bytes
         )
-        yield from _of_captures([(one.name, one.capture) for one in held])
+        captures = [(one.name, one.capture) for one in held]
+        yield from _of_captures(captures)
+        yield from _of_speech(captures)
 
 
 def _of_captures(held: list[tuple[str, Capture]]) -> Iterator[Metric]:
@@ -149,3 +152,37 @@ def _of_captures(held: list[tuple[str, Capture]]) -> Iterator[Metric]:
                 runs.add_metric([name, cost["program"]], cost["runs"])
                 spent.add_metric([name, cost["program"]], cost["run_ms"] / 1e3)
     yield from (missing, connections, closed, clients, backwards, runs, spent, memory)
+
+
+def _of_speech(held: list[tuple[str, Capture]]) -> Iterator[Metric]:
+    """Yield what connections said, by protocol: no label comes from the network, or their number would."""
+    requests = CounterMetricFamily(
+        "netlab_protocol_requests", "Requests that are over", labels=["capture", "protocol", "outcome"]
+    )
+    errors = CounterMetricFamily(
+        "netlab_protocol_errors", "Requests that were answered by a failure", labels=["capture", "protocol"]
+    )
+    queries = CounterMetricFamily(
+        "netlab_dns_queries", "Queries to one server each that are over", labels=["capture", "rcode"]
+    )
+    missed = CounterMetricFamily(
+        "netlab_payload_missed", "What was said and not understood or kept", labels=["capture", "what"]
+    )
+    for name, capture in held:
+        totals = capture.totals()
+        if totals is None:
+            continue
+        outcomes: collections.Counter[tuple[str, str]] = collections.Counter()
+        failures: collections.Counter[str] = collections.Counter()
+        for (protocol, outcome, failed), count in totals.requests.items():
+            outcomes[protocol, outcome.value] += count
+            failures[protocol] += count * failed
+        for labels, count in outcomes.items():
+            requests.add_metric([name, *labels], count)
+        for protocol, count in failures.items():
+            errors.add_metric([name, protocol], count)
+        for rcode, count in totals.queries.items():
+            queries.add_metric([name, rcode], count)
+        for what, count in totals.missed.items():
+            missed.add_metric([name, what], count)
+    yield from (requests, errors, queries, missed)
