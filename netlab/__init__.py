@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from netlab.path.trace import traceroute as traceroute
     from netlab.probes.probe import probe as probe
     from netlab.protocols.dns.stats import dns_stats as dns_stats
+    from netlab.protocols.overview import protocol_stats as protocol_stats
     from netlab.protocols.stats import request_stats as request_stats
     from netlab.tracer.capture import capture as capture
     from netlab.tracer.explain import explain as explain
@@ -83,6 +84,7 @@ _HOME = {
     "plot_requests": "netlab.views.requests",
     "plot_timeline": "netlab.views.timeline",
     "probe": "netlab.probes.probe",
+    "protocol_stats": "netlab.protocols.overview",
     "record": "netlab.bundle.recording",
     "replay": "netlab.bundle.replaying",
     "request_stats": "netlab.protocols.stats",
@@ -109,7 +111,12 @@ _HOME = {
         "netlab.errors",
     ),
 }
-_DELEGATED = {"capture", "conntrack", "nat"}  # to an agent, where this process lacks a capability
+_DELEGATED = {
+    "capture",
+    "conntrack",
+    "conntrack_events",
+    "nat",
+}  # to an agent, where this process lacks a capability
 _PARTS = {"fleet", "lab", "panels", "path", "schemas"}
 
 __version__ = "0.1.0"

@@ -1,4 +1,4 @@
-"""A capture that an agent runs, with the methods of one that runs here."""
+"""What an agent runs for a client, with the methods of what runs here."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import pandas as pd
 
+from netlab.closing import Closes
 from netlab.errors import CaptureError
 from netlab.protocols.dns.stats import dns_stats
 
@@ -83,6 +84,10 @@ class RemoteCapture:
         """As `Capture.requests`."""
         return self._host.frame(self._place("requests"), protocol=protocol)
 
+    def protocol_stats(self) -> pd.DataFrame:
+        """As `Capture.protocol_stats`."""
+        return self._host.frame(self._place("protocol_stats"))
+
     def dns(self) -> pd.DataFrame:
         """As `Capture.dns`."""
         return self._host.frame(self._place("dns"))
@@ -134,3 +139,36 @@ class RemoteCapture:
                 "this capture has not been started", fix="Enter it with `with`, or call start()"
             )
         return f"/captures/{self._name}" + (f"/{what}" if what else "")
+
+
+class RemoteConntrackEvents(Closes):
+    """Conntrack entries that the agent listens for; made by `Host.conntrack_events()`."""
+
+    def __init__(self, host: Caller, options: dict[str, Any]) -> None:
+        self._host = host
+        name = host.ask("POST", "/conntrack/events", body=options).json()["name"]
+        self._place = f"/conntrack/events/{name}"
+        self._is_closed = False
+
+    @property
+    def namespaces(self) -> frozenset[int]:
+        """The network namespaces listened in at this moment, by inode."""
+        return frozenset(self._host.ask("GET", self._place).json()["namespaces"])
+
+    def entries(self) -> pd.DataFrame:
+        """As `ConntrackEvents.entries`."""
+        return self._host.frame(f"{self._place}/entries")
+
+    def events(self) -> pd.DataFrame:
+        """As `ConntrackEvents.events`."""
+        return self._host.frame(f"{self._place}/events")
+
+    def table(self) -> pd.DataFrame:
+        """As `ConntrackEvents.table`."""
+        return self._host.frame(f"{self._place}/table")
+
+    def close(self) -> None:
+        """Stop listening; what was heard stays readable until nobody reads it any more."""
+        if not self._is_closed:
+            self._host.ask("POST", f"{self._place}/stop")
+            self._is_closed = True

@@ -6,16 +6,18 @@ import threading
 import time
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import pandas as pd
 from fastapi import Depends, FastAPI, Query, Request, Response
 from starlette.types import ASGIApp
 
 import netlab
-from netlab.agent import formats, inspecting, problems, serving, speaking
+from netlab.agent import formats, inspecting, problems, serving, speaking, tracking
 from netlab.agent.accounts import Accounts
-from netlab.agent.captures import Captures
+from netlab.agent.captures import Captures, HeldCapture
+from netlab.agent.holding import Holding
+from netlab.agent.listeners import Listeners
 from netlab.agent.models import (
     Account,
     Answer,
@@ -28,28 +30,24 @@ from netlab.agent.models import (
     Probing,
     Sent,
     State,
-    Tracked,
 )
-from netlab.agent.peers import Peer
-from netlab.agent.serving import ERRORS, framed, kind_of
+from netlab.agent.serving import ERRORS, framed, kind_of, place, placed
 from netlab.agent.streaming import streamed
 from netlab.agent.telemetry import CONTENT_TYPE, Counted, Telemetry
 from netlab.agent.work import Limit
-from netlab.kernel import netns as namespaces
-from netlab.kernel.conntrack import conntrack
 from netlab.kernel.gateway import gateway
-from netlab.kernel.nat import nat
 from netlab.kernel.routes import routes
 from netlab.path.trace import traceroute
 from netlab.tracer.sockets import connections
 
-Table = Literal["connections", "failures", "events", "drops", "cost", "dns", "names", "tls"]
+Table = Literal["connections", "failures", "events", "drops", "cost", "dns", "names", "tls", "protocol_stats"]
 
 
-def create(captures: Captures) -> ASGIApp:
-    """Return the agent's application over these captures."""
+def create(holding: Holding) -> ASGIApp:
+    """Return the agent's application; *holding* is where what clients begin is held."""
     app = FastAPI(title="netlab agent", version=netlab.__version__, docs_url=None, redoc_url=None)
-    telemetry, started_s = Telemetry(captures), time.monotonic()
+    captures, listeners = Captures(holding), Listeners(holding)
+    telemetry, started_s = Telemetry(captures, listeners), time.monotonic()
     problems.install(app)
 
     @app.get("/health")
@@ -65,6 +63,7 @@ def create(captures: Captures) -> ASGIApp:
     _add_connections(app, captures)
     speaking.add(app, captures)
     _add_captures(app, captures)
+    tracking.add(app, listeners)
     _add_tables(app)
     inspecting.add(app, captures, telemetry)
     return Counted(app, telemetry)
@@ -90,7 +89,7 @@ def _add_connections(app: FastAPI, captures: Captures) -> None:
     @table("/connections/now", most=4)
     async def now(request: Request, wanted: Annotated[Listed, Query()]) -> Response:
         """Return the sockets that are open now; no client's account changes."""
-        return await framed(request, lambda _: connections(**_placed(request, wanted)))
+        return await framed(request, lambda _: connections(**placed(request, wanted)))
 
 
 def _add_captures(app: FastAPI, captures: Captures) -> None:
@@ -99,7 +98,7 @@ def _add_captures(app: FastAPI, captures: Captures) -> None:
     @app.post("/captures", status_code=HTTPStatus.CREATED, responses=ERRORS, dependencies=[Depends(Limit(2))])
     def create_capture(request: Request, asked: Asked) -> State:
         """Start a capture with filters of its own; it ends when nobody reads it."""
-        return _state(captures.create(_placed(request, asked)))
+        return _state(captures.create(placed(request, asked)))
 
     @app.get("/captures", responses=ERRORS)
     def list_captures() -> list[State]:
@@ -132,7 +131,7 @@ def _add_captures(app: FastAPI, captures: Captures) -> None:
     @app.delete("/captures/{name}", status_code=HTTPStatus.NO_CONTENT, responses=ERRORS)
     def delete(name: str) -> None:
         """Stop a capture and forget what it saw."""
-        captures.end(name)
+        captures.holding.let_go(captures.own(name))
 
     @table("/captures/{name}/{what}", most=4)
     async def read(request: Request, name: str, what: Table) -> Response:
@@ -160,25 +159,15 @@ async def _changed(
 def _add_tables(app: FastAPI) -> None:
     table = serving.table(app)
 
-    @table("/conntrack", most=2)
-    async def tracked(request: Request, wanted: Annotated[Tracked, Query()]) -> Response:
-        """Return what the kernel's connection tracking holds now."""
-        return await framed(request, lambda _: conntrack(**_placed(request, wanted)))
-
-    @table("/nat", most=2)
-    async def translated(request: Request, wanted: Annotated[Tracked, Query()]) -> Response:
-        """Return the tracked connections that are translated."""
-        return await framed(request, lambda _: nat(**_placed(request, wanted)))
-
     @table("/routes", most=2)
     async def every_route(request: Request, netns: Netns = None, family: Family = None) -> Response:
         """Return every route of every table."""
-        return await framed(request, lambda _: routes(netns=_place(request, netns), family=family))
+        return await framed(request, lambda _: routes(netns=place(request, netns), family=family))
 
     @table("/routes/{address}", most=8)
     async def way(request: Request, address: str, sent: Annotated[Sent, Query()]) -> Response:
         """Return which way packets to an address go, or why not."""
-        return await framed(request, lambda _: gateway(address, **_placed(request, sent)))
+        return await framed(request, lambda _: gateway(address, **placed(request, sent)))
 
     @table("/traceroute/{host}", most=4)
     async def traced(request: Request, host: str, probing: Annotated[Probing, Query()]) -> Response:
@@ -186,7 +175,7 @@ def _add_tables(app: FastAPI) -> None:
 
         As application/x-ndjson the table comes line by line as it is so far, the last line is the answer.
         """
-        options = _placed(request, probing)
+        options = placed(request, probing)
         options["timeout_s"] = options.pop("timeout_ms", probing.timeout_ms) / 1000
         kind = kind_of(request)
         if kind in formats.STREAMS:
@@ -194,18 +183,5 @@ def _add_tables(app: FastAPI) -> None:
         return await framed(request, lambda stop: traceroute(host, stop=stop, **options))
 
 
-def _place(request: Request, netns: Any) -> Any:
-    """Return the namespace to look into: that of who asks on this host, if it names no other."""
-    peer: Peer | None = getattr(request.state, "peer", None)
-    if netns is not None or peer is None:
-        return netns
-    own = namespaces.inode(peer.pid) == namespaces.inode()
-    return None if own else peer.pid  # to enter the agent's own it would need a capability
-
-
-def _placed(request: Request, asked: Asked | Listed | Probing | Sent | Tracked) -> dict[str, Any]:
-    return asked.model_dump(exclude_unset=True) | {"netns": _place(request, asked.netns)}
-
-
-def _state(held: Any) -> State:
+def _state(held: HeldCapture) -> State:
     return State(name=held.name, state=held.capture.state.value, options=dict(held.options))

@@ -11,17 +11,20 @@ from typing import Any
 import pandas as pd
 
 from netlab import checks
-from netlab.agent.afar import RemoteCapture
+from netlab.agent.afar import RemoteCapture, RemoteConntrackEvents
 from netlab.agent.calling import Caller, segment
 from netlab.agent.delegation import SOCKET
 from netlab.agent.signatures import Given, taking
 from netlab.agent.ways import Way, way_to
 from netlab.errors import BadInput, CaptureError, NetlabError
-from netlab.frames import Missing, concat
+from netlab.frames import Gap, Missing, concat
 from netlab.kernel.conntrack import conntrack
+from netlab.kernel.ctevents import conntrack_events
+from netlab.kernel.ctfill import Fill
 from netlab.kernel.gateway import ONE, gateway
 from netlab.kernel.nat import nat
 from netlab.kernel.routes import routes
+from netlab.kernel.spaces import Spaces
 from netlab.path.trace import traceroute
 from netlab.tracer.capture import capture
 from netlab.tracer.sockets import connections
@@ -161,6 +164,17 @@ class Host(Caller):
         """As `netlab.conntrack`."""
         return self.frame("/conntrack", **asked)
 
+    @taking(conntrack_events)
+    def conntrack_events(self, asked: Given) -> RemoteConntrackEvents:
+        """As `netlab.conntrack_events`; what nobody asks for ten minutes is forgotten."""
+        return RemoteConntrackEvents(self, asked)
+
+    def conntrack_fill(self, *, netns: Spaces = None) -> tuple[list[Fill], list[Missing]]:
+        """Return how full the conntrack table of each namespace is, and which of them did not tell."""
+        told = self.ask("GET", "/conntrack/fill", netns=netns).json()
+        missing = [Missing(**{**gap, "kind": Gap(gap["kind"])}) for gap in told["coverage"]]
+        return [Fill(**level) for level in told["levels"]], missing
+
     @taking(nat)
     def nat(self, asked: Given) -> pd.DataFrame:
         """As `netlab.nat`."""
@@ -205,6 +219,10 @@ class Host(Caller):
     def requests(self, protocol: str) -> pd.DataFrame:
         """As `Capture.requests`, of the capture that `dns()` reads; of "tls" the handshakes."""
         return self.frame(f"/protocols/{segment(protocol)}")
+
+    def protocol_stats(self) -> pd.DataFrame:
+        """As `Capture.protocol_stats`, of the capture that `dns()` reads: every protocol."""
+        return self.frame("/protocols")
 
     @taking(capture)
     def capture(self, asked: Given) -> RemoteCapture:

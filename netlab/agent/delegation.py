@@ -58,6 +58,6 @@ def _asked(name: str, error: CapabilityError, args: Any, kwargs: Any) -> Any:
         problem, fix = f"{error.problem}, and {refusal.problem}", f"{refusal.fix}; or: {error.fix}"
         raise CapabilityError(problem, fix=fix) from error
     answer = getattr(host, name)(*args, **kwargs)
-    if isinstance(answer, pd.DataFrame):  # a capture goes on asking
+    if isinstance(answer, pd.DataFrame | tuple):  # a capture goes on asking
         host.close()
     return answer

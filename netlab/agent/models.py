@@ -63,9 +63,12 @@ def _most(most: int) -> AfterValidator:
     return AfterValidator(bounded)
 
 
-def _not_decrypted(value: bool) -> bool:  # noqa: FBT001 - a validator
+def _sealed(value: bool) -> bool:  # noqa: FBT001 - pydantic calls it
+    """Refuse to read what processes encrypt: those whose it is trust root with it, and nobody else."""
     if value:
-        raise ValueError("an agent reads nothing that was encrypted: its clients are a whole group; root may")
+        raise ValueError(
+            "an agent does not show its clients what others encrypt: run netlab.capture() as root"
+        )
     return value
 
 
@@ -101,12 +104,12 @@ class Asked(BaseModel):
     events: bool = False
     drops: bool = False
     protocols: Annotated[tuple[Spoken | Literal["dns"], ...], Several] = ()
-    clear_text: Annotated[bool, AfterValidator(_not_decrypted)] = False
     dns_ports: Annotated[tuple[Number, ...], Several] = (53, 5353, 5355)
     dns_timeout_s: Annotated[float, Field(gt=0, le=3600)] = 15.0
     mask: Annotated[dict[Rule, Rule], Field(max_length=64)] | None = None
     mask_names: Annotated[tuple[Annotated[str, Field(max_length=255)], ...], Several] = ()
     nat: bool | Space = True
+    clear_text: Annotated[bool, AfterValidator(_sealed)] = False
     cost: bool = False
     client_expiry_s: Annotated[float, Field(gt=0, le=3600)] = 120.0
     poll_every_s: Annotated[float, Field(ge=0.1, le=3600)] = 0.5
@@ -167,12 +170,17 @@ class Sent(BaseModel):
     netns: Netns = None
 
 
-class Tracked(BaseModel):
-    """The filters of `netlab.conntrack()`."""
+class Spaces(BaseModel):
+    """In which network namespaces to look."""
 
     model_config = ConfigDict(extra="forbid")
 
     netns: Annotated[list[Space] | None, AfterValidator(_alone)] = None
+
+
+class Tracked(Spaces):
+    """The filters of `netlab.conntrack()`."""
+
     family: Family = None
     protocol: Annotated[str | None, Field(max_length=32), AfterValidator(_number)] = None
     address: Annotated[str, Field(max_length=64)] | None = None
@@ -184,6 +192,15 @@ class Tracked(BaseModel):
     mark: Annotated[str, Field(max_length=32)] | None = None
     zone: Annotated[int, Field(ge=0, le=65535)] | None = None
     status: list[Annotated[str, Field(max_length=32)]] | None = None
+
+
+class Listening(BaseModel):
+    """The options of `netlab.conntrack_events()`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    netns: Annotated[list[Space] | None, Several, AfterValidator(_alone)] = None
+    most_bytes: Annotated[int, Field(ge=1), _most(1 << 30)] = 1 << 30
 
 
 class Account(BaseModel):
@@ -204,6 +221,19 @@ class State(BaseModel):
     name: str
     state: str
     options: dict[str, Any]
+
+
+class ListenerState(State):
+    """One listener for conntrack entries: where it is in its life, and in which namespaces (by inode)."""
+
+    namespaces: list[int]
+
+
+class Fills(BaseModel):
+    """How full the conntrack tables are, and which did not tell."""
+
+    levels: list[dict[str, int]]
+    coverage: list[dict[str, Any]]
 
 
 class Health(BaseModel):

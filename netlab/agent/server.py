@@ -18,8 +18,8 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from netlab.agent import app, budget, privileges
-from netlab.agent.captures import Captures
 from netlab.agent.gate import Gate
+from netlab.agent.holding import Holding
 from netlab.agent.peers import PeerProtocol, group_id, members_of
 from netlab.agent.remote import Remote
 from netlab.agent.work import Activity
@@ -124,7 +124,7 @@ def run(
     idle_s
         A capture that nobody reads ends after so many seconds.
     exit_idle_s
-        End when there has been neither a request nor a capture for so many seconds.
+        End when there has been neither a request nor anything that runs for so many seconds.
     most_bytes
         With more memory in use captures are refused, and those that nobody reads end.
     remote
@@ -139,12 +139,12 @@ def run(
         held_for = ", ".join(sorted(privileges.give_up())) or "no capability"
         for server in (local, *away):
             _log.info("listening on %s with %s", server.getsockname(), held_for)
-        captures = held.enter_context(Captures(idle_s=idle_s, most_bytes=most_bytes))
-        activity = Activity(app.create(captures))
+        holding = held.enter_context(Holding(idle_s=idle_s, most_bytes=most_bytes))
+        activity = Activity(app.create(holding))
         serving = [(_configured(Gate(activity, members_of(number))), local)]
         if remote:
             serving += [(_configured(Gate(activity, remote.admit), remote), away[0])]
-        idle = None if exit_idle_s is None else _idle(activity, captures, exit_idle_s)
+        idle = None if exit_idle_s is None else _idle(activity, holding, exit_idle_s)
         asyncio.run(_serve(serving, idle))
 
 
@@ -166,9 +166,9 @@ async def _end_when(idle: Callable[[], bool], servers: list[uvicorn.Server]) -> 
                 server.should_exit = True
 
 
-def _idle(activity: Activity, captures: Captures, exit_idle_s: float) -> Callable[[], bool]:
+def _idle(activity: Activity, holding: Holding, exit_idle_s: float) -> Callable[[], bool]:
     """Return what tells whether there has been nothing to do for so long."""
-    return lambda: not captures.all() and activity.idle_s() > exit_idle_s
+    return lambda: holding.is_empty() and activity.idle_s() > exit_idle_s
 
 
 def _configured(served: ASGIApp, remote: Remote | None = None) -> uvicorn.Config:

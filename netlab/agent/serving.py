@@ -5,15 +5,27 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Protocol
 
 import pandas as pd
 from fastapi import Depends, FastAPI, Request, Response
 
 from netlab.agent import formats
 from netlab.agent.formats import Format
+from netlab.agent.peers import Peer
 from netlab.agent.problems import Problem, RefusedError
 from netlab.agent.work import Limit, done
+from netlab.kernel import netns as namespaces
+
+
+class InSpace(Protocol):
+    """The arguments of a function that looks into network namespaces."""
+
+    netns: Any
+
+    def model_dump(self, *, exclude_unset: bool) -> dict[str, Any]:
+        """Return them by name."""
+
 
 Work = Callable[[threading.Event], pd.DataFrame]
 _TABLES: dict[str, dict[str, Any]] = {kind.value: {} for kind in Format}
@@ -72,3 +84,17 @@ async def framed(request: Request, work: Work) -> Response:
 def kind_of(request: Request) -> Format:
     """Return the format that this request is answered in."""
     return formats.chosen(request.headers.get("accept")) or Format.JSON
+
+
+def place(request: Request, netns: Any) -> Any:
+    """Return the namespace to look into: that of who asks on this host, if it names no other."""
+    peer: Peer | None = getattr(request.state, "peer", None)
+    if netns is not None or peer is None:
+        return netns
+    own = namespaces.inode(peer.pid) == namespaces.inode()
+    return None if own else peer.pid  # to enter the agent's own it would need a capability
+
+
+def placed(request: Request, asked: InSpace) -> dict[str, Any]:
+    """Return the arguments that were given, and which namespace that means."""
+    return asked.model_dump(exclude_unset=True) | {"netns": place(request, asked.netns)}

@@ -21,6 +21,11 @@ def add(app: FastAPI, captures: Captures) -> None:
         """Return the DNS lookups since somebody first asked; when nobody asks any more, reading ends."""
         return await framed(request, lambda _: captures.speaking().capture.dns())
 
+    @table("/protocols", most=2)
+    async def counted(request: Request) -> Response:
+        """Count what was asked in every protocol and what became of it, since somebody first asked."""
+        return await framed(request, lambda _: captures.speaking().capture.protocol_stats())
+
     @table("/protocols/{name}", most=2)
     async def spoken(request: Request, name: Spoken) -> Response:
         """Return the requests of one protocol, or the TLS handshakes, since somebody first asked."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import resource
 import time
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from netlab import __version__
 from netlab.agent import budget
 from netlab.agent.captures import Captures
+from netlab.agent.listeners import Listeners
 from netlab.tracer.session import Capture
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -24,7 +26,7 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 class Telemetry:
     """The registry of one agent."""
 
-    def __init__(self, captures: Captures) -> None:
+    def __init__(self, captures: Captures, listeners: Listeners) -> None:
         self._registry = CollectorRegistry()
         self.requests = Counter(
             "netlab_requests", "Requests answered", ["endpoint", "status"], registry=self._registry
@@ -32,7 +34,7 @@ class Telemetry:
         self.seconds = Histogram(
             "netlab_request_seconds", "Time to answer a request", ["endpoint"], registry=self._registry
         )
-        self._registry.register(_Captures(captures))
+        self._registry.register(_Captures(captures, listeners))
 
     def text(self) -> bytes:
         """Return all of it in the text format."""
@@ -74,15 +76,15 @@ class Counted:
 class _Captures(Collector):
     """Reads the captures when it is asked, and takes nothing from any client."""
 
-    def __init__(self, captures: Captures) -> None:
-        self._captures, self._started_s = captures, time.monotonic()
+    def __init__(self, captures: Captures, listeners: Listeners) -> None:
+        self._captures, self._listeners, self._started_s = captures, listeners, time.monotonic()
 
     def describe(self) -> Iterator[Metric]:
         yield from ()
 
     def collect(self) -> Iterator[Metric]:
         """Yield every metric once."""
-        held = self._captures.all()
+        held, holding = self._captures.all(), self._captures.holding
         about = GaugeMetricFamily("netlab_agent_info", "This agent", labels=["version"])
         about.add_metric([__version__], 1)
         yield about
@@ -94,21 +96,26 @@ class _Captures(Collector):
             "netlab_agent_cpu_seconds", "CPU time of the agent", value=usage.ru_utime + usage.ru_stime
         )
         yield GaugeMetricFamily("netlab_captures", "Captures that run", value=len(held))
-        yield CounterMetricFamily(
-            "netlab_captures_expired",
-            "Captures that ended because nobody read them",
-            value=self._captures.expired,
+        yield GaugeMetricFamily(
+            "netlab_listeners", "Listeners for conntrack entries", value=len(self._listeners.all())
         )
         yield CounterMetricFamily(
-            "netlab_captures_shed", "Captures that ended for want of memory", value=self._captures.shed
+            "netlab_captures_expired",
+            "Captures and listeners that ended because nobody read them",
+            value=holding.expired,
+        )
+        yield CounterMetricFamily(
+            "netlab_captures_shed", "Captures and listeners that ended for want of memory", value=holding.shed
         )
         yield GaugeMetricFamily(
             "netlab_agent_memory_bytes", "Resident memory of the agent", value=budget.resident_bytes()
         )
         yield GaugeMetricFamily(
-            "netlab_agent_memory_budget_bytes", "What it may use", value=self._captures.most_bytes
+            "netlab_agent_memory_budget_bytes", "What it may use", value=holding.most_bytes
         )
-        yield from _of_captures([(one.name, one.capture) for one in held])
+        captures = [(one.name, one.capture) for one in held]
+        yield from _of_captures(captures)
+        yield from _of_speech(captures)
 
 
 def _of_captures(held: list[tuple[str, Capture]]) -> Iterator[Metric]:
@@ -145,3 +152,37 @@ def _of_captures(held: list[tuple[str, Capture]]) -> Iterator[Metric]:
                 runs.add_metric([name, cost["program"]], cost["runs"])
                 spent.add_metric([name, cost["program"]], cost["run_ms"] / 1e3)
     yield from (missing, connections, closed, clients, backwards, runs, spent, memory)
+
+
+def _of_speech(held: list[tuple[str, Capture]]) -> Iterator[Metric]:
+    """Yield what connections said, by protocol: no label comes from the network, or their number would."""
+    requests = CounterMetricFamily(
+        "netlab_protocol_requests", "Requests that are over", labels=["capture", "protocol", "outcome"]
+    )
+    errors = CounterMetricFamily(
+        "netlab_protocol_errors", "Requests that were answered by a failure", labels=["capture", "protocol"]
+    )
+    queries = CounterMetricFamily(
+        "netlab_dns_queries", "Queries to one server each that are over", labels=["capture", "rcode"]
+    )
+    missed = CounterMetricFamily(
+        "netlab_payload_missed", "What was said and not understood or kept", labels=["capture", "what"]
+    )
+    for name, capture in held:
+        totals = capture.totals()
+        if totals is None:
+            continue
+        outcomes: collections.Counter[tuple[str, str]] = collections.Counter()
+        failures: collections.Counter[str] = collections.Counter()
+        for (protocol, outcome, failed), count in totals.requests.items():
+            outcomes[protocol, outcome.value] += count
+            failures[protocol] += count * failed
+        for labels, count in outcomes.items():
+            requests.add_metric([name, *labels], count)
+        for protocol, count in failures.items():
+            errors.add_metric([name, protocol], count)
+        for rcode, count in totals.queries.items():
+            queries.add_metric([name, rcode], count)
+        for what, count in totals.missed.items():
+            missed.add_metric([name, what], count)
+    yield from (requests, errors, queries, missed)

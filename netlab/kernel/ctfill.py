@@ -26,7 +26,7 @@ class Fill:
         return self.entries / self.most if self.most else 0.0
 
 
-def fills(netns: spaces.Spaces = None) -> tuple[list[Fill], list[Missing]]:
+def conntrack_fill(netns: spaces.Spaces = None) -> tuple[list[Fill], list[Missing]]:
     """Return how full the table of each namespace is, and which of them did not tell.
 
     Raises

@@ -11,10 +11,12 @@ import numpy.typing as npt
 import pandas as pd
 
 from netlab import checks
+from netlab.agent.delegation import delegated
 from netlab.errors import BadInput
+from netlab.frames import Missing
 from netlab.kernel import spaces
 from netlab.kernel.conntrack import conntrack
-from netlab.kernel.ctfill import Fill, fills
+from netlab.kernel.ctfill import Fill, conntrack_fill
 from netlab.kernel.nat import nat
 from netlab.panels.listing import LiveTable
 from netlab.panels.live import Dated, Feed
@@ -55,10 +57,33 @@ _FIELDS = [
 ]
 
 
+@runtime_checkable
+class Tables(Protocol):
+    """Whose tables are dumped: this host's, or those of the host that `netlab.connect()` returned."""
+
+    def conntrack(self, *, netns: spaces.Spaces) -> pd.DataFrame:
+        """Return the entries, as in `netlab.schemas.CONNTRACK`."""
+
+    def nat(self, *, netns: spaces.Spaces) -> pd.DataFrame:
+        """Return those that are translated, as in `netlab.schemas.NAT`."""
+
+    def conntrack_fill(self, *, netns: spaces.Spaces) -> tuple[list[Fill], list[Missing]]:
+        """Return how full the tables are, and which of them did not tell."""
+
+
+class Here:
+    """The tables of this host; an agent reads them where this process may not."""
+
+    conntrack = staticmethod(delegated(conntrack))
+    nat = staticmethod(delegated(nat))
+    conntrack_fill = staticmethod(delegated(conntrack_fill))
+
+
 @dataclass(slots=True)
 class Dumps:
     """A feed that dumps the entries of *netns* each time it is asked, and keeps the last dump when paused."""
 
+    tables: Tables
     netns: spaces.Spaces
     translated: bool
     duration_s: float | None = None
@@ -92,8 +117,9 @@ class Dumps:
     def read(self) -> tuple[pd.DataFrame, list[Fill]]:
         """Return the entries and how full the tables are, as they are now or were last."""
         if self.state == "running" or self.last is None:
-            levels, missing = fills(self.netns)
-            entries = nat(netns=self.netns) if self.translated else conntrack(netns=self.netns)
+            levels, missing = self.tables.conntrack_fill(netns=self.netns)
+            dump = self.tables.nat if self.translated else self.tables.conntrack
+            entries = dump(netns=self.netns)
             entries.attrs["coverage"] = [*entries.attrs["coverage"], *map(asdict, missing)]
             self.last = entries, levels
         return self.last
@@ -164,7 +190,8 @@ class LiveConntrack(LiveTable[Dumps | Played, tuple[pd.DataFrame, list[Fill]]]):
     Parameters
     ----------
     source
-        A recording with such a table as `netlab.replay` plays it, or nothing: then this host's.
+        A recording with such a table as `netlab.replay` plays it, a host that `netlab.connect()` returned, or
+        nothing: then this host's.
     netns
         As for `netlab.conntrack()`: a name, a path, a process id, a list of those, "all", or None.
     translated
@@ -197,7 +224,7 @@ class LiveConntrack(LiveTable[Dumps | Played, tuple[pd.DataFrame, list[Fill]]]):
 
     def __init__(
         self,
-        source: TrackedFeed | None = None,
+        source: TrackedFeed | Tables | None = None,
         *,
         netns: spaces.Spaces = None,
         translated: bool = True,
@@ -206,10 +233,15 @@ class LiveConntrack(LiveTable[Dumps | Played, tuple[pd.DataFrame, list[Fill]]]):
         checks.flag("translated", translated)
         if duration_s is not None:
             checks.positive("duration_s", duration_s, unit="seconds")
-        if source is not None:
-            _refuse_options(source, netns=netns, duration_s=duration_s)
+        tables = Here() if source is None else source
+        if not isinstance(tables, Tables):
+            _refuse_options(tables, netns=netns, duration_s=duration_s)
         super().__init__(
-            lambda: Dumps(netns, translated, duration_s) if source is None else Played(source, translated),
+            lambda: (
+                Dumps(tables, netns, translated, duration_s)
+                if isinstance(tables, Tables)
+                else Played(tables, translated)
+            ),
             Table(_FIELDS, searched=_SEARCHED, identity=_IDENTITY, order=_translated_first, bad=_unanswered),
             NAT if translated else CONNTRACK,
             duration_s=duration_s,
@@ -230,7 +262,8 @@ def _refuse_options(source: object, **options: object) -> None:
         raise BadInput(f"{given[0]!r} comes with a recording that has it in it", fix="Leave it out")
     if not isinstance(source, TrackedFeed):
         raise BadInput(
-            f"a panel cannot follow {type(source).__name__} objects", fix="Give what netlab.replay() returned"
+            f"a panel cannot follow {type(source).__name__} objects",
+            fix="Give what netlab.replay() or netlab.connect() returned",
         )
 
 

@@ -12,10 +12,11 @@ import pandas as pd
 from netlab.checks import nearest
 from netlab.errors import BadInput
 from netlab.frames import Schema
-from netlab.protocols import sketch
-from netlab.schemas import REQUEST_STATS, REQUESTS
+from netlab.protocols import classes, sketch
+from netlab.schemas import PROTOCOL_STATS, REQUEST_STATS, REQUESTS
 
 KEYS = ("protocol", "operation", "resource")
+CLASS = "status_class"  # is made of other columns where it is asked for
 
 _OF_ANSWER = ("status", "failed", "outcome", "bucket")
 _OUTCOMES = ("answered", "unanswered", "missed", "pending")
@@ -23,9 +24,8 @@ _SIZES = ("request_bytes", "response_bytes")
 _BOUNDS = {"max_ms": "max", "first_at": "min", "last_at": "max"}
 _SHARES = {"p50_ms": 0.5, "p90_ms": 0.9, "p99_ms": 0.99}
 _COUNTED = ("status", "error", "outcome", "requested_at", "latency_ms", *_SIZES)
-_GROUPABLE = [
-    name for name in REQUESTS.names if name not in {"requested_at", "latency_ms", "duration_ms", *_SIZES}
-]
+_MEASURED = {"requested_at", "latency_ms", "duration_ms", *_SIZES}
+_GROUPABLE = [*(name for name in REQUESTS.names if name not in _MEASURED), CLASS]
 
 
 def request_stats(requests: pd.DataFrame, by: Sequence[str] = KEYS) -> pd.DataFrame:
@@ -36,7 +36,7 @@ def request_stats(requests: pd.DataFrame, by: Sequence[str] = KEYS) -> pd.DataFr
     requests
         What `Capture.requests()` returned, or several of those put together by `netlab.concat`.
     by
-        Columns of it whose values tell the groups.
+        Columns of it whose values tell the groups; "status_class" is what `netlab.protocol_stats` groups by.
 
     Returns
     -------
@@ -74,6 +74,8 @@ class Tally:
     @classmethod
     def of(cls, requests: pd.DataFrame, by: Sequence[str] = KEYS) -> Tally:
         """Count *requests*, as `request_stats` takes them."""
+        if CLASS in by:
+            requests = requests.assign(**{CLASS: classes.of(requests)})
         keys = _keys(requests, by)
         latency = requests["latency_ms"]
         known = latency.notna().to_numpy()
@@ -171,6 +173,7 @@ def _quantiles(cells: pd.DataFrame, number: int) -> pd.DataFrame:
 
 def _schema(by: tuple[str, ...]) -> Schema:
     """Return the columns of statistics by other keys."""
-    keys = [column for name in by for column in REQUESTS.columns if column.name == name]
+    known = {column.name: column for column in (*PROTOCOL_STATS.columns, *REQUESTS.columns)}
+    keys = [known[name] for name in by]
     measures = [column for column in REQUEST_STATS.columns if column.name not in KEYS]
     return replace(REQUEST_STATS, columns=(*keys, *measures))

@@ -106,6 +106,27 @@ REQUEST_STATS = Schema(
     ),
 )
 
+_MEASURES = ("request_bytes", "response_bytes", "p50_ms", "p90_ms", "p99_ms", "max_ms", "first_at", "last_at")
+
+PROTOCOL_STATS = Schema(
+    "protocol_stats",
+    (
+        Column("protocol", CATEGORY, "http, http2, grpc, kafka, postgres, redis, tls, dns"),
+        Column("operation", TEXT, "as in requests; of DNS the type that was asked for"),
+        Column("resource", TEXT, "as in requests; of TLS the server name, of DNS the name asked for"),
+        Column(
+            "status_class",
+            CATEGORY,
+            "of HTTP 1xx to 5xx; of the rest ok or error; without an answer what became of it: unanswered, "
+            "missed (not all bytes were seen) or pending",
+        ),
+        Column("requests", INTEGER, "requests, handshakes or lookups of the group"),
+        Column("errors", INTEGER, "of these: answered by a failure"),
+        Column("statuses", TEXT, "how often each status was a failure; missing without any: `404: 3`"),
+        *(column for column in REQUEST_STATS.columns if column.name in _MEASURES),
+    ),
+)
+
 DNS = Schema(
     "dns",
     (

@@ -115,6 +115,9 @@ class Branch(Closes):
     def heard(self) -> None:
         """Return that nothing was read of what connections say: the programs that are shared do not."""
 
+    def totals(self) -> None:
+        """Return that nothing was read, as `heard` does."""
+
     def processes(self) -> Processes:
         """Return what the programs read of the owners."""
         return self._live.processes() if self._last is None else self._last.processes

@@ -6,7 +6,7 @@ thrown away, and counted.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,7 +16,7 @@ import numpy.typing as npt
 from netlab.frames import Gap, Missing
 from netlab.kernel.bpf import CgroupHook, Program
 from netlab.protocols.masking import Masking
-from netlab.tracer.conversations import Account, Conversations, Request
+from netlab.tracer.conversations import Account, Conversations, Fate, Request
 from netlab.tracer.layout import CLEAR, CONVERSATION
 from netlab.tracer.limits import Limits
 from netlab.tracer.packets import Pieces
@@ -82,6 +82,11 @@ class ClearText:
     def expect(self, listed: Attempts) -> None:
         """Tell of the connections that were open before."""
         self._talks.expect(listed["cookie"], listed["direction"])
+
+    @property
+    def totals(self) -> Counter[Fate]:
+        """How many requests are over."""
+        return self._talks.totals
 
     def heard(self, stacks: Stacks) -> Clear:
         """Return what was understood by now; *stacks* are what packets tell of connections."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import socket
 import time
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Set as AbstractSet
 from dataclasses import dataclass, fields, replace
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,8 @@ GO_ON, IGNORE = 0xFFFFFFFF, 0  # budgets, see bpf/payload.c
 
 _MOST_UNOWNED = 256  # packets that came before their connection had a socket: it has one at once, if ever
 _TUPLE = ("netns", "local_address", "remote_address", "local_port", "remote_port")
+
+Fate: TypeAlias = tuple[str, Outcome, bool]  # the protocol, what became of a request, whether it failed
 
 
 class Request(NamedTuple):
@@ -105,6 +107,7 @@ class Conversations:
         self._over: deque[Request] = deque(maxlen=max_requests)
         self._directions: dict[int, int] = {}  # of connections that were open before, by cookie
         self._account = Account()
+        self.totals: Counter[Fate] = Counter()  # of all that are over, kept or not
         self._unowned: OrderedDict[bytes, Segment] = OrderedDict()
         self._cut = np.empty(0, PIECE)  # of packets whose other pieces are in the next block
 
@@ -229,6 +232,7 @@ class Conversations:
         for one in exchanges:
             self._readers.stacks.hear(talk.cookie, one)
         exchanges = [one for one in exchanges if one.protocol in self._told]
+        self.totals.update([(one.protocol, one.outcome, one.error is not None) for one in exchanges])
         room = (self._over.maxlen or 0) - len(self._over)
         self._account.dropped += max(0, len(exchanges) - room)
         self._over.extend(map(talk.request, exchanges))

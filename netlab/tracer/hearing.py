@@ -12,11 +12,12 @@ from netlab.closing import uninterrupted
 from netlab.errors import CaptureError
 from netlab.frames import Missing
 from netlab.protocols.dns.stats import dns_stats
+from netlab.protocols.overview import protocol_stats
 from netlab.tracer import handshakes, requests, stacks
 from netlab.tracer.life import Watch
 from netlab.tracer.look import Look
 from netlab.tracer.looking import Looking
-from netlab.tracer.payload import Asked, Heard
+from netlab.tracer.payload import Asked, Heard, Totals
 
 if TYPE_CHECKING:
     from netlab.tracer.lookups import LookedUp
@@ -131,6 +132,27 @@ class Hearing(Looking):
             If the capture was not made with `protocols="dns"`.
         """
         return dns_stats(self.dns(), by)
+
+    def protocol_stats(self) -> pd.DataFrame:
+        """Count requests, TLS handshakes and DNS lookups by what was asked and the class of the answer.
+
+        Returns
+        -------
+        DataFrame
+            Schema `netlab.schemas.PROTOCOL_STATS`; see `netlab.protocol_stats`.
+
+        Raises
+        ------
+        CaptureError
+            If the capture was not made with `protocols=`.
+        """
+        lookups = [self.dns()] if "dns" in self._options.spoken.protocols else []
+        return protocol_stats(self.requests(), *lookups)
+
+    def totals(self) -> Totals | None:
+        """Return how much was heard since the start, which only grows; None without `protocols=`."""
+        with self._asked() as watch:
+            return uninterrupted(watch.totals)
 
     def _looked_up(self, watch: Watch) -> LookedUp:
         from netlab.tracer.lookups import LookedUp, encrypted  # they need dnspython

@@ -23,7 +23,7 @@ from netlab.tracer.filters import Filter
 from netlab.tracer.layout import ATTEMPT, CHANGE, ENDS, FLOW_KEY, NOT_COUNTED, PROCESS, PROCESS_KEY, Counter
 from netlab.tracer.limits import Limits
 from netlab.tracer.owners import Processes
-from netlab.tracer.payload import Heard, PayloadSource, Spoken, payload_layouts, payload_macros
+from netlab.tracer.payload import Heard, PayloadSource, Spoken, Totals, payload_layouts, payload_macros
 from netlab.tracer.records import Attempts, joined
 from netlab.tracer.tcp import TcpSource
 from netlab.tracer.udp import UdpSource, verdict_macro
@@ -175,6 +175,11 @@ class Live(Closes):
         """Return the requests that were read by now; None if nobody asked for them."""
         self.drain()
         return self._payload.heard(self._counts()) if self._payload else None
+
+    def totals(self) -> Totals | None:
+        """Return how much was heard by now; None if nobody asked for it."""
+        self.drain()
+        return self._payload.totals(self._counts()) if self._payload else None
 
     def pause(self, *, paused: bool) -> None:
         """Begin or stop following new attempts; those already followed go on."""

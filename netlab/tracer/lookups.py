@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +11,7 @@ import pandas as pd
 from netlab.errors import DecodeError
 from netlab.frames import Gap, Missing
 from netlab.protocols.dialog import Exchange, Side
-from netlab.protocols.dns import message, names, rows
+from netlab.protocols.dns import message, names, rows, text
 from netlab.protocols.dns.names import Sighting, Sightings
 from netlab.protocols.dns.queries import Ends, Queries, Query
 from netlab.protocols.dns.stream import Stream
@@ -54,6 +55,15 @@ class Lookups:
     def missed(self) -> None:
         """Take note that datagrams were lost, nobody knows whose."""
         self._queries.missed()
+
+    def totals(self, now_ns: int) -> dict[str, int]:
+        """Return how many queries are over by now, by rcode; without an answer by what became of them."""
+        self._queries.expire(now_ns)
+        found: Counter[str] = Counter()
+        for (outcome, code), count in self._queries.totals.items():
+            word = str(outcome) if code is None else text.of_rcode(code)
+            found["other" if word.startswith("RCODE") else word] += count  # one that has no name
+        return found
 
     def asked(self, now_ns: int) -> Asked:
         """Return what became of the queries by now."""

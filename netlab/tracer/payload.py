@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from netlab.kernel import capabilities, clock
 from netlab.kernel.bpf import CgroupHook, Program
 from netlab.protocols.masking import STANDARD, Masking
 from netlab.tracer.cleartext import ClearText
-from netlab.tracer.conversations import Account, Conversations, Request
+from netlab.tracer.conversations import Account, Conversations, Fate, Request
 from netlab.tracer.filters import port_condition
 from netlab.tracer.layout import CONVERSATION, PIECE, Counter
 from netlab.tracer.limits import Limits
@@ -100,6 +101,15 @@ class Heard:
     stacks: dict[int, str] = field(default_factory=dict)  # what connections speak, by cookie
 
 
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """How much was heard since a capture began, also of what is not kept any more: it only grows."""
+
+    requests: Mapping[Fate, int]
+    queries: Mapping[str, int]  # of DNS, by rcode, or what became of those without an answer
+    missed: Mapping[str, int]
+
+
 class PayloadSource:
     """Reads what connections say as long as *program* is attached."""
 
@@ -182,6 +192,23 @@ class PayloadSource:
         gaps = _gaps(account, counts, self._limits) + (clear.missing if clear else [])
         gaps = [gap for gap in gaps if gap.count]
         return Heard(requests, asked, [*gaps, *asked.missing], stacks)
+
+    def totals(self, counts: dict[int, int]) -> Totals:
+        """Return how much was heard by now; *counts* are the programs' counters."""
+        with self._lock:
+            requests, account = self._talks.totals.copy(), self._talks.account()
+            now_ns = self._ended_ns or clock.now_ns()
+            queries = self._lookups.totals(now_ns) if self._lookups else {}
+            if self._clear:
+                requests += self._clear.totals
+        missed = {
+            "packets": counts[Counter.PAYLOAD_LOST] + counts[Counter.CONVERSATION_LOST],
+            "bytes": account.missed_bytes + account.cut_bytes,
+            "unread bytes": account.unread_bytes,
+            "requests": account.dropped,
+            "connections": account.evicted,
+        }
+        return Totals(requests, queries, missed)
 
 
 def _lookups(spoken: Spoken, limits: Limits) -> Lookups:

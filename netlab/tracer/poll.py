@@ -115,6 +115,9 @@ class Poll(Closes):
     def heard(self) -> None:
         """Return that nothing was read of what connections say: a list of sockets has none of it."""
 
+    def totals(self) -> None:
+        """Return that nothing was read, as `heard` does."""
+
     def pause(self, *, paused: bool) -> None:
         """Begin or stop following new attempts; those already followed go on."""
         if not self._ended.is_set():

@@ -17,7 +17,10 @@ AS_NOBODY = ["setpriv", "--reuid=65534", "--regid=1", "--bounding-set=-all", "--
 LIST = """
 import netlab
 frame = netlab.conntrack(family=4)
-print(frame.attrs["schema"], netlab.coverage(frame)["detail"].str.contains("the agent at").any())
+with netlab.conntrack_events() as listening:
+    pass
+for frame in (frame, listening.events()):
+    print(frame.attrs["schema"], netlab.coverage(frame)["detail"].str.contains("the agent at").any(), end=" ")
 """
 FOLLOW = """
 import socket, netlab
@@ -54,6 +57,18 @@ async def main():
         await asyncio.sleep(0.1)
     panel.stop()
     print(panel.state.value, errors(panel.table._frame))
+    panel.close()
+asyncio.run(main())
+"""
+TRACKED = """
+import asyncio, netlab.panels
+async def main():
+    panel = netlab.panels.LiveConntrack(netns="all", translated=False).start()
+    while not panel._head.value:
+        panel.raise_if_failed()
+        await asyncio.sleep(0.1)
+    panel.stop()
+    print(panel.state.value, " entries (" in panel._head.value)
     panel.close()
 asyncio.run(main())
 """
@@ -103,14 +118,23 @@ def shared() -> Iterator[Path]:
 @pytest.mark.parametrize(
     ("script", "expected"),
     [
-        (LIST, "conntrack True"),
+        (LIST, "conntrack True conntrack_events True"),
         (FOLLOW, "['ECONNREFUSED'] True"),
         (ACCOUNT, "[1, 1, 0]"),
         (DURATION, "stopped ['ECONNREFUSED']"),
         (PANEL, "stopped ['ECONNREFUSED']"),
+        (TRACKED, "stopped True"),
         (RECORD, " ".join([*4 * ["['ECONNREFUSED']"], "True"])),
     ],
-    ids=["list", "follow", "account", "for a while", "panel", "%netlab, recording and save"],
+    ids=[
+        "list",
+        "follow",
+        "account",
+        "for a while",
+        "panel",
+        "panel of conntrack",
+        "%netlab, recording and save",
+    ],
 )
 def test_without_the_capability_the_agent_answers(shared: Path, script: str, expected: str) -> None:
     assert told(shared, script) == expected

@@ -15,15 +15,26 @@ from netlab.agent import models
 from netlab.agent.client import Host
 from netlab.agent.signatures import plain, taking
 
-FUNCTIONS = ("capture", "connections", "conntrack", "gateway", "nat", "routes", "traceroute")
+FUNCTIONS = (
+    "capture",
+    "connections",
+    "conntrack",
+    "conntrack_events",
+    "gateway",
+    "nat",
+    "routes",
+    "traceroute",
+)
 OF_REQUESTS: dict[str, type[BaseModel]] = {
     "capture": models.Asked,
     "connections": models.Listed,
     "conntrack": models.Tracked,
+    "conntrack_events": models.Listening,
     "gateway": models.Sent,
     "nat": models.Tracked,
     "traceroute": models.Probing,
 }
+FUNCTIONS = [*OF_REQUESTS, "routes"]
 ELSEWHERE = {  # in the path of a request, in other units, or of the client's own process
     "gateway": {"destination"},
     "traceroute": {"target", "timeout_s", "progress", "stop", "seen"},

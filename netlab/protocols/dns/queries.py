@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -115,6 +115,7 @@ class Queries:
         on_answer: Callable[[Query], object] | None = None,
     ) -> None:
         self.account = Account()
+        self.totals: Counter[tuple[Outcome, int | None]] = Counter()  # of all that are over, with their rcode
         self._on_answer = on_answer
         self._timeout_ns, self._max_waiting = round(timeout_s * 1e9), max_waiting
         self._over: deque[Query] = deque(maxlen=max_kept)
@@ -193,6 +194,7 @@ class Queries:
         if not self._known[key]:
             del self._known[key]
         if _concerns_us(query):
+            self.totals[outcome, query.rcode] += 1
             self.account.dropped += len(self._over) == self._over.maxlen
             self._over.append(query)
 

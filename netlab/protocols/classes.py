@@ -1,0 +1,20 @@
+"""What became of requests in few words, the same for every protocol."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+_HTTP = ("http", "http2")
+
+
+def of(requests: pd.DataFrame) -> pd.Series[Any]:
+    """Return the status class of each request, as `netlab.schemas.PROTOCOL_STATS` has it."""
+    status = requests["status"].astype("string")
+    plain = pd.Series(np.where(requests["error"].notna(), "error", "ok"), requests.index, dtype="string")
+    is_code = requests["protocol"].isin(_HTTP) & status.str.fullmatch(r"[1-5]\d\d").fillna(value=False)
+    answered = plain.where(~is_code, status.str[:1] + "xx")
+    outcome = requests["outcome"].astype("string")
+    return answered.where(outcome == "answered", outcome)
