@@ -44,6 +44,12 @@
 static long (*netlab_probe_read_user)(void *into, u32 bytes, const void *from) = (void *)BPF_FUNC_probe_read_user;
 static long (*netlab_probe_read)(void *into, u32 bytes, const void *from) = (void *)BPF_FUNC_probe_read_kernel;
 static long (*netlab_probe_read_text)(void *into, u32 bytes, const void *from) = (void *)BPF_FUNC_probe_read_kernel_str;
+/*
+ * What these return has a type that the verifier knows, so its members are read without a call, which is most of what a
+ * read costs. An address that cannot be read is 0.
+ */
+static struct task_struct *(*netlab_current)(void) = (void *)BPF_FUNC_get_current_task_btf;
+static struct tcp_sock *(*netlab_tcp_sock)(void *sk) = (void *)BPF_FUNC_skc_to_tcp_sock;	/* NULL of others */
 
 #define NETLAB_AF_INET 2
 #define NETLAB_AF_INET6 10
@@ -266,15 +272,14 @@ BPF_ARRAY(netlab_blank_process, struct netlab_process, 1);	/* too large for the 
 /* The threads share it; that of a main thread that has ended is gone. */
 static __always_inline void netlab_read_cmdline(struct netlab_process *process, struct task_struct *task)
 {
-	struct mm_struct *mm = NULL;
-	unsigned long start = 0, end = 0;
+	struct mm_struct *mm = task->mm;
+	unsigned long start, end;
 	u32 bytes;
 
-	NETLAB_READ(mm, task->mm);
 	if (!mm)
 		return;		/* a kernel thread */
-	NETLAB_READ(start, mm->arg_start);
-	NETLAB_READ(end, mm->arg_end);
+	start = mm->arg_start;
+	end = mm->arg_end;
 	bytes = end - start < NETLAB_CMDLINE ? end - start : NETLAB_CMDLINE - 1;
 	bytes &= NETLAB_CMDLINE - 1;
 	if (bytes && !netlab_probe_read_user(process->cmdline, bytes, (void *)start))
@@ -379,12 +384,9 @@ static __always_inline u64 netlab_meet_process(u32 pid, struct task_struct *task
 {
 	struct netlab_process_key key = { .pid = pid };
 	struct netlab_process *process, *blank;
-	u64 executed = 0;
 	u32 zero = 0;
 
-	NETLAB_READ(key.started_ns, leader->start_boottime);
-	netlab_probe_read(&executed, sizeof(leader->self_exec_id), &leader->self_exec_id);
-	key.started_ns += executed;
+	key.started_ns = leader->start_boottime + leader->self_exec_id;
 	if (netlab_processes.lookup(&key))
 		return key.started_ns;
 	blank = netlab_blank_process.lookup(&zero);
@@ -403,22 +405,16 @@ static __always_inline u64 netlab_meet_process(u32 pid, struct task_struct *task
 /* The effective one, which a new socket belongs to and ss(8) shows; the helper for it returns the real one. */
 static __always_inline u32 netlab_user(struct task_struct *task)
 {
-	const struct cred *cred = NULL;
-	u32 uid = 0;
+	const struct cred *cred = task->cred;
 
-	NETLAB_READ(cred, task->cred);
-	NETLAB_READ(uid, cred->euid.val);
-	return uid;
+	return cred->euid.val;
 }
 
-/* Older kernels give cgroup_skb programs no helper for the pid. */
 static __always_inline void netlab_read_owner(struct netlab_attempt *attempt, u8 source)
 {
-	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
-	struct task_struct *leader = NULL;
+	struct task_struct *task = netlab_current(), *leader = task->group_leader;
 
-	NETLAB_READ(leader, task->group_leader);
-	NETLAB_READ(attempt->pid, task->tgid);
+	attempt->pid = task->tgid;
 	attempt->uid = netlab_user(task);
 	attempt->process_started_ns = netlab_meet_process(attempt->pid, task, leader);
 	attempt->pid_source = source;

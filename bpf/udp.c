@@ -305,11 +305,9 @@ static __always_inline bool netlab_is_denied(void)
 {
 	s32 verdict = 0;
 #ifdef NETLAB_VERDICT
-	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
-	struct bpf_run_ctx *run = NULL;
+	u64 run = (u64)netlab_current()->bpf_ctx;
 
-	NETLAB_READ(run, task->bpf_ctx);
-	netlab_probe_read(&verdict, sizeof(verdict), (void *)run + NETLAB_VERDICT);
+	netlab_probe_read(&verdict, sizeof(verdict), (void *)(run + NETLAB_VERDICT));
 #endif
 	return verdict != 0;
 }
