@@ -410,16 +410,39 @@ static __always_inline u32 netlab_user(struct task_struct *task)
 	return cred->euid.val;
 }
 
-static __always_inline void netlab_read_owner(struct netlab_attempt *attempt, u8 source)
+struct netlab_owner {
+	char process[NETLAB_COMM];
+	u64 process_started_ns;
+	u32 pid;
+	u32 uid;
+};
+
+static __always_inline void netlab_current_owner(struct netlab_owner *owner)
 {
 	struct task_struct *task = netlab_current(), *leader = task->group_leader;
 
-	attempt->pid = task->tgid;
-	attempt->uid = netlab_user(task);
-	attempt->process_started_ns = netlab_meet_process(attempt->pid, task, leader);
-	attempt->pid_source = source;
+	owner->pid = task->tgid;
+	owner->uid = netlab_user(task);
+	owner->process_started_ns = netlab_meet_process(owner->pid, task, leader);
 	/* The thread group's name, which is what ps shows; a thread may call itself something else. */
-	netlab_probe_read_text(attempt->process, NETLAB_COMM, &leader->comm);
+	netlab_probe_read_text(owner->process, NETLAB_COMM, &leader->comm);
+}
+
+static __always_inline void netlab_set_owner(struct netlab_attempt *attempt, struct netlab_owner *owner, u8 source)
+{
+	__builtin_memcpy(attempt->process, owner->process, NETLAB_COMM);
+	attempt->process_started_ns = owner->process_started_ns;
+	attempt->pid = owner->pid;
+	attempt->uid = owner->uid;
+	attempt->pid_source = source;
+}
+
+static __always_inline void netlab_read_owner(struct netlab_attempt *attempt, u8 source)
+{
+	struct netlab_owner owner = {};
+
+	netlab_current_owner(&owner);
+	netlab_set_owner(attempt, &owner, source);
 }
 
 #endif

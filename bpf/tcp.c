@@ -525,7 +525,10 @@ static __always_inline void netlab_changed(u64 key, const struct tcp_sock *tp, i
 #define NETLAB_NOTHING_NEW \
 	(1 << TCP_SYN_RECV | 1 << TCP_FIN_WAIT2 | 1 << TCP_CLOSE_WAIT | 1 << TCP_LISTEN | 1 << TCP_CLOSING)
 
-/* The owner is read in one place: it is most of the code, for the compiler and for the verifier. */
+/*
+ * The owner is read in one place: it is most of the code, for the compiler and for the verifier. In a nested change there
+ * is none to be told: it is softirq's.
+ */
 static __always_inline void netlab_change_of(struct sock *changed, u64 key, int before, int after, u32 depth)
 {
 	struct netlab_attempt *attempt = NULL;
@@ -555,7 +558,8 @@ static __always_inline void netlab_change_of(struct sock *changed, u64 key, int 
 		attempt = netlab_closed_now(key, tp, before, now, depth);
 	if (!attempt)
 		return;
-	if (attempt->pid_source == NETLAB_NO_PID && (after == TCP_SYN_SENT || netlab_is_used_here(sk)))
+	if (depth == NETLAB_OUTER && attempt->pid_source == NETLAB_NO_PID &&
+	    (after == TCP_SYN_SENT || netlab_is_used_here(sk)))
 		netlab_read_owner(attempt, after == TCP_SYN_SENT ? NETLAB_PID_CONNECT : NETLAB_PID_CLOSE);
 	if (after == TCP_CLOSE)
 		netlab_report(attempt, attempt->opened_ns ? NETLAB_ATTEMPT_LOST : NETLAB_END_LOST);
