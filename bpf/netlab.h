@@ -272,14 +272,15 @@ BPF_ARRAY(netlab_blank_process, struct netlab_process, 1);	/* too large for the 
 /* The threads share it; that of a main thread that has ended is gone. */
 static __always_inline void netlab_read_cmdline(struct netlab_process *process, struct task_struct *task)
 {
-	struct mm_struct *mm = task->mm;
-	unsigned long start, end;
+	struct mm_struct *mm = NULL;
+	unsigned long start = 0, end = 0;
 	u32 bytes;
 
+	NETLAB_READ(mm, task->mm);
 	if (!mm)
 		return;		/* a kernel thread */
-	start = mm->arg_start;
-	end = mm->arg_end;
+	NETLAB_READ(start, mm->arg_start);
+	NETLAB_READ(end, mm->arg_end);
 	bytes = end - start < NETLAB_CMDLINE ? end - start : NETLAB_CMDLINE - 1;
 	bytes &= NETLAB_CMDLINE - 1;
 	if (bytes && !netlab_probe_read_user(process->cmdline, bytes, (void *)start))
@@ -402,12 +403,25 @@ static __always_inline u64 netlab_meet_process(u32 pid, struct task_struct *task
 	return key.started_ns;
 }
 
-/* The effective one, which a new socket belongs to and ss(8) shows; the helper for it returns the real one. */
-static __always_inline u32 netlab_user(struct task_struct *task)
+/*
+ * The effective one, which a new socket belongs to and ss(8) shows; the helper for it returns the real one. For each
+ * pointer read from *task* itself the verifier searches all types for whether it trusts that, a millisecond each time: from
+ * *leader*, which comes from there, it is trusted no more.
+ */
+static __always_inline u32 netlab_user(struct task_struct *task, struct task_struct *leader)
 {
-	const struct cred *cred = task->cred;
+	const struct cred *cred = NULL;
+	u32 uid = 0;
 
-	return cred->euid.val;
+	if (task->pid == task->tgid) {
+		cred = leader->cred;
+		uid = cred->euid.val;
+		asm volatile("" : "+r"(uid));	/* clang must not make one load of this and that of the stack below */
+		return uid;
+	}
+	NETLAB_READ(cred, task->cred);
+	NETLAB_READ(uid, cred->euid.val);
+	return uid;
 }
 
 struct netlab_owner {
@@ -422,7 +436,7 @@ static __always_inline void netlab_current_owner(struct netlab_owner *owner)
 	struct task_struct *task = netlab_current(), *leader = task->group_leader;
 
 	owner->pid = task->tgid;
-	owner->uid = netlab_user(task);
+	owner->uid = netlab_user(task, leader);
 	owner->process_started_ns = netlab_meet_process(owner->pid, task, leader);
 	/* The thread group's name, which is what ps shows; a thread may call itself something else. */
 	netlab_probe_read_text(owner->process, NETLAB_COMM, &leader->comm);
