@@ -68,11 +68,33 @@ def tcplife(output: Path = Path("/dev/null")) -> Iterator[None]:
             process.wait(10)
 
 
+def _programs(work: str) -> list[tuple[str, float, str]]:
+    """Tell what the programs themselves take of each connection; to time a run takes most of a short one."""
+    with Load() as load, netlab.capture(cost=True) as capture:
+        load.seconds(work)
+        before = capture.cost().set_index("program")[["runs", "run_ms"]]
+        load.seconds(work)
+        used = (capture.cost().set_index("program")[["runs", "run_ms"]] - before).dropna()
+    used = used[used["runs"] > 0].astype(float)
+    ns = used["run_ms"] * 1e6 / CONNECTIONS
+    whole = (f"{work}: programs' ns per connection, both ends", ns.sum(), f"{len(used)} programs that ran")
+    each = [
+        (
+            f"{work}: {name} / all programs",
+            ns[name] / ns.sum(),
+            f"{row.runs / CONNECTIONS:.1f} runs of {row.run_ms * 1e6 / row.runs:.0f} ns",
+        )
+        for name, row in used.iterrows()
+    ]
+    return [whole, *each]
+
+
 def measure() -> list[tuple[str, float, str]]:
     many, much = f"{CONNECTIONS} connections by a Python client", f"{STREAM_BYTES >> 30} GiB over loopback"
     return [
         *_compared("connect and close", netlab.capture, "netlab.capture()", f"{many}; target 1.05"),
         *_compared("connect and close", tcplife, "tcplife", many),
+        *_programs("connect and close"),
         *_compared("bulk stream", netlab.capture, "netlab.capture()", f"{much}; target 1.01"),
         *_compared("bulk stream", tcplife, "tcplife", much),
     ]

@@ -44,6 +44,12 @@
 static long (*netlab_probe_read_user)(void *into, u32 bytes, const void *from) = (void *)BPF_FUNC_probe_read_user;
 static long (*netlab_probe_read)(void *into, u32 bytes, const void *from) = (void *)BPF_FUNC_probe_read_kernel;
 static long (*netlab_probe_read_text)(void *into, u32 bytes, const void *from) = (void *)BPF_FUNC_probe_read_kernel_str;
+/*
+ * What these return has a type that the verifier knows, so its members are read without a call, which is most of what a
+ * read costs. An address that cannot be read is 0.
+ */
+static struct task_struct *(*netlab_current)(void) = (void *)BPF_FUNC_get_current_task_btf;
+static struct tcp_sock *(*netlab_tcp_sock)(void *sk) = (void *)BPF_FUNC_skc_to_tcp_sock;	/* NULL of others */
 
 #define NETLAB_AF_INET 2
 #define NETLAB_AF_INET6 10
@@ -379,12 +385,9 @@ static __always_inline u64 netlab_meet_process(u32 pid, struct task_struct *task
 {
 	struct netlab_process_key key = { .pid = pid };
 	struct netlab_process *process, *blank;
-	u64 executed = 0;
 	u32 zero = 0;
 
-	NETLAB_READ(key.started_ns, leader->start_boottime);
-	netlab_probe_read(&executed, sizeof(leader->self_exec_id), &leader->self_exec_id);
-	key.started_ns += executed;
+	key.started_ns = leader->start_boottime + leader->self_exec_id;
 	if (netlab_processes.lookup(&key))
 		return key.started_ns;
 	blank = netlab_blank_process.lookup(&zero);
@@ -400,30 +403,60 @@ static __always_inline u64 netlab_meet_process(u32 pid, struct task_struct *task
 	return key.started_ns;
 }
 
-/* The effective one, which a new socket belongs to and ss(8) shows; the helper for it returns the real one. */
-static __always_inline u32 netlab_user(struct task_struct *task)
+/*
+ * The effective one, which a new socket belongs to and ss(8) shows; the helper for it returns the real one. For each
+ * pointer read from *task* itself the verifier searches all types for whether it trusts that, a millisecond each time: from
+ * *leader*, which comes from there, it is trusted no more.
+ */
+static __always_inline u32 netlab_user(struct task_struct *task, struct task_struct *leader)
 {
 	const struct cred *cred = NULL;
 	u32 uid = 0;
 
+	if (task->pid == task->tgid) {
+		cred = leader->cred;
+		uid = cred->euid.val;
+		asm volatile("" : "+r"(uid));	/* clang must not make one load of this and that of the stack below */
+		return uid;
+	}
 	NETLAB_READ(cred, task->cred);
 	NETLAB_READ(uid, cred->euid.val);
 	return uid;
 }
 
-/* Older kernels give cgroup_skb programs no helper for the pid. */
+struct netlab_owner {
+	char process[NETLAB_COMM];
+	u64 process_started_ns;
+	u32 pid;
+	u32 uid;
+};
+
+static __always_inline void netlab_current_owner(struct netlab_owner *owner)
+{
+	struct task_struct *task = netlab_current(), *leader = task->group_leader;
+
+	owner->pid = task->tgid;
+	owner->uid = netlab_user(task, leader);
+	owner->process_started_ns = netlab_meet_process(owner->pid, task, leader);
+	/* The thread group's name, which is what ps shows; a thread may call itself something else. */
+	netlab_probe_read_text(owner->process, NETLAB_COMM, &leader->comm);
+}
+
+static __always_inline void netlab_set_owner(struct netlab_attempt *attempt, struct netlab_owner *owner, u8 source)
+{
+	__builtin_memcpy(attempt->process, owner->process, NETLAB_COMM);
+	attempt->process_started_ns = owner->process_started_ns;
+	attempt->pid = owner->pid;
+	attempt->uid = owner->uid;
+	attempt->pid_source = source;
+}
+
 static __always_inline void netlab_read_owner(struct netlab_attempt *attempt, u8 source)
 {
-	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
-	struct task_struct *leader = NULL;
+	struct netlab_owner owner = {};
 
-	NETLAB_READ(leader, task->group_leader);
-	NETLAB_READ(attempt->pid, task->tgid);
-	attempt->uid = netlab_user(task);
-	attempt->process_started_ns = netlab_meet_process(attempt->pid, task, leader);
-	attempt->pid_source = source;
-	/* The thread group's name, which is what ps shows; a thread may call itself something else. */
-	netlab_probe_read_text(attempt->process, NETLAB_COMM, &leader->comm);
+	netlab_current_owner(&owner);
+	netlab_set_owner(attempt, &owner, source);
 }
 
 #endif

@@ -39,20 +39,16 @@ enum netlab_depth { NETLAB_OUTER, NETLAB_NESTED, NETLAB_DEPTHS };
 
 BPF_PERCPU_ARRAY(netlab_scratch, struct netlab_attempt, NETLAB_DEPTHS);
 
-#define NETLAB_TCP_BASE sizeof(struct inet_connection_sock)
-
-/* What a read costs is the call: one of a whole struct takes as long as two of single members. */
-struct netlab_tcp_copy {
-	u8 bytes[sizeof(struct tcp_sock)];
+/*
+ * Which state change this CPU has taken last. It is good for one change: a socket's memory is soon another socket. No time
+ * limit tells the two apart: a slow machine needs longer than any.
+ */
+struct netlab_turn {
+	u64 socket;
+	u64 after;
 };
 
-BPF_PERCPU_ARRAY(netlab_tcp_copies, struct netlab_tcp_copy, NETLAB_DEPTHS);
-
-/*
- * Which state change this CPU has taken last: socket and new state in one number. It is good for one change: a socket's
- * memory is soon another socket. No time limit tells the two apart: a slow machine needs longer than any.
- */
-BPF_PERCPU_ARRAY(netlab_turns, u64, 1);
+BPF_PERCPU_ARRAY(netlab_turns, struct netlab_turn, 1);
 
 struct netlab_change {
 	u64 at_ns;	/* CLOCK_MONOTONIC */
@@ -71,40 +67,39 @@ BPF_RINGBUF_OUTPUT(netlab_changes, NETLAB_CHANGE_PAGES);
  * The tuple is complete only from some states on: connect() picks the local port after TCP_SYN_SENT, and
  * inet_put_port() clears the port in the last ones. What is already known is therefore never overwritten by zero.
  */
-static __always_inline void netlab_read_tuple(struct netlab_attempt *attempt, const struct sock_common *seen)
+static __always_inline void netlab_read_tuple(struct netlab_attempt *attempt, const struct sock_common *sk)
 {
-	if (seen->skc_num)
-		attempt->local_port = seen->skc_num;
-	if (!seen->skc_dport)
+	if (sk->skc_num)
+		attempt->local_port = sk->skc_num;
+	if (!sk->skc_dport)
 		return;
-	attempt->remote_port = netlab_ntohs(seen->skc_dport);
+	attempt->remote_port = netlab_ntohs(sk->skc_dport);
 	if (attempt->family == NETLAB_AF_INET) {
-		__builtin_memcpy(attempt->local_address, &seen->skc_rcv_saddr, 4);
-		__builtin_memcpy(attempt->remote_address, &seen->skc_daddr, 4);
+		__builtin_memcpy(attempt->local_address, &sk->skc_rcv_saddr, 4);
+		__builtin_memcpy(attempt->remote_address, &sk->skc_daddr, 4);
 	} else {
-		__builtin_memcpy(attempt->local_address, &seen->skc_v6_rcv_saddr, 16);
-		__builtin_memcpy(attempt->remote_address, &seen->skc_v6_daddr, 16);
+		__builtin_memcpy(attempt->local_address, &sk->skc_v6_rcv_saddr, 16);
+		__builtin_memcpy(attempt->remote_address, &sk->skc_v6_daddr, 16);
 	}
 }
 
 /* Local address, local port and cookie: whatever there is of them by now. */
-static __always_inline void netlab_complete(struct netlab_attempt *attempt, const struct sock_common *seen)
+static __always_inline void netlab_complete(struct netlab_attempt *attempt, const struct sock_common *sk)
 {
-	netlab_read_tuple(attempt, seen);
-	attempt->cookie = seen->skc_cookie.counter;
+	netlab_read_tuple(attempt, sk);
+	attempt->cookie = sk->skc_cookie.counter;
 }
 
-static __always_inline void netlab_read_identity(
-	struct netlab_attempt *attempt, struct sock *sk, const struct sock_common *seen, u32 mark)
+static __always_inline void netlab_read_identity(struct netlab_attempt *attempt, u64 key, const struct sock *sk)
 {
-	struct net *net = seen->skc_net.net;
+	const struct net *net = sk->__sk_common.skc_net.net;
 
-	attempt->socket = (u64)sk;
+	attempt->socket = key;
 	attempt->protocol = IPPROTO_TCP;
-	attempt->family = seen->skc_family;
-	attempt->mark = mark;
-	NETLAB_READ(attempt->netns, net->ns.inum);
-	netlab_complete(attempt, seen);
+	attempt->family = sk->__sk_common.skc_family;
+	attempt->mark = sk->sk_mark;
+	attempt->netns = net->ns.inum;
+	netlab_complete(attempt, &sk->__sk_common);
 }
 
 /*
@@ -112,43 +107,42 @@ static __always_inline void netlab_read_identity(
  * SO_ERROR takes the note away. Since 6.2, and before with IP_RECVERR, it also waits in the error queue, where what is
  * about another SYN is of an earlier connect().
  */
-static __always_inline s32 netlab_noted_error(struct sock *sk, const struct sock *seen)
+static __always_inline s32 netlab_noted_error(const struct tcp_sock *tp)
 {
-	struct sk_buff *end = (struct sk_buff *)&sk->sk_error_queue, *last = seen->sk_error_queue.prev;
+	const struct sock *sk = (const struct sock *)tp;
 	struct sock_extended_err icmp = {};
 	struct tcphdr *quoted = NULL;
-	u32 syn = 0, about = 0;
+	const struct sk_buff *last;
+	u32 about = 0;
 
-	if (seen->sk_err_soft || last == end)
-		return seen->sk_err_soft;
+	if (sk->sk_err_soft || !sk->sk_error_queue.qlen)
+		return sk->sk_err_soft;
+	last = sk->sk_error_queue.prev;
 	NETLAB_READ(icmp, ((struct sock_exterr_skb *)&last->cb)->ee);
 	NETLAB_READ(quoted, last->data);
 	NETLAB_READ(about, quoted->seq);
-	NETLAB_READ(syn, ((struct tcp_sock *)sk)->snd_una);
 	if (icmp.ee_origin != NETLAB_ORIGIN_ICMP && icmp.ee_origin != NETLAB_ORIGIN_ICMP6)
 		return 0;
-	return netlab_ntohl(about) == syn ? icmp.ee_errno : 0;
+	return netlab_ntohl(about) == tp->snd_una ? icmp.ee_errno : 0;
 }
 
 /* Why the socket goes from *before* to *after*, as far as it is a failure. */
-static __always_inline s32 netlab_error(struct sock *sk, const struct sock *seen, int before, int after)
+static __always_inline s32 netlab_error(const struct tcp_sock *tp, int before, int after)
 {
-	if (seen->sk_err || before != TCP_SYN_SENT || after != TCP_CLOSE)
-		return seen->sk_err;
-	return netlab_noted_error(sk, seen);
+	const struct sock *sk = (const struct sock *)tp;
+
+	if (sk->sk_err || before != TCP_SYN_SENT || after != TCP_CLOSE)
+		return sk->sk_err;
+	return netlab_noted_error(tp);
 }
 
-/* Every field that struct tcp_sock adds to its base. */
-static __always_inline void netlab_read_counters(struct netlab_attempt *attempt, struct sock *sk, struct tcp_sock *seen)
+static __always_inline void netlab_read_counters(struct netlab_attempt *attempt, const struct tcp_sock *seen)
 {
 	u32 limited;
 
-	if (netlab_probe_read((void *)seen + NETLAB_TCP_BASE, sizeof(*seen) - NETLAB_TCP_BASE,
-			      (void *)sk + NETLAB_TCP_BASE))
-		return;
 	attempt->bytes_sent = seen->bytes_sent - seen->bytes_retrans;	/* bytes_sent counts each retransmission too */
 	attempt->bytes_received = seen->bytes_received;
-	if ((((struct sock *)seen)->__sk_common.skc_flags >> SOCK_DONE) & 1 && attempt->bytes_received)
+	if ((((const struct sock *)seen)->__sk_common.skc_flags >> SOCK_DONE) & 1 && attempt->bytes_received)
 		attempt->bytes_received--;	/* tcp_rcv_nxt_update() counts the FIN as a byte */
 	attempt->packets_sent = seen->segs_out;
 	attempt->packets_received = seen->segs_in;
@@ -188,10 +182,9 @@ static __always_inline void netlab_follow(u64 key, struct netlab_attempt *attemp
 }
 
 /* All but the owner. */
-static __always_inline void netlab_begin(
-	struct netlab_attempt *attempt, struct sock *sk, const struct sock_common *seen, u32 mark, u64 now)
+static __always_inline void netlab_begin(struct netlab_attempt *attempt, u64 key, const struct sock *sk, u64 now)
 {
-	netlab_read_identity(attempt, sk, seen, mark);
+	netlab_read_identity(attempt, key, sk);
 	attempt->direction = NETLAB_OUTGOING;
 	attempt->opened_ns = now;
 }
@@ -276,17 +269,19 @@ static __always_inline struct netlab_attempt *netlab_asking_now(void)
 static __always_inline int netlab_asked(struct bpf_sock_addr *ctx, bool six)
 {
 	struct netlab_attempt *known, attempt = {};
-	u64 key = (u64)ctx->sk, number = 0, now = bpf_ktime_get_ns();
-	struct sock_common seen = {};
+	u64 key, now = bpf_ktime_get_ns();
+	struct tcp_sock *tp;
 
-	if (ctx->protocol != IPPROTO_TCP || !key)
+	if (ctx->protocol != IPPROTO_TCP || !ctx->sk)
 		return 1;
-	netlab_probe_read(&number, sizeof(number), &key);	/* the verifier guards ctx->sk, not a number */
-	known = netlab_open.lookup(&number);
+	tp = netlab_tcp_sock(ctx->sk);
+	if (!tp)
+		return 1;
+	key = (u64)tp;
+	known = netlab_open.lookup(&key);
 	if (known)
-		netlab_end_untold(number, known, now);
-	netlab_probe_read(&seen, sizeof(seen), (void *)number);
-	netlab_begin(&attempt, (struct sock *)number, &seen, ctx->sk->mark, now);
+		netlab_end_untold(key, known, now);
+	netlab_begin(&attempt, key, (struct sock *)tp, now);
 	netlab_read_owner(&attempt, NETLAB_PID_CONNECT);
 	attempt.remote_port = netlab_ntohs((u16)ctx->user_port);
 	if (six) {
@@ -299,8 +294,8 @@ static __always_inline int netlab_asked(struct bpf_sock_addr *ctx, bool six)
 	}
 	attempt.unsent = 1;
 	if (netlab_may_be_wanted(&attempt)) {
-		netlab_follow_unless_paused(number, &attempt);
-		netlab_ask(number);
+		netlab_follow_unless_paused(key, &attempt);
+		netlab_ask(key);
 	} else {	/* until TCP_SYN_SENT: another program on this hook may still change where it goes */
 		netlab_ask(0);
 	}
@@ -320,9 +315,12 @@ int netlab_asked6(struct bpf_sock_addr *ctx)
 /* The last descriptor of a socket is closed, in the closing process. */
 int netlab_socket_released(struct bpf_sock *ctx)
 {
+	struct netlab_attempt *known;
 	u64 key = (u64)ctx;
-	struct netlab_attempt *known = netlab_open.lookup(&key);
 
+	if (ctx->protocol != IPPROTO_TCP || ctx->state != TCP_CLOSE)
+		return 1;	/* before the SYN the state is still that */
+	known = netlab_open.lookup(&key);
 	if (known && known->unsent) {
 		netlab_end_untold(key, known, bpf_ktime_get_ns());
 		netlab_has_asked(key);
@@ -386,9 +384,8 @@ int netlab_route6(struct bpf_raw_tracepoint_args *ctx)
 
 /* The SYN is about to be made, in the connecting process. Returns the attempt if it begins here, but for its owner. */
 static __always_inline struct netlab_attempt *netlab_connecting(
-	struct sock *sk, const struct sock *seen, u64 now, u32 depth)
+	u64 key, const struct sock *sk, u64 now, u32 depth)
 {
-	u64 key = (u64)sk;
 	bool asked = netlab_has_asked(key);
 	struct netlab_attempt *attempt = netlab_open.lookup(&key);
 
@@ -396,7 +393,7 @@ static __always_inline struct netlab_attempt *netlab_connecting(
 		attempt->unsent = 0;
 		attempt->error = 0;
 		attempt->opened_ns = now;
-		attempt->local_port = seen->__sk_common.skc_num;
+		attempt->local_port = sk->__sk_common.skc_num;
 		if (!netlab_has_wanted_ends(attempt))
 			netlab_open.delete(&key);
 		return NULL;
@@ -406,93 +403,78 @@ static __always_inline struct netlab_attempt *netlab_connecting(
 	attempt = netlab_scratch.lookup(&depth);
 	if (attempt) {
 		__builtin_memset(attempt, 0, sizeof(*attempt));
-		netlab_begin(attempt, sk, &seen->__sk_common, seen->sk_mark, now);
+		netlab_begin(attempt, key, sk, now);
 	}
 	return attempt;
 }
 
 /* A socket that a listener has made, mostly in softirq; *established_ns* is 0 while the handshake goes on. */
-static __always_inline void netlab_accept(
-	struct sock *sk, const struct sock_common *seen, u32 mark, u64 now, u64 established_ns)
+static __always_inline void netlab_accept(u64 key, const struct tcp_sock *tp, u64 now, u64 established_ns)
 {
 	struct netlab_attempt attempt = {};
 
-	netlab_read_identity(&attempt, sk, seen, mark);
+	netlab_read_identity(&attempt, key, (const struct sock *)tp);
 	attempt.complete = attempt.cookie != 0;
 	attempt.direction = NETLAB_INCOMING;
 	if (!netlab_is_wanted(&attempt))
 		return;
 	attempt.opened_ns = now;
 	attempt.established_ns = established_ns;
-	NETLAB_READ(attempt.syn_retransmits, ((struct tcp_sock *)sk)->total_retrans);
-	netlab_follow_unless_paused((u64)sk, &attempt);
+	attempt.syn_retransmits = tp->total_retrans;
+	netlab_follow_unless_paused(key, &attempt);
 }
 
 /* The handshake ended. An accepted socket appears here for the first time with its tuple. */
-static __always_inline void netlab_established(struct sock *sk, const struct sock *seen, int before, u64 now)
+static __always_inline void netlab_established(u64 key, const struct tcp_sock *tp, int before, u64 now)
 {
-	struct netlab_attempt *known;
-	u64 key = (u64)sk;
+	struct netlab_attempt *known = netlab_open.lookup(&key);
+	const struct sock_common *sk = (const struct sock_common *)tp;
 
-	known = netlab_open.lookup(&key);
 	if (known && known->established_ns) {
-		if (seen->__sk_common.skc_cookie.counter == known->cookie)
+		if (sk->skc_cookie.counter == known->cookie)
 			return;		/* taken twice */
 		netlab_end_untold(key, known, now);
 	} else if (known) {
 		known->established_ns = now;
-		NETLAB_READ(known->syn_retransmits, ((struct tcp_sock *)sk)->total_retrans);
+		known->syn_retransmits = tp->total_retrans;
 		if (known->complete)
 			return;
-		netlab_complete(known, &seen->__sk_common);
+		netlab_complete(known, sk);
 		if (!netlab_is_wanted(known))
 			netlab_open.delete(&key);
 		return;
 	}
 	if (before == TCP_SYN_RECV)
-		netlab_accept(sk, &seen->__sk_common, seen->sk_mark, now, now);
+		netlab_accept(key, tp, now, now);
 }
 
 /*
  * Whoever has locked the socket is a process that uses it: softirq works only on sockets that nobody has locked.
  * With an error the lock may be that of a tool that aborts other processes' connections.
  */
-static __always_inline bool netlab_is_used_here(struct sock *sk)
+static __always_inline bool netlab_is_used_here(const struct sock *sk)
 {
-	int locked = 0, error = 0;
-
-	NETLAB_READ(locked, sk->sk_lock.owned);
-	NETLAB_READ(error, sk->sk_err);
-	return locked && !error;
+	return sk->sk_lock.owned && !sk->sk_err;
 }
 
 /*
  * connect() had no local port and failed, or left the SYN to a write that never came (TCP_FASTOPEN_CONNECT): a closing
  * process has shut the socket down first. ECONNRESET is of the socket's connection before: nobody can answer yet.
  */
-static __always_inline void netlab_without_syn(struct netlab_attempt *attempt, const struct sock *seen)
+static __always_inline void netlab_without_syn(struct netlab_attempt *attempt, const struct sock *sk)
 {
 	if (!attempt->error || attempt->error == NETLAB_ECONNRESET)
-		attempt->error = seen->sk_shutdown ? NETLAB_ECANCELED : NETLAB_EADDRNOTAVAIL;
+		attempt->error = sk->sk_shutdown ? NETLAB_ECANCELED : NETLAB_EADDRNOTAVAIL;
 	if (attempt->error == NETLAB_EADDRNOTAVAIL)
-		attempt->local_port = seen->__sk_common.skc_num;	/* inet_sport is that of an earlier connect() */
-}
-
-/* The socket has given its port back by now, and still says which it was. */
-static __always_inline void netlab_read_last_port(struct netlab_attempt *attempt, struct sock *sk)
-{
-	u16 port = 0;
-
-	NETLAB_READ(port, ((struct inet_sock *)sk)->inet_sport);
-	attempt->local_port = netlab_ntohs(port);
+		attempt->local_port = sk->__sk_common.skc_num;	/* inet_sport is that of an earlier connect() */
 }
 
 /* Returns the attempt that has ended, but for its owner. */
 static __always_inline struct netlab_attempt *netlab_closed_now(
-	struct sock *sk, struct sock *seen, int before, u64 now, u32 depth)
+	u64 key, const struct tcp_sock *tp, int before, u64 now, u32 depth)
 {
+	const struct sock *sk = (const struct sock *)tp;
 	struct netlab_attempt *attempt, *known;
-	u64 key = (u64)sk;
 
 	known = netlab_open.lookup(&key);
 	attempt = netlab_scratch.lookup(&depth);
@@ -502,38 +484,39 @@ static __always_inline struct netlab_attempt *netlab_closed_now(
 		__builtin_memcpy(attempt, known, sizeof(*attempt));
 		netlab_open.delete(&key);
 		if (!attempt->complete)
-			netlab_complete(attempt, &seen->__sk_common);
+			netlab_complete(attempt, &sk->__sk_common);
 	} else {
 		/* Open before the capture, or not followed: user space tells which, by cookie and by start. */
 		__builtin_memset(attempt, 0, sizeof(*attempt));
-		netlab_read_identity(attempt, sk, &seen->__sk_common, seen->sk_mark);
+		netlab_read_identity(attempt, key, sk);
 	}
-	if (!attempt->local_port)
-		netlab_read_last_port(attempt, sk);
+	if (!attempt->local_port)	/* the socket has given it back by now, and still says which it was */
+		attempt->local_port = netlab_ntohs(tp->inet_conn.icsk_inet.inet_sport);
 	if (!netlab_is_wanted(attempt))
 		return NULL;
-	netlab_read_counters(attempt, sk, (struct tcp_sock *)seen);
-	attempt->mark = seen->sk_mark;	/* may have been set since the start */
-	attempt->error = netlab_error(sk, seen, before, TCP_CLOSE);
+	netlab_read_counters(attempt, tp);
+	attempt->mark = sk->sk_mark;	/* may have been set since the start */
+	attempt->error = netlab_error(tp, before, TCP_CLOSE);
 	if (!attempt->established_ns)
 		attempt->syn_retransmits = attempt->retransmits;
 	if (before == TCP_SYN_SENT && !attempt->packets_sent)
-		netlab_without_syn(attempt, seen);
+		netlab_without_syn(attempt, sk);
 	attempt->closed_ns = now;
 	attempt->last_state = before;
 	return attempt;
 }
 
 /* Each moment is read once, so that a change and the attempt it belongs to carry the same. */
-static __always_inline void netlab_changed(struct sock *sk, const struct sock *seen, int before, int after, u64 now)
+static __always_inline void netlab_changed(u64 key, const struct tcp_sock *tp, int before, int after, u64 now)
 {
-	struct netlab_change change = { .before = before, .after = after, .socket = (u64)sk };
-	struct net *net = seen->__sk_common.skc_net.net;
+	struct netlab_change change = { .before = before, .after = after, .socket = key };
+	const struct sock_common *sk = (const struct sock_common *)tp;
+	const struct net *net = sk->skc_net.net;
 
 	change.at_ns = now;
-	change.cookie = seen->__sk_common.skc_cookie.counter;
-	change.error = netlab_error(sk, seen, before, after);
-	NETLAB_READ(change.netns, net->ns.inum);
+	change.cookie = sk->skc_cookie.counter;
+	change.error = netlab_error(tp, before, after);
+	change.netns = net->ns.inum;
 	if (netlab_changes.ringbuf_output(&change, sizeof(change), BPF_RB_NO_WAKEUP))
 		netlab_count(NETLAB_CHANGE_LOST);
 }
@@ -542,13 +525,16 @@ static __always_inline void netlab_changed(struct sock *sk, const struct sock *s
 #define NETLAB_NOTHING_NEW \
 	(1 << TCP_SYN_RECV | 1 << TCP_FIN_WAIT2 | 1 << TCP_CLOSE_WAIT | 1 << TCP_LISTEN | 1 << TCP_CLOSING)
 
-/* The owner is read in one place: it is most of the code, for the compiler and for the verifier. */
-static __always_inline void netlab_change_of(struct sock *sk, int before, int after, u32 depth)
+/*
+ * The owner is read in one place: it is most of the code, for the compiler and for the verifier. In a nested change there
+ * is none to be told: it is softirq's.
+ */
+static __always_inline void netlab_change_of(struct sock *changed, u64 key, int before, int after, u32 depth)
 {
-	struct netlab_tcp_copy *copy = netlab_tcp_copies.lookup(&depth);
-	struct sock *seen = (struct sock *)copy;
 	struct netlab_attempt *attempt = NULL;
-	u64 key = (u64)sk, now;
+	const struct tcp_sock *tp;
+	const struct sock *sk;
+	u64 now;
 
 	if (!NETLAB_CHANGES && (NETLAB_NOTHING_NEW >> after) & 1)
 		return;
@@ -557,20 +543,23 @@ static __always_inline void netlab_change_of(struct sock *sk, int before, int af
 		if (!NETLAB_CHANGES && (!attempt || attempt->pid_source != NETLAB_NO_PID))
 			return;
 	}
-	if (!copy || netlab_probe_read(copy->bytes, sizeof(*seen), sk) || seen->sk_protocol != IPPROTO_TCP)
+	tp = netlab_tcp_sock(changed);
+	if (!tp)
 		return;
+	sk = (const struct sock *)tp;
 	now = bpf_ktime_get_ns();
 	if (NETLAB_CHANGES)
-		netlab_changed(sk, seen, before, after, now);
+		netlab_changed(key, tp, before, after, now);
 	if (after == TCP_SYN_SENT)
-		attempt = netlab_connecting(sk, seen, now, depth);
+		attempt = netlab_connecting(key, sk, now, depth);
 	else if (after == TCP_ESTABLISHED)
-		netlab_established(sk, seen, before, now);
+		netlab_established(key, tp, before, now);
 	else if (after == TCP_CLOSE && before != TCP_LISTEN && before != TCP_CLOSE)
-		attempt = netlab_closed_now(sk, seen, before, now, depth);
+		attempt = netlab_closed_now(key, tp, before, now, depth);
 	if (!attempt)
 		return;
-	if (attempt->pid_source == NETLAB_NO_PID && (after == TCP_SYN_SENT || netlab_is_used_here(sk)))
+	if (depth == NETLAB_OUTER && attempt->pid_source == NETLAB_NO_PID &&
+	    (after == TCP_SYN_SENT || netlab_is_used_here(sk)))
 		netlab_read_owner(attempt, after == TCP_SYN_SENT ? NETLAB_PID_CONNECT : NETLAB_PID_CLOSE);
 	if (after == TCP_CLOSE)
 		netlab_report(attempt, attempt->opened_ns ? NETLAB_ATTEMPT_LOST : NETLAB_END_LOST);
@@ -578,50 +567,62 @@ static __always_inline void netlab_change_of(struct sock *sk, int before, int af
 		netlab_follow_unless_paused(key, attempt);
 }
 
+/* What the kernel hands to inet_sock_set_state, include/trace/events/sock.h. */
+struct netlab_state_change {
+	struct sock *sk;
+	u64 before;
+	u64 after;
+};
+
 /*
- * Raw tracepoint inet_sock_set_state(sk, oldstate, newstate), include/trace/events/sock.h.
+ * Typed raw tracepoint inet_sock_set_state(sk, oldstate, newstate).
  *
  * The kernel does not run a program that is running already on this CPU: when softirq interrupts it, the state changes
  * of that softirq would be lost. A second program at the same tracepoint, which the kernel runs after the first, finds
  * in netlab_turns whether the first one has taken the change, and takes it if not.
  */
-int netlab_state_changed(struct bpf_raw_tracepoint_args *ctx)
+int netlab_state_changed(struct netlab_state_change *ctx)
 {
-	struct sock *sk = (struct sock *)ctx->args[0];
-	int after = ctx->args[2];
+	struct sock *sk = ctx->sk;
+	int after = ctx->after;
 	u32 zero = 0;
-	u64 *turn = netlab_turns.lookup(&zero);
+	struct netlab_turn *turn = netlab_turns.lookup(&zero);
 
 	if (!turn)
 		return 0;
-	*turn = (u64)sk ^ (u64)after << 56;
-	netlab_change_of(sk, ctx->args[1], after, NETLAB_OUTER);
+	turn->socket = (u64)sk;
+	turn->after = after;
+	netlab_change_of(sk, (u64)sk, ctx->before, after, NETLAB_OUTER);
 	return 0;
 }
 
-int netlab_state_nested(struct bpf_raw_tracepoint_args *ctx)
+int netlab_state_nested(struct netlab_state_change *ctx)
 {
-	struct sock *sk = (struct sock *)ctx->args[0];
-	int after = ctx->args[2];
+	struct sock *sk = ctx->sk;
+	int after = ctx->after;
 	u32 zero = 0;
-	u64 *turn = netlab_turns.lookup(&zero);
+	struct netlab_turn *turn = netlab_turns.lookup(&zero);
 
 	if (!turn)
 		return 0;
-	if (*turn == ((u64)sk ^ (u64)after << 56)) {
-		*turn = 0;
+	if (turn->socket == (u64)sk && turn->after == after) {
+		turn->socket = 0;
 		return 0;
 	}
 	netlab_count(NETLAB_NESTED_CHANGE);
 	if (after != TCP_SYN_SENT)	/* nothing connects in softirq */
-		netlab_change_of(sk, ctx->args[1], after, NETLAB_NESTED);
+		netlab_change_of(sk, (u64)sk, ctx->before, after, NETLAB_NESTED);
 	return 0;
 }
 
-/* Raw tracepoint tcp_rcv_space_adjust(sk): a process takes received data, so it has the socket. */
-int netlab_received(struct bpf_raw_tracepoint_args *ctx)
+struct netlab_space_adjust {
+	struct sock *sk;
+};
+
+/* Typed raw tracepoint tcp_rcv_space_adjust(sk): a process takes received data, so it has the socket. */
+int netlab_received(struct netlab_space_adjust *ctx)
 {
-	struct sock *sk = (struct sock *)ctx->args[0];
+	struct sock *sk = ctx->sk;
 	u64 key = (u64)sk;
 	struct netlab_attempt *known = netlab_open.lookup(&key);
 
@@ -641,37 +642,28 @@ int netlab_socket_created(struct bpf_sock *ctx)
 }
 
 /* Fast Open (RFC 7413): a server may read and answer what the SYN brought before the handshake ends, if it ever does. */
-static __always_inline void netlab_accepted_early(struct sock *sk)
+static __always_inline void netlab_accepted_early(u64 key, const struct tcp_sock *tp)
 {
-	struct request_sock *handshake = NULL;
 	struct netlab_attempt *known;
-	struct sock_common seen = {};
-	u64 key = (u64)sk, now;
-	u32 mark = 0;
+	u64 now;
 
-	NETLAB_READ(handshake, ((struct tcp_sock *)sk)->fastopen_rsk);
-	if (!handshake)
+	if (!tp->fastopen_rsk)
 		return;
 	now = bpf_ktime_get_ns();
 	known = netlab_open.lookup(&key);
 	if (known)
 		netlab_end_untold(key, known, now);
-	netlab_probe_read(&seen, sizeof(seen), sk);
-	NETLAB_READ(mark, sk->sk_mark);
-	netlab_accept(sk, &seen, mark, now, 0);
+	netlab_accept(key, tp, now, 0);
 }
 
 /* The SYN is about to leave: what TCP_SYN_SENT did not have yet, the local end, is chosen now. */
-static __always_inline void netlab_syn_leaves(u64 key, u64 cookie)
+static __always_inline void netlab_syn_leaves(u64 key, const struct tcp_sock *tp)
 {
 	struct netlab_attempt *known = netlab_open.lookup(&key);
-	struct sock_common seen = {};
 
 	if (!known)
 		return;
-	netlab_probe_read(&seen, sizeof(seen), (void *)key);
-	netlab_read_tuple(known, &seen);
-	known->cookie = cookie;
+	netlab_complete(known, (const struct sock_common *)tp);
 	known->complete = 1;
 	if (!netlab_is_wanted(known))
 		netlab_open.delete(&key);
@@ -679,18 +671,17 @@ static __always_inline void netlab_syn_leaves(u64 key, u64 cookie)
 
 int netlab_socket_used(struct bpf_sock_ops *ctx)
 {
-	u64 cookie, guarded, key = 0;
+	struct tcp_sock *tp;
 
 	if (ctx->op != BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB && ctx->op != BPF_SOCK_OPS_TCP_CONNECT_CB)
 		return 1;
-	cookie = bpf_get_socket_cookie(ctx);
-	guarded = (u64)ctx->sk;
-	netlab_probe_read(&key, sizeof(key), &guarded);	/* the verifier guards ctx->sk, not a number */
-	if (!key)
+	bpf_get_socket_cookie(ctx);
+	tp = ctx->sk ? netlab_tcp_sock(ctx->sk) : NULL;
+	if (!tp)
 		return 1;
 	if (ctx->op == BPF_SOCK_OPS_TCP_CONNECT_CB)
-		netlab_syn_leaves(key, cookie);
+		netlab_syn_leaves((u64)tp, tp);
 	else
-		netlab_accepted_early((struct sock *)key);
+		netlab_accepted_early((u64)tp, tp);
 	return 1;
 }

@@ -50,10 +50,7 @@ BPF_RINGBUF_OUTPUT(netlab_flow_reports, NETLAB_RING_PAGES);
 
 /* Who made a socket: of one that only receives nothing else tells, short of who holds its descriptor. */
 struct netlab_udp_socket {
-	char process[NETLAB_COMM];
-	u64 process_started_ns;
-	u32 pid;
-	u32 uid;
+	struct netlab_owner owner;
 	u64 flows;		/* how many have begun, and packets that did not fit into the map */
 };
 
@@ -210,15 +207,6 @@ static __always_inline bool netlab_sent_by_process(struct sock *sk)
 	return file && !encapsulation;
 }
 
-static __always_inline void netlab_read_creator(struct netlab_attempt *flow, struct netlab_udp_socket *socket)
-{
-	__builtin_memcpy(flow->process, socket->process, NETLAB_COMM);
-	flow->process_started_ns = socket->process_started_ns;
-	flow->pid = socket->pid;
-	flow->uid = socket->uid;
-	flow->pid_source = NETLAB_PID_CREATE;
-}
-
 /* All but who sends. */
 static __always_inline void netlab_read_flow(struct netlab_attempt *flow, struct netlab_packet *packet, struct sock *sk)
 {
@@ -241,7 +229,7 @@ static __always_inline void netlab_read_flow(struct netlab_attempt *flow, struct
 	netlab_as_the_socket_sees(flow->local_address, packet->key.ends.local_address, mapped);
 	netlab_as_the_socket_sees(flow->remote_address, packet->key.ends.remote_address, mapped);
 	if (socket)
-		netlab_read_creator(flow, socket);
+		netlab_set_owner(flow, &socket->owner, NETLAB_PID_CREATE);
 }
 
 /*
@@ -305,11 +293,9 @@ static __always_inline bool netlab_is_denied(void)
 {
 	s32 verdict = 0;
 #ifdef NETLAB_VERDICT
-	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
-	struct bpf_run_ctx *run = NULL;
+	u64 run = (u64)netlab_current()->bpf_ctx;
 
-	NETLAB_READ(run, task->bpf_ctx);
-	netlab_probe_read(&verdict, sizeof(verdict), (void *)run + NETLAB_VERDICT);
+	netlab_probe_read(&verdict, sizeof(verdict), (void *)(run + NETLAB_VERDICT));
 #endif
 	return verdict != 0;
 }
@@ -325,12 +311,38 @@ static __always_inline u8 netlab_ip_protocol(struct __sk_buff *skb)
 				   data[__builtin_offsetof(struct ipv6hdr, nexthdr)];
 }
 
+/*
+ * The first packet of a flow, or the first that a process sends. The owner is read while there is little else that the
+ * verifier could tell apart: it walks through that once for each difference.
+ */
+static __always_inline void netlab_first_datagram(struct netlab_packet *packet, struct sock *sk, bool outgoing)
+{
+	bool by_process = outgoing && netlab_sent_by_process(sk);
+	struct netlab_attempt *known, fresh;
+	struct netlab_owner owner = {};
+
+	if (by_process)
+		netlab_current_owner(&owner);
+	known = netlab_flows.lookup(&packet->key);
+	if (known) {
+		if (by_process)
+			netlab_set_owner(known, &owner, NETLAB_PID_SEND);
+		netlab_add(known, packet, outgoing);
+		return;
+	}
+	__builtin_memset(&fresh, 0, sizeof(fresh));
+	netlab_read_flow(&fresh, packet, sk);
+	if (by_process)
+		netlab_set_owner(&fresh, &owner, NETLAB_PID_SEND);
+	netlab_begin_flow(&fresh, packet, outgoing);
+}
+
 static __always_inline int netlab_datagram(struct __sk_buff *skb, bool outgoing)
 {
 	struct netlab_packet *arrived, packet = {};
-	struct netlab_attempt *known, *flow, fresh;
 	u64 socket = (u64)skb->sk, number = 0;
 	u8 protocol = netlab_ip_protocol(skb);
+	struct netlab_attempt *known;
 	u32 zero = 0;
 
 	if (protocol == IPPROTO_TCP || !netlab_read_packet(&packet, skb, protocol, outgoing) || netlab_is_denied())
@@ -346,18 +358,7 @@ static __always_inline int netlab_datagram(struct __sk_buff *skb, bool outgoing)
 		return 1;
 	}
 	netlab_probe_read(&number, sizeof(number), &socket);	/* the verifier guards skb->sk, not a number */
-	flow = known;
-	if (!known) {
-		flow = &fresh;
-		__builtin_memset(&fresh, 0, sizeof(fresh));
-		netlab_read_flow(&fresh, &packet, (struct sock *)number);
-	}
-	if (outgoing && netlab_sent_by_process((struct sock *)number))
-		netlab_read_owner(flow, NETLAB_PID_SEND);
-	if (known)
-		netlab_add(known, &packet, outgoing);
-	else
-		netlab_begin_flow(&fresh, &packet, outgoing);
+	netlab_first_datagram(&packet, (struct sock *)number, outgoing);
 	return 1;
 }
 
@@ -417,17 +418,12 @@ int netlab_socket_error(struct bpf_raw_tracepoint_args *ctx)
 int netlab_udp_created(struct bpf_sock *ctx)
 {
 	struct netlab_udp_socket made = {};
-	struct netlab_attempt owner = {};
 	u64 cookie;
 
 	if (ctx->protocol != IPPROTO_UDP || ctx->type != SOCK_DGRAM)
 		return 1;
 	cookie = bpf_get_socket_cookie(ctx);
-	netlab_read_owner(&owner, NETLAB_PID_CREATE);
-	__builtin_memcpy(made.process, owner.process, NETLAB_COMM);
-	made.process_started_ns = owner.process_started_ns;
-	made.pid = owner.pid;
-	made.uid = owner.uid;
+	netlab_current_owner(&made.owner);
 	netlab_udp_sockets.update(&cookie, &made);
 	return 1;	/* allow */
 }

@@ -30,7 +30,8 @@ from netlab.kernel.uprobes import Place
 from netlab.kernel.usage import Usage
 
 _RAW_TRACEPOINT_OPEN, _BPF_LINK_CREATE = 17, 28  # enum bpf_cmd, include/uapi/linux/bpf.h
-_RAW_TRACEPOINT, _KPROBE = 17, 2  # enum bpf_prog_type
+_RAW_TRACEPOINT, _KPROBE, _TRACING = 17, 2, 26  # enum bpf_prog_type
+_TRACE_RAW_TP = 23  # enum bpf_attach_type
 
 
 class CgroupHook(IntEnum):
@@ -90,7 +91,15 @@ class Unit(Closes):
         """Run *function* at the kernel's raw tracepoint *event* until this program is closed."""
         loaded = self._load(function, _RAW_TRACEPOINT)
         name = ctypes.create_string_buffer(event.encode())
-        link = syscall.bpf(_RAW_TRACEPOINT_OPEN, struct.pack("=QII", ctypes.addressof(name), loaded, 0))
+        self._open_tracepoint(function, event, loaded, ctypes.addressof(name))
+
+    def attach_typed_tracepoint(self, function: str, event: str) -> None:
+        """Run *function*, whose arguments have the types that BTF tells, at the raw tracepoint *event*."""
+        loaded = self._load(function, _TRACING, _TRACE_RAW_TP, btf.tracepoint_type(event))
+        self._open_tracepoint(function, event, loaded, 0)
+
+    def _open_tracepoint(self, function: str, event: str, loaded: int, name: int) -> None:
+        link = syscall.bpf(_RAW_TRACEPOINT_OPEN, struct.pack("=QII", name, loaded, 0))
         if link < 0:
             raise ProgramError(
                 f"{function} could not be attached to the raw tracepoint {event}: {syscall.last_error()}",
@@ -166,9 +175,9 @@ class Unit(Closes):
             self._rings.pop().close()
         self._loaded.close()
 
-    def _load(self, function: str, kind: int, hook: int = 0) -> int:
+    def _load(self, function: str, kind: int, hook: int = 0, checked_against: int = 0) -> int:
         try:
-            self._functions[function] = self._loaded.load(function, kind, hook)
+            self._functions[function] = self._loaded.load(function, kind, hook, checked_against)
         except ProgramError as error:
             reason = compiler.cause(error.log) or error.problem
             raise ProgramError(

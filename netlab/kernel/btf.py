@@ -16,6 +16,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import cache
 from itertools import count
 from pathlib import Path
@@ -132,6 +133,40 @@ def tracepoint_arguments(name: str) -> tuple[str, ...]:
     typedef = rf"^typedef void \(\*btf_trace_{re.escape(name)}\)\(void \*, (.*)\);$"
     found = re.search(typedef, _types(), re.MULTILINE)
     return tuple(found[1].split(", ")) if found else ()
+
+
+@cache
+def tracepoint_type(name: str) -> int:
+    """Return the number in BTF of a raw tracepoint's type, by which the verifier knows its arguments.
+
+    Raises
+    ------
+    KernelError
+        If the running kernel has no such tracepoint.
+    """
+    numbers = _tracepoint_types()
+    if name not in numbers:
+        raise KernelError(f"this kernel has no tracepoint {name}")
+    return numbers[name]
+
+
+@cache
+def _tracepoint_types() -> dict[str, int]:
+    """Return the numbers of all of them, listed once per build: bpftool prints 16 MB for it."""
+    kept = header_tree() / "tracepoints.json"
+    with suppress(OSError, ValueError):
+        found: dict[str, int] = json.loads(kept.read_text(encoding="utf-8"))
+        return found
+    listed = _TRACEPOINT.findall(_bpftool(*_DUMP, "format", "raw"))
+    numbers = {name: int(number) for number, name in listed}
+    with suppress(OSError):
+        scratch = kept.with_suffix(f".{os.getpid()}")
+        _write(scratch, json.dumps(numbers))
+        scratch.rename(kept)  # whoever reads sees all of it
+    return numbers
+
+
+_TRACEPOINT = re.compile(r"^\[(\d+)\] TYPEDEF 'btf_trace_(\w+)'", re.MULTILINE)
 
 
 @cache

@@ -19,6 +19,7 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -125,8 +126,10 @@ class Loaded(Closes):
             raise
         self.tables = {spec.name: (self._maps[spec.name], spec.max_entries) for spec in made.maps}
 
-    def load(self, function: str, kind: int, hook: int = 0) -> int:
+    def load(self, function: str, kind: int, hook: int = 0, checked_against: int = 0) -> int:
         """Give *function* to the kernel, as a program of a kind for one hook, and return its descriptor.
+
+        If its arguments have types, *checked_against* is the number in BTF of what it attaches to.
 
         Raises
         ------
@@ -135,21 +138,24 @@ class Loaded(Closes):
         """
         descriptors = list(self._maps.values())
         code = _with_maps(self._object.functions[function], descriptors.__getitem__)
-        loaded, _ = self._asked(function, code, kind, hook, log_bytes=0)
+        asked = partial(self._asked, function, code, kind, hook, checked_against)
+        loaded, _ = asked(log_bytes=0)
         if loaded < 0:  # once more, for the reason: to write it down takes long
-            loaded, log = self._asked(function, code, kind, hook, log_bytes=_LOG_BYTES)
+            loaded, log = asked(log_bytes=_LOG_BYTES)
             if loaded < 0:
                 raise ProgramError(syscall.last_error(), log=log)
         self._functions[function] = loaded
         return loaded
 
-    def _asked(self, function: str, code: bytes, kind: int, hook: int, *, log_bytes: int) -> tuple[int, str]:
+    def _asked(
+        self, function: str, code: bytes, kind: int, hook: int, checked_against: int, *, log_bytes: int
+    ) -> tuple[int, str]:
         instructions, license_text = (
             ctypes.create_string_buffer(text) for text in (code, self._object.license.encode())
         )
         log = ctypes.create_string_buffer(log_bytes or 1)
         request = struct.pack(
-            "=IIQQIIQII16sII",
+            "=IIQQIIQII16sII36xI4x",  # up to attach_btf_id
             kind,
             len(code) // _INSTRUCTION.itemsize,
             ctypes.addressof(instructions),
@@ -162,6 +168,7 @@ class Loaded(Closes):
             function.encode()[:_NAME_BYTES],
             0,
             hook,
+            checked_against,
         )
         return syscall.bpf(_PROG_LOAD, request), log.value.decode(errors="replace")
 

@@ -12,15 +12,16 @@ import numpy as np
 import numpy.typing as npt
 
 from netlab.closing import Closes
-from netlab.frames import Gap, Missing
+from netlab.frames import Missing
 from netlab.kernel import btf, heap
 from netlab.kernel.bpf import Program
 from netlab.kernel.usage import Usage, count_runs
+from netlab.tracer import losses
 from netlab.tracer.cleartext import clear_layouts
 from netlab.tracer.closed import Closed, Ended
 from netlab.tracer.drops import DropSource, drop_layouts, drop_macros
 from netlab.tracer.filters import Filter
-from netlab.tracer.layout import ATTEMPT, CHANGE, ENDS, FLOW_KEY, NOT_COUNTED, PROCESS, PROCESS_KEY, Counter
+from netlab.tracer.layout import ATTEMPT, CHANGE, ENDS, FLOW_KEY, NOT_COUNTED, PROCESS, PROCESS_KEY
 from netlab.tracer.limits import Limits
 from netlab.tracer.owners import Processes
 from netlab.tracer.payload import Heard, PayloadSource, Spoken, Totals, payload_layouts, payload_macros
@@ -31,13 +32,6 @@ from netlab.tracer.udp import UdpSource, verdict_macro
 _DRAIN_EVERY_S = 0.05
 _TRIM_EVERY_S = 30.0
 _CLOCK_MONOTONIC_COARSE = 6  # include/uapi/linux/time.h; its resolution is one jiffy
-_MISSED = "state changes came in the middle of another on the same CPU: so many connections at most"
-_LATE_CONNTRACK = (
-    "packets were tracked by a conntrack that was loaded after the start: if it translates, flows are under "
-    "translated addresses"
-)
-_NOT_PLAIN = "packets of any socket that are not plain UDP are in no flow: UDP-Lite's, and what IPsec sealed"
-_ADDED_SINGLY = "packets were added up one by one, those that found their receive queue full as received"
 _SHARED = {
     "netlab_attempt": ATTEMPT,
     "netlab_ends": ENDS,
@@ -191,58 +185,10 @@ class Live(Closes):
     def losses(self, ends: Closed | None = None) -> list[Missing]:
         """Say what the programs could not keep or see, and what was let go of, by *ends* if that is given."""
         counts = self._counts()
-        lost = [
-            (Counter.ATTEMPT_LOST, "connections", Gap.LOST, "attempts did not fit into the ring buffer"),
-            (Counter.END_LOST, "closed_at, error", Gap.LOST, "ends did not fit into the ring buffer"),
-            (
-                Counter.MAP_FULL,
-                "connect_ms, syn_retransmits",
-                Gap.LOST,
-                f"more than {self._limits.max_open} attempts were open at a time",
-            ),
-            (Counter.WHILE_PAUSED, "connections", Gap.UNSEEN, "attempts began while the capture was paused"),
-            (
-                Counter.FLOWS_FULL,
-                "packets_received, bytes_received, receive_drops, error of UDP flows",
-                Gap.LOST,
-                f"more than {self._limits.max_open} flows ran at a time: {_ADDED_SINGLY}",
-            ),
-            (
-                Counter.PACKET_LOST,
-                "packets, bytes of UDP flows",
-                Gap.LOST,
-                "packets were not added up in time",
-            ),
-            (
-                Counter.TRANSLATION_UNKNOWN,
-                "local_address, remote_address of UDP flows",
-                Gap.APPROXIMATE,
-                _LATE_CONNTRACK,
-            ),
-            (
-                Counter.PACKETS_WHILE_PAUSED,
-                "packets, bytes of UDP flows",
-                Gap.UNSEEN,
-                "packets of new flows came while the capture was paused",
-            ),
-            (Counter.NOT_PLAIN_UDP, "packets, bytes of UDP flows", Gap.UNSEEN, _NOT_PLAIN),
-            (Counter.CHANGE_LOST, "events", Gap.LOST, "state changes did not fit into their ring buffer"),
-        ]
-        counted = [
-            Missing(what, kind, counts[counter], detail)
-            for counter, what, kind, detail in lost
-            if counts[counter]
-        ]
-        missed = self._missed(counts)
-        if missed:
-            counted.append(Missing("connections", Gap.LOST, missed, _MISSED))
+        missed = self._last_misses if self._ended.is_set() else self._misses()
+        counted = losses.counted(counts, missed, self._limits.max_open)
         blind = [gap for source in self._sources.values() for gap in source.losses()]
         return [*blind, *(ends or self.ends).losses(), *counted]
-
-    def _missed(self, counts: dict[int, int]) -> int:
-        """Return how many state changes came in the middle of another and were not taken care of."""
-        misses = self._last_misses if self._ended.is_set() else self._misses()
-        return max(0, misses - counts[Counter.NESTED_CHANGE])
 
     def _misses(self) -> int:
         return self.program.misses("netlab_state_changed")

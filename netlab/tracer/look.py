@@ -20,7 +20,7 @@ from netlab.tracer.merge import Table, merge
 from netlab.tracer.owners import Owners, Processes
 from netlab.tracer.records import Attempts, Cookies, chosen, end_unseen, is_udp
 from netlab.tracer.snapshot import Snapshot
-from netlab.tracer.sockets import UNCOUNTED_RTOS, UNTOLD_MARK
+from netlab.tracer.socketgaps import UNCOUNTED_RTOS, UNTOLD_MARK
 from netlab.tracer.translated import Known
 
 _SHIFT_NS = 100_000_000  # what a clock that is being disciplined does not do at once

@@ -14,15 +14,15 @@ from netlab.frames import Missing
 from netlab.kernel import netlink, sockdiag, spaces
 from netlab.kernel.processes import Process
 from netlab.kernel.sockdiag import Sockets, State
+from netlab.tracer import directions
 from netlab.tracer.holders import Holders
 from netlab.tracer.layout import ATTEMPT, NOT_COUNTED, NOT_TOLD, Direction
 from netlab.tracer.records import Cookies
-from netlab.tracer.sockets import directions, ephemeral_ports
 
 # Listening is no connection; SYN_RECV is mostly no socket yet (struct request_sock).
 _NO_CONNECTION = (State.LISTEN, State.SYN_RECV)
 
-# What directions() answers: incoming, outgoing, unknown, and sockets without a peer.
+# What directions.of() answers: incoming, outgoing, unknown, and sockets without a peer.
 _DIRECTIONS = np.array(
     [Direction.INCOMING, Direction.OUTGOING, Direction.UNKNOWN, Direction.UNKNOWN], np.uint8
 )
@@ -71,7 +71,9 @@ def take(
     """
     read = [read for number, read in _TABLES.items() if protocol in {0, number}]
     answers = spaces.ask(
-        spaces.ALL, lambda: (sockdiag.joined(table() for table in read), ephemeral_ports()), only=only
+        spaces.ALL,
+        lambda: (sockdiag.joined(table() for table in read), directions.ephemeral_ports()),
+        only=only,
     )
     listed, half_open = [], [np.empty(0, np.uint64)]
     for inode, (sockets, ephemeral) in answers.by_inode.items():
@@ -79,7 +81,7 @@ def take(
         udp = sockets.protocol == socket.IPPROTO_UDP
         connected = udp | (sockets.whole & ~np.isin(sockets.state, _NO_CONNECTION))
         direction = np.where(
-            udp, _udp_directions(sockets, ephemeral), _DIRECTIONS[directions(sockets, ephemeral)]
+            udp, _udp_directions(sockets, ephemeral), _DIRECTIONS[directions.of(sockets, ephemeral)]
         )
         direction = direction[connected].astype(np.uint8)
         listed.append((_attempts(sockets.where(connected), direction, inode), sockets.where(connected)))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -14,11 +13,11 @@ import pyarrow as pa
 
 from netlab import addresses, checks
 from netlab.errors import BadInput
-from netlab.frames import Gap, Missing, categories
-from netlab.kernel import netlink, netns as namespaces, processes, sockdiag, spaces
+from netlab.frames import Missing, categories
+from netlab.kernel import netns as namespaces, processes, sockdiag, spaces
 from netlab.kernel.sockdiag import Sockets, State
 from netlab.schemas import CONNECTIONS
-from netlab.tracer import translated, translations
+from netlab.tracer import directions, socketgaps, translated, translations
 
 Flags: TypeAlias = npt.NDArray[np.bool_]
 Masked: TypeAlias = np.ma.MaskedArray[Any, Any]
@@ -29,8 +28,6 @@ _STATES = [
     _UNCONNECTED if state is State.CLOSE else state.name.lower().replace("_", "-") for state in State
 ]  # State counts from 1
 _WITHOUT_PEER = {"listen", _UNCONNECTED}
-_DIRECTIONS = ["incoming", "outgoing", "unknown", None]
-_INCOMING, _OUTGOING, _UNKNOWN, _NO_PEER = range(4)
 _NOBODY = 0  # no process has this id
 _HIGHEST_PID = 1 << 22  # PID_MAX_LIMIT, include/linux/threads.h
 
@@ -40,7 +37,7 @@ class Snapshot:
     """The sockets at one moment; the arrays are as long as the table."""
 
     sockets: Sockets
-    direction: npt.NDArray[np.int8]  # places in _DIRECTIONS
+    direction: npt.NDArray[np.int8]  # places in directions.NAMES
     pid: Masked  # masked where it is not known, or not yet
     netns: npt.NDArray[np.int64]  # inodes
     missing: list[Missing]
@@ -115,7 +112,7 @@ def connections(
     _check(protocol, port, pid, process, state, listening=listening)
     host = translations.host_of(nat)
     found, unreadable = owned(snapshot(netns=netns, protocol=protocol))
-    keep = np.ones(len(found.sockets), bool) if listening else found.direction != _NO_PEER
+    keep = np.ones(len(found.sockets), bool) if listening else found.direction != directions.NO_PEER
     if state is not None:
         keep &= found.sockets.state == _STATES.index(state) + 1
     if port is not None:
@@ -131,7 +128,8 @@ def connections(
     records = found.sockets.records
     tuples = translated.tuples_of(records, found.sockets.protocol, found.netns)
     beyond = translations.of_open(host, tuples)
-    missing = [*_missing(found, unreadable), *beyond.missing]
+    gaps = socketgaps.of(found.sockets, found.pid, found.direction != directions.NO_PEER, unreadable)
+    missing = [*found.missing, *gaps, *beyond.missing]
     return CONNECTIONS.frame(data | beyond.columns, missing)
 
 
@@ -148,7 +146,7 @@ def snapshot(*, netns: namespaces.NetNs = None, protocol: str | None = None) -> 
 
     def read() -> tuple[Sockets, npt.NDArray[np.int8]]:
         sockets = sockdiag.joined(read() for name, read in _TABLES.items() if protocol in {None, name})
-        return sockets, directions(sockets, ephemeral_ports())
+        return sockets, directions.of(sockets, directions.ephemeral_ports())
 
     answers = spaces.ask(netns, read)
     tables, ways = zip(*answers.by_inode.values(), strict=True)
@@ -172,12 +170,12 @@ def owned(found: Snapshot) -> tuple[Snapshot, int]:
 def columns(found: Snapshot) -> dict[str, Any]:
     """Return the columns of `netlab.schemas.CONNECTIONS` that a snapshot can fill, ready for its `frame`."""
     sockets, records = found.sockets, found.sockets.records
-    family, peerless = sockets.family, found.direction == _NO_PEER
+    family, peerless = sockets.family, found.direction == directions.NO_PEER
     return {
         "protocol": categories(np.where(sockets.protocol == socket.IPPROTO_UDP, 1, 0), ["tcp", "udp"]),
         "family": family,
         "state": categories(sockets.state, [None, *_STATES]),
-        "direction": categories(found.direction, _DIRECTIONS),
+        "direction": categories(found.direction, directions.NAMES),
         "local_address": addresses.column([_text(family, records["local_address"])]),
         "local_port": records["local_port"],
         "remote_address": addresses.column([_text(family, records["remote_address"], peerless)]),
@@ -245,33 +243,6 @@ def _owned_by(found: Snapshot, process: str) -> list[int]:
     return [pid for pid, owner in who.items() if owner.name == process]
 
 
-def directions(sockets: Sockets, ephemeral: range) -> npt.NDArray[np.int8]:
-    """Tell who opened each connection from its local port.
-
-    connect(2) never takes a port that a socket was bound to (__inet_hash_connect() in
-    net/ipv4/inet_hashtables.c): a local port that also listens was accepted on, and another one from the
-    ephemeral range was taken by connect(2). The rest was bound first, or its listener has gone.
-    """
-    records, state = sockets.records, sockets.state
-    peerless = (state == State.LISTEN) | (state == State.CLOSE)
-    port = sockets.protocol.astype(np.uint32) << 16 | records["local_port"]
-    listens = np.isin(port, port[peerless])
-    local = records["local_port"]
-    taken = (local >= ephemeral.start) & (local < ephemeral.stop)
-    conditions = [peerless, state == State.SYN_SENT, listens | (state == State.SYN_RECV), taken]
-    verdicts = [np.int8(code) for code in (_NO_PEER, _OUTGOING, _INCOMING, _OUTGOING)]
-    return np.select(conditions, verdicts, np.int8(_UNKNOWN))
-
-
-def ephemeral_ports() -> range:
-    """Return the ports that connect(2) takes from in the calling thread's namespace; none if not readable."""
-    try:
-        low, high = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
-    except OSError:
-        return range(0)
-    return range(low, high + 1)
-
-
 def _text(
     family: npt.NDArray[np.uint8], octets: npt.NDArray[np.uint8], missing: Flags | None = None
 ) -> pa.Array:
@@ -304,47 +275,3 @@ def _check(
         checks.choice("state", state, _STATES)
     if state in _WITHOUT_PEER and not listening:
         raise BadInput(f"state {state!r} is left out by default", fix="Add listening=True")
-
-
-def _missing(found: Snapshot, unreadable: int) -> list[Missing]:
-    """Say what a snapshot cannot know, as far as the frame has rows that lack it."""
-    sockets = found.sockets
-    unheld = sockets.owned & np.ma.getmaskarray(found.pid)
-    gaps = [*found.missing, Missing(_COLUMNS, Gap.UNAVAILABLE, None, _COLUMNS_DETAIL), _WAYS, _CLOSED]
-    for what, kind, where, detail in (
-        ("direction", Gap.APPROXIMATE, found.direction != _NO_PEER, _DIRECTION_DETAIL),
-        (_WHO, Gap.UNAVAILABLE, unheld, _owner_detail(unreadable)),
-        (f"{_WHO}, uid, inode", Gap.UNAVAILABLE, ~sockets.owned, _UNOWNED_DETAIL),
-        ("bytes, packets", Gap.UNAVAILABLE, sockets.protocol == socket.IPPROTO_UDP, _UDP_DETAIL),
-        ("rtos", Gap.UNAVAILABLE, sockets.lacks("total_rto"), UNCOUNTED_RTOS),
-        ("mark", Gap.UNAVAILABLE, np.ma.getmaskarray(sockets.mark), UNTOLD_MARK),
-    ):
-        count = int(where.sum())
-        if count:
-            gaps.append(Missing(what, kind, count, detail))
-    return [*gaps, netlink.INTERRUPTED] if sockets.interrupted else gaps
-
-
-def _owner_detail(unreadable: int) -> str:
-    if unreadable:
-        return f"processes that could not be looked at: {unreadable}; root with CAP_SYS_PTRACE may"
-    return "no process in this /proc holds the socket: it is the kernel's, or of another pid namespace"
-
-
-_WHO = "pid, nspid, process, cmdline, cgroup, container"
-_COLUMNS = (
-    "opened_at, duration_s, connect_ms, last_packet_at, assured, receive_drops, error, reason, remote_name, "
-    "protocol_stack"
-)
-_COLUMNS_DETAIL = "not in the socket tables; netlab.capture() sees connections begin and end"
-_WAYS = Missing("via_*", Gap.UNAVAILABLE, None, "netlab.with_gateway() looks them up")
-_CLOSED = Missing(
-    "connections that failed or closed before", Gap.UNSEEN, None, "netlab.capture() traces them"
-)
-_DIRECTION_DETAIL = (
-    "told from the ports: incoming where a socket listens on the local port, outgoing where it is ephemeral"
-)
-_UNOWNED_DETAIL = "no process has a descriptor: not accepted yet, closed by its process, or in TIME-WAIT"
-UNTOLD_MARK = "the kernel tells marks only with CAP_NET_ADMIN, and none of a socket in TIME-WAIT"
-UNCOUNTED_RTOS = "this kernel does not count retransmission timeouts; Linux 6.7 and later do"
-_UDP_DETAIL = "the kernel does not count per UDP socket; netlab.capture() does"

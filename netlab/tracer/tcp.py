@@ -72,7 +72,7 @@ class TcpSource:
         root = capabilities.cgroup2_mount()
         self._attach_cgroup(root, _COOKIE_HOOKS, "cookie", _NO_COOKIES)
         for function, event in _TRACEPOINTS.items():
-            self._program.attach_raw_tracepoint(function, event)
+            self._program.attach_typed_tracepoint(function, event)
         try:
             for function, event in _ROUTE_TRACEPOINTS.items():
                 self._program.attach_raw_tracepoint(function, event)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from programs import tcp_program
 
-from netlab.errors import CapabilityError, ProgramError
+from netlab.errors import CapabilityError, KernelError, ProgramError
 from netlab.kernel import btf, compiler
 from netlab.tracer.layout import ATTEMPT
 
@@ -44,8 +44,8 @@ def test_a_compile_error_is_one_short_line_and_the_log_has_the_rest() -> None:
 
 @pytest.mark.privileged
 def test_an_unknown_tracepoint_is_refused_with_its_name() -> None:
-    with tcp_program() as tcp, pytest.raises(ProgramError, match="no_such_event"):
-        tcp.attach_raw_tracepoint("netlab_state_changed", "no_such_event")
+    with tcp_program() as tcp, pytest.raises(KernelError, match="no_such_event"):
+        tcp.attach_typed_tracepoint("netlab_state_changed", "no_such_event")
 
 
 @pytest.mark.privileged
@@ -54,7 +54,7 @@ def test_a_ring_gives_every_record_once_also_across_its_end() -> None:
     seen = []
     with tcp_program() as tcp, socket.create_server(("127.0.0.1", 0), backlog=64) as listener:
         ring = tcp.ring("netlab_reports", ATTEMPT)
-        tcp.attach_raw_tracepoint("netlab_state_changed", "inet_sock_set_state")
+        tcp.attach_typed_tracepoint("netlab_state_changed", "inet_sock_set_state")
         port = listener.getsockname()[1]
         while sum(map(len, seen)) < wanted:
             with socket.create_connection(("127.0.0.1", port)):

@@ -61,7 +61,7 @@ def test_what_was_kept_runs_like_what_was_compiled() -> None:
     with tcp_program() as compiled:
         made = {each.name: each.max_entries for each in compiled.usage()}
     with tcp_program() as kept:
-        kept.attach_raw_tracepoint("netlab_state_changed", "inet_sock_set_state")
+        kept.attach_typed_tracepoint("netlab_state_changed", "inet_sock_set_state")
         loaded = {each.name: each.max_entries for each in kept.usage() if each.kind == "map"}
 
     assert loaded == made
