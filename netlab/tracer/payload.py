@@ -6,12 +6,11 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from netlab.errors import CapabilityError
 from netlab.frames import Gap, Missing
 from netlab.kernel import capabilities, clock
 from netlab.kernel.bpf import CgroupHook, Program
+from netlab.tracer.budgets import JUDGED, Budgets
 from netlab.tracer.conversations import Account, Conversations, Request
 from netlab.tracer.filters import port_condition
 from netlab.tracer.layout import CONVERSATION, PIECE, Counter
@@ -67,6 +66,7 @@ def payload_macros(files: list[str], spoken: Spoken, limits: Limits) -> dict[str
         "NETLAB_WANTED_DATAGRAM(p)": port_condition(spoken.dns_ports),
         "NETLAB_WANTED_SEGMENT(p)": port_condition(spoken.dns_ports if spoken.protocols == {"dns"} else ()),
         "NETLAB_CONVERSATIONS_MAX": str(limits.max_open),
+        "NETLAB_JUDGED": str(JUDGED),
         "NETLAB_PIECE_PAGES": str(limits.piece_pages),
         "NETLAB_PIECES_MAX": str(_PIECES_MAX),
         "NETLAB_UNJUDGED_BYTES": str(_UNJUDGED_BYTES),
@@ -107,7 +107,7 @@ class PayloadSource:
         self._talks = Conversations(
             self._readers,
             spoken.protocols,
-            self._judge,
+            Budgets(program),
             max_open=limits.max_open,
             max_requests=limits.max_requests,
         )
@@ -115,7 +115,6 @@ class PayloadSource:
         self._counters = program.map("netlab_counters", "u4", "u8")
         self._lost = 0
         self._ended_ns: int | None = None
-        self._budgets = program.map("netlab_conversations", "u8", CONVERSATION)
         root = capabilities.cgroup2_mount()
         if root is None:
             raise CapabilityError(
@@ -125,11 +124,6 @@ class PayloadSource:
         for file in spoken.parts(files):
             for function, hook in _HOOKS[file].items():
                 program.attach_cgroup(function, root, hook)
-
-    def _judge(self, cookie: int, ends: np.void, budget: int) -> None:
-        told = ends.copy()
-        told["budget"] = budget
-        self._budgets.set(cookie, told)
 
     def drain(self) -> None:
         """Take over what was said since the last call."""
