@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
-from enum import Enum, auto
 
 from netlab.protocols import heads, masking
+from netlab.protocols.bodies import BODY, CHUNK, HEAD, LOST, OVER, REST, Voice
 from netlab.protocols.dialog import Exchange, Outcome, Side
 from netlab.protocols.masking import Masking
 from netlab.protocols.statuses import http_error
@@ -14,38 +13,8 @@ from netlab.protocols.statuses import http_error
 LONGEST_HEAD = 65536  # bytes: nginx, Apache and Envoy refuse heads of half of it
 MOST_WAITING = 1000  # pipelined requests
 
-_LONGEST_LINE = 4096  # of a chunk's size with its extensions, of a trailer
 _END_OF_HEAD = b"\r\n\r\n"
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\n"  # RFC 9113 section 3.4
-
-
-class _At(Enum):
-    """Where in a message a side is."""
-
-    LOST = auto()  # nobody knows: a head that a packet begins with is waited for
-    HEAD = auto()
-    BODY = auto()  # `left` bytes of it are still to come
-    SIZE = auto()  # of a chunk
-    CHUNK = auto()  # `left` bytes of it and its line end are still to come
-    TRAILERS = auto()
-    REST = auto()  # a body that ends with the connection
-
-
-_LOST, _HEAD, _BODY, _SIZE, _CHUNK, _TRAILERS, _REST = _At  # a member's own name is found more slowly
-
-
-@dataclass(slots=True)
-class _Voice:
-    """What one side is saying."""
-
-    side: Side
-    at: _At
-    held: bytes = b""  # of a head or line that is not whole yet
-    began_ns: int = 0  # first byte of the message
-    said_ns: int = 0  # last byte so far
-    size: int = 0  # of the message so far
-    left: int = 0
-    unsized: bool = False  # nobody knows how much of the message was missed
 
 
 class Http1:
@@ -74,11 +43,11 @@ class Http1:
     )
 
     def __init__(self, *, whole: bool = False, masks: Masking = masking.STANDARD) -> None:
-        start = _HEAD if whole else _LOST
+        start = HEAD if whole else LOST
         self.unread_bytes = 0
         self.upgraded: str | None = None  # what is spoken from now on: websocket, h2c, connect, ...
         self._masks = masks
-        self._client, self._server = _Voice(Side.CLIENT, start), _Voice(Side.SERVER, start)
+        self._client, self._server = Voice(Side.CLIENT, start), Voice(Side.SERVER, start)
         self._waiting: deque[Exchange] = deque()  # answers come in the order of the requests
         self._asking: Exchange | None = None  # whose request is not whole yet
         self._pipelines = False
@@ -90,20 +59,23 @@ class Http1:
         voice.said_ns = at_ns
         if voice.held:
             data, voice.held = voice.held + data, b""
-        elif voice.at is _HEAD or voice.at is _LOST:
+        elif voice.at is HEAD or voice.at is LOST:
             voice.began_ns = at_ns
         place, size = 0, len(data)
         while place < size and self.upgraded is None:
             at = voice.at
-            if at is _HEAD or at is _LOST:
+            if at is HEAD or at is LOST:
                 place = self._head(voice, data, place)
-            elif at is _BODY or at is _CHUNK:
-                place += self._count(voice, size - place)
-            elif at is _REST:
+            elif at is BODY or at is CHUNK:
+                place += voice.count(size - place)
+            elif at is REST:
                 voice.size += size - place
                 place = size
             else:
-                place = self._line(voice, data, place)
+                behind = voice.line(data, place)
+                place = self._astray(voice, data, place) if behind is None else behind
+            if voice.at is OVER:
+                self._message_over(voice)
         if self.upgraded is not None:
             self._leave()
         return self._taken()
@@ -114,11 +86,13 @@ class Http1:
         voice.said_ns = at_ns
         if self.upgraded is not None:
             return []
-        if voice.at is _REST:
+        if voice.at is REST:
             voice.size += size or 0
             voice.unsized |= size is None
-        elif size is not None and (voice.at is _BODY or voice.at is _CHUNK) and size <= voice.left:
-            self._count(voice, size)
+        elif size is not None and (voice.at is BODY or voice.at is CHUNK) and size <= voice.left:
+            voice.count(size)
+            if voice.at is OVER:
+                self._message_over(voice)
         else:
             self._cut(voice)
         return self._taken()
@@ -126,7 +100,7 @@ class Http1:
     def ended(self, at_ns: int) -> list[Exchange]:
         """Take note that the connection is closed: answers ended with their last byte."""
         del at_ns
-        if self._server.at is _REST:
+        if self._server.at is REST:
             self._message_over(self._server)
         for exchange in self.pending():
             if exchange.outcome is Outcome.PENDING:
@@ -155,16 +129,15 @@ class Http1:
         over, self._over = self._over, []
         return over
 
-    def _head(self, voice: _Voice, data: bytes, place: int) -> int:
+    def _head(self, voice: Voice, data: bytes, place: int) -> int:
         """Read the head at *place* and return the place behind it."""
         while not voice.side and data.startswith(b"\r\n", place):  # to be ignored: RFC 9112 section 2.2
             place += 2
         if place == len(data):
             return place
-        end = data.find(_END_OF_HEAD, place)
-        known = end >= 0 and voice.at is _HEAD and (self._waiting or not voice.side)  # where the head is told
-        if not known and not self._may_begin(voice, data[place : place + 32]):
+        if not self._may_begin(voice, data[place : place + 32]):
             return self._astray(voice, data, place)
+        end = data.find(_END_OF_HEAD, place)
         if end < 0 or end - place > LONGEST_HEAD:
             voice.held = data[place:]
             if len(voice.held) > LONGEST_HEAD:
@@ -175,16 +148,16 @@ class Http1:
         read = self._answers if voice.side else self._asks
         return stop if read(voice, data[place:stop]) else self._astray(voice, data, place)
 
-    def _may_begin(self, voice: _Voice, data: bytes) -> bool:
+    def _may_begin(self, voice: Voice, data: bytes) -> bool:
         """Return whether *data* may be the beginning of a head, and of one that is known to be the next."""
-        lost = voice.at is _LOST
+        lost = voice.at is LOST
         if not voice.side:
             return not (lost and (self._waiting or self._pipelines)) and heads.may_begin_request(
                 data, sure=lost
             )
         return bool(self._waiting) and not (lost and self._pipelines) and heads.may_begin_answer(data)
 
-    def _asks(self, voice: _Voice, head: bytes, *, whole: bool = True) -> bool:
+    def _asks(self, voice: Voice, head: bytes, *, whole: bool = True) -> bool:
         """Take note of a request; False: *head* is none."""
         if head == _PREFACE:
             self.upgraded = "h2c"
@@ -198,25 +171,25 @@ class Http1:
             version=found.version,
             operation=found.method,
             resource=None if found.path is None else self._masks.path(found.path),
-            host=masking.host(found.host),
+            host=self._masks.host(found.host),
         )
-        if voice.at is _LOST:
+        if voice.at is LOST:
             self._lose(self._server)  # which may yet answer what was not seen
         self._pipelines |= bool(self._waiting)
         self._waiting.append(exchange)
         self._asking = exchange
         if whole:
-            self._body(voice, found.length)
+            voice.expect(found.length)
         return True
 
-    def _answers(self, voice: _Voice, head: bytes, *, whole: bool = True) -> bool:
+    def _answers(self, voice: Voice, head: bytes, *, whole: bool = True) -> bool:
         """Take note of an answer; False: *head* is none."""
         found = heads.answer(head)
         if found is None:
             return False
         status, length, upgrade = found
         if status[0] == "1" and status != "101":  # the answer proper is still to come
-            voice.at, voice.began_ns = _HEAD, voice.said_ns
+            voice.at, voice.began_ns = HEAD, voice.said_ns
             return True
         exchange = self._waiting[0]
         exchange.outcome, exchange.answered_ns = Outcome.ANSWERED, voice.began_ns
@@ -228,53 +201,12 @@ class Http1:
         if not whole:
             return True
         if self.upgraded is not None or exchange.operation == "HEAD" or status in {"204", "304"}:
-            self._message_over(voice)
+            voice.at = OVER
         else:
-            self._body(voice, length)
+            voice.expect(length)
         return True
 
-    def _body(self, voice: _Voice, length: int) -> None:
-        if length > 0:
-            voice.at, voice.left = _BODY, length
-        elif length == heads.CHUNKED:
-            voice.at = _SIZE
-        elif length == heads.UNTOLD:
-            voice.at = _REST
-        else:
-            self._message_over(voice)
-
-    def _count(self, voice: _Voice, available: int) -> int:
-        """Pass over what is left of a body or chunk and return how much that was."""
-        count = min(voice.left, available)
-        voice.left -= count
-        voice.size += count
-        if voice.left == 0:
-            if voice.at is _CHUNK:
-                voice.at = _SIZE
-            else:
-                self._message_over(voice)
-        return count
-
-    def _line(self, voice: _Voice, data: bytes, place: int) -> int:
-        """Read a chunk's size or a trailer at *place* and return the place behind it."""
-        end = data.find(b"\r\n", place)
-        if (len(data) if end < 0 else end) - place > _LONGEST_LINE:
-            return self._astray(voice, data, place)
-        if end < 0:
-            voice.held = data[place:]
-            return len(data)
-        voice.size += end + 2 - place
-        if voice.at is _TRAILERS:
-            if end == place:
-                self._message_over(voice)
-            return end + 2
-        size = heads.chunk_size(data[place:end])
-        if size is None:
-            return self._astray(voice, data, place)
-        voice.at, voice.left = (_CHUNK, size + 2) if size else (_TRAILERS, 0)
-        return end + 2
-
-    def _message_over(self, voice: _Voice) -> None:
+    def _message_over(self, voice: Voice) -> None:
         """Take note of a message's last byte; a request is over with its answer, and with its own end."""
         if voice.side:
             exchange = self._waiting.popleft()
@@ -285,30 +217,30 @@ class Http1:
         elif self._asking:
             self._asking.request_bytes = voice.size
             self._asked()
-        voice.at, voice.began_ns, voice.unsized = _HEAD, voice.said_ns, False
+        voice.at, voice.began_ns, voice.unsized = HEAD, voice.said_ns, False
 
     def _asked(self) -> None:
         exchange, self._asking = self._asking, None
         if exchange and not self._waiting:  # it was the last one, and has been answered
             self._over.append(exchange)
 
-    def _astray(self, voice: _Voice, data: bytes, place: int) -> int:
+    def _astray(self, voice: Voice, data: bytes, place: int) -> int:
         """Give up what *data* says from *place* on."""
         self.unread_bytes += len(data) - place
         self._lose(voice)
         return len(data)
 
-    def _cut(self, voice: _Voice) -> None:
+    def _cut(self, voice: Voice) -> None:
         """Give up a message from here on; what its head has said so far is true."""
         lines, told, _ = voice.held[:LONGEST_HEAD].rpartition(b"\r\n")
-        if told and (voice.at is _HEAD or voice.at is _LOST):
+        if told and (voice.at is HEAD or voice.at is LOST):
             (self._answers if voice.side else self._asks)(voice, lines + _END_OF_HEAD, whole=False)
         self._lose(voice)
 
-    def _lose(self, voice: _Voice) -> None:
+    def _lose(self, voice: Voice) -> None:
         """Know no longer where in its messages a side is."""
         self.unread_bytes += len(voice.held)
-        voice.held, voice.at, voice.unsized = b"", _LOST, False
+        voice.held, voice.at, voice.unsized = b"", LOST, False
         if not voice.side:
             self._asked()
             return

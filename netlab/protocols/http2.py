@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from netlab.protocols import masking
 from netlab.protocols.dialog import Exchange, Outcome, Side
-from netlab.protocols.fields import LONGEST_BLOCK, Decoder, Fields
+from netlab.protocols.fields import LONGEST_BLOCK, Decoder
 from netlab.protocols.h2frames import (
     END_HEADERS,
     END_STREAM,
@@ -19,26 +19,10 @@ from netlab.protocols.h2frames import (
     frame_at,
     seem_to_begin,
 )
+from netlab.protocols.h2streams import Streams
 from netlab.protocols.masking import Masking
-from netlab.protocols.statuses import grpc_error, http_error
-
-MOST_OPEN = 1000  # streams; servers allow some hundred
 
 _READ = {Kind.HEADERS, Kind.CONTINUATION, Kind.PUSH_PROMISE, Kind.RST_STREAM, Kind.GOAWAY}
-_PSEUDO = {b":method", b":scheme", b":path", b":authority"}
-_GRPC = b"application/grpc"
-
-
-@dataclass(slots=True)
-class _Stream:
-    """A request whose answer is not over."""
-
-    exchange: Exchange
-    path: str | None
-    may_call: bool = False  # whether it is a gRPC call is not known: its content type was named before
-    asked: int | None = 0  # bytes of the request so far; None: some were not seen
-    is_asked: bool = False  # the request is whole
-    answered: int = 0  # bytes of the answer so far
 
 
 @dataclass(slots=True)
@@ -79,9 +63,6 @@ class Http2:
 
     __slots__ = (
         "_client",
-        "_latest",
-        "_masks",
-        "_over",
         "_server",
         "_streams",
         "unknown_fields",
@@ -91,11 +72,8 @@ class Http2:
     def __init__(self, *, whole: bool = False, masks: Masking = masking.STANDARD) -> None:
         self.unread_bytes = 0
         self.unknown_fields = 0  # header fields that name others which were not seen
-        self._masks = masks
         self._client, self._server = _Voice(Side.CLIENT, not whole), _Voice(Side.SERVER, not whole)
-        self._streams: dict[int, _Stream] = {}
-        self._latest = 0  # stream that the client opened
-        self._over: list[Exchange] = []
+        self._streams = Streams(masks)
 
     def said(self, side: Side, data: bytes, at_ns: int) -> list[Exchange]:
         """Read the next bytes of *side*."""
@@ -116,7 +94,7 @@ class Http2:
                 place = behind
             if voice.passing is None:
                 voice.began_ns = at_ns
-        return self._taken()
+        return self._streams.taken()
 
     def missed(self, side: Side, size: int | None, at_ns: int) -> list[Exchange]:
         """Go on behind *size* bytes of *side* that were not seen; None: nobody knows how many."""
@@ -125,26 +103,19 @@ class Http2:
             self._pass(voice, size, at_ns)
         else:
             self._lose(voice)
-        return self._taken()
+        return self._streams.taken()
 
     def ended(self, at_ns: int) -> list[Exchange]:
         """Take note that the connection is closed: answers ended with their last byte."""
         del at_ns
-        for number in list(self._streams):
-            self._close(number, Outcome.UNANSWERED)
+        self._streams.close_all(Outcome.UNANSWERED)
         self._lose(self._client)
         self._lose(self._server)
-        return self._taken()
+        return self._streams.taken()
 
     def pending(self) -> list[Exchange]:
         """Return what is not over; what is being answered is there as such."""
-        return [stream.exchange for stream in self._streams.values()]
-
-    def _taken(self) -> list[Exchange]:
-        if not self._over:
-            return []
-        over, self._over = self._over, []
-        return over
+        return self._streams.open()
 
     def _beginning(self, voice: _Voice, data: bytes) -> int:
         """Return where frames begin in a packet; its end if they do not."""
@@ -166,7 +137,7 @@ class Http2:
             return self._astray(voice, data, place)
         if frame.kind not in _READ:
             if frame.kind == Kind.DATA:
-                self._count(voice, frame.stream, HEADER + frame.length)
+                self._streams.count(voice.side, frame.stream, HEADER + frame.length)
             voice.passing, voice.left = frame, frame.length
             if not frame.length:
                 self._pass(voice, 0, at_ns)
@@ -184,16 +155,16 @@ class Http2:
         if not voice.left and voice.passing:
             frame, voice.passing = voice.passing, None
             if frame.kind == Kind.DATA and frame.flags & END_STREAM:
-                self._side_over(voice, frame.stream, at_ns)
+                self._streams.side_over(voice.side, frame.stream, at_ns)
         return count
 
     def _read(self, voice: _Voice, frame: Frame, payload: bytes, at_ns: int) -> None:
         if frame.kind == Kind.RST_STREAM:
-            self._close(frame.stream, Outcome.UNANSWERED, error_name(payload))
+            self._streams.close(frame.stream, Outcome.UNANSWERED, error_name(payload))
         elif frame.kind == Kind.GOAWAY:
             last = int.from_bytes(payload[:4], "big") & 0x7FFFFFFF
-            for number in [number for number in self._streams if voice.side and number > last]:
-                self._close(number, Outcome.UNANSWERED, error_name(payload[4:8]))
+            if voice.side:
+                self._streams.close_all(Outcome.UNANSWERED, error_name(payload[4:8]), behind=last)
         else:
             self._gather(voice, frame, payload, at_ns)
 
@@ -221,88 +192,11 @@ class Http2:
             return
         if fields is not None:
             self.unknown_fields += fields.unknown
-            if not voice.side:
-                self._asks(number, fields, block.began_ns)
-            elif number in self._streams and not self._answers(self._streams[number], fields, block.began_ns):
+            if not self._streams.told(voice.side, number, fields, block.began_ns):
                 return
-        self._count(voice, number, block.size)
+        self._streams.count(voice.side, number, block.size)
         if block.frame.flags & END_STREAM:
-            self._side_over(voice, number, at_ns)
-
-    def _asks(self, number: int, fields: Fields, began_ns: int) -> None:
-        """Take note of a request, unless the fields are the trailers of one."""
-        if number <= self._latest or number % 2 == 0 or not _PSEUDO & fields.known.keys():
-            return
-        self._latest = number
-        if len(self._streams) >= MOST_OPEN:
-            self._close(next(iter(self._streams)), Outcome.MISSED)
-        exchange = Exchange("http2", began_ns, version="HTTP/2", stream=number)
-        exchange.host = masking.host(fields.known.get(b":authority", b""))
-        stream = self._streams[number] = _Stream(exchange, fields.text(b":path"))
-        if fields.known.get(b"content-type", b"").startswith(_GRPC):
-            _name_grpc(stream)
-            return
-        exchange.operation = _method(fields.text(b":method"))
-        stream.may_call = _hides_type(fields) and exchange.operation in {None, "POST"}
-        exchange.resource = None if stream.path is None else self._masks.path(stream.path)
-
-    def _answers(self, stream: _Stream, fields: Fields, began_ns: int) -> bool:
-        """Take note of an answer or its trailers; False: the answer proper is still to come."""
-        exchange = stream.exchange
-        status, code = _digits(fields.text(b":status")), _digits(fields.text(b"grpc-status"))
-        if status and status[0] == "1":
-            return False
-        told = code is not None or fields.known.get(b"content-type", b"").startswith(_GRPC)
-        if told and exchange.protocol != "grpc":
-            _name_grpc(stream)
-        if exchange.answered_ns is None or status:
-            exchange.answered_ns, exchange.outcome = began_ns, Outcome.ANSWERED
-        if exchange.protocol == "grpc":
-            if code is not None:
-                exchange.status, exchange.error = code, grpc_error(code)
-            elif status not in {None, "200"}:  # of something between the client and its service
-                exchange.status, exchange.error = status, http_error(status or "")
-        elif status:
-            stream.may_call &= _hides_type(fields)
-            if status != "200" or not stream.may_call:  # a call that fails has this status, too
-                exchange.status, exchange.error = status, http_error(status)
-        return True
-
-    def _count(self, voice: _Voice, number: int, size: int) -> None:
-        """Add to the message that a frame is of."""
-        stream = self._streams.get(number)
-        if stream and voice.side:
-            stream.answered += size
-        elif stream and stream.asked is not None:
-            stream.asked += size
-
-    def _side_over(self, voice: _Voice, number: int, at_ns: int) -> None:
-        """Take note of a message's last byte."""
-        stream = self._streams.get(number)
-        if stream is None:
-            return
-        if not voice.side:
-            stream.is_asked = True
-            return
-        stream.exchange.ended_ns, stream.exchange.response_bytes = at_ns, stream.answered
-        stream.exchange.outcome = Outcome.ANSWERED
-        self._end(number)
-
-    def _close(self, number: int, outcome: Outcome, error: str | None = None) -> None:
-        """Take note that an answer will not be whole."""
-        stream = self._streams.get(number)
-        if stream is None:
-            return
-        exchange = stream.exchange
-        exchange.error = error or exchange.error
-        if exchange.outcome is Outcome.PENDING or (exchange.protocol == "grpc" and exchange.status is None):
-            exchange.outcome = outcome
-        self._end(number)
-
-    def _end(self, number: int) -> None:
-        stream = self._streams.pop(number)
-        stream.exchange.request_bytes = stream.asked if stream.is_asked else None
-        self._over.append(stream.exchange)
+            self._streams.side_over(voice.side, number, at_ns)
 
     def _astray(self, voice: _Voice, data: bytes, place: int) -> int:
         """Give up what *data* says from *place* on."""
@@ -316,12 +210,7 @@ class Http2:
         voice.held, voice.passing, voice.left, voice.block = b"", None, 0, None
         voice.is_lost = True
         voice.fields.forget()
-        if voice.side:
-            for number in list(self._streams):
-                self._close(number, Outcome.MISSED)
-        for stream in self._streams.values():
-            if not stream.is_asked:
-                stream.asked = None
+        self._streams.missed(voice.side)
 
 
 def _may_come(frame: Frame, block: _Block | None) -> bool:
@@ -331,24 +220,3 @@ def _may_come(frame: Frame, block: _Block | None) -> bool:
     if block is None:
         return frame.kind != Kind.CONTINUATION
     return frame.kind == Kind.CONTINUATION and frame.stream == block.frame.stream
-
-
-def _hides_type(fields: Fields) -> bool:
-    return bool(fields.unknown) and b"content-type" not in fields.known
-
-
-def _name_grpc(stream: _Stream) -> None:
-    """Take note that a request is a call: its path is a service and a method."""
-    exchange = stream.exchange
-    exchange.protocol, exchange.operation, exchange.resource = "grpc", None, None
-    if stream.path is not None:
-        service, _, method = stream.path.lstrip("/").rpartition("/")
-        exchange.operation, exchange.resource = masking.service(method), masking.service(service)
-
-
-def _method(name: str | None) -> str | None:
-    return name if name and len(name) <= 24 and name.replace("-", "").isalpha() and name.isascii() else None
-
-
-def _digits(code: str | None) -> str | None:
-    return code if code and code.isdecimal() and code.isascii() and len(code) <= 3 else None

@@ -2,56 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from collections import deque
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from netlab.protocols import masking
 from netlab.protocols.dialog import Exchange, Outcome, Side
 from netlab.protocols.masking import Masking
-from netlab.protocols.rediscommands import READ, is_command, named
+from netlab.protocols.rediscommands import named
+from netlab.protocols.resp import GarbledError, Voice, begins_command, begins_reply
 
 MOST_WAITING = 10_000  # commands of a pipeline
 
-_LONGEST_LINE = 65536  # bytes: the server's own limit of an inline command
-_KEPT = 512  # bytes of an argument that are looked at
-_MOST_ITEMS = 1 << 20  # arguments of a command: the server's own limit
-_ITEMS = {b"*": 1, b"~": 1, b">": 1, b"%": 2, b"|": 2}  # values that a count in front of them tells of
-_COMMAND = re.compile(rb"\*[1-9][0-9]{0,6}\r\n\$[1-9][0-9]?\r\n([A-Za-z_.-]+)\r\n")
-_REPLY = re.compile(rb"[+-][ -~]+\r\n|[:,#(][^\r\n]{1,40}\r\n|_\r\n|[$=!*~>%|](?:-1|[0-9]{1,10})\r\n")
-_ERROR = re.compile(rb"[A-Z][A-Z0-9_]{1,30}(?![^ ])")
 _SUBSCRIBING = {"SUBSCRIBE", "PSUBSCRIBE", "SSUBSCRIBE", "UNSUBSCRIBE", "PUNSUBSCRIBE", "SUNSUBSCRIBE"}
 _PUSHED = {name.lower().encode() for name in _SUBSCRIBING} | {b"message", b"pmessage", b"smessage"}
 _OTHERWISE = {"MONITOR": "monitor", "SYNC": "replication", "PSYNC": "replication"}
-
-
-class _GarbledError(Exception):
-    """What is said is no RESP."""
-
-
-@dataclass(slots=True)
-class _Voice:
-    """What one side is saying: values, one after another, and values inside of values."""
-
-    side: Side
-    is_lost: bool
-    held: bytes = b""  # of a line or an argument that is not whole yet
-    began_ns: int = 0  # first byte of the message
-    size: int = 0  # of the message so far
-    items: int = 0  # values that are still to come before the message is over
-    arguments: int = 0  # of a command
-    kept: list[bytes] = field(default_factory=list)  # a command's first arguments; what a push is
-    keeping: int | None = None  # length of the string that comes, and is looked at
-    skip: int = 0  # bytes that are passed over
-    kind: bytes = b""  # type of a reply
-    is_failure: bool = False  # the string that comes is one
-    error: str | None = None
-    count: int | None = None  # the latest number among the values
-
-    @property
-    def is_over(self) -> bool:
-        """Whether nothing of the message is still to come."""
-        return not self.items and not self.skip and self.keeping is None
 
 
 @dataclass(slots=True)
@@ -94,7 +58,7 @@ class Redis:
         self.unread_bytes = 0
         self.upgraded: str | None = None  # what is said from now on: monitor, replication, silence
         self._masks = masks
-        self._client, self._server = _Voice(Side.CLIENT, not whole), _Voice(Side.SERVER, not whole)
+        self._client, self._server = Voice(Side.CLIENT, not whole), Voice(Side.SERVER, not whole)
         self._waiting: deque[_Command] = deque()
         self._over: list[Exchange] = []
         self._version = "RESP2" if whole else None
@@ -118,7 +82,7 @@ class Redis:
         place = 0
         try:
             while place < len(data) and self.upgraded is None:
-                behind = self._step(voice, data, place)
+                behind = voice.step(data, place, arrays_push=self._is_subscribed)
                 if behind == place:
                     voice.held = data[place:]
                     break
@@ -126,7 +90,7 @@ class Redis:
                 place = behind
                 if voice.is_over:
                     self._message_over(voice, at_ns)
-        except _GarbledError:
+        except GarbledError:
             self._astray(voice, data, place)
         return self._taken()
 
@@ -162,96 +126,20 @@ class Redis:
         over, self._over = self._over, []
         return over
 
-    def _begins(self, voice: _Voice, data: bytes) -> bool:
+    def _begins(self, voice: Voice, data: bytes) -> bool:
         """Return whether a message begins with *data*, as far as a beginning can tell."""
-        if voice.side:
-            voice.is_lost = not (self._waiting and _REPLY.match(data))
-        else:
-            found = _COMMAND.match(data)
-            voice.is_lost = not (found and is_command(found[1].decode("ascii").upper()))
-        return not voice.is_lost
+        begins = bool(self._waiting) and begins_reply(data) if voice.side else begins_command(data)
+        voice.is_lost = not begins
+        return begins
 
-    def _step(self, voice: _Voice, data: bytes, place: int) -> int:
-        """Read the next part at *place* and return the place behind it; *place* if it is not whole yet."""
-        if voice.skip:
-            count = min(voice.skip, len(data) - place)
-            voice.skip -= count
-            return place + count
-        if voice.keeping is not None:
-            count = min(voice.keeping, _KEPT)
-            if len(data) - place < count:
-                return place
-            if voice.is_failure:
-                voice.error = voice.error or _error(data[place : place + count])
-            else:
-                voice.kept.append(data[place : place + count])
-            voice.skip, voice.keeping = voice.keeping + 2 - count, None
-            return place + count
-        end = data.find(b"\r\n", place)
-        if (len(data) if end < 0 else end) - place > _LONGEST_LINE:
-            raise _GarbledError
-        if end < 0:
-            return place
-        (self._value if voice.side else self._argument)(voice, data[place:end])
-        return end + 2
-
-    def _argument(self, voice: _Voice, line: bytes) -> None:
-        """Read a line of a command."""
-        kind, rest = line[:1], line[1:]
-        if voice.items:
-            if kind != b"$":
-                raise _GarbledError
-            voice.items -= 1
-            self._string(voice, _number(rest), is_kept=len(voice.kept) < READ)
-        elif kind == b"*":
-            voice.items = voice.arguments = max(0, _number(rest))
-        elif line:
-            words = line.split()
-            voice.kept, voice.arguments = words[:READ], len(words)
-            if not voice.kept or not is_command(voice.kept[0].decode("latin-1").upper()):
-                raise _GarbledError
-
-    def _value(self, voice: _Voice, line: bytes) -> None:
-        """Read a line of a reply."""
-        kind, rest = line[:1], line[1:]
-        if not voice.items:
-            voice.items, voice.kind = 1, kind
-        if kind in _ITEMS:
-            inside = max(0, _number(rest)) * _ITEMS[kind]
-            voice.items += inside - (kind != b"|")  # the value itself is behind its attributes
-        elif kind and kind in b"$=!":
-            voice.items -= 1
-            voice.is_failure = kind == b"!"
-            is_push = voice.kind == b">" or (voice.kind == b"*" and self._is_subscribed)
-            self._string(voice, _number(rest), is_kept=voice.is_failure or (is_push and not voice.kept))
-        elif kind and kind in b"+:,#(_-":
-            voice.items -= 1
-            if kind == b"-":
-                voice.error = voice.error or _error(rest)
-            elif kind == b":" and voice.kept:
-                voice.count = _number(rest)
-        else:
-            raise _GarbledError
-        if voice.items > _MOST_ITEMS:
-            raise _GarbledError
-
-    def _string(self, voice: _Voice, length: int, *, is_kept: bool) -> None:
-        """Expect a string of *length* bytes and its line end; -1 is no string."""
-        if length > 0 and is_kept:
-            voice.keeping = length
-        elif length >= 0:
-            voice.skip = length + 2
-            if is_kept and not voice.is_failure:
-                voice.kept.append(b"")
-
-    def _message_over(self, voice: _Voice, at_ns: int) -> None:
+    def _message_over(self, voice: Voice, at_ns: int) -> None:
         if voice.side:
             self._replied(voice, at_ns)
         elif voice.kept:
             self._asked(voice)
-        voice.kept, voice.size, voice.error, voice.count, voice.began_ns = [], 0, None, None, at_ns
+        voice.next_message(at_ns)
 
-    def _asked(self, voice: _Voice) -> None:
+    def _asked(self, voice: Voice) -> None:
         """Take note of a command."""
         name, key = named(voice.kept)
         resource = None if key is None else self._masks.key(key)
@@ -269,7 +157,7 @@ class Redis:
         elif name == "CLIENT REPLY" and voice.kept[2:3] and voice.kept[2].upper() != b"ON":
             self._leave("silence")
 
-    def _replied(self, voice: _Voice, at_ns: int) -> None:
+    def _replied(self, voice: Voice, at_ns: int) -> None:
         """Take note of a reply, or of what the server says unasked."""
         told = voice.kept[0] if voice.kept else b""
         if voice.kind == b">":
@@ -313,15 +201,15 @@ class Redis:
             self._over.append(command.exchange)
         self._waiting.clear()
 
-    def _astray(self, voice: _Voice, data: bytes, place: int) -> None:
+    def _astray(self, voice: Voice, data: bytes, place: int) -> None:
         """Give up what *data* says from *place* on."""
         self.unread_bytes += len(data) - place
         self._lose(voice)
 
-    def _lose(self, voice: _Voice) -> None:
+    def _lose(self, voice: Voice) -> None:
         """Know no longer where a side's messages begin, nor which reply is whose."""
         self.unread_bytes += len(voice.held)
-        started = _Voice(voice.side, is_lost=True)
+        started = Voice(voice.side, is_lost=True)
         if voice.side:
             self._server = started
         else:
@@ -341,15 +229,3 @@ def _unknown(exchange: Exchange) -> Exchange:
         status=None,
         error=None,
     )
-
-
-def _number(digits: bytes) -> int:
-    if len(digits) > 10 or not digits.removeprefix(b"-").isdigit():
-        raise _GarbledError
-    return int(digits)
-
-
-def _error(text: bytes) -> str:
-    """Return the first word of an error, which is its name; what follows it may quote the command."""
-    found = _ERROR.match(text)
-    return found[0].decode("ascii") if found else "ERR"

@@ -1,6 +1,8 @@
-"""How much of each connection the programs of bpf/payload.c hand up: what is understood, and nothing else."""
+"""How much of each connection the programs hand up: what is understood, and nothing else."""
 
 from __future__ import annotations
+
+from typing import Protocol
 
 import numpy as np
 
@@ -8,11 +10,21 @@ from netlab.kernel.bpf import Program
 from netlab.tracer.layout import CONVERSATION
 
 GO_ON, IGNORE = 0xFFFFFFFF, 0
-JUDGED = 1 << 16  # places in the programs' table of what was said here, 8 bytes each
+JUDGED = 1 << 16  # places in the table of bpf/payload.c, 8 bytes each
 
 
-class Budgets:
-    """The two maps that the programs look into, the table and then the map of conversations."""
+class Budgets(Protocol):
+    """What programs were told of connections, by cookie."""
+
+    def set(self, cookie: int, budget: int) -> None:
+        """Tell them."""
+
+    def ends(self, cookie: int) -> np.void | None:
+        """Return the CONVERSATION that a blank piece is of; None: it is forgotten."""
+
+
+class PacketBudgets:
+    """Those of bpf/payload.c, which looks into a table, and then into the map of conversations."""
 
     def __init__(self, program: Program) -> None:
         self._conversations = program.map("netlab_conversations", "u8", CONVERSATION)
@@ -27,8 +39,22 @@ class Budgets:
         self._judged.set(cookie % JUDGED, 0)
 
     def ends(self, cookie: int) -> np.void | None:
-        """Return the CONVERSATION as the programs know it; None: they have forgotten it, and begin anew."""
+        """Return what the programs know of the ends; None: the next packet begins the conversation anew."""
         known = self._conversations.get(cookie)
         if known is None:
             self._judged.set(cookie % JUDGED, 0)
         return known
+
+
+class ClearBudgets:
+    """Those of bpf/tls.c, whose pieces always have their ends."""
+
+    def __init__(self, program: Program) -> None:
+        self._verdicts = program.map("netlab_verdicts", "u8", "u4")
+
+    def set(self, cookie: int, budget: int) -> None:
+        """Tell the programs."""
+        self._verdicts.set(cookie, budget)
+
+    def ends(self, cookie: int) -> None:
+        """Return that nothing is known here."""

@@ -29,6 +29,7 @@ class Request(NamedTuple):
     cookie: int
     ends: bytes  # a CONVERSATION
     client_is_local: bool
+    seen: str = "wire"  # or tls: read before it was sealed
 
 
 @dataclass(slots=True)
@@ -38,11 +39,12 @@ class Talk:
     cookie: int
     ends: bytes  # a CONVERSATION, as the programs had it last
     stream: Stream
+    seen: str
     told_ns: int = 0  # when the programs were told that it goes on
 
     def request(self, exchange: Exchange) -> Request:
         """Return an exchange of this connection as its own."""
-        return Request(exchange, self.cookie, self.ends, bool(self.stream.client_is_local))
+        return Request(exchange, self.cookie, self.ends, bool(self.stream.client_is_local), self.seen)
 
 
 @dataclass(slots=True)
@@ -72,6 +74,8 @@ class Conversations:
         The protocols whose exchanges are kept.
     budgets
         Is told how much more of a connection is to be handed up.
+    seen
+        Where: on the wire, or in tls.
     """
 
     def __init__(
@@ -82,7 +86,9 @@ class Conversations:
         *,
         max_open: int,
         max_requests: int,
+        seen: str = "wire",
     ) -> None:
+        self._seen = seen
         self._readers, self._told, self._budgets, self._max_open = readers, told, budgets, max_open
         self._talks: OrderedDict[int, Talk] = OrderedDict()
         self._ignored: OrderedDict[int, int] = OrderedDict()  # when the programs were told so, by cookie
@@ -117,7 +123,7 @@ class Conversations:
         if not talk:
             return
         self._talks.move_to_end(packet.cookie)
-        if packet.budget != GO_ON:  # else they are blank
+        if packet.budget != GO_ON:  # else they may be blank
             talk.ends = packet.ends
         stream = talk.stream
         if stream.client_is_local is None:
@@ -142,7 +148,8 @@ class Conversations:
         if first.cookie in self._ignored:
             self._ignored[first.cookie] = self._say(first, IGNORE, told_ns=self._ignored[first.cookie])
             return None
-        ends = first.conversation() if first.budget != GO_ON else self._budgets.ends(first.cookie)
+        said = first.conversation()
+        ends = said if said["family"] else self._budgets.ends(first.cookie)
         if ends is None:
             return None
         talk = self._begin(first.cookie, ends)
@@ -181,7 +188,7 @@ class Conversations:
     def _begin(self, cookie: int, ends: np.void) -> Talk:
         client_is_local = self._opened_here(cookie, ends)
         choose = self._readers.chooser(cookie, ends, client_is_local=client_is_local)
-        talk = Talk(cookie, ends.tobytes(), Stream(choose, client_is_local=client_is_local))
+        talk = Talk(cookie, ends.tobytes(), Stream(choose, client_is_local=client_is_local), self._seen)
         self._talks[cookie] = talk
         if len(self._talks) > self._max_open:
             silent = self._talks.popitem(last=False)[1]
@@ -195,6 +202,13 @@ class Conversations:
         if direction == Direction.UNKNOWN:
             return self._readers.client_is_local(ends)
         return direction == Direction.OUTGOING
+
+    def end(self, cookie: int) -> None:
+        """Note that a connection says nothing more; what it says all the same is another conversation."""
+        talk = self._talks.pop(cookie, None)
+        if talk:
+            self._keep(talk, talk.stream.end(time.monotonic_ns()))
+            self._forget(talk)
 
     def _pending(self, talk: Talk) -> list[Exchange]:
         pending = talk.stream.dialog.pending() if talk.stream.dialog else []

@@ -20,7 +20,8 @@ from overheard import Heard, cut, nginx, overhearing, read
 
 from netlab.protocols.dialog import Exchange, Outcome, Side
 from netlab.protocols.fields import READ, Decoder
-from netlab.protocols.http2 import MOST_OPEN, Http2
+from netlab.protocols.h2streams import MOST_OPEN
+from netlab.protocols.http2 import Http2
 
 CURL = "%{method} %{http_code}\n"
 CODES = (grpc.StatusCode.OK, grpc.StatusCode.NOT_FOUND, grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL)

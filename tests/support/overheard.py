@@ -13,6 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
+from loopback import LOOPBACK
+
 from netlab.protocols.dialog import Dialog, Exchange, Side
 
 Heard: TypeAlias = list[tuple[Side, bytes, int]]
@@ -26,7 +28,7 @@ http {{
     gzip on; gzip_http_version 1.0; gzip_min_length 1; gzip_types *; keepalive_requests 100000;
     types {{ text/plain txt; }}
     server {{
-        listen 127.0.0.1:{port} {protocol}; listen unix:{place}/plain;
+        listen 127.0.0.1:{port} {protocol}; listen [::1]:{port} {protocol}; listen unix:{place}/plain;
         root {place}; client_max_body_size 1m;
         location /trailed.txt {{ add_trailer X-Trail yes; }}
         location /deep/ {{ return 200 "deep"; }}
@@ -102,16 +104,18 @@ def nginx(place: Path, protocol: str = "") -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def overhearing(port: int, *, own_address: bool = False) -> Iterator[Overheard]:
-    """Stand between clients and the server at *port*.
+def overhearing(port: int, *, family: int = 4, own_address: bool = False) -> Iterator[Overheard]:
+    """Stand between clients, which come over IPv4 or IPv6 (*family*), and the server at *port*.
 
     A server that tells its clients where it is (*own_address*: as 127.0.0.1 and four bytes of port) is heard
     to tell our address instead.
     """
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    kind = socket.AF_INET6 if family == 6 else socket.AF_INET
+    with socket.create_server((LOOPBACK[family], 0), family=kind) as listener:
         heard = Overheard(listener.getsockname()[1])
         if own_address:
-            here, there = (b"127.0.0.1" + number.to_bytes(4, "big") for number in (heard.port, port))
+            name = b"[0:0::01]" if family == 6 else b"127.0.0.1"  # of one length
+            here, there = name + heard.port.to_bytes(4, "big"), b"127.0.0.1" + port.to_bytes(4, "big")
             heard.alter = lambda side, data: data.replace(there, here) if side is Side.SERVER else data
         accepting = threading.Thread(target=_accept, args=(listener, port, heard))
         accepting.start()

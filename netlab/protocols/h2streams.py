@@ -1,0 +1,167 @@
+"""The streams of an HTTP/2 connection as requests (RFC 9113 section 8), those of gRPC as calls."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from netlab.protocols import masking
+from netlab.protocols.dialog import Exchange, Outcome, Side
+from netlab.protocols.fields import Fields
+from netlab.protocols.masking import Masking
+from netlab.protocols.statuses import grpc_error, http_error
+
+MOST_OPEN = 1000  # streams; servers allow some hundred
+
+_PSEUDO = {b":method", b":scheme", b":path", b":authority"}
+_GRPC = b"application/grpc"
+
+
+@dataclass(slots=True)
+class _Stream:
+    """A request whose answer is not over."""
+
+    exchange: Exchange
+    path: str | None
+    may_call: bool = False  # whether it is a gRPC call is not known: its content type was named before
+    asked: int | None = 0  # bytes of the request so far; None: some were not seen
+    is_asked: bool = False  # the request is whole
+    answered: int = 0  # bytes of the answer so far
+
+
+class Streams:
+    """Every stream whose answer is not over."""
+
+    __slots__ = ("_latest", "_masks", "_over", "_streams")
+
+    def __init__(self, masks: Masking) -> None:
+        self._masks = masks
+        self._streams: dict[int, _Stream] = {}
+        self._latest = 0  # stream that the client opened
+        self._over: list[Exchange] = []
+
+    def taken(self) -> list[Exchange]:
+        """Return what is over since the last call."""
+        if not self._over:
+            return []
+        over, self._over = self._over, []
+        return over
+
+    def open(self) -> list[Exchange]:
+        """Return what is not over; what is being answered is there as such."""
+        return [stream.exchange for stream in self._streams.values()]
+
+    def told(self, side: Side, number: int, fields: Fields, began_ns: int) -> bool:
+        """Read header fields; False: they are of an answer that is not the answer proper."""
+        if not side:
+            self._asks(number, fields, began_ns)
+            return True
+        stream = self._streams.get(number)
+        return stream is None or self._answers(stream, fields, began_ns)
+
+    def _asks(self, number: int, fields: Fields, began_ns: int) -> None:
+        """Take note of a request, unless the fields are the trailers of one."""
+        if number <= self._latest or number % 2 == 0 or not _PSEUDO & fields.known.keys():
+            return
+        self._latest = number
+        if len(self._streams) >= MOST_OPEN:
+            self.close(next(iter(self._streams)), Outcome.MISSED)
+        exchange = Exchange("http2", began_ns, version="HTTP/2", stream=number)
+        exchange.host = self._masks.host(fields.known.get(b":authority", b""))
+        stream = self._streams[number] = _Stream(exchange, fields.text(b":path"))
+        if fields.known.get(b"content-type", b"").startswith(_GRPC):
+            self._name_grpc(stream)
+            return
+        exchange.operation = _method(fields.text(b":method"))
+        stream.may_call = _hides_type(fields) and exchange.operation in {None, "POST"}
+        exchange.resource = None if stream.path is None else self._masks.path(stream.path)
+
+    def _answers(self, stream: _Stream, fields: Fields, began_ns: int) -> bool:
+        """Take note of an answer or its trailers; False: the answer proper is still to come."""
+        exchange = stream.exchange
+        status, code = _digits(fields.text(b":status")), _digits(fields.text(b"grpc-status"))
+        if status and status[0] == "1":
+            return False
+        told = code is not None or fields.known.get(b"content-type", b"").startswith(_GRPC)
+        if told and exchange.protocol != "grpc":
+            self._name_grpc(stream)
+        if exchange.answered_ns is None or status:
+            exchange.answered_ns, exchange.outcome = began_ns, Outcome.ANSWERED
+        if exchange.protocol == "grpc":
+            if code is not None:
+                exchange.status, exchange.error = code, grpc_error(code)
+            elif status not in {None, "200"}:  # of something between the client and its service
+                exchange.status, exchange.error = status, http_error(status or "")
+        elif status:
+            stream.may_call &= _hides_type(fields)
+            if status != "200" or not stream.may_call:  # a call that fails has this status, too
+                exchange.status, exchange.error = status, http_error(status)
+        return True
+
+    def count(self, side: Side, number: int, size: int) -> None:
+        """Add to the message that a frame is of."""
+        stream = self._streams.get(number)
+        if stream and side:
+            stream.answered += size
+        elif stream and stream.asked is not None:
+            stream.asked += size
+
+    def side_over(self, side: Side, number: int, at_ns: int) -> None:
+        """Take note of a message's last byte."""
+        stream = self._streams.get(number)
+        if stream is None:
+            return
+        if not side:
+            stream.is_asked = True
+            return
+        stream.exchange.ended_ns, stream.exchange.response_bytes = at_ns, stream.answered
+        stream.exchange.outcome = Outcome.ANSWERED
+        self._end(number)
+
+    def close(self, number: int, outcome: Outcome, error: str | None = None) -> None:
+        """Take note that an answer will not be whole."""
+        stream = self._streams.get(number)
+        if stream is None:
+            return
+        exchange = stream.exchange
+        exchange.error = error or exchange.error
+        if exchange.outcome is Outcome.PENDING or (exchange.protocol == "grpc" and exchange.status is None):
+            exchange.outcome = outcome
+        self._end(number)
+
+    def close_all(self, outcome: Outcome, error: str | None = None, *, behind: int = 0) -> None:
+        """Take note that no answer will be whole to what was asked *behind* that stream."""
+        for number in [number for number in self._streams if number > behind]:
+            self.close(number, outcome, error)
+
+    def missed(self, side: Side) -> None:
+        """Take note that some of what *side* says was not seen."""
+        if side:
+            self.close_all(Outcome.MISSED)
+        for stream in self._streams.values():
+            if not stream.is_asked:
+                stream.asked = None
+
+    def _name_grpc(self, stream: _Stream) -> None:
+        """Take note that a request is a call: its path is a service and a method."""
+        exchange = stream.exchange
+        exchange.protocol, exchange.operation, exchange.resource = "grpc", None, None
+        if stream.path is not None:
+            service, _, method = stream.path.lstrip("/").rpartition("/")
+            exchange.operation, exchange.resource = masking.service(method), self._masks.service(service)
+
+    def _end(self, number: int) -> None:
+        stream = self._streams.pop(number)
+        stream.exchange.request_bytes = stream.asked if stream.is_asked else None
+        self._over.append(stream.exchange)
+
+
+def _hides_type(fields: Fields) -> bool:
+    return bool(fields.unknown) and b"content-type" not in fields.known
+
+
+def _method(name: str | None) -> str | None:
+    return name if name and len(name) <= 24 and name.replace("-", "").isalpha() and name.isascii() else None
+
+
+def _digits(code: str | None) -> str | None:
+    return code if code and code.isdecimal() and code.isascii() and len(code) <= 3 else None

@@ -1,0 +1,245 @@
+"""PostgreSQL's pipeline (documentation, message flow): what the client asked, and which answer is whose."""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from dataclasses import dataclass, field
+
+from netlab.protocols import pgmessages as messages, sql
+from netlab.protocols.dialog import Exchange, Outcome
+from netlab.protocols.framing import LostError, Message
+from netlab.protocols.masking import Masking
+from netlab.protocols.sqlstates import condition
+
+_MOST_NAMES = 1000  # prepared statements that are remembered, and portals
+_MOST_STEPS = 10_000  # messages that wait for their answer
+_UNKNOWN = sql.Statement()
+_STARTUP = b"startup"  # a step's kind; the others are the messages' own
+_SIMPLE = {b"Q", b"F"}
+_ACKNOWLEDGED = {b"P": {b"1"}, b"B": {b"2"}, b"C": {b"3"}, b"D": {b"T", b"n"}, b"E": {b"C", b"I", b"s"}}
+_MAY_PRECEDE = {b"D": {b"t"}, b"E": {b"D", b"G", b"H", b"W", b"d", b"c"}}  # what comes before it
+_ANY_TIME = {b"A", b"N", b"S"}  # notification, notice, parameter status
+_WITHOUT_EXECUTE = {b"P": "PREPARE", b"D": "DESCRIBE", b"B": "BIND", b"C": "CLOSE"}
+_ABORTED = "pipeline_aborted"  # not executed, because what came before it in the pipeline failed
+
+
+@dataclass(slots=True)
+class Step:
+    """A message of the client that the server answers, and the exchange that it belongs to."""
+
+    kind: bytes
+    exchange: Exchange
+
+
+@dataclass(slots=True)
+class Group:
+    """Messages of the extended protocol up to the Execute, Flush or Sync that ends them."""
+
+    begun_ns: int
+    size: int = 0
+    statement: sql.Statement = _UNKNOWN
+    kinds: list[bytes] = field(default_factory=list)
+
+
+class Pipeline:
+    """What waits for its answer on one connection, in the order in which it was asked.
+
+    Statements and portals are known by the names that the client gave them on this connection.
+    """
+
+    def __init__(self, masks: Masking) -> None:
+        self._masks = masks
+        self._over: list[Exchange] = []
+        self._version: str | None = None
+        self._steps: deque[Step] = deque()
+        self._group: Group | None = None
+        self._is_skipping = False  # the server discards what comes before the next Sync
+        self._statements: OrderedDict[bytes, sql.Statement] = OrderedDict()
+        self._portals: OrderedDict[bytes, sql.Statement] = OrderedDict()
+
+    def pending(self) -> list[Exchange]:
+        """Return what is not answered yet, as far as it was asked."""
+        waiting = {id(step.exchange): step.exchange for step in self._steps if step.kind != b"S"}
+        return list(waiting.values())
+
+    def taken(self) -> list[Exchange]:
+        """Return what is over since the last call."""
+        over, self._over = self._over, []
+        return over
+
+    def give_up(self, outcome: Outcome) -> None:
+        """End what waits without an answer."""
+        for exchange in self.pending():
+            exchange.outcome = outcome
+            self._over.append(exchange)
+        self._steps.clear()
+        self._group = None
+
+    def forget(self) -> None:
+        """Begin anew behind a gap: which names there are is not known."""
+        self._is_skipping = False
+        self._statements.clear()
+        self._portals.clear()
+
+    def open(self, startup: bytes, begun_ns: int) -> None:
+        """Expect the answer to a startup message, or to a request to cancel."""
+        code = int.from_bytes(startup[4:8], "big")
+        exchange = Exchange("postgres", begun_ns, operation="CANCEL", request_bytes=len(startup))
+        if code != messages.CANCEL:
+            self._version = f"3.{code & 0xFFFF}"
+            database = messages.database(startup)
+            exchange.operation, exchange.resource = "CONNECT", database and self._masks.name(database)
+        self._steps.append(Step(_STARTUP, exchange))
+
+    # What the client asks
+
+    def ask(self, message: Message) -> None:
+        """Take note of what the client says."""
+        kind = message.header[:1]
+        if kind in _SIMPLE:
+            said = messages.query(message.body) if kind == b"Q" else sql.Statement("CALL")
+            self._expect([kind], self._exchange(message.begun_ns, message.size, said))
+        elif kind in _ACKNOWLEDGED:
+            self._extend(kind, message)
+        elif kind in {b"S", b"H"}:
+            self._end_group()
+            if kind == b"S":
+                self._is_skipping = False
+                self._expect([kind], self._exchange(message.begun_ns, message.size, sql.Statement("SYNC")))
+        elif kind in {b"d", b"c", b"f"} and self._steps:  # the data of a COPY, and their end
+            self._steps[0].exchange.request_bytes = (
+                self._steps[0].exchange.request_bytes or 0
+            ) + message.size
+
+    def _extend(self, kind: bytes, message: Message) -> None:
+        group = self._group = self._group or Group(message.begun_ns)
+        group.size += message.size
+        group.kinds.append(kind)
+        if kind == b"P":
+            group.statement = _remember(self._statements, messages.parsed(message.body))
+        elif kind == b"B":
+            names = messages.bound(message.body)
+            found = (names[0], self._statements.get(names[1], _UNKNOWN)) if names else None
+            group.statement = _remember(self._portals, found)
+        elif kind == b"E":
+            name, end, _ = message.body.partition(b"\0")
+            group.statement = self._portals.get(name, _UNKNOWN) if end else _UNKNOWN
+            self._end_group()
+        if len(group.kinds) > _MOST_STEPS:
+            raise LostError
+
+    def _end_group(self) -> None:
+        group, self._group = self._group, None
+        if group is None:
+            return
+        said = group.statement
+        if group.kinds[-1] != b"E":
+            said = sql.Statement(_WITHOUT_EXECUTE[group.kinds[0]], said.tables)
+        self._expect(group.kinds, self._exchange(group.begun_ns, group.size, said))
+
+    def _exchange(self, begun_ns: int, size: int, said: sql.Statement) -> Exchange:
+        tables = ", ".join(map(self._masks.name, said.tables)) or None
+        return Exchange(
+            "postgres",
+            begun_ns,
+            operation=said.operation,
+            resource=tables,
+            request_bytes=size,
+            version=self._version,
+        )
+
+    def _expect(self, kinds: list[bytes], exchange: Exchange) -> None:
+        if self._is_skipping:
+            self._end(exchange, None, _ABORTED, exchange.requested_ns)
+            return
+        if len(self._steps) + len(kinds) > _MOST_STEPS:
+            raise LostError
+        self._steps.extend(Step(kind, exchange) for kind in kinds)
+
+    # What the server answers
+
+    def answer(self, message: Message) -> None:
+        """Take note of what the server says; to what nobody asked it is nothing."""
+        if not self._steps:
+            return
+        kind = message.header[:1]
+        step = self._steps[0]
+        exchange = step.exchange
+        if exchange.answered_ns is None:
+            exchange.answered_ns = message.begun_ns
+        exchange.ended_ns = message.ended_ns
+        exchange.response_bytes = (exchange.response_bytes or 0) + message.size
+        if kind == b"E":
+            self._fail(step, message)
+        elif kind == b"Z":
+            if step.kind not in {_STARTUP, b"S", *_SIMPLE}:
+                raise LostError
+            self._pop(message)
+        elif kind == b"C" and (step.kind in _SIMPLE or step.kind == b"E"):
+            self._complete(step, message)
+        elif step.kind in _ACKNOWLEDGED:
+            self._acknowledge(step, kind, message)
+        elif kind == b"v" and len(message.body) == 4:  # the newest that the server knows
+            self._version = f"3.{int.from_bytes(message.body, 'big') & 0xFFFF}"
+
+    def _acknowledge(self, step: Step, kind: bytes, message: Message) -> None:
+        if kind in _ACKNOWLEDGED[step.kind]:
+            self._pop(message)
+        elif kind in _MAY_PRECEDE.get(step.kind, ()):
+            if kind == b"D":
+                step.exchange.records = (step.exchange.records or 0) + 1
+            elif kind == b"G" and len(self._steps) > 1 and self._steps[1].kind == b"S":
+                del self._steps[1]  # the server ignores a Sync while data are copied in
+        elif kind not in _ANY_TIME:
+            raise LostError
+
+    def _complete(self, step: Step, message: Message) -> None:
+        command, rows = messages.completed(message)
+        exchange = step.exchange
+        exchange.operation = exchange.operation or command
+        if step.kind == b"E":
+            exchange.records = rows
+            self._pop(message)
+        elif rows is not None:  # one of several statements
+            exchange.records = (exchange.records or 0) + rows
+
+    def _fail(self, step: Step, message: Message) -> None:
+        exchange = step.exchange
+        exchange.status = messages.sqlstate(message)
+        exchange.error = condition(exchange.status) if exchange.status else "unknown"
+        if step.kind in _SIMPLE or step.kind == b"S":
+            return  # ReadyForQuery ends it
+        self._steps.popleft()
+        self._end(exchange, exchange.status, exchange.error, message.ended_ns)
+        while self._steps and self._steps[0].kind != b"S":
+            other = self._steps.popleft().exchange
+            if other.outcome is Outcome.PENDING:
+                self._end(other, None, _ABORTED, message.ended_ns)
+        self._is_skipping = not self._steps and step.kind != _STARTUP
+
+    def _pop(self, message: Message) -> None:
+        step = self._steps.popleft()
+        if self._steps and self._steps[0].exchange is step.exchange:
+            return
+        if step.kind != b"S" or step.exchange.error:
+            self._end(step.exchange, step.exchange.status or "OK", step.exchange.error, message.ended_ns)
+
+    def _end(self, exchange: Exchange, status: str | None, error: str | None, at_ns: int) -> None:
+        exchange.outcome, exchange.status, exchange.error = Outcome.ANSWERED, status, error
+        exchange.ended_ns, exchange.version = at_ns, self._version
+        if exchange.answered_ns is None:  # by the failure of another
+            exchange.answered_ns = at_ns
+        self._over.append(exchange)
+
+
+def _remember(
+    known: OrderedDict[bytes, sql.Statement], named: tuple[bytes, sql.Statement] | None
+) -> sql.Statement:
+    if named is None:
+        known.clear()  # one of them is another now, and nobody knows which
+        return _UNKNOWN
+    known[named[0]] = named[1]
+    known.move_to_end(named[0])
+    if len(known) > _MOST_NAMES:
+        known.popitem(last=False)
+    return named[1]
