@@ -271,6 +271,7 @@ static __always_inline struct netlab_conversation *netlab_known_conversation(u64
  */
 static __always_inline void netlab_read_progress(struct netlab_said *said, struct bpf_tcp_sock *tcp)
 {
+	/* Both are read, whatever is needed: clang would add the offset of one to the address, which verifiers forbid. */
 	u32 received = *(volatile u32 *)&tcp->rcv_nxt, sent = *(volatile u32 *)&tcp->snd_nxt;
 
 	said->settled = said->outgoing ? said->sequence : received;	/* a segment sent again tells less than snd_nxt */
