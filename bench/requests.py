@@ -1,6 +1,6 @@
 """What reading HTTP costs the server that is read: nginx at a fixed rate, alone and with a capture, in turn.
 
-`python -m bench.requests 60` keeps each load up for a minute. A request is two rows, one at each end.
+`python -m bench.requests 60` keeps the first load up for a minute. A request is two rows, one at each end.
 """
 
 from __future__ import annotations
@@ -23,13 +23,18 @@ import netlab
 
 PAIRS, SECONDS = 5, 3.0
 RATE_PER_S, CLIENTS = 5_000, 50
+PAGE, LEAST = "index.html", "least"  # a page from disk, logged, as Debian's nginx is set up; the least work
+PAGE_BYTES = 612
 _SPACE, _PORT = "netlab-bench-http", 8080
 _CONFIG = """
 daemon off; worker_processes 1; pid {place}/pid; error_log stderr crit;
 events {{ worker_connections 512; }}
 http {{
-    access_log off; keepalive_requests 100000000;
-    server {{ listen 127.0.0.1:{port}; location / {{ return 200 "hello"; }} }}
+    access_log {place}/access; keepalive_requests 100000000;
+    server {{
+        listen 127.0.0.1:{port}; root {place};
+        location = /least {{ access_log off; return 200 "hello"; }}
+    }}
 }}
 """
 
@@ -63,13 +68,13 @@ class Server:
     worker: int
     place: Path
 
-    def load(self, seconds: float, *, fixed: bool) -> Load:
+    def load(self, seconds: float, path: str = LEAST, *, fixed: bool) -> Load:
         """Make requests at the fixed rate for so many *seconds*, or five times as many as fast as it goes."""
         count, log = int(RATE_PER_S * seconds) * (1 if fixed else 5), self.place / "log"
         log.unlink(missing_ok=True)
         rate = (f"--rps={RATE_PER_S / CLIENTS}", "-r5", "--rate-period=1ms") if fixed else ()
         sizes = (f"--clients={CLIENTS}", f"--requests={count}", f"--log-file={log}")
-        command = ["h2load", "--h1", *sizes, *rate, f"http://127.0.0.1:{_PORT}/"]
+        command = ["h2load", "--h1", *sizes, *rate, f"http://127.0.0.1:{_PORT}/{path}"]
         before_ns = self._ran_ns()
         run = subprocess.run(_inside(command), check=True, stdout=subprocess.PIPE, text=True)
         ran_ns = self._ran_ns() - before_ns
@@ -101,6 +106,8 @@ def server() -> Iterator[Server]:
         subprocess.run(["ip", "-n", _SPACE, "link", "set", "lo", "up"], check=True)
         with tempfile.TemporaryDirectory() as name:
             place = Path(name)
+            place.chmod(0o755)  # its worker is another user
+            (place / PAGE).write_text("x" * PAGE_BYTES, encoding="ascii")
             config = place / "nginx.conf"
             config.write_text(_CONFIG.format(place=place, port=_PORT), encoding="utf-8")
             with subprocess.Popen(_inside(["nginx", "-c", str(config), "-e", "stderr"])) as master:
@@ -121,12 +128,12 @@ def _worker(master: int) -> int:
     return int(found[0])
 
 
-def watched(web: Server, seconds: float, *, fixed: bool) -> Watched:
+def watched(web: Server, seconds: float, path: str, *, fixed: bool) -> Watched:
     """Load the server while a capture reads it."""
     before_bytes = _resident_bytes()
     with netlab.capture(protocols="http", netns=_SPACE) as capture:
         before_s = time.process_time()
-        load = web.load(seconds, fixed=fixed)
+        load = web.load(seconds, path, fixed=fixed)
         cpu_s = time.process_time() - before_s
         grown_bytes = _resident_bytes() - before_bytes
     rows = capture.requests("http")
@@ -152,20 +159,25 @@ def _resident_bytes() -> int:
     return pages * 4096
 
 
-def _pairs(web: Server, seconds: float, *, fixed: bool) -> tuple[list[Load], list[Watched]]:
+def _pairs(web: Server, seconds: float, path: str, *, fixed: bool) -> tuple[list[Load], list[Watched]]:
     alone, read = [], []
-    watched(web, 1, fixed=fixed)
+    watched(web, 1, path, fixed=fixed)
     for _ in range(PAIRS if seconds < 60 else 1):
-        alone.append(web.load(seconds, fixed=fixed))
-        read.append(watched(web, seconds, fixed=fixed))
+        alone.append(web.load(seconds, path, fixed=fixed))
+        read.append(watched(web, seconds, path, fixed=fixed))
     return alone, read
 
 
 def measure(seconds: float = SECONDS) -> list[tuple[str, float, str]]:
     with server() as web:
-        steady = _pairs(web, seconds, fixed=True)
-        fast = _pairs(web, seconds, fixed=False)
-    return [*_rows(f"nginx at {RATE_PER_S:,} requests/s", *steady), *_rows("nginx at full speed", *fast)]
+        page = _pairs(web, seconds, PAGE, fixed=True)
+        least = _pairs(web, SECONDS, LEAST, fixed=True)
+        fast = _pairs(web, SECONDS, PAGE, fixed=False)
+    return [
+        *_rows(f"nginx, a page at {RATE_PER_S:,}/s", *page),
+        *_rows(f"nginx, the least at {RATE_PER_S:,}/s", *least),
+        *_rows("nginx, a page at full speed", *fast),
+    ]
 
 
 def _rows(what: str, alone: list[Load], read: list[Watched]) -> list[tuple[str, float, str]]:

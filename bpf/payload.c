@@ -11,7 +11,7 @@
  *   NETLAB_PAYLOAD_TCP, NETLAB_PAYLOAD_UDP  which of tcp.c and udp.c are compiled with this
  *   NETLAB_WANTED_DATAGRAM(p)  true for ports whose datagrams are handed up (either end)
  *   NETLAB_WANTED_SEGMENT(p)  true for ports whose segments are (either end): all, unless DNS alone is read
- *   NETLAB_CONVERSATIONS_MAX, NETLAB_PIECE_PAGES  sizes
+ *   NETLAB_CONVERSATIONS_MAX, NETLAB_JUDGED, NETLAB_PIECE_PAGES  sizes
  *   NETLAB_PIECES_MAX  of one packet: what is behind them is not handed up
  *   NETLAB_UNJUDGED_BYTES  how much of a connection is handed up before user space has said that it goes on; behind
  *                          that only the lengths are
@@ -40,9 +40,16 @@ struct netlab_conversation {
 /* The longest silent ones make room: they begin anew when they speak again. */
 BPF_TABLE("lru_hash", u64, struct netlab_conversation, netlab_conversations, NETLAB_CONVERSATIONS_MAX);
 
+/*
+ * What user space has said of connections, at the place of their cookies: twice the cookie, and 1 if it goes on. Most
+ * packets need nothing else, and a look-up in the map above takes longer than all the rest but the ring. Two connections
+ * that share a place take turns. User space puts 0 there when it says something else.
+ */
+BPF_ARRAY(netlab_judged, u64, NETLAB_JUDGED);
+
 /* A stretch of one packet's payload. */
 struct netlab_piece {
-	struct netlab_conversation conversation;
+	struct netlab_conversation conversation;	/* blank where user space has said that it goes on */
 	u64 at_ns;		/* CLOCK_MONOTONIC */
 	u64 cookie;
 	u32 sequence;		/* TCP: of the first byte here */
@@ -220,27 +227,66 @@ static __always_inline struct netlab_conversation *netlab_begin_conversation(u64
 	return netlab_conversations.lookup(&cookie);
 }
 
+/* The verifier guards skb->sk, not a number. */
+static __always_inline u64 netlab_number(struct __sk_buff *skb)
+{
+	u64 guarded = (u64)skb->sk, number = 0;
+
+	netlab_probe_read(&number, sizeof(number), &guarded);
+	return number;
+}
+
+static __always_inline volatile u64 *netlab_judgement(u64 cookie)
+{
+	u32 place = cookie % NETLAB_JUDGED;
+
+	return netlab_judged.lookup(&place);
+}
+
+static __always_inline void netlab_note_judgement(u64 cookie, struct netlab_conversation *conversation)
+{
+	volatile u64 *judged = netlab_judgement(cookie);
+	u32 budget = conversation->budget;
+
+	if (judged && (!budget || budget == NETLAB_GO_ON))
+		*judged = cookie << 1 | !!budget;
+}
+
+static __always_inline struct netlab_conversation *netlab_known_conversation(u64 cookie, struct __sk_buff *skb)
+{
+	struct netlab_conversation *known = netlab_conversations.lookup(&cookie);
+
+	if (!known)
+		known = netlab_begin_conversation(cookie, netlab_number(skb));
+	else if (known->budget && !known->direction)
+		netlab_read_direction(known, netlab_number(skb));
+	if (known)
+		netlab_note_judgement(cookie, known);
+	return known;
+}
+
 /*
  * What has passed here before this packet, and so come before it in the ring: all that was sent, up to snd_nxt, and all that
- * was received in order, up to rcv_nxt. A packet's own bytes are in bytes_sent by now, and not yet in bytes_received.
+ * was received in order, up to rcv_nxt.
  */
-static __always_inline void netlab_read_progress(struct netlab_said *said, struct tcp_sock *tp)
+static __always_inline void netlab_read_progress(struct netlab_said *said, struct bpf_tcp_sock *tcp)
+{
+	/* Both are read, whatever is needed: clang would add the offset of one to the address, which verifiers forbid. */
+	u32 received = *(volatile u32 *)&tcp->rcv_nxt, sent = *(volatile u32 *)&tcp->snd_nxt;
+
+	said->settled = said->outgoing ? said->sequence : received;	/* a segment sent again tells less than snd_nxt */
+	said->other_settled = said->outgoing ? received : sent;
+}
+
+/* A packet's own bytes are in bytes_sent by now, and not yet in bytes_received. */
+static __always_inline void netlab_read_beginning(struct netlab_said *said, struct tcp_sock *tp)
 {
 	u64 sent = 0, received = 0;
 
 	NETLAB_READ(sent, tp->bytes_sent);
 	NETLAB_READ(received, tp->bytes_received);
-	if (said->outgoing) {
-		said->settled = said->sequence;	/* a segment sent again tells less than snd_nxt */
-		said->fresh = sent == said->bytes;
-		NETLAB_READ(said->other_settled, tp->rcv_nxt);
-		said->other_fresh = !received;
-	} else {
-		NETLAB_READ(said->settled, tp->rcv_nxt);
-		said->fresh = !received;
-		NETLAB_READ(said->other_settled, tp->snd_nxt);
-		said->other_fresh = !sent;
-	}
+	said->fresh = said->outgoing ? sent == said->bytes : !received;
+	said->other_fresh = said->outgoing ? !received : !sent;
 }
 
 /*
@@ -283,8 +329,11 @@ static __always_inline int netlab_segment(struct __sk_buff *skb, bool outgoing)
 {
 	struct bpf_sock *socket = skb->sk;
 	struct netlab_said said = { .outgoing = outgoing };
-	u64 guarded = (u64)socket, number = 0;
-	struct netlab_conversation *known;
+	/* Whose ends user space knows, if it says that they go on. */
+	struct netlab_conversation *known, judged_before = { .budget = NETLAB_GO_ON, .protocol = IPPROTO_TCP };
+	volatile u64 *place_of_judgement;
+	struct bpf_tcp_sock *tcp;
+	u64 judged = 0;
 	u8 header[20];
 	u32 place;
 
@@ -292,6 +341,14 @@ static __always_inline int netlab_segment(struct __sk_buff *skb, bool outgoing)
 		return 1;
 	socket = bpf_sk_fullsock(socket);
 	if (!socket || socket->protocol != IPPROTO_TCP)
+		return 1;
+	said.cookie = bpf_get_socket_cookie(skb);
+	place_of_judgement = netlab_judgement(said.cookie);
+	if (place_of_judgement)
+		judged = *place_of_judgement;
+	if (judged >> 1 != said.cookie)
+		judged = 0;
+	else if (!(judged & 1))
 		return 1;
 	place = netlab_ip_bytes(skb);
 	if (bpf_skb_load_bytes(skb, place, header, sizeof(header)))
@@ -301,26 +358,21 @@ static __always_inline int netlab_segment(struct __sk_buff *skb, bool outgoing)
 	if (skb->len < said.place || (skb->len == said.place && !(said.tcp_flags & (NETLAB_TCP_FIN | NETLAB_TCP_RST))))
 		return 1;
 	said.bytes = skb->len - said.place;
-	netlab_probe_read(&number, sizeof(number), &guarded);	/* the verifier guards skb->sk, not a number */
 	said.sequence = header[4] << 24 | header[5] << 16 | header[6] << 8 | header[7];
 	said.sequence += !!(said.tcp_flags & NETLAB_TCP_SYN);	/* Fast Open (RFC 7413): the SYN has a number, too */
 	if (socket->state == TCP_LISTEN) {
 		if (said.bytes && !outgoing)
-			netlab_first_words(skb, &said, number);
+			netlab_first_words(skb, &said, netlab_number(skb));
 		return 1;
 	}
-	said.cookie = bpf_get_socket_cookie(skb);
-	known = netlab_conversations.lookup(&said.cookie);
-	if (known && !known->budget)
-		return 1;
-	if (!known)
-		known = netlab_begin_conversation(said.cookie, number);
-	else if (!known->direction)
-		netlab_read_direction(known, number);
-	if (!known || !known->budget)
+	known = judged ? &judged_before : netlab_known_conversation(said.cookie, skb);
+	tcp = bpf_tcp_sock(socket);
+	if (!known || !known->budget || !tcp)
 		return 1;
 	said.conversation = known;
-	netlab_read_progress(&said, (struct tcp_sock *)number);
+	netlab_read_progress(&said, tcp);
+	if (known->budget != NETLAB_GO_ON)	/* what goes on has begun */
+		netlab_read_beginning(&said, (struct tcp_sock *)netlab_number(skb));
 	netlab_hand_up(skb, &said);
 	return 1;
 }

@@ -138,9 +138,11 @@ class Http1:
             place += 2
         if place == len(data):
             return place
-        if not self._may_begin(voice, data[place : place + 32]):
-            return self._astray(voice, data, place)
         end = data.find(_END_OF_HEAD, place)
+        expected = voice.at is HEAD and (self._waiting or not voice.side)
+        # A whole head that is expected is looked at only once, when it is read.
+        if not (expected and end >= 0) and not self._may_begin(voice, data[place : place + 32]):
+            return self._astray(voice, data, place)
         if end < 0 or end - place > LONGEST_HEAD:
             voice.held = data[place:]
             if len(voice.held) > LONGEST_HEAD:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from netlab.frames import Gap, Missing
 from netlab.kernel.bpf import CgroupHook, Program
 from netlab.protocols.masking import Masking
+from netlab.tracer.budgets import ClearBudgets
 from netlab.tracer.conversations import Account, Conversations, Fate, Request
 from netlab.tracer.layout import CLEAR, CONVERSATION
 from netlab.tracer.limits import Limits
@@ -53,11 +54,10 @@ class ClearText:
         self, program: Program, root: Path, wanted: frozenset[str], masks: Masking, limits: Limits
     ) -> None:
         self._readers = Readers(wanted, None, masks)
-        self._verdicts = program.map("netlab_verdicts", "u8", "u4")
         self._talks = Conversations(
             self._readers,
             wanted,
-            lambda cookie, _, budget: self._verdicts.set(cookie, budget),
+            ClearBudgets(program),
             max_open=limits.max_open,
             max_requests=limits.max_requests,
             seen="tls",

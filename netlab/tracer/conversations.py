@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Set as AbstractSet
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, fields, replace
 from typing import NamedTuple, TypeAlias
 
@@ -14,11 +14,10 @@ import numpy.typing as npt
 
 from netlab.protocols.dialog import Exchange, Outcome
 from netlab.protocols.streams import Segment, Stream
+from netlab.tracer.budgets import GO_ON, IGNORE, Budgets
 from netlab.tracer.layout import PIECE, Direction
-from netlab.tracer.packets import Packet, Packets, Pieces
+from netlab.tracer.packets import Packet, Packets, Pieces, conversation
 from netlab.tracer.readers import Readers
-
-GO_ON, IGNORE = 0xFFFFFFFF, 0  # budgets, see bpf/payload.c
 
 _MOST_UNOWNED = 256  # packets that came before their connection had a socket: it has one at once, if ever
 _TUPLE = ("netns", "local_address", "remote_address", "local_port", "remote_port")
@@ -84,8 +83,8 @@ class Conversations:
         Find who reads a connection.
     told
         The protocols whose exchanges are kept.
-    judge
-        Is told how much more of a connection is to be handed up: `GO_ON` or `IGNORE`.
+    budgets
+        Is told how much more of a connection is to be handed up.
     seen
         Where: on the wire, or in tls.
     """
@@ -94,14 +93,14 @@ class Conversations:
         self,
         readers: Readers,
         told: frozenset[str],
-        judge: Callable[[int, np.void, int], None],
+        budgets: Budgets,
         *,
         max_open: int,
         max_requests: int,
         seen: str = "wire",
     ) -> None:
         self._seen = seen
-        self._readers, self._told, self._judge, self._max_open = readers, told, judge, max_open
+        self._readers, self._told, self._budgets, self._max_open = readers, told, budgets, max_open
         self._talks: OrderedDict[int, Talk] = OrderedDict()
         self._ignored: OrderedDict[int, int] = OrderedDict()  # when the programs were told so, by cookie
         self._over: deque[Request] = deque(maxlen=max_requests)
@@ -136,11 +135,11 @@ class Conversations:
         if not talk:
             return
         self._talks.move_to_end(packet.cookie)
-        if packet.ends != talk.ends:  # else keep what the requests before have, too
+        if packet.budget != GO_ON:  # else they may be blank
             talk.ends = packet.ends
         stream = talk.stream
         if stream.client_is_local is None:
-            stream.client_is_local = self._opened_here(packet.cookie, packet.conversation())
+            stream.client_is_local = self._opened_here(packet.cookie, conversation(talk.ends))
         over = stream.take(packet.segment, local=packet.local)
         if packet.reset:
             over = [*over, *stream.end(packet.segment.at_ns)]
@@ -154,26 +153,30 @@ class Conversations:
             self._forget(self._talks.pop(packet.cookie))
 
     def _meet(self, first: Packet) -> Talk | None:
-        """Begin a connection; None: it has no socket yet, or nobody reads it."""
+        """Begin a connection; None: it has no socket yet, nobody reads it, or its ends are forgotten."""
         if not first.cookie:
             self._wait_for_socket(first)
             return None
         if first.cookie in self._ignored:
             self._ignored[first.cookie] = self._say(first, IGNORE, told_ns=self._ignored[first.cookie])
             return None
-        talk = self._begin(first)
+        said = first.conversation()
+        ends = said if said["family"] else self._budgets.ends(first.cookie)
+        if ends is None:
+            return None
+        talk = self._begin(first.cookie, ends)
         self._adopt(talk, first)
         return talk
 
     def _wait_for_socket(self, packet: Packet) -> None:
         """Keep what came with the end of a handshake, until its connection says or gets something more."""
-        self._unowned[_tuple(packet)] = packet.segment
+        self._unowned[_tuple(packet.conversation())] = packet.segment
         if len(self._unowned) > _MOST_UNOWNED:
             self._unowned.popitem(last=False)
 
     def _adopt(self, talk: Talk, first: Packet) -> None:
         """Give a connection what came before it had a socket, if that is what *first* comes after."""
-        early = self._unowned.pop(_tuple(first), None) if self._unowned else None
+        early = self._unowned.pop(_tuple(conversation(talk.ends)), None) if self._unowned else None
         said = first.segment
         incoming, outgoing, new = said.settled, said.other_settled, said.other_fresh
         if first.local:
@@ -191,14 +194,13 @@ class Conversations:
         """Tell the programs, if they have not heard: they may write at the same moment. Return when."""
         if packet.budget == budget or packet.segment.at_ns <= told_ns:
             return told_ns
-        self._judge(packet.cookie, packet.conversation(), budget)
+        self._budgets.set(packet.cookie, budget)
         return time.monotonic_ns()
 
-    def _begin(self, first: Packet) -> Talk:
-        cookie, ends = first.cookie, first.conversation()
+    def _begin(self, cookie: int, ends: np.void) -> Talk:
         client_is_local = self._opened_here(cookie, ends)
         choose = self._readers.chooser(cookie, ends, client_is_local=client_is_local)
-        talk = Talk(cookie, first.ends, Stream(choose, client_is_local=client_is_local), self._seen)
+        talk = Talk(cookie, ends.tobytes(), Stream(choose, client_is_local=client_is_local), self._seen)
         self._talks[cookie] = talk
         if len(self._talks) > self._max_open:
             self._give_up(self._talks.popitem(last=False)[1])
@@ -253,8 +255,7 @@ class Conversations:
         return now
 
 
-def _tuple(packet: Packet) -> bytes:
-    ends = packet.conversation()
+def _tuple(ends: np.void) -> bytes:
     return b"".join(ends[name].tobytes() for name in _TUPLE)
 
 

@@ -24,7 +24,7 @@ class Packet(NamedTuple):
     """One packet's payload, and whose it is."""
 
     cookie: int
-    ends: bytes  # a CONVERSATION
+    ends: bytes  # a CONVERSATION; blank where the programs were told that it goes on
     segment: Segment
     local: bool  # sent by this end
     reset: bool
@@ -33,8 +33,7 @@ class Packet(NamedTuple):
 
     def conversation(self) -> np.void:
         """Return the ends field by field."""
-        ends: np.void = np.frombuffer(self.ends, CONVERSATION)[0]
-        return ends
+        return conversation(self.ends)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +89,12 @@ class Packets:
         ends = firsts["conversation"].tobytes()
         whose = _cut(ends, np.arange(len(chosen)) * CONVERSATION.itemsize, CONVERSATION.itemsize)
         return map(Packet, numbers["cookie"], whose, segments, outgoing, reset, budgets, protocols)
+
+
+def conversation(ends: bytes) -> np.void:
+    """Return a CONVERSATION field by field."""
+    read: np.void = np.frombuffer(ends, CONVERSATION)[0]
+    return read
 
 
 def _cut(text: bytes, starts: npt.NDArray[np.intp], lengths: npt.NDArray[np.intp] | int) -> list[bytes]:

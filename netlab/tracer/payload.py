@@ -14,6 +14,7 @@ from netlab.frames import Gap, Missing
 from netlab.kernel import capabilities, clock
 from netlab.kernel.bpf import CgroupHook, Program
 from netlab.protocols.masking import STANDARD, Masking
+from netlab.tracer.budgets import JUDGED, PacketBudgets
 from netlab.tracer.cleartext import ClearText
 from netlab.tracer.conversations import Account, Conversations, Fate, Request
 from netlab.tracer.filters import port_condition
@@ -71,6 +72,7 @@ def payload_macros(files: list[str], spoken: Spoken, limits: Limits) -> dict[str
         "NETLAB_WANTED_DATAGRAM(p)": port_condition(spoken.dns_ports),
         "NETLAB_WANTED_SEGMENT(p)": port_condition(spoken.dns_ports if spoken.protocols == {"dns"} else ()),
         "NETLAB_CONVERSATIONS_MAX": str(limits.max_open),
+        "NETLAB_JUDGED": str(JUDGED),
         "NETLAB_PIECE_PAGES": str(limits.piece_pages),
         "NETLAB_PIECES_MAX": str(_PIECES_MAX),
         "NETLAB_UNJUDGED_BYTES": str(_UNJUDGED_BYTES),
@@ -121,7 +123,7 @@ class PayloadSource:
         self._talks = Conversations(
             self._readers,
             spoken.protocols,
-            self._judge,
+            PacketBudgets(program),
             max_open=limits.max_open,
             max_requests=limits.max_requests,
         )
@@ -129,7 +131,6 @@ class PayloadSource:
         self._counters = program.map("netlab_counters", "u4", "u8")
         self._lost = 0
         self._ended_ns: int | None = None
-        self._budgets = program.map("netlab_conversations", "u8", CONVERSATION)
         root = capabilities.cgroup2_mount()
         if root is None:
             raise CapabilityError(
@@ -141,11 +142,6 @@ class PayloadSource:
                 program.attach_cgroup(function, root, hook)
         told = spoken.protocols - {"dns"}
         self._clear = ClearText(program, root, told, spoken.masks, limits) if spoken.clear_text else None
-
-    def _judge(self, cookie: int, ends: np.void, budget: int) -> None:
-        told = ends.copy()
-        told["budget"] = budget
-        self._budgets.set(cookie, told)
 
     def drain(self) -> None:
         """Take over what was said since the last call."""

@@ -25,6 +25,7 @@ import pytest
 from loopback import LOOPBACK
 
 import netlab
+from netlab.tracer import budgets, payload
 from netlab.tracer.layout import CONVERSATION, PIECE
 from netlab.tracer.session import Capture
 
@@ -34,6 +35,7 @@ ADDRESSES = ("127.0.0.1", "[::1]")
 PATHS = {"/": 200, "/missing": 404, "/broken": 500, "/large": 200}
 LARGE_BYTES = 300_000
 ROUNDS = 25
+PLACE_SHARERS = ("/left", "/right")
 CONFIG = """
 daemon off; master_process off; pid {home}/pid; error_log stderr crit;
 events {{ worker_connections 512; }}
@@ -247,6 +249,30 @@ def test_a_connection_that_speaks_something_else_is_handed_up_no_more() -> None:
         budgets = capture._watch.program.map("netlab_conversations", "u8", CONVERSATION).items()[1]
         assert (budgets["budget"][np.isin(budgets["local_port"], list(ends))] == 0).all()
     assert not set(capture.requests()["local_port"]) & ends
+
+
+def test_connections_that_take_turns_in_the_table_of_judgements_keep_their_own_ends(
+    web: Web, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (budgets, payload):
+        monkeypatch.setattr(module, "JUDGED", 1)
+    with contextlib.ExitStack() as stack:
+        capture = stack.enter_context(netlab.capture(protocols="http", port=web.port))
+        clients = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", web.port))) for _ in PLACE_SHARERS
+        ]
+        for _ in range(5):
+            for client, path in zip(clients, PLACE_SHARERS, strict=True):
+                _exchange(client, path)
+            capture.requests()  # reads, and says that they go on
+        rows = capture.requests()
+        ports = [client.getsockname()[1] for client in clients]
+
+    theirs = rows["local_port"].where(rows["direction"] == "outgoing", rows["remote_port"])
+    assert Counter(zip(theirs, rows["resource"], strict=True)) == dict.fromkeys(
+        zip(ports, PLACE_SHARERS, strict=True), 2 * 5
+    )
+    assert (rows["outcome"] == "answered").all()
 
 
 @contextlib.contextmanager

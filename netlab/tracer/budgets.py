@@ -1,0 +1,60 @@
+"""How much of each connection the programs hand up: what is understood, and nothing else."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+
+from netlab.kernel.bpf import Program
+from netlab.tracer.layout import CONVERSATION
+
+GO_ON, IGNORE = 0xFFFFFFFF, 0
+JUDGED = 1 << 16  # places in the table of bpf/payload.c, 8 bytes each
+
+
+class Budgets(Protocol):
+    """What programs were told of connections, by cookie."""
+
+    def set(self, cookie: int, budget: int) -> None:
+        """Tell them."""
+
+    def ends(self, cookie: int) -> np.void | None:
+        """Return the CONVERSATION that a blank piece is of; None: it is forgotten."""
+
+
+class PacketBudgets:
+    """Those of bpf/payload.c, which looks into a table, and then into the map of conversations."""
+
+    def __init__(self, program: Program) -> None:
+        self._conversations = program.map("netlab_conversations", "u8", CONVERSATION)
+        self._judged = program.map("netlab_judged", "u4", "u8")
+
+    def set(self, cookie: int, budget: int) -> None:
+        """Tell the programs; what they have forgotten begins anew, and is judged again."""
+        told = self._conversations.get(cookie)
+        if told is not None:
+            told["budget"] = budget
+            self._conversations.set(cookie, told)
+        self._judged.set(cookie % JUDGED, 0)
+
+    def ends(self, cookie: int) -> np.void | None:
+        """Return what the programs know of the ends; None: the next packet begins the conversation anew."""
+        known = self._conversations.get(cookie)
+        if known is None:
+            self._judged.set(cookie % JUDGED, 0)
+        return known
+
+
+class ClearBudgets:
+    """Those of bpf/tls.c, whose pieces always have their ends."""
+
+    def __init__(self, program: Program) -> None:
+        self._verdicts = program.map("netlab_verdicts", "u8", "u4")
+
+    def set(self, cookie: int, budget: int) -> None:
+        """Tell the programs."""
+        self._verdicts.set(cookie, budget)
+
+    def ends(self, cookie: int) -> None:
+        """Return that nothing is known here."""
