@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import ssl
 import subprocess
+import time
 from collections.abc import Iterator
 from concurrent import futures
 from contextlib import closing
@@ -54,7 +56,8 @@ class Servers:
     place: Path
 
     def requests(self, port: int, end: str = "remote_port") -> pd.DataFrame:
-        rows = self.cap.requests()
+        """Return what was asked of the server at *port*, in TLS, as seen at one end."""
+        rows = self.cap.requests().query("protocol != 'tls'")
         return rows[rows[end] == port]
 
 
@@ -90,7 +93,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
         closing(HTTPSConnection("127.0.0.1", web, context=_trusting())) as older,
     ):
         _get(older, "/ok/before")
-        wanted = ("http", "http2", "redis")
+        wanted = ("http", "http2", "redis", "tls")
         with netlab.capture(protocols=wanted, clear_text=True, port=[web, store, other]) as cap:
             yield Servers(web, store, other, cap, older, place)
 
@@ -131,6 +134,25 @@ def test_both_ends_of_http_in_tls_have_the_rows_that_the_client_logged(servers: 
     assert set(asked["pid"]) == {os.getpid()}
     assert set(answered["process"]) == {"nginx"}
     assert set(asked["remote_address"]) == {"127.0.0.1", "::1"}
+
+
+def test_a_request_takes_no_longer_than_its_client_waits_and_its_server_no_longer_than_that(
+    servers: Servers,
+) -> None:
+    waited_ms = []
+    with closing(HTTPSConnection("127.0.0.1", servers.web, context=_trusting())) as connection:
+        connection.connect()
+        local = connection.sock.getsockname()[1]
+        for _ in range(ROUNDS):
+            begun_ns = time.monotonic_ns()
+            _get(connection, "/ok/timed")
+            waited_ms.append((time.monotonic_ns() - begun_ns) / 1e6)
+    until(lambda: min(len(servers.requests(local, end)) for end in ("local_port", "remote_port")) == ROUNDS)
+    client_ms, server_ms = (
+        servers.requests(local, end)["duration_ms"].to_numpy() for end in ("local_port", "remote_port")
+    )
+    assert (server_ms < client_ms).all()
+    assert (client_ms < waited_ms).all()
 
 
 async def _ask_by_memory(port: int) -> list[tuple[str, int]]:
@@ -218,6 +240,39 @@ def test_a_session_older_than_the_capture_is_read_from_its_next_request_on(serve
     assert coverage["detail"].str.startswith("connections were not followed from their first byte").any()
 
 
+def test_sessions_that_follow_each_other_on_one_connection_are_all_read(servers: Servers) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(servers.place / "cert.pem", servers.place / "key.pem")
+
+    def serve(listener: socket.socket) -> None:
+        plain, _ = listener.accept()
+        for status in (200, 404, 503):
+            sealed = context.wrap_socket(plain, server_side=True)
+            sealed.recv(4096)
+            sealed.sendall(b"HTTP/1.1 %d Word\r\nContent-Length: 0\r\n\r\n" % status)
+            plain = sealed.unwrap()
+        plain.close()
+
+    with (
+        socket.create_server(("127.0.0.1", servers.other)) as listener,
+        futures.ThreadPoolExecutor(1) as serving,
+    ):
+        served = serving.submit(serve, listener)
+        plain = socket.create_connection(listener.getsockname())
+        for path in (b"/a", b"/b", b"/c"):
+            sealed = _trusting().wrap_socket(plain)
+            sealed.sendall(b"GET %s HTTP/1.1\r\nHost: here\r\n\r\n" % path)
+            sealed.recv(4096)
+            plain = sealed.unwrap()
+        plain.close()
+        served.result(30)
+    for end in ("remote_port", "local_port"):
+        mine = lambda: servers.requests(servers.other, end)  # noqa: B023, E731
+        until(lambda: len(mine()) == 3)  # noqa: B023
+        assert _rows(mine()) == [("/a", 200), ("/b", 404), ("/c", 503)]
+        assert len(set(mine()["cookie"])) == 1
+
+
 def test_secrets_in_tls_are_in_no_row(servers: Servers) -> None:
     _fetch(servers.web)
     until(lambda: len(servers.requests(servers.web)))
@@ -258,8 +313,10 @@ def test_connections_whose_clear_text_is_not_seen_are_counted(servers: Servers) 
         subprocess.run(ask, check=True, capture_output=True)
         until(lambda: not_seen() == before + 1)
     # curl's row alone: s_server has OpenSSL itself call what SSL_read() and SSL_write() call.
-    assert len(servers.requests(servers.other)) == 1
-    assert servers.requests(servers.other, "local_port").empty
+    assert list(servers.requests(servers.other)["resource"])[-1] == "/cert.pem"
+    assert "/cert.pem" not in set(servers.requests(servers.other, "local_port")["resource"])
+    shakes = servers.cap.tls()
+    assert len(shakes[shakes["local_port"] == servers.other])
 
 
 def test_clear_text_of_no_protocol_is_refused() -> None:
