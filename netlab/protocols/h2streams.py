@@ -64,6 +64,9 @@ class Streams:
             self._asks(number, fields, began_ns)
             return True
         stream = self._streams.get(number)
+        if stream and began_ns < stream.exchange.requested_ns:  # the answer to another
+            self.close(number, Outcome.MISSED)
+            return False
         return stream is None or self._answers(stream, fields, began_ns)
 
     def _asks(self, number: int, fields: Fields, began_ns: int) -> None:
