@@ -18,6 +18,7 @@ NAMES = (
     "start",
     "tracer",
     "streams",
+    "requests",
     "scale",
     "simulated",
     "rtt",

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
+from pandas.api.internals import create_dataframe_from_blocks
 
 from netlab.checks import nearest
 from netlab.errors import BadInput
@@ -96,13 +97,17 @@ class Schema:
             name = min(unknown)
             raise BadInput(f"{self.name} frames have no column {name!r}", fix=nearest(name, self.names))
         rows = max((len(values) for values in data.values()), default=0)
-        arrays = {
-            column.name: _typed(column.kind, data[column.name])
-            if column.name in data
-            else _all_missing(column.kind, rows)
+        arrays = [
+            _typed(column.kind, data[column.name]) if column.name in data else _all_missing(column.kind, rows)
             for column in self.columns
-        }
-        frame = pd.DataFrame(arrays, index=pd.RangeIndex(rows), copy=False)
+        ]
+        if any(len(array) != rows for array in arrays):
+            raise ValueError(f"the columns of a {self.name} frame differ in length")
+        # pd.DataFrame looks at each column four times to find out what _typed has made sure of.
+        blocks = list(zip(arrays, np.arange(len(arrays))[:, None], strict=True))
+        frame: pd.DataFrame = create_dataframe_from_blocks(
+            blocks, index=pd.RangeIndex(rows), columns=_index(self)
+        )
         frame.attrs["schema"] = self.name
         frame.attrs["coverage"] = [asdict(item) for item in missing]
         return frame
@@ -123,6 +128,11 @@ class Schema:
 def _blank(schema: Schema) -> pd.DataFrame:
     """Return *schema*'s empty frame: a look at what has not changed needs one each time."""
     return schema.frame({})
+
+
+@cache
+def _index(schema: Schema) -> pd.Index[str]:
+    return pd.Index(schema.names)
 
 
 def _all_missing(kind: Kind, rows: int) -> Any:
@@ -180,15 +190,15 @@ def _from_numpy(kind: Kind, data: npt.NDArray[Any], mask: npt.NDArray[np.bool_])
             return pd.array(nanoseconds, dtype=_UTC)
         case _:
             series = pd.Series(data, dtype=kind.value)
-            return series.mask(mask) if mask.any() else series
+            return (series.mask(mask) if mask.any() else series).array
 
 
 def _categorical(values: list[Any]) -> pd.Categorical[Any]:
-    found, words = pd.factorize(np.fromiter(values, object, len(values)))  # what is missing is -1
-    order = np.argsort(words)
-    places = np.append(np.argsort(order), -1)[found]  # -1: the -1 at the end
-    dtype = _names(tuple(words[order].tolist()))
-    return pd.Categorical.from_codes(places.astype(np.int32), dtype=dtype, validate=False)
+    places = dict.fromkeys(values, -1)
+    words = sorted(word for word in places if not pd.isna(word))
+    places.update(zip(words, range(len(words)), strict=True))
+    codes = np.fromiter(map(places.__getitem__, values), np.int32, len(values))
+    return pd.Categorical.from_codes(codes, dtype=_names(tuple(words)), validate=False)
 
 
 @lru_cache(maxsize=256)

@@ -13,7 +13,7 @@ from netlab.errors import CaptureError
 from netlab.protocols.dns.stats import dns_stats
 
 if TYPE_CHECKING:
-    from netlab.agent.client import Host
+    from netlab.agent.calling import Caller
 
 _GRACE_S, _TICK_S = 10.0, 0.2
 
@@ -21,7 +21,7 @@ _GRACE_S, _TICK_S = 10.0, 0.2
 class RemoteCapture:
     """A capture that the agent runs."""
 
-    def __init__(self, host: Host, options: dict[str, Any]) -> None:
+    def __init__(self, host: Caller, options: dict[str, Any]) -> None:
         self._host, self._options, self._name = host, options, ""
         self._answers: dict[str, int] = {}  # the last that arrived, by client
 
@@ -35,8 +35,7 @@ class RemoteCapture:
 
     def start(self) -> Self:
         """Have the agent start it."""
-        listed = {name: _listed(name, value) for name, value in self._options.items()}
-        self._name = self._host.ask("POST", "/captures", body=listed).json()["name"]
+        self._name = self._host.ask("POST", "/captures", body=self._options).json()["name"]
         return self
 
     def pause(self) -> None:
@@ -135,13 +134,3 @@ class RemoteCapture:
                 "this capture has not been started", fix="Enter it with `with`, or call start()"
             )
         return f"/captures/{self._name}" + (f"/{what}" if what else "")
-
-
-_LISTS = {"port", "pid", "process", "remote", "local", "protocols", "dns_ports", "mask_names"}
-
-
-def _listed(name: str, value: Any) -> Any:
-    """Return the value as JSON has it: where several are possible, a list."""
-    if name not in _LISTS or value is None:
-        return value
-    return [value] if isinstance(value, str | int) else list(value)

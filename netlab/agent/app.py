@@ -22,10 +22,11 @@ from netlab.agent.models import (
     Asked,
     Family,
     Health,
+    Listed,
     Name,
     Netns,
-    Port,
     Probing,
+    Sent,
     State,
     Tracked,
 )
@@ -87,18 +88,18 @@ def _add_connections(app: FastAPI, captures: Captures) -> None:
         return await _changed(request, lambda: captures.shared().accounts, client, after)
 
     @table("/connections/now", most=4)
-    async def now(request: Request, netns: Netns = None, port: Port = None) -> Response:
+    async def now(request: Request, wanted: Annotated[Listed, Query()]) -> Response:
         """Return the sockets that are open now; no client's account changes."""
-        return await framed(request, lambda _: connections(netns=_place(request, netns), port=port))
+        return await framed(request, lambda _: connections(**_placed(request, wanted)))
 
 
 def _add_captures(app: FastAPI, captures: Captures) -> None:
     table = serving.table(app)
 
     @app.post("/captures", status_code=HTTPStatus.CREATED, responses=ERRORS, dependencies=[Depends(Limit(2))])
-    def create_capture(asked: Asked) -> State:
+    def create_capture(request: Request, asked: Asked) -> State:
         """Start a capture with filters of its own; it ends when nobody reads it."""
-        return _state(captures.create(asked.model_dump(exclude_none=True)))
+        return _state(captures.create(_placed(request, asked)))
 
     @app.get("/captures", responses=ERRORS)
     def list_captures() -> list[State]:
@@ -175,9 +176,9 @@ def _add_tables(app: FastAPI) -> None:
         return await framed(request, lambda _: routes(netns=_place(request, netns), family=family))
 
     @table("/routes/{address}", most=8)
-    async def way(request: Request, address: str, netns: Netns = None) -> Response:
+    async def way(request: Request, address: str, sent: Annotated[Sent, Query()]) -> Response:
         """Return which way packets to an address go, or why not."""
-        return await framed(request, lambda _: gateway(address, netns=_place(request, netns)))
+        return await framed(request, lambda _: gateway(address, **_placed(request, sent)))
 
     @table("/traceroute/{host}", most=4)
     async def traced(request: Request, host: str, probing: Annotated[Probing, Query()]) -> Response:
@@ -186,14 +187,14 @@ def _add_tables(app: FastAPI) -> None:
         As application/x-ndjson the table comes line by line as it is so far, the last line is the answer.
         """
         options = _placed(request, probing)
-        options["timeout_s"] = options.pop("timeout_ms") / 1000
+        options["timeout_s"] = options.pop("timeout_ms", probing.timeout_ms) / 1000
         kind = kind_of(request)
         if kind in formats.STREAMS:
             return await streamed(lambda stop, seen: traceroute(host, stop=stop, seen=seen, **options), kind)
         return await framed(request, lambda stop: traceroute(host, stop=stop, **options))
 
 
-def _place(request: Request, netns: str | int | None) -> str | int | None:
+def _place(request: Request, netns: Any) -> Any:
     """Return the namespace to look into: that of who asks on this host, if it names no other."""
     peer: Peer | None = getattr(request.state, "peer", None)
     if netns is not None or peer is None:
@@ -202,8 +203,8 @@ def _place(request: Request, netns: str | int | None) -> str | int | None:
     return None if own else peer.pid  # to enter the agent's own it would need a capability
 
 
-def _placed(request: Request, asked: Tracked | Probing) -> dict[str, Any]:
-    return {**asked.model_dump(), "netns": _place(request, asked.netns)}
+def _placed(request: Request, asked: Asked | Listed | Probing | Sent | Tracked) -> dict[str, Any]:
+    return asked.model_dump(exclude_unset=True) | {"netns": _place(request, asked.netns)}
 
 
 def _state(held: Any) -> State:

@@ -16,7 +16,7 @@ from netlab.agent.accounts import Accounts
 from netlab.agent.problems import RefusedError
 from netlab.closing import Closes
 from netlab.kernel import heap
-from netlab.tracer.branch import Branched
+from netlab.tracer.branch import Branched, suffices
 from netlab.tracer.capture import capture
 from netlab.tracer.life import State
 from netlab.tracer.readers import PROTOCOLS
@@ -25,13 +25,6 @@ from netlab.tracer.session import Capture
 _log = logging.getLogger("netlab.agent")
 SHARED, SPEAKING = "shared", "speaking"
 EVERYBODYS = frozenset({SHARED, SPEAKING})
-_OF_ITS_OWN = {
-    "backfill": True,
-    "events": False,
-    "drops": False,
-    "protocols": None,
-    "cost": False,
-}
 _SWEEP_S = 1.0
 
 
@@ -102,11 +95,11 @@ class Captures(Closes):
                     fix="DELETE /captures/{name} ends one; those that nobody reads end by themselves",
                     wait_s=round(self._idle_s),
                 )
-            if any(options.get(name) != usual for name, usual in _OF_ITS_OWN.items() if name in options):
-                return self._start(secrets.token_hex(8), options)
+            name, asked = secrets.token_hex(8), self._begin(**options)
+            if asked.options.mode == "poll" or not suffices(self._begin().options, asked.options):
+                return self._keep(name, asked, options)
             shared = self._read(SHARED) or self._start(SHARED, {})
-            asked = self._begin(**options).options
-            return self._keep(secrets.token_hex(8), Branched(asked, shared.capture.base()), options)
+            return self._keep(name, Branched(asked.options, shared.capture.base()), options)
 
     def own(self, name: str) -> Held:
         """Return the capture of this name, for who wants to interrupt or end it: not what is everybody's."""
@@ -151,11 +144,11 @@ class Captures(Closes):
             self._held.clear()
 
     def _start(self, name: str, options: Mapping[str, Any]) -> Held:
-        if self._closed.is_set():
-            raise RefusedError(HTTPStatus.SERVICE_UNAVAILABLE, "the agent is stopping", wait_s=5)
         return self._keep(name, self._begin(**options), options)
 
     def _keep(self, name: str, new: Capture, options: Mapping[str, Any]) -> Held:
+        if self._closed.is_set():
+            raise RefusedError(HTTPStatus.SERVICE_UNAVAILABLE, "the agent is stopping", wait_s=5)
         used = budget.resident_bytes()
         if used > self.most_bytes:
             raise RefusedError(

@@ -3,33 +3,28 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import random
-import threading
-import time
-from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import asdict
-from http import HTTPStatus
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
-from urllib.parse import quote
+from typing import Any
 
-import httpx
 import pandas as pd
 
-from netlab import errors
-from netlab.agent import formats
+from netlab import checks
 from netlab.agent.afar import RemoteCapture
+from netlab.agent.calling import Caller, segment
 from netlab.agent.delegation import SOCKET
-from netlab.agent.formats import Format
-from netlab.agent.problems import CLASSES
+from netlab.agent.signatures import Given, taking
 from netlab.agent.ways import Way, way_to
-from netlab.errors import CaptureError, NetlabError
-from netlab.frames import Missing
-from netlab.kernel.netns import NetNs
-
-_ANSWER_S = 120.0
+from netlab.errors import BadInput, CaptureError, NetlabError
+from netlab.frames import Missing, concat
+from netlab.kernel.conntrack import conntrack
+from netlab.kernel.gateway import ONE, gateway
+from netlab.kernel.nat import nat
+from netlab.kernel.routes import routes
+from netlab.path.trace import traceroute
+from netlab.tracer.capture import capture
+from netlab.tracer.sockets import connections
 
 
 def connect(
@@ -95,7 +90,7 @@ def connect(
     return host
 
 
-class Host:
+class Host(Caller):
     """One agent; a context manager that closes the connections to it.
 
     Parameters
@@ -112,13 +107,8 @@ class Host:
     """
 
     def __init__(self, way: Way, *, beside: Missing | None = None) -> None:
-        self._way, self._beside = way, beside
+        super().__init__(way, beside=beside)
         self._answers: dict[str, int] = {}  # the last that arrived, of each client
-        try:
-            self._http = way.client()
-        except BaseException:
-            way.close()
-            raise
 
     def greet(self) -> None:
         """See that what listens is an agent, and serves this user; ssh(1) listens whatever is behind it."""
@@ -131,9 +121,6 @@ class Host:
         except NetlabError:
             self.close()
             raise
-
-    def __repr__(self) -> str:
-        return f"<netlab agent at {self._way}>"
 
     def health(self) -> dict[str, Any]:
         """Return the agent's version and how long it has run."""
@@ -164,38 +151,43 @@ class Host:
         frame, self._answers[client] = self.changed("/connections", client, after)
         return frame
 
-    def connections(self, *, netns: NetNs = None, port: int | None = None) -> pd.DataFrame:
+    @taking(connections)
+    def connections(self, asked: Given) -> pd.DataFrame:
         """As `netlab.connections`."""
-        return self.frame("/connections/now", netns=netns, port=port)
+        return self.frame("/connections/now", **asked)
 
-    def conntrack(self, **wanted: Any) -> pd.DataFrame:
-        """As `netlab.conntrack`, with its parameters."""
-        return self.frame("/conntrack", **wanted)
+    @taking(conntrack)
+    def conntrack(self, asked: Given) -> pd.DataFrame:
+        """As `netlab.conntrack`."""
+        return self.frame("/conntrack", **asked)
 
-    def nat(self, **wanted: Any) -> pd.DataFrame:
-        """As `netlab.nat`, with its parameters."""
-        return self.frame("/nat", **wanted)
+    @taking(nat)
+    def nat(self, asked: Given) -> pd.DataFrame:
+        """As `netlab.nat`."""
+        return self.frame("/nat", **asked)
 
-    def routes(self, *, netns: NetNs = None, family: int | None = None) -> pd.DataFrame:
+    @taking(routes)
+    def routes(self, asked: Given) -> pd.DataFrame:
         """As `netlab.routes`."""
-        return self.frame("/routes", netns=netns, family=family)
+        return self.frame("/routes", **asked)
 
-    def gateway(self, address: str, *, netns: NetNs = None) -> pd.DataFrame:
-        """As `netlab.gateway`."""
-        return self.frame(f"/routes/{_segment(address)}", netns=netns)
+    @taking(gateway)
+    def gateway(self, asked: Given) -> pd.DataFrame:
+        """As `netlab.gateway`; of several destinations each is asked for."""
+        destination = asked.pop("destination")
+        several = [destination] if isinstance(destination, ONE) else destination
+        return concat([self.frame(f"/routes/{segment(one)}", **asked) for one in several])
 
-    def traceroute(
-        self,
-        target: str,
-        *,
-        timeout_s: float = 1.0,
-        stop: threading.Event | None = None,
-        seen: Callable[[pd.DataFrame], object] | None = None,
-        **options: Any,
-    ) -> pd.DataFrame:
-        """As `netlab.traceroute`; stopped, it returns what it had been told by then."""
-        asked = {"timeout_ms": round(timeout_s * 1000), **options}
-        path = f"/traceroute/{_segment(target)}"
+    @taking(traceroute)
+    def traceroute(self, asked: Given) -> pd.DataFrame:
+        """As `netlab.traceroute`; stopped, it returns what it had been told by then. It shows no progress."""
+        target, stop, seen = (asked.pop(name, None) for name in ("target", "stop", "seen"))
+        path = f"/traceroute/{segment(target)}"
+        if asked.pop("progress", False):
+            raise BadInput("progress= is of this process, and the agent traces", fix="Give seen= instead")
+        if "timeout_s" in asked:
+            timeout_s = checks.positive("timeout_s", asked.pop("timeout_s"), unit="seconds", most=60)
+            asked["timeout_ms"] = round(timeout_s * 1000)
         if stop is None and seen is None:
             return self.frame(path, **asked)
         with contextlib.closing(self.frames(path, **asked)) as frames:  # closed, it hangs up
@@ -212,117 +204,9 @@ class Host:
 
     def requests(self, protocol: str) -> pd.DataFrame:
         """As `Capture.requests`, of the capture that `dns()` reads; of "tls" the handshakes."""
-        return self.frame(f"/protocols/{_segment(protocol)}")
+        return self.frame(f"/protocols/{segment(protocol)}")
 
-    def capture(self, **options: Any) -> RemoteCapture:
+    @taking(capture)
+    def capture(self, asked: Given) -> RemoteCapture:
         """As `netlab.capture`; it starts when it is entered, or by `start()`."""
-        return RemoteCapture(self, options)
-
-    def close(self) -> None:
-        """Close the connections to the agent; safe to call again."""
-        self._http.close()
-        self._way.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def frame(self, path: str, **asked: Any) -> pd.DataFrame:
-        """Return the frame that an endpoint answers with."""
-        return self._framed(self.ask("GET", path, **asked).content)
-
-    def frames(self, path: str, **asked: Any) -> Generator[pd.DataFrame]:
-        """Yield the frames that an endpoint answers with; who takes no more of them ends its work."""
-        request = self._request("GET", path, f"{Format.FRAMES}, application/json;q=0.5", asked)
-        with self._explained():
-            answer = self._http.send(request, stream=True)
-            try:
-                if answer.is_error:
-                    answer.read()
-                    raise _error(answer)
-                for body in formats.parts(answer.iter_bytes()):
-                    if body.startswith(b"{"):
-                        raise _told(json.loads(body))
-                    yield self._framed(body)
-            finally:
-                answer.close()
-
-    def _framed(self, body: bytes) -> pd.DataFrame:
-        frame = formats.decoded(body)
-        if self._beside is not None:
-            frame.attrs["coverage"] = [*frame.attrs["coverage"], asdict(self._beside)]
-        return frame
-
-    def changed(self, path: str, client: str, after: int | None) -> tuple[pd.DataFrame, int]:
-        """Return what changed for a client since the answer of that number, and the number of this one."""
-        answer = self.ask("GET", path, client=client, after=after)
-        return self._framed(answer.content), int(answer.headers["Netlab-Answer"])
-
-    def ask(self, method: str, path: str, body: Any = None, **asked: Any) -> httpx.Response:
-        """Return an endpoint's answer, or raise the error that it tells of; among many, wait for a place."""
-        request = self._request(method, path, f"{Format.ARROW}, application/json;q=0.5", asked, body)
-        until_s = time.monotonic() + _ANSWER_S
-        while True:
-            answer = self._sent(request)
-            if not answer.is_error:
-                return answer
-            wait_s = float(answer.headers.get("Retry-After", "inf"))
-            if answer.status_code != HTTPStatus.TOO_MANY_REQUESTS or time.monotonic() + wait_s > until_s:
-                raise _error(answer)
-            time.sleep(wait_s * random.uniform(0.1, 1))  # noqa: S311 - those refused together come back apart
-
-    def _request(
-        self, method: str, path: str, accept: str, asked: dict[str, Any], body: Any = None
-    ) -> httpx.Request:
-        parameters = {name: value for name, value in asked.items() if value is not None}
-        headers = {"Accept": accept}
-        return self._http.build_request(method, path, params=parameters, json=body, headers=headers)
-
-    def _sent(self, request: httpx.Request) -> httpx.Response:
-        """Send *request*, twice if its connection ended and it is one that may be repeated.
-
-        The agent closes connections that have been idle for seconds, maybe at this moment.
-        """
-        with self._explained():
-            try:
-                return self._http.send(request)
-            except (httpx.NetworkError, httpx.ProtocolError):
-                if request.method != "GET":
-                    raise
-                return self._http.send(request)
-
-    @contextlib.contextmanager
-    def _explained(self) -> Iterator[None]:
-        try:
-            yield
-        except httpx.ConnectError as error:
-            raise self._way.refusal(str(error)) from error
-        except httpx.TimeoutException as error:
-            raise CaptureError(
-                f"the agent at {self._way} does not answer", fix="netlab agent status"
-            ) from error
-        except httpx.TransportError as error:
-            raise CaptureError(
-                f"the agent at {self._way} ended the connection: {error}",
-                fix="Ask again: after a restart, register() begins a new account",
-            ) from error
-
-
-def _segment(text: str) -> str:
-    """Return *text* as one segment of a path."""
-    return quote(str(text), safe="")
-
-
-def _error(answer: httpx.Response) -> NetlabError:
-    """Return the error that the agent met, of the class that it has there."""
-    try:
-        return _told(answer.json())
-    except (ValueError, LookupError, TypeError):
-        return errors.CaptureError(f"the agent answered {answer.status_code}", fix="netlab agent status")
-
-
-def _told(problem: Any) -> NetlabError:
-    kind = CLASSES.get(problem["code"], CaptureError)
-    return kind(problem["message"], fix=problem["fix"])
+        return RemoteCapture(self, asked)

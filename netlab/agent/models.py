@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from fastapi import Query
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 
 def _number(word: str | None) -> str | int | None:
@@ -37,29 +37,85 @@ Family = Annotated[
 Spoken = Literal["http", "http2", "grpc", "kafka", "postgres", "redis", "tls"]
 
 
+def _listed(value: Any) -> Any:
+    """Return what is one or several as several."""
+    return [value] if isinstance(value, str | int) else value
+
+
+def _alone(several: list[Any] | None) -> Any:
+    """Return the only one of *several* as such."""
+    return several[0] if several and len(several) == 1 else several
+
+
+def _flag(word: Any) -> Any:
+    """Return what a word of a query stands for where yes and no are possible, too."""
+    return {"true": True, "false": False}.get(word, word)
+
+
+def _most(most: int) -> AfterValidator:
+    """Return what refuses a number that one client may not have."""
+
+    def bounded(value: int) -> int:
+        if value > most:
+            raise ValueError(f"an agent's memory is everybody's: it keeps {most} for one client at the most")
+        return value
+
+    return AfterValidator(bounded)
+
+
+def _not_decrypted(value: bool) -> bool:  # noqa: FBT001 - a validator
+    if value:
+        raise ValueError("an agent reads nothing that was encrypted: its clients are a whole group; root may")
+    return value
+
+
+Several = BeforeValidator(_listed)
+Space = Annotated[
+    Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_number)] | int,
+    Field(description="a name under /run/netns, a path, a process id, or an inode"),
+]
+Number = Annotated[int, Field(ge=1, le=65535)]
+Net = Annotated[str, Field(max_length=64)]
+Rule = Annotated[str, Field(max_length=1000)]
+Excluded = dict[Net, Annotated[tuple[Annotated[str, Field(max_length=32)] | int, ...], Several]]
+
+
 class Asked(BaseModel):
-    """The options of a capture: those of `netlab.capture()` that make sense from afar."""
+    """The options of a capture: those of `netlab.capture()`, in bounds that an agent for many can keep to."""
 
     model_config = ConfigDict(extra="forbid")
 
-    port: list[Annotated[int, Field(ge=1, le=65535)]] | None = None
-    pid: list[Annotated[int, Field(ge=1, le=1 << 22)]] | None = None
-    process: list[Annotated[str, Field(min_length=1, max_length=15)]] | None = None
-    remote: list[Annotated[str, Field(max_length=64)]] | None = None
-    local: list[Annotated[str, Field(max_length=64)]] | None = None
-    protocol: Literal["tcp", "udp"] | None = None
-    netns: Annotated[str, Field(max_length=4096), AfterValidator(_number)] = "all"
-    direction: Literal["outgoing", "incoming"] | None = None
+    mode: Literal["ebpf", "poll"] = "ebpf"
     duration_s: Annotated[float, Field(gt=0, le=86_400)] | None = None
+    port: Annotated[tuple[Number, ...], Several] | None = None
+    pid: Annotated[tuple[Annotated[int, Field(ge=1, le=1 << 22)], ...], Several] | None = None
+    process: Annotated[tuple[Annotated[str, Field(min_length=1, max_length=15)], ...], Several] | None = None
+    remote: Annotated[tuple[Net, ...], Several] | None = None
+    local: Annotated[tuple[Net, ...], Several] | None = None
+    protocol: Literal["tcp", "udp"] | None = None
+    netns: Annotated[tuple[Space, ...], Several] | Literal["all"] | None = "all"
+    direction: Literal["outgoing", "incoming"] | None = None
+    exclude_remote: Excluded | None = None
+    exclude_local: Excluded | None = None
     backfill: bool = True
     events: bool = False
     drops: bool = False
-    protocols: list[Spoken | Literal["dns"]] | None = None
-    dns_ports: list[Annotated[int, Field(ge=1, le=65535)]] | None = None
-    dns_timeout_s: Annotated[float, Field(gt=0, le=3600)] | None = None
-    mask_names: list[Annotated[str, Field(max_length=255)]] | None = None
+    protocols: Annotated[tuple[Spoken | Literal["dns"], ...], Several] = ()
+    clear_text: Annotated[bool, AfterValidator(_not_decrypted)] = False
+    dns_ports: Annotated[tuple[Number, ...], Several] = (53, 5353, 5355)
+    dns_timeout_s: Annotated[float, Field(gt=0, le=3600)] = 15.0
+    mask: Annotated[dict[Rule, Rule], Field(max_length=64)] | None = None
+    mask_names: Annotated[tuple[Annotated[str, Field(max_length=255)], ...], Several] = ()
+    nat: bool | Space = True
     cost: bool = False
     client_expiry_s: Annotated[float, Field(gt=0, le=3600)] = 120.0
+    poll_every_s: Annotated[float, Field(ge=0.1, le=3600)] = 0.5
+    max_open: Annotated[int, Field(ge=1), _most(1 << 18)] = 65_536
+    max_closed: Annotated[int, Field(ge=1), _most(1_000_000)] = 1_000_000
+    max_processes: Annotated[int, Field(ge=1), _most(1 << 16)] = 16_384
+    max_drops: Annotated[int, Field(ge=1), _most(1 << 16)] = 16_384
+    max_nat: Annotated[int, Field(ge=1), _most(1_000_000)] = 1_000_000
+    max_requests: Annotated[int, Field(ge=1), _most(200_000)] = 100_000
 
 
 class Probing(BaseModel):
@@ -74,11 +130,41 @@ class Probing(BaseModel):
     max_ttl: Annotated[int, Field(ge=1, le=255)] = 30
     queries: Annotated[int, Field(ge=1, le=100)] = 3
     timeout_ms: Annotated[int, Field(ge=1, le=60_000)] = 1000
+    runs: Annotated[int, Field(ge=1, le=100)] = 1
     source_port: Annotated[int, Field(ge=1, le=65535)] | None = None
     dscp: Annotated[int, Field(ge=0, le=63)] = 0
     ecn: Annotated[int, Field(ge=0, le=3)] = 0
-    netns: Netns = None
+    packets_per_s: Annotated[int, Field(ge=1, le=10_000)] = 1000
+    method: Literal["auto", "raw", "unprivileged"] = "auto"
     resolve: bool = False
+    netns: Netns = None
+
+
+class Listed(BaseModel):
+    """The filters of `netlab.connections()`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    protocol: Literal["tcp", "udp"] | None = None
+    port: Port = None
+    pid: Annotated[int | None, Field(ge=1, le=1 << 22)] = None
+    process: Annotated[str | None, Field(min_length=1, max_length=15)] = None
+    state: Annotated[str | None, Field(max_length=32)] = None
+    listening: bool = False
+    netns: Netns = None
+    nat: Annotated[bool | Space, BeforeValidator(_flag)] = False
+
+
+class Sent(BaseModel):
+    """What `netlab.gateway()` is told of packets besides where they go."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    source: Net | None = None
+    mark: Annotated[int | None, Field(ge=0, le=(1 << 32) - 1)] = None
+    interface: Annotated[str | None, Field(min_length=1, max_length=15)] = None
+    uid: Annotated[int | None, Field(ge=0, le=(1 << 32) - 2)] = None
+    netns: Netns = None
 
 
 class Tracked(BaseModel):
@@ -86,7 +172,7 @@ class Tracked(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    netns: Netns = None
+    netns: Annotated[list[Space] | None, AfterValidator(_alone)] = None
     family: Family = None
     protocol: Annotated[str | None, Field(max_length=32), AfterValidator(_number)] = None
     address: Annotated[str, Field(max_length=64)] | None = None

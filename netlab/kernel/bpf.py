@@ -21,15 +21,16 @@ import numpy as np
 
 from netlab.closing import Closes
 from netlab.errors import ProgramError
-from netlab.kernel import btf, compiler, objects, syscall, usage
+from netlab.kernel import btf, compiler, objects, syscall, uprobes, usage
 from netlab.kernel.compiler import load_bcc
 from netlab.kernel.maps import Map
 from netlab.kernel.objects import Loaded, Object
 from netlab.kernel.ringbuf import RingBuffer
+from netlab.kernel.uprobes import Place
 from netlab.kernel.usage import Usage
 
 _RAW_TRACEPOINT_OPEN, _BPF_LINK_CREATE = 17, 28  # enum bpf_cmd, include/uapi/linux/bpf.h
-_RAW_TRACEPOINT = 17  # enum bpf_prog_type
+_RAW_TRACEPOINT, _KPROBE = 17, 2  # enum bpf_prog_type
 
 
 class CgroupHook(IntEnum):
@@ -80,6 +81,7 @@ class Unit(Closes):
     def __init__(self, name: str, made: Object) -> None:
         self.name = name
         self._links: list[int] = []
+        self._uprobes: list[int] = []
         self._functions: dict[str, int] = {}
         self._rings: list[RingBuffer] = []
         self._loaded = Loaded(made)
@@ -113,6 +115,21 @@ class Unit(Closes):
             )
         self._links.append(link)
 
+    def load_uprobe(self, function: str) -> None:
+        """Load *function*, which may then be attached at many places."""
+        self._load(function, _KPROBE, uprobes.attach_type())
+
+    def attach_uprobes(self, file: int, places: Iterable[Place]) -> None:
+        """Run functions at *places* of an open *file*, in this order, until this program is closed."""
+        placed: list[int] = []
+        try:
+            for place in places:
+                placed += uprobes.attach(self._functions[place.function], file, place)
+        except BaseException:
+            uprobes.close(placed)
+            raise
+        self._uprobes += placed
+
     def map(self, name: str, key: str | np.dtype[np.void], value: str | np.dtype[np.void]) -> Map:
         """Return one of the program's maps."""
         descriptor, entries = self._loaded.tables[name]
@@ -139,6 +156,8 @@ class Unit(Closes):
         """Stop every function from running; maps and rings can still be read."""
         while self._links:
             os.close(self._links.pop())
+        placed, self._uprobes = self._uprobes, []
+        uprobes.close(placed)
 
     def close(self) -> None:
         """Detach and unload everything; safe to call again."""

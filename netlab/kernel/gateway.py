@@ -76,7 +76,7 @@ def gateway(
     >>> print(way.type, way.interface, way.address, way.subnet)
     local lo 127.0.0.1 127.0.0.0/8
     """
-    several = [destination] if isinstance(destination, _ONE) else list(destination)
+    several = [destination] if isinstance(destination, ONE) else list(destination)
     wanted = [_packed("destination", one) for one in several]
     asked = _questions(wanted, source, mark, uid)
     found = spaces.ask(netns, lambda: _answered(asked, interface))
@@ -93,7 +93,7 @@ def gateway(
     )
 
 
-_ONE = (str, ipaddress.IPv4Address, ipaddress.IPv6Address)
+ONE = (str, ipaddress.IPv4Address, ipaddress.IPv6Address)
 
 
 def _questions(
@@ -113,7 +113,7 @@ def _questions(
 
 
 def _packed(name: str, value: object) -> bytes:
-    if not isinstance(value, _ONE):
+    if not isinstance(value, ONE):
         raise BadInput(f"{name} {value!r} is not an IP address", fix="Give one like '192.0.2.1'")
     text, _, scope = str(value).partition("%")
     if scope:

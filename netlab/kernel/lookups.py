@@ -29,6 +29,17 @@ _GET_ROUTE, _ERROR = 26, 2
 _LOOKUP_TABLE, _FIB_MATCH = 0x1000, 0x2000  # RTM_F_*: name the table; the route itself instead of its result
 _HEADER_SIZE, _BODY = 16, struct.Struct("=8BI")  # struct nlmsghdr; struct rtmsg, as routemessages.BODY
 _DESTINATION, _INTERFACE, _PRIORITY, _PREFERRED, _METRICS, _MULTIPATH, _TABLE = 1, 4, 6, 7, 8, 9, 15
+_ATTRIBUTES = {  # RTA_*, by the field of a question
+    "destination": 1,
+    "source": 2,
+    "arrived": 3,
+    "interface": 4,
+    "mark": 16,
+    "uid": 25,
+    "protocol": 27,
+    "source_port": 28,
+    "port": 29,
+}
 _ANSWER = struct.Struct("=IHHIIi")  # a header, and the errno that an error message carries
 _LARGEST = 1 << 16
 _NO_USER = 2**32 - 1  # INVALID_UID: no user here has sent a packet that came from elsewhere
@@ -86,8 +97,9 @@ class Answer:
 
 def answers(kernel: socket.socket, questions: Sequence[Question]) -> list[Answer]:
     """Return the kernel's answer to each question, in order."""
-    found = _asked(kernel, questions, 0)
-    matched = _asked(kernel, questions, _FIB_MATCH)
+    count = len(questions)
+    told = _asked(kernel, [*questions, *questions], [0] * count + [_FIB_MATCH] * count)
+    found, matched = told[:count], told[count:]
     foreign = _foreign(kernel, questions, found)
     return [
         Answer(error=errno.errorcode.get(told), reason=FOREIGN)
@@ -162,7 +174,7 @@ def _foreign(kernel: socket.socket, questions: Sequence[Question], found: list[b
         if told in {errno.EINVAL, errno.ENETUNREACH} and question.family == 4
         if question.source and not question.arrived
     }
-    told = _asked(kernel, [Question(4, source) for source in doubtful], 0)
+    told = _asked(kernel, [Question(4, source) for source in doubtful], [0] * len(doubtful))
     return {source for source, answer in zip(doubtful, told, strict=True) if not _is_local(answer)}
 
 
@@ -173,15 +185,16 @@ def _is_local(answer: bytes | int) -> bool:
     return routemessages.TYPES.get(number) == "local"
 
 
-def _asked(kernel: socket.socket, questions: Sequence[Question], flags: int) -> list[bytes | int]:
-    """Return the message that answers each question, or the errno of the refusal."""
+def _asked(kernel: socket.socket, questions: Sequence[Question], flags: Sequence[int]) -> list[bytes | int]:
+    """Return the message that answers each question, asked with its *flags*, or the errno of the refusal."""
     layouts: dict[tuple[int, bool], list[int]] = {}
     for place, question in enumerate(questions):
         layouts.setdefault((question.family, question.protocol != 0), []).append(place)
     told: list[bytes | int] = [0] * len(questions)
     try:
         for (family, flow), places in layouts.items():
-            requests = _requests([questions[place] for place in places], family, flags, flow=flow)
+            requests = _requests([questions[place] for place in places], family, flow=flow)
+            requests["body"]["flags"] = [_LOOKUP_TABLE | flags[place] for place in places]
             for first in range(0, len(requests), _BATCH):
                 answered = _exchange(kernel, requests[first : first + _BATCH])
                 for place, answer in zip(places[first : first + _BATCH], answered, strict=True):
@@ -206,32 +219,17 @@ def _exchange(kernel: socket.socket, requests: npt.NDArray[np.void]) -> list[byt
     return told
 
 
-def _requests(questions: list[Question], family: int, flags: int, *, flow: bool) -> npt.NDArray[np.void]:
+def _requests(questions: list[Question], family: int, *, flow: bool) -> npt.NDArray[np.void]:
     """Return netlink messages; what is not known is zero, which the kernel takes for absent."""
-    size = 4 if family == 4 else 16
-    requests = np.zeros(len(questions), _request(size, flow=flow))
+    requests = _blank(family, flow=flow).repeat(len(questions))
     first = secrets.randbits(31)
-    requests["length"], requests["message"], requests["request"] = requests.dtype.itemsize, _GET_ROUTE, 1
     requests["sequence"] = np.arange(first, first + len(questions))
-    requests["body"]["family"] = FAMILIES[family]
-    requests["body"]["destination_length"] = 8 * size
     requests["body"]["source_length"] = [8 * len(question.source) for question in questions]
-    requests["body"]["flags"] = flags | _LOOKUP_TABLE
-    for name, kind, values in (
-        ("destination", 1, [question.destination for question in questions]),
-        ("source", 2, [question.source for question in questions]),
-        ("arrived", 3, [question.arrived for question in questions]),
-        ("interface", 4, [question.interface for question in questions]),
-        ("mark", 16, [question.mark for question in questions]),
-        ("uid", 25, [_user(question) for question in questions]),
-        ("protocol", 27, [question.protocol for question in questions]),
-        ("source_port", 28, [question.source_port for question in questions]),
-        ("port", 29, [question.port for question in questions]),
-    ):
-        if name in (requests.dtype.names or ()):
-            requests[name]["kind"] = kind
-            requests[name]["value"] = values
-            requests[name]["length"] = 4 + requests[name]["value"].dtype.itemsize
+    for name in _ATTRIBUTES:
+        if name == "uid":
+            requests[name]["value"] = [_user(question) for question in questions]
+        elif name in (requests.dtype.names or ()):
+            requests[name]["value"] = [getattr(question, name) for question in questions]
     return requests
 
 
@@ -239,6 +237,21 @@ def _user(question: Question) -> int:
     if question.uid is not None:
         return question.uid
     return _NO_USER if question.arrived else os.getuid()
+
+
+@cache
+def _blank(family: int, *, flow: bool) -> npt.NDArray[np.void]:
+    """Return a request with what is the same in all of them: making it is most of the work of a small one."""
+    size = 4 if family == 4 else 16
+    blank = np.zeros(1, _request(size, flow=flow))
+    blank["length"], blank["message"], blank["request"] = blank.dtype.itemsize, _GET_ROUTE, 1
+    blank["body"]["family"] = FAMILIES[family]
+    blank["body"]["destination_length"] = 8 * size
+    for name, kind in _ATTRIBUTES.items():
+        if name in (blank.dtype.names or ()):
+            blank[name]["kind"] = kind
+            blank[name]["length"] = 4 + blank[name]["value"].dtype.itemsize
+    return blank
 
 
 @cache

@@ -120,9 +120,9 @@ class _Visit(AbstractContextManager[None]):
             return
         self._hold()
         try:
-            target = _opened(path(self._netns))
+            target = opened(path(self._netns))
             try:
-                self._home = _opened(_OWN)
+                self._home = opened(_OWN)
                 _setns(target, f"cannot enter the network namespace {self._netns!r}")
             finally:
                 os.close(target)
@@ -197,9 +197,16 @@ def _known(name: str = "") -> str:
     return nearest(name, known) if known else "No network namespace has a name here; `ip netns add` makes one"
 
 
-def _opened(file: Path) -> int:
+def opened(file: Path) -> int:
+    """Open a namespace's file; of what is none nothing is opened, because a device or a FIFO would notice."""
     try:
-        return os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+        found = os.open(file, os.O_PATH | os.O_CLOEXEC)
+        try:
+            if os.fstat(found).st_dev != _OWN.stat().st_dev:  # all namespaces are on one nsfs
+                raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+            return os.open(f"/proc/self/fd/{found}", os.O_RDONLY | os.O_CLOEXEC)
+        finally:
+            os.close(found)
     except OSError as error:
         raise _refused(f"cannot open the network namespace {file}", error) from error
 

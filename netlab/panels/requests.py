@@ -17,7 +17,7 @@ from netlab.panels.table import Field, Table, number, said
 from netlab.panels.words import ends, owner
 from netlab.schemas import REQUESTS
 from netlab.tracer.readers import PROTOCOLS
-from netlab.views.text import milliseconds, octets
+from netlab.views.text import DASH, milliseconds, octets
 
 _SEARCHED = [
     "protocol", "operation", "resource", "host", "status", "error", "outcome", "process", "pid",
@@ -50,6 +50,11 @@ def _end(rows: pd.DataFrame, *, here: str) -> list[str]:
     return [mine if is_ours else theirs for mine, theirs, is_ours in zip(local, remote, ours, strict=True)]
 
 
+def _seen_by(rows: pd.DataFrame) -> list[str]:
+    names = {"outgoing": "client", "incoming": "server"}
+    return rows["direction"].astype("string").map(names).fillna(DASH).tolist()
+
+
 _FIELDS = [
     Field("answer", "Answer", "the error, or the answer's code", by="status", text=_answer),
     Field("operation", "Operation", "method, command or API", by="operation", text=said("operation", str)),
@@ -57,6 +62,7 @@ _FIELDS = [
     number("latency_ms", "Latency", "to the answer's first byte", milliseconds),
     number("duration_ms", "Whole", "to the answer's last byte", milliseconds),
     Field("protocol", "Protocol", "what is spoken", by="protocol", text=said("protocol", str)),
+    Field("end", "Seen by", "the end that this row was read at", by="direction", text=_seen_by),
     Field("process", "Process", "owner at this end and its process id", by="process", text=owner),
     Field("client", "Client", "who asked", by="local_address", text=_client),
     Field("server", "Server", "who answers", by="remote_address", text=_server),

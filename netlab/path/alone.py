@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import TypeAlias
 
 from netlab.path.engine import Plan, Prober
@@ -158,7 +157,7 @@ class _Again(_Single):
         elif answer.flow == self._run.flow and self._probe is None:
             self._run.too_short += 1
         elif self._probe and not self._is_answered and self._is_new(answer, self._probe.ttl):
-            self._run.take(replace(answer, mark=self._probe.mark))
+            self._run.take(answer._replace(mark=self._probe.mark))
             self._run.too_short -= 1
             self._run.short_placed += 1
 

@@ -21,6 +21,7 @@ _EXTENDED_ERROR = struct.Struct(
 _ORIGIN_TIMESTAMPING = 4
 _RECVERR = {(socket.IPPROTO_IP, 11), (socket.IPPROTO_IPV6, 25)}
 _ANCILLARY = 256
+_QUEUE = int(socket.MSG_ERRQUEUE | socket.MSG_DONTWAIT)
 _MOST_WAITING = 1024  # packets without a time; where none ever comes, they must not pile up
 
 
@@ -56,7 +57,6 @@ class Sender:
         self._number += 1
         if len(self._waiting) > _MOST_WAITING:
             del self._waiting[next(iter(self._waiting))]
-        self._collect()
         return now
 
     def stamps(self) -> list[tuple[Any, int]]:
@@ -68,7 +68,7 @@ class Sender:
     def _collect(self) -> None:
         while self._waiting:
             try:
-                _, extras, _, _ = self._sock.recvmsg(0, _ANCILLARY, socket.MSG_ERRQUEUE | socket.MSG_DONTWAIT)
+                _, extras, _, _ = self._sock.recvmsg(0, _ANCILLARY, _QUEUE)
             except BlockingIOError:
                 return
             number = stamp_ns = None

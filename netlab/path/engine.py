@@ -19,7 +19,6 @@ Times are integers in nanoseconds, so that waiting until a moment really reaches
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -184,7 +183,7 @@ class Prober:
         if len(young) != 1:
             return answer
         self._run.placed += 1
-        return dataclasses.replace(answer, mark=young[0].mark)
+        return answer._replace(mark=young[0].mark)
 
     def _send_again(self, challenge: Answer) -> None:
         """Send a SYN again that overtook the reset of the connection before it.

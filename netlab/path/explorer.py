@@ -7,7 +7,6 @@ answer suggests, so that the search goes on; before the end, all of them get the
 
 from __future__ import annotations
 
-import dataclasses
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from typing import Protocol
@@ -126,7 +125,7 @@ class Explorer:
             (run.probes[mark].ttl for mark in run.answers if run.probes[mark].ttl != run.end_ttl), default=0
         )
         candidates = [p for p in self._pending.values() if p.flow == answer.flow and p.ttl > heard]
-        return dataclasses.replace(answer, mark=candidates[0].mark) if len(candidates) == 1 else answer
+        return answer._replace(mark=candidates[0].mark) if len(candidates) == 1 else answer
 
     def _give_up(self, now_ns: int) -> None:
         expired = [key for key, probe in self._pending.items() if self._deadline(probe) <= now_ns]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Collection
+from functools import cache
 
 from netlab.wire import icmp, ip
 
@@ -47,6 +48,7 @@ _QUOTED_PROTOCOL = {4: 8 + 9, 6: 8 + 6}  # counted from the start of the ICMP me
 _QUOTE = 8  # where the transport begins from X on
 
 
+@cache
 def errors(family: int, protocol: int, ports: range) -> bytes:
     """Return the filter for a raw ICMP socket: errors about packets of *protocol* to one of *ports*.
 

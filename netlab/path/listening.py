@@ -8,7 +8,7 @@ import socket
 import struct
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from netlab.wire import ip
 
@@ -29,8 +29,7 @@ _LARGEST = 65535
 _ANCILLARY = 256
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Heard:
+class Heard(NamedTuple):
     """A received packet without its IP header, of which `ttl` and IPv4's `identification` are left.
 
     `stamp_ns` is the kernel's receive time (wall clock), `received_ns` the monotonic time after reading it.

@@ -20,6 +20,9 @@ from netlab.path.state import Answer
 Hear: TypeAlias = Callable[[int], Iterable[tuple[Sequence[int], Answer]]]
 
 _LOOK_NS = 50 * 10**6  # how often to ask whether to stop
+# So many packets leave before another look at what came: the queries to a TTL, as a rule. Looking costs more
+# than sending, and what an answer between them tells would stop none of those.
+_BURST = 3
 # A track may give a probe up at its turn. If the last look at what came is older than this, because this
 # process did not run since, another one comes first. It is far below the shortest patience.
 _FRESH_NS = 10**6
@@ -59,6 +62,7 @@ def drive(
     """
     turns = _Turns(tracks, hear)
     looked_ns = now_ns()
+    unheard = 0
     while turns.active and not (stopped and stopped()):
         now = now_ns()
         if now - looked_ns > _FRESH_NS:
@@ -68,8 +72,12 @@ def drive(
         pause = pace.delay_ns(now) if turns.queue else turns.next_ns - now
         if turns.queue and not pause and turns.take(now):
             pace.sent(now)
+            unheard += 1
+            if unheard < _BURST:
+                continue
         if not turns.active:
             break
+        unheard = 0
         if not pause:
             looked_ns = now_ns()
         turns.listen(min(pause, _LOOK_NS) if stopped else pause)

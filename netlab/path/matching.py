@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from netlab.path.probes import Flow
 from netlab.wire import icmp
 
 
-@dataclass(frozen=True, slots=True)
-class Match:
+class Match(NamedTuple):
     """What an answer says and about which probe; `mark` is None where it does not say which of the flow."""
 
     reply: str

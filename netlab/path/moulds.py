@@ -13,36 +13,51 @@ _IDENTIFICATION_AT, _CHECKSUM_AT = 4, 10  # of an IPv4 header
 
 
 class Mould:
-    """Makes what `netlab.path.probes.Flow.packet` makes, in a tenth of the time.
+    """Makes what `netlab.path.probes.Flow.packet` makes, in a twentieth of the time.
 
-    In one's complement a word that makes up for others goes down by what these go up (RFC 1624).
+    A packet is one number, to which each field adds its own in its place. In one's complement a word that
+    makes up for others goes down by what these go up (RFC 1624).
     """
 
     def __init__(self, flow: Flow) -> None:
         self._flow = flow
-        self._first = first = flow.packet(1, 1)
-        self._ttl_at = _TTL_AT[flow.family]
-        size = ip.SIZE[flow.family]
-        self._marks_at = [size + place for place in flow.marks_at]
-        self._makes_up_at = size + flow.makes_up_at
-        self._header, self._transport = 0, 0
-        if self._marks_at:
-            self._transport = _WORD.unpack_from(first, self._makes_up_at)[0] + len(self._marks_at)
-        self._has_identification = flow.family == 4
-        if self._has_identification:
+        self._is_made = bool(flow.marks_at)
+        if not self._is_made:
+            return
+        first = bytearray(flow.packet(1, 1))
+        self._size = len(first)
+        header = ip.SIZE[flow.family]
+        ttl_at, makes_up_at = _TTL_AT[flow.family], header + flow.makes_up_at
+        marks_at = [header + place for place in flow.marks_at]
+        self._marks = len(marks_at)
+        self._transport = _WORD.unpack_from(first, makes_up_at)[0] + self._marks
+        self._header, self._header_unit = 0, 0
+        if flow.family == 4:
             self._header = _WORD.unpack_from(first, _CHECKSUM_AT)[0] + 1 + (1 << 8)
+            self._header_unit = self._unit(_CHECKSUM_AT)
+            marks_at.append(_IDENTIFICATION_AT)
+            first[_CHECKSUM_AT : _CHECKSUM_AT + 2] = bytes(2)
+        for place in (*marks_at, makes_up_at):
+            first[place : place + 2] = bytes(2)
+        first[ttl_at] = 0
+        self._blank = int.from_bytes(first, "big")
+        self._ttl_unit = 1 << 8 * (self._size - ttl_at - 1)
+        self._mark_unit = sum(map(self._unit, marks_at))
+        self._transport_unit = self._unit(makes_up_at)
 
     def packet(self, ttl: int, mark: int) -> bytes:
         """Return the whole IP packet of the probe with *mark*."""
-        if not self._marks_at:
+        if not self._is_made:
             return self._flow.packet(ttl, mark)
-        packet = bytearray(self._first)
-        packet[self._ttl_at] = ttl
-        for place in self._marks_at:
-            _WORD.pack_into(packet, place, mark)
-        made_up = (self._transport - len(self._marks_at) * mark) % 0xFFFF
-        _WORD.pack_into(packet, self._makes_up_at, made_up)
-        if self._has_identification:
-            _WORD.pack_into(packet, _IDENTIFICATION_AT, mark)
-            _WORD.pack_into(packet, _CHECKSUM_AT, (self._header - mark - (ttl << 8)) % 0xFFFF)
-        return bytes(packet)
+        number: int = (
+            self._blank
+            + ttl * self._ttl_unit
+            + mark * self._mark_unit
+            + (self._transport - self._marks * mark) % 0xFFFF * self._transport_unit
+            + (self._header - mark - (ttl << 8)) % 0xFFFF * self._header_unit
+        )
+        return number.to_bytes(self._size, "big")
+
+    def _unit(self, place: int) -> int:
+        """Return what a word of 1 at *place* adds to the packet."""
+        return 1 << 8 * (self._size - place - 2)

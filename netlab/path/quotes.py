@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from netlab.errors import DecodeError
 from netlab.wire import extensions, icmp, ip
@@ -20,8 +20,7 @@ _IDENTIFIER = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Quoted:
+class Quoted(NamedTuple):
     """A probe as it arrived where it ended: `changed` names what was rewritten on the way there.
 
     Where the kernel keeps the quoted header there are only `labels`. `mtu_bytes` is that of the next link,
@@ -56,6 +55,8 @@ def _changed(packet: bytes, quote: icmp.Quote) -> list[str]:
     else:
         flow_label = int.from_bytes(packet[1:4], "big") & 0xFFFFF
         source, number, same = packet[8:24], "flow label", flow_label == header.flow_label
+    if same and source == header.source and sent.startswith(seen):
+        return []
     rewritten = (
         ("source", source != header.source),
         (identifier, _differs(sent, seen, identifier_at)),

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -61,26 +64,34 @@ def frame_of(
     names: Mapping[str, str] | None = None,
 ) -> pd.DataFrame:
     """Return the rows of several targets, and after each target's the row that says its error."""
-    rows = [
-        (traced, target, run.number, probe, answer)
+    reported = [
+        [(run.number, probe, answer) for run in traced.runs for probe, answer in run.reported()]
         for traced in traces
-        if (target := traced.target)
-        for run in traced.runs
-        for probe, answer in run.reported()
     ]
-    probes = [probe for *_, probe, _ in rows]
+    rows = list(itertools.chain.from_iterable(reported))
+    probes = [probe for _, probe, _ in rows]
     answers = [answer for *_, answer in rows]
     times = [timing(p, a) if a else None for p, a in zip(probes, answers, strict=True)]
-    data = _origins([traced.origin for traced, *_ in rows]) | {
-        "target": [traced.name for traced, *_ in rows],
-        "target_address": [target.address for _, target, *_ in rows],
+    ports = [
+        traced.ports[probe.flow] for traced, its in zip(traces, reported, strict=True) for _, probe, _ in its
+    ]
+
+    def each(value: Callable[[Traced], Any]) -> list[Any]:
+        """Return what is the same in all rows of a trace, for every row."""
+        return [
+            same for traced, its in zip(traces, reported, strict=True) for same in [value(traced)] * len(its)
+        ]
+
+    data = {name: each(partial(_of_origin, name=name)) for name in COLUMNS} | {
+        "target": each(lambda traced: traced.name),
+        "target_address": each(lambda traced: getattr(traced.target, "address", None)),
         "protocol": [protocol] * len(rows),
-        "family": [target.family for _, target, *_ in rows],
+        "family": each(lambda traced: getattr(traced.target, "family", None)),
         "method": [method] * len(rows),
         "flow": [probe.flow for probe in probes],
-        "source_port": [traced.ports[probe.flow][0] for traced, _, _, probe, _ in rows],
-        "port": [traced.ports[probe.flow][1] for traced, _, _, probe, _ in rows],
-        "run": [number for _, _, number, *_ in rows],
+        "source_port": [source_port for source_port, _ in ports],
+        "port": [port for _, port in ports],
+        "run": [number for number, *_ in rows],
         "ttl": [probe.ttl for probe in probes],
         "attempt": [probe.attempt for probe in probes],
         "address": [a.address if a else None for a in answers],
@@ -90,8 +101,8 @@ def frame_of(
         "reached": [a.reply in DESTINATION if a else None for a in answers],
         "sent_at": np.array([probe.wall_ns for probe in probes], np.int64),
         "reply_ttl": [a.ttl if a else None for a in answers],
-        "dscp": [traced.tos >> 2 for traced, *_ in rows],
-        "ecn": [traced.tos & 3 for traced, *_ in rows],
+        "dscp": each(lambda traced: traced.tos >> 2),
+        "ecn": each(lambda traced: traced.tos & 3),
         "return_hops": [_return_hops(a.ttl) if a else None for a in answers],
         "reply_id": [a.identification if a else None for a in answers],
         "clock": [t[1].value if t else None for t in times],
@@ -104,8 +115,8 @@ def frame_of(
     return _with_errors(found, failed, [traced.name for traced in traces], protocol) if failed else found
 
 
-def _origins(origins: Sequence[Origin | None]) -> dict[str, list[str | int | None]]:
-    return {name: [getattr(origin, name, None) for origin in origins] for name in COLUMNS}
+def _of_origin(traced: Traced, *, name: str) -> str | int | None:
+    return getattr(traced.origin, name, None)
 
 
 def _quoted(seen: Sequence[Quoted | None]) -> dict[str, list[str | int | None]]:

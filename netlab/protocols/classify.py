@@ -21,7 +21,8 @@ _PORTS = {
     "dns": {53},
 }
 _BY_ALPN = {"h2": "http2", "http/1.1": "http", "http/1.0": "http", "dot": "dns", "postgresql": "postgres"}
-_POSTGRES_TLS = b"\0\0\0\x08\x04\xd2\x16\x2f"  # SSLRequest; the server grants it with S
+_POSTGRES_TLS = b"\0\0\0\x08\x04\xd2\x16\x2f"  # SSLRequest: the server grants it with S, refuses it with N
+_POSTGRES_GSS = b"\0\0\0\x08\x04\xd2\x16\x30"  # GSSENCRequest, which libpq asks first: granted with G
 _MYSQL_TLS = 0x800  # of the client's capabilities, in the packet before its ClientHello
 
 
@@ -31,7 +32,12 @@ class Verdict:
 
     protocol: str | None  # of the outermost layer that is not TLS, or tls; None: unknown
     is_final: bool  # no further byte changes it
-    over_tls: bool = False  # began in clear, and goes on in TLS
+    clear: tuple[int, int] = (0, 0)  # bytes of client and server in clear, behind which TLS begins
+
+    @property
+    def over_tls(self) -> bool:
+        """Whether it began in clear, and goes on in TLS."""
+        return any(self.clear)
 
     @property
     def stack(self) -> str | None:
@@ -93,9 +99,25 @@ def _named(name: str, client: bytes, server: bytes) -> Verdict:
         if speaks_grpc(client):
             return Verdict("grpc", is_final=True)
         return Verdict("http2", is_final=len(client) >= ENOUGH)
-    if name == "postgres" and client.startswith(_POSTGRES_TLS):
-        return Verdict("postgres", is_final=True, over_tls=server[:1] == b"S") if server else NEED_MORE
+    if name == "postgres":
+        return _postgres(client, server)
     if name == "mysql":
         asks = len(client) >= 8 and bool(int.from_bytes(client[4:8], "little") & _MYSQL_TLS)
-        return Verdict("mysql", is_final=len(client) >= 8, over_tls=asks and client[:4] == b"\x20\0\0\1")
+        greeting = 4 + int.from_bytes(server[:3], "little")
+        clear = (36, greeting) if asks and client[:4] == b"\x20\0\0\1" else (0, 0)
+        return Verdict("mysql", is_final=len(client) >= 8, clear=clear)
     return Verdict(name, is_final=True)
+
+
+def _postgres(client: bytes, server: bytes) -> Verdict:
+    """Follow what the client asks before its startup message; the server answers each with one byte."""
+    place = 0
+    while (question := client[8 * place : 8 * place + 8]) in {_POSTGRES_TLS, _POSTGRES_GSS}:
+        answer = server[place : place + 1]
+        place += 1
+        if not answer:
+            return NEED_MORE
+        if answer != b"N":
+            granted = question == _POSTGRES_TLS and answer == b"S"
+            return Verdict("postgres", is_final=True, clear=(8 * place, place) if granted else (0, 0))
+    return Verdict("postgres", is_final=not place or len(question) == 8)  # refused: it may ask for the other

@@ -16,11 +16,12 @@ class Upgradable:
     answered with what was asked for.
     """
 
-    __slots__ = ("_first", "_second")
+    __slots__ = ("_first", "_masks", "_second")
 
     def __init__(self, *, whole: bool = False, masks: Masking = masking.STANDARD) -> None:
         self._first = Http1(whole=whole, masks=masks)
         self._second: Http2 | None = None
+        self._masks = masks
 
     @property
     def unread_bytes(self) -> int:
@@ -43,7 +44,7 @@ class Upgradable:
             return self._second.said(side, data, at_ns)
         over = self._first.said(side, data, at_ns)
         if self._first.upgraded == "h2c" and over and over[-1].status == "101":
-            self._second = Http2.upgraded_by(over[-1])
+            self._second = Http2.upgraded_by(over[-1], self._masks)
             over += self._second.said(side, data[len(data) - self._first.left :], at_ns)
         return over
 

@@ -74,10 +74,10 @@ class Streams:
         if len(self._streams) >= MOST_OPEN:
             self.close(next(iter(self._streams)), Outcome.MISSED)
         exchange = Exchange("http2", began_ns, version="HTTP/2", stream=number)
-        exchange.host = masking.host(fields.known.get(b":authority", b""))
+        exchange.host = self._masks.host(fields.known.get(b":authority", b""))
         stream = self._streams[number] = _Stream(exchange, fields.text(b":path"))
         if fields.known.get(b"content-type", b"").startswith(_GRPC):
-            _name_grpc(stream)
+            self._name_grpc(stream)
             return
         exchange.operation = _method(fields.text(b":method"))
         stream.may_call = _hides_type(fields) and exchange.operation in {None, "POST"}
@@ -91,7 +91,7 @@ class Streams:
             return False
         told = code is not None or fields.known.get(b"content-type", b"").startswith(_GRPC)
         if told and exchange.protocol != "grpc":
-            _name_grpc(stream)
+            self._name_grpc(stream)
         if exchange.answered_ns is None or status:
             exchange.answered_ns, exchange.outcome = began_ns, Outcome.ANSWERED
         if exchange.protocol == "grpc":
@@ -149,6 +149,14 @@ class Streams:
             if not stream.is_asked:
                 stream.asked = None
 
+    def _name_grpc(self, stream: _Stream) -> None:
+        """Take note that a request is a call: its path is a service and a method."""
+        exchange = stream.exchange
+        exchange.protocol, exchange.operation, exchange.resource = "grpc", None, None
+        if stream.path is not None:
+            service, _, method = stream.path.lstrip("/").rpartition("/")
+            exchange.operation, exchange.resource = masking.service(method), self._masks.service(service)
+
     def _end(self, number: int) -> None:
         stream = self._streams.pop(number)
         stream.exchange.request_bytes = stream.asked if stream.is_asked else None
@@ -157,15 +165,6 @@ class Streams:
 
 def _hides_type(fields: Fields) -> bool:
     return bool(fields.unknown) and b"content-type" not in fields.known
-
-
-def _name_grpc(stream: _Stream) -> None:
-    """Take note that a request is a call: its path is a service and a method."""
-    exchange = stream.exchange
-    exchange.protocol, exchange.operation, exchange.resource = "grpc", None, None
-    if stream.path is not None:
-        service, _, method = stream.path.lstrip("/").rpartition("/")
-        exchange.operation, exchange.resource = masking.service(method), masking.service(service)
 
 
 def _method(name: str | None) -> str | None:

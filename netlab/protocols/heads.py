@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 CHUNKED = -1  # the length of a body that tells its own end
 UNTOLD = -2  # and of one of which the head says nothing
 _FOREIGN = -3  # a coding without an end of its own
 
-_FIELDS = re.compile(rb"(?:(?:[!-9;-~]++:|[ \t])[^\r\n]*+\r\n)*+")
-_VERSIONS = {b"HTTP/1.1": "HTTP/1.1", b"HTTP/1.0": "HTTP/1.0"}
+_FIELDS = rb"(?:(?:[!-9;-~]++:|[ \t])[^\r\n]*+\r\n)*+\r\n"
+_REQUEST = re.compile(rb"([A-Z][A-Z-]{0,23}+) ([^ \r\n]*+) HTTP/1\.([01])\r\n" + _FIELDS)
+_TELLING = re.compile(rb"\r\n(host|content-length|transfer-encoding|upgrade):([^\r]*+)")  # in lower case
+_ANSWER = re.compile(rb"HTTP/1\.[01] ([1-9][0-9]{2})(?: [^\r\n]*+)?\r\n" + _FIELDS)
+_Fields: TypeAlias = dict[bytes, list[bytes]]
+_VERSIONS = {b"1": "HTTP/1.1", b"0": "HTTP/1.0"}
 _METHODS = {b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"CONNECT", b"OPTIONS", b"TRACE", b"PATCH", b"PRI"}
 _LONGEST_METHOD = 24
 _HEX = b"0123456789abcdefABCDEF"
@@ -53,45 +57,29 @@ def may_begin_answer(data: bytes) -> bool:
 
 def request(head: bytes) -> Request | None:
     """Read the head of a request; None: it is none, or its body could end in more than one place."""
-    line, _, fields = head.partition(b"\r\n")
-    parts = line.split(b" ")
-    version = _VERSIONS.get(parts[-1])
-    if (
-        len(parts) != 3
-        or version is None
-        or not may_begin_request(line)
-        or not _FIELDS.fullmatch(fields[:-2])
-    ):
+    found = _REQUEST.fullmatch(head)
+    if not found:
         return None
-    named = b"\r\n" + fields.lower()
-    length = _length(named)
-    where = _target(parts[0], parts[1], named)
+    method, target, minor = found.groups()
+    fields = _telling(head)
+    length = _length(fields)
+    where = _target(method, target, fields)
     if length == _FOREIGN or length is None or where is None:
         return None
-    return Request(parts[0].decode("ascii"), *where, version, 0 if length == UNTOLD else length)
+    return Request(method.decode("ascii"), *where, _VERSIONS[minor], 0 if length == UNTOLD else length)
 
 
 def answer(head: bytes) -> Answer | None:
     """Read the head of an answer; None: it is none, or its body could end in more than one place."""
-    line, _, fields = head.partition(b"\r\n")
-    code = line[9:12]
-    known = line[:8] in _VERSIONS and line[8:9] == b" " and line[12:13] in {b"", b" "}
-    if (
-        not known
-        or len(code) != 3
-        or not code.isdigit()
-        or code < b"100"
-        or not _FIELDS.fullmatch(fields[:-2])
-    ):
+    found = _ANSWER.fullmatch(head)
+    if not found:
         return None
-    named = b"\r\n" + fields.lower()
-    length = _length(named)
+    fields = _telling(head)
+    length = _length(fields)
     if length is None:
         return None
-    upgrade = _values(named, b"\r\nupgrade:") if code == b"101" else ()
-    return Answer(
-        code.decode("ascii"), UNTOLD if length == _FOREIGN else length, upgrade[0] if upgrade else b""
-    )
+    upgrade = fields.get(b"upgrade", [b""])[0] if found[1] == b"101" else b""
+    return Answer(found[1].decode("ascii"), UNTOLD if length == _FOREIGN else length, upgrade)
 
 
 def chunk_size(line: bytes) -> int | None:
@@ -100,10 +88,9 @@ def chunk_size(line: bytes) -> int | None:
     return int(digits, 16) if 0 < len(digits) <= 16 and not digits.strip(_HEX) else None
 
 
-def _target(method: bytes, target: bytes, named: bytes) -> tuple[str | None, bytes] | None:
+def _target(method: bytes, target: bytes, fields: _Fields) -> tuple[str | None, bytes] | None:
     """Return the path and the host that are asked for; None: *target* is none (RFC 9112 section 3.2)."""
-    hosts = _values(named, b"\r\nhost:")
-    host = hosts[0] if hosts else b""
+    host = fields[b"host"][0] if b"host" in fields else b""
     if method == b"CONNECT":
         return None, target.lower()
     if target[:1] == b"/" or target == b"*":
@@ -116,26 +103,28 @@ def _target(method: bytes, target: bytes, named: bytes) -> tuple[str | None, byt
     return (path if path[:1] == b"/" else b"/" + path).decode("latin-1"), authority.lower()
 
 
-def _length(named: bytes) -> int | None:
+def _length(fields: _Fields) -> int | None:
     """Return how long the body is; None: its fields contradict each other (RFC 9112 section 6.3)."""
-    codings = _values(named, b"\r\ntransfer-encoding:")
+    if not fields:
+        return UNTOLD
+    codings = fields.get(b"transfer-encoding")
     if codings:
         return CHUNKED if codings[-1].rpartition(b",")[2].strip() == b"chunked" else _FOREIGN
-    lengths = _values(named, b"\r\ncontent-length:")
+    lengths = fields.get(b"content-length")
     if not lengths:
         return UNTOLD
-    told = {length.strip() for line in lengths for length in line.split(b",")}
-    only = told.pop()
-    return int(only) if not told and only.isdigit() and len(only) < 19 else None
+    only = lengths[0]
+    if len(lengths) > 1 or not only.isdigit():
+        told = {length.strip() for line in lengths for length in line.split(b",")}
+        only = told.pop()
+        if told:
+            return None
+    return int(only) if only.isdigit() and len(only) < 19 else None
 
 
-def _values(named: bytes, name: bytes) -> list[bytes]:
-    """Return what the fields of *name* say; it begins with a line end, and is in lower case like *named*."""
-    values = []
-    place = named.find(name)
-    while place >= 0:
-        begin = place + len(name)
-        end = named.find(b"\r\n", begin)
-        values.append(named[begin:end].strip())
-        place = named.find(name, end)
-    return values
+def _telling(head: bytes) -> _Fields:
+    """Return what the fields say that matter here, by their names in lower case."""
+    fields: _Fields = {}
+    for name, value in _TELLING.findall(head.lower()):
+        fields.setdefault(name, []).append(value.strip())
+    return fields

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 
 from netlab.protocols import heads, masking
-from netlab.protocols.bodies import COUNTED, LINES, At, Voice
+from netlab.protocols.bodies import BODY, CHUNK, HEAD, LOST, OVER, REST, Voice
 from netlab.protocols.dialog import Exchange, Outcome, Side
 from netlab.protocols.masking import Masking
 from netlab.protocols.statuses import http_error
@@ -44,7 +44,7 @@ class Http1:
     )
 
     def __init__(self, *, whole: bool = False, masks: Masking = masking.STANDARD) -> None:
-        start = At.HEAD if whole else At.LOST
+        start = HEAD if whole else LOST
         self.unread_bytes = 0
         self.upgraded: str | None = None  # what is spoken from now on: websocket, h2c, connect, ...
         self.left = 0  # bytes of the last data that are in it
@@ -61,21 +61,22 @@ class Http1:
         voice.said_ns = at_ns
         if voice.held:
             data, voice.held = voice.held + data, b""
-        elif voice.at is At.HEAD or voice.at is At.LOST:
+        elif voice.at is HEAD or voice.at is LOST:
             voice.began_ns = at_ns
         place, size = 0, len(data)
         while place < size and self.upgraded is None:
-            if voice.at in COUNTED:
+            at = voice.at
+            if at is HEAD or at is LOST:
+                place = self._head(voice, data, place)
+            elif at is BODY or at is CHUNK:
                 place += voice.count(size - place)
-            elif voice.at in LINES:
-                behind = voice.line(data, place)
-                place = self._astray(voice, data, place) if behind is None else behind
-            elif voice.at is At.REST:
+            elif at is REST:
                 voice.size += size - place
                 place = size
             else:
-                place = self._head(voice, data, place)
-            if voice.at is At.OVER:
+                behind = voice.line(data, place)
+                place = self._astray(voice, data, place) if behind is None else behind
+            if voice.at is OVER:
                 self._message_over(voice)
         if self.upgraded is not None:
             self.left = size - place
@@ -88,12 +89,12 @@ class Http1:
         voice.said_ns = at_ns
         if self.upgraded is not None:
             return []
-        if voice.at is At.REST:
+        if voice.at is REST:
             voice.size += size or 0
             voice.unsized |= size is None
-        elif size is not None and voice.at in COUNTED and size <= voice.left:
+        elif size is not None and (voice.at is BODY or voice.at is CHUNK) and size <= voice.left:
             voice.count(size)
-            if voice.at is At.OVER:
+            if voice.at is OVER:
                 self._message_over(voice)
         else:
             self._cut(voice)
@@ -102,7 +103,7 @@ class Http1:
     def ended(self, at_ns: int) -> list[Exchange]:
         """Take note that the connection is closed: answers ended with their last byte."""
         del at_ns
-        if self._server.at is At.REST:
+        if self._server.at is REST:
             self._message_over(self._server)
         for exchange in self.pending():
             if exchange.outcome is Outcome.PENDING:
@@ -152,7 +153,7 @@ class Http1:
 
     def _may_begin(self, voice: Voice, data: bytes) -> bool:
         """Return whether *data* may be the beginning of a head, and of one that is known to be the next."""
-        lost = voice.at is At.LOST
+        lost = voice.at is LOST
         if not voice.side:
             return not (lost and (self._waiting or self._pipelines)) and heads.may_begin_request(
                 data, sure=lost
@@ -173,9 +174,9 @@ class Http1:
             version=found.version,
             operation=found.method,
             resource=None if found.path is None else self._masks.path(found.path),
-            host=masking.host(found.host),
+            host=self._masks.host(found.host),
         )
-        if voice.at is At.LOST:
+        if voice.at is LOST:
             self._lose(self._server)  # which may yet answer what was not seen
         self._pipelines |= bool(self._waiting)
         self._waiting.append(exchange)
@@ -191,7 +192,7 @@ class Http1:
             return False
         status, length, upgrade = found
         if status[0] == "1" and status != "101":  # the answer proper is still to come
-            voice.at, voice.began_ns = At.HEAD, voice.said_ns
+            voice.at, voice.began_ns = HEAD, voice.said_ns
             return True
         exchange = self._waiting[0]
         exchange.outcome, exchange.answered_ns = Outcome.ANSWERED, voice.began_ns
@@ -203,7 +204,7 @@ class Http1:
         if not whole:
             return True
         if self.upgraded is not None or exchange.operation == "HEAD" or status in {"204", "304"}:
-            voice.at = At.OVER
+            voice.at = OVER
         else:
             voice.expect(length)
         return True
@@ -219,7 +220,7 @@ class Http1:
         elif self._asking:
             self._asking.request_bytes = voice.size
             self._asked()
-        voice.at, voice.began_ns, voice.unsized = At.HEAD, voice.said_ns, False
+        voice.at, voice.began_ns, voice.unsized = HEAD, voice.said_ns, False
 
     def _asked(self) -> None:
         exchange, self._asking = self._asking, None
@@ -235,14 +236,14 @@ class Http1:
     def _cut(self, voice: Voice) -> None:
         """Give up a message from here on; what its head has said so far is true."""
         lines, told, _ = voice.held[:LONGEST_HEAD].rpartition(b"\r\n")
-        if told and (voice.at is At.HEAD or voice.at is At.LOST):
+        if told and (voice.at is HEAD or voice.at is LOST):
             (self._answers if voice.side else self._asks)(voice, lines + _END_OF_HEAD, whole=False)
         self._lose(voice)
 
     def _lose(self, voice: Voice) -> None:
         """Know no longer where in its messages a side is."""
         self.unread_bytes += len(voice.held)
-        voice.held, voice.at, voice.unsized = b"", At.LOST, False
+        voice.held, voice.at, voice.unsized = b"", LOST, False
         if not voice.side:
             self._asked()
             return

@@ -76,9 +76,9 @@ class Http2:
         self._streams = Streams(masks)
 
     @classmethod
-    def upgraded_by(cls, request: Exchange) -> Http2:
+    def upgraded_by(cls, request: Exchange, masks: Masking) -> Http2:
         """Read what follows a request in HTTP/1 that changed to HTTP/2: the answer to it is on stream 1."""
-        dialog = cls(whole=True)
+        dialog = cls(whole=True, masks=masks)
         dialog._streams.adopt(request)
         return dialog
 

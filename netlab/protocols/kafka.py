@@ -10,6 +10,7 @@ from netlab.protocols.dialog import Exchange, Outcome, Side
 from netlab.protocols.framing import Framer, LostError, Message
 from netlab.protocols.kafkaapis import APIS, ERRORS, Api
 from netlab.protocols.kafkafields import CutError, Found, read, skip_tags
+from netlab.protocols.masking import STANDARD, Masking
 
 _LARGEST = 1 << 30
 _READ = 1 << 16  # bytes that are read of a message
@@ -39,11 +40,12 @@ class Kafka:
     One exchange for each request; those that name several topics or partitions have all of their topics, no
     partition, and the first error. A Produce that wants no acknowledgement is over when it is sent, without
     a status. Behind a gap it goes on where a segment begins with a request, or with the response to one that
-    waits.
+    waits. Of topics is kept what *masks* leave.
     """
 
-    def __init__(self, *, whole: bool = True) -> None:
+    def __init__(self, *, whole: bool = True, masks: Masking = STANDARD) -> None:
         self.unread_bytes = 0
+        self._masks = masks
         self._lost = dict.fromkeys(Side, not whole)
         self._framers = {side: self._framer(side) for side in Side}
         self._asked: OrderedDict[int, Asked] = OrderedDict()
@@ -129,7 +131,7 @@ class Kafka:
         )
         found = _read_request(api, version, message.body)
         if found:
-            _tell(exchange, found)
+            self._tell(exchange, found)
             exchange.records = found.records
         if found and found.acks == 0:
             self._end(exchange, Outcome.ANSWERED)
@@ -162,14 +164,13 @@ class Kafka:
             self._judge(exchange, asked.api, found)
         self._end(exchange, Outcome.ANSWERED)
 
-    @staticmethod
-    def _judge(exchange: Exchange, api: Api, found: Found) -> None:
+    def _judge(self, exchange: Exchange, api: Api, found: Found) -> None:
         for topic_id, name in found.named.items():
             _topics[topic_id] = name
             if len(_topics) > _MOST_TOPICS:
                 _topics.popitem(last=False)
         if exchange.resource is None and api.name == "Fetch":  # goes on as the session's last one
-            _tell(exchange, found)
+            self._tell(exchange, found)
         if api.name == "Fetch":
             exchange.records = found.records if found.is_whole else None
         failure = next((code for code in found.errors if code), None)
@@ -177,6 +178,13 @@ class Kafka:
             exchange.status, exchange.error = str(failure), ERRORS.get(failure, f"error {failure}")
         elif found.is_whole:
             exchange.status = "OK"
+
+    def _tell(self, exchange: Exchange, found: Found) -> None:
+        named = (_topics[one] for one in found.ids if one in _topics)
+        topics = map(self._masks.name, (*filter(None, found.topics), *named))
+        exchange.resource = ", ".join(dict.fromkeys(topics)) or None
+        partitions = set(found.partitions)
+        exchange.partition = partitions.pop() if found.is_whole and len(found.partitions) == 1 else None
 
 
 def _request_size(header: bytes) -> int:
@@ -214,10 +222,3 @@ def _read_response(asked: Asked, body: bytes) -> Found | None:
     except (CutError, IndexError):
         return None
     return read(api.response, version, body, place, flexible=flexible)
-
-
-def _tell(exchange: Exchange, found: Found) -> None:
-    names = [name for name in found.topics if name] + [_topics[one] for one in found.ids if one in _topics]
-    exchange.resource = ", ".join(dict.fromkeys(names)) or None
-    partitions = set(found.partitions)
-    exchange.partition = partitions.pop() if found.is_whole and len(found.partitions) == 1 else None

@@ -1,16 +1,25 @@
-"""What of a request may be shown: paths and keys without what tells one person or secret from another."""
+"""What of a request may be shown: names without what tells one person or secret from another."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import TypeAlias
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from netlab.errors import BadInput
+from netlab.frames import Gap, Missing
 
 ANY = "*"
 
+Mask: TypeAlias = Callable[[str], str]
+
 _LONGEST = 200  # characters of a resource; the rest is cut off
+_LONGEST_READ = 4096  # characters that one's own rules are applied to; the rest is cut off
 _SEGMENT = 40  # characters: a longer one is a token, whatever it is made of
 # Words and versions stay: users, oauth2, k8s, bootstrap.min.js, v1. A digit more, an escape or a sign: an id.
 _SHORT = r"(?![A-Za-z0-9]{9})[A-Za-z]+[0-9][A-Za-z]*"
@@ -19,69 +28,106 @@ _NAME = re.compile(rf"[._~]?{_PART}(?:[-._~]{_PART})*")
 _HEX = re.compile(r"[0-9a-f]{8,}|[0-9A-F]{8,}")
 _SERVICE = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*")
 _HOST = re.compile(rb"(?:[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.%]+\])(?::[0-9]{1,5})?")
+_WORD = re.compile(r'(?:[^\s"]|(?<=\\)")+')  # a quote within a name has a backslash
+_GOES_ON = r"[\w\\-]"  # what follows still belongs to the name
+_DOMAIN = re.compile(r"[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*")
+_LIKE = (
+    "Give regular expressions of RE2 (no look-around, no back references) and replacements, such as "
+    r"{r'^/users/[^/]+': '/users/*'}"
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Masking:
-    """What is kept of paths and keys.
+    """What is kept of paths, keys, topics, tables and names of hosts; made by `masking()`.
 
-    The query of a path is always dropped, and so is all of a key behind its prefix.
+    The query of a path is always dropped, and so is all of a key behind its prefix; segments of a path that
+    are no words become `*`.
     """
 
-    rules: tuple[tuple[re.Pattern[str], str], ...] = ()  # one's own, before the standard one
-    ids: bool = True  # whether path segments that are no words become *
+    rules: tuple[tuple[str, str], ...] = ()  # one's own: regular expressions, and what matches become
+    domains: tuple[str, ...] = ()  # what is in front of them becomes *
 
     def path(self, target: str) -> str:
         """Return the path of *target* without its query, one `*` for each segment that is no word."""
-        path = target.partition("?")[0].partition("#")[0]
-        for pattern, replacement in self.rules:
-            path = pattern.sub(replacement, path)
-        if self.ids:
-            path = "/".join([segment(part) if part else part for part in path.split("/")])
-        return _cut(path)
+        path = self.name(target.partition("?")[0].partition("#")[0])
+        return _cut("/".join([segment(part) if part else part for part in path.split("/")]))
 
     def key(self, name: str) -> str:
         """Return the prefix of a key: what is in front of its first colon, or `*` where that is no word."""
-        prefix, colon, _ = name.partition(":")
+        prefix, colon, _ = self.name(name).partition(":")
         return _cut(segment(prefix) + (":*" if colon else ""))
+
+    def name(self, text: str) -> str:
+        """Return *text* as one's own rules leave it."""
+        if not self.rules:
+            return text
+        text = text[:_LONGEST_READ]
+        for pattern, replacement in self.rules:
+            text = pc.replace_substring_regex(text, pattern=pattern, replacement=replacement).as_py()
+        return text
+
+    def service(self, name: str) -> str:
+        """Return the *name* of a gRPC service, or `*` if it cannot be one."""
+        return self.name(service(name))
+
+    def host(self, value: bytes) -> str | None:
+        """Return a Host header's name and port without user and password; None: it is no such thing."""
+        name = value.strip().rpartition(b"@")[2]
+        if len(name) > 255 or not _HOST.fullmatch(name):
+            return None
+        return self.domain(name.decode("ascii"))
+
+    def domain(self, text: str) -> str:
+        """Return *text* with `*` for the labels in front of one's domains, wherever they stand in it.
+
+        >>> masking(domains=["corp.example"]).domain("10 vault-7.eu.corp.example")
+        '10 *.corp.example'
+        """
+        return _hiding(self.domains)(text)
+
+    def missing(self) -> list[Missing]:
+        """Say what of requests is hidden by one's own rules."""
+        detail = f"what matches one of the {len(self.rules)} rules of mask= is hidden"
+        return [Missing("resource", Gap.UNAVAILABLE, None, detail)] if self.rules else []
 
 
 STANDARD = Masking()
 
 
-def masking(rules: Iterable[tuple[str, str]] = (), *, ids: bool = True) -> Masking:
-    """Make a masking of one's own rules.
+def masking(rules: Mapping[str, str] | None = None, domains: Iterable[str] = ()) -> Masking:
+    r"""Make a masking of one's own rules.
 
     Parameters
     ----------
     rules
-        Pairs of a regular expression and what each of its matches in a path becomes, as `re.sub` takes them;
-        all are applied, in their order.
-    ids
-        Whether segments that are no words become `*` after that: numbers, UUIDs, hashes, tokens, addresses.
+        Regular expressions, and what each match in a path, key, topic or table becomes, where `\1` is the
+        first group; all are applied, in their order, to the first 4,096 characters, and the others are left
+        out. Their syntax is RE2's, so that none takes longer than in proportion to the text.
+    domains
+        What is in front of these in names of hosts becomes `*`.
 
     Raises
     ------
     BadInput
-        If a rule is no regular expression, or its replacement names a group that it does not have.
+        If a rule is no regular expression, its replacement names a group that it does not have, or a domain
+        is none.
 
     Examples
     --------
     >>> from netlab.protocols.masking import masking
-    >>> masking([(r"^/~[^/]+", "/~user")], ids=False).path("/~jane/10?token=1")
-    '/~user/10'
+    >>> masking({r"^/~[^/]+": "/~user"}).path("/~jane/10?token=1")
+    '/~user/*'
     """
-    compiled = []
-    for pattern, replacement in rules:
+    if not isinstance(rules or {}, Mapping):
+        raise BadInput(f"mask {rules!r} is no mapping", fix=_LIKE)
+    for pattern, replacement in (rules or {}).items():
         try:
-            compiled.append((re.compile(pattern), replacement))
-            compiled[-1][0].sub(replacement, "")  # reads the replacement, too
-        except (re.error, IndexError) as error:
-            raise BadInput(
-                f"{pattern!r} with {replacement!r} is no rule to mask by: {error}",
-                fix=r"Give pairs as re.sub takes them, such as (r'^/users/[^/]+', '/users/*').",
-            ) from error
-    return Masking(tuple(compiled), ids)
+            pc.replace_substring_regex("", pattern=pattern, replacement=replacement)
+        except (pa.ArrowInvalid, TypeError) as error:
+            problem = f"mask {pattern!r}: {replacement!r} is no rule to mask by: {error}"
+            raise BadInput(problem, fix=_LIKE) from error
+    return Masking(tuple((rules or {}).items()), tuple(map(_domain, domains)))
 
 
 def segment(part: str) -> str:
@@ -97,10 +143,25 @@ def service(name: str) -> str:
     return _cut(name) if _SERVICE.fullmatch(name) else ANY
 
 
-def host(value: bytes) -> str | None:
-    """Return a Host header's name and port without user and password; None: it is no such thing."""
-    name = value.strip().rpartition(b"@")[2]
-    return name.decode("ascii") if len(name) <= 255 and _HOST.fullmatch(name) else None
+@lru_cache(maxsize=64)
+def _hiding(domains: tuple[str, ...]) -> Mask:
+    if not domains:
+        return str
+    names = sorted(domains, key=len, reverse=True)
+    ending = re.compile(rf"\.(?:{'|'.join(map(re.escape, names))})(?!{_GOES_ON}|\.{_GOES_ON})", re.IGNORECASE)
+
+    def hidden(word: re.Match[str]) -> str:
+        found = [match.start() for match in ending.finditer(word[0])]
+        return f"*{word[0][found[-1] :]}" if found else word[0]
+
+    return lambda said: _WORD.sub(hidden, said)
+
+
+def _domain(name: str) -> str:
+    plain = name.strip(".").lower() if isinstance(name, str) else ""
+    if not _DOMAIN.fullmatch(plain):
+        raise BadInput(f"mask_names {name!r} is no domain", fix='Give names such as "corp.example"')
+    return plain
 
 
 def _cut(text: str) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from netlab.protocols import pgmessages as messages, sql
 from netlab.protocols.dialog import Exchange, Outcome
 from netlab.protocols.framing import LostError, Message
+from netlab.protocols.masking import Masking
 from netlab.protocols.sqlstates import condition
 
 _MOST_NAMES = 1000  # prepared statements that are remembered, and portals
@@ -45,7 +46,8 @@ class Pipeline:
     Statements and portals are known by the names that the client gave them on this connection.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, masks: Masking) -> None:
+        self._masks = masks
         self._over: list[Exchange] = []
         self._version: str | None = None
         self._steps: deque[Step] = deque()
@@ -89,7 +91,8 @@ class Pipeline:
         exchange = Exchange("postgres", begun_ns, operation="CANCEL", request_bytes=len(startup))
         if code != messages.CANCEL:
             self._version = f"3.{code & 0xFFFF}"
-            exchange.operation, exchange.resource = "CONNECT", messages.database(startup)
+            database = messages.database(startup)
+            exchange.operation, exchange.resource = "CONNECT", database and self._masks.name(database)
         self._steps.append(Step(_STARTUP, exchange))
 
     # What the client asks
@@ -139,7 +142,7 @@ class Pipeline:
         self._expect(group.kinds, self._exchange(group.begun_ns, group.size, said))
 
     def _exchange(self, begun_ns: int, size: int, said: sql.Statement) -> Exchange:
-        tables = ", ".join(said.tables) or None
+        tables = ", ".join(map(self._masks.name, said.tables)) or None
         return Exchange(
             "postgres",
             begun_ns,

@@ -7,6 +7,7 @@ from enum import Enum, auto
 from netlab.protocols import pgmessages as messages
 from netlab.protocols.dialog import Exchange, Outcome, Side
 from netlab.protocols.framing import LostError, Message
+from netlab.protocols.masking import STANDARD, Masking
 from netlab.protocols.pgpipeline import Pipeline
 from netlab.protocols.proof import Proof
 
@@ -32,15 +33,16 @@ class Postgres:
     only when the commit that it causes fails (SYNC). Met in the middle, or behind a gap that may hide the
     beginning of a message, it goes on when the server has said that it is ready and the client speaks next,
     or where a segment of the client has whole messages that want an answer.
+    Of tables and databases is kept what *masks* leave.
     """
 
-    def __init__(self, *, whole: bool = True) -> None:
+    def __init__(self, *, whole: bool = True, masks: Masking = STANDARD) -> None:
         self.unread_bytes = 0
         self._state = State.OPENING if whole else State.LOST
         self._opening = b""
         self._opened_ns: int | None = None
         self._tail = b""  # the server's last bytes, where LOST
-        self._pipeline = Pipeline()
+        self._pipeline = Pipeline(masks)
         self._proof = Proof(is_sure=whole)
         self._told: list[Exchange] = []  # what was held back, and is no more
         self._framers = {side: messages.framer(side) for side in Side}

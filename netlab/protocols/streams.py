@@ -7,7 +7,6 @@ known size as soon as it is certain not to come: TCP itself says up to where eve
 from __future__ import annotations
 
 import heapq
-from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple, Protocol
 
@@ -20,8 +19,7 @@ MOST_NOBODYS = 1 << 18  # bytes in the middle of a connection after which nobody
 _WRAP = 1 << 32
 
 
-@dataclass(frozen=True, slots=True)
-class Segment:
+class Segment(NamedTuple):
     """What one packet said, as far as it is known."""
 
     sequence: int  # of its first byte
@@ -71,8 +69,7 @@ class Ordered:
 
     def take(self, segment: Segment) -> list[Said]:
         """Return what is in order now."""
-        if self._is_next(segment):
-            self._next += segment.size
+        if self.goes_on(segment):
             return [Said(segment.data, segment.at_ns)]
         midway = self._begin(segment.settled, segment.at_ns, fresh=segment.fresh)
         place = self._place(segment.sequence)
@@ -86,19 +83,27 @@ class Ordered:
 
     def settle(self, settled: int, at_ns: int, *, fresh: bool) -> list[Said]:
         """Return what is in order, or known to be missing, now that all before *settled* has passed."""
-        if self._begun and self._place(settled) <= self._next:
+        if self.has_reached(settled):
             return []
         return self._begin(settled, at_ns, fresh=fresh) + self._passed(settled, at_ns)
 
-    def _is_next(self, segment: Segment) -> bool:
-        """Tell of a segment that it comes in order and whole, which most do."""
-        return (
-            self._begun
-            and not self._waiting
-            and not segment.last
-            and 0 < segment.size == len(segment.data)
-            and self._next == self._place(segment.sequence) >= self._place(segment.settled)
-        )
+    def has_reached(self, settled: int) -> bool:
+        """Return whether all before *settled* was told already."""
+        return self._begun and (settled == self._next % _WRAP or self._place(settled) <= self._next)
+
+    def goes_on(self, segment: Segment) -> bool:
+        """Take a segment that comes in order and whole, which most do; False: it is none, and not taken."""
+        if (
+            segment.sequence != self._next % _WRAP
+            or segment.last
+            or self._end is not None
+            or self._waiting
+            or not 0 < segment.size == len(segment.data)
+            or not self.has_reached(segment.settled)
+        ):
+            return False
+        self._next += segment.size
+        return True
 
     def _begin(self, settled: int, at_ns: int, *, fresh: bool) -> list[Said]:
         """Start, if that is still to be done, at what has not passed yet."""
@@ -193,6 +198,8 @@ class Stream:
     def take(self, segment: Segment, *, local: bool) -> list[Exchange]:
         """Return the exchanges that are over with *segment*, which the *local* end sent or got."""
         other, own = self._sides[not local], self._sides[local]
+        if self.dialog is not None and other.has_reached(segment.other_settled) and own.goes_on(segment):
+            return self.dialog.said(self._side(local=local), segment.data, segment.at_ns)
         # First what was lost of the other side: to a dialog, an answer comes after the gap with its request.
         exchanges = []
         for said in other.settle(segment.other_settled, segment.at_ns, fresh=segment.other_fresh):
@@ -270,7 +277,10 @@ class Stream:
         return Unchosen.MORE if Unchosen.MORE in answers else Unchosen.NOTHING
 
     def _tell(self, dialog: Dialog, said: Said, *, local: bool) -> list[Exchange]:
-        side = Side.CLIENT if local == self.client_is_local else Side.SERVER
+        side = self._side(local=local)
         if isinstance(said.data, bytes):
             return dialog.said(side, said.data, said.at_ns)
         return dialog.missed(side, said.data, said.at_ns)
+
+    def _side(self, *, local: bool) -> Side:
+        return Side.CLIENT if local == self.client_is_local else Side.SERVER

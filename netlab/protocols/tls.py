@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from netlab.protocols import hellos
+from netlab.protocols.classify import inside_tls
 from netlab.protocols.dialog import Exchange, Outcome, Side
+from netlab.protocols.dns.resolvers import is_resolver
 from netlab.protocols.framing import Framer, LostError, Message
+from netlab.protocols.masking import STANDARD, Masking
 from netlab.protocols.tlsnames import ALERTS, CIPHERS, VERSIONS
 
 _CHANGE_CIPHER, _ALERT, _HANDSHAKE, _DATA = 20, 21, 22, 23  # records
@@ -25,16 +28,35 @@ class Handshake(Exchange):
     alpn: str | None = None  # as agreed; TLS 1.3 encrypts the choice: what a client offers alone
     certificate_end_ns: int | None = None  # since 1970; TLS 1.3 encrypts it
     ja4: str | None = None
+    inner: str | None = None  # what is known to be inside
+    may_ask_dns: bool = False  # of a public resolver, over HTTP/2
+
+    @property
+    def stack(self) -> str:
+        """The layers, the outermost first; what the encryption hides is left out."""
+        stack = f"tls+{self.inner}" if self.inner else inside_tls(self.alpn)
+        return "tls+http2+dns" if self.may_ask_dns and stack in {"tls", "tls+http2"} else stack
 
 
 class Tls:
     """Reads the handshake of one TLS connection over TCP, and nothing behind it.
 
     It is over when the server has said hello (TLS 1.3), or changed to the cipher (up to 1.2), or either side
-    sent a fatal alert. A connection met in the middle has no handshake to read.
+    sent a fatal alert. A connection met in the middle has no handshake to read. Of the server's name is kept
+    what *masks* leave. TLS may begin behind bytes of both sides that are in *clear*, and what is *inner* be
+    known from these, or from the port.
     """
 
-    def __init__(self, *, whole: bool = True) -> None:
+    def __init__(
+        self,
+        *,
+        whole: bool = True,
+        masks: Masking = STANDARD,
+        clear: tuple[int, int] = (0, 0),
+        inner: str | None = None,
+    ) -> None:
+        self._masks, self._inner = masks, inner
+        self._clear = dict(zip(Side, clear, strict=True))
         self.unread_bytes = 0
         self._is_over = not whole
         self._framers = {side: Framer(5, _record_size, _kept) for side in Side}
@@ -44,6 +66,12 @@ class Tls:
 
     def said(self, side: Side, data: bytes, at_ns: int) -> list[Exchange]:
         """Read the next bytes of *side*."""
+        if self._clear[side]:
+            skipped = min(self._clear[side], len(data))
+            self._clear[side] -= skipped
+            data = data[skipped:]
+        if not data:
+            return []
         if side is Side.SERVER and self._handshake is None:
             self._is_over = True  # the client speaks first: this is the middle of something
         if self._is_over:
@@ -127,10 +155,12 @@ class Tls:
                 "tls",
                 record.begun_ns,
                 operation="handshake",
-                host=hello.server_name,
+                host=hello.server_name and self._masks.domain(hello.server_name),
                 request_bytes=record.size,
                 alpn=_text(hello.protocols[0]) if len(hello.protocols) == 1 else None,
                 ja4=hellos.ja4(hello),
+                inner=self._inner,
+                may_ask_dns=b"h2" in hello.protocols and is_resolver(hello.server_name or ""),
             )
         elif side is Side.SERVER and self._handshake and kind == _SERVER_HELLO:
             self._answer(self._handshake, hellos.server_hello(body), record)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,7 @@ from netlab.errors import CaptureError
 from netlab.frames import Gap, Missing
 from netlab.kernel import clock
 from netlab.kernel.usage import Usage
+from netlab.tracer import translations
 from netlab.tracer.closed import Closed, Ended
 from netlab.tracer.filters import Filter
 from netlab.tracer.life import Base, Options
@@ -20,6 +21,7 @@ from netlab.tracer.live import Live
 from netlab.tracer.owners import Processes
 from netlab.tracer.records import Attempts, Cookies, chosen
 from netlab.tracer.session import Capture
+from netlab.tracer.translations import NoTranslations, Translations
 
 _NEVER = np.iinfo(np.int64).max
 
@@ -139,6 +141,31 @@ class Branch(Closes):
         """There are no descriptors of its own to let go of in a forked child."""
 
 
+def suffices(base: Options, asked: Options) -> bool:
+    """Tell whether the programs of a capture of everything, with options *base*, do all that is *asked*.
+
+    What is not named here they were compiled, sized or attached for: who asks for another gets his own.
+    """
+    limits = replace(
+        asked.limits,
+        max_closed=base.limits.max_closed,
+        max_nat=base.limits.max_nat,
+        max_drops=base.limits.max_drops,  # without drops= and protocols= nobody counts these two
+        max_requests=base.limits.max_requests,
+    )
+    same = replace(
+        asked,
+        wanted=base.wanted,
+        limits=limits,
+        duration_s=base.duration_s,
+        client_expiry_s=base.client_expiry_s,
+        poll_every_s=base.poll_every_s,
+        nat=base.nat,
+        spoken=asked.spoken or base.spoken,
+    )
+    return same == base
+
+
 class Branched(Capture):
     """A capture with *options* of its own over the programs of the one that *base* is of."""
 
@@ -150,12 +177,21 @@ class Branched(Capture):
         live, options = self._base.watch, self._options
         if not isinstance(live, Live):
             raise CaptureError("only a capture with eBPF can be shared", fix="Start one of its own")
-        self._nat = self._base.nat
+        self._nat = self._translations()
         self._watch = branch = Branch(live, options.wanted, options.limits.max_closed)
         self._attached.callback(branch.close)
         forgotten = weakref.finalize(self, branch.close)
         forgotten.atexit = False
         self._attached.callback(forgotten.detach)
+
+    def _translations(self) -> Translations | NoTranslations:
+        """Return what translates: what *base* knows already, unless somebody else was asked for."""
+        options, base = self._options, self._base.options
+        if (options.nat, options.limits.max_nat) == (base.nat, base.limits.max_nat):
+            return self._base.nat
+        own = translations.begin(options.nat, options.wanted.netns, options.limits.max_nat)
+        self._attached.callback(own.close)
+        return own
 
     def _list_before(self) -> None:
         self._to_utc_ns, self._before = self._base.to_utc_ns, self._base.before

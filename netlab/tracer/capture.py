@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TypeAlias
 
 from netlab import checks
 from netlab.errors import BadInput, CapabilityError
 from netlab.kernel import capabilities, netns as namespaces, spaces
 from netlab.kernel.compiler import require_bcc
+from netlab.protocols.masking import Masking, masking
 from netlab.tracer import readers
 from netlab.tracer.excludes import Excluded
 from netlab.tracer.filters import Addresses, Filter, Names, Pids, Ports, Spaces
@@ -46,8 +47,10 @@ def capture(
     events: bool = False,
     drops: bool = False,
     protocols: Protocols = (),
+    clear_text: bool = False,
     dns_ports: int | Iterable[int] = (53, 5353, 5355),
     dns_timeout_s: float = 15.0,
+    mask: Mapping[str, str] | None = None,
     mask_names: Masked = (),
     nat: bool | namespaces.NetNs = True,
     cost: bool = False,
@@ -100,12 +103,22 @@ def capture(
         What to read of what connections say: "http", "http2", "grpc" and "redis" for `Capture.requests()`,
         "dns" for `Capture.dns()`, `Capture.names()` and the column `remote_name`, or several. Every TCP
         packet then runs a program; payload is read and not kept.
+    clear_text
+        Read *protocols* inside TLS, too, by probes on OpenSSL (1.1 and later) and GnuTLS in every process
+        that uses these libraries: what users meant to be secret passes through netlab, and as little of it
+        is kept as of plain text. What other libraries seal (those of Go, Java, NSS, rustls, BoringSSL), or
+        these two linked into a program, is not read: the coverage counts such connections.
     dns_ports, dns_timeout_s
         With "dns": the ports that servers have, and how many seconds an answer may take. The filters above
         hold for lookups, too. What is encrypted (DNS over TLS or HTTPS) cannot be read.
+    mask
+        With *protocols*: what is to be hidden in the column `resource` (paths, keys, topics, tables), beside
+        ids, queries and values, which always are: regular expressions, and what each match becomes, such as
+        `{r"^/tenants/[^/]+": "/tenants/*"}`. Their syntax is RE2's, so that none takes longer than in
+        proportion to the text, of which 4,096 characters are read; applied before a request is kept.
     mask_names
-        Domains under which DNS names are shown as `*`, such as "corp.example", in every frame made of answers
-        (not in command lines).
+        Domains under which names of hosts are shown as `*`, such as "corp.example": in every frame made of
+        DNS, in `host` of requests and in names asked for by TLS (not in command lines).
     nat
         Fill the `nat_*` columns from conntrack: what the connection's own network namespace translates, then
         the host's (that of process 1), or that of the namespace named here instead. Conntrack is not loaded
@@ -175,7 +188,13 @@ def capture(
         exclude_remote=exclude_remote,
         exclude_local=exclude_local,
     )
-    for name, value in {"backfill": backfill, "events": events, "drops": drops, "cost": cost}.items():
+    for name, value in {
+        "backfill": backfill,
+        "events": events,
+        "drops": drops,
+        "cost": cost,
+        "clear_text": clear_text,
+    }.items():
         checks.flag(name, value)
     if duration_s is not None:
         checks.positive("duration_s", duration_s, unit="seconds", most=threading.TIMEOUT_MAX)
@@ -187,7 +206,16 @@ def capture(
     checks.whole("max_drops", max_drops, 1, 1 << 24)
     checks.whole("max_nat", max_nat, 1, 1 << 30)
     checks.whole("max_requests", max_requests, 1, 1 << 24)
-    spoken = _spoken(protocols, dns_ports, dns_timeout_s, mask_names, over=protocol, only=wanted.ports)
+    masks = masking(mask, (mask_names,) if isinstance(mask_names, str) else mask_names)
+    spoken = _spoken(
+        protocols,
+        dns_ports,
+        dns_timeout_s,
+        masks,
+        clear_text=clear_text,
+        over=protocol,
+        only=wanted.ports,
+    )
     if checks.choice("mode", mode, _MODES) == "poll":
         _refuse_with_poll(events=events, drops=drops, cost=cost, protocols=bool(spoken))
     else:
@@ -224,8 +252,9 @@ def _spoken(
     protocols: Protocols,
     ports: int | Iterable[int],
     timeout_s: float,
-    masked: Masked,
+    masks: Masking,
     *,
+    clear_text: bool,
     over: str | None,
     only: tuple[int, ...],
 ) -> Spoken:
@@ -234,7 +263,6 @@ def _spoken(
     names = frozenset(checks.choice("protocols", name, readers.PROTOCOLS) for name in given)
     readers.prepare(names)
     checks.positive("dns_timeout_s", timeout_s, unit="seconds")
-    domains = (masked,) if isinstance(masked, str) else tuple(masked)
     if over == "udp" and names - {"dns"}:
         raise BadInput(
             f'{min(names - {"dns"})} is spoken over TCP, which protocol="udp" leaves out',
@@ -243,10 +271,12 @@ def _spoken(
     dns_ports = tuple(
         checks.port(port, "dns_ports") for port in ((ports,) if isinstance(ports, int) else ports)
     )
+    if clear_text and not names - {"dns", "tls"}:
+        raise BadInput(
+            "clear_text= reads protocols inside TLS, and none is asked for",
+            fix='Name them: protocols=("http", "http2")',
+        )
     if "dns" in names:
-        from netlab.protocols.dns.text import mask  # it needs dnspython
-
-        mask(domains)  # refuses what is no domain
         if not dns_ports:
             raise BadInput("dns_ports is empty", fix="Name the ports of DNS servers, or leave it out")
         if only and not set(only) & set(dns_ports):
@@ -254,7 +284,7 @@ def _spoken(
                 "port= leaves out every port of DNS, and so every lookup",
                 fix=f"Add {dns_ports[0]} to it, or leave it out and filter the frames",
             )
-    return Spoken(names, dns_ports, timeout_s, domains)
+    return Spoken(names, dns_ports, timeout_s, masks, clear_text)
 
 
 def _refuse_with_poll(**options: bool) -> None:

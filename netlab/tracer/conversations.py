@@ -5,8 +5,9 @@ from __future__ import annotations
 import socket
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Set as AbstractSet
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -23,14 +24,14 @@ _MOST_UNOWNED = 256  # packets that came before their connection had a socket: i
 _TUPLE = ("netns", "local_address", "remote_address", "local_port", "remote_port")
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """One exchange, and whose it is."""
 
     exchange: Exchange
     cookie: int
     ends: bytes  # a CONVERSATION
     client_is_local: bool
+    seen: str = "wire"  # or tls: read before it was sealed
 
 
 @dataclass(slots=True)
@@ -38,14 +39,15 @@ class Talk:
     """One connection that speaks."""
 
     cookie: int
-    ends: np.void  # CONVERSATION, as the programs had it last
+    ends: bytes  # a CONVERSATION, as the programs had it last
     stream: Stream
+    seen: str
     told_ns: int = 0  # when the programs were told that it goes on
     since_ns: int = 0  # when the first of its requests was read
 
     def request(self, exchange: Exchange) -> Request:
         """Return an exchange of this connection as its own."""
-        return Request(exchange, self.cookie, self.ends.tobytes(), bool(self.stream.client_is_local))
+        return Request(exchange, self.cookie, self.ends, bool(self.stream.client_is_local), self.seen)
 
 
 @dataclass(slots=True)
@@ -54,6 +56,7 @@ class Account:
 
     midway: int = 0  # connections that were open before, read from some message on
     midway_since_ns: int = 0  # by when there was such a message on each of those that have said one
+    over_tls: int = 0  # connections whose handshake was not asked for
     ignored: int = 0  # connections that speak nothing that is asked for
     undecided: int = 0  # connections that ended, or go on, before it is clear what they speak
     missed_bytes: int = 0  # of connections that are read
@@ -76,6 +79,8 @@ class Conversations:
         The protocols whose exchanges are kept.
     judge
         Is told how much more of a connection is to be handed up: `GO_ON` or `IGNORE`.
+    seen
+        Where: on the wire, or in tls.
     """
 
     def __init__(
@@ -86,10 +91,13 @@ class Conversations:
         *,
         max_open: int,
         max_requests: int,
+        seen: str = "wire",
     ) -> None:
+        self._seen = seen
         self._readers, self._told, self._judge, self._max_open = readers, told, judge, max_open
         self._talks: OrderedDict[int, Talk] = OrderedDict()
         self._ignored: OrderedDict[int, int] = OrderedDict()  # when the programs were told so, by cookie
+        self._ended: OrderedDict[int, None] = OrderedDict()  # cookies of connections that have said all
         self._over: deque[Request] = deque(maxlen=max_requests)
         self._directions: dict[int, int] = {}  # of connections that were open before, by cookie
         self._account = Account()
@@ -117,46 +125,64 @@ class Conversations:
                 self._readers.lookups.datagram(packet)
 
     def _hear(self, packet: Packet) -> None:
-        cookie, ends, segment = packet.cookie, packet.ends, packet.segment
-        if not cookie:
-            self._wait_for_socket(packet)
-            return
-        if cookie in self._ignored:
-            self._ignored[cookie] = self._say(packet, IGNORE, told_ns=self._ignored[cookie])
-            return
-        talk = self._talks.get(cookie)
+        talk = self._talks.get(packet.cookie) or self._meet(packet)
         if not talk:
-            talk = self._begin(cookie, ends)
-            self._adopt(talk, packet)
-        self._talks.move_to_end(cookie)
-        talk.ends, stream = ends, talk.stream
+            return
+        self._talks.move_to_end(packet.cookie)
+        if packet.ends != talk.ends:  # else keep what the requests before have, too
+            talk.ends = packet.ends
+        stream = talk.stream
         if stream.client_is_local is None:
-            stream.client_is_local = self._opened_here(cookie, ends)
-        self._keep(talk, stream.take(segment, local=packet.local))
+            stream.client_is_local = self._opened_here(packet.cookie, packet.conversation())
+        over = stream.take(packet.segment, local=packet.local)
         if packet.reset:
-            self._keep(talk, stream.end(segment.at_ns))
+            over = [*over, *stream.end(packet.segment.at_ns)]
+        if over:
+            self._keep(talk, over)
         if stream.is_ignored:
             self._ignore(packet)
-        elif stream.dialog is not None:
+        elif packet.budget != GO_ON and stream.dialog is not None:
             talk.told_ns = self._say(packet, GO_ON, told_ns=talk.told_ns)
         if stream.is_over or stream.is_ignored:
-            self._forget(self._talks.pop(cookie))
+            self._forget(self._talks.pop(packet.cookie))
+            if stream.is_over and not packet.reset:  # which TCP may yet refuse
+                self._end(packet.cookie)
+
+    def _meet(self, first: Packet) -> Talk | None:
+        """Begin a connection; None: it has no socket yet, nobody reads it, or all is said."""
+        if not first.cookie:
+            self._wait_for_socket(first)
+            return None
+        if first.cookie in self._ignored:
+            self._ignored[first.cookie] = self._say(first, IGNORE, told_ns=self._ignored[first.cookie])
+            return None
+        if first.cookie in self._ended:
+            return None
+        talk = self._begin(first)
+        self._adopt(talk, first)
+        return talk
+
+    def _end(self, cookie: int) -> None:
+        """Take what a connection says from now on for what it has said before, sent again."""
+        self._ended[cookie] = None
+        if len(self._ended) > self._max_open:
+            self._ended.popitem(last=False)
 
     def _wait_for_socket(self, packet: Packet) -> None:
         """Keep what came with the end of a handshake, until its connection says or gets something more."""
-        self._unowned[_tuple(packet.ends)] = packet.segment
+        self._unowned[_tuple(packet)] = packet.segment
         if len(self._unowned) > _MOST_UNOWNED:
             self._unowned.popitem(last=False)
 
     def _adopt(self, talk: Talk, first: Packet) -> None:
         """Give a connection what came before it had a socket, if that is what *first* comes after."""
-        early = self._unowned.pop(_tuple(talk.ends), None) if self._unowned else None
+        early = self._unowned.pop(_tuple(first), None) if self._unowned else None
         said = first.segment
         incoming, outgoing, new = said.settled, said.other_settled, said.other_fresh
         if first.local:
             incoming, outgoing, new = said.other_settled, said.settled, said.fresh
         if early and (early.sequence + early.size) % (1 << 32) == incoming:
-            early = replace(early, other_settled=outgoing, other_fresh=new)
+            early = early._replace(other_settled=outgoing, other_fresh=new)
             self._keep(talk, talk.stream.take(early, local=False))
 
     def _ignore(self, packet: Packet) -> None:
@@ -168,18 +194,17 @@ class Conversations:
         """Tell the programs, if they have not heard: they may write at the same moment. Return when."""
         if packet.budget == budget or packet.segment.at_ns <= told_ns:
             return told_ns
-        self._judge(packet.cookie, packet.ends, budget)
+        self._judge(packet.cookie, packet.conversation(), budget)
         return time.monotonic_ns()
 
-    def _begin(self, cookie: int, ends: np.void) -> Talk:
+    def _begin(self, first: Packet) -> Talk:
+        cookie, ends = first.cookie, first.conversation()
         client_is_local = self._opened_here(cookie, ends)
         choose = self._readers.chooser(cookie, ends, client_is_local=client_is_local)
-        talk = Talk(cookie, ends, Stream(choose, client_is_local=client_is_local))
+        talk = Talk(cookie, first.ends, Stream(choose, client_is_local=client_is_local), self._seen)
         self._talks[cookie] = talk
         if len(self._talks) > self._max_open:
-            silent = self._talks.popitem(last=False)[1]
-            self._keep(silent, [replace(one, outcome=Outcome.MISSED) for one in self._pending(silent)])
-            self._forget(silent)
+            self._give_up(self._talks.popitem(last=False)[1])
             self._account.evicted += 1
         return talk
 
@@ -189,14 +214,22 @@ class Conversations:
             return self._readers.client_is_local(ends)
         return direction == Direction.OUTGOING
 
+    def give_up(self, cookie: int) -> None:
+        """Wait for nothing more of a connection; what it says all the same is another conversation."""
+        talk = self._talks.pop(cookie, None)
+        if talk:
+            self._give_up(talk)
+
+    def _give_up(self, talk: Talk) -> None:
+        self._keep(talk, [replace(one, outcome=Outcome.MISSED) for one in self._pending(talk)])
+        self._forget(talk)
+
     def _pending(self, talk: Talk) -> list[Exchange]:
         pending = talk.stream.dialog.pending() if talk.stream.dialog else []
         return [one for one in pending if one.protocol in self._told]
 
     def _keep(self, talk: Talk, exchanges: list[Exchange]) -> None:
-        if not exchanges:
-            return
-        talk.since_ns = talk.since_ns or min(one.requested_ns for one in exchanges)
+        talk.since_ns = talk.since_ns or min((one.requested_ns for one in exchanges), default=0)
         for one in exchanges:
             self._readers.stacks.hear(talk.cookie, one)
         exchanges = [one for one in exchanges if one.protocol in self._told]
@@ -205,7 +238,7 @@ class Conversations:
         self._over.extend(map(talk.request, exchanges))
 
     def _forget(self, talk: Talk) -> None:
-        _add(self._account, talk)
+        _add(self._account, talk, self._readers.stacks.over_tls())
 
     def requests(self) -> list[Request]:
         """Return the exchanges that are over and kept, in that order, then those that are not over."""
@@ -216,16 +249,20 @@ class Conversations:
         """Return what was not understood by now."""
         now = replace(self._account)
         for talk in self._talks.values():
-            _add(now, talk)
+            _add(now, talk, self._readers.stacks.over_tls())
         return now
 
 
-def _tuple(ends: np.void) -> bytes:
+def _tuple(packet: Packet) -> bytes:
+    ends = packet.conversation()
     return b"".join(ends[name].tobytes() for name in _TUPLE)
 
 
-def _add(account: Account, talk: Talk) -> None:
+def _add(account: Account, talk: Talk, over_tls: AbstractSet[int]) -> None:
     stream = talk.stream
+    if stream.dialog is None and talk.cookie in over_tls:
+        account.over_tls += 1
+        return
     if stream.dialog is None:
         account.ignored += stream.is_ignored
         account.undecided += stream.has_spoken and not stream.is_ignored

@@ -11,6 +11,7 @@ import fcntl
 import os
 import struct
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
@@ -217,14 +218,13 @@ def _inode(value: object) -> int:
         )  # too large for a process id: an inode, as frames show
     inode = namespaces.inode(value)  # type: ignore[arg-type]  # it refuses what it does not know
     file = namespaces.path(value)  # type: ignore[arg-type]
-    descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        if fcntl.ioctl(descriptor, _NS_GET_NSTYPE) == _CLONE_NEWNET:
-            return inode
-    except OSError:
-        pass  # ENOTTY: no namespace at all, such as `ip netns` leaves behind when its mount is gone
-    finally:
-        os.close(descriptor)
+    with suppress(BadInput):  # no namespace at all, such as `ip netns` leaves behind when its mount is gone
+        descriptor = namespaces.opened(file)
+        try:
+            if fcntl.ioctl(descriptor, _NS_GET_NSTYPE) == _CLONE_NEWNET:
+                return inode
+        finally:
+            os.close(descriptor)
     raise BadInput(
         f"netns {value!r}: {file} is there and is no network namespace",
         fix=f"Give a process id or one of /run/netns: {', '.join(namespaces.names()) or 'it is empty'}",

@@ -8,7 +8,6 @@ from typing import Any
 import pandas as pd
 
 from netlab.frames import Missing
-from netlab.protocols.classify import inside_tls
 from netlab.protocols.tls import Handshake
 from netlab.schemas import TLS
 from netlab.tracer import requests
@@ -34,7 +33,7 @@ def frame(
         "tls_alpn": [one.alpn for one in shakes],
         "tls_certificate_expires_at": requests.times([one.certificate_end_ns for one in shakes]),
         "tls_ja4": [one.ja4 for one in shakes],
-        "protocol_stack": [inside_tls(one.alpn) for one in shakes],
+        "protocol_stack": [one.stack for one in shakes],
         "status": [one.status for one in shakes],
         "error": [one.error for one in shakes],
         "outcome": [one.outcome.value for one in shakes],

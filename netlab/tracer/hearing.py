@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,6 +10,7 @@ import pandas as pd
 
 from netlab.closing import uninterrupted
 from netlab.errors import CaptureError
+from netlab.frames import Missing
 from netlab.protocols.dns.stats import dns_stats
 from netlab.tracer import handshakes, requests, stacks
 from netlab.tracer.life import Watch
@@ -44,7 +45,7 @@ class Hearing(Looking):
         CaptureError
             If the capture was not made with `protocols=`, or not with this one.
         """
-        return self._spoken(protocol, requests.frame)
+        return self._spoken(protocol, requests.frame, self._options.spoken.masks.missing())
 
     def tls(self) -> pd.DataFrame:
         """Return one row per TLS handshake, as far as it is in clear; those that failed, with the alert.
@@ -63,7 +64,9 @@ class Hearing(Looking):
         """
         return self._spoken("tls", handshakes.frame)
 
-    def _spoken(self, protocol: str | None, frame: Callable[..., pd.DataFrame]) -> pd.DataFrame:
+    def _spoken(
+        self, protocol: str | None, frame: Callable[..., pd.DataFrame], hidden: Iterable[Missing] = ()
+    ) -> pd.DataFrame:
         with self._asked() as watch:
             heard = self._heard(watch, protocol)
             spoken = [one for one in heard.requests if protocol in {None, one.exchange.protocol}]
@@ -71,7 +74,7 @@ class Hearing(Looking):
             if self._options.wanted.by_owner:
                 theirs = set(connections["cookie"])
                 spoken = [one for one in spoken if one.cookie in theirs]
-            missing = [*heard.missing, *look.at.missing()]
+            missing = [*heard.missing, *hidden, *look.at.missing()]
             return frame(spoken, connections, to_utc_ns=self._to_utc_ns, missing=missing)
 
     def dns(self) -> pd.DataFrame:
@@ -134,7 +137,7 @@ class Hearing(Looking):
 
         heard = self._heard(watch, "dns")
         look, connections = self._speakers(watch, heard.asked.cookies())
-        missing = [*heard.missing, *encrypted(look.kept().attempts), *look.at.missing()]
+        missing = [*heard.missing, *encrypted(look.kept().attempts, heard.stacks), *look.at.missing()]
         only = self._options.wanted.by_owner
         return LookedUp.of(heard.asked, connections, self._options.spoken, missing, only_theirs=only)
 

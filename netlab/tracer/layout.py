@@ -150,6 +150,7 @@ PIECE = np.dtype(
         ("data", "u1", 512),
     ]
 )
+CLEAR = np.dtype([("session", "u8"), ("piece", PIECE)])
 
 
 class Direction(IntEnum):

@@ -61,6 +61,7 @@ Watch: TypeAlias = "Live | Poll | Branch"
 class Base:
     """What a branch takes from the capture that it is of."""
 
+    options: Options
     watch: Watch
     nat: Translations | NoTranslations
     before: Snapshot
@@ -125,7 +126,7 @@ class Life:
     def base(self) -> Base:
         """Return what a branch of this capture takes from it."""
         with self._asked() as watch:
-            return Base(watch, self._nat, self._before, self._to_utc_ns, self._lock)
+            return Base(self._options, watch, self._nat, self._before, self._to_utc_ns, self._lock)
 
     def start(self) -> Self:
         """Attach the programs, then list what is open already; returns when both are done, or raises.

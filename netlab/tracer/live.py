@@ -16,6 +16,7 @@ from netlab.frames import Gap, Missing
 from netlab.kernel import btf, heap
 from netlab.kernel.bpf import Program
 from netlab.kernel.usage import Usage, count_runs
+from netlab.tracer.cleartext import clear_layouts
 from netlab.tracer.closed import Closed, Ended
 from netlab.tracer.drops import DropSource, drop_layouts, drop_macros
 from netlab.tracer.filters import Filter
@@ -98,7 +99,9 @@ class Live(Closes):
         if spoken:
             settings |= payload_macros(files, spoken, limits)
             layouts |= payload_layouts
-        extra = ["drops"] * drops + ["payload"] * bool(spoken)
+        clear = bool(spoken and spoken.clear_text)
+        layouts |= clear_layouts if clear else {}
+        extra = ["drops"] * drops + ["payload"] * bool(spoken) + ["tls"] * clear
         self.program = Program(*files, *extra, settings=settings, layouts=layouts)
         self._sources: dict[str, Source] = {}  # by the map of what is open
         try:

@@ -10,17 +10,17 @@ import pandas as pd
 from netlab.errors import DecodeError
 from netlab.frames import Gap, Missing
 from netlab.protocols.dialog import Exchange, Side
-from netlab.protocols.dns import message, names, rows, text
+from netlab.protocols.dns import message, names, rows
 from netlab.protocols.dns.names import Sighting, Sightings
 from netlab.protocols.dns.queries import Ends, Queries, Query
 from netlab.protocols.dns.stream import Stream
 from netlab.tracer.layout import PidSource
 from netlab.tracer.packets import Packet
 from netlab.tracer.payload import Asked, Spoken
+from netlab.tracer.readers import DNS_OVER_TLS
 from netlab.tracer.records import Attempts
 
 _AF_INET = 2
-_OVER_TLS = 853
 _TCP = 6
 _MAPPED = bytes(10) + b"\xff\xff"  # IPv4 as a socket of IPv6 sees it (RFC 4291 section 2.5.5.2)
 
@@ -37,7 +37,7 @@ class Lookups:
     def datagram(self, packet: Packet) -> None:
         """Read one datagram."""
         said = packet.segment
-        ends = ends_of(packet.cookie, packet.ends)
+        ends = ends_of(packet.cookie, packet.conversation())
         if self.ports.isdisjoint({ends.local_port, ends.remote_port}):
             return
         try:
@@ -104,13 +104,13 @@ class LookedUp:
             owners=self.owners,
             timeout_s=self.spoken.dns_timeout_s,
             to_utc_ns=to_utc_ns,
-            mask=text.mask(self.spoken.mask_names),
+            mask=self.spoken.masks.domain,
             missing=self.missing,
         )
 
     def names(self, *, to_utc_ns: int) -> pd.DataFrame:
         """Return the `names` frame."""
-        seen, mask = names.table(self.sightings, self.owners), text.mask(self.spoken.mask_names)
+        seen, mask = names.table(self.sightings, self.owners), self.spoken.masks.domain
         return names.frame(seen, to_utc_ns=to_utc_ns, mask=mask, missing=self.missing)
 
 
@@ -128,19 +128,22 @@ def with_names(
         pids = zip(theirs["cookie"].tolist(), theirs["pid"].tolist(), strict=True)
         owners |= {cookie: rows.Owner(pid, None, None) for cookie, pid in pids}
     found = names.remote_names(connections, names.table(asked.sightings, owners), to_utc_ns=to_utc_ns)
-    mask = text.mask(spoken.mask_names)
-    named = connections.assign(remote_name=found.map(mask, na_action="ignore").astype("string"))
+    shown = found.map(spoken.masks.domain, na_action="ignore")
+    named = connections.assign(remote_name=shown.astype("string"))
     named.attrs = connections.attrs
     return named
 
 
-def encrypted(attempts: Attempts) -> list[Missing]:
-    """Say how many connections ask in a way that nobody on the way can read (RFC 7858, RFC 9250)."""
-    count = np.count_nonzero((attempts["remote_port"] == _OVER_TLS) | (attempts["local_port"] == _OVER_TLS))
+def encrypted(attempts: Attempts, stacks: dict[int, str]) -> list[Missing]:
+    """Say how many connections ask what nobody on the way can read (RFC 7858, RFC 8484, RFC 9250)."""
+    sealed = [cookie for cookie, stack in stacks.items() if stack in _SEALED]
+    theirs = (attempts["remote_port"] == DNS_OVER_TLS) | (attempts["local_port"] == DNS_OVER_TLS)
+    count = np.count_nonzero(theirs | np.isin(attempts["cookie"], np.array(sealed, np.uint64)))
     return [Missing("dns", Gap.UNAVAILABLE, int(count), _ENCRYPTED)] if count else []
 
 
-_ENCRYPTED = "connections of DNS over TLS or QUIC (port 853) are encrypted"
+_SEALED = {"tls+dns", "tls+http2+dns"}
+_ENCRYPTED = "connections of DNS over TLS, QUIC (port 853) or HTTPS (known resolvers) are encrypted"
 
 
 class OverTcp:

@@ -10,13 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from netlab.protocols.streams import Segment
-from netlab.tracer.layout import PIECE
+from netlab.tracer.layout import CONVERSATION, PIECE
 
 Pieces: TypeAlias = npt.NDArray[np.void]
 
 _PIECE_BYTES = PIECE["data"].itemsize
 _FIN, _RST = 0x01, 0x04  # RFC 9293 section 3.1
-_NUMBERS = ("cookie", "tcp_flags", "sequence", "packet_bytes", "settled", "other_settled", "at_ns")
+_NUMBERS = ("cookie", "sequence", "packet_bytes", "settled", "other_settled", "at_ns")
 _FLAGS = ("fresh", "other_fresh", "outgoing")
 
 
@@ -24,12 +24,17 @@ class Packet(NamedTuple):
     """One packet's payload, and whose it is."""
 
     cookie: int
-    ends: np.void  # a CONVERSATION
+    ends: bytes  # a CONVERSATION
     segment: Segment
     local: bool  # sent by this end
     reset: bool
     budget: int  # of the connection, as the programs had it
     protocol: int
+
+    def conversation(self) -> np.void:
+        """Return the ends field by field."""
+        ends: np.void = np.frombuffer(self.ends, CONVERSATION)[0]
+        return ends
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,15 +70,28 @@ class Packets:
         chosen = np.flatnonzero(take)
         starts, counts = self.starts[chosen], self.counts[chosen]
         firsts = self.pieces[starts]
-        columns = [firsts[name].tolist() for name in _NUMBERS]
-        columns += [firsts["conversation"][name].tolist() for name in ("budget", "protocol")]
-        columns += [firsts[name].astype(bool).tolist() for name in _FLAGS]
-        data, sizes = self.pieces["data"], self.pieces["bytes"].tolist()
-        rows = zip(starts.tolist(), counts.tolist(), firsts["conversation"], *columns, strict=True)
-        for start, count, ends, cookie, bits, *numbers, fresh, new, local in rows:
-            sequence, size, settled, other, at_ns, budget, protocol = numbers
-            length = (count - 1) * _PIECE_BYTES + sizes[start + count - 1]
-            said = data[start : start + count].tobytes()[:length]
-            last = bool(bits & _FIN)
-            segment = Segment(sequence, said, size, settled, other, at_ns, fresh, new, last)
-            yield Packet(cookie, ends, segment, local, bool(bits & _RST), budget, protocol)
+        numbers = {name: firsts[name].tolist() for name in _NUMBERS}
+        fresh, other_fresh, outgoing = (firsts[name].astype(bool).tolist() for name in _FLAGS)
+        last, reset = ((firsts["tcp_flags"] & flag > 0).tolist() for flag in (_FIN, _RST))
+        budgets, protocols = (firsts["conversation"][name].tolist() for name in ("budget", "protocol"))
+        lengths = (counts - 1) * _PIECE_BYTES + self.pieces["bytes"][starts + counts - 1]
+        segments = map(
+            Segment,
+            numbers["sequence"],
+            _cut(self.pieces["data"].tobytes(), starts * _PIECE_BYTES, lengths),
+            numbers["packet_bytes"],
+            numbers["settled"],
+            numbers["other_settled"],
+            numbers["at_ns"],
+            fresh,
+            other_fresh,
+            last,
+        )
+        ends = firsts["conversation"].tobytes()
+        whose = _cut(ends, np.arange(len(chosen)) * CONVERSATION.itemsize, CONVERSATION.itemsize)
+        return map(Packet, numbers["cookie"], whose, segments, outgoing, reset, budgets, protocols)
+
+
+def _cut(text: bytes, starts: npt.NDArray[np.intp], lengths: npt.NDArray[np.intp] | int) -> list[bytes]:
+    """Return what is from each of *starts* on."""
+    return [text[start:end] for start, end in zip(starts.tolist(), (starts + lengths).tolist(), strict=True)]

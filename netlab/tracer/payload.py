@@ -12,6 +12,8 @@ from netlab.errors import CapabilityError
 from netlab.frames import Gap, Missing
 from netlab.kernel import capabilities, clock
 from netlab.kernel.bpf import CgroupHook, Program
+from netlab.protocols.masking import STANDARD, Masking
+from netlab.tracer.cleartext import ClearText
 from netlab.tracer.conversations import Account, Conversations, Request
 from netlab.tracer.filters import port_condition
 from netlab.tracer.layout import CONVERSATION, PIECE, Counter
@@ -48,7 +50,8 @@ class Spoken:
     protocols: frozenset[str] = frozenset()
     dns_ports: tuple[int, ...] = ()
     dns_timeout_s: float = 0.0
-    mask_names: tuple[str, ...] = ()  # domains whose names are shown without what is in front
+    masks: Masking = STANDARD
+    clear_text: bool = False  # what is inside TLS, too
 
     def __bool__(self) -> bool:
         return bool(self.protocols)
@@ -70,6 +73,7 @@ def payload_macros(files: list[str], spoken: Spoken, limits: Limits) -> dict[str
         "NETLAB_PIECE_PAGES": str(limits.piece_pages),
         "NETLAB_PIECES_MAX": str(_PIECES_MAX),
         "NETLAB_UNJUDGED_BYTES": str(_UNJUDGED_BYTES),
+        "NETLAB_CLEAR_PAGES": str(limits.clear_pages),
     }
 
 
@@ -103,7 +107,7 @@ class PayloadSource:
         self._lock = threading.RLock()
         self._limits = limits
         self._lookups = _lookups(spoken, limits) if "dns" in spoken.protocols else None
-        self._readers = Readers(spoken.protocols, self._lookups)
+        self._readers = Readers(spoken.protocols, self._lookups, spoken.masks)
         self._talks = Conversations(
             self._readers,
             spoken.protocols,
@@ -125,6 +129,8 @@ class PayloadSource:
         for file in spoken.parts(files):
             for function, hook in _HOOKS[file].items():
                 program.attach_cgroup(function, root, hook)
+        told = spoken.protocols - {"dns"}
+        self._clear = ClearText(program, root, told, spoken.masks, limits) if spoken.clear_text else None
 
     def _judge(self, cookie: int, ends: np.void, budget: int) -> None:
         told = ends.copy()
@@ -135,11 +141,15 @@ class PayloadSource:
         """Take over what was said since the last call."""
         with self._lock:
             self._take(final=False)
+            if self._clear:
+                self._clear.drain(self._readers.stacks)
 
     def last(self) -> None:
         """Read what waits for nothing any more."""
         with self._lock:
             self._take(final=True)
+            if self._clear:
+                self._clear.last()
             self._ended_ns = clock.now_ns()
 
     def _take(self, *, final: bool) -> None:
@@ -156,6 +166,8 @@ class PayloadSource:
         """Tell of the connections that were open before."""
         with self._lock:
             self._talks.expect(listed["cookie"], listed["direction"])
+            if self._clear:
+                self._clear.expect(listed)
 
     def heard(self, counts: dict[int, int]) -> Heard:
         """Return what was understood by now, and what was not; *counts* are the programs' counters."""
@@ -163,7 +175,12 @@ class PayloadSource:
             requests, account = self._talks.requests(), self._talks.account()
             stacks = self._readers.stacks.by_cookie()
             asked = self._lookups.asked(self._ended_ns or clock.now_ns()) if self._lookups else Asked()
-        gaps = [gap for gap in _gaps(account, counts, self._limits) if gap.count]
+            clear = self._clear.heard(self._readers.stacks) if self._clear else None
+        if clear:
+            requests, stacks = requests + clear.requests, stacks | clear.stacks
+            account = clear.joined(account)
+        gaps = _gaps(account, counts, self._limits) + (clear.missing if clear else [])
+        gaps = [gap for gap in gaps if gap.count]
         return Heard(requests, asked, [*gaps, *asked.missing], stacks)
 
 
@@ -188,7 +205,7 @@ def _gaps(account: Account, counts: dict[int, int], limits: Limits) -> list[Miss
         Missing("requests", Gap.UNAVAILABLE, account.unread_bytes, _UNREAD),
         Missing("requests", Gap.UNSEEN, account.unknown_fields, _FIELDS),
         Missing("requests", Gap.UNAVAILABLE, account.switched, _SWITCHED),
-        Missing("requests", Gap.UNAVAILABLE, account.ignored, _IGNORED),
+        Missing("requests", Gap.UNAVAILABLE, account.ignored + account.over_tls, _IGNORED),
         Missing("requests", Gap.UNAVAILABLE, account.undecided, _UNDECIDED),
     ]
 

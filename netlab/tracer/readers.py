@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from netlab.protocols.dialog import Dialog
+from netlab.protocols.masking import Masking
 from netlab.protocols.streams import Choose, Unchosen
 from netlab.tracer.stacks import Stacks
 
@@ -26,6 +27,7 @@ _READERS: dict[str, tuple[str, str, frozenset[str]]] = {
     "h2c": ("netlab.protocols.h2c", "Upgradable", frozenset()),  # HTTP/1 that may go on as HTTP/2
     "tls": ("netlab.protocols.tls", "Tls", frozenset({"tls"})),
 }
+DNS_OVER_TLS = 853  # RFC 7858
 PROTOCOLS = (*sorted(set().union(*(told for *_, told in _READERS.values()))), "dns")
 
 
@@ -34,13 +36,15 @@ def prepare(wanted: frozenset[str]) -> None:
     for module, _, told in _READERS.values():
         if told & wanted:
             importlib.import_module(module)
+    if "dns" in wanted:
+        importlib.import_module("netlab.tracer.lookups")
 
 
 class Readers:
-    """Finds dialogs for the *wanted* protocols; queries of DNS go to *lookups*."""
+    """Finds dialogs for the *wanted* protocols, which keep what *masks* leave; DNS goes to *lookups*."""
 
-    def __init__(self, wanted: frozenset[str], lookups: Lookups | None) -> None:
-        self.lookups = lookups
+    def __init__(self, wanted: frozenset[str], lookups: Lookups | None, masks: Masking) -> None:
+        self.lookups, self._masks = lookups, masks
         self.stacks = Stacks()
         self._spoken = frozenset(name for name, (*_, told) in _READERS.items() if told & wanted)
 
@@ -61,19 +65,26 @@ class Readers:
             from netlab.protocols.classify import classify
 
             verdict = classify(client, server, from_start=whole, server_port=port)
+            inner = verdict.protocol if verdict.over_tls else None
+            if verdict.protocol == "tls" and port == DNS_OVER_TLS:
+                inner = "dns"
             if verdict.stack:
-                self.stacks.tell(cookie, verdict.stack)
+                self.stacks.tell(cookie, f"tls+{inner}" if inner else verdict.stack)
             if lookups and client_is_local is not None and port in lookups.ports:
                 return lookups.conversation(cookie, ends, client_is_local=client_is_local, whole=whole)
-            if verdict.protocol in self._spoken and not verdict.over_tls:
+            if not verdict.is_final and verdict.protocol != "http2":  # of what else is known, TLS may follow
+                return Unchosen.MORE
+            if inner or verdict.protocol == "tls":
+                if "tls" in self._spoken:
+                    return self._reader("tls", whole=whole, clear=verdict.clear, inner=inner)
+            elif verdict.protocol in self._spoken:
                 may_change = verdict.protocol == "http" and "http2" in self._spoken
-                return _reader("h2c" if may_change else verdict.protocol, whole=whole)
+                return self._reader("h2c" if may_change else verdict.protocol, whole=whole)
             return Unchosen.NOTHING if verdict.is_final or verdict.protocol else Unchosen.MORE
 
         return choose
 
-
-def _reader(protocol: str, *, whole: bool) -> Dialog:
-    module, name, _ = _READERS[protocol]
-    dialog: Dialog = getattr(importlib.import_module(module), name)(whole=whole)
-    return dialog
+    def _reader(self, protocol: str, **start: Any) -> Dialog:
+        module, name, _ = _READERS[protocol]
+        dialog: Dialog = getattr(importlib.import_module(module), name)(masks=self._masks, **start)
+        return dialog

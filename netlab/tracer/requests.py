@@ -50,7 +50,7 @@ def frame(
         "latency_ms": (answered - asked) / 1e6,
         "duration_ms": (ended - asked) / 1e6,
         **{name: [getattr(one, name) for one in exchanges] for name in (*_TEXTS, *_NUMBERS)},
-        "seen": ["wire"] * len(exchanges),
+        "seen": [request.seen for request in requests],
         **ends(requests),
     }
     data |= owners(data["cookie"], connections)

@@ -6,8 +6,8 @@ from collections import OrderedDict
 
 import pandas as pd
 
-from netlab.protocols.classify import inside_tls
 from netlab.protocols.dialog import Exchange
+from netlab.protocols.tls import Handshake
 
 _MOST = 1 << 17  # connections; those told of longest ago are forgotten
 
@@ -17,13 +17,16 @@ class Stacks:
 
     def __init__(self) -> None:
         self._told: OrderedDict[int, str] = OrderedDict()
+        self._over_tls: set[int] = set()
 
     def tell(self, cookie: int, stack: str) -> None:
         """Note what a connection speaks; what is told later counts."""
         self._told[cookie] = stack
         self._told.move_to_end(cookie)
+        if stack.startswith("tls"):
+            self._over_tls.add(cookie)
         if len(self._told) > _MOST:
-            self._told.popitem(last=False)
+            self._over_tls.discard(self._told.popitem(last=False)[0])
 
     def hear(self, cookie: int, exchange: Exchange) -> None:
         """Note what an exchange tells beyond the first bytes: gRPC in HTTP/2, what is in TLS, a change."""
@@ -31,8 +34,12 @@ class Stacks:
             self.tell(cookie, "http2+grpc")
         elif exchange.protocol == "http2" and self._told.get(cookie) == "http":
             self.tell(cookie, "http2")
-        elif exchange.protocol == "tls":
-            self.tell(cookie, inside_tls(getattr(exchange, "alpn", None)))
+        elif isinstance(exchange, Handshake):
+            self.tell(cookie, exchange.stack)
+
+    def over_tls(self) -> set[int]:
+        """Return the cookies of the connections that speak TLS; not a copy."""
+        return self._over_tls
 
     def by_cookie(self) -> dict[int, str]:
         """Return what was told by now."""

@@ -65,8 +65,12 @@ def share(part: int, whole: int) -> str:
     """Return *part* of *whole* as a percentage that says 0 and 100 only when it is exactly that."""
     if not whole:
         return DASH
-    percent = min(max(round(100 * part / whole), part > 0), 100 - (part < whole))
-    return f"{percent:d} %"
+    percent = 100 * part / whole
+    if 0 < percent < 1:
+        return "under 1 %"
+    if 99 < percent < 100:
+        return "over 99 %"
+    return f"{percent:.0f} %"
 
 
 def _drawable(character: str) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -50,7 +49,7 @@ def extended(message: Message, objects: Sequence[Object]) -> Message:
     rest = bytearray(message.rest)
     rest[_LENGTH_AT[message.family]] = _QUOTED // _UNIT[message.family]
     quoted = message.body[:_QUOTED].ljust(_QUOTED, b"\0")
-    return dataclasses.replace(message, rest=bytes(rest), body=quoted + structure)
+    return message._replace(rest=bytes(rest), body=quoted + structure)
 
 
 def split(message: Message) -> tuple[bytes, list[Object]]:
@@ -65,9 +64,7 @@ def split(message: Message) -> tuple[bytes, list[Object]]:
         If the message says that there are extensions and they are damaged.
     """
     length = message.rest[_LENGTH_AT[message.family]] * _UNIT[message.family]
-    if message.error is Error.PACKET_TOO_BIG:
-        length = 0  # the whole word is the MTU there
-    if length:
+    if length and message.error is not Error.PACKET_TOO_BIG:  # where the whole word is the MTU
         return message.body[:length], objects(message.body[length:])
     if len(message.body) <= _QUOTED:
         return message.body, []

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
+from typing import NamedTuple
 
 from netlab.errors import DecodeError
 from netlab.wire import checksum as sums, ip
@@ -109,8 +109,7 @@ _SENT_AS: dict[int, dict[Error, tuple[int, int]]] = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Message:
+class Message(NamedTuple):
     """An ICMP message: `rest` is the second word of the header, `body` what follows."""
 
     family: int
@@ -153,8 +152,7 @@ def error(family: int, what: Error, quoted: bytes, *, mtu_bytes: int = 0) -> Mes
     return Message(family=family, type=kind, code=code, rest=mtu_bytes.to_bytes(4, "big"), body=quoted)
 
 
-@dataclass(frozen=True, slots=True)
-class Quote:
+class Quote(NamedTuple):
     """The packet an error is about: its IP header and as much behind it as was quoted."""
 
     header: ip.Header

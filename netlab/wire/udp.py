@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from netlab.errors import DecodeError
 from netlab.wire import checksum, ip
@@ -14,8 +14,7 @@ _MARK = struct.Struct("!HH")
 MARKED = _MARK.size  # bytes of a marked payload before its trailer
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UDP:
+class UDP(NamedTuple):
     """A UDP header."""
 
     source_port: int

@@ -191,12 +191,15 @@ def test_an_unknown_name_is_refused_with_the_nearest_one(space: str) -> None:
 
 
 @pytest.mark.privileged
-def test_a_file_that_is_no_namespace_is_refused(tmp_path: Path) -> None:
-    plain = tmp_path / "plain"
-    plain.touch()
+@pytest.mark.parametrize("make", [Path.touch, os.mkfifo], ids=["file", "FIFO"])
+def test_a_file_that_is_no_namespace_is_refused_unopened(
+    make: Callable[[Path], object], tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    make(other)
 
-    with pytest.raises(BadInput, match="cannot enter the network namespace"), netns.entered(plain):
-        pass
+    with pytest.raises(BadInput, match="cannot open the network namespace"), netns.entered(other):
+        pass  # to open a FIFO would wait for who writes
 
 
 @pytest.mark.privileged

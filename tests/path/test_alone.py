@@ -49,7 +49,7 @@ class MuteChannel(SimulatedChannel):
         """Return the answers, and the copies that are due."""
         due = min((at for at, _ in self._copies), default=self.now_ns() + wait_ns)
         answers = super().receive(min(wait_ns, max(0, due - self.now_ns())))
-        answers = [replace(a, mark=None) if a.address in self._mute else a for a in answers]
+        answers = [a._replace(mark=None) if a.address in self._mute else a for a in answers]
         for answer in answers:
             if (later := self._again_ms.get(next(self._heard))) is not None:
                 self._copies.append((self.now_ns() + round(later * 10**6), answer))

@@ -114,10 +114,7 @@ def test_a_target_that_names_no_probe_is_placed_where_one_is_under_way() -> None
     class Dumb(SimulatedChannel):
         def receive(self, wait_ns: int) -> list[Answer]:
             return [
-                Answer(**{name: getattr(a, name) for name in Answer.__slots__} | {"mark": None})
-                if a.address == TARGET.address
-                else a
-                for a in super().receive(wait_ns)
+                a._replace(mark=None) if a.address == TARGET.address else a for a in super().receive(wait_ns)
             ]
 
     strategy = Fixed((0, 1), (0, 2))

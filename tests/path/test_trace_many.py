@@ -125,8 +125,9 @@ def test_targets_beyond_the_limit_of_open_files_are_rows_that_say_so() -> None:
 
 def test_one_address_on_two_interfaces_is_probed_on_the_first_and_the_second_says_why(net: Any) -> None:
     net.client.run(["ip", "link", "add", "left", "type", "veth", "peer", "name", "right"])
+    up = "link set {0} up\naddress add fe80::{1}/64 dev {0} nodad\n"  # the own is tentative
     try:
-        net.client.run(["ip", "-batch", "-"], input="link set left up\nlink set right up\n", text=True)
+        net.client.run(["ip", "-batch", "-"], input=up.format("left", 1) + up.format("right", 2), text=True)
         hops = trace_many(["fe80::7%left", "fe80::7%right"], netns=net.client.netns, timeout_s=0.1, max_ttl=2)
     finally:
         net.client.run(["ip", "link", "del", "left"])

@@ -88,6 +88,48 @@ def test_a_long_request_without_an_answer_is_http_on_its_own_port_only() -> None
     assert classify(request, b"", server_port=5432) == NOBODYS
 
 
+TLS, GSS, STARTUP = (
+    bytes.fromhex(hexadecimal)
+    for hexadecimal in ("0000000804d2162f", "0000000804d21630", "000000110003000075736572006100 00")
+)
+
+
+@pytest.mark.parametrize(
+    ("client", "server", "stack", "clear"),
+    [
+        (TLS, b"", None, (0, 0)),
+        (TLS, b"S", "tls+postgres", (8, 1)),
+        (TLS, b"N", "postgres", (0, 0)),
+        (TLS + STARTUP, b"N", "postgres", (0, 0)),
+        (TLS, b"E", "postgres", (0, 0)),  # servers before 7.4 know no such question
+        (GSS + TLS, b"NS", "tls+postgres", (16, 2)),
+        (GSS + TLS, b"N", None, (0, 0)),
+        (GSS, b"G", "postgres", (0, 0)),
+        (GSS + TLS + STARTUP, b"NN", "postgres", (0, 0)),
+    ],
+)
+def test_postgres_is_in_tls_when_the_server_grants_what_the_client_asks_for(
+    client: bytes, server: bytes, stack: str | None, clear: tuple[int, int]
+) -> None:
+    verdict = classify(client, server)
+
+    assert (verdict.stack, verdict.clear) == (stack, clear)
+
+
+def test_what_postgres_refused_is_not_the_last_word_before_the_client_goes_on() -> None:
+    assert [classify(said, b"N").is_final for said in (GSS, TLS, TLS + STARTUP)] == [False, False, True]
+
+
+def test_mysql_is_in_tls_when_the_client_says_so() -> None:
+    greeting = next(bytes.fromhex(case["server"]) for case in KNOWN if case["stack"] == "mysql")
+    asking = b"\x20\0\0\1" + (0x80000000 | 0x800 | 0x200).to_bytes(4, "little") + bytes(28)
+    begun, asked = classify(b"", greeting), classify(asking, greeting)
+
+    assert (begun.stack, begun.is_final) == ("mysql", False)
+    assert (asked.stack, asked.is_final) == ("tls+mysql", True)
+    assert asked.clear == (len(asking), 4 + int.from_bytes(greeting[:3], "little"))
+
+
 def test_a_protocol_inside_tls_is_named_by_alpn() -> None:
     assert [inside_tls(name) for name in ("h2", "http/1.1", None, "unheard-of")] == [
         "tls+http2",

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from netlab.errors import BadInput
-from netlab.protocols.masking import STANDARD, host, masking, service
+from netlab.protocols.masking import STANDARD, masking, service
 
 
 @pytest.mark.parametrize(
@@ -67,19 +67,41 @@ def test_of_a_key_its_prefix_is_left(key: str, left: str) -> None:
 
 
 def test_ones_own_rules_come_first() -> None:
-    mine = masking([(r"^/~[^/]+", "/~user"), (r"/(\w+)\.html$", r"/\1")])
+    mine = masking({r"^/~[^/]+": "/~user", r"/(\w+)\.html$": r"/\1"})
 
     assert mine.path("/~jane/12/index.html?x") == "/~user/*/index"
 
 
-def test_ids_are_left_when_told_so_but_never_the_query() -> None:
-    assert masking(ids=False).path("/users/12?token=1") == "/users/12"
+def test_ones_own_rules_are_applied_in_their_order_to_whatever_is_a_resource() -> None:
+    mine = masking({r"(?i)acme": "tenant", r"tenant-\w+": "tenant"})
+
+    assert [mine.path("/ACME-north/x?acme"), mine.key("Acme-north:7"), mine.name("acme.orders")] == [
+        "/tenant/x",
+        "tenant:*",
+        "tenant.orders",
+    ]
+    assert mine.service("acme.v1.Cart") == "tenant.v1.Cart"
 
 
-@pytest.mark.parametrize("rule", [("(", "x"), ("a", r"\1"), ("a", r"\g<b>")])
+def test_a_rule_that_would_backtrack_for_ever_takes_its_time_once() -> None:
+    assert masking({r"^(\w+\s?)+$|^(a+)+$": "x"}).name("a" * 4095 + "!") == "a" * 4095 + "!"
+
+
+def test_what_no_rule_was_applied_to_is_not_shown() -> None:
+    assert masking({"secret": "x"}).name("a" * 5000 + "secret") == "a" * 4096
+
+
+@pytest.mark.parametrize(
+    "rule", [("(", "x"), ("a", r"\1"), ("a", r"\g<b>"), (r"(?=a)", "x"), (r"(a)\1", "x"), ("a", 1), (1, "a")]
+)
 def test_a_rule_that_cannot_work_is_refused(rule: tuple[str, str]) -> None:
-    with pytest.raises(BadInput, match=r"no rule to mask by.*re\.sub"):
-        masking([rule])
+    with pytest.raises(BadInput, match=r"no rule to mask by.*RE2"):
+        masking(dict([rule]))
+
+
+def test_rules_that_are_no_mapping_are_refused() -> None:
+    with pytest.raises(BadInput, match="mapping"):
+        masking(["/users/.*"])  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -93,7 +115,11 @@ def test_a_rule_that_cannot_work_is_refused(rule: tuple[str, str]) -> None:
     ],
 )
 def test_of_a_host_its_name_and_port_are_left(value: bytes, left: str | None) -> None:
-    assert host(value) == left
+    assert STANDARD.host(value) == left
+
+
+def test_of_a_host_under_ones_domain_the_domain_and_the_port_are_left() -> None:
+    assert masking(domains=["corp.example"]).host(b"u:p@Vault.eu.Corp.example:80") == "*.Corp.example:80"
 
 
 def test_a_service_is_a_name_or_nothing() -> None:

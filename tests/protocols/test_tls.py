@@ -123,6 +123,33 @@ def test_the_server_may_ask_for_another_hello(cases: dict[str, Case]) -> None:
     assert hello_count == 2  # P-384 is asked for, and X25519 was offered
 
 
+@pytest.mark.parametrize(
+    ("name", "protocols", "stack"),
+    [
+        ("dns.google", ("h2", "http/1.1"), "tls+http2+dns"),
+        ("a1b2c3.dns.nextdns.io", ("h2",), "tls+http2+dns"),
+        ("dns.google", ("http/1.1",), "tls+http"),
+        ("www.google.com", ("h2", "http/1.1"), "tls"),  # TLS 1.3 hides which one was chosen
+        ("notdns.google", ("h2",), "tls+http2"),
+    ],
+)
+def test_dns_over_https_is_named_by_the_names_of_public_resolvers(
+    server: int, name: str, protocols: tuple[str, ...], stack: str
+) -> None:
+    case = shake(server, client(ssl.TLSVersion.TLSv1_3, *protocols), name)
+
+    assert handshake(case.heard).stack == stack
+
+
+def test_a_handshake_behind_bytes_in_clear_is_read(cases: dict[str, Case]) -> None:
+    heard: Heard = [(Side.CLIENT, b"startTLS", 1), (Side.SERVER, b"S", 2)]
+    heard += [(side, data, 3 + at) for at, (side, data, _) in enumerate(cases["1.2"].heard)]
+    (found,) = read(Tls(clear=(8, 1), inner="postgres"), cut(heard, (3,)))
+
+    assert isinstance(found, Handshake)
+    assert (found.stack, found.version, found.status) == ("tls+postgres", "TLS 1.2", "OK")
+
+
 def test_alerts_name_the_failure(cases: dict[str, Case]) -> None:
     ours, theirs = (handshake(cases[f"refused by the {who}"].heard) for who in ("client", "server"))
 

@@ -19,8 +19,11 @@ PROGRAMS = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
 
 
 @contextmanager
-def postgres() -> Iterator[int]:
-    """Run PostgreSQL as long as the block lasts; yield its port on loopback. postgres needs no password."""
+def postgres(*, tls: bool = False) -> Iterator[int]:
+    """Run PostgreSQL as long as the block lasts; yield its port on loopback. postgres needs no password.
+
+    With *tls* it grants encryption to who asks for it.
+    """
     user = pwd.getpwnam("postgres" if os.getuid() == 0 else pwd.getpwuid(os.getuid()).pw_name)
     home = Path(tempfile.mkdtemp(prefix="netlab-postgres-", dir="/tmp"))  # short: sockets are
     as_user = {"user": user.pw_uid, "group": user.pw_gid} if os.getuid() == 0 else {}
@@ -36,6 +39,9 @@ def postgres() -> Iterator[int]:
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
         options = ["-c", "fsync=off", "-c", "listen_addresses=127.0.0.1,::1", "-c", "log_destination=stderr"]
+        if tls:
+            _certify(home, as_user)
+            options += ["-c", "ssl=on", "-c", f"ssl_cert_file={home}/cert", "-c", f"ssl_key_file={home}/key"]
         with (home / "log").open("w") as log:
             server = subprocess.Popen(
                 [PROGRAMS[-1] / "postgres", "-D", home / "data", "-p", str(port), "-k", home, *options],
@@ -54,6 +60,12 @@ def postgres() -> Iterator[int]:
             server.wait()
     finally:
         shutil.rmtree(home)
+
+
+def _certify(home: Path, as_user: dict[str, int]) -> None:
+    request = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost"]
+    files = ["-keyout", home / "key", "-out", home / "cert"]  # the key is for its owner only
+    subprocess.run([*request, *files], check=True, capture_output=True, cwd=home, **as_user)
 
 
 def wait_for(port: int) -> None:

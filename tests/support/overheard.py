@@ -74,9 +74,11 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def running(command: Sequence[str], port: int) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a server until it is no longer needed; it is there when its *port* is open."""
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+def running(
+    command: Sequence[str], port: int, place: Path | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a server in *place* until it is no longer needed; it is there when its *port* is open."""
+    server = subprocess.Popen(command, cwd=place, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         until(lambda: _open(port))
         yield server

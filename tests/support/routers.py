@@ -11,8 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from programs import wait_until
-
 from netlab.kernel import netns
 
 DATA = tomllib.loads(
@@ -60,25 +58,12 @@ def router() -> Iterator[Router]:
         for name in (middle, east, west):
             run("ip", "netns", "add", name)
             made.callback(run, "ip", "netns", "del", name)
+        with netns.entered(middle):  # an address that is looked for elsewhere first is no source (RFC 4862)
+            Path("/proc/sys/net/ipv6/conf/default/accept_dad").write_text("0")
         for side, other in (("east", east), ("west", west)):
-            run(
-                "ip",
-                "-n",
-                middle,
-                "link",
-                "add",
-                side,
-                "type",
-                "veth",
-                "peer",
-                "name",
-                "middle",
-                "netns",
-                other,
-            )
+            peer = ("peer", "name", "middle", "netns", other)
+            run("ip", "-n", middle, "link", "add", side, "type", "veth", *peer)
             run("ip", "-n", other, "link", "set", "middle", "up")
         run("ip", "-n", middle, "-batch", "-", text="\n".join(DATA["middle"]))
         run("ip", "-n", middle, "-6", "-batch", "-", text="\n".join(DATA["middle6"]))
-        built = Router(middle)
-        wait_until(lambda: not built.told("-6", "addr", "show", "tentative"))  # no source before (RFC 4862)
-        yield built
+        yield Router(middle)

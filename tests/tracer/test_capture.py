@@ -315,7 +315,7 @@ def test_connections_of_other_processes_take_no_room_from_those_asked_for(echo: 
     others = (
         f"import socket\nfor _ in range(300): socket.create_connection(('127.0.0.1', {echo.port})).close()"
     )
-    with netlab.capture(process="curl", max_closed=5) as capture:
+    with netlab.capture(process="curl", port=echo.port, max_closed=5) as capture:
         command = ["curl", "-s", "-m", "1", f"http://127.0.0.1:{echo.port}/"]
         subprocess.run(command, check=False, capture_output=True, timeout=10)
         subprocess.run([sys.executable, "-c", others], check=True, timeout=30)
@@ -536,10 +536,11 @@ def test_a_capture_that_is_forgotten_ends() -> None:
     assert running() == set()
 
 
-def test_sigkill_in_mid_capture_leaves_no_program_attached() -> None:
-    script = textwrap.dedent("""
+@pytest.mark.parametrize("options", ["", 'protocols="http", clear_text=True'], ids=["plain", "uprobes"])
+def test_sigkill_in_mid_capture_leaves_no_program_attached(options: str) -> None:
+    script = textwrap.dedent(f"""
         import netlab, time
-        running = netlab.capture().start()
+        running = netlab.capture({options}).start()
         print("ready", flush=True)
         time.sleep(60)
     """)

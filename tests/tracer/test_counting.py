@@ -27,6 +27,10 @@ class Pair:
     client: socket.socket
     server: socket.socket
 
+    @property
+    def port(self) -> int:
+        return int(self.server.getsockname()[1])
+
     def counted(self, capture: Capture) -> tuple[int, int]:
         """Return the bytes that the capture has the client send and the server receive."""
         rows = capture.connections().set_index("cookie")
@@ -35,10 +39,10 @@ class Pair:
 
 
 @pytest.fixture(params=[4, 6])
-def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
+def pair(request: pytest.FixtureRequest, closed_port: int) -> Iterator[Pair]:
     kind = socket.AF_INET if request.param == 4 else socket.AF_INET6
     with (
-        socket.create_server((LOOPBACK[request.param], 0), family=kind) as listener,
+        socket.create_server((LOOPBACK[request.param], closed_port), family=kind) as listener,
         socket.create_connection(listener.getsockname()[:2], timeout=10) as client,
         listener.accept()[0] as server,
     ):
@@ -55,7 +59,7 @@ def received(end: socket.socket, size: int) -> int:
 
 
 def test_a_file_sent_by_the_kernel_counts_as_its_bytes(pair: Pair) -> None:
-    with netlab.capture(port=pair.client.getsockname()[1]) as capture, tempfile.TemporaryFile() as file:
+    with netlab.capture(port=pair.port) as capture, tempfile.TemporaryFile() as file:
         file.write(bytes(50_000))
         file.flush()
         sent = os.sendfile(pair.client.fileno(), file.fileno(), 0, 80_000)
@@ -64,14 +68,14 @@ def test_a_file_sent_by_the_kernel_counts_as_its_bytes(pair: Pair) -> None:
 
 
 def test_a_sendfile_that_fails_counts_nothing(pair: Pair) -> None:
-    with netlab.capture(port=pair.client.getsockname()[1]) as capture, tempfile.TemporaryFile() as file:
+    with netlab.capture(port=pair.port) as capture, tempfile.TemporaryFile() as file:
         with pytest.raises(OSError, match="Invalid"):
             os.sendfile(pair.client.fileno(), file.fileno(), -1, 100)
         assert pair.counted(capture) == (0, 0)
 
 
 def test_a_write_that_the_socket_took_in_part_counts_what_it_took(pair: Pair) -> None:
-    with netlab.capture(port=pair.client.getsockname()[1]) as capture:
+    with netlab.capture(port=pair.port) as capture:
         pair.client.setblocking(False)
         asked = taken = 0
         with contextlib.suppress(BlockingIOError):
@@ -86,7 +90,7 @@ def test_a_read_that_waits_for_all_counts_each_byte_once(pair: Pair) -> None:
     got: list[int] = []
     pair.server.setblocking(True)
     reader = threading.Thread(target=lambda: got.append(len(pair.server.recv(5000, socket.MSG_WAITALL))))
-    with netlab.capture(port=pair.client.getsockname()[1]) as capture:
+    with netlab.capture(port=pair.port) as capture:
         reader.start()
         for _ in range(5):
             pair.client.sendall(bytes(1000))
@@ -96,7 +100,7 @@ def test_a_read_that_waits_for_all_counts_each_byte_once(pair: Pair) -> None:
 
 
 def test_bytes_that_were_looked_at_and_read_later_count_once(pair: Pair) -> None:
-    with netlab.capture(port=pair.client.getsockname()[1]) as capture:
+    with netlab.capture(port=pair.port) as capture:
         pair.client.sendall(bytes(300))
         assert pair.server.recv(300, socket.MSG_PEEK)
         assert received(pair.server, 300) == 300
@@ -105,7 +109,7 @@ def test_bytes_that_were_looked_at_and_read_later_count_once(pair: Pair) -> None
 
 def test_round_trip_times_of_a_closed_connection_are_those_its_socket_had(pair: Pair) -> None:
     """Their offsets are those of struct tcp_info, include/uapi/linux/tcp.h, in microseconds."""
-    with netlab.capture(port=pair.client.getsockname()[1]) as capture:
+    with netlab.capture(port=pair.port) as capture:
         for _ in range(20):
             pair.client.sendall(b"ping")
             pair.server.sendall(pair.server.recv(4, socket.MSG_WAITALL))

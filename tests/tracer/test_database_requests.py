@@ -36,7 +36,7 @@ def until(done: Callable[[], bool]) -> None:
 
 @pytest.fixture(scope="module")
 def database() -> Iterator[int]:
-    with postgres() as port:
+    with postgres(tls=True) as port:
         yield port
 
 
@@ -87,6 +87,10 @@ def capture(database: int, secured: int) -> Iterator[Capture]:
                     connection.execute("SELECT relname FROM pg_class WHERE oid = %s", [number], prepare=False)
                 with pytest.raises(psycopg.errors.UndefinedTable):
                     connection.execute("SELECT * FROM nowhere")
+        sealed = psycopg.connect(
+            host="127.0.0.1", port=database, user="postgres", dbname="template1", sslmode="require"
+        )
+        sealed.close()
         producer = Producer({"bootstrap.servers": f"127.0.0.1:{broker}", "linger.ms": 0})
         for _ in range(COUNT):
             producer.produce("orders", b"hunter2", partition=1)
@@ -96,7 +100,7 @@ def capture(database: int, secured: int) -> Iterator[Capture]:
                 shake(secured, address, version)
         until(lambda: len(answered(watching, "postgres")) >= 2 * 2 * (COUNT + 2))
         until(lambda: (answered(watching, "kafka")["operation"] == "Produce").sum() >= 2 * COUNT)
-        until(lambda: len(answered(watching, "tls")) >= 2 * 4)
+        until(lambda: len(answered(watching, "tls")) >= 2 * 5)
         yield watching
 
 
@@ -145,11 +149,23 @@ def test_connections_have_the_stack_that_their_bytes_tell(
 ) -> None:
     connections = capture.connections()
 
-    for port, stack in ((database, "postgres"), (secured, "tls+http2")):
+    for port, stacks in ((database, {"postgres", "tls+postgres"}), (secured, {"tls+http2"})):
         theirs = connections[(connections["remote_port"] == port) & (connections["bytes_sent"] > 0)]
         assert len(theirs) >= 2
-        assert set(theirs["protocol_stack"]) == {stack}
+        assert set(theirs["protocol_stack"]) == stacks
     assert (connections["protocol_stack"] == "kafka").any()
+
+
+def test_a_handshake_behind_a_question_in_clear_is_told_and_nothing_of_what_it_hides(
+    capture: Capture, database: int
+) -> None:
+    tls, requests = capture.tls(), capture.requests("postgres")
+    tls = tls[(tls["remote_port"] == database) | (tls["local_port"] == database)]
+
+    assert set(tls["protocol_stack"]) == {"tls+postgres"}
+    assert set(tls["status"]) == {"OK"}
+    assert sorted(tls["direction"]) == ["incoming", "outgoing"]
+    assert "template1" not in set(requests["resource"])
 
 
 def test_handshakes_tell_their_facts_at_both_ends(capture: Capture, secured: int) -> None:

@@ -124,13 +124,12 @@ def test_an_attempt_that_failed_before_its_syn_has_its_mark(family: int) -> None
 
 @pytest.mark.privileged
 @FAMILIES
-def test_a_flow_of_udp_has_the_mark_of_its_socket(family: int) -> None:
+def test_a_flow_of_udp_has_the_mark_of_its_socket(closed_port: int, family: int) -> None:
     with socket.socket(SOCKETS[family], socket.SOCK_DGRAM) as server:
-        server.bind((LOOPBACK[family], 0))
-        port = server.getsockname()[1]
-        with netlab.capture(port=port, protocol="udp") as capture:
+        server.bind((LOOPBACK[family], closed_port))
+        with netlab.capture(port=closed_port, protocol="udp") as capture:
             client = marked(family, 8, socket.SOCK_DGRAM)
-            client.connect((LOOPBACK[family], port))
+            client.connect((LOOPBACK[family], closed_port))
             client.send(b"x")
             number = cookie(client)
             now = capture.connections()

@@ -163,7 +163,7 @@ def test_the_socket_tables_tell_the_same_of_a_process_that_runs(echo: Echo, grou
         process.stdout.readline()
         followed, listed = (
             by_pid(frame).loc[process.pid]
-            for frame in (capture.connections(), netlab.connections(port=echo.port))
+            for frame in (capture.connections(), netlab.connections(port=echo.port, state="established"))
         )
 
     assert followed["seen"] == "live"

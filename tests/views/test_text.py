@@ -51,7 +51,14 @@ def test_a_browser_is_spared_only_what_is_not_seen(text: str, shown: str) -> Non
 
 @pytest.mark.parametrize(
     ("part", "whole", "text"),
-    [(0, 9, "0 %"), (9, 9, "100 %"), (1, 3, "33 %"), (1, 1000, "1 %"), (999, 1000, "99 %"), (0, 0, "\u2013")],
+    [
+        (0, 9, "0 %"),
+        (9, 9, "100 %"),
+        (1, 3, "33 %"),
+        (1, 1000, "under 1 %"),
+        (999, 1000, "over 99 %"),
+        (0, 0, "\u2013"),
+    ],
 )
 def test_a_share_is_0_or_100_percent_only_when_it_is_exactly_that(part: int, whole: int, text: str) -> None:
     assert share(part, whole) == text

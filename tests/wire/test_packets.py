@@ -57,6 +57,7 @@ ipv4_headers = st.builds(
     identification=bits16,
     tos=octet,
     flags_offset=bits16,
+    options=st.just(b""),
 )
 ipv6_headers = st.builds(
     ip.IPv6,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import struct
 
 from netlab.errors import DecodeError
@@ -95,8 +94,8 @@ class Parcel:
     def current(self) -> ip.Header:
         """Return the header as it is now."""
         if isinstance(self.header, ip.IPv4):
-            return dataclasses.replace(self.header, ttl=self.ttl, tos=self.tos)
-        return dataclasses.replace(self.header, ttl=self.ttl, traffic_class=self.tos)
+            return self.header._replace(ttl=self.ttl, tos=self.tos)
+        return self.header._replace(ttl=self.ttl, traffic_class=self.tos)
 
     def encode(self) -> bytes:
         """Return the packet."""
@@ -110,12 +109,8 @@ class Parcel:
         packet = self.encode()
         begin = len(packet) - len(self.transport)
         if self.cut_bytes and isinstance(self.header, ip.IPv4):
-            first = dataclasses.replace(
-                self.header, flags_offset=self.header.flags_offset | ip.MORE_FRAGMENTS
-            )
-            packet = dataclasses.replace(first, ttl=self.ttl, tos=self.tos).encode(
-                self.transport[: self.cut_bytes]
-            )
+            first = self.header._replace(flags_offset=self.header.flags_offset | ip.MORE_FRAGMENTS)
+            packet = first._replace(ttl=self.ttl, tos=self.tos).encode(self.transport[: self.cut_bytes])
         end = _LIMIT[self.family] - _HEADERS[self.family]
         return packet[: end if most is None else min(end, begin + most)]
 
@@ -148,7 +143,7 @@ class Parcel:
         source, destination = source or header.source, destination or header.destination
         if header.protocol != ip.ICMP:
             self._reseal(header.source + header.destination, source + destination)
-        self.header = dataclasses.replace(header, source=source, destination=destination)
+        self.header = header._replace(source=source, destination=destination)
 
     def word(self, place: int) -> int:
         """Return the 16-bit word at *place* of the transport."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass, field
 
 from netlab.lab.internet.parcel import Parcel
@@ -47,8 +46,8 @@ class Reassembly:
             return None
         del self._waiting[key]
         if isinstance(header, ip.IPv4):
-            return Parcel(dataclasses.replace(header, flags_offset=0), whole)
-        return Parcel(dataclasses.replace(header, protocol=parcel.transport[0]), whole)
+            return Parcel(header._replace(flags_offset=0), whole)
+        return Parcel(header._replace(protocol=parcel.transport[0]), whole)
 
 
 def _parts(header: ip.Header, transport: bytes) -> tuple[bytes, int, bool, bytes]:

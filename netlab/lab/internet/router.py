@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass, field
 
 from netlab.lab.internet.chance import Chance
@@ -81,4 +80,4 @@ def rewrite(trip: Trip, chance: Chance) -> None:
     if node.set_ttl:
         parcel.ttl = node.set_ttl
     if node.set_ip_id and isinstance(parcel.header, ip.IPv4):
-        parcel.header = dataclasses.replace(parcel.header, identification=int(chance.share() * 0xFFFF))
+        parcel.header = parcel.header._replace(identification=int(chance.share() * 0xFFFF))

@@ -11,10 +11,10 @@ import pandas as pd
 
 from netlab import addresses
 from netlab.frames import Missing
-from netlab.protocols.dns import text
 from netlab.protocols.dns.lookups import Answer
 from netlab.protocols.dns.queries import Query
 from netlab.protocols.dns.rows import Owners
+from netlab.protocols.masking import Mask
 from netlab.schemas import NAMES
 
 _LEAST_NS = 60_000_000_000  # resolvers' callers go on using an address whose time to live was 0
@@ -81,7 +81,7 @@ def table(seen: Iterable[Sighting], owners: Owners) -> pd.DataFrame:
 
 
 def frame(
-    seen: pd.DataFrame, *, to_utc_ns: int, mask: text.Mask = str, missing: Iterable[Missing] = ()
+    seen: pd.DataFrame, *, to_utc_ns: int, mask: Mask = str, missing: Iterable[Missing] = ()
 ) -> pd.DataFrame:
     """Return the names of addresses by the schema `netlab.schemas.NAMES`, those seen last first."""
     if seen.empty:

@@ -13,6 +13,7 @@ from netlab.frames import Gap, Missing
 from netlab.protocols.dns import text
 from netlab.protocols.dns.lookups import Answer, grouped
 from netlab.protocols.dns.queries import Account, Outcome, Query
+from netlab.protocols.masking import Mask
 from netlab.schemas import DNS
 
 
@@ -33,7 +34,7 @@ def frame(
     owners: Owners,
     timeout_s: float,
     to_utc_ns: int,
-    mask: text.Mask = str,
+    mask: Mask = str,
     missing: Iterable[Missing] = (),
 ) -> pd.DataFrame:
     """Build the frame, oldest lookup first.
@@ -101,7 +102,7 @@ def _asker(query: Query, owners: Owners) -> Hashable:
     return ends.netns, owner.pid if owner else None, None if owner else (ends.cookie or ends.local_port)
 
 
-def _said(last: list[Query], mask: text.Mask) -> dict[str, Any]:
+def _said(last: list[Query], mask: Mask) -> dict[str, Any]:
     """Return the columns of what was asked, and answered."""
     answers = [Answer.of(query) for query in last]
     return {
@@ -117,7 +118,7 @@ def _said(last: list[Query], mask: text.Mask) -> dict[str, Any]:
     }
 
 
-def _shown(answer: Answer, mask: text.Mask) -> str | None:
+def _shown(answer: Answer, mask: Mask) -> str | None:
     return mask("; ".join(record.text or "" for record in answer.records)) or None
 
 

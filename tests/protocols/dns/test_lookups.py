@@ -8,10 +8,11 @@ import pandas as pd
 import pytest
 from asking import OTHER, SECOND, SERVER, answer, ends, query, seen_by_server
 
-from netlab.protocols.dns import names, text
+from netlab.protocols.dns import names
 from netlab.protocols.dns.queries import Queries
 from netlab.protocols.dns.rows import Owner, frame
 from netlab.protocols.dns.stats import dns_stats
+from netlab.protocols.masking import masking
 
 APP, CURL = Owner(100, "app", None), Owner(200, "curl", "c1")
 OWNERS = {1: APP, 2: APP, 3: CURL}
@@ -186,8 +187,8 @@ def test_no_name_under_a_mask_is_in_a_frame() -> None:
         (FIRST, answer("vault7.example.", "A", *secret), 1, False),
     )
 
-    rows = told(*said, mask=text.mask(["example"]))
-    shown = names.frame(sightings(*said), to_utc_ns=0, mask=text.mask(["example"]))
+    rows = told(*said, mask=masking(domains=["example"]).domain)
+    shown = names.frame(sightings(*said), to_utc_ns=0, mask=masking(domains=["example"]).domain)
 
     assert column(rows, "name", "cname", "answers") == [
         ["*.example", "*.example *.example", "192.0.2.1; 192.0.2.2"]

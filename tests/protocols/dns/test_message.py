@@ -26,6 +26,7 @@ from netlab.protocols.dns.message import (
     Record,
     read,
 )
+from netlab.protocols.masking import masking
 
 LABELS = st.binary(min_size=1, max_size=20)
 NAMES = st.lists(LABELS, min_size=0, max_size=6).map(lambda labels: dns.name.Name([*labels, b""]))
@@ -197,10 +198,12 @@ def test_types_classes_and_codes_have_names() -> None:
     ],
 )
 def test_a_mask_hides_the_labels_before_its_suffix(said: str, shown: str) -> None:
-    assert text.mask(["corp.example.", "deep.corp.example"])(said.replace(r"\ ", r"\032")) == shown
+    mask = masking(domains=["corp.example.", "deep.corp.example"]).domain
+
+    assert mask(said.replace(r"\ ", r"\032")) == shown
 
 
 @pytest.mark.parametrize("suffix", ["", ".", "a b", "*", 7])
 def test_a_mask_of_no_domain_is_refused(suffix: str) -> None:
     with pytest.raises(BadInput, match="mask_names"):
-        text.mask([suffix])
+        masking(domains=[suffix])
