@@ -22,6 +22,7 @@ class Upgradable:
         self._masks = masks
         self._first = Http1(whole=whole, masks=masks)
         self._second: Http2 | None = None
+        self._masks = masks
 
     @property
     def unread_bytes(self) -> int:

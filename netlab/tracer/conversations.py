@@ -103,6 +103,7 @@ class Conversations:
         self._readers, self._told, self._budgets, self._max_open = readers, told, budgets, max_open
         self._talks: OrderedDict[int, Talk] = OrderedDict()
         self._ignored: OrderedDict[int, int] = OrderedDict()  # when the programs were told so, by cookie
+        self._ended: OrderedDict[int, bytes] = OrderedDict()  # tuples of those that have said all, by cookie
         self._over: deque[Request] = deque(maxlen=max_requests)
         self._directions: dict[int, int] = {}  # of connections that were open before, by cookie
         self._account = Account()
@@ -151,9 +152,11 @@ class Conversations:
             talk.told_ns = self._say(packet, GO_ON, told_ns=talk.told_ns)
         if stream.is_over or stream.is_ignored:
             self._forget(self._talks.pop(packet.cookie))
+            if stream.is_over and not packet.reset:  # which TCP may yet refuse
+                self._end(talk)
 
     def _meet(self, first: Packet) -> Talk | None:
-        """Begin a connection; None: it has no socket yet, nobody reads it, or its ends are forgotten."""
+        """Begin a connection; None: it has no socket yet, nobody reads it, or all is said or forgotten."""
         if not first.cookie:
             self._wait_for_socket(first)
             return None
@@ -161,12 +164,22 @@ class Conversations:
             self._ignored[first.cookie] = self._say(first, IGNORE, told_ns=self._ignored[first.cookie])
             return None
         said = first.conversation()
+        if first.cookie in self._ended:
+            if not said["family"] or self._ended[first.cookie] == _tuple(said):
+                return None
+            del self._ended[first.cookie]  # the socket has another connection
         ends = said if said["family"] else self._budgets.ends(first.cookie)
         if ends is None:
             return None
         talk = self._begin(first.cookie, ends)
         self._adopt(talk, first)
         return talk
+
+    def _end(self, talk: Talk) -> None:
+        """Take what a connection says from now on for what it has said before, sent again."""
+        self._ended[talk.cookie] = _tuple(conversation(talk.ends))
+        if len(self._ended) > self._max_open:
+            self._ended.popitem(last=False)
 
     def _wait_for_socket(self, packet: Packet) -> None:
         """Keep what came with the end of a handshake, until its connection says or gets something more."""
@@ -228,9 +241,7 @@ class Conversations:
         return [one for one in pending if one.protocol in self._told]
 
     def _keep(self, talk: Talk, exchanges: list[Exchange]) -> None:
-        if not exchanges:
-            return
-        talk.since_ns = talk.since_ns or min(one.requested_ns for one in exchanges)
+        talk.since_ns = talk.since_ns or min((one.requested_ns for one in exchanges), default=0)
         for one in exchanges:
             self._readers.stacks.hear(talk.cookie, one)
         exchanges = [one for one in exchanges if one.protocol in self._told]
