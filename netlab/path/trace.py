@@ -294,9 +294,7 @@ def frame_of(
         answers = (a for traced in traces for run in traced.runs for a in run.answers.values())
         found, unfinished = names.names_of(answer.address for answer in answers)
         missing = [*missing, *_unnamed(unfinished)]
-    return rows.frame_of(
-        traces, request.protocol.value, method=request.method.value, names=found, missing=missing
-    )
+    return rows.frame_of(traces, request.protocol.value, names=found, missing=missing)
 
 
 def _unnamed(unfinished: int) -> list[Missing]:
