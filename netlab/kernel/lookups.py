@@ -15,34 +15,21 @@ import struct
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from typing import Any, NamedTuple
-
-import numpy as np
-import numpy.typing as npt
 
 from netlab.errors import KernelError
 from netlab.kernel import netlink, routemessages
 from netlab.kernel.rtnetlink import FAMILIES, attributes, text
 
-_GET_ROUTE, _ERROR = 26, 2
+_GET_ROUTE, _REQUEST, _ERROR = 26, 1, 2
 _LOOKUP_TABLE, _FIB_MATCH = 0x1000, 0x2000  # RTM_F_*: name the table; the route itself instead of its result
-_HEADER_SIZE, _BODY = 16, struct.Struct("=8BI")  # struct nlmsghdr; struct rtmsg, as routemessages.BODY
-_DESTINATION, _INTERFACE, _PRIORITY, _PREFERRED, _METRICS, _MULTIPATH, _TABLE = 1, 4, 6, 7, 8, 9, 15
-_ATTRIBUTES = {  # RTA_*, by the field of a question
-    "destination": 1,
-    "source": 2,
-    "arrived": 3,
-    "interface": 4,
-    "mark": 16,
-    "uid": 25,
-    "protocol": 27,
-    "source_port": 28,
-    "port": 29,
-}
+_HEADER, _BODY = struct.Struct("=IHHII"), struct.Struct("=8BI")  # struct nlmsghdr; struct rtmsg
+_ATTRIBUTE, _NUMBER = struct.Struct("=HH"), struct.Struct("=HHI")  # struct nlattr, alone and with a u32
+_DESTINATION, _SOURCE, _ARRIVED, _INTERFACE, _PRIORITY = 1, 2, 3, 4, 6  # RTA_*, as those below
+_PREFERRED, _METRICS, _MULTIPATH, _TABLE = 7, 8, 9, 15
+_MARK, _UID, _PROTOCOL, _SOURCE_PORT, _PORT = 16, 25, 27, 28, 29
 _ANSWER = struct.Struct("=IHHIIi")  # a header, and the errno that an error message carries
 _LARGEST = 1 << 16
-_NO_USER = 2**32 - 1  # INVALID_UID: no user here has sent a packet that came from elsewhere
 _BATCH = 64  # requests in flight: the answers of one batch fit into any receive buffer
 _DOING = "look up routes"
 
@@ -123,8 +110,8 @@ def _answer(question: Question, told: bytes | int, matched: bytes | int) -> Answ
         if question.arrived and question.family == 4 and told in _NOT_TAKEN:
             return replace(answer, type=None, reason=_NOT_TAKEN[told])
         return answer
-    *_, table, _, _, number, _ = _BODY.unpack_from(told, _HEADER_SIZE)
-    inside = attributes(told[_HEADER_SIZE + _BODY.size :])
+    *_, table, _, _, number, _ = _BODY.unpack_from(told, _HEADER.size)
+    inside = attributes(told[_HEADER.size + _BODY.size :])
     kind = routemessages.TYPES.get(number)
     if kind in _ERRORS:
         return _refused(_ERRORS[kind], kind, matched)
@@ -148,8 +135,8 @@ def _route(matched: bytes | int) -> dict[str, Any]:
     """Return what is told of the route itself; where no table was needed there is none."""
     if isinstance(matched, int):
         return {}
-    family, length, *_ = _BODY.unpack_from(matched, _HEADER_SIZE)
-    inside = attributes(matched[_HEADER_SIZE + _BODY.size :])
+    family, length, *_ = _BODY.unpack_from(matched, _HEADER.size)
+    inside = attributes(matched[_HEADER.size + _BODY.size :])
     network = inside.get(_DESTINATION, bytes(4 if family == socket.AF_INET else 16))
     hops = inside.get(_MULTIPATH)
     return {
@@ -181,24 +168,17 @@ def _foreign(kernel: socket.socket, questions: Sequence[Question], found: list[b
 def _is_local(answer: bytes | int) -> bool:
     if isinstance(answer, int):
         return False
-    *_, number, _ = _BODY.unpack_from(answer, _HEADER_SIZE)
+    *_, number, _ = _BODY.unpack_from(answer, _HEADER.size)
     return routemessages.TYPES.get(number) == "local"
 
 
 def _asked(kernel: socket.socket, questions: Sequence[Question], flags: Sequence[int]) -> list[bytes | int]:
     """Return the message that answers each question, asked with its *flags*, or the errno of the refusal."""
-    layouts: dict[tuple[int, bool], list[int]] = {}
-    for place, question in enumerate(questions):
-        layouts.setdefault((question.family, question.protocol != 0), []).append(place)
-    told: list[bytes | int] = [0] * len(questions)
+    told: list[bytes | int] = []
     try:
-        for (family, flow), places in layouts.items():
-            requests = _requests([questions[place] for place in places], family, flow=flow)
-            requests["body"]["flags"] = [_LOOKUP_TABLE | flags[place] for place in places]
-            for first in range(0, len(requests), _BATCH):
-                answered = _exchange(kernel, requests[first : first + _BATCH])
-                for place, answer in zip(places[first : first + _BATCH], answered, strict=True):
-                    told[place] = answer
+        for first in range(0, len(questions), _BATCH):
+            batch = slice(first, first + _BATCH)
+            told += _exchange(kernel, questions[batch], flags[batch])
     except TimeoutError as error:
         raise KernelError(f"the kernel stopped answering while netlab tried to {_DOING}") from error
     except OSError as error:
@@ -206,12 +186,15 @@ def _asked(kernel: socket.socket, questions: Sequence[Question], flags: Sequence
     return told
 
 
-def _exchange(kernel: socket.socket, requests: npt.NDArray[np.void]) -> list[bytes | int]:
+def _exchange(
+    kernel: socket.socket, questions: Sequence[Question], flags: Sequence[int]
+) -> list[bytes | int]:
     """Send requests in one block, and receive their answers."""
-    first = int(requests["sequence"][0])
-    kernel.send(requests.tobytes())
+    first = secrets.randbits(31)
+    asked = enumerate(zip(questions, flags, strict=True), first)
+    kernel.send(b"".join(_request(question, flag, sequence) for sequence, (question, flag) in asked))
     told: list[bytes | int] = []
-    while len(told) < len(requests):
+    while len(told) < len(questions):
         block = kernel.recv(_LARGEST)
         _, kind, _, sequence, _, code = _ANSWER.unpack_from(block)
         if sequence == first + len(told):  # any other answers a request that was given up
@@ -219,67 +202,28 @@ def _exchange(kernel: socket.socket, requests: npt.NDArray[np.void]) -> list[byt
     return told
 
 
-def _requests(questions: list[Question], family: int, *, flow: bool) -> npt.NDArray[np.void]:
-    """Return netlink messages; what is not known is zero, which the kernel takes for absent."""
-    requests = _blank(family, flow=flow).repeat(len(questions))
-    first = secrets.randbits(31)
-    requests["sequence"] = np.arange(first, first + len(questions))
-    requests["body"]["source_length"] = [8 * len(question.source) for question in questions]
-    for name in _ATTRIBUTES:
-        if name == "uid":
-            requests[name]["value"] = [_user(question) for question in questions]
-        elif name in (requests.dtype.names or ()):
-            requests[name]["value"] = [getattr(question, name) for question in questions]
-    return requests
-
-
-def _user(question: Question) -> int:
-    if question.uid is not None:
-        return question.uid
-    return _NO_USER if question.arrived else os.getuid()
-
-
-@cache
-def _blank(family: int, *, flow: bool) -> npt.NDArray[np.void]:
-    """Return a request with what is the same in all of them: making it is most of the work of a small one."""
-    size = 4 if family == 4 else 16
-    blank = np.zeros(1, _request(size, flow=flow))
-    blank["length"], blank["message"], blank["request"] = blank.dtype.itemsize, _GET_ROUTE, 1
-    blank["body"]["family"] = FAMILIES[family]
-    blank["body"]["destination_length"] = 8 * size
-    for name, kind in _ATTRIBUTES.items():
-        if name in (blank.dtype.names or ()):
-            blank[name]["kind"] = kind
-            blank[name]["length"] = 4 + blank[name]["value"].dtype.itemsize
-    return blank
-
-
-@cache
-def _request(address_size: int, *, flow: bool) -> np.dtype[np.void]:
-    """Return the layout of a request: nlmsghdr, rtmsg, and attributes padded to four bytes."""
-    fields: list[Any] = [
-        ("length", "u4"),
-        ("message", "u2"),
-        ("request", "u2"),
-        ("sequence", "u4"),
-        ("port_id", "u4"),
-        ("body", routemessages.BODY),
-        ("destination", _attribute(f"S{address_size}")),
-        ("source", _attribute(f"S{address_size}")),
-        ("arrived", _attribute("u4")),
-        ("interface", _attribute("u4")),
-        ("mark", _attribute("u4")),
-        ("uid", _attribute("u4")),
+def _request(question: Question, flags: int, sequence: int) -> bytes:
+    """Return a netlink message that says what is known."""
+    source, destination = question.source, question.destination
+    family, *lengths = FAMILIES[question.family], 8 * len(destination), 8 * len(source)
+    parts = [
+        _BODY.pack(family, *lengths, 0, 0, 0, 0, 0, flags | _LOOKUP_TABLE),
+        _bytes(_DESTINATION, destination),
     ]
-    if flow:
-        fields += [
-            ("protocol", _attribute("u1", 3)),
-            ("source_port", _attribute(">u2", 2)),
-            ("port", _attribute(">u2", 2)),
-        ]
-    return np.dtype(fields)
+    if source:
+        parts.append(_bytes(_SOURCE, source))
+    numbers = (_ARRIVED, question.arrived), (_INTERFACE, question.interface), (_MARK, question.mark)
+    parts += [_NUMBER.pack(_NUMBER.size, kind, value) for kind, value in numbers if value]
+    if question.uid is not None:  # else the kernel takes this process's, or nobody's for what has arrived
+        parts.append(_NUMBER.pack(_NUMBER.size, _UID, question.uid))
+    if question.protocol:
+        parts.append(_bytes(_PROTOCOL, bytes([question.protocol])))
+        parts.append(_bytes(_SOURCE_PORT, question.source_port.to_bytes(2, "big")))
+        parts.append(_bytes(_PORT, question.port.to_bytes(2, "big")))
+    content = b"".join(parts)
+    return _HEADER.pack(_HEADER.size + len(content), _GET_ROUTE, _REQUEST, sequence, 0) + content
 
 
-def _attribute(value: str, padding: int = 0) -> np.dtype[np.void]:
-    fields = [("length", "u2"), ("kind", "u2"), ("value", value)]
-    return np.dtype([*fields, ("", f"V{padding}")] if padding else fields)
+def _bytes(kind: int, value: bytes) -> bytes:
+    """Return an attribute, padded to four bytes."""
+    return _ATTRIBUTE.pack(_ATTRIBUTE.size + len(value), kind) + value + bytes(-len(value) % 4)

@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from netlab.path import course
-from netlab.path.course import Pattern
+from netlab.path import segments
 from netlab.path.extent import in_order, within_path
+from netlab.path.segments import Pattern
 from netlab.path.significance import Reals, fisher, mann_whitney
 from netlab.schemas import COMPARISON
 
 ALPHA = 0.01  # how often a comparison of two alike finds any difference in RTT, or in loss
 LEAST_SHIFT_MS = 0.1
 
-_COLUMNS = [*course.COLUMNS, "rtt_ms"]
+_COLUMNS = [*segments.COLUMNS, "rtt_ms"]
 
 
 class Difference(StrEnum):
@@ -48,10 +48,10 @@ class _Side:
         if probes.empty:
             return cls()
         weights: dict[str, tuple[int, Pattern]] = {}
-        for flow in course.courses(probes):
+        for flow in segments.courses(probes):
             for segment in flow.segments:
                 pattern = flow.patterns[segment.path]
-                text = course.as_text(pattern)
+                text = segments.as_text(pattern)
                 runs, _ = weights.get(text, (0, pattern))
                 weights[text] = (runs + segment.last - segment.first + 1, pattern)
         probes = within_path(probes)
@@ -221,11 +221,11 @@ def _path_in_words(old: _Side, new: _Side) -> str:
     if old.end != new.end and None in {old.end, new.end}:
         reached = "reached now, and not before" if new.end else "not reached any more"
         return f"the target is {reached}"
-    ttls = course.differing(old.pattern, new.pattern)
+    ttls = segments.differing(old.pattern, new.pattern)
     if not ttls:
         return "same path"
     where = f"TTL {ttls[0]}" if len(ttls) == 1 else f"TTL {ttls[0]} to {ttls[-1]}"
-    return f"another path at {where} ({course.as_text(old.pattern)} → {course.as_text(new.pattern)})"
+    return f"another path at {where} ({segments.as_text(old.pattern)} → {segments.as_text(new.pattern)})"
 
 
 def _shift_in_words(rows: list[_Row], end: _Row | None) -> list[str]:

@@ -2,30 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, TypeAlias
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
-from netlab.path.extent import FLOW, in_order, within_path
+from netlab.path.extent import in_order
+from netlab.path.segments import COLUMNS, Course, Pattern, as_text, courses, differing, path_id
 from netlab.schemas import PATH_CHANGES, PATH_RUNS
-
-COLUMNS = ["target", "flow", "run", "ttl", "address", "reply", "reached", "sent_at"]
-
-# A TTL is taken for a per-packet load balancer's when its address differs from the one before in more than
-# this share of the answers, and in more than a route that goes away and comes back twice would.
-BALANCED_SHARE = 0.2
-BALANCED_LEAST = 4
-
-Codes: TypeAlias = npt.NDArray[np.int64]
-Pattern: TypeAlias = dict[int, str]  # by TTL: who answers there, as far as known
-
-_UNKNOWN = -1
 
 
 class Change(StrEnum):
@@ -35,33 +21,6 @@ class Change(StrEnum):
     REMAP = "remap"  # only addresses that other flows met there before: a load balancer moved the flow
     RETURN = "return"  # a path that this flow had earlier
     UNKNOWN = "unknown"  # a new address, and no other flow that could have met it
-
-
-@dataclass(slots=True)
-class Segment:
-    """Consecutive runs whose answers agree wherever two of them know a hop; `path` tells equal ones."""
-
-    first: int
-    last: int
-    pattern: Pattern
-    path: int = 0
-
-
-@dataclass(slots=True)
-class Course:
-    """The runs of one flow: numbers, times of their first and last probes, and the segments they are in."""
-
-    target: str
-    flow: int
-    runs: Codes
-    first_at: npt.NDArray[Any]
-    last_at: npt.NDArray[Any]
-    end_ttl: Codes
-    reached: npt.NDArray[np.bool_]
-    segments: list[Segment]
-    balanced: set[int]
-    seen: dict[tuple[int, str], Any]  # (TTL, address) → when this flow met it first
-    patterns: list[Pattern] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,113 +157,6 @@ def _kind(
     if any(course.segments[number].path == earlier.path for earlier in course.segments[:number]):
         return Change.RETURN
     return Change.ROUTE if others else Change.UNKNOWN
-
-
-def courses(probes: pd.DataFrame) -> list[Course]:
-    """Return the course of each flow; *probes* has `COLUMNS` and is in order."""
-    probes = within_path(probes)
-    groups: Any = probes.groupby(FLOW, sort=True, observed=True)
-    return [_course(str(target), int(flow), part) for (target, flow), part in groups]
-
-
-def _course(target: str, flow: int, probes: pd.DataFrame) -> Course:
-    places, runs = pd.factorize(probes["run"])  # in order of time
-    ttls, ttl_names = pd.factorize(probes["ttl"], sort=True)
-    codes, addresses = pd.factorize(probes["address"])
-    met: Codes = np.full((len(runs), len(ttl_names)), _UNKNOWN, np.int64)
-    answered = np.flatnonzero(codes >= 0)[::-1]  # of several answers at a TTL the first stays
-    met[places[answered], ttls[answered]] = codes[answered]
-    balanced = _balanced(met)
-    met[:, balanced] = _UNKNOWN
-    columns = [int(name) for name in ttl_names]
-    groups = probes.groupby(places)
-    first_at = groups["sent_at"].first().to_numpy()
-    seen: Any = probes[codes >= 0].groupby(["ttl", "address"])["sent_at"].first().items()
-    course = Course(
-        target=target,
-        flow=flow,
-        runs=np.asarray(runs, np.int64),
-        first_at=first_at,
-        last_at=groups["sent_at"].last().to_numpy(),
-        end_ttl=groups["ttl"].max().to_numpy(np.int64),
-        reached=groups["reached"].any().to_numpy(bool),
-        segments=[_segment(met, addresses, columns, *ends) for ends in _unbroken(met)],
-        balanced={columns[place] for place in np.flatnonzero(balanced)},
-        seen={(int(ttl), str(address)): at for (ttl, address), at in seen},
-    )
-    _unite(course)
-    return course
-
-
-def _balanced(met: Codes) -> npt.NDArray[np.bool_]:
-    """Return for each TTL whether its address differs from run to run as by chance."""
-    previous = _previous(met)
-    both = (met >= 0) & (previous >= 0)
-    before = np.take_along_axis(met, np.maximum(previous, 0), axis=0)
-    switches = (both & (met != before)).sum(axis=0)
-    result: npt.NDArray[np.bool_] = switches > np.maximum(BALANCED_LEAST, BALANCED_SHARE * both.sum(axis=0))
-    return result
-
-
-def _previous(met: Codes) -> Codes:
-    """Return for each run and TTL the place of the run before that has an answer there, -1 without one."""
-    rows = np.where(met >= 0, np.arange(len(met))[:, None], -1)
-    latest = np.maximum.accumulate(rows, axis=0)
-    return np.vstack([np.full((1, met.shape[1]), -1), latest[:-1]])
-
-
-def _unbroken(met: Codes) -> list[tuple[int, int]]:
-    """Return the first and last run of each stretch without a contradiction."""
-    previous = _previous(met)
-    before = np.take_along_axis(met, np.maximum(previous, 0), axis=0)
-    contradicts = (met >= 0) & (previous >= 0) & (met != before)
-    starts = [0]
-    for run in np.flatnonzero(contradicts.any(axis=1)):
-        if (contradicts[run] & (previous[run] >= starts[-1])).any():
-            starts.append(int(run))
-    return [(first, last - 1) for first, last in zip(starts, [*starts[1:], len(met)], strict=True)]
-
-
-def _segment(met: Codes, addresses: Any, ttls: list[int], first: int, last: int) -> Segment:
-    known = met[first : last + 1].max(axis=0)  # one address or none in each column
-    pattern = {ttl: str(addresses[code]) for ttl, code in zip(ttls, known, strict=True) if code >= 0}
-    return Segment(first, last, pattern)
-
-
-def _unite(course: Course) -> None:
-    """Give segments that can be the same path its number, and the path all that any of them knows."""
-    for segment in course.segments:
-        same = (n for n, known in enumerate(course.patterns) if not differing(known, segment.pattern))
-        segment.path = next(same, len(course.patterns))
-        if segment.path == len(course.patterns):
-            course.patterns.append({})
-        course.patterns[segment.path].update(segment.pattern)
-        if course.reached[segment.first : segment.last + 1].any():
-            _end_once(course.patterns[segment.path])
-
-
-def _end_once(pattern: Pattern) -> None:
-    """Let the destination be in the path only where it is met first: behind a lost answer it is met again."""
-    end = pattern[max(pattern)]
-    while pattern.get(max(pattern) - 1) == end:
-        del pattern[max(pattern)]
-
-
-def differing(one: Pattern, other: Pattern) -> list[int]:
-    """Return the TTLs at which the two have different hops, in order."""
-    return sorted(ttl for ttl in one.keys() & other.keys() if one[ttl] != other[ttl])
-
-
-def path_id(pattern: Pattern) -> str:
-    """Return eight hexadecimal digits that tell the path."""
-    return hashlib.blake2b(as_text(pattern).encode(), digest_size=4).hexdigest()
-
-
-def as_text(pattern: Pattern) -> str:
-    """Return the hops in words, an asterisk for each that is not known."""
-    if not pattern:
-        return "*"
-    return " ".join(pattern.get(ttl, "*") for ttl in range(1, max(pattern) + 1))
 
 
 def _frame(schema: Any, rows: list[tuple[Any, ...]], hops: pd.DataFrame) -> pd.DataFrame:

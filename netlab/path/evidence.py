@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from netlab.path import course
+from netlab.path import course, segments
 from netlab.path.bucket import Flags, Limit, Reals
 from netlab.path.course import Change
 from netlab.path.extent import RUN
 
-COLUMNS = (*course.COLUMNS, "attempt", "reply_id")
+COLUMNS = (*segments.COLUMNS, "attempt", "reply_id")
 _SEEKING_RUNS = 3  # that a monitor may need to find the end
 
 
@@ -65,7 +65,7 @@ class Hop:
         )
 
 
-def hops_of(probes: pd.DataFrame, flows: list[course.Course]) -> list[Hop]:
+def hops_of(probes: pd.DataFrame, flows: list[segments.Course]) -> list[Hop]:
     """Return what is known of each TTL, since the path last changed there."""
     since = _changed_at(flows)
     start = probes["sent_at"].min()
@@ -94,7 +94,7 @@ def overshot(every: pd.DataFrame, counted: pd.DataFrame) -> bool:
     return bool((every["attempt"] > 0).any()) or int((last > last_counted).sum()) > _SEEKING_RUNS
 
 
-def _changed_at(flows: list[course.Course]) -> dict[int, Any]:
+def _changed_at(flows: list[segments.Course]) -> dict[int, Any]:
     """Return by TTL when a flow last got another hop there, unless a load balancer moved it."""
     latest: dict[int, Any] = {}
     for flow in flows:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from netlab import checks
 from netlab.errors import BadInput
 from netlab.kernel import netns as namespaces
-from netlab.path import methods, sack
+from netlab.path import sack
 from netlab.path.engine import Plan, Turns
 from netlab.path.methods import Method
 from netlab.path.probes import Protocol
@@ -27,7 +27,7 @@ _SENT_AGAIN = 2  # probes to a TTL above `queries`, at most: see `netlab.path.en
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What to send, and how: not "auto" any more. `port` is 0 and `source_port` None for ICMP."""
+    """What to send, and how. `port` is 0 and `source_port` None for ICMP."""
 
     protocol: Protocol
     port: int
@@ -62,7 +62,7 @@ def request_of(
     namespaces.path(netns)
     max_ttl = checks.whole("max_ttl", max_ttl, 1, 255)
     request = Request(
-        method=methods.chosen(how, netns),
+        method=how,
         protocol=kind,
         port=port,
         source_port=source_port,

@@ -31,6 +31,7 @@ class Traced:
     target: Target | None
     origin: Origin | None = None
     tos: int = 0
+    method: str = "raw"
     ports: Mapping[int, tuple[int | None, int | None]] = field(default_factory=dict)
     runs: Sequence[Run] = ()
     error: NetlabError | None = None
@@ -51,15 +52,14 @@ def frame(
 
     *ports* has the source and the destination port of each flow.
     """
-    traced = Traced(name=target.name, target=target, origin=origin, ports=ports, runs=runs)
-    return frame_of([traced], protocol, method=method, missing=missing, names=names)
+    traced = Traced(name=target.name, target=target, origin=origin, method=method, ports=ports, runs=runs)
+    return frame_of([traced], protocol, missing=missing, names=names)
 
 
 def frame_of(
     traces: Sequence[Traced],
     protocol: str,
     *,
-    method: str = "raw",
     missing: Sequence[Missing] = (),
     names: Mapping[str, str] | None = None,
 ) -> pd.DataFrame:
@@ -87,7 +87,7 @@ def frame_of(
         "target_address": each(lambda traced: getattr(traced.target, "address", None)),
         "protocol": [protocol] * len(rows),
         "family": each(lambda traced: getattr(traced.target, "family", None)),
-        "method": [method] * len(rows),
+        "method": each(lambda traced: traced.method),
         "flow": [probe.flow for probe in probes],
         "source_port": [source_port for source_port, _ in ports],
         "port": [port for _, port in ports],

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 
 import pandas as pd
 
@@ -13,7 +12,7 @@ from netlab import checks
 from netlab.errors import BadInput
 from netlab.frames import Gap, Missing
 from netlab.kernel import netns as namespaces
-from netlab.path import names, pace, rows, target as targeting, tracing
+from netlab.path import names, pace, progress as progress_bar, rows, target as targeting, tracing
 from netlab.path.probes import Protocol
 from netlab.path.requests import Request, request_of, stopped_by, tos_of
 from netlab.path.rows import Traced
@@ -156,7 +155,7 @@ def traceroute(
     )
     show = _showing(request, seen)
     addresses = targeting.resolve(target, family, netns)
-    with _counting(runs, f"traceroute {target}", "run", shown=progress) as count:
+    with progress_bar.counting(runs, f"traceroute {target}", "run", shown=progress) as count:
         asked = [(target, addresses)]
         (traced,), missing = tracing.trace(request, asked, stopped=stopped_by(stop), on_run=count, seen=show)
         if isinstance(traced.error, NoSackError):
@@ -257,7 +256,7 @@ def trace_many(
         raise BadInput("targets is empty", fix="Give at least one host name or address")
     targeting.checked_family(family)
     known = targeting.resolve_all(asked, family, netns)
-    with _counting(runs * len(asked), "trace_many", "run", shown=progress) as count:
+    with progress_bar.counting(runs * len(asked), "trace_many", "run", shown=progress) as count:
         traces, missing = tracing.trace(request, known, stopped=stopped_by(stop), on_run=count)
     return frame_of(traces, request, missing, resolve=resolve)
 
@@ -274,17 +273,6 @@ def _showing(
     return lambda traced: seen(frame_of(traced, request, [under_way], resolve=False))
 
 
-@contextlib.contextmanager
-def _counting(total: int, what: str, unit: str, *, shown: bool) -> Iterator[Callable[[], object]]:
-    if not shown:
-        yield lambda: None
-        return
-    from tqdm.auto import tqdm
-
-    with tqdm(total=total, desc=what, unit=unit) as bar:
-        yield bar.update
-
-
 def frame_of(
     traces: list[Traced], request: Request, missing: list[Missing], *, resolve: bool
 ) -> pd.DataFrame:
@@ -294,9 +282,7 @@ def frame_of(
         answers = (a for traced in traces for run in traced.runs for a in run.answers.values())
         found, unfinished = names.names_of(answer.address for answer in answers)
         missing = [*missing, *_unnamed(unfinished)]
-    return rows.frame_of(
-        traces, request.protocol.value, method=request.method.value, names=found, missing=missing
-    )
+    return rows.frame_of(traces, request.protocol.value, names=found, missing=missing)
 
 
 def _unnamed(unfinished: int) -> list[Missing]:

@@ -93,6 +93,7 @@ def trace(
     """
     with contextlib.ExitStack() as resources:
         with entered(request.netns):  # once, for all that is done in it
+            request = replace(request, method=methods.chosen(request.method, request.netns))
             chosen = [(name, _chosen(addresses, request.netns)) for name, addresses in targets]
             good = [choice for _, choice in chosen if not isinstance(choice, NetlabError)]
             if not good:
@@ -107,7 +108,7 @@ def trace(
 
         def traced() -> list[Traced]:
             place = iter(ways)
-            return [_traced(name, choice, trail, place, request.tos) for name, choice, trail in found]
+            return [_traced(name, choice, trail, place, request) for name, choice, trail in found]
 
         trails.drive(stopped if seen is None else _showing(traced, seen, stopped))
     missing = [*losses(station), *methods.unseen(station), *trails.unbegun()]
@@ -245,7 +246,7 @@ def marks(request: Request) -> Iterator[int]:
 
 
 def _traced(
-    name: str, choice: _Choice, trail: Trail | NetlabError, ways: Iterator[Origin], tos: int
+    name: str, choice: _Choice, trail: Trail | NetlabError, ways: Iterator[Origin], request: Request
 ) -> Traced:
     if isinstance(choice, NetlabError):
         return _failed(name, choice)
@@ -256,7 +257,8 @@ def _traced(
         name=name,
         target=choice[0],
         origin=way,
-        tos=tos,
+        tos=request.tos,
+        method=request.method.value,
         ports=trail.outlet.ports,
         runs=trail.runs,
         error=trail.error,

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from netlab.path import bucket, course, evidence, holes
+from netlab.path import bucket, evidence, holes, segments
 from netlab.path.evidence import Hop
 from netlab.path.extent import in_order, within_path
 from netlab.path.holes import Hole
@@ -78,7 +78,7 @@ def explain(hops: pd.DataFrame, *, mtu: pd.DataFrame | None = None) -> pd.DataFr
     [[1, 'ok', 3, 0.0]]
     """
     every = in_order(hops, evidence.COLUMNS, "explain()")
-    found = course.courses(every)
+    found = segments.courses(every)
     probes = within_path(every)
     holes_to = holes.holes(mtu, set(every["target"]))
     rows, missing = [], []
