@@ -28,20 +28,7 @@ _ANSWER_S = 120.0
 
 
 class Caller:
-    """Asks one agent; a context manager that closes the connections to it.
-
-    Parameters
-    ----------
-    way
-        How it is reached.
-    beside
-        What the coverage of every frame says besides what the agent says.
-
-    Raises
-    ------
-    CapabilityError
-        If nobody answers, or this user may not ask; the message says which.
-    """
+    """Asks the agent at the end of *way*; the coverage of every frame says what is *beside*, too."""
 
     def __init__(self, way: Way, *, beside: Missing | None = None) -> None:
         self._way, self._beside = way, beside

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from fastapi import Query
@@ -42,7 +43,7 @@ def _listed(value: Any) -> Any:
     return [value] if isinstance(value, str | int) else value
 
 
-def _alone(several: list[Any] | None) -> Any:
+def _alone(several: Sequence[Any] | None) -> Any:
     """Return the only one of *several* as such."""
     return several[0] if several and len(several) == 1 else several
 
@@ -96,7 +97,7 @@ class Asked(BaseModel):
     remote: Annotated[tuple[Net, ...], Several] | None = None
     local: Annotated[tuple[Net, ...], Several] | None = None
     protocol: Literal["tcp", "udp"] | None = None
-    netns: Annotated[tuple[Space, ...], Several] | Literal["all"] | None = "all"
+    netns: Annotated[tuple[Space, ...] | Literal["all"] | None, Several, AfterValidator(_alone)] = "all"
     direction: Literal["outgoing", "incoming"] | None = None
     exclude_remote: Excluded | None = None
     exclude_local: Excluded | None = None

@@ -85,6 +85,18 @@ def test_arguments_are_sent_as_what_they_mean() -> None:
         plain(object())
 
 
+def test_one_or_several_are_the_same_to_the_agent() -> None:
+    one = models.Asked.model_validate({"netns": "all", "port": 80, "exclude_local": {"*": 22}})
+    several = models.Asked.model_validate({"netns": ["a", "12"], "port": [80, 81]})
+
+    assert one.model_dump(exclude_unset=True) == {
+        "netns": "all",
+        "port": (80,),
+        "exclude_local": {"*": (22,)},
+    }
+    assert several.model_dump(exclude_unset=True) == {"netns": ("a", 12), "port": (80, 81)}
+
+
 @pytest.mark.parametrize(
     "option", [name for name in models.Asked.model_fields if name.startswith("max_")], ids=str
 )
