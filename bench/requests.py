@@ -1,6 +1,6 @@
 """What reading HTTP costs the server that is read: nginx at a fixed rate, alone and with a capture, in turn.
 
-`python -m bench.requests 60` keeps the first load up for a minute. A request is two rows, one at each end.
+`python -m bench.requests 60` keeps the first load up for a minute. The client is beyond a wire, and not read.
 """
 
 from __future__ import annotations
@@ -25,14 +25,15 @@ PAIRS, SECONDS = 5, 3.0
 RATE_PER_S, CLIENTS = 5_000, 50
 PAGE, LEAST = "index.html", "least"  # a page from disk, logged, as Debian's nginx is set up; the least work
 PAGE_BYTES = 612
-_SPACE, _PORT = "netlab-bench-http", 8080
+_SPACE, _CLIENTS = "netlab-bench-http", "netlab-bench-asks"
+_ADDRESS, _THEIRS, _PORT = "192.0.2.1", "192.0.2.2", 8080
 _CONFIG = """
 daemon off; worker_processes 1; pid {place}/pid; error_log stderr crit;
 events {{ worker_connections 512; }}
 http {{
     access_log {place}/access; keepalive_requests 100000000;
     server {{
-        listen 127.0.0.1:{port}; root {place};
+        listen {address}:{port}; root {place};
         location = /least {{ access_log off; return 200 "hello"; }}
     }}
 }}
@@ -74,9 +75,9 @@ class Server:
         log.unlink(missing_ok=True)
         rate = (f"--rps={RATE_PER_S / CLIENTS}", "-r5", "--rate-period=1ms") if fixed else ()
         sizes = (f"--clients={CLIENTS}", f"--requests={count}", f"--log-file={log}")
-        command = ["h2load", "--h1", *sizes, *rate, f"http://127.0.0.1:{_PORT}/{path}"]
+        command = ["h2load", "--h1", *sizes, *rate, f"http://{_ADDRESS}:{_PORT}/{path}"]
         before_ns = self._ran_ns()
-        run = subprocess.run(_inside(command), check=True, stdout=subprocess.PIPE, text=True)
+        run = subprocess.run(_inside(command, _CLIENTS), check=True, stdout=subprocess.PIPE, text=True)
         ran_ns = self._ran_ns() - before_ns
         made, per_s = _number(r"(\d+) succeeded", run.stdout), _number(r"([\d.]+) req/s", run.stdout)
         took_us = [int(line.split("\t")[2]) for line in log.read_text(encoding="ascii").splitlines()]
@@ -92,8 +93,29 @@ def _number(pattern: str, text: str) -> float:
     return float(found[1])
 
 
-def _inside(command: list[str]) -> list[str]:
-    return ["ip", "netns", "exec", _SPACE, *command]
+def _inside(command: list[str], space: str = _SPACE) -> list[str]:
+    return ["ip", "netns", "exec", space, *command]
+
+
+@contextmanager
+def _wire() -> Iterator[None]:
+    """Make the two namespaces, with a wire between them."""
+    ends = {_SPACE: ("serves", _ADDRESS), _CLIENTS: ("asks", _THEIRS)}
+    (one, (here, _)), (other, (there, _)) = ends.items()
+    made = []
+    try:
+        for space in ends:
+            subprocess.run(["ip", "netns", "add", space], check=True)
+            made.append(space)
+        wire = ["type", "veth", "peer", "name", there, "netns", other]
+        subprocess.run(["ip", "-n", one, "link", "add", here, *wire], check=True)
+        for space, (link, address) in ends.items():
+            subprocess.run(["ip", "-n", space, "addr", "add", f"{address}/24", "dev", link], check=True)
+            subprocess.run(["ip", "-n", space, "link", "set", link, "up"], check=True)
+        yield
+    finally:
+        for space in made:
+            subprocess.run(["ip", "netns", "del", space], check=True)
 
 
 @contextmanager
@@ -101,22 +123,17 @@ def server() -> Iterator[Server]:
     """Run the server."""
     for program, package in (("nginx", "nginx-light"), ("h2load", "nghttp2-client")):
         assert shutil.which(program), f"run: apt-get install {package}"
-    subprocess.run(["ip", "netns", "add", _SPACE], check=True)
-    try:
-        subprocess.run(["ip", "-n", _SPACE, "link", "set", "lo", "up"], check=True)
-        with tempfile.TemporaryDirectory() as name:
-            place = Path(name)
-            place.chmod(0o755)  # its worker is another user
-            (place / PAGE).write_text("x" * PAGE_BYTES, encoding="ascii")
-            config = place / "nginx.conf"
-            config.write_text(_CONFIG.format(place=place, port=_PORT), encoding="utf-8")
-            with subprocess.Popen(_inside(["nginx", "-c", str(config), "-e", "stderr"])) as master:
-                try:
-                    yield Server(_worker(master.pid), place)
-                finally:
-                    master.terminate()
-    finally:
-        subprocess.run(["ip", "netns", "del", _SPACE], check=True)
+    with _wire(), tempfile.TemporaryDirectory() as name:
+        place = Path(name)
+        place.chmod(0o755)  # its worker is another user
+        (place / PAGE).write_text("x" * PAGE_BYTES, encoding="ascii")
+        config = place / "nginx.conf"
+        config.write_text(_CONFIG.format(place=place, address=_ADDRESS, port=_PORT), encoding="utf-8")
+        with subprocess.Popen(_inside(["nginx", "-c", str(config), "-e", "stderr"])) as master:
+            try:
+                yield Server(_worker(master.pid), place)
+            finally:
+                master.terminate()
 
 
 def _worker(master: int) -> int:
@@ -183,7 +200,7 @@ def measure(seconds: float = SECONDS) -> list[tuple[str, float, str]]:
 def _rows(what: str, alone: list[Load], read: list[Watched]) -> list[tuple[str, float, str]]:
     pairs = f"{len(alone)} pairs of {alone[0].made:,} requests"
     theirs = [one.load for one in read]
-    made = 2 * sum(one.made for one in theirs)
+    made = sum(one.made for one in theirs)
     rows, dropped, lost = (sum(getattr(one, name) for one in read) for name in ("rows", "dropped", "lost"))
     per_s, own_us = median(one.per_s for one in theirs), median(one.cpu_us for one in read)
     grown = max(one.grown_bytes for one in read) / 2**20
@@ -203,7 +220,7 @@ def _rows(what: str, alone: list[Load], read: list[Watched]) -> list[tuple[str, 
             f"{own_us:.1f} µs per request; at most {grown:.0f} MiB more than before",
         ),
         (
-            f"{what}: rows kept and dropped / requests at both ends",
+            f"{what}: rows kept and dropped / requests",
             (rows + dropped) / made,
             f"{rows:,} + {dropped:,} / {made:,}; {lost:,} packets lost and counted",
         ),
