@@ -105,9 +105,9 @@ class Postgres:
         try:
             for message in self._framers[side].feed(data, at_ns):
                 self._take(side, message)
-        except LostError:
+        except LostError:  # its bytes are not sought through: messages of them were told
             self._lose()
-            return self._seek(side, data)
+            self._pass(side, data)
         return b""
 
     def _open(self, data: bytes, at_ns: int) -> bytes:
@@ -140,9 +140,13 @@ class Postgres:
             self._framers = {one: messages.framer(one) for one in Side}
             self._state, self._proof.is_sure = State.READY, is_ready
             return data
+        self._pass(side, data)
+        return b""
+
+    def _pass(self, side: Side, data: bytes) -> None:
+        """Give *data* up; of the server's the last bytes may say that it is ready."""
         self._tail = (self._tail + data[-6:])[-6:] if side is Side.SERVER else b""
         self.unread_bytes += len(data)
-        return b""
 
     def _lose(self) -> None:
         self._told += self._proof.refute()

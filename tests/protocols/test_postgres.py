@@ -274,6 +274,16 @@ def test_answers_to_what_was_not_seen_are_nobodys(talks: dict[str, Talk]) -> Non
     assert [(one.outcome, one.status) for one in found] == [(Outcome.MISSED, None)]
 
 
+def test_messages_that_look_whole_and_are_not_are_read_once() -> None:
+    dialog = Postgres(whole=False)
+    query, sync_with_a_body = b"Q\0\0\0\x05\0", b"S\0\0\0\x05\0"
+
+    over = dialog.said(Side.CLIENT, query + sync_with_a_body, 1)
+
+    assert [one.outcome for one in over] == [Outcome.MISSED]
+    assert dialog.unread_bytes == len(query + sync_with_a_body)
+
+
 def test_a_statement_that_was_prepared_unseen_has_its_command_from_the_answer(talks: dict[str, Talk]) -> None:
     said = talks["extended"].heard
     prepared = next(i for i, (side, what, _) in enumerate(said) if side is Side.CLIENT and b"_pg3_0" in what)
