@@ -34,6 +34,11 @@ class Request(NamedTuple):
     client_is_local: bool
     seen: str = "wire"  # or tls: read before it was sealed
 
+    @property
+    def direction(self) -> Direction:
+        """Who began, seen from this end."""
+        return Direction.OUTGOING if self.client_is_local else Direction.INCOMING
+
 
 @dataclass(slots=True)
 class Talk:

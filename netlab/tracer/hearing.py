@@ -71,8 +71,11 @@ class Hearing(Looking):
         with self._asked() as watch:
             heard = self._heard(watch, protocol)
             spoken = [one for one in heard.requests if protocol in {None, one.exchange.protocol}]
+            wanted = self._options.wanted
+            if wanted.direction:  # which the programs may not have known when they met a connection
+                spoken = [one for one in spoken if one.direction is wanted.direction]
             look, connections = self._speakers(watch, [one.cookie for one in spoken])
-            if self._options.wanted.by_owner:
+            if wanted.by_owner:
                 theirs = set(connections["cookie"])
                 spoken = [one for one in spoken if one.cookie in theirs]
             missing = [*heard.missing, *hidden, *look.at.missing()]

@@ -12,7 +12,7 @@ from netlab.frames import Missing
 from netlab.schemas import REQUESTS
 from netlab.tracer import rows
 from netlab.tracer.conversations import Request
-from netlab.tracer.layout import ATTEMPT, CONVERSATION, Direction
+from netlab.tracer.layout import ATTEMPT, CONVERSATION
 
 _TEXTS = ("operation", "resource", "host", "status", "error", "version")
 _NUMBERS = ("request_bytes", "response_bytes", "stream", "partition", "records")
@@ -79,9 +79,7 @@ def ends(requests: list[Request]) -> dict[str, Any]:
     ):
         attempts[name] = theirs[name]
     attempts["cookie"] = [request.cookie for request in requests]
-    attempts["direction"] = [
-        Direction.OUTGOING if request.client_is_local else Direction.INCOMING for request in requests
-    ]
+    attempts["direction"] = [request.direction for request in requests]
     identity = rows.identity(attempts)
     return {name: identity[name] for name in identity if name in REQUESTS.names and name != "protocol"}
 

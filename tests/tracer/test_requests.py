@@ -112,6 +112,15 @@ def seen(web: Web) -> Seen:
     return Seen(log, capture.requests(), capture)
 
 
+@pytest.mark.parametrize("direction", ["incoming", "outgoing"])
+def test_of_one_direction_there_is_one_end(web: Web, direction: str) -> None:
+    with netlab.capture(protocols="http", port=web.port, direction=direction, nat=False) as capture:
+        web.ask("/", "/missing")
+        _until(lambda: (capture.requests()["outcome"] == "answered").sum() >= 2)
+
+    assert capture.requests()["direction"].tolist() == [direction] * 2
+
+
 def test_both_ends_have_every_request_that_the_client_made(seen: Seen) -> None:
     made = Counter((str(one["url_effective"]).split("/", 3)[2], one["response_code"]) for one in seen.log)
 
