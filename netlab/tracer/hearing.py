@@ -163,8 +163,7 @@ class Hearing(Looking):
         heard = self._heard(watch, "dns")
         look, connections = self._speakers(watch, heard.asked.cookies())
         missing = [*heard.missing, *encrypted(look.kept().attempts, heard.stacks), *look.at.missing()]
-        only = self._options.wanted.by_owner
-        return LookedUp.of(heard.asked, connections, self._options.spoken, missing, only_theirs=only)
+        return LookedUp.of(heard.asked, connections, self._options.spoken, missing, self._options.wanted)
 
     def _told(self, watch: Watch, connections: pd.DataFrame) -> pd.DataFrame:
         """Return *connections* with what packets told, if they are read: their protocols, and their names."""

@@ -15,7 +15,8 @@ from netlab.protocols.dns import message, names, rows, text
 from netlab.protocols.dns.names import Sighting, Sightings
 from netlab.protocols.dns.queries import Ends, Queries, Query
 from netlab.protocols.dns.stream import Stream
-from netlab.tracer.layout import PidSource
+from netlab.tracer.filters import Filter
+from netlab.tracer.layout import Direction, PidSource
 from netlab.tracer.packets import Packet
 from netlab.tracer.payload import Asked, Spoken
 from netlab.tracer.readers import DNS_OVER_TLS
@@ -94,15 +95,18 @@ class LookedUp:
         connections: pd.DataFrame,
         spoken: Spoken,
         missing: list[Missing],
-        *,
-        only_theirs: bool,
+        wanted: Filter,
     ) -> LookedUp:
-        """Join what was *asked* to the frame of its sockets; *only_theirs*: leave out those without a row."""
+        """Join what was *asked* to the frame of its sockets; what is not *wanted* is left out."""
         owned = connections.dropna(subset=["cookie", "pid"]).drop_duplicates("cookie", keep="last")
         columns = (owned[name].astype(object).where(owned[name].notna(), None) for name in _OWNER)
         owners = {one: rows.Owner(*owner) for one, *owner in zip(owned["cookie"], *columns, strict=True)}
         queries, seen = asked.queries, asked.sightings
-        if only_theirs:
+        if wanted.direction:  # which the programs do not know of a datagram
+            queries = [
+                query for query in queries if query.outgoing is (wanted.direction is Direction.OUTGOING)
+            ]
+        if wanted.by_owner:
             queries = [query for query in queries if query.ends.cookie in owners]
             seen = [one for one in seen if one.cookie in owners]
         return cls(queries, seen, owners, spoken, missing)

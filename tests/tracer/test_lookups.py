@@ -100,6 +100,16 @@ def test_names_are_masked_where_told(capture: Capture) -> None:
     assert "secret" not in capture.dns().to_csv() + capture.names().to_csv()
 
 
+@pytest.mark.parametrize("direction", ["outgoing", "incoming"])
+def test_of_one_direction_there_is_one_end(server: int, direction: str) -> None:
+    with netlab.capture(protocols="dns", dns_ports=server, direction=direction) as capture:
+        ask(socket.AF_INET, server)
+        rows = answered(capture, 2)
+
+    assert rows["direction"].tolist() == [direction] * 2
+    assert set(rows["transport"]) == {"udp", "tcp"}
+
+
 def test_a_capture_of_udp_alone_reads_datagrams_alone(server: int) -> None:
     with netlab.capture(protocol="udp", protocols="dns", dns_ports=server) as capture:
         ask(socket.AF_INET, server)
