@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from enum import Enum
@@ -76,7 +77,7 @@ class Libraries:
 
     def _tell(self, path: str, found: Callable[[int, Library], None]) -> None:
         with suppress(OSError):  # the other path may do
-            file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            file = _opened(path)
             try:
                 known = os.fstat(file)
                 if (known.st_dev, known.st_ino) in self._known:
@@ -88,6 +89,17 @@ class Libraries:
                     found(file, library)
             finally:
                 os.close(file)
+
+
+def _opened(path: str) -> int:
+    """Open a regular file, and nothing else: a container may have a link to a device there."""
+    seen = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISREG(os.fstat(seen).st_mode):
+            raise OSError(f"{path} is no regular file")
+        return os.open(f"/proc/self/fd/{seen}", os.O_RDONLY | os.O_CLOEXEC)
+    finally:
+        os.close(seen)
 
 
 def _processes() -> Iterator[str]:

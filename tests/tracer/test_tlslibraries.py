@@ -60,3 +60,21 @@ def test_a_library_that_only_another_mount_namespace_has_is_found_once(tmp_path:
         assert _found(libraries).get((inside.st_dev, inside.st_ino)) is Library.SSL
         assert (inside.st_dev, inside.st_ino) not in _found(libraries)
         process.communicate(b"\n")
+
+
+def test_what_a_container_only_calls_a_library_is_not_opened(tmp_path: Path) -> None:
+    place = tmp_path / "usr/lib"
+    place.mkdir(parents=True)
+    os.mkfifo(place / "libssl.so.3")
+    (place / "libcrypto.so.3").symlink_to("/dev/zero")
+    code = f"import os; os.chroot({str(tmp_path)!r}); print('apart', flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout
+        assert process.stdout.readline() == b"apart\n"
+        found = _found(Libraries())
+        process.communicate(b"\n")
+
+    for file in (place / "libssl.so.3", Path("/dev/zero")):
+        assert (file.stat().st_dev, file.stat().st_ino) not in found
