@@ -5,28 +5,11 @@ from __future__ import annotations
 import itertools
 import signal
 import sys
-from collections.abc import Callable
-from types import CodeType, FrameType
-from typing import Any
 
 import pytest
+from interrupts import interrupt_at
 
 from netlab.closing import uninterrupted
-
-
-def interrupt_at(step: int, own: CodeType) -> Callable[..., Any]:
-    """Return a trace function that presses Ctrl-C before the given instruction, but for those of *own*."""
-    left = itertools.count(step, -1)
-
-    def trace(frame: FrameType, event: str, _: object) -> Callable[..., Any] | None:
-        if frame.f_code is own:
-            return None
-        frame.f_trace_opcodes = True
-        if event != "return" and next(left) == 0:
-            signal.raise_signal(signal.SIGINT)
-        return trace
-
-    return trace
 
 
 def test_ctrl_c_at_any_moment_finds_work_not_begun_or_done() -> None:

@@ -9,10 +9,9 @@ import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import CodeType, FrameType
-from typing import Any
 
 import pytest
+from interrupts import interrupt_at
 
 from netlab.errors import BadInput
 from netlab.kernel import netns
@@ -80,24 +79,6 @@ def test_the_thread_comes_back_after_an_error(space: str) -> None:
         raise ZeroDivisionError
 
     assert netns.inode() == home
-
-
-def interrupt_at(step: int, caller: CodeType) -> Callable[..., Any]:
-    """Return a trace function that presses Ctrl-C before the given instruction of what *caller* calls.
-
-    Not of itself: while it leaves a block, Python looks for signals in what it calls only.
-    """
-    left = itertools.count(step, -1)
-
-    def trace(frame: FrameType, event: str, _: object) -> Callable[..., Any] | None:
-        if frame.f_code is caller:
-            return None
-        frame.f_trace_opcodes = True
-        if event != "return" and next(left) == 0:
-            signal.raise_signal(signal.SIGINT)
-        return trace
-
-    return trace
 
 
 @pytest.mark.privileged

@@ -1,0 +1,27 @@
+"""Ctrl-C at a chosen moment."""
+
+from __future__ import annotations
+
+import itertools
+import signal
+from collections.abc import Callable
+from types import CodeType, FrameType
+from typing import Any
+
+
+def interrupt_at(step: int, caller: CodeType) -> Callable[..., Any]:
+    """Return a trace function that presses Ctrl-C before the given instruction of what *caller* calls.
+
+    Not of itself: while it leaves a block, Python looks for signals in what it calls only.
+    """
+    left = itertools.count(step, -1)
+
+    def trace(frame: FrameType, event: str, _: object) -> Callable[..., Any] | None:
+        if frame.f_code is caller:
+            return None
+        frame.f_trace_opcodes = True
+        if event != "return" and next(left) == 0:
+            signal.raise_signal(signal.SIGINT)
+        return trace
+
+    return trace
