@@ -4,7 +4,7 @@
 
 PYTHON ?= python3
 PACKAGES := python3-venv python3-bpfcc bpftool nftables conntrack iproute2 curl libcap2-bin
-TEST_PACKAGES := chromium traceroute procps iputils-ping iputils-tracepath mtr-tiny nginx-light redis-server dnsmasq-base bind9-dnsutils nghttp2-proxy openssh-server openssl postgresql systemd
+TEST_PACKAGES := chromium traceroute procps iputils-ping iputils-tracepath mtr-tiny nginx-light libnginx-mod-stream redis-server dnsmasq-base bind9-dnsutils nghttp2-proxy openssh-server openssl postgresql systemd
 KERNEL_PACKAGES := qemu-system-x86 busybox-static kmod file
 BENCH_PACKAGES := libbpf-tools iperf3 nghttp2-client tcptraceroute lft scamper dublin-traceroute
 BIN := .venv/bin
@@ -27,7 +27,7 @@ test-notebooks: .venv/ready system
 	$(BIN)/pytest --nbval --nbval-current-env --nbval-sanitize-with notebooks/sanitize.cfg notebooks
 
 # The guest is emulated, so that even importing takes long: the short run gives it only the files that have marked tests.
-test-kernels: KERNEL_TESTS = tests/kernel tests/tracer
+test-kernels: KERNEL_TESTS = -m privileged tests/tracer
 test-kernels-short: KERNEL_TESTS = -m kernels $$($(BIN)/pytest -q --collect-only -m kernels | sed -n 's/::.*//p' | sort -u)
 test-kernels test-kernels-short: .venv/ready system
 	-@$(call install,$(KERNEL_PACKAGES))

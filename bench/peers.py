@@ -12,6 +12,7 @@ import contextlib
 import functools
 import itertools
 import os
+import random
 import shutil
 import statistics
 import subprocess
@@ -207,8 +208,10 @@ def _times(way: Way) -> _Times:
         for ours in calls.values():
             ours()
         taken: dict[str, list[float]] = {name: [] for name in [*calls, *timed]}
+        turns = list((calls | timed).items())
         for _ in range(ROUNDS):
-            for name, call in (calls | timed).items():
+            random.shuffle(turns)  # who runs before has filled the caches, for better or worse
+            for name, call in turns:
                 slow = first.get(name, 0.0)
                 taken[name].append(slow if slow >= _SLOW_S else _seconds(call))
     medians = {name: statistics.median(values) for name, values in taken.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import signal
 import subprocess
@@ -16,16 +17,23 @@ import netlab
 from bench.load import CONNECTIONS, STREAM_BYTES
 from bench.pairs import Watch, interleaved
 
-ROUNDS = 9
+ROUNDS, PINNED_ROUNDS = 9, 31
 # It needs tracefs, which not every host has mounted; its own mount namespace leaves the host as it was.
 _TCPLIFE = "mount -t tracefs tracefs /sys/kernel/tracing && exec $0"
 
 
 class Load:
-    """A server and its client in a process apart from the capture: what that costs is theirs alone."""
+    """A server and its client in a process apart from the capture: what that costs is theirs alone.
+
+    On one *core* it makes no difference whether the scheduler puts the two together or apart.
+    """
+
+    def __init__(self, core: int | None = None) -> None:
+        self._core = core
 
     def __enter__(self) -> Self:
-        command = [sys.executable, "-m", "bench.load"]
+        pinned = [] if self._core is None else ["taskset", "--cpu-list", str(self._core)]
+        command = [*pinned, sys.executable, "-m", "bench.load"]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         return self
 
@@ -41,12 +49,19 @@ class Load:
         return time_s, cpu_s
 
 
-def _compared(work: str, watch: Watch, watcher: str, note: str) -> list[tuple[str, float, str]]:
+def _compared(
+    work: str, watch: Watch, watcher: str, note: str, *, rounds: int = ROUNDS, core: int | None = None
+) -> list[tuple[str, float, str]]:
     """Compare the time and the CPU time of the work, both of its ends together."""
-    with Load() as load:
-        pairs = interleaved(lambda: load.seconds(work), watch, ROUNDS)
+    with Load(core) as load:
+        pairs = interleaved(lambda: load.seconds(work), watch, rounds)
+    where = work if core is None else f"{work} on one core"
     return [
-        (f"{work}, {kind}: with {watcher} / alone", watched / alone, f"{watched:.2f} / {alone:.2f} s; {note}")
+        (
+            f"{where}, {kind}: with {watcher} / alone",
+            watched / alone,
+            f"{watched:.2f} / {alone:.2f} s; {note}",
+        )
         for kind, watched, alone in zip(("time", "CPU time"), pairs.watched, pairs.alone, strict=True)
     ]
 
@@ -93,6 +108,14 @@ def measure() -> list[tuple[str, float, str]]:
     many, much = f"{CONNECTIONS} connections by a Python client", f"{STREAM_BYTES >> 30} GiB over loopback"
     return [
         *_compared("connect and close", netlab.capture, "netlab.capture()", f"{many}; target 1.05"),
+        *_compared(
+            "connect and close",
+            netlab.capture,
+            "netlab.capture()",
+            f"{many}; target 1.05; {PINNED_ROUNDS} pairs",
+            rounds=PINNED_ROUNDS,
+            core=max(os.sched_getaffinity(0)),
+        ),
         *_compared("connect and close", tcplife, "tcplife", many),
         *_programs("connect and close"),
         *_compared("bulk stream", netlab.capture, "netlab.capture()", f"{much}; target 1.01"),

@@ -7,151 +7,36 @@
  * tells what they are, and writes back whether it goes on. What is not handed up is a gap in the stream: user space knows
  * by the sequence numbers.
  *
- * Compile-time settings beside those of netlab.h:
+ * Compile-time settings beside those of netlab.h and pieces.h:
  *   NETLAB_PAYLOAD_TCP, NETLAB_PAYLOAD_UDP  which of tcp.c and udp.c are compiled with this
  *   NETLAB_WANTED_DATAGRAM(p)  true for ports whose datagrams are handed up (either end)
  *   NETLAB_WANTED_SEGMENT(p)  true for ports whose segments are (either end): all, unless DNS alone is read
- *   NETLAB_CONVERSATIONS_MAX, NETLAB_JUDGED, NETLAB_PIECE_PAGES  sizes
- *   NETLAB_PIECES_MAX  of one packet: what is behind them is not handed up
+ *   NETLAB_CONVERSATIONS_MAX, NETLAB_JUDGED  sizes
  *   NETLAB_UNJUDGED_BYTES  how much of a connection is handed up before user space has said that it goes on; behind
  *                          that only the lengths are
  */
 #include "netlab.h"
+#include "pieces.h"
 
-#define NETLAB_PIECE 512	/* a power of two */
-#define NETLAB_GO_ON 0xffffffff	/* budget of a connection that is understood */
+#define NETLAB_TCP_HEADER 20	/* without options */
+#define NETLAB_PLAIN_HEADERS (sizeof(struct iphdr) + NETLAB_TCP_HEADER)
 #define NETLAB_TCP_FIN 0x01
 #define NETLAB_TCP_SYN 0x02
 #define NETLAB_TCP_RST 0x04
-
-/* One socket's connection as it sees it itself; of a datagram, its ends. */
-struct netlab_conversation {
-	u8 local_address[16];
-	u8 remote_address[16];
-	u32 netns;
-	u32 budget;	/* bytes that may still be handed up, and 1; user space sets it to NETLAB_GO_ON, or 0 */
-	u16 local_port;
-	u16 remote_port;
-	u16 family;
-	u8 direction;
-	u8 protocol;
-};
 
 /* The longest silent ones make room: they begin anew when they speak again. */
 BPF_TABLE("lru_hash", u64, struct netlab_conversation, netlab_conversations, NETLAB_CONVERSATIONS_MAX);
 
 /*
- * What user space has said of connections, at the place of their cookies: twice the cookie, and 1 if it goes on. Most
+ * What user space has said of connections, at the place of their cookies: four times the cookie, and how it goes on. Most
  * packets need nothing else, and a look-up in the map above takes longer than all the rest but the ring. Two connections
  * that share a place take turns. User space puts 0 there when it says something else.
  */
+enum netlab_verdict { NETLAB_NOT, NETLAB_ALL, NETLAB_HEADS_ALONE };
+
 BPF_ARRAY(netlab_judged, u64, NETLAB_JUDGED);
 
-/* A stretch of one packet's payload. */
-struct netlab_piece {
-	struct netlab_conversation conversation;	/* blank where user space has said that it goes on */
-	u64 at_ns;		/* CLOCK_MONOTONIC */
-	u64 cookie;
-	u32 sequence;		/* TCP: of the first byte here */
-	u32 settled;		/* TCP: everything before this has passed here, earlier */
-	u32 other_settled;	/* the same of the other way */
-	u32 packet_bytes;	/* payload of the whole packet */
-	u32 handed_bytes;	/* how much of it is handed up, in this piece and others */
-	u32 offset;		/* of the first byte here, in the packet */
-	u16 bytes;
-	u8 tcp_flags;
-	u8 outgoing;
-	u8 fresh;		/* TCP: nothing was said before this packet */
-	u8 other_fresh;
-	u8 padding[2];
-	u8 data[NETLAB_PIECE];
-};
-
-/* All pieces are of one size: user space takes them over as one block. */
-BPF_RINGBUF_OUTPUT(netlab_pieces, NETLAB_PIECE_PAGES);
-
-/* What is the same in all pieces of a packet. */
-struct netlab_said {
-	struct netlab_conversation *conversation;
-	u64 at_ns;
-	u64 cookie;
-	u32 handed_bytes;
-	u32 sequence;
-	u32 settled;
-	u32 other_settled;
-	u32 bytes;
-	u32 place;	/* of the payload in the packet */
-	u8 tcp_flags;
-	u8 outgoing;
-	u8 fresh;
-	u8 other_fresh;
-};
-
-/* Put *bytes* of the payload, which begin at *offset*, into a piece of their own. */
-static __always_inline bool netlab_put(struct __sk_buff *skb, struct netlab_said *said, u32 offset, u32 bytes)
-{
-	struct netlab_piece *piece = netlab_pieces.ringbuf_reserve(sizeof(*piece));
-	u64 size = bytes - 1;
-
-	asm volatile("%0 &= %1" : "+r"(size) : "i"(NETLAB_PIECE - 1));	/* a bound that every verifier sees, and no 0 */
-	size++;
-
-	if (!piece) {
-		netlab_count(NETLAB_PAYLOAD_LOST);
-		return false;
-	}
-	__builtin_memcpy(&piece->conversation, said->conversation, sizeof(piece->conversation));
-	piece->at_ns = said->at_ns;
-	piece->cookie = said->cookie;
-	piece->sequence = said->sequence + offset;
-	piece->settled = said->settled;
-	piece->other_settled = said->other_settled;
-	piece->packet_bytes = said->bytes;
-	piece->handed_bytes = said->handed_bytes;
-	piece->offset = offset;
-	piece->bytes = bytes;
-	piece->tcp_flags = said->tcp_flags;
-	piece->outgoing = said->outgoing;
-	piece->fresh = said->fresh;
-	piece->other_fresh = said->other_fresh;
-	if (bytes && bpf_skb_load_bytes(skb, said->place + offset, piece->data, size)) {
-		netlab_pieces.ringbuf_discard(piece, BPF_RB_NO_WAKEUP);
-		netlab_count(NETLAB_PAYLOAD_LOST);
-		return false;
-	}
-	netlab_pieces.ringbuf_submit(piece, BPF_RB_NO_WAKEUP);
-	return true;
-}
-
-/* The full pieces, then the rest: in one loop for both the verifier would follow each size through each turn. */
-static __always_inline void netlab_hand_up(struct __sk_buff *skb, struct netlab_said *said)
-{
-	struct netlab_conversation *conversation = said->conversation;
-	u32 handed = said->bytes, budget = conversation->budget;
-	u64 full, i;
-
-	if (handed > NETLAB_PIECES_MAX * NETLAB_PIECE)
-		handed = NETLAB_PIECES_MAX * NETLAB_PIECE;
-	if (handed > budget - 1)
-		handed = budget - 1;
-	if (budget != NETLAB_GO_ON)	/* user space may write meanwhile; it sees here that it was in vain */
-		conversation->budget = budget - handed;
-	said->at_ns = bpf_ktime_get_ns();
-	said->handed_bytes = handed;
-	full = handed / NETLAB_PIECE;
-#pragma clang loop unroll(disable)
-	for (i = 0; i < NETLAB_PIECES_MAX; i++) {
-		asm volatile("" : "+r"(i), "+r"(full));	/* clang knows the bound of full, and would test nothing else */
-		if (i >= full)
-			break;
-		if (!netlab_put(skb, said, i * NETLAB_PIECE, NETLAB_PIECE))
-			return;
-	}
-	if (!handed || handed % NETLAB_PIECE)
-		netlab_put(skb, said, full * NETLAB_PIECE, handed % NETLAB_PIECE);
-}
-
-/* Where the transport header is, behind the IP header that the packet begins with. */
+/* How long the IP header is that the packet begins with. */
 static __always_inline u32 netlab_ip_bytes(struct __sk_buff *skb)
 {
 	u8 *data = (u8 *)(u64)skb->data, *end = (u8 *)(u64)skb->data_end;
@@ -248,8 +133,8 @@ static __always_inline void netlab_note_judgement(u64 cookie, struct netlab_conv
 	volatile u64 *judged = netlab_judgement(cookie);
 	u32 budget = conversation->budget;
 
-	if (judged && (!budget || budget == NETLAB_GO_ON))
-		*judged = cookie << 1 | !!budget;
+	if (judged && (!budget || budget >= NETLAB_HEADS))
+		*judged = cookie << 2 | (budget ? NETLAB_GO_ON - budget + NETLAB_ALL : NETLAB_NOT);
 }
 
 static __always_inline struct netlab_conversation *netlab_known_conversation(u64 cookie, struct __sk_buff *skb)
@@ -325,54 +210,99 @@ static __always_inline void netlab_first_words(struct __sk_buff *skb, struct net
 	netlab_hand_up(skb, said);
 }
 
-static __always_inline int netlab_segment(struct __sk_buff *skb, bool outgoing)
+/*
+ * Read TCP's header and return where it is; 0 where the packet says that it is of something else. No helper is asked where the
+ * stack has the headers in one piece and without options, as it does of nearly all packets.
+ */
+static __always_inline u32 netlab_read_header(u8 *header, struct __sk_buff *skb)
 {
-	struct bpf_sock *socket = skb->sk;
-	struct netlab_said said = { .outgoing = outgoing };
-	/* Whose ends user space knows, if it says that they go on. */
-	struct netlab_conversation *known, judged_before = { .budget = NETLAB_GO_ON, .protocol = IPPROTO_TCP };
-	volatile u64 *place_of_judgement;
-	struct bpf_tcp_sock *tcp;
-	u64 judged = 0;
-	u8 header[20];
+	u8 *data = (u8 *)(u64)skb->data, *end = (u8 *)(u64)skb->data_end;
 	u32 place;
 
-	if (!socket)
-		return 1;
-	socket = bpf_sk_fullsock(socket);
-	if (!socket || socket->protocol != IPPROTO_TCP)
+	if (data + NETLAB_PLAIN_HEADERS <= end && data[0] == NETLAB_PLAIN_IP) {
+		__builtin_memcpy(header, data + sizeof(struct iphdr), NETLAB_TCP_HEADER);
+		return data[__builtin_offsetof(struct iphdr, protocol)] == IPPROTO_TCP ? sizeof(struct iphdr) : 0;
+	}
+	if (data + sizeof(struct ipv6hdr) <= end && data[0] >> 4 == 6) {
+		u8 next = data[__builtin_offsetof(struct ipv6hdr, nexthdr)];
+
+		if (next == IPPROTO_UDP)
+			return 0;
+		if (next == IPPROTO_TCP && data + sizeof(struct ipv6hdr) + NETLAB_TCP_HEADER <= end) {
+			__builtin_memcpy(header, data + sizeof(struct ipv6hdr), NETLAB_TCP_HEADER);
+			return sizeof(struct ipv6hdr);
+		}
+	}
+	place = netlab_ip_bytes(skb);
+	return bpf_skb_load_bytes(skb, place, header, NETLAB_TCP_HEADER) ? 0 : place;
+}
+
+/* Read what TCP's header tells. False where nobody says anything, as in packets that only acknowledge. */
+static __always_inline bool netlab_read_segment(struct netlab_said *said, struct __sk_buff *skb)
+{
+	u8 header[NETLAB_TCP_HEADER];
+	u32 place = netlab_read_header(header, skb);
+
+	if (!place)
+		return false;
+	said->place = place + (header[12] >> 4) * 4;
+	said->tcp_flags = header[13];
+	if (skb->len < said->place)
+		return false;
+	said->bytes = skb->len - said->place;
+	said->sequence = header[4] << 24 | header[5] << 16 | header[6] << 8 | header[7];
+	said->sequence += !!(said->tcp_flags & NETLAB_TCP_SYN);	/* Fast Open (RFC 7413): the SYN has a number, too */
+	return said->bytes || (said->tcp_flags & (NETLAB_TCP_FIN | NETLAB_TCP_RST));
+}
+
+static __always_inline int netlab_segment(struct __sk_buff *skb, bool outgoing)
+{
+	struct netlab_said said = { .outgoing = outgoing };
+	/* Whose ends user space knows, if it says that they go on. */
+	struct netlab_conversation judged_before = { .budget = NETLAB_GO_ON, .protocol = IPPROTO_TCP };
+	volatile u64 *place_of_judgement;
+	struct bpf_sock *socket;
+	struct bpf_tcp_sock *tcp;
+	u64 judged = 0;
+
+	if (!netlab_read_segment(&said, skb))
 		return 1;
 	said.cookie = bpf_get_socket_cookie(skb);
 	place_of_judgement = netlab_judgement(said.cookie);
 	if (place_of_judgement)
 		judged = *place_of_judgement;
-	if (judged >> 1 != said.cookie)
+	if (judged >> 2 != said.cookie)
 		judged = 0;
-	else if (!(judged & 1))
+	else if (!(judged & 3))
 		return 1;
-	place = netlab_ip_bytes(skb);
-	if (bpf_skb_load_bytes(skb, place, header, sizeof(header)))
+	socket = skb->sk;
+	if (!socket)
 		return 1;
-	said.place = place + (header[12] >> 4) * 4;
-	said.tcp_flags = header[13];
-	if (skb->len < said.place || (skb->len == said.place && !(said.tcp_flags & (NETLAB_TCP_FIN | NETLAB_TCP_RST))))
+	socket = bpf_sk_fullsock(socket);
+	if (!socket || socket->protocol != IPPROTO_TCP)
 		return 1;
-	said.bytes = skb->len - said.place;
-	said.sequence = header[4] << 24 | header[5] << 16 | header[6] << 8 | header[7];
-	said.sequence += !!(said.tcp_flags & NETLAB_TCP_SYN);	/* Fast Open (RFC 7413): the SYN has a number, too */
 	if (socket->state == TCP_LISTEN) {
 		if (said.bytes && !outgoing)
 			netlab_first_words(skb, &said, netlab_number(skb));
 		return 1;
 	}
-	known = judged ? &judged_before : netlab_known_conversation(said.cookie, skb);
 	tcp = bpf_tcp_sock(socket);
-	if (!known || !known->budget || !tcp)
+	if (!tcp)
 		return 1;
-	said.conversation = known;
 	netlab_read_progress(&said, tcp);
-	if (known->budget != NETLAB_GO_ON)	/* what goes on has begun */
-		netlab_read_beginning(&said, (struct tcp_sock *)netlab_number(skb));
+	said.conversation = &judged_before;
+	if ((judged & 3) == NETLAB_HEADS_ALONE) {
+		judged_before.budget = NETLAB_HEADS;
+		if (said.bytes > NETLAB_PIECE && netlab_put_head(skb, &said))
+			return 1;
+	}
+	if (!judged) {
+		said.conversation = netlab_known_conversation(said.cookie, skb);
+		if (!said.conversation || !said.conversation->budget)
+			return 1;
+		if (said.conversation->budget < NETLAB_HEADS)	/* what goes on has begun */
+			netlab_read_beginning(&said, (struct tcp_sock *)netlab_number(skb));
+	}
 	netlab_hand_up(skb, &said);
 	return 1;
 }

@@ -14,10 +14,19 @@
  * Until then nobody knows, and what was said waits in user space.
  */
 #include "netlab.h"
+#include "pieces.h"
 
 #define NETLAB_HEAD 32	/* of a flight of records, its first one's header among them */
+#define NETLAB_HANDSHAKE 22	/* RFC 8446 section 5.1 */
 
-enum netlab_call_kind { NETLAB_SHAKES, NETLAB_OPENS, NETLAB_SEALS, NETLAB_MAKES };
+enum netlab_call_kind {
+	NETLAB_SHAKES,
+	NETLAB_OPENS,
+	NETLAB_SEALS,
+	NETLAB_MAKES,
+	NETLAB_SENDS_FILE,	/* which it seals by calls of its own, or the kernel does */
+	NETLAB_FLUSHES,		/* what calls before have said */
+};
 
 struct netlab_process_id {
 	u64 started_ns;		/* another number after exec() */
@@ -30,6 +39,12 @@ struct netlab_session_key {
 	struct netlab_process_id process;
 };
 
+/* When something was first given to be sealed, and how much had been opened by then. */
+struct netlab_try {
+	u64 at_ns;		/* 0: not yet */
+	u64 opened;
+};
+
 struct netlab_session {
 	struct netlab_conversation conversation;	/* with the socket */
 	u32 handed;
@@ -37,9 +52,11 @@ struct netlab_session {
 	u64 cookie;		/* 0: it is not known over which socket this goes */
 	u64 socket;
 	u64 said[2];		/* bytes: opened, sealed */
+	struct netlab_try tried;	/* to seal what has not gone yet */
+	u32 holders;		/* besides the one who made it */
 	u8 whole;		/* seen from its making on */
 	u8 unwanted;
-	u8 padding[6];
+	u8 padding[2];
 };
 
 struct netlab_thread {
@@ -50,7 +67,7 @@ struct netlab_thread {
 /* A call of a library that a thread is inside of. */
 struct netlab_call {
 	struct netlab_session_key session;
-	u64 began_ns;
+	struct netlab_try begun;
 	u64 stack;
 	u64 data;
 	u64 count;		/* where the library puts how much it did, if it does not return that */
@@ -104,6 +121,7 @@ struct netlab_words {
 	struct netlab_session *session;
 	u64 at_ns;
 	u64 data;
+	u64 other_settled;
 	u32 bytes;
 	u32 handed_bytes;
 	u32 budget;
@@ -132,7 +150,7 @@ static __always_inline bool netlab_put_clear(struct netlab_words *words, u32 off
 	piece->cookie = session->cookie;
 	piece->settled = session->said[words->outgoing & 1];
 	piece->sequence = piece->settled + offset;
-	piece->other_settled = session->said[!words->outgoing];
+	piece->other_settled = words->other_settled;
 	piece->packet_bytes = words->bytes;
 	piece->handed_bytes = words->handed_bytes;
 	piece->offset = offset;
@@ -140,7 +158,7 @@ static __always_inline bool netlab_put_clear(struct netlab_words *words, u32 off
 	piece->tcp_flags = words->tcp_flags;
 	piece->outgoing = words->outgoing;
 	piece->fresh = session->whole && !session->said[words->outgoing & 1];
-	piece->other_fresh = session->whole && !session->said[!words->outgoing];
+	piece->other_fresh = session->whole && !words->other_settled;
 	if (bytes && netlab_probe_read_user(piece->data, size, (void *)(words->data + offset))) {
 		netlab_clears.ringbuf_discard(clear, BPF_RB_NO_WAKEUP);
 		netlab_count(NETLAB_PAYLOAD_LOST);
@@ -196,6 +214,7 @@ static __always_inline void netlab_send_word(struct netlab_session *session, u8 
 	struct netlab_words words = { .session = session, .tcp_flags = tcp_flags };
 
 	words.budget = !session->unwanted;
+	words.other_settled = session->said[1];
 	words.at_ns = bpf_ktime_get_ns();
 	netlab_put_clear(&words, 0, 0);
 }
@@ -210,6 +229,17 @@ static __always_inline void netlab_begin_session(struct netlab_session_key *key,
 		netlab_count(NETLAB_PAYLOAD_WHILE_PAUSED);
 	}
 	netlab_sessions.update(key, &begun);
+}
+
+/* Of one that was not seen when it was made, from now on. */
+static __always_inline struct netlab_session *netlab_session_of(struct netlab_session_key *key)
+{
+	struct netlab_session *session = netlab_sessions.lookup(key);
+
+	if (session)
+		return session;
+	netlab_begin_session(key, false);
+	return netlab_sessions.lookup(key);
 }
 
 /* It is over; or else nothing is known of what it says from now on, which user space sees when it begins anew. */
@@ -227,23 +257,31 @@ static __always_inline bool netlab_end_session(struct netlab_session_key *key, b
 }
 
 /*
- * A call inside of another one: a handshake belongs to it; else what the outer one does is not known any more. A call that
- * was left by longjmp() looks like that, too.
+ * A call inside of another one: a handshake belongs to it, as does what is said again when it is flushed; a file is said by
+ * the calls inside. Else what the outer one does is not known any more. A call that was left by longjmp() looks like that, too.
  */
 static __always_inline int netlab_called(struct pt_regs *ctx, u64 kind, u64 count)
 {
 	struct netlab_thread thread = netlab_this_thread();
-	struct netlab_call call = { .kind = kind, .count = count, .began_ns = bpf_ktime_get_ns() };
+	struct netlab_call call = { .kind = kind, .count = count, .begun.at_ns = bpf_ktime_get_ns() };
 	struct netlab_call *outer = netlab_calls.lookup(&thread);
+	struct netlab_session *session;
+	bool own;
 
 	call.session.address = PT_REGS_PARM1(ctx);
 	call.session.process = netlab_this_process();
-	call.data = PT_REGS_PARM2(ctx);
+	call.data = kind == NETLAB_SENDS_FILE ? 0 : PT_REGS_PARM2(ctx);
 	call.stack = PT_REGS_SP(ctx);
 	if (outer && outer->stack > call.stack && outer->kind != NETLAB_SHAKES) {
-		if (kind == NETLAB_SHAKES && outer->session.address == call.session.address)
+		own = outer->session.address == call.session.address;
+		if (own && (kind == NETLAB_SHAKES || outer->kind == NETLAB_FLUSHES))
 			return 0;
-		netlab_end_session(&outer->session, false);
+		if (!own || outer->kind != NETLAB_SENDS_FILE)
+			netlab_end_session(&outer->session, false);
+	}
+	if (kind == NETLAB_SEALS || kind == NETLAB_SENDS_FILE) {
+		session = netlab_sessions.lookup(&call.session);
+		call.begun.opened = session ? session->said[0] : 0;
 	}
 	netlab_calls.update(&thread, &call);
 	return 0;
@@ -274,6 +312,17 @@ int netlab_tls_seals_ex(struct pt_regs *ctx)
 	return netlab_called(ctx, NETLAB_SEALS, PT_REGS_PARM4(ctx));
 }
 
+/* By the kernel, what nobody sees here is a gap. */
+int netlab_tls_sends_file(struct pt_regs *ctx)
+{
+	return netlab_called(ctx, NETLAB_SENDS_FILE, 0);
+}
+
+int netlab_tls_flushes(struct pt_regs *ctx)
+{
+	return netlab_called(ctx, NETLAB_FLUSHES, 0);
+}
+
 int netlab_tls_makes(struct pt_regs *ctx)
 {
 	return netlab_called(ctx, NETLAB_MAKES, 0);
@@ -300,25 +349,39 @@ int netlab_tls_returned(struct pt_regs *ctx)
 			netlab_begin_session(&call.session, true);
 		return 0;
 	}
-	if (call.kind == NETLAB_SHAKES || result <= 0)
+	if (call.kind == NETLAB_SHAKES || call.kind == NETLAB_FLUSHES)
 		return 0;
-	bytes = result;
-	if (call.count && netlab_probe_read_user(&bytes, sizeof(bytes), (void *)call.count))
-		bytes = 0;
-	if (!bytes || bytes >> 31)
-		return 0;
-	session = netlab_sessions.lookup(&call.session);
-	if (!session) {
-		netlab_begin_session(&call.session, false);
-		session = netlab_sessions.lookup(&call.session);
-		if (!session)
-			return 0;
+	words.outgoing = call.kind != NETLAB_OPENS;
+	if (result > 0) {
+		bytes = result;
+		if (call.count && netlab_probe_read_user(&bytes, sizeof(bytes), (void *)call.count))
+			bytes = 0;
 	}
+	if (!bytes && !words.outgoing)
+		return 0;
+	if (bytes >> 31) {	/* more than sequence numbers tell from less */
+		netlab_end_session(&call.session, false);
+		return 0;
+	}
+	session = netlab_session_of(&call.session);
+	if (!session)
+		return 0;
+	words.at_ns = bpf_ktime_get_ns();
+	words.other_settled = session->said[1];
+	if (words.outgoing) {
+		if (!session->tried.at_ns)
+			session->tried = call.begun;
+		if (result <= 0)
+			return 0;	/* it is given again until it goes */
+		words.at_ns = session->tried.at_ns;
+		words.other_settled = session->tried.opened;
+		session->tried.at_ns = 0;
+	}
+	if (!bytes)
+		return 0;
 	words.session = session;
 	words.data = call.data;
 	words.bytes = bytes;
-	words.outgoing = call.kind == NETLAB_SEALS;
-	words.at_ns = words.outgoing ? call.began_ns : bpf_ktime_get_ns();
 	if (words.data)		/* GnuTLS goes on sending what it was given before: that is a gap */
 		netlab_hand_up_clear(&words);
 	session->said[words.outgoing & 1] += bytes;
@@ -335,11 +398,26 @@ int netlab_tls_made(struct pt_regs *ctx)
 	return 0;
 }
 
+/* From now on it takes one more to free it. */
+int netlab_tls_shared(struct pt_regs *ctx)
+{
+	struct netlab_session_key key = { .address = PT_REGS_PARM1(ctx), .process = netlab_this_process() };
+	struct netlab_session *session = netlab_sessions.lookup(&key);
+
+	if (session)
+		__sync_fetch_and_add(&session->holders, 1);
+	return 0;
+}
+
 int netlab_tls_freed(struct pt_regs *ctx)
 {
 	struct netlab_session_key key = { .address = PT_REGS_PARM1(ctx), .process = netlab_this_process() };
+	struct netlab_session *session = netlab_sessions.lookup(&key);
 
-	netlab_end_session(&key, true);
+	if (session && session->holders)
+		__sync_fetch_and_add(&session->holders, -1);
+	else
+		netlab_end_session(&key, true);
 	return 0;
 }
 
@@ -347,9 +425,17 @@ int netlab_tls_freed(struct pt_regs *ctx)
 int netlab_tls_cleared(struct pt_regs *ctx)
 {
 	struct netlab_session_key key = { .address = PT_REGS_PARM1(ctx), .process = netlab_this_process() };
+	struct netlab_session *session = netlab_sessions.lookup(&key);
+	u32 holders;
 
-	if (netlab_end_session(&key, true))
-		netlab_begin_session(&key, true);
+	if (!session)
+		return 0;
+	holders = session->holders;
+	netlab_end_session(&key, true);
+	netlab_begin_session(&key, true);
+	session = netlab_sessions.lookup(&key);
+	if (session)
+		session->holders = holders;
 	return 0;
 }
 
@@ -405,18 +491,63 @@ static __always_inline bool netlab_is_same_process(struct netlab_session_key *ke
 	return key->process.pid == process.pid && key->process.started_ns == process.started_ns;
 }
 
+static __always_inline bool netlab_is_same_session(struct netlab_session_key *one, struct netlab_session_key *other)
+{
+	return one->address == other->address && one->process.pid == other->process.pid &&
+	       one->process.started_ns == other->process.started_ns;
+}
+
+/*
+ * Whose record is sent: of the two ways to tell, the bytes are certain, if the process that wrote them has the socket. Softirq,
+ * which sends later what had to wait, is in nobody's process: there who opened the socket counts.
+ */
+static __always_inline bool netlab_find_sender(
+	struct netlab_session_key *key, struct netlab_head *head, u64 socket, bool locked)
+{
+	struct netlab_session_key *written = netlab_heads.lookup(head);
+	struct netlab_attempt *opened;
+	struct netlab_thread thread;
+	struct netlab_call *call;
+
+	if (written && locked && netlab_is_same_process(written)) {
+		*key = *written;
+		return true;
+	}
+	if (!locked) {
+		opened = written ? netlab_open.lookup(&socket) : NULL;
+		if (!opened || opened->pid != written->process.pid)
+			return false;
+		*key = *written;
+		return true;
+	}
+	thread = netlab_this_thread();
+	call = netlab_calls.lookup(&thread);
+	if (!call)
+		return false;
+	*key = call->session;
+	return true;
+}
+
+static __always_inline u32 netlab_this_pid(void)
+{
+	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+	u32 pid = 0;
+
+	NETLAB_READ(pid, task->tgid);
+	return pid;
+}
+
 /* A socket that is locked is the current process's: softirq works on others alone. */
 int netlab_record_sent(struct __sk_buff *skb)
 {
 	struct bpf_sock *socket = skb->sk;
 	u64 guarded = (u64)socket, number = 0, cookie;
-	struct netlab_thread thread;
+	struct netlab_session_key key, before, *known;
 	struct netlab_session *session;
-	struct netlab_session_key key, *written;
 	struct netlab_head head = {};
-	struct netlab_call *call;
 	u32 place, owned = 0;
 	u8 words = 0;
+	bool first;
 
 	if (!socket)
 		return 1;
@@ -429,29 +560,23 @@ int netlab_record_sent(struct __sk_buff *skb)
 	if (bpf_skb_load_bytes(skb, place + (words >> 4) * 4, &head, sizeof(head)) || !netlab_is_record(&head))
 		return 1;
 	cookie = bpf_get_socket_cookie(skb);
-	if (netlab_spoken_over.lookup(&cookie))
-		return 1;
+	known = netlab_spoken_over.lookup(&cookie);
+	first = !known || head.bytes[0] == NETLAB_HANDSHAKE;	/* of a session; behind it, another may shake hands */
+	if (!first && known->process.pid == netlab_this_pid())
+		return 1;	/* else it may be the copy that a child has */
 	netlab_probe_read(&number, sizeof(number), &guarded);
 	NETLAB_READ(owned, ((struct sock *)number)->sk_lock.owned);
-	if (!owned)
+	if (!owned && !first)
 		return 1;
-	thread = netlab_this_thread();
-	call = netlab_calls.lookup(&thread);
-	if (call) {
-		key = call->session;
-	} else {
-		written = netlab_heads.lookup(&head);
-		if (!written)
+	if (!netlab_find_sender(&key, &head, number, owned))
+		return 1;
+	if (known) {
+		before = *known;
+		if (netlab_is_same_session(&before, &key))
 			return 1;
-		key = *written;
-		if (!netlab_is_same_process(&key))
-			return 1;
+		netlab_end_session(&before, false);
 	}
-	session = netlab_sessions.lookup(&key);
-	if (!session) {
-		netlab_begin_session(&key, false);	/* it shakes hands, or says its first words */
-		session = netlab_sessions.lookup(&key);
-	}
+	session = netlab_session_of(&key);	/* it shakes hands, or says its first words */
 	if (session && !session->cookie)
 		netlab_join(&key, session, cookie, number);
 	else if (session && session->cookie != cookie)

@@ -62,12 +62,12 @@ class Accessor:
         return reasons.failed(self._frame)
 
     def plot(self, **options: Any) -> Any:
-        """Return the picture of the frame: a timeline of connections, times of hops or of DNS lookups.
+        """Return the picture of the frame: a timeline of connections, times of hops, requests or DNS lookups.
 
         Parameters
         ----------
         **options
-            As of `netlab.plot_timeline`, `netlab.plot_hops` or `netlab.plot_dns`.
+            As of `netlab.plot_timeline`, `netlab.plot_hops`, `netlab.plot_requests` or `netlab.plot_dns`.
 
         Raises
         ------
@@ -86,7 +86,11 @@ class Accessor:
             from netlab.views.dns import plot_dns
 
             return plot_dns(self._frame, **options)
-        raise self._refused("plot()", "connections, hops and DNS lookups")
+        if self._schema.name == schemas.REQUESTS.name:
+            from netlab.views.requests import plot_requests
+
+            return plot_requests(self._frame, **options)
+        raise self._refused("plot()", "connections, hops, requests and DNS lookups")
 
     def graph(self) -> Any:
         """Return the frame as a graph: of addresses and steps, or of processes and peers.

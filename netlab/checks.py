@@ -9,7 +9,7 @@ import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from numbers import Integral
+from numbers import Integral, Real
 from typing import ParamSpec, TypeVar
 
 from netlab.errors import BadInput, CapabilityError
@@ -68,6 +68,12 @@ def whole(name: str, value: object, low: int, high: int) -> int:
     return int(value)  # also of a number that comes from a frame
 
 
+def tabular(who: str, value: object, *, fix: str) -> None:
+    """Refuse what is no DataFrame: often a capture, in place of what one of its methods returned."""
+    if not (hasattr(value, "columns") and hasattr(value, "attrs")):
+        raise BadInput(f"{who} takes frames, not {type(value).__name__} objects", fix=fix)
+
+
 def port(value: object, name: str = "port") -> int:
     """Return *value* if it is a TCP or UDP port."""
     return whole(name, value, 1, 65535)
@@ -80,9 +86,16 @@ def flag(name: str, value: object) -> bool:
     return value
 
 
+def several(name: str, value: Iterable[R]) -> list[R]:
+    """Return *value* as a list if it is several things: a text would be taken for its letters."""
+    if isinstance(value, str | bytes) or not isinstance(value, Iterable):
+        raise BadInput(f"{name} {value!r} is no list", fix=f"Give {name} as a list, also if it is one")
+    return list(value)
+
+
 def positive(name: str, value: object, *, unit: str, most: float = float("inf")) -> float:
     """Return *value* as a float if it is a number above 0 and at most *most*, in *unit*."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= most:
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 < float(value) <= most:
         limit = "above 0" if most == float("inf") else f"above 0 and at most {most:g}"
         raise BadInput(f"{name} {value!r} is not a number of {unit} {limit}", fix=f"Give {name} in {unit}")
-    return float(value)
+    return float(value)  # also of a number that comes from a frame

@@ -13,10 +13,15 @@
     ├── BundleError         a recording that cannot be read or written
     └── LabError            the practice network could not be built or removed
 
-Every message says what failed, on what, and how to fix it.
+Every message says what failed, on what, and how to fix it. A notebook shows it under the cell's own line,
+without the way through netlab, which `%xmode Verbose` shows, too.
 """
 
 from __future__ import annotations
+
+import sys
+from copy import copy
+from types import TracebackType
 
 
 class NetlabError(Exception):
@@ -40,6 +45,22 @@ class NetlabError(Exception):
 
     def __reduce__(self) -> tuple[object, ...]:
         return type(self), (self.problem,), {**self.__dict__}
+
+    def _render_traceback_(self) -> list[str]:
+        """Return what IPython, which asks for it, shows of this error."""
+        style = sys.modules["IPython"].get_ipython().InteractiveTB
+        error, way = self, self.__traceback__
+        if style.mode != "Verbose":
+            error, way = copy(self), _before_netlab(way)  # a copy has no cause, which would be shown, too
+        shown: list[str] = style.structured_traceback(type(error), error, way, tb_offset=style.tb_offset)
+        return shown
+
+
+def _before_netlab(way: TracebackType | None) -> TracebackType | None:
+    """Return the part of a traceback that leads to netlab: the lines of whoever called it."""
+    if way is None or way.tb_frame.f_globals.get("__name__", "").partition(".")[0] == "netlab":
+        return None
+    return TracebackType(_before_netlab(way.tb_next), way.tb_frame, way.tb_lasti, way.tb_lineno)
 
 
 class BadInput(NetlabError, ValueError):  # noqa: N818 - the name says what the caller gave

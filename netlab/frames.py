@@ -11,29 +11,16 @@ import importlib
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
-from functools import cache, lru_cache
-from types import NoneType
+from functools import cache
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
-import pyarrow as pa
 from pandas.api.internals import create_dataframe_from_blocks
 
-from netlab.checks import nearest
+from netlab.checks import nearest, tabular
+from netlab.columns import Kind, all_missing, typed
 from netlab.errors import BadInput
-
-
-class Kind(StrEnum):
-    """What a column holds; the value is its pandas dtype."""
-
-    TEXT = "string"
-    CATEGORY = "category"
-    INTEGER = "Int64"
-    REAL = "Float64"
-    FLAG = "boolean"
-    TIME = "datetime64[ns, UTC]"
 
 
 class Gap(StrEnum):
@@ -98,12 +85,12 @@ class Schema:
             raise BadInput(f"{self.name} frames have no column {name!r}", fix=nearest(name, self.names))
         rows = max((len(values) for values in data.values()), default=0)
         arrays = [
-            _typed(column.kind, data[column.name]) if column.name in data else _all_missing(column.kind, rows)
+            typed(column.kind, data[column.name]) if column.name in data else all_missing(column.kind, rows)
             for column in self.columns
         ]
         if any(len(array) != rows for array in arrays):
             raise ValueError(f"the columns of a {self.name} frame differ in length")
-        # pd.DataFrame looks at each column four times to find out what _typed has made sure of.
+        # pd.DataFrame looks at each column four times to find out what typed() has made sure of.
         blocks = list(zip(arrays, np.arange(len(arrays))[:, None], strict=True))
         frame: pd.DataFrame = create_dataframe_from_blocks(
             blocks, index=pd.RangeIndex(rows), columns=_index(self)
@@ -135,78 +122,6 @@ def _index(schema: Schema) -> pd.Index[str]:
     return pd.Index(schema.names)
 
 
-def _all_missing(kind: Kind, rows: int) -> Any:
-    match kind:
-        case Kind.TEXT:
-            return pd.arrays.ArrowStringArray(pa.nulls(rows, pa.large_string()))
-        case Kind.CATEGORY:
-            return pd.Categorical.from_codes(np.full(rows, -1, np.int8), dtype=_names(()), validate=False)
-        case _:
-            return _from_numpy(kind, np.zeros(rows, np.int64), np.ones(rows, bool))
-
-
-def _typed(kind: Kind, values: Any) -> Any:
-    """Turn *values* into the pandas array of *kind* without touching single rows where numpy can."""
-    if isinstance(values, list):
-        return _from_list(kind, values)
-    if isinstance(values, pd.Series | pd.api.extensions.ExtensionArray | tuple):
-        array = pd.array(values, dtype=kind.value)  # type: ignore[call-overload]
-        is_wordless = kind is Kind.CATEGORY and not len(array.categories)  # pandas takes those for any type
-        return _categorical([None] * len(array)) if is_wordless else array
-    return _from_numpy(kind, np.ma.getdata(values), np.ma.getmaskarray(values))
-
-
-def _from_list(kind: Kind, values: list[Any]) -> Any:
-    """Return what pandas makes of *values*, but sooner: many frames are small, and their calls quick."""
-    if kind is Kind.CATEGORY:
-        return _categorical(values)
-    if kind is Kind.TEXT and set(map(type, values)) <= {str, NoneType}:
-        return pd.arrays.ArrowStringArray(pa.array(values, pa.large_string()))
-    if kind in _MASKED:
-        zero, array = _MASKED[kind]
-        hidden = [value is None for value in values]
-        data = np.array([zero if value is None else value for value in values] if True in hidden else values)
-        if data.dtype == np.dtype(type(zero)):  # else pandas knows what to make of it, or refuses
-            mask = np.array(hidden, np.bool_)
-            return array(data, mask | np.isnan(data) if kind is Kind.REAL else mask)
-    return pd.array(values, dtype=kind.value)  # type: ignore[call-overload]
-
-
-_UTC = pd.DatetimeTZDtype("ns", "UTC")
-_MASKED: dict[Kind, tuple[float, Any]] = {  # what is stored where a value is missing, and the array
-    Kind.INTEGER: (0, pd.arrays.IntegerArray),
-    Kind.REAL: (0.0, pd.arrays.FloatingArray),
-    Kind.FLAG: (False, pd.arrays.BooleanArray),
-}
-
-
-def _from_numpy(kind: Kind, data: npt.NDArray[Any], mask: npt.NDArray[np.bool_]) -> Any:
-    match kind:
-        case Kind.INTEGER | Kind.REAL | Kind.FLAG:
-            zero, array = _MASKED[kind]
-            return array(data.astype(type(zero)), mask)
-        case Kind.TIME:
-            nanoseconds = np.where(mask, np.iinfo(np.int64).min, data.astype(np.int64))  # the minimum is NaT
-            return pd.array(nanoseconds, dtype=_UTC)
-        case _:
-            series = pd.Series(data, dtype=kind.value)
-            return (series.mask(mask) if mask.any() else series).array
-
-
-def _categorical(values: list[Any]) -> pd.Categorical[Any]:
-    places = dict.fromkeys(values, -1)
-    words = sorted(word for word in places if not pd.isna(word))
-    places.update(zip(words, range(len(words)), strict=True))
-    codes = np.fromiter(map(places.__getitem__, values), np.int32, len(values))
-    return pd.Categorical.from_codes(codes, dtype=_names(tuple(words)), validate=False)
-
-
-@lru_cache(maxsize=256)
-def _names(known: tuple[Any, ...]) -> pd.CategoricalDtype:
-    """Return the dtype of these categories: the same few words come again and again."""
-    return pd.CategoricalDtype(pd.Index(list(known)))
-
-
 def concat(frames: Iterable[pd.DataFrame]) -> pd.DataFrame:
     """Put frames of one kind under each other; the result's coverage names what any of them lacks.
 
@@ -233,12 +148,13 @@ def concat(frames: Iterable[pd.DataFrame]) -> pd.DataFrame:
     >>> both.attrs["schema"]
     'connections'
     """
+    fix = "Pass at least one, as netlab returned them"
     parts = list(frames)
+    for part in parts:
+        tabular("concat()", part, fix=fix)
     kinds = {part.attrs.get("schema") for part in parts}
     if len(kinds) != 1 or None in kinds:
-        raise BadInput(
-            "only frames of one kind can be joined", fix="Pass at least one, as netlab returned them"
-        )
+        raise BadInput("only frames of one kind can be joined", fix=fix)
     joined = pd.concat(parts, ignore_index=True)
     for name, dtype in parts[0].dtypes.items():  # categories that differ would become plain objects
         if joined[name].dtype != dtype:
@@ -309,13 +225,6 @@ def coverage(frame: pd.DataFrame) -> pd.DataFrame:
             fix="Pass a frame as netlab returned it; merge() and new DataFrames drop attrs",
         )
     return pd.DataFrame(frame.attrs["coverage"], columns=list(_COVERAGE)).astype(_COVERAGE)
-
-
-def categories(codes: npt.NDArray[np.integer[Any]], names: Sequence[str | None]) -> pd.Categorical[str]:
-    """Return a category column from codes into *names*; a code whose name is None is missing."""
-    known = [name for name in names if name is not None]
-    places = np.array([-1 if name is None else known.index(name) for name in names], np.int16)
-    return pd.Categorical.from_codes(places[codes], pd.Index(known))
 
 
 @pd.api.extensions.register_dataframe_accessor("netlab")

@@ -17,7 +17,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from netlab.frames import Gap, Kind, Missing, Schema
+from netlab.columns import Kind
+from netlab.frames import Gap, Missing, Schema
 
 _ARROW = {
     Kind.TEXT: pa.large_string(),

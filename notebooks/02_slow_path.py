@@ -121,7 +121,7 @@ netlab.plot_path(after)
 # %% [markdown]
 # ## 4. Is anything lost, and where?
 #
-# The picture has losses at two places, and they are not of the same kind. To judge a loss takes some hundred
+# In the picture losses begin at two places, and not of the same kind. To judge a loss takes some hundred
 # probes; we keep to one of the slow flows by its source port.
 
 # %%

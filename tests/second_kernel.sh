@@ -26,11 +26,18 @@ command -v qemu-system-x86_64 >/dev/null || skip "no QEMU: apt-get install qemu-
 kernel=${KERNEL:-$(unpacked 2>/dev/null || { apt-get update -qq && unpacked; })} ||
 	skip "the package linux-image-amd64 cannot be had here; name an installed kernel: KERNEL=/boot/vmlinuz-..."
 
+# In a file: the kernel cuts its command line, and with it this command, at 2,048 bytes.
+mkdir -p build/kernels
+arguments=$(mktemp build/kernels/arguments.XXXXXX)
+trap 'rm -f "$arguments"' EXIT
+printf '%s\n' "$@" >"$arguments"
+
 # The guest's /run is writable, its root file system is not. Plugins import half of Jupyter, which takes it long.
 command=(env HOME=/run/home HYPOTHESIS_STORAGE_DIRECTORY=/run/hypothesis PYTEST_DISABLE_PLUGIN_AUTOLOAD=1
-	timeout "${GUEST_TIMEOUT_S:-7200}" .venv/bin/pytest -p no:cacheprovider "$@")
+	timeout "${GUEST_TIMEOUT_S:-7200}" .venv/bin/pytest -p no:cacheprovider "@$arguments")
 # Without AVX2: as QEMU 7.2 emulates it, numpy's argsort does not sort.
 echo "On $kernel:"
+# The simulated internet needs TUN, which nothing loads there by itself.
 # Through a pipe: QEMU opens its output anew, which would cut off a log file.
 PATH=$PWD/.venv/bin:$PATH vng --run "$kernel" --force-9p --disable-kvm --qemu-opts="-cpu Nehalem" \
-	--cpus 2 --memory 3G --user root -- "$(printf '%q ' "${command[@]}")" </dev/null 2>&1 | cat
+	--cpus 2 --memory 3G --user root -- "modprobe tun; $(printf '%q ' "${command[@]}")" </dev/null 2>&1 | cat

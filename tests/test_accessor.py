@@ -61,6 +61,12 @@ def test_lookups_have_a_picture() -> None:
     assert lookups.netlab.plot().axes
 
 
+def test_requests_have_a_picture() -> None:
+    requests = schemas.REQUESTS.frame({"operation": ["GET"], "status": ["500"], "outcome": ["answered"]})
+
+    assert requests.netlab.plot().axes
+
+
 @pytest.mark.parametrize("asked", ["failures", "plot", "graph"])
 def test_other_frames_refuse_what_they_have_not(asked: str) -> None:
     with pytest.raises(BadInput, match="doctor frame has no"):

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
+import netlab
 from netlab import checks
 from netlab.errors import BadInput, NetlabError
 
@@ -40,7 +43,9 @@ def test_a_whole_number_is_an_int_and_nothing_like_it(value: object) -> None:
         checks.whole("ttl", value, 0, 255)
 
 
-@pytest.mark.parametrize(("value", "number"), [(1, 1.0), (0.25, 0.25), (1e9, 1e9)])
+@pytest.mark.parametrize(
+    ("value", "number"), [(1, 1.0), (0.25, 0.25), (1e9, 1e9), (np.int64(2), 2.0), (np.float32(0.5), 0.5)]
+)
 def test_a_positive_number_becomes_a_float(value: float, number: float) -> None:
     found = checks.positive("timeout", value, unit="seconds")
 
@@ -106,3 +111,27 @@ def test_bad_input_is_also_a_value_error_and_one_of_ours() -> None:
         checks.port(0)
 
     assert isinstance(caught.value, NetlabError)
+
+
+@pytest.mark.parametrize(
+    ("ask", "fix"),
+    [
+        (netlab.request_stats, "Pass what cap.requests() returned"),
+        (netlab.dns_stats, "Pass what cap.dns() returned"),
+        (netlab.protocol_stats, "or call cap.protocol_stats()"),
+        (netlab.with_gateway, "Capture.connections() or netlab.connections() returned"),
+        (
+            lambda it: netlab.with_nat(it, it),
+            "Capture.connections() or netlab.connections() returned",
+        ),
+        (lambda it: netlab.concat([it]), "Pass at least one, as netlab returned them"),
+    ],
+)
+def test_a_capture_in_place_of_its_frame_is_refused_with_what_to_pass(
+    ask: Callable[[Any], object], fix: str
+) -> None:
+    with pytest.raises(BadInput) as caught:
+        ask(object())
+
+    assert "takes frames, not object objects" in caught.value.problem
+    assert fix in caught.value.fix

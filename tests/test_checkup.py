@@ -13,7 +13,10 @@ import pytest
 
 import netlab
 from netlab import checkup
+from netlab.checkup import packages, programs
+from netlab.checkup.finding import Finding, State
 from netlab.errors import CapabilityError
+from netlab.kernel import uprobes
 from netlab.schemas import DOCTOR
 
 
@@ -47,6 +50,7 @@ def test_root_here_can_do_all_that_the_tests_do() -> None:
         "list open sockets",
         "follow connection attempts (eBPF)",
         "join by socket cookie (cgroup v2)",
+        "read requests inside TLS (uprobes)",
         "list tracked connections and NAT",
         "trace paths (raw sockets)",
         "build a practice network",
@@ -92,6 +96,8 @@ def test_connections_are_listed_without_privileges() -> None:
         ("build a practice network", "-sys_admin"),
         ("name the owner of every socket", "-sys_ptrace"),
         ("follow connection attempts (eBPF)", "-bpf,-sys_admin"),
+        ("read requests inside TLS (uprobes)", "-perfmon,-sys_admin"),
+        ("read requests inside TLS (uprobes)", "-sys_ptrace"),
     ],
 )
 def test_without_its_capability_a_row_says_no_and_with_it_yes(capability: str, dropped: str) -> None:
@@ -119,6 +125,19 @@ def test_conntrack_switches_are_those_of_the_namespace_it_runs_in() -> None:
     assert plain.loc[switches, "fix"].str.startswith("sudo ").all()
 
 
+def test_a_kernel_without_uprobes_does_not_read_inside_tls(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(uprobes, "_has_links", lambda: False)
+    monkeypatch.setattr(uprobes, "_DEVICE", tmp_path)
+    uprobes._device.cache_clear()
+    row = netlab.doctor().set_index("capability").loc["read requests inside TLS (uprobes)"]
+
+    assert row["state"] == "no"
+    assert "this kernel has no uprobes" in row["why"]
+    assert "CONFIG_UPROBE_EVENTS" in row["fix"]
+
+
 def test_nothing_is_left_open() -> None:
     before = len(list(Path("/proc/self/fd").iterdir()))
     netlab.doctor()
@@ -136,7 +155,7 @@ def test_nothing_is_left_open() -> None:
 def test_a_check_that_raises_makes_a_row(
     monkeypatch: pytest.MonkeyPatch, error: Exception, state: str, why: str
 ) -> None:
-    def check() -> checkup.Finding:
+    def check() -> Finding:
         raise error
 
     monkeypatch.setattr(checkup, "_CHECKS", {"break": check})
@@ -145,8 +164,18 @@ def test_a_check_that_raises_makes_a_row(
     assert (row["capability"], row["state"], row["why"]) == ("break", state, why)
 
 
-def test_a_package_that_is_missing_is_a_no_with_the_command_that_installs_it() -> None:
-    found = checkup._importable("no_such_package", "plot")()
+def test_a_kernel_from_before_typed_tracepoints_could_make_cookies_is_a_no(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(programs.capabilities, "kernel_version", lambda: (5, 11))
+    found = programs.attempts()
 
-    assert found.state is checkup.State.NO
+    assert found.state is State.NO
+    assert "5.12" in (found.fix or "")
+
+
+def test_a_package_that_is_missing_is_a_no_with_the_command_that_installs_it() -> None:
+    found = packages.importable("no_such_package", "plot")()
+
+    assert found.state is State.NO
     assert found.fix == f"{sys.executable} -m pip install 'netlab[plot]'"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,9 +13,11 @@ import pytest
 
 import netlab
 from netlab import errors
+from netlab.tracer.session import Capture
 
 DOCS = Path(__file__).parent.parent / "docs"
 HOWTOS = sorted(DOCS.glob("howto/*.md"))
+PAGES = [DOCS.parent / "README.md", *sorted(DOCS.rglob("*.md"))]
 NO_PRIVILEGES = "without-root"
 
 
@@ -54,6 +57,23 @@ def test_the_reference_has_every_public_name() -> None:
 
     assert [name for name in wanted if f":: {name}\n" not in reference] == []
     assert ":: netlab.errors\n   :members:" in reference
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_call_that_a_page_names_is_there(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    public = re.findall(r"(?<![.\w])netlab((?:\.\w+)+)\(", text)
+    captured = re.findall(r"\bcap\.(\w+)\(", text)
+
+    assert [name for name in public if not resolves(name[1:].split("."))] == []
+    assert [name for name in captured if not hasattr(Capture, name)] == []
+
+
+def resolves(names: list[str]) -> bool:
+    found: object = netlab
+    for name in names:
+        found = getattr(found, name, None)
+    return found is not None
 
 
 def test_every_page_is_on_the_front_page() -> None:

@@ -21,6 +21,7 @@ EXAMPLES = [
     netlab.lab.simulated,
     netlab.lab.load_shape,
     netlab.lab.clean,
+    netlab.lab.drive,
     netlab.panels.LiveConnections,
     netlab.panels.LiveConntrack,
     netlab.panels.LiveDNS,

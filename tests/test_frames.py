@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, strategies as st
 from hypothesis.extra import numpy as hnp
 
+from netlab.columns import Kind, categories
 from netlab.errors import BadInput
-from netlab.frames import Column, Gap, Kind, Missing, Schema, attached, categories, concat, coverage
+from netlab.frames import Column, Gap, Missing, Schema, attached, concat, coverage
 
 EACH = Schema("each", tuple(Column(kind.name.lower(), kind, f"a {kind.name.lower()}") for kind in Kind))
 LOST = Missing("events", Gap.LOST, 3, "the buffer was full")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import collections
+import re
 import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pandas as pd
@@ -18,6 +19,7 @@ from netlab import __version__
 from netlab.agent import budget
 from netlab.agent.captures import Captures
 from netlab.agent.listeners import Listeners
+from netlab.frames import Missing
 from netlab.tracer.session import Capture
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -138,9 +140,8 @@ def _of_captures(held: list[tuple[str, Capture]]) -> Iterator[Metric]:
         "netlab_bpf_memory_bytes", "Memory of eBPF programs and maps", labels=["capture", "kind", "name"]
     )
     for name, capture in held:
-        for gap in capture.losses():
-            if gap.count is not None:
-                missing.add_metric([name, gap.what, gap.kind.value, gap.detail], gap.count)
+        for (what, kind, detail), count in _lost(capture.losses()).items():
+            missing.add_metric([name, what, kind, detail], count)
         counts = capture.counts()
         connections.add_metric([name], counts["open"])
         closed.add_metric([name], counts["closed"])
@@ -152,6 +153,18 @@ def _of_captures(held: list[tuple[str, Capture]]) -> Iterator[Metric]:
                 runs.add_metric([name, cost["program"]], cost["runs"])
                 spent.add_metric([name, cost["program"]], cost["run_ms"] / 1e3)
     yield from (missing, connections, closed, clients, backwards, runs, spent, memory)
+
+
+def _lost(gaps: Iterable[Missing]) -> collections.Counter[tuple[str, str, str]]:
+    """Return what is missing by what it is, of which kind and why: once each, as a series of samples must be.
+
+    The numbers within a reason are left out: one that grows would begin a new series at every reading.
+    """
+    counts: collections.Counter[tuple[str, str, str]] = collections.Counter()
+    for gap in gaps:
+        if gap.count is not None:
+            counts[gap.what, gap.kind.value, re.sub(r"\d+", "N", gap.detail)] += gap.count
+    return counts
 
 
 def _of_speech(held: list[tuple[str, Capture]]) -> Iterator[Metric]:

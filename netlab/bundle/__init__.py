@@ -4,8 +4,9 @@
 `pandas.read_parquet` opens as well; `contents` is what is in memory of it. `recording` writes while a capture
 runs: `sources` are what it can follow, `tracks` tells what changed since the last look, `history` is those
 changes read back. `merging` puts the recordings of several hosts together. `replaying` plays one like a
-capture, by the clock of `playing`; `pasts` is what is known of frames that were saved once. `exporting`, with
-`tabular` and `graphml`, and `packets`, with `owners`, are the ways out, to other tools.
+capture, by the clock of `playing`, and its `accounts` say what changed; `pasts` is what is known of frames
+that were saved once. `exporting`, with `tabular` and `graphml`, and `packets`, with `owners`, are the ways
+out, to other tools.
 
 What is read is judged as foreign: names, sizes and types are checked, and nothing is unpacked to disk.
 """

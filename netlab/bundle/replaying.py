@@ -6,14 +6,14 @@ import os
 from collections.abc import Mapping
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
-import numpy as np
 import pandas as pd
 
-from netlab.bundle import pasts, tracks
+from netlab.bundle import pasts
+from netlab.bundle.accounts import Accounts
 from netlab.bundle.contents import Bundle
-from netlab.bundle.history import History, is_open
+from netlab.bundle.history import History
 from netlab.bundle.loading import MOST_BYTES, foreign, load
 from netlab.bundle.playing import Playhead
 from netlab.errors import BadInput, CaptureError
@@ -31,7 +31,7 @@ from netlab.schemas import (
     REQUESTS,
     TLS,
 )
-from netlab.tracer import clients, deltas, reasons
+from netlab.tracer import reasons
 from netlab.tracer.life import State
 
 _THROUGH = "end_to_end"  # what `record` calls a monitor's probes to the end
@@ -49,7 +49,7 @@ class Replay(Findings):
     def __init__(self, past: Mapping[str, History], playhead: Playhead) -> None:
         self._past = past
         self._playhead = playhead
-        self._clients: dict[str, int] = {}  # the moment that each has seen
+        self._accounts = Accounts()
 
     def __repr__(self) -> str:
         return f"<netlab replay at {self.now():%Y-%m-%d %H:%M:%S} UTC: {self.state}>"
@@ -150,7 +150,7 @@ class Replay(Findings):
     def requests(self, protocol: str | None = None) -> pd.DataFrame:
         """Return the requests that were known then (`netlab.schemas.REQUESTS`), all or of one protocol."""
         found = self._the(REQUESTS.name).at(self._playhead.now_ns())
-        return found if protocol is None else _where(found, found["protocol"] == protocol)
+        return found if protocol is None else found[found["protocol"] == protocol].reset_index(drop=True)
 
     def dns(self) -> pd.DataFrame:
         """Return the name lookups that were known then (`netlab.schemas.DNS`)."""
@@ -178,9 +178,7 @@ class Replay(Findings):
 
     def register(self, client: str) -> None:
         """Begin to keep account for *client* of what changes; safe to call again."""
-        if not isinstance(client, str) or not client.strip():
-            raise BadInput(f"client {client!r} is no name", fix='Give one such as "dashboard"')
-        self._clients.setdefault(client, self._playhead.now_ns())
+        self._accounts.register(client, self._playhead.now_ns())
 
     def delta(self, client: str) -> pd.DataFrame:
         """Return what changed since this client's last call, as in `netlab.schemas.DELTAS`.
@@ -192,13 +190,7 @@ class Replay(Findings):
         CaptureError
             If the client has not registered.
         """
-        if client not in self._clients:
-            raise CaptureError(f"no client {client!r} is registered", fix=f"Call register({client!r}) first")
-        past, now_ns = self._the(CONNECTIONS.name), self._playhead.now_ns()
-        before, now = past.at(min(self._clients[client], now_ns)), past.at(now_ns)
-        self._clients[client] = now_ns
-        change = _change(before, now)
-        return deltas.frame(_where(now, change["is_changed"]), change[change["is_changed"]], dropped=0)
+        return self._accounts.delta(client, self._the(CONNECTIONS.name), self._playhead.now_ns())
 
     # -- what a monitor has ------------------------------------------------------------------------------
 
@@ -223,28 +215,6 @@ class Replay(Findings):
             for name, past in self._past.items()
             if past.rows.attrs["schema"] == schema and through in {None, _THROUGH in name}
         ]
-
-
-def _change(before: pd.DataFrame, now: pd.DataFrame) -> Any:
-    """Return what a client is told of each row of *now* that it has last seen as in *before*."""
-    known, keys = tracks.Table.of(before).keys, tracks.Table.of(now).keys
-    places = pd.Index(known).get_indexer(pd.Index(keys)) if len(known) else np.full(len(keys), -1)
-    change = np.zeros(len(now), clients.CHANGES)
-    change["is_new"] = places < 0
-    for name in clients.COUNTED:
-        total = now[name].fillna(0).to_numpy(np.int64)
-        seen = np.append(before[name].fillna(0).to_numpy(np.int64), 0)[places]  # -1: the 0 at the end
-        change[name] = np.maximum(total - seen, 0)
-    ended = np.append(is_open(before), False)[places] & ~is_open(now)
-    moved = np.any([change[name] != 0 for name in clients.COUNTED], axis=0)
-    change["is_changed"] = moved | change["is_new"] | ended
-    return change
-
-
-def _where(frame: pd.DataFrame, keep: Any) -> pd.DataFrame:
-    part: pd.DataFrame = frame[keep].reset_index(drop=True)
-    part.attrs = frame.attrs
-    return part
 
 
 def replay(

@@ -17,7 +17,8 @@ from pyarrow import csv
 
 from netlab import parquet
 from netlab.bundle.contents import schema_of
-from netlab.frames import Column, Kind
+from netlab.columns import Kind
+from netlab.frames import Column
 
 _DATATYPES: dict[Kind, Any] = {
     Kind.TEXT: "string",

@@ -22,9 +22,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from netlab import checks, parquet
+from netlab.columns import Kind
 from netlab.errors import BadInput, NetlabError
 from netlab.fleet.captures import FleetCapture
-from netlab.frames import HOST, Kind
+from netlab.frames import HOST
 from netlab.schemas import FLEET_DELTAS
 
 if TYPE_CHECKING:

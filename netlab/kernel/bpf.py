@@ -11,8 +11,10 @@ import ctypes
 import hashlib
 import importlib.resources
 import os
+import re
 import struct
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from enum import IntEnum
 from pathlib import Path
 from typing import Any
@@ -32,6 +34,8 @@ from netlab.kernel.usage import Usage
 _RAW_TRACEPOINT_OPEN, _BPF_LINK_CREATE = 17, 28  # enum bpf_cmd, include/uapi/linux/bpf.h
 _RAW_TRACEPOINT, _KPROBE, _TRACING = 17, 2, 26  # enum bpf_prog_type
 _TRACE_RAW_TP = 23  # enum bpf_attach_type
+_COMPILED = Path("/proc/sys/net/core/bpf_jit_enable")
+_INCLUDE = re.compile(r'(?m)^#include "(\w+\.[ch])"$')
 
 
 class CgroupHook(IntEnum):
@@ -55,6 +59,24 @@ _CGROUP_PROGRAMS = {  # enum bpf_prog_type
     CgroupHook.INET6_CONNECT: 18,
     CgroupHook.SOCK_RELEASE: 9,
 }
+
+
+def cast_macros(*structs: str) -> dict[str, str]:
+    """Return what lets programs read members of kernel *structs* behind mere addresses without a call.
+
+    That takes bpf_rdonly_cast() (kernel/bpf/helpers.c, since Linux 6.2), and a kernel that compiles programs.
+    """
+    cast, numbers = btf.type_number("bpf_rdonly_cast"), {name: btf.type_number(name) for name in structs}
+    if cast is None or None in numbers.values() or not _are_compiled():
+        return {}
+    types = {f"NETLAB_NUMBER_{name}": str(number) for name, number in numbers.items()}
+    return {"NETLAB_CAST": str(objects.KERNEL_FUNCTION + cast), **types}
+
+
+def _are_compiled() -> bool:
+    with suppress(OSError):
+        return _COMPILED.read_text(encoding="ascii").strip() != "0"
+    return False
 
 
 def layout_check(name: str, layout: np.dtype[np.void]) -> str:
@@ -231,9 +253,19 @@ def _sources() -> Path:
 
 
 def _source(names: Iterable[str]) -> str:
-    """Return the C files with the shared header before them: BCC rewrites map methods only in one file."""
-    files = ["netlab.h", *(f"{name}.c" for name in names)]
-    return "".join(map(source, files)).replace('#include "netlab.h"\n', "\n")
+    """Return the C files with those they include before them: BCC rewrites map methods only in one file."""
+    files: list[str] = []
+    for name in names:
+        _put_in_order(f"{name}.c", files)
+    return _INCLUDE.sub("", "".join(map(source, files)))
+
+
+def _put_in_order(file: str, files: list[str]) -> None:
+    """Put *file* behind those it includes, each once."""
+    for included in _INCLUDE.findall(source(file)):
+        _put_in_order(included, files)
+    if file not in files:
+        files.append(file)
 
 
 def source(file: str) -> str:

@@ -144,20 +144,25 @@ def tracepoint_type(name: str) -> int:
     KernelError
         If the running kernel has no such tracepoint.
     """
-    numbers = _tracepoint_types()
-    if name not in numbers:
+    number = type_number(f"btf_trace_{name}")
+    if number is None:
         raise KernelError(f"this kernel has no tracepoint {name}")
-    return numbers[name]
+    return number
+
+
+def type_number(name: str) -> int | None:
+    """Return the number in BTF of a type that programs name by it; None if this kernel does not have it."""
+    return _numbers().get(name)
 
 
 @cache
-def _tracepoint_types() -> dict[str, int]:
+def _numbers() -> dict[str, int]:
     """Return the numbers of all of them, listed once per build: bpftool prints 16 MB for it."""
-    kept = header_tree() / "tracepoints.json"
+    kept = header_tree() / "numbers.json"
     with suppress(OSError, ValueError):
         found: dict[str, int] = json.loads(kept.read_text(encoding="utf-8"))
         return found
-    listed = _TRACEPOINT.findall(_bpftool(*_DUMP, "format", "raw"))
+    listed = _NUMBERED.findall(_bpftool(*_DUMP, "format", "raw"))
     numbers = {name: int(number) for number, name in listed}
     with suppress(OSError):
         scratch = kept.with_suffix(f".{os.getpid()}")
@@ -166,7 +171,10 @@ def _tracepoint_types() -> dict[str, int]:
     return numbers
 
 
-_TRACEPOINT = re.compile(r"^\[(\d+)\] TYPEDEF 'btf_trace_(\w+)'", re.MULTILINE)
+_NUMBERED = re.compile(
+    r"^\[(\d+)\] (?:TYPEDEF|STRUCT|FUNC) '(btf_trace_\w+|sk_buff|bpf_cg_run_ctx|bpf_rdonly_cast)'",
+    re.MULTILINE,
+)
 
 
 @cache

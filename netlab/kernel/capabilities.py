@@ -10,7 +10,6 @@ import ctypes
 import os
 import platform
 import re
-import resource
 import shlex
 import shutil
 import socket
@@ -46,6 +45,7 @@ class Capability(IntEnum):
 class ProgramKind(IntEnum):
     """The kinds of eBPF program that netlab loads: enum bpf_prog_type, include/uapi/linux/bpf.h."""
 
+    KPROBE = 2  # uprobes, too
     CGROUP_SOCK = 9
     RAW_TRACEPOINT = 17
 
@@ -195,12 +195,6 @@ def unprivileged_bpf_disabled() -> int | None:
     with suppress(OSError):
         return int(_UNPRIVILEGED_BPF.read_text(encoding="ascii"))
     return None
-
-
-def memlock_bytes() -> int | None:
-    """Return the locked-memory limit that kernels before 5.11 charge BPF maps to; None is unlimited."""
-    soft, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
-    return None if soft == resource.RLIM_INFINITY else soft
 
 
 def raw_socket(family: socket.AddressFamily) -> OSError | None:

@@ -8,7 +8,7 @@ import pandas as pd
 
 from netlab.errors import KernelError
 from netlab.frames import Missing
-from netlab.kernel import ctframe, ctwanted, netlink, spaces
+from netlab.kernel import ctframe, ctwanted, netlink, nlmessages, spaces
 from netlab.kernel.ctframe import Part
 from netlab.kernel.ctwanted import Wanted
 
@@ -98,7 +98,7 @@ def conntrack(
     return ctframe.framed(*listed(answers, chosen))
 
 
-def dump(chosen: Wanted) -> netlink.Dump:
+def dump(chosen: Wanted) -> nlmessages.Dump:
     """Return the entries of the calling thread's namespace, without those the kernel can leave out."""
     plain, filtered = ctwanted.request(chosen)
     doing = "list conntrack entries"
@@ -110,7 +110,7 @@ def dump(chosen: Wanted) -> netlink.Dump:
     return netlink.dump(NETFILTER, GET, plain, doing=doing, module=MODULE)
 
 
-def listed(answers: spaces.Answers[netlink.Dump], chosen: Wanted) -> tuple[list[Part], list[Missing]]:
+def listed(answers: spaces.Answers[nlmessages.Dump], chosen: Wanted) -> tuple[list[Part], list[Missing]]:
     """Return the wanted entries of each namespace, and what to say of those that are missing."""
     parts = [
         Part(part.inode, ctwanted.selected(part.entries, chosen))

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from netlab.errors import KernelError
-from netlab.kernel import ctnames, netlink
+from netlab.kernel import ctnames, nlmessages
 
 Array: TypeAlias = npt.NDArray[Any]
 Flags: TypeAlias = npt.NDArray[np.bool_]
@@ -55,7 +55,7 @@ class Entries:
         )
 
 
-def decoded(group: netlink.Group) -> Entries:
+def decoded(group: nlmessages.Group) -> Entries:
     """Return the entries of one group; names of columns are those of `netlab.schemas.CONNTRACK`.
 
     `state` has places in `ctnames.STATES`; `nat`, `offload` and `zone_direction` keys of their tables in
@@ -99,7 +99,7 @@ def decoded(group: netlink.Group) -> Entries:
 
 
 def _tuple(
-    group: netlink.Group, side: int, family: int, prefix: str
+    group: nlmessages.Group, side: int, family: int, prefix: str
 ) -> tuple[dict[str, Array], dict[str, Array | None]]:
     source = 1 if family == 4 else 3  # CTA_IP_V4_SRC or CTA_IP_V6_SRC; the destination follows
     places = {
@@ -115,12 +115,12 @@ def _tuple(
     return places, numbers
 
 
-def _first(group: netlink.Group, dtype: str, *paths: netlink.Path) -> Array | None:
+def _first(group: nlmessages.Group, dtype: str, *paths: nlmessages.Path) -> Array | None:
     found = (group.get(path, dtype) for path in paths)
     return next((values for values in found if values is not None), None)
 
 
-def _large(group: netlink.Group, path: netlink.Path) -> Array | None:
+def _large(group: nlmessages.Group, path: nlmessages.Path) -> Array | None:
     """Return a counter, or a time in nanoseconds; the frame's numbers have 63 bits."""
     values: Array | None = group.get(path, ">u8")
     if values is not None and (values > np.iinfo(np.int64).max).any():
@@ -128,7 +128,7 @@ def _large(group: netlink.Group, path: netlink.Path) -> Array | None:
     return values
 
 
-def _zone(group: netlink.Group) -> dict[str, Array | None]:
+def _zone(group: nlmessages.Group) -> dict[str, Array | None]:
     """Return the zone, and where it is that of one direction only; the default zone is not sent."""
     rows = len(group.rows)
     for direction, path in enumerate(((ZONE,), (ORIGINAL, 3), (REPLY, 3))):
@@ -138,7 +138,7 @@ def _zone(group: netlink.Group) -> dict[str, Array | None]:
     return {"zone": np.zeros(rows, np.int64), "zone_direction": None}
 
 
-def _state(group: netlink.Group) -> Array | None:
+def _state(group: nlmessages.Group) -> Array | None:
     """Return places in STATES, -1 for a state that has no name here."""
     for path, places in _STATE_PLACES.items():
         values = group.get(path, "u1")

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from netlab import addresses
 from netlab.frames import Gap, Missing, Schema
-from netlab.kernel import ctentries, ctnames, netlink
+from netlab.kernel import ctentries, ctnames, nlmessages
 from netlab.kernel.ctentries import Array, Entries
 from netlab.schemas import CONNTRACK
 
@@ -48,21 +48,21 @@ class Part:
     entries: Entries
 
 
-def parts_of(dump: netlink.Dump, inode: int) -> Iterator[Part]:
+def parts_of(dump: nlmessages.Dump, inode: int) -> Iterator[Part]:
     """Decode a dump of the namespace *inode*, one part for each layout."""
     return (
         Part(inode, ctentries.decoded(piece)) for group in dump.groups(BODY) for piece in group.pieces(_PIECE)
     )
 
 
-def frame_of(dump: netlink.Dump, inode: int) -> pd.DataFrame:
+def frame_of(dump: nlmessages.Dump, inode: int) -> pd.DataFrame:
     """Return the conntrack messages of the namespace *inode* as a frame, in the order they came in."""
     groups = list(dump.groups(BODY))
     frame = framed([Part(inode, ctentries.decoded(group)) for group in groups], [])
     return frame.iloc[arrival(groups)].reset_index(drop=True)
 
 
-def arrival(groups: list[netlink.Group]) -> netlink.Rows:
+def arrival(groups: list[nlmessages.Group]) -> nlmessages.Rows:
     """Return the order in which the messages came in, for rows that are sorted by group."""
     return np.argsort(np.concatenate([np.empty(0, np.intp), *(group.rows for group in groups)]))
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from netlab.frames import Missing
-from netlab.kernel import ctentries, ctframe, netlink
+from netlab.kernel import ctentries, ctframe, nlmessages
 from netlab.kernel.ctframe import BODY, Part
 from netlab.kernel.ctlisten import Heard
 from netlab.schemas import CONNTRACK, CONNTRACK_EVENTS
@@ -116,7 +116,7 @@ def _filled(
 class _Joined:
     """Consecutive blocks of events, or one dump, of one namespace."""
 
-    dump: netlink.Dump
+    dump: nlmessages.Dump
     at_ns: npt.NDArray[np.int64]
     order: npt.NDArray[np.int64]
     found: bool
@@ -159,7 +159,7 @@ def _blocks_joined(heard: Sequence[Heard]) -> list[_Joined]:
         starts = [one.dump.starts + end - len(one.dump.words) for one, end in zip(events, ends, strict=True)]
         words = np.concatenate([one.dump.words for one in events])
         order = np.repeat([one.order for one in events], [len(one.dump) for one in events])
-        dump = netlink.Dump(words, np.concatenate(starts), interrupted=False)
+        dump = nlmessages.Dump(words, np.concatenate(starts), interrupted=False)
         at = np.concatenate([one.at_ns for one in events])
         joined.append(_Joined(dump, at, order, found=False, first=False, superseded=order < last_dump))
     return joined

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from netlab.errors import CaptureError, NetlabError
-from netlab.kernel import clock, conntrack, netlink, netns as namespaces
+from netlab.kernel import clock, conntrack, netlink, netns as namespaces, nlmessages
 from netlab.kernel.ctwanted import Wanted
 from netlab.kernel.manymsg import Receiver
 
@@ -50,7 +50,7 @@ class Heard:
     kernel's clock.
     """
 
-    dump: netlink.Dump
+    dump: nlmessages.Dump
     at_ns: npt.NDArray[np.int64]  # when each was read, UTC
     order: int  # of all that this process heard
     found: bool  # by a dump; what it lacks was gone then
@@ -139,7 +139,7 @@ class Listener:
                 return
             self.refused += block.refused
             at = np.full(len(block.starts), time.time_ns(), np.int64)
-            dump = netlink.Dump(block.words, block.starts, interrupted=False)
+            dump = nlmessages.Dump(block.words, block.starts, interrupted=False)
             self._keep(
                 Heard(
                     dump,

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from netlab.kernel import ctentries, ctframe, keys, netlink
+from netlab.kernel import ctentries, ctframe, keys, nlmessages
 from netlab.kernel.ctlisten import Heard
 
 NEVER = np.iinfo(np.int64).max
@@ -83,6 +83,7 @@ class Lives:
         """End what lives in a namespace that is gone: another may get its number."""
         self._settle()
         self._end(self._live["netns"] == inode, since_ns, until_ns)
+        self._zoned.discard(inode)
 
     def all(self) -> Entries:
         """Return every life that is kept."""
@@ -143,7 +144,7 @@ class Lives:
             self.dropped += kept - self._most
 
 
-def listed(inode: int, dump: netlink.Dump) -> Entries:
+def listed(inode: int, dump: nlmessages.Dump) -> Entries:
     """Return the entries that a dump of a namespace listed, as living now."""
     nothing = np.zeros(len(dump), np.int64)
     return lives(messages(inode, [Heard(dump, nothing, 0, found=True, first=True, since_ns=0, until_ns=0)]))
@@ -156,7 +157,7 @@ def messages(inode: int, heard: Sequence[Heard]) -> Entries:
     """
     ends = np.cumsum([len(one.dump.words) for one in heard])
     starts = [one.dump.starts + end - len(one.dump.words) for one, end in zip(heard, ends, strict=True)]
-    dump = netlink.Dump(
+    dump = nlmessages.Dump(
         np.concatenate([one.dump.words for one in heard]), np.concatenate(starts), interrupted=False
     )
     counts = [len(one.dump) for one in heard]
@@ -178,7 +179,7 @@ def messages(inode: int, heard: Sequence[Heard]) -> Entries:
 
 
 def _fill(
-    told: Entries, rows: netlink.Rows, entries: ctentries.Entries, to_utc_ns: npt.NDArray[np.int64]
+    told: Entries, rows: nlmessages.Rows, entries: ctentries.Entries, to_utc_ns: npt.NDArray[np.int64]
 ) -> None:
     for name, octets in entries.places.items():
         told[name][rows] = mapped(octets)
@@ -192,7 +193,7 @@ def _fill(
 
 
 def _stamp(
-    told: Entries, rows: netlink.Rows, entries: ctentries.Entries, to_utc_ns: npt.NDArray[np.int64]
+    told: Entries, rows: nlmessages.Rows, entries: ctentries.Entries, to_utc_ns: npt.NDArray[np.int64]
 ) -> None:
     """Narrow the moments down to what the kernel says, if it does: of a begin only since Linux 6.14."""
     kind = told["kind"][rows]

@@ -87,8 +87,13 @@ def wanted(
 
 def packed(address: str, name: str = "address") -> bytes:
     """Return the bytes of an address; a mapped one becomes IPv4."""
+    text, _, scope = str(address).partition("%")
+    if scope:
+        raise BadInput(
+            f"{name} {address!r} names an interface, which entries do not have", fix=f"Give {text!r}"
+        )
     try:
-        return ipaddress.ip_address(addresses.canonical(str(address))).packed
+        return ipaddress.ip_address(addresses.canonical(text)).packed
     except ValueError as error:
         raise BadInput(f"{name} {address!r} is not an IP address", fix="Give one like '192.0.2.1'") from error
 
@@ -109,7 +114,11 @@ def _mark(mark: int | str) -> tuple[int, int]:
         numbers = int(value, 0), int(mask, 0) if mask else _U32
     except ValueError as error:
         raise BadInput(f"mark {mark!r} is no mark", fix="Give a number, or one like '0x40/0xf0'") from error
-    return checks.whole("mark", numbers[0], 0, _U32), checks.whole("mark's mask", numbers[1], 0, _U32)
+    wanted, bits = checks.whole("mark", numbers[0], 0, _U32), checks.whole("mark's mask", numbers[1], 0, _U32)
+    if wanted & ~bits:
+        fix = f"Give '{wanted & bits:#x}/{bits:#x}'"
+        raise BadInput(f"mark {mark!r} has bits outside of its mask: no mark is like that", fix=fix)
+    return wanted, bits
 
 
 def _status(status: str | Sequence[str] | None) -> int:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from netlab.kernel.netlink import Rows, Words
+from netlab.kernel.nlmessages import Rows, Words
 
 _MSG_DONTWAIT, _MSG_TRUNC = 0x40, 0x20
 _BATCH = 512

@@ -14,7 +14,16 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from netlab.kernel import conntrack, ctentries, ctframe, ctwanted, netlink, netns as namespaces, spaces
+from netlab.kernel import (
+    conntrack,
+    ctentries,
+    ctframe,
+    ctwanted,
+    netlink,
+    netns as namespaces,
+    nlmessages,
+    spaces,
+)
 from netlab.kernel.ctentries import Array, Entries, Flags
 from netlab.schemas import NAT
 
@@ -84,7 +93,7 @@ def nat(
     )
     homes: dict[int, list[_Home]] = {}
 
-    def ask() -> netlink.Dump:
+    def ask() -> nlmessages.Dump:
         homes[namespaces.inode()] = _homes()
         return conntrack.dump(chosen)
 

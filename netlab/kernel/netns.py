@@ -13,6 +13,8 @@ import signal
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
+from functools import cache
+from numbers import Integral
 from pathlib import Path
 from types import FrameType
 from typing import TypeAlias
@@ -52,6 +54,9 @@ def path(netns: NetNs) -> Path:
     BadInput
         If there is no such namespace; the message lists those that have a name.
     """
+    given: object = netns
+    if not isinstance(given, bool) and isinstance(given, Integral):  # also one that comes from a frame
+        netns = int(given)
     match netns:
         case None:
             return _OWN
@@ -202,13 +207,19 @@ def opened(file: Path) -> int:
     try:
         found = os.open(file, os.O_PATH | os.O_CLOEXEC)
         try:
-            if os.fstat(found).st_dev != _OWN.stat().st_dev:  # all namespaces are on one nsfs
+            if os.fstat(found).st_dev != _nsfs():
                 raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
             return os.open(f"/proc/self/fd/{found}", os.O_RDONLY | os.O_CLOEXEC)
         finally:
             os.close(found)
     except OSError as error:
         raise _refused(f"cannot open the network namespace {file}", error) from error
+
+
+@cache
+def _nsfs() -> int:
+    """Return the device of the file system that all namespaces are on."""
+    return _OWN.stat().st_dev
 
 
 def _setns(descriptor: int, problem: str) -> None:
@@ -236,11 +247,13 @@ def everywhere() -> dict[int, Path]:
     # There are as many files as processes, and a Path costs ten times what a text does.
     processes = [f"/proc/{entry}/ns/net" for entry in os.listdir("/proc") if entry.isdigit()]  # noqa: PTH208
     found: dict[int, Path] = {}
+    device = _nsfs()
     for file in [str(_OWN), *named, *mounted(), *processes]:
         with suppress(OSError):  # the process is gone, or not ours to look at
-            inode_of_file = os.stat(file).st_ino  # noqa: PTH116
-            if inode_of_file not in found:
-                found[inode_of_file] = Path(file)
+            seen = os.stat(file)  # noqa: PTH116
+            # `ip netns` leaves a plain file behind when a mount is gone.
+            if seen.st_dev == device and seen.st_ino not in found:
+                found[seen.st_ino] = Path(file)
     return found
 
 

@@ -34,6 +34,9 @@ _INSTRUCTION = np.dtype([("code", "u1"), ("registers", "u1"), ("offset", "i2"), 
 _LOAD_64 = 0x18  # BPF_LD | BPF_IMM | BPF_DW, whose source register says what the number is
 _MAP = 1 << 4 if sys.byteorder == "little" else 1  # BPF_PSEUDO_MAP_FD in the nibble of the source register
 _SOURCE = 0xF0 if sys.byteorder == "little" else 0x0F
+_CALL = 0x85  # BPF_JMP | BPF_CALL, of a helper by its number
+_KERNEL_CALL = 2 << 4 if sys.byteorder == "little" else 2  # BPF_PSEUDO_KFUNC_CALL in the source register
+KERNEL_FUNCTION = 1 << 30  # to be added to a kernel function's number in BTF: no helper has such a number
 _LOG_BYTES = 1 << 24
 _NAME_BYTES = 15
 _KEPT = 64  # objects in the cache, the oldest of which go
@@ -137,7 +140,7 @@ class Loaded(Closes):
             If the kernel does not take it; the error's log has what its verifier wrote.
         """
         descriptors = list(self._maps.values())
-        code = _with_maps(self._object.functions[function], descriptors.__getitem__)
+        code = _with_maps(_with_calls(self._object.functions[function]), descriptors.__getitem__)
         asked = partial(self._asked, function, code, kind, hook, checked_against)
         loaded, _ = asked(log_bytes=0)
         if loaded < 0:  # once more, for the reason: to write it down takes long
@@ -225,6 +228,15 @@ def _with_maps(code: bytes, number: Callable[[int], int]) -> bytes:
     # The second half of a 64-bit load has no code, so it is never taken for one.
     loads = (instructions["code"] == _LOAD_64) & (instructions["registers"] & _SOURCE == _MAP)
     instructions["immediate"][loads] = [number(old) for old in instructions["immediate"][loads].tolist()]
+    return instructions.tobytes()
+
+
+def _with_calls(code: bytes) -> bytes:
+    """Return the instructions with calls of kernel functions made such, which clang takes for helpers."""
+    instructions = np.frombuffer(code, _INSTRUCTION).copy()
+    calls = (instructions["code"] == _CALL) & (instructions["immediate"] >= KERNEL_FUNCTION)
+    instructions["registers"][calls] |= _KERNEL_CALL
+    instructions["immediate"][calls] -= KERNEL_FUNCTION
     return instructions.tobytes()
 
 

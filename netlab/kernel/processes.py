@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ _SOCKET = "socket:["
 _LONGEST_TEXT = 1024  # bytes of a command line that are kept
 _LONGEST_PATH = 4096  # PATH_MAX, include/uapi/linux/limits.h: the kernel shows no longer cgroup
 _STARTED = 22 - 3  # which field of /proc/PID/stat, counted from behind the command name
+_ROOT_PIDS = 0xEFFFFFFC  # PROC_PID_INIT_INO, include/linux/proc_ns.h
 _TICK_NS = 10**9 // os.sysconf("SC_CLK_TCK")
 _UID = re.compile(rb"^Uid:\t\d+\t(\d+)", re.MULTILINE)  # the effective one; the files' owner may be root
 _NSPID = re.compile(rb"^NSpid:.*\t(\d+)$", re.MULTILINE)  # the last one is the innermost
@@ -91,6 +93,15 @@ def describe(pids: Iterable[int]) -> dict[int, Process]:
 def running() -> set[int]:
     """Return the ids of the processes that there are."""
     return set(_pids())
+
+
+@cache
+def numbered_by_root() -> bool:
+    """Tell whether process ids here are those of the root pid namespace, which eBPF programs see."""
+    try:
+        return Path(_PROC, "self/ns/pid").stat().st_ino == _ROOT_PIDS
+    except OSError:  # a kernel without pid namespaces
+        return True
 
 
 def thread_group(pid: int) -> int | None:

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from netlab import addresses
-from netlab.kernel import netlink
+from netlab.kernel import nlmessages
 from netlab.kernel.rtnetlink import Array, attributes, each_distinct, text
 
 BODY = np.dtype(
@@ -52,7 +52,7 @@ TYPES = {
 }
 
 
-def decoded(dump: netlink.Dump, family: int) -> pd.DataFrame:
+def decoded(dump: nlmessages.Dump, family: int) -> pd.DataFrame:
     """Return the routes of *dump*, all of *family* (4 or 6), with one row for each next hop.
 
     `row` is the message's place in the dump, `nexthop` the next hop's place in the route; numbers are the
@@ -66,10 +66,10 @@ def decoded(dump: netlink.Dump, family: int) -> pd.DataFrame:
     return whole.sort_values(["row", "nexthop"], kind="stable", ignore_index=True)
 
 
-_EMPTY = netlink.Group(np.empty(0, np.uint32), np.empty(0, np.intp), np.empty(0, np.intp), {})
+_EMPTY = nlmessages.Group(np.empty(0, np.uint32), np.empty(0, np.intp), np.empty(0, np.intp), {})
 
 
-def _columns(group: netlink.Group, bodies: Array, family: int) -> pd.DataFrame:
+def _columns(group: nlmessages.Group, bodies: Array, family: int) -> pd.DataFrame:
     rows = len(group.rows)
     table = group.get(_TABLE, "u4")  # the body's own field holds 8 bits
     frame = pd.DataFrame(
@@ -100,14 +100,14 @@ def _number(values: Any, rows: int) -> pd.api.extensions.ExtensionArray:
     return pd.arrays.IntegerArray(np.ma.getdata(values).astype(np.int64), np.ma.getmaskarray(values))
 
 
-def _address(group: netlink.Group, path: netlink.Path, family: int) -> pd.api.extensions.ExtensionArray:
+def _address(group: nlmessages.Group, path: nlmessages.Path, family: int) -> pd.api.extensions.ExtensionArray:
     if group.length(path) < 0:
         return pd.array([None] * len(group.rows), "string")
     return addresses.column([addresses.text(family, group.octets(path))])
 
 
 def _prefix(
-    group: netlink.Group, path: netlink.Path, lengths: Array, family: int
+    group: nlmessages.Group, path: nlmessages.Path, lengths: Array, family: int
 ) -> pd.api.extensions.ExtensionArray:
     """Return networks as text; the whole internet has no attribute."""
     size = 4 if family == 4 else 16
@@ -117,7 +117,7 @@ def _prefix(
     return addresses.column([pc.binary_join_element_wise(text, digits, pa.scalar("/", pa.large_string()))])
 
 
-def _nested(group: netlink.Group, path: netlink.Path, parse: Any) -> pd.api.extensions.ExtensionArray:
+def _nested(group: nlmessages.Group, path: nlmessages.Path, parse: Any) -> pd.api.extensions.ExtensionArray:
     if group.length(path) < 1:
         return pd.array([None] * len(group.rows), "Int64")
     return pd.array(each_distinct(group.octets(path), parse), "Int64")
@@ -129,7 +129,7 @@ def mtu(payload: bytes) -> int | None:
     return None if value is None else int(struct.unpack("=I", value)[0])
 
 
-def _single(group: netlink.Group, bodies: Array, family: int) -> pd.DataFrame:
+def _single(group: nlmessages.Group, bodies: Array, family: int) -> pd.DataFrame:
     """Return the one next hop of each route, which its own attributes tell."""
     rows, index = len(group.rows), group.get(_INTERFACE, "u4")
     gateway = _address(group, _GATEWAY, family)
@@ -148,7 +148,7 @@ def _single(group: netlink.Group, bodies: Array, family: int) -> pd.DataFrame:
     )
 
 
-def _multipath(group: netlink.Group) -> pd.DataFrame:
+def _multipath(group: nlmessages.Group) -> pd.DataFrame:
     """Return all next hops; the index says which row of the group they are of."""
     routes = each_distinct(group.octets(_MULTIPATH), next_hops)
     flat = [(place, len(hops), *hop) for hops in routes for place, hop in enumerate(hops)]

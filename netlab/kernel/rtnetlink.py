@@ -18,7 +18,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from netlab import addresses
-from netlab.kernel import netlink
+from netlab.kernel import netlink, nlmessages
 
 T = TypeVar("T")
 Array: TypeAlias = npt.NDArray[Any]
@@ -197,7 +197,7 @@ def bridged(kernel: socket.socket) -> dict[tuple[int, str], set[int]]:
     return found
 
 
-def _of_ip(dump: netlink.Dump, bodies: Array, place: netlink.Path) -> Iterator[netlink.Group]:
+def _of_ip(dump: nlmessages.Dump, bodies: Array, place: nlmessages.Path) -> Iterator[nlmessages.Group]:
     """Return the groups of messages about IP addresses; a bridge's forwarding table is neighbours, too."""
     for group in dump.groups(bodies.dtype.itemsize):
         families = bodies["family"][group.rows]
@@ -205,7 +205,7 @@ def _of_ip(dump: netlink.Dump, bodies: Array, place: netlink.Path) -> Iterator[n
             yield group
 
 
-def _macs(group: netlink.Group, path: netlink.Path) -> list[str | None]:
+def _macs(group: nlmessages.Group, path: nlmessages.Path) -> list[str | None]:
     """Return link-layer addresses as text, whatever their length; tunnels have IP addresses there."""
     if group.length(path) < 1:
         return [None] * len(group.rows)

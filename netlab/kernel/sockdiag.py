@@ -126,7 +126,7 @@ class Sockets:
     tcp_info: Records  # of dtype TCP_INFO, zero where nothing is known
     known: npt.NDArray[np.int64]  # bytes of tcp_info that are filled
     mark: Masked  # SO_MARK; the kernel tells it only with CAP_NET_ADMIN, and of no socket in TIME_WAIT
-    interrupted: bool  # see netlink.Dump
+    interrupted: bool  # see nlmessages.Dump
 
     def __len__(self) -> int:
         return len(self.records)

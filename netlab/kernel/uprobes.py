@@ -40,6 +40,18 @@ class Place(NamedTuple):
     at_return: bool
 
 
+def require() -> None:
+    """Refuse to go on without uprobes.
+
+    Raises
+    ------
+    CapabilityError
+        If this kernel has none.
+    """
+    if not _has_links():
+        _device()
+
+
 def attach_type() -> int:
     """Return what a program has to be loaded for."""
     return _MULTI if _has_links() else 0

@@ -33,7 +33,19 @@ class Request:
 
 
 def shop(net: PracticeNetwork) -> list[Request]:
-    """Return what the shop's client asks for: pages, a slow checkout, the stock, two services that fail."""
+    """Return what the shop's client asks for: pages, a slow checkout, the stock, two services that fail.
+
+    Parameters
+    ----------
+    net
+        The practice network.
+
+    Returns
+    -------
+    list
+        A request for each run of curl, as `netlab.lab.drive` takes them: `purpose`, `address`, `port`, `path`
+        and `url`.
+    """
     ports = net.ports
     return [
         request
@@ -68,6 +80,14 @@ def drive(net: PracticeNetwork, requests: list[Request]) -> pd.DataFrame:
     ------
     CapabilityError
         If curl is not installed.
+
+    Examples
+    --------
+    >>> import netlab
+    >>> with netlab.lab.practice() as net:
+    ...     said = netlab.lab.drive(net, netlab.lab.shop(net)[:1])
+    >>> said[["purpose", "remote_port", "exit_code"]].values.tolist()
+    [['page', 80, 0]]
     """
     curl = capabilities.tool("curl")
     if curl is None:

@@ -22,11 +22,23 @@ _FUNCTIONS = {  # the words of the line, and the public function that they call
     "routes": "routes",
     "trace": "traceroute",
 }
+_SEEN = {  # the words of the line, and the method of the capture that they call
+    "dns": "dns",
+    "drops": "drops",
+    "failures": "failures",
+    "requests": "requests",
+    "stats": "protocol_stats",
+    "tls": "tls",
+}
 _OWN = {
     "capture": "capture start [options]: begin one; capture: its connections so far; capture stop: end it",
     "dns": "the DNS lookups in the capture, started with --protocols dns",
+    "drops": "the packets that this host dropped during the capture, started with --drops",
     "failures": "the attempts that failed in the capture",
     "help": "this list, or what one call takes: help trace",
+    "requests": "the requests in the capture, started with --protocols http,postgres or the like",
+    "stats": "requests, lookups and handshakes in the capture, counted by what was asked and answered",
+    "tls": "the TLS handshakes in the capture, started with --protocols tls",
 }
 
 
@@ -44,15 +56,16 @@ class Calls:
     """%netlab CALL [ARGUMENT …] [--option VALUE …]
 
     Calls the function of netlab with that name and returns what it returns, so `hops = %netlab trace HOST`
-    works too. Values are numbers, words or Python literals; an option without a value is True, --no-OPTION
-    is False.
+    works too. Values are numbers, words or Python literals, several with commas between them; an option
+    without a value is True, --no-OPTION is False.
 
         %netlab doctor
         %netlab connections --port 443
         %netlab trace db.example --protocol tcp --port 5432
         %netlab conntrack --netns all
-        %netlab capture start --port 443,8443
+        %netlab capture start --port 443,8443 --protocols http,dns
         %netlab failures
+        %netlab requests
         %netlab capture stop
         %netlab help trace
     """  # noqa: D400 - it is what %netlab? shows
@@ -64,6 +77,8 @@ class Calls:
     def __call__(self, line: str) -> Any:  # noqa: D102 - the class says it
         with brief():
             call, *rest = split(line) or ["help"]
+            if call in _SEEN:
+                return self._seen(call, rest)
             if call in _OWN:
                 own: Callable[[list[str]], Any] = getattr(self, f"_{call}")
                 return own(rest)
@@ -74,7 +89,7 @@ class Calls:
         if not words:
             return [*_FUNCTIONS, *_OWN]
         if words == ["help"]:
-            return [*_FUNCTIONS, "capture"]
+            return [*_FUNCTIONS, *_OWN]
         if words == ["capture"]:
             return ["start", "stop"]
         known = {**_FUNCTIONS, "capture": "capture"}
@@ -105,23 +120,21 @@ class Calls:
             seen.stop()
         return seen.connections()
 
-    def _dns(self, words: list[str]) -> Any:
+    def _seen(self, call: str, words: list[str]) -> Any:
         if words:
-            raise BadInput("dns takes no arguments", fix="Give them to %netlab capture start")
-        return self._started().dns()
-
-    def _failures(self, words: list[str]) -> Any:
-        if words:
-            raise BadInput("failures takes no arguments", fix="Give them to %netlab capture start")
-        return self._started().failures()
+            raise BadInput(f"{call} takes no arguments", fix="Give them to %netlab capture start")
+        return getattr(self._started(), _SEEN[call])()
 
     def _help(self, words: list[str]) -> Help:
         if not words:
             lines = {name: _first_line(_function(name)) for name in _FUNCTIONS} | _OWN
             return Help("\n".join(f"%netlab {name:12} {what}" for name, what in sorted(lines.items())))
+        if words[0] in _OWN and words[0] != "capture":
+            return Help(f"%netlab {words[0]}: {_OWN[words[0]]}")
         function = netlab.capture if words[0] == "capture" else _function(words[0])
         options = " ".join(_option(name) for name in _options(function))
-        return Help(f"%netlab {words[0]} {options}\n\n{inspect.getdoc(function)}")
+        call = "capture start" if words[0] == "capture" else words[0]
+        return Help(f"%netlab {call} {options}\n\n{inspect.getdoc(function)}")
 
     def _started(self) -> Any:
         if self.capture is None:

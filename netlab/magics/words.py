@@ -26,11 +26,11 @@ def split(line: str) -> list[str]:
 
 
 def value(word: str) -> Any:
-    """Return the number, list or other literal that *word* is, or the word itself."""
+    """Return the number, list or other literal that *word* is, a list of words with commas, or the word."""
     try:
         return ast.literal_eval(word)
     except (ValueError, SyntaxError, MemoryError, RecursionError):
-        return word
+        return word.split(",") if "," in word else word
 
 
 @contextmanager

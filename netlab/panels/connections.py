@@ -15,14 +15,14 @@ from netlab.panels.live import Dated, Feed
 from netlab.panels.path import LivePath
 from netlab.panels.rates import activity
 from netlab.panels.sources import feed_of
-from netlab.panels.table import Field, Table, number, said
+from netlab.panels.table import Field, Searched, Table, number, said
 from netlab.panels.words import ends, owner
 from netlab.schemas import CONNECTIONS
 from netlab.views.text import DASH, milliseconds, octets, seconds
 
-_SEARCHED = [
-    "error", "state", "protocol", "process", "pid", "local_address", "local_port", "remote_address",
-    "remote_port", "remote_name", "container", "reason", "direction",
+_SEARCHED: list[Searched] = [
+    "error", "state", "protocol", "process", "pid", ("local_address", "local_port"),
+    ("remote_address", "remote_port"), "remote_name", "container", "reason", "direction",
 ]  # fmt: skip
 _ARROWS = {"outgoing": "→", "incoming": "←"}
 _IDENTITY = ["protocol", "cookie", "opened_at", "local_port", "remote_address", "remote_port"]

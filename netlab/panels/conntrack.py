@@ -20,12 +20,15 @@ from netlab.kernel.ctfill import Fill, conntrack_fill
 from netlab.kernel.nat import nat
 from netlab.panels.listing import LiveTable
 from netlab.panels.live import Dated, Feed
-from netlab.panels.table import Field, Table, number, said
+from netlab.panels.table import Field, Searched, Table, number, said
 from netlab.panels.words import ends
 from netlab.schemas import CONNTRACK, NAT
 from netlab.views.text import DASH, octets, seconds, share
 
-_SEARCHED = ["protocol", "src", "sport", "dst", "dport", "reply_src", "reply_dst", "state", "status", "nat"]
+_SEARCHED: list[Searched] = [
+    "protocol", ("src", "sport"), ("dst", "dport"), ("reply_src", "reply_sport"),
+    ("reply_dst", "reply_dport"), "state", "status", "nat",
+]  # fmt: skip
 _IDENTITY = ["netns", "id", "protocol", "src", "sport", "dst", "dport", "zone"]
 _NEARLY_FULL = 0.9
 
@@ -43,6 +46,13 @@ def _kind(rows: pd.DataFrame) -> list[str]:
     return column.astype("string").fillna(DASH).tolist()
 
 
+def _state(rows: pd.DataFrame) -> list[str]:
+    """Return TCP's state, and what the colour of a row says, in words."""
+    states = rows["state"].astype("string").fillna("").tolist()
+    silent = ["no answer" if is_silent else "" for is_silent in _unanswered(rows)]
+    return [", ".join(filter(None, said)) or DASH for said in zip(states, silent, strict=True)]
+
+
 _FIELDS = [
     Field("protocol", "Protocol", "what is tracked", by="protocol", text=said("protocol", str)),
     Field("kind", "Translation", "what is translated, and how", by="nat", text=_kind),
@@ -50,7 +60,7 @@ _FIELDS = [
     Field("to", "Destination", "destination of the original direction", by="dst", text=_end("dst", "dport")),
     _answering("reply_src", "Answers from", "source of the reply", "reply_sport"),
     _answering("reply_dst", "Answers to", "destination of the reply", "reply_dport"),
-    Field("state", "State", "TCP's state as conntrack sees it", by="state", text=said("state", str)),
+    Field("state", "State", "TCP's state as conntrack sees it, and no answer yet", by="state", text=_state),
     number("timeout_s", "Expires in", "without traffic", seconds),
     number("bytes", "Bytes", "original direction", octets),
     number("reply_bytes", "Reply", "reply direction", octets),
@@ -211,7 +221,7 @@ class LiveConntrack(LiveTable[Dumps | Played, tuple[pd.DataFrame, list[Fill]]]):
     Notes
     -----
     Each refresh is a dump, at most 4 in a second; a dump that takes long is followed by three times as long
-    without one. Connections that have seen no answer yet are marked.
+    without one. Connections that have seen no answer yet are marked and say so.
 
     Examples
     --------

@@ -12,14 +12,14 @@ from netlab.panels.listing import LiveTable
 from netlab.panels.live import Feed
 from netlab.panels.rates import activity
 from netlab.panels.sources import feed_of
-from netlab.panels.table import Field, Table, number, said
+from netlab.panels.table import Field, Searched, Table, number, said
 from netlab.panels.words import ends, owner
 from netlab.schemas import DNS
 from netlab.views.text import milliseconds
 
-_SEARCHED = [
+_SEARCHED: list[Searched] = [
     "name", "type", "rcode", "answers", "cname", "transport", "service", "process", "pid",
-    "server_address", "silent_servers", "local_address", "container", "direction",
+    ("server_address", "server_port"), "silent_servers", "local_address", "container", "direction",
 ]  # fmt: skip
 _IDENTITY = ["cookie", "asked_at", "name", "type", "local_port", "server_address"]
 _WELL = {"NOERROR", "pending"}

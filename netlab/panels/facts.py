@@ -15,14 +15,17 @@ _LONGEST_FACT = 1000
 
 
 def facts(row: pd.Series[Any], schema: Schema) -> str:
-    """Return what is known of *row*, a line each, with what it means when pointed at."""
+    """Return what is known of *row*, a line each with what it means when pointed at, and what is missing."""
+    columns = [column for column in schema.columns if column.name in row.index]
+    missing = [column.name for column in columns if pd.isna(row[column.name])]
     lines = "".join(
         f'<div title="{escaped(column.meaning)}"><dt>{escaped(column.name)}</dt>'
         f"<dd>{escaped(_said(row[column.name], column.unit), _LONGEST_FACT)}</dd></div>"
-        for column in schema.columns
-        if column.name in row.index and not pd.isna(row[column.name])
+        for column in columns
+        if column.name not in missing
     )
-    return f'<dl class="netlab-facts">{lines}</dl>'
+    note = f'<div class="netlab-note">Not known: {escaped(", ".join(missing), _LONGEST_FACT)}</div>'
+    return f'<dl class="netlab-facts">{lines}</dl>{note if missing else ""}'
 
 
 def _said(value: Any, unit: str) -> str:

@@ -13,15 +13,15 @@ from netlab.panels.listing import LiveTable
 from netlab.panels.live import Feed
 from netlab.panels.rates import activity
 from netlab.panels.sources import feed_of
-from netlab.panels.table import Field, Table, number, said
+from netlab.panels.table import Field, Searched, Table, number, said
 from netlab.panels.words import ends, owner
 from netlab.schemas import REQUESTS
 from netlab.tracer.readers import PROTOCOLS
 from netlab.views.text import DASH, milliseconds, octets
 
-_SEARCHED = [
+_SEARCHED: list[Searched] = [
     "protocol", "operation", "resource", "host", "status", "error", "outcome", "process", "pid",
-    "remote_address", "remote_port", "local_address", "local_port", "container", "direction",
+    ("remote_address", "remote_port"), ("local_address", "local_port"), "container", "direction",
 ]  # fmt: skip
 _READ = tuple(name for name in PROTOCOLS if name != "dns")  # whose lookups are no requests
 _IDENTITY = ["protocol", "cookie", "requested_at", "stream", "operation", "resource"]

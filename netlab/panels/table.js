@@ -79,8 +79,8 @@ function render({ model, el }) {
     body.style.transform = `translateY(${ROW_HEIGHT * offset}px)`;
     body.replaceChildren(...rows.map((row, place) => rowOf(row, offset + place)));
     table.setAttribute("aria-rowcount", matching);
-    note.textContent =
-      matching === total ? `${total.toLocaleString("en")} rows` : `${matching.toLocaleString("en")} of ${total.toLocaleString("en")} rows`;
+    const all = `${total.toLocaleString("en")} ${total === 1 ? "row" : "rows"}`;
+    note.textContent = matching === total ? all : `${matching.toLocaleString("en")} of ${all}`;
   }
 
   function showSelection() {

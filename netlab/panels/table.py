@@ -19,8 +19,10 @@ from netlab.views.text import DASH
 
 _HERE = files(__package__)
 _WINDOW = 40  # rows sent at a time: those in sight and some on each side
+_BRACKETS = str.maketrans("", "", "[]()")  # which are shown around addresses of IPv6 and process ids
 _UNSORTED = {"offset": 0, "sort": "", "descending": False, "words": "", "selected": ""}
 
+Searched: TypeAlias = str | tuple[str, str]  # a column, or those of an address and its port
 _Order: TypeAlias = npt.NDArray[np.intp]
 
 
@@ -76,7 +78,7 @@ class Table(anywidget.AnyWidget):
         self,
         fields: Sequence[Field],
         *,
-        searched: Sequence[str],
+        searched: Sequence[Searched],
         identity: Sequence[str],
         order: Callable[[pd.DataFrame], _Order],
         bad: Callable[[pd.DataFrame], npt.NDArray[np.bool_]],
@@ -147,13 +149,19 @@ class Table(anywidget.AnyWidget):
     def _matching(self) -> _Order:
         words = self._wanted("words").split()
         wanted = np.ones(len(self._frame), bool)
-        texts = [self._frame[name].astype("string").fillna("") for name in self._searched if words]
+        texts = [self._text(place) for place in self._searched if words]
         for word in words:
             found = np.zeros(len(self._frame), bool)
-            for text in texts:
-                found |= text.str.contains(word, case=False, regex=False).to_numpy(bool)
+            for spelling in filter(None, {word, word.translate(_BRACKETS)}):
+                for text in texts:
+                    found |= text.str.contains(spelling, case=False, regex=False).to_numpy(bool)
             wanted &= found
         return np.flatnonzero(wanted)
+
+    def _text(self, place: Searched) -> pd.Series[str]:
+        names = (place,) if isinstance(place, str) else place
+        first, *port = (self._frame[name].astype("string").fillna("") for name in names)
+        return first + ":" + port[0] if port else first
 
     def _sorted(self, places: _Order) -> _Order:
         rows = self._frame.iloc[places]

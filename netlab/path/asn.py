@@ -47,7 +47,7 @@ def with_asn(hops: pd.DataFrame, database: str | os.PathLike[str]) -> pd.DataFra
         What `netlab.traceroute` returned.
     database
         A MaxMind DB with AS numbers, such as GeoLite2-ASN.mmdb (needs the package maxminddb), or a table of
-        iptoasn.com, such as ip2asn-combined.tsv.gz.
+        iptoasn.com, such as ip2asn-combined.tsv.gz. Of ranges within ranges the narrowest counts.
 
     Returns
     -------
@@ -110,8 +110,11 @@ class _Ranges:
     def owner(self, address: str) -> Owner | None:
         family = 6 if ":" in address else 4
         wanted = np.bytes_(socket.inet_pton(_FAMILIES[family], address.partition("%")[0]) + _LAST)
-        place = int(np.searchsorted(self.starts[family], wanted, side="right")) - 1
-        if place < 0 or wanted > self.ends[family][place]:
+        before = int(np.searchsorted(self.starts[family], wanted, side="right"))
+        place = before - 1
+        if before and wanted > self.ends[family][place]:  # a wider range may go on behind this one
+            place = int(np.flatnonzero(self.ends[family][:before] >= wanted).max(initial=-1))
+        if place < 0:
             return None
         number, name = self.owners[family][place]
         return (number, name or None) if number else None  # 0 stands for addresses that nobody announces
@@ -133,7 +136,8 @@ def _ranges(path: Path, _changed_ns: int, _size_bytes: int) -> _Ranges:
         if (backwards := first > last).any():
             line = part.index[backwards][0] + 1
             raise BadInput(f"{path}, line {line}: the range ends before it starts", fix=_FORMATS)
-        order = np.argsort(first, kind="stable")
+        wider_first = np.argsort(last, kind="stable")[::-1]
+        order = wider_first[np.argsort(first[wider_first], kind="stable")]
         starts[family], ends[family] = first[order], last[order]
         names = part[["asn", "name"]].iloc[order]
         owners[family] = list(names.itertuples(index=False, name=None))
@@ -155,15 +159,18 @@ def _packed(path: Path, column: pd.Series[str], family: int) -> npt.NDArray[np.b
 class _Maxmind:
     """A MaxMind DB, whose records different makers name differently."""
 
-    def __init__(self, path: Path, reader: Any) -> None:
+    def __init__(self, path: Path, reader: Any, damage: type[Exception]) -> None:
         self._path = path
         self._reader = reader
+        self._damage = damage
 
     def owner(self, address: str) -> Owner | None:
         try:
             record = self._reader.get(address.partition("%")[0])
         except ValueError:  # an IPv6 address, and the file has only IPv4
             return None
+        except self._damage as error:
+            raise BadInput(f"{self._path} is damaged: {error}", fix=_FORMATS) from error
         if record is None:
             return None
         number = self._field(record, "asn")
@@ -190,4 +197,4 @@ def _maxmind(path: Path) -> Iterator[_Maxmind]:
     except (OSError, ValueError, maxminddb.InvalidDatabaseError) as error:
         raise BadInput(f"{path} is no MaxMind DB: {error}", fix=_FORMATS) from error
     with reader:
-        yield _Maxmind(path, reader)
+        yield _Maxmind(path, reader, maxminddb.InvalidDatabaseError)

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from netlab.path import segments
-from netlab.path.extent import in_order, within_path
+from netlab.path import extent, segments
+from netlab.path.extent import in_order, of_one_source, within_path
 from netlab.path.segments import Pattern
 from netlab.path.significance import Reals, fisher, mann_whitney
 from netlab.schemas import COMPARISON
@@ -34,13 +34,14 @@ class Difference(StrEnum):
 
 @dataclass(slots=True)
 class _Side:
-    """One of the two: the path that most runs met, RTTs by address, lost and all probes by TTL."""
+    """One of the two: the path that most runs met, RTTs by address, lost and all probes by TTL, its flows."""
 
     pattern: Pattern = field(default_factory=dict)
     rtts_ms: dict[str, Reals] = field(default_factory=dict)
     ttls: dict[str, int] = field(default_factory=dict)
     probes: dict[int, tuple[int, int]] = field(default_factory=dict)
     end: str | None = None
+    flows: frozenset[tuple[Any, ...]] = frozenset()
 
     @classmethod
     def of(cls, probes: pd.DataFrame) -> _Side:
@@ -106,12 +107,13 @@ def compare(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
         appeared or vanished; the medians of its RTT and their difference, with the p-value of the
         Mann-Whitney test; its loss with the p-value of Fisher's exact test. `rtt_changed` and `loss_changed`
         hold where p is below 0.01 divided by the number of such tests (Bonferroni), and the RTT is 0.1 ms
-        off. A loss is that of the hop's TTL. `attrs["summary"]` says it in a few lines.
+        off. A loss is that of the hop's TTL. `attrs["summary"]` says it in a few lines. Give both calls of
+        `traceroute` one `source_port`: the paths of two flows may differ at any time.
 
     Raises
     ------
     BadInput
-        If one lacks columns of a trace.
+        If one lacks columns of a trace, or is of several hosts or namespaces.
 
     Notes
     -----
@@ -126,11 +128,14 @@ def compare(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
     '127.0.0.1: same path, round trip and loss'
     """
     sides = [in_order(hops, _COLUMNS, "compare()") for hops in (before, after)]
+    for hops in (before, after):
+        of_one_source(hops, "compare()")
     targets = sorted({str(target) for side in sides for target in side["target"].unique()})
     table: list[tuple[Any, ...]] = []
     lines = []
     for target in targets:
         old, new = (_Side.of(side[side["target"] == target]) for side in sides)
+        old.flows, new.flows = (_flows(hops[hops["target"] == target]) for hops in (before, after))
         rows = list(_rows(old, new))
         _decide(rows)
         lines.append(f"{target}: {_in_words(old, new, rows)}")
@@ -140,6 +145,11 @@ def compare(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
     frame.attrs["coverage"] = [*before.attrs.get("coverage", []), *after.attrs.get("coverage", [])]
     frame.attrs["summary"] = "\n".join(lines)
     return frame
+
+
+def _flows(hops: pd.DataFrame) -> frozenset[tuple[Any, ...]]:
+    plain = extent.wires(hops).drop_duplicates().astype(object)
+    return frozenset(plain.where(plain.notna(), None).itertuples(index=False, name=None))
 
 
 def _rows(old: _Side, new: _Side) -> Iterator[_Row]:
@@ -225,7 +235,9 @@ def _path_in_words(old: _Side, new: _Side) -> str:
     if not ttls:
         return "same path"
     where = f"TTL {ttls[0]}" if len(ttls) == 1 else f"TTL {ttls[0]} to {ttls[-1]}"
-    return f"another path at {where} ({segments.as_text(old.pattern)} → {segments.as_text(new.pattern)})"
+    paths = f"({segments.as_text(old.pattern)} → {segments.as_text(new.pattern)})"
+    why = "" if old.flows & new.flows else " of another flow, as a load balancer may have it"
+    return f"another path at {where} {paths}{why}"
 
 
 def _shift_in_words(rows: list[_Row], end: _Row | None) -> list[str]:

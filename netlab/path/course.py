@@ -53,7 +53,8 @@ def path_runs(hops: pd.DataFrame) -> pd.DataFrame:
     ----------
     hops
         What `netlab.traceroute` or a monitor returned, or several of those concatenated, whose runs are then
-        counted through.
+        counted through. Calls without a `source_port` are of several flows, which may go several ways: these
+        are counted through, too.
 
     Returns
     -------
@@ -94,8 +95,9 @@ def path_changes(hops: pd.DataFrame) -> pd.DataFrame:
     Parameters
     ----------
     hops
-        What `netlab.traceroute` or a monitor returned, or several of those concatenated. Several flows tell a
-        load balancer that moved a flow (`remap`) from another route.
+        What `netlab.traceroute` or a monitor returned, or several of those concatenated: with the same
+        `source_port`, since another port is another flow, whose way may always have been another. Several
+        flows tell a load balancer that moved a flow (`remap`) from another route.
 
     Returns
     -------
@@ -103,7 +105,8 @@ def path_changes(hops: pd.DataFrame) -> pd.DataFrame:
         One row per change, as in `netlab.schemas.PATH_CHANGES`, in order of time. `kind` is "remap" if other
         flows had met all the new addresses at those TTLs before this flow was last on its old path, "return"
         if this flow had the whole path before, "route" if an address is new to all of several flows, and
-        "unknown" if there is one flow only. What paths are the same is said at `netlab.path.path_runs`.
+        "unknown" if there is one flow only. What paths are the same is said at `netlab.path.path_runs`; that
+        the end has moved further away, behind a hop that does not answer, takes eight runs to tell.
 
     Raises
     ------
@@ -141,7 +144,7 @@ def changes(course: Course, all_courses: list[Course]) -> Iterator[PathChange]:
             at=course.first_at[after.first],
             last_at=last_at,
             run=int(course.runs[after.first]),
-            kind=_kind(course, number, [(ttl, after.pattern[ttl]) for ttl in ttls], others, last_at),
+            kind=_kind(course, number, [(ttl, after.pattern.get(ttl, "")) for ttl in ttls], others, last_at),
             ttls=ttls,
             before=course.patterns[before.path],
             after=course.patterns[after.path],

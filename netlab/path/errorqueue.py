@@ -29,7 +29,7 @@ _ANCILLARY = 256
 # struct sock_extended_err with struct sock_ee_data_rfc4884 (linux/errqueue.h); the offender follows.
 _EXTENDED = struct.Struct("=IBBBxIHBx")
 _ICMP_ORIGINS = {2, 3}  # SO_EE_ORIGIN_ICMP, _ICMP6; others are this host's own
-_OFFENDER = {4: struct.Struct("=HH4s"), 6: struct.Struct("=HHI16sI")}  # struct sockaddr_in, sockaddr_in6
+_OFFENDER = {4: struct.Struct("=4x4s"), 6: struct.Struct("=8x16s")}  # struct sockaddr_in, sockaddr_in6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,13 +92,8 @@ class ErrorQueue(Ear):
         return icmp.Message(family=self._family, type=kind, code=code, rest=b"", body=b"").error
 
     def _offender(self, value: bytes) -> str:
-        fields = _OFFENDER[self._family].unpack_from(value)
-        if self._family == 4:
-            return socket.inet_ntop(socket.AF_INET, fields[2])
-        packed, scope = fields[3:]
-        text = socket.inet_ntop(socket.AF_INET6, packed)
-        # As Python writes the sender of a packet from a link-local address.
-        return socket.getnameinfo((text, 0, 0, scope), socket.NI_NUMERICHOST | socket.NI_NUMERICSERV)[0]
+        (packed,) = _OFFENDER[self._family].unpack_from(value)
+        return socket.inet_ntop(self._sock.family, packed)
 
 
 def _labels(value: bytes, data: bytes) -> tuple[Label, ...]:

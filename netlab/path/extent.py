@@ -11,19 +11,36 @@ from netlab.wire import icmp
 
 FLOW = ["target", "flow"]
 RUN = [*FLOW, "run"]
+SOURCE = ["host", "netns"]
+
+# What tells one flow from another, of those that have one number in several frames.
+_WIRE = [*SOURCE, "source_address", "target_address", "protocol", "source_port", "port"]
+# So many runs, and at least half of those that met it elsewhere, must have met the end at one TTL further on,
+# none where it was, for it to have moved there.
+MOVED_RUNS = 8
 
 
 def in_order(hops: pd.DataFrame, columns: Sequence[str], who: str) -> pd.DataFrame:
-    """Return *columns* of *hops*, by the time of sending; refuse what is no frame of hops.
+    """Return *columns* of the probes in *hops*, by the time of sending; refuse what is no frame of hops.
 
-    Where there are several traces of one target, its runs are numbered through them.
+    Where there are several traces of one target, its runs are numbered through them, and so are its flows
+    where one number stands for several: other ports, another protocol, another source.
     """
     lacking = [name for name in columns if name not in getattr(hops, "columns", ())]
     if lacking:
         raise BadInput(f"{who} needs the column {lacking[0]!r}", fix="Pass what netlab.traceroute returned")
-    ordered = hops.sort_values("sent_at", kind="stable", ignore_index=True)
-    probes = ordered[list(columns)]
-    return probes.assign(run=_numbered_through(ordered)) if "trace" in ordered else probes
+    probes = hops.dropna(subset=["ttl"])  # a target that could not be probed is a row without
+    ordered = probes.sort_values("sent_at", kind="stable", ignore_index=True)
+    found = ordered[list(columns)].assign(flow=_flows_numbered_through(ordered))
+    return found.assign(run=_numbered_through(ordered)) if "trace" in ordered else found
+
+
+def of_one_source(hops: pd.DataFrame, who: str) -> None:
+    """Refuse hops that several hosts or namespaces saw: at one TTL they are others."""
+    sources = hops.reindex(columns=["ttl", *SOURCE]).dropna(subset=["ttl"])[SOURCE].drop_duplicates()
+    if len(sources) > 1:
+        fix = "Take each by itself: for _, one in hops.groupby(['host', 'netns'])"
+        raise BadInput(f"{who} takes hops of one source, and these are of {len(sources)}", fix=fix)
 
 
 def _numbered_through(hops: pd.DataFrame) -> pd.Series:
@@ -35,21 +52,74 @@ def _numbered_through(hops: pd.DataFrame) -> pd.Series:
     return hops["run"].where(~several, number.astype("Int64"))
 
 
+def wires(hops: pd.DataFrame) -> pd.DataFrame:
+    """Return for each of the hops what tells its flow from all others, of other calls, too."""
+    found = hops.reindex(columns=[*FLOW, *_WIRE, "trace"])
+    # Calls with echo requests are of other flows, which no other column tells.
+    return found.assign(trace=found["trace"].where(found["source_port"].isna()))
+
+
+def _flows_numbered_through(hops: pd.DataFrame) -> pd.Series:
+    wire = wires(hops).groupby([*FLOW, *_WIRE, "trace"], dropna=False, sort=False, observed=True).ngroup()
+    ambiguous = wire.groupby([hops[key] for key in FLOW], observed=True).transform("nunique") > 1
+    if not ambiguous.any():
+        return hops["flow"]
+    several = ambiguous.groupby(hops["target"], observed=True).transform("any")
+    number = wire.groupby(hops["target"], observed=True).rank("dense") - 1
+    return hops["flow"].where(~several, number.astype("Int64"))
+
+
 def within_path(probes: pd.DataFrame) -> pd.DataFrame:
     """Return the probes, in order, that are not past the end that their flow's path had then.
 
     A run in which the answer at the end is lost goes on and is answered at a TTL past it. Those probes are
     only there where another one was lost, and mostly answered: counted, they would make the end look longer
     and its loss smaller. Where a TTL did not answer, it ended the path if it did so when it last answered,
-    or when it next will.
+    or when it next will; but not if the end has moved further away since, behind a hop that is silent.
     """
-    answered = probes["address"].notna()
-    ended = (probes["reply"] != icmp.Error.TIME_EXCEEDED.value).astype("float64").where(answered)
+    return probes[is_within_path(probes).to_numpy()].reset_index(drop=True)
+
+
+def is_within_path(probes: pd.DataFrame) -> pd.Series[bool]:
+    """Return for each of the probes, in order, whether it is not past the end: see `within_path`."""
+    ended = ends_path(probes).astype("float64").where(probes["address"].notna())
     of_ttl = [probes[key] for key in (*FLOW, "ttl")]
     before = ended.groupby(of_ttl, observed=True).ffill()
     ends = before.fillna(ended.groupby(of_ttl, observed=True).bfill()) == 1
-    last = probes["ttl"].where(ends).groupby([probes[key] for key in RUN], observed=True).transform("min")
-    return probes[(probes["ttl"] <= last).fillna(value=True).to_numpy(bool)].reset_index(drop=True)
+    of_run = [probes[key] for key in RUN]
+    ttl = probes["ttl"].astype("float64")
+    met = ttl.where(ended == 1).groupby(of_run, observed=True).transform("min")
+    while True:
+        last = ttl.where(ends).groupby(of_run, observed=True).transform("min")
+        passed = ends & (ttl < _moved_to(probes[RUN].assign(last=last, met=met)))
+        if not passed.any():
+            return ~(ttl > last)
+        ends &= ~passed
+
+
+def _moved_to(probes: pd.DataFrame) -> pd.Series[float]:
+    """Return where the end has been since it moved past the `last` of each run, NaN where it has not.
+
+    `met` is where the run itself met the end.
+    """
+    runs = probes.drop_duplicates(RUN)
+    further = runs["met"] > runs["last"]
+    flow = runs.groupby(FLOW, observed=True, dropna=False, sort=False).ngroup()
+    there = (runs["met"] <= runs["last"]).groupby(flow).cumsum()
+    stretch = there.groupby([flow, there], sort=False).ngroup()
+    since = further.groupby(stretch).cumsum() > 0
+    times = runs[further].groupby([stretch[further], "met"]).size().rename("times").reset_index(level="met")
+    total = times["times"].groupby(level=0).transform("sum")
+    often = times[(times["times"] >= MOVED_RUNS) & (2 * times["times"] >= total)]
+    end = stretch.map(often["met"].groupby(level=0).min()).where(since)
+    key = probes.groupby(RUN, observed=True, dropna=False, sort=False).ngroup()
+    return key.map(dict(zip(key.loc[runs.index], end, strict=True)))
+
+
+def ends_path(hops: pd.DataFrame) -> pd.Series[bool]:
+    """Return for each of the hops whether its answer says that packets go no further."""
+    replied = hops["reply"].notna() & (hops["reply"] != icmp.Error.TIME_EXCEEDED.value)
+    return replied | hops["reached"].fillna(value=False).astype(bool)  # a payload tells no replies
 
 
 def at_the_end(ends: pd.DataFrame, hops: pd.DataFrame) -> pd.DataFrame:
@@ -57,8 +127,7 @@ def at_the_end(ends: pd.DataFrame, hops: pd.DataFrame) -> pd.DataFrame:
 
     Where no probe to a hop has met the end they are left as they are.
     """
-    ended = hops["address"].notna() & (hops["reply"] != icmp.Error.TIME_EXCEEDED.value)
-    met = hops.loc[ended, ["sent_at", "flow", "ttl"]].rename(columns={"ttl": "end"})
+    met = hops.loc[ends_path(hops), ["sent_at", "flow", "ttl"]].rename(columns={"ttl": "end"})
     nearest = pd.merge_asof(
         ends.reset_index()[["index", "sent_at", "flow"]].sort_values("sent_at", kind="stable"),
         met.sort_values("sent_at", kind="stable"),

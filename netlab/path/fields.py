@@ -30,7 +30,7 @@ def layout_of(payload: Mapping[str, Any]) -> Layout:
         return Layout.RUNS
     if "hops" not in payload:
         raise BadInput("this is no NetworkPath payload: it has neither `traceroute` nor `hops`", fix=_FIX)
-    hops = payload["hops"] or []
+    hops = payload["hops"] if isinstance(payload["hops"], list) else []
     older = "path_id" in payload or any(isinstance(hop, Mapping) and "success" in hop for hop in hops)
     return Layout.HOPS if older else Layout.ORIGIN
 
@@ -97,7 +97,7 @@ def _wrong(where: str, found: object, wanted: str) -> BadInput:
 
 
 def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
+    return isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value)
 
 
 def _is_whole(low: int, high: float) -> Callable[[Any], bool]:
@@ -123,11 +123,13 @@ def _is_hop(value: Any) -> bool:
     return isinstance(value, str) and (not value or value.startswith(_UNKNOWN) or is_address(value))
 
 
+_LAST_MS = (2**63 - 1) // 10**6
 _UNKNOWN = "unknown_hop_"  # the layout of 2024 has a word where nobody answered, the others nothing
 PROTOCOLS = ("UDP", "TCP", "ICMP")
 _KINDS: dict[str, Callable[[Any], bool]] = {
     "text": _is_text,
     "whole": _is_whole(0, 2**63 - 1),
+    "time": _is_whole(0, _LAST_MS),
     "real": _is_real,
     "flag": lambda value: isinstance(value, bool),
     "port": _is_whole(0, 65535),
@@ -139,6 +141,7 @@ _KINDS: dict[str, Callable[[Any], bool]] = {
 _WORDS = {
     "text": "text",
     "whole": "a whole number from 0",
+    "time": "a whole number of milliseconds before the year 2262",
     "real": "a number from 0",
     "flag": "true or false",
     "port": "a port",

@@ -10,6 +10,7 @@ import pandas as pd
 from netlab.errors import BadInput
 from netlab.frames import attached
 from netlab.path import branches, rewriting, stops as tables
+from netlab.path.extent import is_within_path
 
 _COLUMNS = ["target", "run", "flow", "ttl", "address", "rtt_ms", "reached", "name"]
 _FLOW = ["target", "target_address", "protocol", "source_address", "source_port", "port", "flow"]
@@ -41,13 +42,13 @@ def path_graph(hops: pd.DataFrame) -> nx.DiGraph[str]:
         graph has `target`, the hops' `coverage`, and `flows`: what tells each of the flows apart.
 
         A node has `ttl` (the lowest it was met at, 0 at a source), `probes` (answered by it, or by nobody
-        where it had answered others), `answers`, `loss` (share of probes without an answer), `rtt_ms`
-        (median), `rtt_min_ms`, `rtt_p95_ms`, `rtt_max_ms`, `flows` (places in the graph's `flows`),
-        `targets`, `first_seen` and `last_seen` (when the first and last answered probe was sent), `reached`,
-        `name`, `silent`, `source`, `rewrites` (fields of probes that a NAT rewrites, as later quotes show)
-        `mpls` (the label stacks that its answers showed), `asn` and `as_name` (of `netlab.path.with_asn`),
-        and, of `netlab.multipath`, `balances` ("flow", "packet", "unknown") and `confidence`: that no next
-        hop is missing.
+        where it alone answered others of the flow, behind the same hop), `answers`, `loss` (share of probes
+        without an answer), `rtt_ms` (median), `rtt_min_ms`, `rtt_p95_ms`, `rtt_max_ms`, `flows` (places in
+        the graph's `flows`), `targets`, `first_seen` and `last_seen` (when the first and last answered probe
+        was sent), `reached`, `name`, `silent`, `source`, `rewrites` (fields of probes that a NAT rewrites, as
+        later quotes show), `mpls` (the label stacks that its answers showed), `asn` and `as_name` (of
+        `netlab.path.with_asn`), and, of `netlab.multipath`, `balances` ("flow", "packet", "unknown") and
+        `confidence`: that no next hop is missing.
 
         An edge has `probes`, `answers`, `loss`, `rtt_ms`, `flows`, `targets`, `first_seen` and `last_seen` of
         its farther node on that step, `rtt_increase_ms` (difference of the medians), `confidence`, and
@@ -72,8 +73,11 @@ def path_graph(hops: pd.DataFrame) -> nx.DiGraph[str]:
         raise BadInput(
             f"path_graph() needs the column {lacking[0]!r}", fix="Pass what netlab.traceroute returned"
         )
-    hops = hops.dropna(subset=["ttl"])  # a target that could not be probed is a row without
+    probed = hops["ttl"].notna()  # a target that could not be probed is a row without
+    hops = hops[probed].reset_index(drop=True)
     flow, flows = _flows(hops)
+    on_path = _on_path(hops, flow)
+    hops, flow = hops[on_path], flow[on_path]
     probes = tables.probes(hops, flow)
     stops = tables.stops(probes)
     graph: nx.DiGraph[str] = nx.DiGraph(
@@ -101,6 +105,16 @@ def _flows(hops: pd.DataFrame) -> tuple[pd.Series[int], list[dict[str, Any]]]:
     number = wires.groupby(_FLOW, dropna=False, sort=False).ngroup()
     distinct = wires[~number.duplicated()]
     return number, [*_records(distinct).values()]
+
+
+def _on_path(hops: pd.DataFrame, flow: pd.Series[int]) -> pd.Series[bool]:
+    """Return for each of the hops whether it is not past an end that only a lost answer had hidden."""
+    read = ["target", "ttl", "address", "reply", "reached", "sent_at"]
+    runs = hops.reindex(columns=["trace", "run"]).assign(flow=flow)
+    probes = hops.reindex(columns=read).assign(
+        flow=flow, run=runs.groupby([*runs], dropna=False, sort=False, observed=True).ngroup()
+    )
+    return is_within_path(probes.sort_values("sent_at", kind="stable")).reindex(hops.index)
 
 
 def _add_nodes(graph: nx.DiGraph[str], probes: pd.DataFrame, stops: pd.DataFrame) -> None:

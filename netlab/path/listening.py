@@ -15,15 +15,14 @@ from netlab.wire import ip
 # From asm-generic/socket.h and linux/in.h; Python's socket module lacks them. Another number on parisc and
 # sparc: there the option is refused or unknown, and what it would tell is missing.
 _SO_ATTACH_FILTER = 26
-_SO_RXQ_OVFL = 40
+_SO_MEMINFO = 55
 _SO_TIMESTAMPNS_NEW = 64  # the answer is two 64-bit numbers on every architecture
 _IP_RECVTTL = 12
 
 _STAMP = socket.SOL_SOCKET, _SO_TIMESTAMPNS_NEW
-_DROPPED = socket.SOL_SOCKET, _SO_RXQ_OVFL
 _TTLS = {(socket.IPPROTO_IP, socket.IP_TTL), (socket.IPPROTO_IPV6, socket.IPV6_HOPLIMIT)}
 _TIMESPEC = struct.Struct("=qq")
-_UNSIGNED = struct.Struct("=I")
+_MEMORY = struct.Struct("=9I")  # SK_MEMINFO_* (linux/sock_diag.h); the last one counts drops
 _INT = struct.Struct("=i")
 _LARGEST = 65535
 _ANCILLARY = 256
@@ -62,7 +61,7 @@ class Ear:
         sock.settimeout(0)
         if program:
             attach(sock, program)
-        wanted = [_STAMP, _DROPPED]
+        wanted = [_STAMP]
         if sock.family == socket.AF_INET6:
             wanted.append((socket.IPPROTO_IPV6, socket.IPV6_RECVHOPLIMIT))
         elif not self._with_header:
@@ -85,8 +84,15 @@ class Ear:
             try:
                 data, extras, _, sender = self._sock.recvmsg(_LARGEST, _ANCILLARY)
             except BlockingIOError:
+                self._count()
                 return
             yield self._packet(data, extras, sender)
+
+    def _count(self) -> None:
+        """Ask what was dropped: a packet would tell what was before it, and the last ones drop unseen."""
+        with contextlib.suppress(OSError, struct.error):  # before Linux 4.12
+            told = self._sock.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMORY.size)
+            self.dropped = _MEMORY.unpack(told)[-1]
 
     def _packet(self, data: bytes, extras: list[tuple[int, int, bytes]], sender: tuple[str, int]) -> Heard:
         received_ns = time.monotonic_ns()
@@ -96,8 +102,6 @@ class Ear:
             if which == _STAMP:
                 seconds, nanoseconds = _TIMESPEC.unpack(value)
                 stamp_ns = seconds * 10**9 + nanoseconds
-            elif which == _DROPPED:
-                self.dropped = _UNSIGNED.unpack(value)[0]  # a running total
             elif which in _TTLS:
                 ttl = _INT.unpack(value)[0]
         if self._with_header:

@@ -39,6 +39,14 @@ class Register:
         """Take answers to one more probe."""
         self._sent.add((flow, mark))
 
+    def keyed(self, key: bytes) -> Flow | None:
+        """Return the flow whose probes have this key."""
+        return self._by_key.get(key)
+
+    def is_sent(self, flow: int, mark: int) -> bool:
+        """Return whether answers to this probe are taken."""
+        return (flow, mark) in self._sent
+
     def error(self, says: icmp.Error, quote: icmp.Quote) -> Match | None:
         """Return the probe that an ICMP error is about, None if it is about somebody else's packet.
 

@@ -20,6 +20,9 @@ from netlab.path.sightings import MOST_UNKNOWN, Chart, Fate, Place, Sightings, S
 from netlab.path.stopping import missed, points
 
 AHEAD = 3  # TTLs that the first flow probes before the nearer ones have answered
+# Of the flows that a branch lacks, so many shall be expected among the new ones that are sent together. A new
+# flow for each would cost the fewest probes, and a round trip whenever it takes another branch.
+EXPECTED = 0.25
 _SCOUT = 0
 _OPEN = {Fate.PENDING, Fate.TO_REPEAT}
 
@@ -150,9 +153,10 @@ class Search:
         """Send flows through the places that need more, and look for such flows where there are none left."""
         asks: list[Ask] = []
         demand: dict[Place, int] = defaultdict(int)
+        rarest: dict[Place, int] = defaultdict(int)
         leads, everyones = _leads(chart), self._everyones(chart)
         for place, stop in reversed(chart.items()):
-            wanted = max(self.missing(place, stop), demand.pop(place, 0))
+            wanted = max(self.missing(place, stop), demand[place], rarest[place])
             wanted -= self._pending(place, stop)
             if wanted <= 0:
                 continue
@@ -162,8 +166,10 @@ class Search:
             lacking = wanted - len(fresh)
             if place in everyones:
                 asks += [(flow, place.ttl + 1) for flow in self._new_flows(lacking)]
-            elif lacking and (near := self._nearest(chart, leads[place], place)):
+            elif lacking and (found := self._nearest(chart, leads[place], place)):
+                share, near = found
                 demand[near] += lacking
+                rarest[near] = max(rarest[near], math.ceil(EXPECTED * lacking / share))
         return asks
 
     def _everyones(self, chart: Chart) -> set[Place]:
@@ -180,15 +186,18 @@ class Search:
         silence = (hop[flow] for flow in stop.through if flow in hop and not hop[flow].heard)
         return sum(self.sightings.fate(place.ttl + 1, cell, place) in _OPEN for cell in silence)
 
-    def _nearest(self, chart: Chart, leads: list[Place], place: Place) -> Place | None:
-        """Return the place before *place* that most of its flows go on to it from, if any still do."""
+    def _nearest(self, chart: Chart, leads: list[Place], place: Place) -> tuple[float, Place] | None:
+        """Return which share of its flows the place that leads to *place* most sends there, and that place.
+
+        None if there is none that still does.
+        """
         likely = [
             (len(chart[near].onward[place]) / chart[near].tested, near)
             for near in leads
             if chart[near].misses(place) < 2 * self.points(chart[near].width)
             and chart[near].unknown < MOST_UNKNOWN
         ]
-        return max(likely, key=lambda item: item[0])[1] if likely else None
+        return max(likely, key=lambda item: item[0], default=None)
 
     def _new_flows(self, number: int) -> range:
         new = range(self._flows, min(self._flows + number, self.limits.flows))

@@ -63,6 +63,8 @@ def station(
 ) -> AnyStation:
     """Return what sends the probes and hears the answers; the parameters are those of `Station`.
 
+    "auto" takes raw sockets where they open.
+
     Raises
     ------
     BadInput
@@ -70,25 +72,34 @@ def station(
     CapabilityError
         Without CAP_NET_RAW, if *method* or *protocol* is one that takes it.
     """
-    if method is Method.UNPRIVILEGED:
-        if protocol is Protocol.SACK:
-            raise CapabilityError(
-                "traceroute cannot probe with tcp-sack without CAP_NET_RAW",
-                fix=f"Use protocol='tcp', or: {capabilities.grant(['CAP_NET_RAW'])}",
+    if method is not Method.UNPRIVILEGED:
+        try:
+            return Station(
+                protocol,
+                families,
+                port=port,
+                source_port=source_port,
+                vary=Vary.SOURCE_PORT,
+                netns=netns,
+                patience_s=patience_s,
+                tos=tos,
             )
-        if protocol is Protocol.TCP and tos & _ECN:
-            raise BadInput("unprivileged tcp cannot set ecn", fix="Use protocol='udp', or leave ecn out")
-        return PlainStation(protocol, port=port, source_port=source_port, tos=tos, netns=netns)
-    return Station(
-        protocol,
-        families,
-        port=port,
-        source_port=source_port,
-        vary=Vary.SOURCE_PORT,
-        netns=netns,
-        patience_s=patience_s,
-        tos=tos,
-    )
+        except CapabilityError:
+            if method is Method.RAW:
+                raise
+    if protocol is Protocol.SACK:
+        raise CapabilityError(
+            "traceroute cannot probe with tcp-sack without CAP_NET_RAW",
+            fix=f"Use protocol='tcp', or: {capabilities.grant(['CAP_NET_RAW'])}",
+        )
+    if protocol is Protocol.TCP and tos & _ECN:
+        raise BadInput("unprivileged tcp cannot set ecn", fix="Use protocol='udp', or leave ecn out")
+    return PlainStation(protocol, port=port, source_port=source_port, tos=tos, netns=netns)
+
+
+def method_of(station: AnyStation) -> Method:
+    """Return how *station* probes."""
+    return Method.UNPRIVILEGED if isinstance(station, PlainStation) else Method.RAW
 
 
 def outlet(station: AnyStation, target: Target, source: bytes) -> AnyOutlet:

@@ -67,7 +67,7 @@ def path_metrics(
             f"path_metrics() needs the column {lacking[0]!r}", fix="Pass what netlab.traceroute returned"
         )
     interval = None if interval_s is None else checks.positive("interval_s", interval_s, unit="seconds")
-    more = [_tag(tag) for tag in tags]
+    more = [_tag(tag) for tag in checks.several("tags", tags)]
     table = hops.reindex(columns=["trace", *_NEEDED]).dropna(subset=["ttl"])
     rows = []
     for _, trace in table.groupby(_TRACE, dropna=False, sort=False, observed=True):

@@ -30,6 +30,7 @@ class Mould:
         ttl_at, makes_up_at = _TTL_AT[flow.family], header + flow.makes_up_at
         marks_at = [header + place for place in flow.marks_at]
         self._marks = len(marks_at)
+        self._ttl_at, self._mark_at = ttl_at, marks_at[0]
         self._transport = _WORD.unpack_from(first, makes_up_at)[0] + self._marks
         self._header, self._header_unit = 0, 0
         if flow.family == 4:
@@ -57,6 +58,16 @@ class Mould:
             + (self._header - mark - (ttl << 8)) % 0xFFFF * self._header_unit
         )
         return number.to_bytes(self._size, "big")
+
+    def found(self, quote: bytes) -> tuple[int, int] | None:
+        """Return TTL and mark of the packet at the start of *quote*, if it is as it left but for the TTL.
+
+        None does not mean that it is of another flow: a NAT or a router may have rewritten it.
+        """
+        if not self._is_made or len(quote) < self._mark_at + _WORD.size:
+            return None
+        ttl, mark = quote[self._ttl_at], _WORD.unpack_from(quote, self._mark_at)[0]
+        return (ttl, mark) if self.packet(ttl, mark).startswith(quote[: self._size]) else None
 
     def _unit(self, place: int) -> int:
         """Return what a word of 1 at *place* adds to the packet."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -17,7 +18,7 @@ from typing import Literal, Protocol, TypeAlias
 
 from netlab.path import patience
 from netlab.path.probes import MARKS, Flow
-from netlab.path.state import Answer
+from netlab.path.state import Answer, Probe, timing
 from netlab.wire import icmp
 
 SILENT = "silent"
@@ -28,6 +29,9 @@ _ROUNDS = 8
 _PLACINGS = 6  # of probes to each hop, to see which of them a size still reaches
 _COPIES = 3  # of each large probe in a round
 _SILENCES = 2  # rounds in which only the small probe was answered, until that is no chance
+# After a round without any answer: Linux answers a second's first datagram to a closed port, and no other.
+_RECOVERY_NS = 300 * 10**6
+_TOLD = {icmp.Error.FRAGMENTATION_NEEDED.value, icmp.Error.PACKET_TOO_BIG.value}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,10 +46,14 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """The path as small probes see it: who answers at each TTL, to which one the size is tried, how slow."""
+    """The path as small probes see it: who answers at each TTL, how slow; to which TTL the size is tried.
+
+    `end_reply` is what the answers from there say.
+    """
 
     addresses: dict[int, str]
     end_ttl: int
+    end_reply: str
     slowest_ns: int
 
 
@@ -119,19 +127,25 @@ class Search:
         return passes
 
     def _ask(self, size: int) -> Answer | _Fate:
-        """Return what becomes of *size*: the answer that objects to it, if there is one."""
+        """Return what becomes of *size*: the answer that objects to it, if there is one.
+
+        The small probe comes last: where a rate limit leaves one answer, a large probe that passes has it.
+        """
         end = self._way.end_ttl
         silences = 0
         for _ in range(_ROUNDS):
-            small, *large = self._exchange([(end, 0), *[(end, size)] * _COPIES])
+            *large, small = self._exchange([*[(end, size)] * _COPIES, (end, 0)])
             heard = [answer for answer in large if answer]
-            if small and any(answer.reply == small.reply for answer in heard):
+            if any(answer.reply == (small.reply if small else self._way.end_reply) for answer in heard):
                 return _Fate.PASSES
-            if small and heard:
-                return heard[0]
+            told = [answer for answer in heard if small or answer.reply in _TOLD]
+            if told:
+                return told[0]
             silences += small is not None
             if silences == _SILENCES:
                 return _Fate.SILENCE
+            if not (small or heard):
+                deque(self._heard(_RECOVERY_NS), maxlen=0)
         raise Gone
 
     def _located(self, mtu_bytes: int, objection: _Objection) -> Limit:
@@ -157,7 +171,7 @@ class Search:
         return Limit(
             mtu_bytes=mtu_bytes,
             ttl=last if is_sure else None,
-            address=self._way.addresses[last] if is_sure else None,
+            address=answers[last].address if is_sure else None,
             told=SILENT,
         )
 
@@ -199,14 +213,16 @@ def _is_same(fate: Answer | _Fate, objection: _Objection) -> bool:
     return fate is objection
 
 
-def way_of(answers: Iterable[tuple[int, str, int, bool]]) -> Way | None:
-    """Return the way that (TTL, address, round trip, whether it ends there) of small probes show, if any."""
-    found = sorted(answers)
+def way_of(answers: Iterable[tuple[Probe, Answer]]) -> Way | None:
+    """Return the way that the answers to small probes show, if any."""
+    found = sorted(answers, key=lambda pair: (not pair[1].ends_path, -pair[0].ttl))
     if not found:
         return None
-    ends = [ttl for ttl, _, _, ends_path in found if ends_path]
+    ends = [pair for pair in found if pair[1].ends_path]
+    end, answer = ends[-1] if ends else found[0]  # the nearest that ends the way, or the last that answered
     return Way(
-        addresses={ttl: address for ttl, address, _, _ in reversed(found)},
-        end_ttl=min(ends) if ends else found[-1][0],
-        slowest_ns=max(round_trip for _, _, round_trip, _ in found),
+        addresses={probe.ttl: answer.address for probe, answer in found},
+        end_ttl=end.ttl,
+        end_reply=answer.reply,
+        slowest_ns=max(timing(probe, answer)[0] for probe, answer in found),
     )

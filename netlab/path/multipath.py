@@ -166,10 +166,8 @@ def _beside(
     target: targeting.Target, neighbours: Iterable[str], limits: Limits, netns: namespaces.NetNs
 ) -> list[_Job]:
     """Return what is to be done for the neighbours of *target*, once for each address."""
-    if isinstance(neighbours, str | bytes) or not isinstance(neighbours, Iterable):
-        raise BadInput(f"neighbours {neighbours!r} is no list of addresses", fix="Give a list")
     jobs: dict[str, _Job | None] = {target.address: None}
-    for name in neighbours:
+    for name in checks.several("neighbours", neighbours):
         chosen, source = targeting.routed(targeting.resolve(name, target.family, netns), netns)
         if chosen.address not in jobs:
             jobs[chosen.address] = _Job(chosen, source, Sweep(replace(limits, flows=1)))

@@ -7,16 +7,21 @@ import os
 from typing import TYPE_CHECKING, Generic, TypedDict, TypeVar
 
 from netlab.errors import ProbeError
+from netlab.path import quotes
 from netlab.path.kinds import EchoFlow, SynFlow, UdpFlow
-from netlab.path.matching import Register
+from netlab.path.matching import Match, Register
 from netlab.path.moulds import Mould
 from netlab.path.probes import MARKS, Flow, Protocol
+from netlab.path.quotes import Quoted
 from netlab.path.sack import SackFlow
 from netlab.path.station import Station
 from netlab.path.target import Target
+from netlab.wire import icmp, ip
 
 if TYPE_CHECKING:
     from netlab.path.plain import PlainStation
+
+_KEY = 4  # bytes of `netlab.path.probes.Flow.key`
 
 AStation = TypeVar("AStation", "Station", "PlainStation")
 
@@ -81,6 +86,7 @@ class Outlet(BaseOutlet[Station]):
         self.register = Register()
         self.departures: dict[tuple[int, int], int] = {}
         self._moulds: dict[int, Mould] = {}
+        self._header = ip.SIZE[target.family]
         self.flow(0)
         station.join(self)
 
@@ -127,10 +133,35 @@ class Outlet(BaseOutlet[Station]):
 
     def packet(self, flow: int, ttl: int, mark: int) -> bytes:
         """Return the probe of a flow; raises as `flow` does."""
+        return self._mould(flow).packet(ttl, mark)
+
+    def about(self, says: icmp.Error, message: icmp.Message) -> tuple[Match, Quoted | None] | None:
+        """Return which probe an ICMP error is about, and what it shows of it; None if it is none of these.
+
+        Most routers quote a probe as it was sent, and one look tells so.
+
+        Raises
+        ------
+        DecodeError
+            If the error quotes too little.
+        """
+        flow = self.register.keyed(message.body[self._header : self._header + _KEY])
+        found = self._mould(flow.number).found(message.body) if flow else None
+        if flow and found and self.register.is_sent(flow.number, found[1]):
+            ttl, mark = found
+            return Match(says.value, flow.number, mark), quotes.unaltered(ttl, self.tos, message)
+        quote = icmp.quote(message)
+        match = self.register.error(says, quote)
+        if match is None or match.mark is None:
+            return match and (match, None)
+        sent = self.packet(match.flow, quote.header.ttl, match.mark)
+        return match, quotes.quoted(sent, quote, message)
+
+    def _mould(self, flow: int) -> Mould:
         mould = self._moulds.get(flow)
         if mould is None:
             mould = self._moulds[flow] = Mould(self.flow(flow))
-        return mould.packet(ttl, mark)
+        return mould
 
     def _made(self, number: int) -> Flow:
         station = self._station

@@ -21,7 +21,7 @@ from netlab.path.pace import PER_SECOND
 from netlab.path.probes import Protocol, Vary
 from netlab.path.requests import Request, ports_of
 from netlab.path.rows import Traced
-from netlab.path.state import DESTINATION, timing
+from netlab.path.state import DESTINATION
 from netlab.path.station import Station
 from netlab.schemas import PATH_MTU
 
@@ -129,7 +129,7 @@ def _limits(traced: Traced, request: Request) -> tuple[list[mtu.Limit], list[Mis
     most_bytes = _interface_mtu(origin.interface, request.netns)
     own = mtu.Limit(mtu_bytes=most_bytes, ttl=0, address=origin.source_address, told=mtu.INTERFACE)
     answered = [(probe, answer) for run in traced.runs for probe, answer in run.reported() if answer]
-    way = mtu.way_of((p.ttl, a.address, timing(p, a)[0], a.ends_path) for p, a in answered)
+    way = mtu.way_of(answered)
     if way is None:
         return [own], [Missing("path MTU", Gap.UNAVAILABLE, None, "nothing on the way answers")]
     lacking = []

@@ -12,6 +12,7 @@ from netlab import __version__, checks
 from netlab.errors import BadInput
 from netlab.frames import attached
 from netlab.path import fields
+from netlab.path.extent import is_within_path
 from netlab.path.fields import Layout
 
 Table: TypeAlias = dict[str, Any]
@@ -118,15 +119,17 @@ def _one_trace(hops: object) -> pd.DataFrame:
         raise BadInput(
             f"to_network_path() needs the column {lacking[0]!r}", fix="Pass what netlab.traceroute returned"
         )
-    hops = hops.dropna(subset=["ttl"])  # a target that could not be probed is a row without
+    hops = hops.dropna(subset=["ttl"]).reset_index(drop=True)  # what could not be probed is a row without
     traces = len(hops[["trace", "target", "target_address"]].drop_duplicates())
     if traces != 1:
         raise BadInput(
             f"a payload is one trace, and this frame has {traces}",
             fix="[to_network_path(one) for _, one in hops.groupby(['trace', 'target'])]",
         )
+    ordered = hops.reindex(columns=[*_NEEDED, "reply"]).sort_values("sent_at", kind="stable")
+    on_path = is_within_path(ordered).reindex(hops.index)
     plain = hops[_NEEDED].astype(object)
-    return plain.where(plain.notna(), None)
+    return plain.where(plain.notna(), None).assign(on_path=on_path)
 
 
 def _milliseconds(at: pd.Timestamp | None) -> int | None:
@@ -166,6 +169,7 @@ def _hop_count(runs: Sequence[Table]) -> Table:
 
 
 def _end_to_end(trace: pd.DataFrame) -> Table:
+    trace = trace[trace["on_path"]]  # behind a lost answer the target is met again
     last = trace[trace["ttl"] == trace.groupby(["run", "flow"])["ttl"].transform("max")]
     received = last[last["reached"].eq(other=True)].sort_values("sent_at")
     rtts = received["rtt_ms"].dropna().astype(float).tolist()
@@ -209,11 +213,13 @@ def _given(
     destination: Mapping[str, Any] | None,
 ) -> Table:
     for name, table in (("source", source), ("destination", destination)):
+        if not isinstance(table, Mapping | None):
+            raise BadInput(f"{name} {table!r} is no dict", fix=f"Give fields of {name}")
         for key in table or {}:
             checks.choice(f"field of {name}", key, fields.known(layout, name))
     given = {"namespace": namespace, "source": source, "destination": destination}
     if tags is not None:
-        given["tags"] = list(tags)  # type: ignore[assignment]
+        given["tags"] = checks.several("tags", tags)  # type: ignore[assignment]
     return {name: value for name, value in given.items() if value is not None}
 
 

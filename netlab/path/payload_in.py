@@ -84,7 +84,7 @@ def _parsed(payload: object) -> Table:
     if isinstance(payload, str | bytes):
         try:
             payload = json.loads(payload)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise BadInput(f"the payload is no JSON: {error}", fix="Pass one payload, whole") from error
     if not isinstance(payload, Mapping):
         raise BadInput(f"a {type(payload).__name__} is no NetworkPath payload", fix="Pass a dict, or JSON")

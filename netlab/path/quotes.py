@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from netlab.errors import DecodeError
+from netlab.path import probes
 from netlab.wire import extensions, icmp, ip
 from netlab.wire.extensions import Label
 
@@ -46,8 +47,14 @@ def quoted(packet: bytes, quote: icmp.Quote, message: icmp.Message) -> Quoted:
     )
 
 
+def unaltered(ttl: int, tos: int, message: icmp.Message) -> Quoted:
+    """Return what *message* shows of a probe that arrived as it was sent, with *ttl* left."""
+    return Quoted(tuple(labels(message)), ttl, tos, (), mtu_bytes(message))
+
+
 def _changed(packet: bytes, quote: icmp.Quote) -> list[str]:
-    header, seen, sent = quote.header, quote.transport, packet[ip.SIZE[quote.header.family] :]
+    header, sent = quote.header, packet[ip.SIZE[quote.header.family] :]
+    seen = quote.transport[: icmp.PROMISED] + probes.unpadded(quote.transport[icmp.PROMISED :])
     identifier_at, identifier = _IDENTIFIER[header.protocol]
     checksum_at = _CHECKSUM_AT[header.protocol]
     if isinstance(header, ip.IPv4):

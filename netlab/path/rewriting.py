@@ -6,7 +6,7 @@ import pandas as pd
 
 from netlab.path.quotes import NOTHING
 
-_TRACE = ["target", "target_address", "run", "flow"]
+_TRACE = ["trace", "target", "target_address", "run", "flow"]
 
 
 def boxes(hops: pd.DataFrame) -> dict[str, str]:
@@ -17,7 +17,7 @@ def boxes(hops: pd.DataFrame) -> dict[str, str]:
     """
     if "rewritten" not in hops:
         return {}
-    quoted = hops[[*_TRACE, "ttl", "address", "rewritten"]].dropna(subset=["address"])
+    quoted = hops.reindex(columns=[*_TRACE, "ttl", "address", "rewritten"]).dropna(subset=["address"])
     quoted = quoted.drop_duplicates([*_TRACE, "ttl"]).sort_values([*_TRACE, "ttl"])
     before = quoted.groupby(_TRACE, dropna=False)[["ttl", "address", "rewritten"]].shift()
     changed = quoted["rewritten"].notna() & (quoted["rewritten"] != NOTHING)

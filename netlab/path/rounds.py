@@ -8,12 +8,15 @@ would find its rate limit (Linux: one ICMP error a second for each peer). The fi
 the path, the second goes through to the destination also when the path has become longer.
 
 While the end is not known, a round goes on a few TTLs past the last answer, and each round a few more: a path
-is found in a few round trips, and the destination hardly gets more than its burst allows.
+is found in a few round trips, and the destination hardly gets more than its burst allows. Where the end is
+silent and what goes through to it is answered, it may have moved behind a hop that is silent, and is sought
+again.
 """
 
 from __future__ import annotations
 
 import itertools
+import random
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -26,6 +29,7 @@ from netlab.path.state import Answer, Probe, Run
 
 END_TTL = 64  # what hosts send with (RFC 1700); no longer path is common
 _AHEAD = 4
+_SILENCES = 8  # of the end, and as many answers to what goes through
 _NEVER_NS = 1 << 63
 
 
@@ -45,11 +49,17 @@ class Round:
 
 @dataclass(slots=True)
 class _Reach:
-    """How far a flow's path is known: its end, the last TTL that answered, the last that was tried."""
+    """How far a flow's path is known: its end, the last TTL that answered, the last that was tried.
+
+    `silent` and `passed` are probes to the end without an answer, and probes through to it with one, since
+    the end last answered.
+    """
 
     end: int | None = None
     answered: int = 0
     tried: int = 0
+    silent: int = 0
+    passed: int = 0
 
 
 class Rounds:
@@ -89,7 +99,9 @@ class Rounds:
         self.refusal: ProbeError | None = None
         self._channel = channel
         self._every_ns, self._timeout_ns, self._max_ttl, self._flows = every_ns, timeout_ns, max_ttl, flows
-        self._marks = (1 + number % MARKS for number in itertools.count())
+        # From anywhere on, so that a late answer to another monitor by the same port fits nothing.
+        start = random.randrange(MARKS)  # noqa: S311 - no secret
+        self._marks = (1 + number % MARKS for number in itertools.count(start))
         self._pace = Pace()
         self._due_ns = channel.now_ns()
         self._number = 0
@@ -201,4 +213,17 @@ class Rounds:
         for run in (this.hops, this.end):
             for mark in run.probes:
                 self._by_mark.pop((run.flow, mark), None)
+        self._look_again(this, self._reaches[this.hops.flow])
         self.settled.append(this)
+
+    def _look_again(self, this: Round, reach: _Reach) -> None:
+        """Forget an end that has been silent for long although the destination answers."""
+        to_end = [mark for mark, probe in this.hops.probes.items() if probe.ttl == reach.end]
+        if any(mark in this.hops.answers for mark in to_end):
+            reach.silent = reach.passed = 0
+            return
+        reach.silent += len(to_end)
+        reach.passed += sum(answer.ends_path for answer in this.end.answers.values())
+        if reach.end is not None and min(reach.silent, reach.passed) >= _SILENCES:
+            reach.tried, reach.end = reach.end, None
+            reach.silent = reach.passed = 0

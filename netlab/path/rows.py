@@ -16,11 +16,18 @@ from netlab.frames import Gap, Missing, concat
 from netlab.path import quotes
 from netlab.path.origin import COLUMNS, Origin
 from netlab.path.quotes import Quoted
-from netlab.path.state import DESTINATION, Run, timing
+from netlab.path.state import DESTINATION, Answer, Probe, Run, timing
 from netlab.path.target import Target
 from netlab.schemas import HOPS
 
 _USUAL_TTLS = (64, 128, 255)  # that packets start with: Linux and BSD; Windows; most routers
+# By the TTL of an answer: how many hops away it started, if with the next of the usual ones.
+_RETURN_HOPS = {
+    ttl: next(usual for usual in _USUAL_TTLS if ttl <= usual) - ttl + 1
+    for ttl in range(1, _USUAL_TTLS[-1] + 1)
+}
+_UNQUOTED = Quoted(labels=())
+_SILENCE: Any = Answer._make([None] * len(Answer._fields))
 
 
 @dataclass(slots=True, kw_only=True)
@@ -69,18 +76,21 @@ def frame_of(
         for traced in traces
     ]
     rows = list(itertools.chain.from_iterable(reported))
-    probes = [probe for _, probe, _ in rows]
-    answers = [answer for *_, answer in rows]
-    times = [timing(p, a) if a else None for p, a in zip(probes, answers, strict=True)]
+    counts = list(map(len, reported))
+    times = [(None, None) if a is None else _timed(p, a) for _, p, a in rows]
+    sent = _columns(Probe, [probe for _, probe, _ in rows])
+    heard = _columns(Answer, [answer or _SILENCE for *_, answer in rows])
+    seen = _columns(Quoted, [quoted or _UNQUOTED for quoted in heard["quoted"]])
     ports = [
         traced.ports[probe.flow] for traced, its in zip(traces, reported, strict=True) for _, probe, _ in its
     ]
 
     def each(value: Callable[[Traced], Any]) -> list[Any]:
         """Return what is the same in all rows of a trace, for every row."""
-        return [
-            same for traced, its in zip(traces, reported, strict=True) for same in [value(traced)] * len(its)
-        ]
+        whole: list[Any] = []
+        for traced, count in zip(traces, counts, strict=True):
+            whole += [value(traced)] * count
+        return whole
 
     data = {name: each(partial(_of_origin, name=name)) for name in COLUMNS} | {
         "target": each(lambda traced: traced.name),
@@ -88,26 +98,32 @@ def frame_of(
         "protocol": [protocol] * len(rows),
         "family": each(lambda traced: getattr(traced.target, "family", None)),
         "method": each(lambda traced: traced.method),
-        "flow": [probe.flow for probe in probes],
+        "flow": sent["flow"],
         "source_port": [source_port for source_port, _ in ports],
         "port": [port for _, port in ports],
         "run": [number for number, *_ in rows],
-        "ttl": [probe.ttl for probe in probes],
-        "attempt": [probe.attempt for probe in probes],
-        "address": [a.address if a else None for a in answers],
-        "name": [(names or {}).get(a.address) if a else None for a in answers],
-        "rtt_ms": [t[0] / 10**6 if t else None for t in times],
-        "reply": [a.reply if a else None for a in answers],
-        "reached": [a.reply in DESTINATION if a else None for a in answers],
-        "sent_at": np.array([probe.wall_ns for probe in probes], np.int64),
-        "reply_ttl": [a.ttl if a else None for a in answers],
+        "ttl": sent["ttl"],
+        "attempt": sent["attempt"],
+        "address": heard["address"],
+        "name": list(map((names or {}).get, heard["address"])),
+        "rtt_ms": [rtt_ms for rtt_ms, _ in times],
+        "reply": heard["reply"],
+        "reached": [None if reply is None else reply in DESTINATION for reply in heard["reply"]],
+        "sent_at": np.array(sent["wall_ns"], np.int64),
+        "reply_ttl": heard["ttl"],
         "dscp": each(lambda traced: traced.tos >> 2),
         "ecn": each(lambda traced: traced.tos & 3),
-        "return_hops": [_return_hops(a.ttl) if a else None for a in answers],
-        "reply_id": [a.identification if a else None for a in answers],
-        "clock": [t[1].value if t else None for t in times],
+        "return_hops": list(map(_RETURN_HOPS.get, heard["ttl"])),
+        "reply_id": heard["identification"],
+        "clock": [clock for _, clock in times],
+        "quoted_ttl": seen["ttl"],
+        "quoted_dscp": [None if tos is None else tos >> 2 for tos in seen["tos"]],
+        "quoted_ecn": [None if tos is None else tos & 3 for tos in seen["tos"]],
+        "rewritten": [
+            None if parts is None else ", ".join(parts) or quotes.NOTHING for parts in seen["changed"]
+        ],
+        "mpls": list(map(quotes.as_text, seen["labels"])),
     }
-    data |= _quoted([a.quoted if a else None for a in answers])
     unsure = dict.fromkeys(gap for traced in traces if traced.origin for gap in traced.origin.missing())
     lacking = gaps(run for traced in traces for run in traced.runs)
     found = HOPS.frame(data, missing=[*lacking, *unsure, *missing])
@@ -119,22 +135,16 @@ def _of_origin(traced: Traced, *, name: str) -> str | int | None:
     return getattr(traced.origin, name, None)
 
 
-def _quoted(seen: Sequence[Quoted | None]) -> dict[str, list[str | int | None]]:
-    classes = [None if q is None else q.tos for q in seen]
-    changes = [None if q is None else q.changed for q in seen]
-    return {
-        "quoted_ttl": [q.ttl if q else None for q in seen],
-        "quoted_dscp": [None if tos is None else tos >> 2 for tos in classes],
-        "quoted_ecn": [None if tos is None else tos & 3 for tos in classes],
-        "rewritten": [None if names is None else ", ".join(names) or quotes.NOTHING for names in changes],
-        "mpls": [quotes.as_text(q.labels) if q else None for q in seen],
-    }
+def _columns(kind: type[tuple[Any, ...]], rows: Sequence[tuple[Any, ...]]) -> dict[str, list[Any]]:
+    """Return each field of named tuples of one *kind* as a column."""
+    names: tuple[str, ...] = kind._fields  # type: ignore[attr-defined]
+    values = zip(*rows, strict=True) if rows else itertools.repeat(())
+    return {name: list(column) for name, column in zip(names, values, strict=False)}
 
 
-def _return_hops(ttl: int | None) -> int | None:
-    """Return how many hops away an answer started, if with the next of the usual TTLs."""
-    start = next((usual for usual in _USUAL_TTLS if ttl and ttl <= usual), None)
-    return start - ttl + 1 if start and ttl else None
+def _timed(probe: Probe, answer: Answer) -> tuple[float, str]:
+    nanoseconds, clock = timing(probe, answer)
+    return nanoseconds / 10**6, clock.value
 
 
 def _with_errors(

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from netlab.path.extent import FLOW, within_path
+from netlab.path.extent import FLOW, MOVED_RUNS, within_path
 
 COLUMNS = ["target", "flow", "run", "ttl", "address", "reply", "reached", "sent_at"]
 
@@ -20,9 +20,10 @@ BALANCED_SHARE = 0.2
 BALANCED_LEAST = 4
 
 Codes: TypeAlias = npt.NDArray[np.int64]
-Pattern: TypeAlias = dict[int, str]  # by TTL: who answers there, as far as known
+Pattern: TypeAlias = dict[int, str]  # by TTL: who answers there, as far as known; at 0 the TTL of the end
 
 _UNKNOWN = -1
+_END = 0
 
 
 @dataclass(slots=True)
@@ -66,10 +67,12 @@ def _course(target: str, flow: int, probes: pd.DataFrame) -> Course:
     met: Codes = np.full((len(runs), len(ttl_names)), _UNKNOWN, np.int64)
     answered = np.flatnonzero(codes >= 0)[::-1]  # of several answers at a TTL the first stays
     met[places[answered], ttls[answered]] = codes[answered]
+    groups = probes.groupby(places)
+    end_ttl, reached = groups["ttl"].max().to_numpy(np.int64), groups["reached"].any().to_numpy(bool)
+    met = np.column_stack([met, _steady(np.where(reached, end_ttl, _UNKNOWN))])
     balanced = _balanced(met)
     met[:, balanced] = _UNKNOWN
-    columns = [int(name) for name in ttl_names]
-    groups = probes.groupby(places)
+    columns = [*map(int, ttl_names), _END]
     first_at = groups["sent_at"].first().to_numpy()
     seen: Any = probes[codes >= 0].groupby(["ttl", "address"])["sent_at"].first().items()
     course = Course(
@@ -78,14 +81,24 @@ def _course(target: str, flow: int, probes: pd.DataFrame) -> Course:
         runs=np.asarray(runs, np.int64),
         first_at=first_at,
         last_at=groups["sent_at"].last().to_numpy(),
-        end_ttl=groups["ttl"].max().to_numpy(np.int64),
-        reached=groups["reached"].any().to_numpy(bool),
+        end_ttl=end_ttl,
+        reached=reached,
         segments=[_segment(met, addresses, columns, *ends) for ends in _unbroken(met)],
         balanced={columns[place] for place in np.flatnonzero(balanced)},
         seen={(int(ttl), str(address)): at for (ttl, address), at in seen},
     )
     _unite(course)
     return course
+
+
+def _steady(ends: Codes) -> Codes:
+    """Return where each run ended, of those that enough others agree with: a lost answer may look like it."""
+    places = np.flatnonzero(ends >= 0)
+    stretch = np.cumsum(np.diff(ends[places], prepend=_UNKNOWN) != 0)
+    steady = np.bincount(stretch)[stretch] >= MOVED_RUNS
+    result: Codes = np.full(len(ends), _UNKNOWN, np.int64)
+    result[places[steady]] = ends[places[steady]]
+    return result
 
 
 def _balanced(met: Codes) -> npt.NDArray[np.bool_]:
@@ -119,7 +132,8 @@ def _unbroken(met: Codes) -> list[tuple[int, int]]:
 
 def _segment(met: Codes, addresses: Any, ttls: list[int], first: int, last: int) -> Segment:
     known = met[first : last + 1].max(axis=0)  # one address or none in each column
-    pattern = {ttl: str(addresses[code]) for ttl, code in zip(ttls, known, strict=True) if code >= 0}
+    codes = {ttl: int(code) for ttl, code in zip(ttls, known, strict=True) if code >= 0}
+    pattern = {ttl: str(addresses[code] if ttl else code) for ttl, code in codes.items()}
     return Segment(first, last, pattern)
 
 
@@ -143,8 +157,14 @@ def _end_once(pattern: Pattern) -> None:
 
 
 def differing(one: Pattern, other: Pattern) -> list[int]:
-    """Return the TTLs at which the two have different hops, in order."""
-    return sorted(ttl for ttl in one.keys() & other.keys() if one[ttl] != other[ttl])
+    """Return the TTLs at which the two have different hops, in order.
+
+    Where one goes on silently behind the end of the other, that is another hop, too.
+    """
+    ttls = {ttl for ttl in one.keys() & other.keys() if one[ttl] != other[ttl]}
+    if _END in ttls:
+        ttls |= {min(int(one[_END]), int(other[_END]))}
+    return sorted(ttls - {_END})
 
 
 def path_id(pattern: Pattern) -> str:
@@ -154,6 +174,4 @@ def path_id(pattern: Pattern) -> str:
 
 def as_text(pattern: Pattern) -> str:
     """Return the hops in words, an asterisk for each that is not known."""
-    if not pattern:
-        return "*"
-    return " ".join(pattern.get(ttl, "*") for ttl in range(1, max(pattern) + 1))
+    return " ".join(pattern.get(ttl, "*") for ttl in range(1, max(pattern, default=0) + 1)) or "*"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from netlab.errors import CapabilityError, DecodeError, ProbeError
 from netlab.kernel.netns import NetNs, entered
-from netlab.path import filters, quotes, sack
+from netlab.path import filters, sack
 from netlab.path.departures import Sender
 from netlab.path.listening import Ear, Heard
 from netlab.path.matching import Match
@@ -25,7 +25,7 @@ from netlab.path.quotes import Quoted
 from netlab.path.sack import Handshake
 from netlab.path.state import Answer
 from netlab.path.target import FAMILIES, Target
-from netlab.wire import icmp
+from netlab.wire import icmp, ip
 
 if TYPE_CHECKING:
     from netlab.path.outlet import Outlet
@@ -100,7 +100,8 @@ class Station(contextlib.AbstractContextManager["Station"]):
         self._first = source_port
         self._netns = netns
         self._ports: dict[tuple[bytes, int], Ports] = {}
-        self._outlets: dict[str, Outlet] = {}
+        self._outlets: dict[str, Outlet] = {}  # by the target's address
+        self._targets: dict[bytes, Outlet] = {}  # by the same, packed
         self._ears: dict[int, tuple[Ear, _Meaning]] = {}  # by descriptor
         self._poll = select.poll()
         self._senders: dict[int, Sender] = {}
@@ -149,6 +150,7 @@ class Station(contextlib.AbstractContextManager["Station"]):
                 f"cannot tell answers of {address} on one interface from those on another",
                 fix="Probe one interface at a time",
             )
+        self._targets[outlet.target.packed] = outlet
 
     def ports(self, target: Target, source: bytes, flow: int) -> tuple[int, int]:
         """Return the source and the destination port of a flow; its answers are heard from now on.
@@ -244,15 +246,12 @@ class Station(contextlib.AbstractContextManager["Station"]):
             says = message.error
             if says is None:
                 return []
-            quote = icmp.quote(message)
-            outlet = self._outlets.get(socket.inet_ntop(FAMILIES[family], quote.header.destination))
-            match = outlet.register.error(says, quote) if outlet else None
-            if outlet is None or match is None:
+            outlet = self._targets.get(ip.destination(family, message.body))
+            if outlet is None:
+                icmp.quote(message)  # somebody else's, or damaged
                 return []
-            if match.mark is None:
-                return [(outlet, match, None)]
-            sent = outlet.packet(match.flow, quote.header.ttl, match.mark)
-            return [(outlet, match, quotes.quoted(sent, quote, message))]
+            found = outlet.about(says, message)
+            return [(outlet, *found)] if found else []
 
         return meaning
 

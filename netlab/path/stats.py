@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pandas as pd
 
-from netlab.path.extent import in_order, within_path
+from netlab.path.extent import in_order, of_one_source, within_path
 from netlab.path.significance import wilson
 from netlab.schemas import HOP_STATS
 
-_COLUMNS = ["target", "flow", "run", "ttl", "address", "name", "rtt_ms", "reply", "sent_at"]
+_COLUMNS = ["target", "flow", "run", "ttl", "address", "name", "rtt_ms", "reply", "reached", "sent_at"]
 _KEYS = ["target", "ttl"]
 _QUANTILES = {"p50_ms": 0.5, "p95_ms": 0.95, "p99_ms": 0.99}
 
@@ -26,14 +26,15 @@ def path_stats(hops: pd.DataFrame) -> pd.DataFrame:
     DataFrame
         One row per target and TTL, as in `netlab.schemas.HOP_STATS`. Runs and flows are taken together;
         where several addresses answered at a TTL, `addresses` is how many and `address` the one that
-        answered most often. `jitter_ms` is the mean difference of consecutive round-trip times (`|D(i-1,i)|`
-        of RFC 3550 section 6.4.1, for round trips and without its smoothing). Probes past the end of the
-        path, which a run sends where the answer at the end was lost, are left out.
+        answered most often. `jitter_ms` is the mean difference of consecutive round-trip times of one flow
+        and address (`|D(i-1,i)|` of RFC 3550 section 6.4.1, for round trips and without its smoothing).
+        Quantiles are those of what was seen: of a few answers p99 is near the largest. Probes past the end of
+        the path, which a run sends where the answer at the end was lost, are left out.
 
     Raises
     ------
     BadInput
-        If *hops* lacks columns of a trace.
+        If *hops* lacks columns of a trace, or is of several hosts or namespaces.
 
     Examples
     --------
@@ -43,6 +44,7 @@ def path_stats(hops: pd.DataFrame) -> pd.DataFrame:
     [[1, '127.0.0.1', 5, 5, 0.0]]
     """
     probes = within_path(in_order(hops, _COLUMNS, "path_stats()"))
+    of_one_source(hops, "path_stats()")
     probes["rtt"] = probes["rtt_ms"].astype("float64")
     groups = probes.groupby(_KEYS, sort=True)
     found = pd.DataFrame({"probes": groups.size(), "answers": groups["address"].count()})
@@ -64,7 +66,8 @@ def path_stats(hops: pd.DataFrame) -> pd.DataFrame:
 def _of_answers(probes: pd.DataFrame) -> pd.DataFrame:
     answered = probes[probes["address"].notna()]
     groups = answered.groupby(_KEYS, sort=True)
-    jitter = groups["rtt"].diff().abs().groupby([answered[key] for key in _KEYS]).mean()
+    steps = answered.groupby([*_KEYS, "flow", "address"], observed=True)["rtt"].diff().abs()
+    jitter = steps.groupby([answered[key] for key in _KEYS]).mean()
     counts = answered.groupby([*_KEYS, "address"]).size().rename("times").reset_index()
     most = counts.sort_values("times", kind="stable").drop_duplicates(_KEYS, keep="last").set_index(_KEYS)
     names = answered.dropna(subset=["name"]).drop_duplicates("address").set_index("address")["name"]

@@ -29,7 +29,8 @@ def probes(hops: pd.DataFrame, flow: pd.Series[int]) -> pd.DataFrame:
     """Return the probes of every trace, numbered `trace`, after a row at TTL 0 for its source.
 
     `node` is who answered, missing of a probe that only was lost. Silent TTLs have a node with a name of its
-    own; those after the last answer are left out. `flow` is the number given for each row of *hops*.
+    own; those after the last answer are left out, but for who answered other traces there: these lost probes.
+    `flow` is the number given for each row of *hops*.
     """
     table = hops.reindex(columns=_READ).assign(flow=flow.to_numpy()).astype({"ttl": "int64"})
     told = [*_WHERE, "trace", "run", "flow"]
@@ -39,7 +40,7 @@ def probes(hops: pd.DataFrame, flow: pd.Series[int]) -> pd.DataFrame:
     start = table.drop_duplicates("trace")
     sources = start.drop(columns="sent_at").assign(ttl=0, node=_sources(start[_WHERE]), rtt_ms=0.0)
     answered = table["node"].notna()
-    last = table["ttl"].where(answered).groupby(table["trace"]).transform("max")
+    last = table["ttl"].where(answered).groupby(table["flow"]).transform("max")
     found = pd.concat([sources, table[table["ttl"] <= last]]).sort_values(_AT, kind="stable")
     return _named(found.drop(columns=_WHERE).reset_index(drop=True))
 
@@ -74,25 +75,25 @@ def _named(table: pd.DataFrame) -> pd.DataFrame:
     alike: dict[int, list[_Heard]] = defaultdict(list)
     for trace, nodes in heard.items():
         alike[flow[trace]].append(nodes)
-    lost: dict[tuple[int, int, int, int, _Nodes, _Nodes], str | None] = {}
-    known: dict[tuple[int, _Nodes, _Nodes], str] = {}
+    lost: dict[tuple[int, int, tuple[int, ...], tuple[_Nodes, ...]], str | None] = {}
+    known: dict[tuple[int, tuple[_Nodes, ...]], str] = {}
     numbers: dict[int, int] = defaultdict(int)
     names = []
     for trace, ttl in table.loc[silent, _AT].itertuples(index=False, name=None):
         met = [*heard[trace]]
         place = bisect(met, ttl)
-        before, after = met[place - 1], met[place]
-        ends = tuple(sorted(heard[trace][before])), tuple(sorted(heard[trace][after]))
-        here = flow[trace], ttl, before, after, *ends
+        beside = tuple(met[place - 1 : place + 1])  # the last one before, and the next one if there is one
+        ends = tuple(tuple(sorted(heard[trace][at])) for at in beside)
+        here = flow[trace], ttl, beside, ends
         if here not in lost:
-            lost[here] = _only(alike[flow[trace]], ttl, {at: heard[trace][at] for at in (before, after)})
-        between = ttl, *ends
-        if lost[here] is None and between not in known:
+            lost[here] = _only(alike[flow[trace]], ttl, {at: heard[trace][at] for at in beside})
+        between = ttl, ends
+        if lost[here] is None and between not in known and len(ends) > 1:
             numbers[ttl] += 1
             known[between] = f"{SILENT}{ttl}" + (f" #{numbers[ttl]}" if numbers[ttl] > 1 else "")
-        names.append(lost[here] or known[between])
+        names.append(lost[here] or known.get(between))
     table.loc[silent, "node"] = names
-    return table
+    return table[~silent | table["node"].notna()].reset_index(drop=True)
 
 
 def _only(traces: Iterable[_Heard], ttl: int, beside: _Heard) -> str | None:
@@ -106,19 +107,21 @@ def stops(table: pd.DataFrame) -> pd.DataFrame:
     """Return the stops among *table*, what `probes` returned, by trace and TTL.
 
     `probes` are those that the node answered, and those that nobody did where it had answered others;
-    `first` and `last` are when the first and the last of its own were sent.
+    `first` and `last` are when the first and the last that it answered were sent.
     """
     sent = table["ttl"] > 0
     answers = table["rtt_ms"].notna() & sent
-    counted = table.assign(answers=answers, own=sent & table["node"].notna())
+    counted = table.assign(
+        answers=answers, own=sent & table["node"].notna(), at=table["sent_at"].where(answers)
+    )
     lost = (table["node"].isna() & sent).groupby([table["trace"], table["ttl"]]).sum().rename("lost")
     found = (
         counted.groupby([*_AT, "node"], sort=False)
         .agg(
             probes=("own", "sum"),
             answers=("answers", "sum"),
-            first=("sent_at", "min"),
-            last=("sent_at", "max"),
+            first=("at", "min"),
+            last=("at", "max"),
         )
         .reset_index()
         .join(lost, on=_AT)

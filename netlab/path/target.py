@@ -25,6 +25,9 @@ FAMILIES: dict[int | None, socket.AddressFamily] = {
     6: socket.AF_INET6,
 }
 _AT_ONCE = 32  # look-ups
+# Letters that Python, which follows IDNA 2003 (RFC 3490), turns into others and today's names keep (RFC 5894
+# section 7.2): it would look up another host.
+_DEVIATIONS = frozenset("\u00df\u03c2\u200c\u200d")
 _DISCARD = 9  # a connected UDP socket sends nothing; the port only must not be 0
 
 
@@ -70,7 +73,15 @@ def resolve(name: str, family: int | None = None, netns: NetNs = None) -> list[T
     checked_family(family)
     if not isinstance(name, str) or not name.strip():
         raise BadInput(f"target {name!r} is not a host name or an address", fix="Give one")
-    asked = _canonical(name, family)
+    if not _DEVIATIONS.isdisjoint(name):
+        raise BadInput(
+            f"target {name!r} has letters that are looked up in two ways",
+            fix="Give its ASCII form, as in xn--…",
+        )
+    address = _address(name, family)
+    if address and "%" not in address:
+        return [_target(name, (address, 0))]
+    asked = address or name
     try:
         with entered(netns if "%" in asked else None):
             found = socket.getaddrinfo(asked, None, FAMILIES[family], socket.SOCK_DGRAM)
@@ -109,12 +120,12 @@ def _shown(name: object) -> str:
     return (name if isinstance(name, str) else repr(name)).encode(errors="backslashreplace").decode()
 
 
-def _canonical(name: str, family: int | None) -> str:
-    """Return *name*, an address in canonical form, checked against *family*."""
+def _address(name: str, family: int | None) -> str | None:
+    """Return *name* in canonical form, checked against *family*, or None if it is no address."""
     try:
         address = addresses.canonical(name)
     except ValueError:
-        return name
+        return None
     version = ipaddress.ip_address(address).version
     if family not in {None, version}:
         raise BadInput(
@@ -170,6 +181,8 @@ def _source(target: Target) -> bytes:
 def _no_route(target: Target, error: OSError) -> ProbeError:
     if error.errno == errno.EINVAL and ipaddress.ip_address(target.address).is_link_local:
         fix = f"Name the interface, as in {target.address}%eth0"
+    elif error.errno == errno.EACCES:
+        fix = f"It is a broadcast address, or a route prohibits it: look at `ip route get {target.address}`"
     else:
         fix = f"Look at `ip route get {target.address}`"
     reason = os.strerror(error.errno or 0)

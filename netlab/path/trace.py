@@ -18,7 +18,7 @@ from netlab.path.requests import Request, request_of, stopped_by, tos_of
 from netlab.path.rows import Traced
 from netlab.path.sack import NoSackError
 
-_MANY_PER_S = 5000
+_MANY_PER_S = 10_000
 
 
 @checks.options
@@ -247,11 +247,9 @@ def trace_many(
         method=method,
         netns=netns,
     )
-    if isinstance(targets, str | bytes) or not isinstance(targets, Iterable):
-        raise BadInput(f"targets {targets!r} is no list of host names", fix="Give several, or use traceroute")
+    asked = checks.several("targets", targets)
     if request.protocol is Protocol.SACK:
         raise BadInput("tcp-sack traces one target at a time", fix="Use tcp, or traceroute() for each target")
-    asked = list(targets)
     if not asked:
         raise BadInput("targets is empty", fix="Give at least one host name or address")
     targeting.checked_family(family)

@@ -93,7 +93,6 @@ def trace(
     """
     with contextlib.ExitStack() as resources:
         with entered(request.netns):  # once, for all that is done in it
-            request = replace(request, method=methods.chosen(request.method, request.netns))
             chosen = [(name, _chosen(addresses, request.netns)) for name, addresses in targets]
             good = [choice for _, choice in chosen if not isinstance(choice, NetlabError)]
             if not good:
@@ -103,6 +102,7 @@ def trace(
             ways = origins(good, request.netns)
             station = _station(request, {target.family for target, _ in good})
             resources.enter_context(station)
+            request = replace(request, method=methods.method_of(station))
             trails = _Trails(request, station, on_run)
             found = [(name, choice, trails.add(choice)) for name, choice in chosen]
 

@@ -9,7 +9,7 @@ import pandas as pd
 
 from netlab.path import bucket, evidence, holes, segments
 from netlab.path.evidence import Hop
-from netlab.path.extent import in_order, within_path
+from netlab.path.extent import in_order, of_one_source, within_path
 from netlab.path.holes import Hole
 from netlab.path.judging import Bench, Verdict
 from netlab.path.significance import wilson
@@ -62,7 +62,8 @@ def explain(hops: pd.DataFrame, *, mtu: pd.DataFrame | None = None) -> pd.DataFr
     Raises
     ------
     BadInput
-        If *hops* lacks columns of a trace, or *mtu* those of path MTUs, or it is about other targets.
+        If *hops* lacks columns of a trace, or is of several hosts or namespaces; if *mtu* lacks those of path
+        MTUs, or is about other targets.
 
     Notes
     -----
@@ -78,6 +79,7 @@ def explain(hops: pd.DataFrame, *, mtu: pd.DataFrame | None = None) -> pd.DataFr
     [[1, 'ok', 3, 0.0]]
     """
     every = in_order(hops, evidence.COLUMNS, "explain()")
+    of_one_source(hops, "explain()")
     found = segments.courses(every)
     probes = within_path(every)
     holes_to = holes.holes(mtu, set(every["target"]))

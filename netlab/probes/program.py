@@ -8,11 +8,13 @@ import re
 import socket
 from collections.abc import Mapping
 from enum import IntEnum
+from pathlib import Path
 
 from netlab.errors import ProgramError
 from netlab.kernel import bpf, btf, capabilities, compiler
 from netlab.kernel.bpf import CgroupHook, Unit
 from netlab.kernel.objects import Object
+from netlab.kernel.uprobes import Place
 from netlab.probes.description import Description
 from netlab.probes.hooks import Hook, Kind
 from netlab.probes.source import NAME, Source
@@ -81,17 +83,17 @@ class ProbeProgram(Unit):
     def _attach_uprobe(self, hook: Hook, binaries: Mapping[str, str]) -> None:
         short, symbol = hook.where.split(":")
         binary = binaries.get(short, short)
-        loaded = self._load(hook.compiled, _ProgramKind.KPROBE)
+        self.load_uprobe(hook.compiled)
         try:
-            path, offset = self._paths._check_path_symbol(binary.encode(), symbol.encode(), None, -1, 0)  # noqa: SLF001 - what attach_uprobe() begins with; its own end needs tracefs
+            path, offset = self._paths._check_path_symbol(binary.encode(), symbol.encode(), None, -1, 0)  # noqa: SLF001 - it also knows symbols that a file does not offer to others, and where libraries are
         except Exception as error:  # BCC raises bare Exception
             raise ProgramError(
                 f"{hook.function} could not be attached: {error}",
                 fix="Name a library by its short name, or give its path: binaries={'c': '/lib/libc.so.6'}",
             ) from error
-        name = f"netlab_{os.getpid()}_{hook.function}".encode()
-        returns = int(hook.kind is Kind.URETPROBE)
-        self._hold(hook, self._lib.bpf_attach_uprobe(loaded, returns, name, path, offset, -1))
+        with Path(os.fsdecode(path)).open("rb") as file:
+            at_return = hook.kind is Kind.URETPROBE
+            self.attach_uprobes(file.fileno(), [Place(hook.compiled, [offset], at_return)])
 
     def _attach_kprobe(self, hook: Hook) -> None:
         loaded = self._load(hook.compiled, _ProgramKind.KPROBE)

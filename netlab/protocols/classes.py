@@ -13,7 +13,8 @@ _HTTP = ("http", "http2")
 def of(requests: pd.DataFrame) -> pd.Series[Any]:
     """Return the status class of each request, as `netlab.schemas.PROTOCOL_STATS` has it."""
     status = requests["status"].astype("string")
-    plain = pd.Series(np.where(requests["error"].notna(), "error", "ok"), requests.index, dtype="string")
+    went_well = np.where(status.notna(), "ok", "unknown")  # an answer whose status was not told, or not seen
+    plain = pd.Series(np.where(requests["error"].notna(), "error", went_well), requests.index, dtype="string")
     is_code = requests["protocol"].isin(_HTTP) & status.str.fullmatch(r"[1-5]\d\d").fillna(value=False)
     answered = plain.where(~is_code, status.str[:1] + "xx")
     outcome = requests["outcome"].astype("string")

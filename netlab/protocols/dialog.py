@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
 class Side(IntEnum):
@@ -75,3 +75,11 @@ class Dialog(Protocol):
 
     def pending(self) -> list[Exchange]:
         """Return what is not answered yet."""
+
+
+@runtime_checkable
+class PassesBodies(Protocol):
+    """A dialog that only counts bytes of bodies: to miss those is no loss."""
+
+    def spare(self, side: Side) -> int:
+        """Return how many of the next bytes of *side* are only counted."""

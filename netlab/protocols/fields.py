@@ -18,7 +18,7 @@ _OVERHEAD = 32
 _LONGEST_VALUE = 4096
 _OTHER = b"", b""  # a field that nobody asks for
 
-READ = {b":method", b":scheme", b":path", b":authority", b":status", b"content-type", b"grpc-status"}
+READ = {b":method", b":scheme", b":path", b":authority", b"host", b":status", b"content-type", b"grpc-status"}
 
 with needing("protocols", "HTTP/2 cannot be read without hpack"):
     from hpack.exceptions import HPACKError

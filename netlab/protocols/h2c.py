@@ -22,7 +22,6 @@ class Upgradable:
         self._masks = masks
         self._first = Http1(whole=whole, masks=masks)
         self._second: Http2 | None = None
-        self._masks = masks
 
     @property
     def unread_bytes(self) -> int:
@@ -52,6 +51,10 @@ class Upgradable:
     def missed(self, side: Side, size: int | None, at_ns: int) -> list[Exchange]:
         """Go on behind *size* bytes of *side* that were not seen; None: nobody knows how many."""
         return (self._second or self._first).missed(side, size, at_ns)
+
+    def spare(self, side: Side) -> int:
+        """Return how many of the next bytes of *side* are only counted: those of a body in HTTP/1."""
+        return 0 if self._second else self._first.spare(side)
 
     def ended(self, at_ns: int) -> list[Exchange]:
         """Take note that the connection is closed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from netlab.protocols import masking
@@ -13,7 +14,7 @@ from netlab.protocols.statuses import grpc_error, http_error
 MOST_OPEN = 1000  # streams; servers allow some hundred
 
 _PSEUDO = {b":method", b":scheme", b":path", b":authority"}
-_GRPC = b"application/grpc"
+_GRPC = re.compile(rb"application/grpc(?:$|[+;])")  # gRPC-Web is not: its status is in the body
 
 
 @dataclass(slots=True)
@@ -77,9 +78,9 @@ class Streams:
         if len(self._streams) >= MOST_OPEN:
             self.close(next(iter(self._streams)), Outcome.MISSED)
         exchange = Exchange("http2", began_ns, version="HTTP/2", stream=number)
-        exchange.host = self._masks.host(fields.known.get(b":authority", b""))
+        exchange.host = self._masks.host(fields.known.get(b":authority") or fields.known.get(b"host", b""))
         stream = self._streams[number] = _Stream(exchange, fields.text(b":path"))
-        if fields.known.get(b"content-type", b"").startswith(_GRPC):
+        if _is_call(fields):
             self._name_grpc(stream)
             return
         exchange.operation = _method(fields.text(b":method"))
@@ -92,8 +93,7 @@ class Streams:
         status, code = _digits(fields.text(b":status")), _digits(fields.text(b"grpc-status"))
         if status and status[0] == "1":
             return False
-        told = code is not None or fields.known.get(b"content-type", b"").startswith(_GRPC)
-        if told and exchange.protocol != "grpc":
+        if exchange.protocol != "grpc" and (_is_call(fields) or (stream.may_call and code is not None)):
             self._name_grpc(stream)
         if exchange.answered_ns is None or status:
             exchange.answered_ns, exchange.outcome = began_ns, Outcome.ANSWERED
@@ -124,8 +124,10 @@ class Streams:
         if not side:
             stream.is_asked = True
             return
+        if stream.exchange.answered_ns is None:  # its fields could not be read
+            self.close(number, Outcome.MISSED)
+            return
         stream.exchange.ended_ns, stream.exchange.response_bytes = at_ns, stream.answered
-        stream.exchange.outcome = Outcome.ANSWERED
         self._end(number)
 
     def close(self, number: int, outcome: Outcome, error: str | None = None) -> None:
@@ -164,6 +166,10 @@ class Streams:
         stream = self._streams.pop(number)
         stream.exchange.request_bytes = stream.asked if stream.is_asked else None
         self._over.append(stream.exchange)
+
+
+def _is_call(fields: Fields) -> bool:
+    return _GRPC.match(fields.known.get(b"content-type", b"")) is not None
 
 
 def _hides_type(fields: Fields) -> bool:

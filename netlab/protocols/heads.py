@@ -10,8 +10,10 @@ UNTOLD = -2  # and of one of which the head says nothing
 _FOREIGN = -3  # a coding without an end of its own
 
 _FIELDS = rb"(?:(?:[!-9;-~]++:|[ \t])[^\r\n]*+\r\n)*+\r\n"
-_REQUEST = re.compile(rb"([A-Z][A-Z-]{0,23}+) ([^ \r\n]*+) HTTP/1\.([01])\r\n" + _FIELDS)
-_TELLING = re.compile(rb"\r\n(host|content-length|transfer-encoding|upgrade):([^\r]*+)")  # in lower case
+_LINE = re.compile(rb"([A-Z][A-Z-]{0,23}+) ([^ \r\n]*+) HTTP/1\.([01])\r\n")
+_REQUEST = re.compile(_LINE.pattern + _FIELDS)
+_FOLD = re.compile(rb"\r\n[ \t]+")  # a value goes on in the next line (RFC 9112 section 5.2)
+_TELLING = re.compile(rb"\r\n(host|content-length|transfer-encoding|upgrade|expect):([^\r]*+)")  # lower case
 _ANSWER = re.compile(rb"HTTP/1\.[01] ([1-9][0-9]{2})(?: [^\r\n]*+)?\r\n" + _FIELDS)
 _Fields: TypeAlias = dict[bytes, list[bytes]]
 _VERSIONS = {b"1": "HTTP/1.1", b"0": "HTTP/1.0"}
@@ -28,6 +30,7 @@ class Request(NamedTuple):
     host: bytes
     version: str
     length: int
+    waits: bool  # for leave to send its body
 
 
 class Answer(NamedTuple):
@@ -50,6 +53,11 @@ def may_begin_request(data: bytes, *, sure: bool = False) -> bool:
     return (bare.isalpha() and bare.isupper() and len(method) <= _LONGEST_METHOD) or data == b"\r"
 
 
+def begins_request(data: bytes) -> bool:
+    """Return whether *data* begin with the whole first line of a request."""
+    return _LINE.match(data) is not None
+
+
 def may_begin_answer(data: bytes) -> bool:
     """Return whether *data* can be the beginning of an answer."""
     return b"HTTP/1.".startswith(data[:7])
@@ -66,7 +74,9 @@ def request(head: bytes) -> Request | None:
     where = _target(method, target, fields)
     if length == _FOREIGN or length is None or where is None:
         return None
-    return Request(method.decode("ascii"), *where, _VERSIONS[minor], 0 if length == UNTOLD else length)
+    length = 0 if length == UNTOLD else length
+    waits = length != 0 and b"100-continue" in fields.get(b"expect", ())
+    return Request(method.decode("ascii"), *where, _VERSIONS[minor], length, waits)
 
 
 def answer(head: bytes) -> Answer | None:
@@ -107,9 +117,10 @@ def _length(fields: _Fields) -> int | None:
     """Return how long the body is; None: its fields contradict each other (RFC 9112 section 6.3)."""
     if not fields:
         return UNTOLD
-    codings = fields.get(b"transfer-encoding")
-    if codings:
-        return CHUNKED if codings[-1].rpartition(b",")[2].strip() == b"chunked" else _FOREIGN
+    codings = fields.get(b"transfer-encoding", [b"identity"])
+    last = codings[-1].rpartition(b",")[2].strip()
+    if last != b"identity":  # which was none (RFC 2616 section 3.6)
+        return CHUNKED if last == b"chunked" else _FOREIGN
     lengths = fields.get(b"content-length")
     if not lengths:
         return UNTOLD
@@ -125,6 +136,8 @@ def _length(fields: _Fields) -> int | None:
 def _telling(head: bytes) -> _Fields:
     """Return what the fields say that matter here, by their names in lower case."""
     fields: _Fields = {}
+    if b"\r\n " in head or b"\r\n\t" in head:
+        head = _FOLD.sub(b" ", head)
     for name, value in _TELLING.findall(head.lower()):
         fields.setdefault(name, []).append(value.strip())
     return fields

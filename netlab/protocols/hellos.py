@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 _SNI, _ALPN, _SIGNATURES, _VERSIONS = 0, 16, 13, 43  # extensions
 _RETRY = hashlib.sha256(b"HelloRetryRequest").digest()  # the random of a ServerHello that is none
 _JA4_VERSIONS = {0x304: "13", 0x303: "12", 0x302: "11", 0x301: "10", 0x300: "s3", 0x2: "s2"}
+_NO_TIME = 1 << 63  # ns: what a column of times does not hold
 _SEQUENCE, _UTC_TIME, _GENERALIZED_TIME, _CONTEXT_0 = 0x30, 0x17, 0x18, 0xA0  # DER tags
 
 
@@ -155,8 +156,10 @@ def _is_grease(number: int) -> bool:
     return number & 0x0F0F == 0x0A0A and number >> 8 == number & 0xFF
 
 
-def certificate_end_ns(body: bytes) -> int:
+def certificate_end_ns(body: bytes) -> int | None:
     """Return when the first certificate of a Certificate message (TLS 1.2) ends, in ns since 1970.
+
+    One without an end says the year 9999 (RFC 5280 section 4.1.2.5): None, as of what 64 bits do not hold.
 
     Raises
     ------
@@ -174,14 +177,15 @@ def certificate_end_ns(body: bytes) -> int:
     validity = _der(fields, _SEQUENCE)
     _der_next(validity)
     tag, date = _der_next(validity)
-    shape = {_UTC_TIME: "%y%m%d%H%M%SZ", _GENERALIZED_TIME: "%Y%m%d%H%M%SZ"}.get(tag)
+    shapes = {_UTC_TIME: "%y%m%d%H%M%SZ", _GENERALIZED_TIME: "%Y%m%d%H%M%SZ"}
     try:
-        when = datetime.strptime(date.rest().decode("ascii"), shape or "").replace(tzinfo=UTC)
-    except ValueError:
+        when = datetime.strptime(date.rest().decode("ascii"), shapes[tag]).replace(tzinfo=UTC)
+    except (KeyError, ValueError):
         raise HelloError from None
     if tag == _UTC_TIME and when.year >= 2050:  # two digits: 50 to 99 are of the last century
         when = when.replace(year=when.year - 100)
-    return int(when.timestamp()) * 1_000_000_000
+    end_ns = int(when.timestamp()) * 1_000_000_000
+    return end_ns if abs(end_ns) < _NO_TIME else None
 
 
 def _der(data: _Bytes, tag: int) -> _Bytes:

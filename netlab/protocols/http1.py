@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 
 from netlab.protocols import heads, masking
@@ -33,6 +34,7 @@ class Http1:
     __slots__ = (
         "_asking",
         "_client",
+        "_holds_body",
         "_masks",
         "_over",
         "_pipelines",
@@ -52,6 +54,7 @@ class Http1:
         self._client, self._server = Voice(Side.CLIENT, start), Voice(Side.SERVER, start)
         self._waiting: deque[Exchange] = deque()  # answers come in the order of the requests
         self._asking: Exchange | None = None  # whose request is not whole yet
+        self._holds_body = False  # of `_asking`, until the server gives leave (RFC 9110 section 10.1.1)
         self._pipelines = False
         self._over: list[Exchange] = []
 
@@ -59,6 +62,8 @@ class Http1:
         """Read the next bytes of *side*."""
         voice = self._server if side else self._client
         voice.said_ns = at_ns
+        if self._holds_body and not side:
+            self._end_hold(voice, data)
         if voice.held:
             data, voice.held = voice.held + data, b""
         elif voice.at is HEAD or voice.at is LOST:
@@ -87,6 +92,8 @@ class Http1:
         """Go on behind *size* bytes of *side* that were not seen; None: nobody knows how many."""
         voice = self._server if side else self._client
         voice.said_ns = at_ns
+        if not side:
+            self._holds_body = False
         if self.upgraded is not None:
             return []
         if voice.at is REST:
@@ -99,6 +106,13 @@ class Http1:
         else:
             self._cut(voice)
         return self._taken()
+
+    def spare(self, side: Side) -> int:
+        """Return how many of the next bytes of *side* are a body's, and only counted."""
+        voice = self._server if side else self._client
+        if voice.at is BODY or voice.at is CHUNK:
+            return voice.left
+        return sys.maxsize if voice.at is REST else 0
 
     def ended(self, at_ns: int) -> list[Exchange]:
         """Take note that the connection is closed: answers ended with their last byte."""
@@ -185,7 +199,14 @@ class Http1:
         self._asking = exchange
         if whole:
             voice.expect(found.length)
+            self._holds_body = found.waits
         return True
+
+    def _end_hold(self, voice: Voice, data: bytes) -> None:
+        """See whether a body comes now, or, where the server did without it, the next request."""
+        self._holds_body = False
+        if self._asking and self._asking.status and heads.begins_request(data):
+            self._message_over(voice)
 
     def _answers(self, voice: Voice, head: bytes, *, whole: bool = True) -> bool:
         """Take note of an answer; False: *head* is none."""
@@ -247,6 +268,7 @@ class Http1:
         self.unread_bytes += len(voice.held)
         voice.held, voice.at, voice.unsized = b"", LOST, False
         if not voice.side:
+            self._holds_body = False
             self._asked()
             return
         for exchange in self._waiting:

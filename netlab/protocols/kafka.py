@@ -16,6 +16,7 @@ _LARGEST = 1 << 30
 _READ = 1 << 16  # bytes that are read of a message
 _MOST_PENDING = 10_000
 _MOST_TOPICS = 10_000  # whose names are known by id
+_LONGEST_TOPIC = 249  # characters of a name, as brokers allow
 _API_VERSIONS = 18  # its response header is the old one in all versions (KIP-511)
 _NEWEST = 30  # versions: what says more is no header
 
@@ -38,9 +39,9 @@ class Kafka:
     """Reads one connection to a Kafka broker in clear.
 
     One exchange for each request; those that name several topics or partitions have all of their topics, no
-    partition, and the first error. A Produce that wants no acknowledgement is over when it is sent, without
-    a status. Behind a gap it goes on where a segment begins with a request, or with the response to one that
-    waits. Of topics is kept what *masks* leave.
+    partition, and the first error; many topics are cut to the first ones. A Produce that wants no
+    acknowledgement is over when it is sent, without a status. Behind a gap it goes on where a segment begins
+    with a request, or with the response to one that waits. Of topics is kept what *masks* leave.
     """
 
     def __init__(self, *, whole: bool = True, masks: Masking = STANDARD) -> None:
@@ -166,7 +167,8 @@ class Kafka:
 
     def _judge(self, exchange: Exchange, api: Api, found: Found) -> None:
         for topic_id, name in found.named.items():
-            _topics[topic_id] = name
+            if len(name) <= _LONGEST_TOPIC:
+                _topics[topic_id] = name
             if len(_topics) > _MOST_TOPICS:
                 _topics.popitem(last=False)
         if exchange.resource is None and api.name == "Fetch":  # goes on as the session's last one
@@ -176,13 +178,12 @@ class Kafka:
         failure = next((code for code in found.errors if code), None)
         if failure is not None:
             exchange.status, exchange.error = str(failure), ERRORS.get(failure, f"error {failure}")
-        elif found.is_whole:
+        elif found.has_all_errors:
             exchange.status = "OK"
 
     def _tell(self, exchange: Exchange, found: Found) -> None:
         named = (_topics[one] for one in found.ids if one in _topics)
-        topics = map(self._masks.name, (*filter(None, found.topics), *named))
-        exchange.resource = ", ".join(dict.fromkeys(topics)) or None
+        exchange.resource = self._masks.names((*filter(None, found.topics), *named))
         partitions = set(found.partitions)
         exchange.partition = partitions.pop() if found.is_whole and len(found.partitions) == 1 else None
 

@@ -20,6 +20,10 @@ class CutError(Exception):
     """The body ends, or makes no sense, before its layout does."""
 
 
+class RecordsCutError(CutError):
+    """It ends within records, before which all that is said of their partition has been read."""
+
+
 class Field(NamedTuple):
     """One field of a layout: its type, what it is read as, and the fields of an array's items."""
 
@@ -40,15 +44,18 @@ class Found:
     acks: int | None = None
     named: dict[bytes, str] = field(default_factory=dict)  # topics that have both a name and an id
     is_whole: bool = True
+    has_all_errors: bool = True
+    to_come: int = 0  # items of arrays that were announced
 
 
 def read(layout: str, version: int, body: bytes, place: int, *, flexible: bool) -> Found:
     """Return what the fields of *layout* from *place* on say, as far as they are there."""
     found = Found()
     try:
-        _fields(_compiled(layout, version), body, place, flexible, found)
-    except (CutError, IndexError, struct.error):
+        _fields(compiled(layout, version), body, place, flexible, found)
+    except (CutError, IndexError, struct.error) as error:
         found.is_whole = False
+        found.has_all_errors = isinstance(error, RecordsCutError) and not found.to_come
         found.records = None
     return found
 
@@ -80,7 +87,8 @@ def varint(body: bytes, place: int) -> tuple[int, int]:
 
 
 @lru_cache(maxsize=512)
-def _compiled(layout: str, version: int) -> tuple[Field, ...]:
+def compiled(layout: str, version: int) -> tuple[Field, ...]:
+    """Return the fields that *layout* has in *version*."""
     stack: list[list[Field]] = [[]]
     for token in _TOKEN.finditer(layout):
         if token["open"]:
@@ -130,7 +138,9 @@ def _array(one: Field, body: bytes, place: int, flexible: bool, found: Found) ->
     count, place = _length(body, place, flexible, wide=True)
     if count > len(body) - place:
         raise CutError
+    found.to_come += max(count, 0)
     for _ in range(count):
+        found.to_come -= 1
         place = _fields(one.items, body, place, flexible, found)
         if flexible and one.kind == "]":
             place = skip_tags(body, place)
@@ -160,12 +170,13 @@ def _keep(role: str, value: int, found: Found) -> None:
 def _count(batches: bytes, size: int, found: Found) -> None:
     """Add the records of *batches*, which every producer since Kafka 0.11 writes in version 2."""
     if len(batches) < size:
-        raise CutError
+        raise RecordsCutError
     place, count = 0, 0
     while place + _BATCH_HEADER <= len(batches):
         if batches[place + 16] != 2:
             raise CutError
-        if not batches[place + 22] & _CONTROL:
+        end = place + 12 + int.from_bytes(batches[place + 8 : place + 12], "big")
+        if end <= len(batches) and not batches[place + 22] & _CONTROL:  # a broker may cut the last one
             count += int.from_bytes(batches[place + _COUNT_AT : place + _BATCH_HEADER], "big", signed=True)
-        place += 12 + int.from_bytes(batches[place + 8 : place + 12], "big")
+        place = end
     found.records = (found.records or 0) + count

@@ -67,6 +67,10 @@ class Masking:
             text = pc.replace_substring_regex(text, pattern=pattern, replacement=replacement).as_py()
         return text
 
+    def names(self, texts: Iterable[str]) -> str | None:
+        """Return *texts* as one's own rules leave them, each once, the first ones; None: there are none."""
+        return _cut(", ".join(dict.fromkeys(map(self.name, texts)))) or None
+
     def service(self, name: str) -> str:
         """Return the *name* of a gRPC service, or `*` if it cannot be one."""
         return self.name(service(name))

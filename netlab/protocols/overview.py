@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from netlab.checks import tabular
 from netlab.errors import BadInput
 from netlab.frames import concat
 from netlab.protocols.stats import CLASS, KEYS, Tally
 from netlab.schemas import DNS, PROTOCOL_STATS, REQUESTS
 
+_FIX = "Pass what cap.requests() and cap.dns() returned, or call cap.protocol_stats()"
 _UNANSWERED = {"timeout": "unanswered", "closed": "unanswered", "pending": "pending", "missed": "missed"}
 
 
@@ -49,12 +51,13 @@ def protocol_stats(*heard: pd.DataFrame) -> pd.DataFrame:
 
 def _requests(frame: pd.DataFrame) -> pd.DataFrame:
     """Return *frame* as one of requests."""
+    tabular("protocol_stats()", frame, fix=_FIX)
     if frame.attrs.get("schema") == DNS.name:
         return _lookups(frame)
     if not set(REQUESTS.names) <= set(frame.columns):
         raise BadInput(
             "protocol_stats() counts requests and DNS lookups",
-            fix="Pass what cap.requests() and cap.dns() returned, or call cap.protocol_stats()",
+            fix=_FIX,
         )
     is_tls = frame["protocol"] == "tls"
     if not is_tls.any():

@@ -16,8 +16,25 @@ _MOST_STEPS = 10_000  # messages that wait for their answer
 _UNKNOWN = sql.Statement()
 _STARTUP = b"startup"  # a step's kind; the others are the messages' own
 _SIMPLE = {b"Q", b"F"}
-_ACKNOWLEDGED = {b"P": {b"1"}, b"B": {b"2"}, b"C": {b"3"}, b"D": {b"T", b"n"}, b"E": {b"C", b"I", b"s"}}
-_MAY_PRECEDE = {b"D": {b"t"}, b"E": {b"D", b"G", b"H", b"W", b"d", b"c"}}  # what comes before it
+_COPY = {b"G", b"H", b"W", b"d", b"c"}
+_ENDS = {  # what ends the answer to each
+    b"P": {b"1"},
+    b"B": {b"2"},
+    b"C": {b"3"},
+    b"D": {b"T", b"n"},
+    b"E": {b"C", b"I", b"s"},
+    b"Q": {b"Z"},
+    b"F": {b"Z"},
+    b"S": {b"Z"},
+    _STARTUP: {b"Z"},
+}
+_MAY_PRECEDE = {  # and what comes before that
+    b"D": {b"t"},
+    b"E": {b"D", *_COPY},
+    b"Q": {b"T", b"D", b"C", b"I", *_COPY},
+    b"F": {b"V"},
+    _STARTUP: {b"R", b"K", b"v"},
+}
 _WITHOUT_EXECUTE = {b"P": "PREPARE", b"D": "DESCRIBE", b"B": "BIND", b"C": "CLOSE"}
 _ABORTED = "pipeline_aborted"  # not executed, because what came before it in the pipeline failed
 
@@ -92,7 +109,7 @@ class Pipeline:
         if code != messages.CANCEL:
             self._version = f"3.{code & 0xFFFF}"
             database = messages.database(startup)
-            exchange.operation, exchange.resource = "CONNECT", database and self._masks.name(database)
+            exchange.operation, exchange.resource = "CONNECT", self._masks.names(filter(None, [database]))
         self._steps.append(Step(_STARTUP, exchange))
 
     # What the client asks
@@ -101,9 +118,10 @@ class Pipeline:
         """Take note of what the client says."""
         kind = message.header[:1]
         if kind in _SIMPLE:
+            self._end_group()
             said = messages.query(message.body) if kind == b"Q" else sql.Statement("CALL")
             self._expect([kind], self._exchange(message.begun_ns, message.size, said))
-        elif kind in _ACKNOWLEDGED:
+        elif kind in _WITHOUT_EXECUTE or kind == b"E":
             self._extend(kind, message)
         elif kind in {b"S", b"H"}:
             self._end_group()
@@ -142,12 +160,11 @@ class Pipeline:
         self._expect(group.kinds, self._exchange(group.begun_ns, group.size, said))
 
     def _exchange(self, begun_ns: int, size: int, said: sql.Statement) -> Exchange:
-        tables = ", ".join(map(self._masks.name, said.tables)) or None
         return Exchange(
             "postgres",
             begun_ns,
             operation=said.operation,
-            resource=tables,
+            resource=self._masks.names(said.tables),
             request_bytes=size,
             version=self._version,
         )
@@ -164,9 +181,9 @@ class Pipeline:
 
     def answer(self, message: Message) -> None:
         """Take note of what the server says; to what nobody asked it is nothing."""
-        if not self._steps:
-            return
         kind = message.header[:1]
+        if not self._steps or kind == b"A":  # a notification is no answer
+            return
         step = self._steps[0]
         exchange = step.exchange
         if exchange.answered_ns is None:
@@ -175,37 +192,33 @@ class Pipeline:
         exchange.response_bytes = (exchange.response_bytes or 0) + message.size
         if kind == b"E":
             self._fail(step, message)
-        elif kind == b"Z":
-            if step.kind not in {_STARTUP, b"S", *_SIMPLE}:
-                raise LostError
-            self._pop(message)
-        elif kind == b"C" and (step.kind in _SIMPLE or step.kind == b"E"):
-            self._complete(step, message)
-        elif step.kind in _ACKNOWLEDGED:
-            self._acknowledge(step, kind, message)
-        elif kind == b"v" and len(message.body) == 4:  # the newest that the server knows
-            self._version = f"3.{int.from_bytes(message.body, 'big') & 0xFFFF}"
-
-    def _acknowledge(self, step: Step, kind: bytes, message: Message) -> None:
-        if kind in _ACKNOWLEDGED[step.kind]:
+        elif kind in _ENDS[step.kind]:
+            if kind == b"C":
+                exchange.records = self._completed(exchange, message)
             self._pop(message)
         elif kind in _MAY_PRECEDE.get(step.kind, ()):
-            if kind == b"D":
-                step.exchange.records = (step.exchange.records or 0) + 1
-            elif kind == b"G" and len(self._steps) > 1 and self._steps[1].kind == b"S":
-                del self._steps[1]  # the server ignores a Sync while data are copied in
+            self._go_on(step, kind, message)
         elif kind not in messages.UNASKED:
             raise LostError
 
-    def _complete(self, step: Step, message: Message) -> None:
-        command, rows = messages.completed(message)
+    def _go_on(self, step: Step, kind: bytes, message: Message) -> None:
         exchange = step.exchange
+        if kind == b"C":  # of one of several statements
+            rows = self._completed(exchange, message)
+            exchange.records = exchange.records if rows is None else (exchange.records or 0) + rows
+        elif kind == b"D" and step.kind == b"E":
+            exchange.records = (exchange.records or 0) + 1
+        elif kind == b"G" and len(self._steps) > 1 and self._steps[1].kind == b"S":
+            del self._steps[1]  # the server ignores a Sync while data are copied in
+        elif kind == b"v" and len(message.body) == 4:  # the newest that the server knows
+            self._version = f"3.{int.from_bytes(message.body, 'big') & 0xFFFF}"
+
+    @staticmethod
+    def _completed(exchange: Exchange, message: Message) -> int | None:
+        """Take note of a statement's end, and return on how many rows it was."""
+        command, rows = messages.completed(message)
         exchange.operation = exchange.operation or command
-        if step.kind == b"E":
-            exchange.records = rows
-            self._pop(message)
-        elif rows is not None:  # one of several statements
-            exchange.records = (exchange.records or 0) + rows
+        return rows
 
     def _fail(self, step: Step, message: Message) -> None:
         exchange = step.exchange

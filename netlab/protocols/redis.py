@@ -82,7 +82,7 @@ class Redis:
         place = 0
         try:
             while place < len(data) and self.upgraded is None:
-                behind = voice.step(data, place, arrays_push=self._is_subscribed)
+                behind = voice.step(data, place)
                 if behind == place:
                     voice.held = data[place:]
                     break
@@ -152,10 +152,11 @@ class Redis:
         exchange.request_bytes = voice.size
         command = _Command(exchange)
         if name in _SUBSCRIBING:
-            self._is_subscribed = True
             command.replies = max(1, voice.arguments - 1)
         elif name == "HELLO" and voice.kept[1:2] in ([b"2"], [b"3"]):
             command.speaks = f"RESP{voice.kept[1].decode()}"
+        elif name == "RESET":
+            command.speaks = "RESP2"
         self._waiting.append(command)
         if len(self._waiting) > MOST_WAITING:
             self._lose(voice)
@@ -164,14 +165,9 @@ class Redis:
 
     def _replied(self, voice: Voice, at_ns: int) -> None:
         """Take note of a reply, or of what the server says unasked."""
-        told = voice.kept[0] if voice.kept else b""
-        if voice.kind == b">":
-            self._version = "RESP3"
         front = self._waiting[0] if self._waiting else None
         name = front.exchange.operation or "" if front else ""
-        if told.endswith(b"subscribe"):
-            self._is_subscribed = voice.count != 0  # channels that are left
-        if (voice.kind == b">" or told in _PUSHED) and told != name.lower().encode():
+        if self._is_unasked(voice, name):
             return
         if front is None:
             self._over += self._proof.refute()
@@ -190,9 +186,23 @@ class Redis:
         self._waiting.popleft()
         if self._proof.is_sure and not voice.error:
             self._version = front.speaks or self._version
+        if name == "RESET":
+            self._is_subscribed = False
         self._over += self._proof.of([exchange])
         if name in _OTHERWISE and not voice.error:
             self._leave(_OTHERWISE[name])
+
+    def _is_unasked(self, voice: Voice, front: str) -> bool:
+        """Return whether the server says that unasked; in RESP2 it does so in arrays, to who subscribed."""
+        told = voice.kept[0] if voice.kept else b""
+        listens = self._version != "RESP3" and (self._is_subscribed or front in _SUBSCRIBING)
+        if voice.kind == b">":
+            self._version = "RESP3"
+        elif not (listens and told in _PUSHED):
+            return False
+        if told.endswith(b"subscribe"):
+            self._is_subscribed = voice.count != 0  # channels that are left
+        return told != front.lower().encode()
 
     def _leave(self, upgraded: str) -> None:
         """Stop reading: from now on replies are not those of commands."""

@@ -13,6 +13,7 @@ _LONGEST_LINE = 65536  # bytes: the server's own limit of an inline command
 _KEPT = 512  # bytes of an argument that are looked at
 _MOST_ITEMS = 1 << 20  # arguments of a command: the server's own limit
 _ITEMS = {b"*": 1, b"~": 1, b">": 1, b"%": 2, b"|": 2}  # values that a count in front of them tells of
+_PUSHES = {b">", b"*"}  # what the server says unasked; in an array it may be an answer, too
 _COMMAND = re.compile(rb"\*[1-9][0-9]{0,6}\r\n\$[1-9][0-9]?\r\n([A-Za-z_.-]+)\r\n")
 _REPLY = re.compile(rb"[+-][ -~]+\r\n|[:,#(][^\r\n]{1,40}\r\n|_\r\n|[$=!*~>%|](?:-1|[0-9]{1,10})\r\n")
 _ERROR = re.compile(rb"[A-Z][A-Z0-9_]{1,30}(?![^ ])")
@@ -33,7 +34,9 @@ class Voice:
     size: int = 0  # of the message so far
     items: int = 0  # values that are still to come before the message is over
     arguments: int = 0  # of a command
-    kept: list[bytes] = field(default_factory=list)  # a command's first arguments; what a push is
+    kept: list[bytes] = field(
+        default_factory=list
+    )  # a command's first arguments; of an array or push the first string
     keeping: int | None = None  # length of the string that comes, and is looked at
     skip: int = 0  # bytes that are passed over
     kind: bytes = b""  # type of a reply
@@ -50,11 +53,8 @@ class Voice:
         """Forget the message that is over."""
         self.kept, self.size, self.error, self.count, self.began_ns = [], 0, None, None, at_ns
 
-    def step(self, data: bytes, place: int, *, arrays_push: bool) -> int:
-        """Read the next part at *place* and return the place behind it; *place* if it is not whole yet.
-
-        With *arrays_push*, an array is what the server says unasked, and not an answer.
-        """
+    def step(self, data: bytes, place: int) -> int:
+        """Read the next part at *place* and return the place behind it; *place* if it is not whole yet."""
         if self.skip:
             count = min(self.skip, len(data) - place)
             self.skip -= count
@@ -75,7 +75,7 @@ class Voice:
         if end < 0:
             return place
         if self.side:
-            self._value(data[place:end], arrays_push=arrays_push)
+            self._value(data[place:end])
         else:
             self._argument(data[place:end])
         return end + 2
@@ -96,7 +96,7 @@ class Voice:
             if not self.kept or not is_command(self.kept[0].decode("latin-1").upper()):
                 raise GarbledError
 
-    def _value(self, line: bytes, *, arrays_push: bool) -> None:
+    def _value(self, line: bytes) -> None:
         """Read a line of a reply."""
         kind, rest = line[:1], line[1:]
         if not self.items:
@@ -107,8 +107,8 @@ class Voice:
         elif kind and kind in b"$=!":
             self.items -= 1
             self.is_failure = kind == b"!"
-            is_push = self.kind == b">" or (self.kind == b"*" and arrays_push)
-            self._string(_number(rest), is_kept=self.is_failure or (is_push and not self.kept))
+            may_push = self.kind in _PUSHES and not self.kept
+            self._string(_number(rest), is_kept=self.is_failure or may_push)
         elif kind and kind in b"+:,#(_-":
             self.items -= 1
             if kind == b"-":

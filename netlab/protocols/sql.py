@@ -32,7 +32,9 @@ _ROW_LIST = re.compile(rf"(\( ?{_VALUE} ?\))(?: ?, ?\( ?{_VALUE} ?\))+")
 _NAME = r'(?:[^\W\d][\w$]*|"(?:[^"]|"")+")'
 _TABLE_COMMAND = re.compile(
     r"(?:create (?:(?:global |local )?temp(?:orary)? |unlogged )?table|alter table|drop table"
-    r"|truncate(?: table)?|copy|lock(?: table)?|vacuum(?: full)?|analyze) (?:if (?:not )?exists )?(?:only )?"
+    r"|truncate(?: table)?|copy|lock(?: table)?"
+    r"|(?:vacuum|analyze)(?: ?\([^)]*\))?+(?: full)?+(?: freeze)?+(?: verbose)?+(?: analyze)?+)"
+    r" (?:if (?:not )?exists )?(?:only )?"
     rf"((?:{_NAME}\.)*{_NAME})",
     re.IGNORECASE,
 )
@@ -125,7 +127,6 @@ def _parsed(bare: str) -> Statement | None:
     if command not in _PARSED:
         command = "SELECT" if isinstance(tree, ast.Query) else ""
     defined = {query.alias for query in tree.find_all(ast.CTE)}
-    names = dict.fromkeys(
-        ".".join(part.name for part in table.parts) for table in tree.find_all(ast.Table) if table.name
-    )
+    tables = [table for table in tree.find_all(ast.Table) if not isinstance(table.parent, ast.Lock)]
+    names = dict.fromkeys(".".join(part.name for part in table.parts) for table in tables if table.name)
     return Statement(command or None, tuple(name for name in names if name not in defined)[:_MOST_TABLES])

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from netlab.checks import nearest
+from netlab.checks import nearest, tabular
 from netlab.errors import BadInput
 from netlab.frames import Schema
 from netlab.protocols import classes, sketch
@@ -28,7 +28,7 @@ _MEASURED = {"requested_at", "latency_ms", "duration_ms", *_SIZES}
 _GROUPABLE = [*(name for name in REQUESTS.names if name not in _MEASURED), CLASS]
 
 
-def request_stats(requests: pd.DataFrame, by: Sequence[str] = KEYS) -> pd.DataFrame:
+def request_stats(requests: pd.DataFrame, by: str | Sequence[str] = KEYS) -> pd.DataFrame:
     """Count requests and their errors, and say how long answers took.
 
     Parameters
@@ -36,7 +36,8 @@ def request_stats(requests: pd.DataFrame, by: Sequence[str] = KEYS) -> pd.DataFr
     requests
         What `Capture.requests()` returned, or several of those put together by `netlab.concat`.
     by
-        Columns of it whose values tell the groups; "status_class" is what `netlab.protocol_stats` groups by.
+        The columns of it, or the one, whose values tell the groups; "status_class" is what
+        `netlab.protocol_stats` groups by.
 
     Returns
     -------
@@ -59,7 +60,8 @@ def request_stats(requests: pd.DataFrame, by: Sequence[str] = KEYS) -> pd.DataFr
     >>> stats[["requests", "errors", "statuses", "max_ms"]].values.tolist()
     [[2, 1, '500: 1', 3.0]]
     """
-    stats = Tally.of(requests, by).stats()
+    tabular("request_stats()", requests, fix="Pass what cap.requests() returned")
+    stats = Tally.of(requests, [by] if isinstance(by, str) else by).stats()
     stats.attrs["coverage"] = requests.attrs.get("coverage", [])
     return stats
 

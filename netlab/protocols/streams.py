@@ -10,10 +10,12 @@ import heapq
 from enum import Enum
 from typing import NamedTuple, Protocol
 
-from netlab.protocols.dialog import Dialog, Exchange, Side
+from netlab.protocols.dialog import Dialog, Exchange, PassesBodies, Side
 
 MOST_WAITING = 1 << 18  # bytes of one side that came out of order; what is farthest ahead goes first
+MOST_AHEAD = 1 << 10  # segments, likewise
 MOST_UNCHOSEN = 1 << 14  # bytes of one side that are kept until it is clear what they are
+MOST_PIECES = 1 << 10  # of both sides, likewise, and gaps between them
 MOST_NOBODYS = 1 << 18  # bytes in the middle of a connection after which nobody looks for a message any more
 
 _WRAP = 1 << 32
@@ -70,7 +72,7 @@ class Ordered:
     def take(self, segment: Segment) -> list[Said]:
         """Return what is in order now."""
         if self.goes_on(segment):
-            return [Said(segment.data, segment.at_ns)]
+            return [Said(segment.data, segment.at_ns), *_cut(segment)]
         midway = self._begin(segment.settled, segment.at_ns, fresh=segment.fresh)
         place = self._place(segment.sequence)
         end = place + segment.size
@@ -92,13 +94,13 @@ class Ordered:
         return self._begun and (settled == self._next % _WRAP or self._place(settled) <= self._next)
 
     def goes_on(self, segment: Segment) -> bool:
-        """Take a segment that comes in order and whole, which most do; False: it is none, and not taken."""
+        """Take a segment that comes in order, with its beginning; False: it is none, and not taken."""
         if (
             segment.sequence != self._next % _WRAP
             or segment.last
             or self._end is not None
             or self._waiting
-            or not 0 < segment.size == len(segment.data)
+            or not segment.data
             or not self.has_reached(segment.settled)
         ):
             return False
@@ -133,11 +135,15 @@ class Ordered:
         heapq.heappush(self._waiting, _Waiting(place, self._taken, segment))
         self._taken += 1
         self._waiting_bytes += len(segment.data)
-        while self._waiting_bytes > MOST_WAITING and self._waiting[0].place > self._next:
+        while self._is_crowded and self._waiting[0].place > self._next:
             farthest = max(self._waiting)
             self._waiting.remove(farthest)
             heapq.heapify(self._waiting)
             self._waiting_bytes -= len(farthest.segment.data)
+
+    @property
+    def _is_crowded(self) -> bool:
+        return self._waiting_bytes > MOST_WAITING or len(self._waiting) > MOST_AHEAD
 
     def _contiguous(self) -> list[Said]:
         said = []
@@ -164,6 +170,17 @@ class Ordered:
             return None
         self._next = up_to
         return Said(size, at_ns, was_cut)
+
+
+def _cut(segment: Segment) -> list[Said]:
+    """Return what of a segment is behind the data that are there."""
+    rest = segment.size - len(segment.data)
+    return [Said(rest, segment.at_ns, was_cut=True)] if rest else []
+
+
+def _spare(dialog: Dialog | None, side: Side) -> int:
+    """Return how many of the next bytes of *side* are only counted."""
+    return dialog.spare(side) if isinstance(dialog, PassesBodies) else 0
 
 
 class Unchosen(Enum):
@@ -199,7 +216,8 @@ class Stream:
         """Return the exchanges that are over with *segment*, which the *local* end sent or got."""
         other, own = self._sides[not local], self._sides[local]
         if self.dialog is not None and other.has_reached(segment.other_settled) and own.goes_on(segment):
-            return self.dialog.said(self._side(local=local), segment.data, segment.at_ns)
+            over = self.dialog.said(self._side(local=local), segment.data, segment.at_ns)
+            return over + [one for said in _cut(segment) for one in self._hear(said, local=local)]
         # First what was lost of the other side: to a dialog, an answer comes after the gap with its request.
         exchanges = []
         for said in other.settle(segment.other_settled, segment.at_ns, fresh=segment.other_fresh):
@@ -211,7 +229,7 @@ class Stream:
         return exchanges
 
     def _hear(self, said: Said, *, local: bool) -> list[Exchange]:
-        self._account(said)
+        self._account(said, local=local)
         if self.dialog is not None:
             return self._tell(self.dialog, said, local=local)
         return [] if self.is_ignored else self._take_early(said, local=local)
@@ -228,14 +246,15 @@ class Stream:
         """Whether any byte was seen."""
         return bool(self.dialog or self.is_ignored or self._nobodys_bytes or self._early)
 
-    def _account(self, said: Said) -> None:
+    def _account(self, said: Said, *, local: bool) -> None:
         if isinstance(said.data, bytes):
             return
         if said.data is None:
             self.midway = True
-        else:
-            self.cut_bytes += said.data * said.was_cut
-            self.missed_bytes += said.data * (not said.was_cut)
+        elif not said.was_cut:
+            self.missed_bytes += said.data
+        elif said.data > _spare(self.dialog, self._side(local=local)):
+            self.cut_bytes += said.data
 
     def _take_early(self, said: Said, *, local: bool) -> list[Exchange]:
         """Look who understands what was said so far; behind a gap, anew."""
@@ -258,7 +277,8 @@ class Stream:
     def _go_without(self, why: Unchosen) -> None:
         """Wait for more; in the middle of a connection, for another message than the one that goes on."""
         sizes = [len(head) for head in self._heads.values()]
-        if why is Unchosen.MORE and max(sizes) <= MOST_UNCHOSEN:
+        is_little = max(sizes) <= MOST_UNCHOSEN and len(self._early) <= MOST_PIECES
+        if why is Unchosen.MORE and is_little:
             return
         self._taken()
         self._nobodys_bytes += sum(sizes)

@@ -60,7 +60,9 @@ class Tls:
         self.unread_bytes = 0
         self._is_over = not whole
         self._framers = {side: Framer(5, _record_size, _kept) for side in Side}
-        self._said = dict.fromkeys(Side, b"")
+        self._said = dict.fromkeys(Side, b"")  # of a message that is not whole yet
+        self._begun_ns = dict.fromkeys(Side, 0)  # its first byte
+        self._bytes = dict.fromkeys(Side, 0)  # of records
         self._handshake: Handshake | None = None
         self._over: list[Exchange] = []
 
@@ -113,9 +115,12 @@ class Tls:
         kind, handshake = record.header[0], self._handshake
         if self._is_over:
             return
+        self._bytes[side] += record.size
         if handshake:
-            self._count(handshake, side, record)
+            handshake.request_bytes = self._bytes[Side.CLIENT]
+            handshake.response_bytes = self._bytes[Side.SERVER] or None
         if kind == _HANDSHAKE:
+            self._begun_ns[side] = self._begun_ns[side] if self._said[side] else record.begun_ns
             self._said[side] += record.body
             if len(self._said[side]) > _MOST_KEPT:
                 raise LostError
@@ -130,13 +135,6 @@ class Tls:
         elif kind in {_CHANGE_CIPHER, _DATA} and side is Side.SERVER and handshake and handshake.cipher:
             self._agree(handshake, record)
 
-    @staticmethod
-    def _count(handshake: Handshake, side: Side, record: Message) -> None:
-        if side is Side.CLIENT:
-            handshake.request_bytes = (handshake.request_bytes or 0) + record.size
-        else:
-            handshake.response_bytes = (handshake.response_bytes or 0) + record.size
-
     def _messages(self, side: Side, record: Message) -> None:
         """Read the messages that are whole: several may be in one record, and one in several."""
         said = self._said[side]
@@ -145,7 +143,7 @@ class Tls:
             if len(said) < size:
                 break
             self._message(side, said[0], said[4:size], record)
-            said = said[size:]
+            said, self._begun_ns[side] = said[size:], record.begun_ns
         self._said[side] = b"" if self._is_over else said
 
     def _message(self, side: Side, kind: int, body: bytes, record: Message) -> None:
@@ -153,10 +151,10 @@ class Tls:
             hello = hellos.client_hello(body)
             self._handshake = Handshake(
                 "tls",
-                record.begun_ns,
+                self._begun_ns[side],
                 operation="handshake",
-                host=hello.server_name and self._masks.domain(hello.server_name),
-                request_bytes=record.size,
+                host=self._masks.host((hello.server_name or "").encode()),
+                request_bytes=self._bytes[side],
                 alpn=_text(hello.protocols[0]) if len(hello.protocols) == 1 else None,
                 ja4=hellos.ja4(hello),
                 inner=self._inner,
@@ -169,7 +167,7 @@ class Tls:
 
     def _answer(self, handshake: Handshake, hello: hellos.Hello, record: Message) -> None:
         if handshake.answered_ns is None:
-            handshake.answered_ns = record.begun_ns
+            handshake.answered_ns = self._begun_ns[Side.SERVER]
         if hello.is_retry:
             return
         handshake.version = VERSIONS.get(hello.version, f"0x{hello.version:04x}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from netlab.frames import Kind
+from netlab.columns import Kind
 
 TEXT, CATEGORY, INTEGER = Kind.TEXT, Kind.CATEGORY, Kind.INTEGER
 REAL, FLAG, TIME = Kind.REAL, Kind.FLAG, Kind.TIME

@@ -120,7 +120,7 @@ PATH_RUNS = Schema(
     "path_runs",
     (
         Column("target", TEXT, "what was asked for"),
-        Column("flow", INTEGER, "flow id as in hops"),
+        Column("flow", INTEGER, "flow id as in hops; of several flows with one id, counted through them"),
         Column("run", INTEGER, "run as in hops; of several traces of the target, counted through them"),
         Column("at", TIME, "when the run's first probe was sent"),
         Column("path", TEXT, "the path's id: a hash of its hops"),
@@ -134,7 +134,7 @@ PATH_CHANGES = Schema(
     "path_changes",
     (
         Column("target", TEXT, "what was asked for"),
-        Column("flow", INTEGER, "flow id as in hops"),
+        Column("flow", INTEGER, "flow id as in path_runs"),
         Column("at", TIME, "when the first run on the new path began"),
         Column("last_at", TIME, "when the last probe on the old path was sent"),
         Column("run", INTEGER, "the first run on the new path"),

@@ -15,7 +15,12 @@ REQUESTS = Schema(
         Column(
             "status", TEXT, "the answer's code: HTTP status, grpc-status, SQLSTATE, Kafka's error code, or OK"
         ),
-        Column("error", TEXT, "the failure by name; missing when the request went well or has no answer"),
+        Column(
+            "error",
+            TEXT,
+            "the failure by name; missing when the request went well, and without an answer unless a reset "
+            "of its stream says why",
+        ),
         Column(
             "outcome", CATEGORY, "answered, pending, unanswered (the connection ended) or missed (unseen)"
         ),
@@ -56,8 +61,8 @@ TLS = Schema(
         Column(
             "tls_certificate_expires_at",
             TIME,
-            "when the server's certificate ends; missing with TLS 1.3, which encrypts it, and when a session "
-            "is resumed",
+            "when the server's certificate ends; missing with TLS 1.3, which encrypts it, when a session is "
+            "resumed, and behind the year 2262 (9999 says that it has no end)",
         ),
         Column("tls_ja4", TEXT, "JA4 fingerprint of the client"),
         Column("protocol_stack", TEXT, "the layers, the outermost first: tls, tls+http2"),
@@ -89,7 +94,7 @@ REQUEST_STATS = Schema(
         Column("unanswered", INTEGER, "of these: the connection ended before an answer came"),
         Column("missed", INTEGER, "of these: bytes were not seen where the answer may have been"),
         Column("pending", INTEGER, "of these: not answered yet"),
-        Column("errors", INTEGER, "of the answered: failures"),
+        Column("errors", INTEGER, "of these: failures by name, answers and streams that were reset"),
         Column(
             "statuses", TEXT, "how often each status was a failure; missing without any: `404: 3, 500: 1`"
         ),
@@ -117,11 +122,11 @@ PROTOCOL_STATS = Schema(
         Column(
             "status_class",
             CATEGORY,
-            "of HTTP 1xx to 5xx; of the rest ok or error; without an answer what became of it: unanswered, "
-            "missed (not all bytes were seen) or pending",
+            "of HTTP 1xx to 5xx; of the rest ok or error, or unknown where the answer's status is; without "
+            "an answer what became of it: unanswered, missed (not all bytes were seen) or pending",
         ),
         Column("requests", INTEGER, "requests, handshakes or lookups of the group"),
-        Column("errors", INTEGER, "of these: answered by a failure"),
+        Column("errors", INTEGER, "of these: failures by name, answers and streams that were reset"),
         Column("statuses", TEXT, "how often each status was a failure; missing without any: `404: 3`"),
         *(column for column in REQUEST_STATS.columns if column.name in _MEASURES),
     ),
@@ -148,7 +153,7 @@ DNS = Schema(
         Column("latency_ms", REAL, "from the first query to the answer that ended the wait", "ms"),
         Column("answer_ms", REAL, "from the last query to this server to its answer", "ms"),
         Column("retries", INTEGER, "queries sent again before the answer, to any server"),
-        Column("transport", CATEGORY, "udp, tcp, or udp+tcp: truncated, and asked again over TCP"),
+        Column("transport", CATEGORY, "udp, tcp, tls, or udp+tcp: truncated, and asked again over TCP"),
         Column("service", CATEGORY, "dns, mdns, llmnr"),
         Column("truncated", CATEGORY, "yes or no: an answer had the TC bit"),
         Column(
@@ -182,7 +187,7 @@ DNS_STATS = Schema(
         Column("container", TEXT, "its container"),
         Column("direction", CATEGORY, "outgoing: the asker is here; incoming: the server is"),
         Column("service", CATEGORY, "dns, mdns, llmnr"),
-        Column("transport", CATEGORY, "udp, tcp, udp+tcp"),
+        Column("transport", CATEGORY, "udp, tcp, tls, udp+tcp"),
         Column("netns", INTEGER, "inode of the network namespace"),
         Column("lookups", INTEGER, "how many there were"),
         Column("noerror", INTEGER, "answered NOERROR, with records or without"),

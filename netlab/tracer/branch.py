@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,8 +15,9 @@ from netlab.kernel.usage import Usage
 from netlab.tracer import translations
 from netlab.tracer.closed import Closed, Ended
 from netlab.tracer.filters import Filter
-from netlab.tracer.life import Base, Options
+from netlab.tracer.life import Base
 from netlab.tracer.live import Live
+from netlab.tracer.options import Options
 from netlab.tracer.owners import Processes
 from netlab.tracer.records import Attempts, Cookies, chosen
 from netlab.tracer.session import Capture
@@ -78,9 +78,9 @@ class Branch(Closes):
         if self._last is None:
             self._live.drain()
 
-    def expire(self, unlisted: Attempts, now_ns: int) -> None:
-        """End the attempts whose socket is gone."""
-        self._live.expire(unlisted, now_ns)
+    def settle(self, unlisted: Attempts, held: Attempts, now_ns: int) -> None:
+        """End the attempts whose socket is gone, and remember whose others are."""
+        self._live.settle(unlisted, held, now_ns)
 
     def open(self) -> Attempts:
         """Return the attempts that are open now, or were at the end."""
@@ -181,11 +181,9 @@ class Branched(Capture):
         if not isinstance(live, Live):
             raise CaptureError("only a capture with eBPF can be shared", fix="Start one of its own")
         self._nat = self._translations()
-        self._watch = branch = Branch(live, options.wanted, options.limits.max_closed)
-        self._attached.callback(branch.close)
-        forgotten = weakref.finalize(self, branch.close)
-        forgotten.atexit = False
-        self._attached.callback(forgotten.detach)
+        self._watch = Branch(live, options.wanted, options.limits.max_closed)
+        self._attached.callback(self._watch.close)
+        self._close_when_forgotten()
 
     def _translations(self) -> Translations | NoTranslations:
         """Return what translates: what *base* knows already, unless somebody else was asked for."""
@@ -197,4 +195,5 @@ class Branched(Capture):
         return own
 
     def _list_before(self) -> None:
-        self._to_utc_ns, self._before = self._base.to_utc_ns, self._base.before
+        self._to_utc_ns = clock.to_utc_ns()  # not as it was when the capture that runs began
+        self._before = self._base.before

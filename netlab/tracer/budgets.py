@@ -7,14 +7,18 @@ from typing import Protocol
 import numpy as np
 
 from netlab.kernel.bpf import Program
+from netlab.protocols.dialog import Dialog, PassesBodies
 from netlab.tracer.layout import CONVERSATION
 
-GO_ON, IGNORE = 0xFFFFFFFF, 0
+GO_ON, HEADS, IGNORE = 0xFFFFFFFF, 0xFFFFFFFE, 0
 JUDGED = 1 << 16  # places in the table of bpf/payload.c, 8 bytes each
 
 
 class Budgets(Protocol):
     """What programs were told of connections, by cookie."""
+
+    def going_on(self, dialog: Dialog) -> int:
+        """Return what to tell of a connection that *dialog* reads."""
 
     def set(self, cookie: int, budget: int) -> None:
         """Tell them."""
@@ -29,6 +33,10 @@ class PacketBudgets:
     def __init__(self, program: Program) -> None:
         self._conversations = program.map("netlab_conversations", "u8", CONVERSATION)
         self._judged = program.map("netlab_judged", "u4", "u8")
+
+    def going_on(self, dialog: Dialog) -> int:
+        """Return that all is needed, or no bodies."""
+        return HEADS if isinstance(dialog, PassesBodies) else GO_ON
 
     def set(self, cookie: int, budget: int) -> None:
         """Tell the programs; what they have forgotten begins anew, and is judged again."""
@@ -51,6 +59,11 @@ class ClearBudgets:
 
     def __init__(self, program: Program) -> None:
         self._verdicts = program.map("netlab_verdicts", "u8", "u4")
+
+    def going_on(self, dialog: Dialog) -> int:
+        """Return that all is needed."""
+        del dialog
+        return GO_ON
 
     def set(self, cookie: int, budget: int) -> None:
         """Tell the programs."""

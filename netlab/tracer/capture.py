@@ -9,14 +9,14 @@ from typing import TypeAlias
 
 from netlab import checks
 from netlab.errors import BadInput, CapabilityError
-from netlab.kernel import capabilities, netns as namespaces, spaces
+from netlab.kernel import capabilities, netns as namespaces, processes, spaces
 from netlab.kernel.compiler import require_bcc
 from netlab.protocols.masking import Masking, masking
 from netlab.tracer import readers
 from netlab.tracer.excludes import Excluded
 from netlab.tracer.filters import Addresses, Filter, Names, Pids, Ports, Spaces
-from netlab.tracer.life import Options
 from netlab.tracer.limits import Limits
+from netlab.tracer.options import Options
 from netlab.tracer.payload import Spoken
 from netlab.tracer.session import Capture
 from netlab.tracer.translations import host_of
@@ -25,6 +25,9 @@ Protocols: TypeAlias = str | Iterable[str]
 Masked: TypeAlias = str | Iterable[str]
 
 _MODES = ("ebpf", "poll")
+_OWN_PIDS = (
+    "pid= follows processes by their number in the root pid namespace, which cannot be told from in here"
+)
 _CHANGE_PAGES = 4096  # 16 MiB hold some 260,000 state changes
 
 
@@ -110,7 +113,7 @@ def capture(
         these two linked into a program, is not read: the coverage counts such connections.
     dns_ports, dns_timeout_s
         With "dns": the ports that servers have, and how many seconds an answer may take. The filters above
-        hold for lookups, too. What is encrypted (DNS over TLS or HTTPS) cannot be read.
+        hold for lookups, too. DNS over TLS (port 853) is read with *clear_text*; over HTTPS it is not.
     mask
         With *protocols*: what is to be hidden in the column `resource` (paths, keys, topics, tables), beside
         ids, queries and values, which always are: regular expressions, and what each match becomes, such as
@@ -219,6 +222,8 @@ def capture(
     if checks.choice("mode", mode, _MODES) == "poll":
         _refuse_with_poll(events=events, drops=drops, cost=cost, protocols=bool(spoken))
     else:
+        if wanted.pids and not processes.numbered_by_root():
+            raise CapabilityError(_OWN_PIDS, fix="docker run --pid=host …, or filter by process= instead")
         capabilities.require_bpf(doing="follow connections with eBPF")
         require_bcc()
     limits = Limits(
@@ -271,7 +276,7 @@ def _spoken(
     dns_ports = tuple(
         checks.port(port, "dns_ports") for port in ((ports,) if isinstance(ports, int) else ports)
     )
-    if clear_text and not names - {"dns", "tls"}:
+    if clear_text and not names - {"tls"}:
         raise BadInput(
             "clear_text= reads protocols inside TLS, and none is asked for",
             fix='Name them: protocols=("http", "http2")',
@@ -279,7 +284,7 @@ def _spoken(
     if "dns" in names:
         if not dns_ports:
             raise BadInput("dns_ports is empty", fix="Name the ports of DNS servers, or leave it out")
-        if only and not set(only) & set(dns_ports):
+        if only and not set(only) & {*dns_ports, *[readers.DNS_OVER_TLS] * clear_text}:
             raise BadInput(
                 "port= leaves out every port of DNS, and so every lookup",
                 fix=f"Add {dns_ports[0]} to it, or leave it out and filter the frames",

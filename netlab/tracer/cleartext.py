@@ -7,15 +7,16 @@ thrown away, and counted.
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from netlab.frames import Gap, Missing
 from netlab.kernel.bpf import CgroupHook, Program
-from netlab.protocols.masking import Masking
 from netlab.tracer.budgets import ClearBudgets
 from netlab.tracer.conversations import Account, Conversations, Fate, Request
 from netlab.tracer.layout import CLEAR, CONVERSATION
@@ -25,6 +26,10 @@ from netlab.tracer.readers import Readers
 from netlab.tracer.records import Attempts
 from netlab.tracer.stacks import Stacks
 from netlab.tracer.tlsprobes import TlsProbes
+
+if TYPE_CHECKING:
+    from netlab.tracer.lookups import Lookups
+    from netlab.tracer.payload import Spoken
 
 clear_layouts = {"netlab_clear": CLEAR}
 
@@ -40,6 +45,7 @@ class Clear:
     requests: list[Request]
     account: Account
     stacks: dict[int, str]  # by cookie
+    cookies: frozenset[int]
     missing: list[Missing]
 
     def joined(self, plain: Account) -> Account:
@@ -48,15 +54,18 @@ class Clear:
 
 
 class ClearText:
-    """Reads the *wanted* protocols inside TLS as long as *program* is attached to the cgroup *root*."""
+    """Reads inside TLS what of *spoken* is wanted, as long as *program* is attached to the cgroup *root*.
+
+    DNS goes to *lookups*.
+    """
 
     def __init__(
-        self, program: Program, root: Path, wanted: frozenset[str], masks: Masking, limits: Limits
+        self, program: Program, root: Path, spoken: Spoken, lookups: Lookups | None, limits: Limits
     ) -> None:
-        self._readers = Readers(wanted, None, masks)
+        self._readers = Readers(spoken.protocols, lookups, spoken.masks, in_tls=True)
         self._talks = Conversations(
             self._readers,
-            wanted,
+            spoken.protocols,
             ClearBudgets(program),
             max_open=limits.max_open,
             max_requests=limits.max_requests,
@@ -91,7 +100,8 @@ class ClearText:
     def heard(self, stacks: Stacks) -> Clear:
         """Return what was understood by now; *stacks* are what packets tell of connections."""
         told = {cookie: f"tls+{stack}" for cookie, stack in self._readers.stacks.by_cookie().items()}
-        return Clear(self._talks.requests(), self._talks.account(), told, self._missing(stacks.over_tls()))
+        missing, cookies = self._missing(stacks.over_tls()), frozenset(self._sessions)
+        return Clear(self._talks.requests(), self._talks.account(), told, cookies, missing)
 
     def _missing(self, over_tls: set[int]) -> list[Missing]:
         waiting = int(self._waiting["piece"]["bytes"].sum())
@@ -107,11 +117,11 @@ class ClearText:
         block = self._ring.read()
         if not len(block) and not self._talks.is_cut:
             return
-        pieces = self._joined(self._sure(block))
-        self._begin(pieces["session"], pieces["piece"]["cookie"])
-        said = np.ascontiguousarray(pieces["piece"])
-        words = (said["packet_bytes"] == 0) & (said["tcp_flags"] == 0)
-        self._talks.take(said[~words], final=final)
+        for pieces in turns(self._joined(self._sure(block))):
+            self._begin(pieces["session"], pieces["piece"]["cookie"])
+            said = np.ascontiguousarray(pieces["piece"])
+            words = (said["packet_bytes"] == 0) & (said["tcp_flags"] == 0)
+            self._talks.take(said[~words], final=final)
 
     def _sure(self, block: Pieces) -> Pieces:
         """Return what was said when nothing of its session can have been missed without a trace."""
@@ -148,14 +158,28 @@ class ClearText:
 
     def _begin(self, sessions: npt.NDArray[np.uint64], cookies: npt.NDArray[np.uint64]) -> None:
         """Note which sessions connections have; one that follows another begins to count anew."""
-        present = set(sessions.tolist())
         for cookie, session in set(zip(cookies.tolist(), sessions.tolist(), strict=True)):
             before = self._sessions.get(cookie, session)
-            if before not in present:
+            if before != session:
                 self._talks.give_up(cookie)
             self._sessions[cookie] = max(session, before)
         while len(self._sessions) > _MOST_SESSIONS:
             self._sessions.popitem(last=False)
+
+
+def turns(pieces: Pieces) -> Iterator[Pieces]:
+    """Return the pieces of each connection's first session, then those of the sessions that followed."""
+    cookies, sessions = pieces["piece"]["cookie"], pieces["session"]
+    order = np.lexsort([sessions, cookies])
+    new = np.diff(cookies[order], prepend=~cookies[order[:1]]) != 0
+    number = np.cumsum(new | (np.diff(sessions[order], prepend=~sessions[order[:1]]) != 0))
+    turn = np.empty(len(pieces), np.intp)
+    turn[order] = number - np.maximum.accumulate(number * new)
+    if not turn.any():
+        yield pieces
+        return
+    for one in range(turn.max() + 1):
+        yield pieces[turn == one]
 
 
 def _move(block: Pieces, late: npt.NDArray[np.intp], homes: Pieces) -> None:

@@ -19,6 +19,7 @@ COUNTED = ("bytes_sent", "bytes_received", "packets_sent", "packets_received", "
 CHANGES = np.dtype([*((name, "i8") for name in COUNTED), ("is_new", "?"), ("is_changed", "?")])
 
 _LONGEST_NAME = 64
+_EXPIRED_MOST = 1024  # names that are remembered, for a better message
 _WRAP = 1 << 32  # the kernel counts packets in 32 bits
 _NS = 1_000_000_000
 
@@ -49,7 +50,7 @@ class Clients:
 
     expire_after_s: float
     _by_name: dict[str, Client] = field(default_factory=dict)
-    _expired: set[str] = field(default_factory=set)
+    _expired: dict[str, None] = field(default_factory=dict)  # the latest, in order
 
     def register(self, name: str, opened: Attempts, following: int, now_ns: int) -> None:
         """Begin to tell *name* what changes from now on; once registered, a client stays as it is."""
@@ -58,7 +59,7 @@ class Clients:
         if name in self._by_name:
             self._by_name[name].heard_ns = now_ns
             return
-        self._expired.discard(name)
+        self._expired.pop(name, None)
         self._by_name[name] = Client(name, now_ns, following, _keys(opened), _totals(opened))
 
     def get(self, name: str, now_ns: int) -> Client:
@@ -105,7 +106,9 @@ class Clients:
         ]
         for name in silent:
             del self._by_name[name]
-            self._expired.add(name)
+            self._expired[name] = None
+        while len(self._expired) > _EXPIRED_MOST:
+            del self._expired[next(iter(self._expired))]
 
 
 def changes(client: Client, closed: Attempts, opened: Attempts) -> npt.NDArray[np.void]:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from netlab.protocols.dialog import Exchange, Outcome
 from netlab.protocols.streams import Segment, Stream
-from netlab.tracer.budgets import GO_ON, IGNORE, Budgets
+from netlab.tracer.budgets import HEADS, IGNORE, Budgets
 from netlab.tracer.layout import PIECE, Direction
 from netlab.tracer.packets import Packet, Packets, Pieces, conversation
 from netlab.tracer.readers import Readers
@@ -141,7 +141,7 @@ class Conversations:
         if not talk:
             return
         self._talks.move_to_end(packet.cookie)
-        if packet.budget != GO_ON:  # else they may be blank
+        if packet.budget < HEADS:  # else they may be blank
             talk.ends = packet.ends
         stream = talk.stream
         if stream.client_is_local is None:
@@ -153,8 +153,8 @@ class Conversations:
             self._keep(talk, over)
         if stream.is_ignored:
             self._ignore(packet)
-        elif packet.budget != GO_ON and stream.dialog is not None:
-            talk.told_ns = self._say(packet, GO_ON, told_ns=talk.told_ns)
+        elif packet.budget < HEADS and stream.dialog is not None:
+            talk.told_ns = self._say(packet, self._budgets.going_on(stream.dialog), told_ns=talk.told_ns)
         if stream.is_over or stream.is_ignored:
             self._forget(self._talks.pop(packet.cookie))
             if stream.is_over and not packet.reset:  # which TCP may yet refuse

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -12,9 +12,10 @@ import numpy.typing as npt
 import pandas as pd
 
 from netlab import addresses
+from netlab.columns import categories
 from netlab.errors import KernelError
-from netlab.frames import Gap, Missing, categories
-from netlab.kernel import btf, netstat, spaces
+from netlab.frames import Gap, Missing
+from netlab.kernel import btf, netstat
 from netlab.kernel.bpf import Program
 from netlab.kernel.processes import printable
 from netlab.kernel.symbols import Symbols
@@ -79,7 +80,7 @@ class DropSource:
         self._last: tuple[Drops, list[Missing]] | None = None
         self._table = program.map("netlab_drops", DROP_KEY, DROP_COUNT)
         self._counters = program.map("netlab_counters", "u4", "u8")
-        self._refused_before = _refused_by_listeners()
+        self._refused_before = _refused_by_listeners(self._wanted.netns)
         for function, event in _TRACEPOINTS.items():
             try:
                 program.attach_raw_tracepoint(function, event)
@@ -131,11 +132,7 @@ class DropSource:
 
     def _unseen(self, records: Drops) -> list[Missing]:
         """Say how many SYNs listeners had no room for: TCP frees them as if it had taken them."""
-        netns, before = self._wanted.netns, self._refused_before
-        now = {
-            inode: count for inode, count in _refused_by_listeners().items() if not netns or inode in netns
-        }
-        refused = sum(count - before.get(inode, 0) for inode, count in now.items())
+        refused = netstat.gained(self._refused_before, _refused_by_listeners(self._wanted.netns))
         numbers = [number for number, name in btf.enumerators("skb_drop_reason").items() if name == _OVERFLOW]
         seen = records[(records["kind"] == DropKind.DROPPED) & np.isin(records["reason"], numbers)]
         unseen = refused - int(seen["packets"].sum())
@@ -162,9 +159,9 @@ _NO_RECEIVERS = (
 _NO_RESET_REASONS = "before Linux 6.10 resets have no reason, and one that no socket sent is not reported"
 
 
-def _refused_by_listeners() -> dict[int, int]:
-    """Return how many connections listeners of each namespace have dropped."""
-    return spaces.ask(spaces.ALL, lambda: netstat.counters()["TcpExt.ListenDrops"]).by_inode
+def _refused_by_listeners(netns: Collection[int]) -> dict[int, int]:
+    """Return how many connections listeners of each namespace in *netns* (none: of any) have dropped."""
+    return netstat.everywhere(lambda: netstat.counters()["TcpExt.ListenDrops"], only=netns or None)
 
 
 def _untold() -> list[Missing]:

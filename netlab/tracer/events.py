@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from netlab.frames import categories
+from netlab.columns import categories
 from netlab.schemas import EVENTS
 from netlab.tracer.reasons import error_names
 from netlab.tracer.records import Attempts, chosen, is_udp

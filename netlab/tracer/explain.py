@@ -20,7 +20,7 @@ from netlab.tracer.walk import Flow, Walk
 
 _ENDS = ["local_address", "local_port", "remote_address", "remote_port"]
 _NEEDED = ["protocol", *_ENDS, "netns"]
-_HOPS = ["target_address", "ttl", "address", "rtt_ms"]
+_HOPS = ["target_address", "ttl", "address", "rtt_ms", "reached"]
 _MAKERS = "Capture.connections() or netlab.connections()"
 _UNSPECIFIED = {"0.0.0.0", "::"}  # noqa: S104 - nothing is bound
 _NO_PEER = "this socket has no peer: there is no way to follow"
@@ -224,15 +224,19 @@ def _trace(hops: object) -> pd.DataFrame:
 
 
 def _hops(traced: pd.DataFrame, found: Sequence[Station]) -> list[Station]:
-    """Return who answered at each TTL, of the trace to one of the destinations on the way."""
-    wanted = {packet.dst for one in found for packet in (one.packet, one.new) if packet}
-    known = traced[traced["target_address"].isin(wanted)]
-    if known.empty:
-        targets = sorted(map(str, traced["target_address"].dropna().unique()))
+    """Return who answered at each TTL up to the end, of the trace to the last destination that was traced."""
+    wanted = dict.fromkeys(packet.dst for one in found for packet in (one.packet, one.new) if packet)
+    probes = traced.dropna(subset=["ttl"])  # a target that could not be probed is a row without
+    traced_to = [address for address in wanted if address in set(probes["target_address"])]
+    if not traced_to:
+        targets = sorted(map(str, probes["target_address"].dropna().unique()))
         raise BadInput(
             f"hops leads to {', '.join(targets[:3]) or 'nowhere'}, not to this connection's peer",
             fix=f"Pass the trace to {' or '.join(sorted(wanted))}",
         )
+    known = probes[probes["target_address"] == traced_to[-1]]
+    end = known.loc[known["reached"].fillna(value=False), "ttl"].min()
+    known = known if pd.isna(end) else known[known["ttl"] <= end]  # behind a lost answer the end is met again
     stops = known.groupby(["ttl", "address"], dropna=False)["rtt_ms"].median().reset_index()
     heard = stops["ttl"].isin(stops.loc[stops["address"].notna(), "ttl"])
     stops = stops[stops["address"].notna() | ~heard].astype(object)

@@ -13,6 +13,7 @@ import struct
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from numbers import Integral
 from typing import TypeAlias
 
 import numpy as np
@@ -212,10 +213,8 @@ def _inodes(value: Spaces) -> tuple[int, ...]:
 
 
 def _inode(value: object) -> int:
-    if isinstance(value, int) and not isinstance(value, bool) and value > _PID_MAX:
-        return checks.whole(
-            "netns", value, 1, _INODE_MAX
-        )  # too large for a process id: an inode, as frames show
+    if isinstance(value, Integral) and int(value) > _PID_MAX:  # an inode, as frames show
+        return checks.whole("netns", value, 1, _INODE_MAX)
     inode = namespaces.inode(value)  # type: ignore[arg-type]  # it refuses what it does not know
     file = namespaces.path(value)  # type: ignore[arg-type]
     with suppress(BadInput):  # no namespace at all, such as `ip netns` leaves behind when its mount is gone

@@ -49,12 +49,11 @@ class RouteCache(Closes):
 
     def fill(self, connections: pd.DataFrame) -> pd.DataFrame:
         """Return *connections* with their `via_*` columns, as `netlab.with_gateway` does."""
+        fix = "Pass what Capture.connections() or netlab.connections() returned"
+        checks.tabular("with_gateway()", connections, fix=fix)
         lacking = sorted(_NEEDED - set(connections.columns))
         if lacking:
-            raise BadInput(
-                f"this frame has no column {lacking[0]!r}",
-                fix="Pass what Capture.connections() or netlab.connections() returned",
-            )
+            raise BadInput(f"this frame has no column {lacking[0]!r}", fix=fix)
         with self._lock:
             if self._closed:
                 raise CaptureError("this route cache is closed", fix="Use it inside its `with` block")

@@ -162,7 +162,11 @@ class Hearing(Looking):
 
         heard = self._heard(watch, "dns")
         look, connections = self._speakers(watch, heard.asked.cookies())
-        missing = [*heard.missing, *encrypted(look.kept().attempts, heard.stacks), *look.at.missing()]
+        missing = [
+            *heard.missing,
+            *encrypted(look.kept().attempts, heard.stacks, heard.clear),
+            *look.at.missing(),
+        ]
         return LookedUp.of(heard.asked, connections, self._options.spoken, missing, self._options.wanted)
 
     def _told(self, watch: Watch, connections: pd.DataFrame) -> pd.DataFrame:

@@ -18,15 +18,13 @@ from netlab.closing import uninterrupted
 from netlab.errors import CaptureError
 from netlab.kernel import clock
 from netlab.tracer import snapshot, translations
-from netlab.tracer.filters import Filter
 from netlab.tracer.holders import Holders
-from netlab.tracer.limits import Limits
 from netlab.tracer.live import Live
-from netlab.tracer.payload import Spoken
+from netlab.tracer.options import Options
 from netlab.tracer.poll import Poll
 from netlab.tracer.records import Attempts, ownerless
 from netlab.tracer.snapshot import Snapshot
-from netlab.tracer.translations import Host, NoTranslations, Translations
+from netlab.tracer.translations import NoTranslations, Translations
 
 if TYPE_CHECKING:
     from netlab.tracer.branch import Branch
@@ -34,24 +32,6 @@ if TYPE_CHECKING:
 _BAR_FROM_S = 2.0  # shorter waits need no progress bar
 _TICK_S = 0.2
 _GRACE_S = 10.0  # a capture that should have ended this long ago will not
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What `netlab.capture()` was asked for, checked."""
-
-    wanted: Filter
-    limits: Limits
-    duration_s: float | None
-    backfill: bool
-    events: bool
-    drops: bool
-    spoken: Spoken
-    cost: bool
-    client_expiry_s: float
-    mode: str  # ebpf or poll
-    poll_every_s: float
-    nat: Host | None  # who translates beside each connection's own namespace; None: nobody asks
 
 
 Watch: TypeAlias = "Live | Poll | Branch"
@@ -155,6 +135,9 @@ class Life:
         self._attached.callback(self._nat.close)
         self._watch = self._begin()
         self._attached.callback(self._watch.close)
+        self._close_when_forgotten()
+
+    def _close_when_forgotten(self) -> None:
         forgotten = weakref.finalize(self, _detach_elsewhere, self._attached, self._process)
         forgotten.atexit = False  # descriptors go with the process anyway
         self._attached.callback(forgotten.detach)
@@ -175,7 +158,10 @@ class Life:
     def _list_before(self) -> None:
         self._to_utc_ns = clock.to_utc_ns()
         if self._options.backfill:
-            self._before = snapshot.take(protocol=self._options.wanted.protocol, holders=self._holders)
+            wanted = self._options.wanted
+            self._before = snapshot.take(
+                wanted.netns or None, protocol=wanted.protocol, holders=self._holders
+            )
         with self._asked() as watch:
             watch.expect(self._before.attempts, complete=self._options.backfill)
 

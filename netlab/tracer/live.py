@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from netlab.closing import Closes
-from netlab.frames import Missing
+from netlab.frames import Gap, Missing
 from netlab.kernel import btf, heap
-from netlab.kernel.bpf import Program
+from netlab.kernel.bpf import Program, cast_macros
 from netlab.kernel.usage import Usage, count_runs
 from netlab.tracer import losses
 from netlab.tracer.cleartext import clear_layouts
@@ -83,6 +83,7 @@ class Live(Closes):
         self._limits = limits
         self._run_counts: int | None = None
         self._ended = threading.Event()
+        self._failed, self._failure = 0, ""
         self.ends = Closed(limits.max_closed)
         files = _FILES.get(wanted.protocol, ["tcp", "udp"])
         settings = wanted.macros() | limits.macros() | kernel_macros(changes=changes)
@@ -120,7 +121,10 @@ class Live(Closes):
     def _drain_until_closed(self) -> None:
         trimmed_s = time.monotonic()
         while not self._ended.wait(_DRAIN_EVERY_S):
-            self.drain()
+            try:
+                self.drain()
+            except Exception as error:  # noqa: BLE001 - such as want of descriptors, which passes
+                self._failed, self._failure = self._failed + 1, str(error)
             if time.monotonic() - trimmed_s > _TRIM_EVERY_S:
                 heap.trim()
                 trimmed_s = time.monotonic()
@@ -152,9 +156,10 @@ class Live(Closes):
         """Return the cookies of the attempts open before that have ended; to be read before `closed()`."""
         return np.concatenate([source.over() for source in self._sources.values()])
 
-    def expire(self, unlisted: Attempts, now_ns: int) -> None:
-        """End the attempts whose socket is gone; see `TcpSource.expire`."""
+    def settle(self, unlisted: Attempts, held: Attempts, now_ns: int) -> None:
+        """End the attempts whose socket is gone, and remember whose others are; see `TcpSource`."""
         if self._tcp:
+            self._tcp.remember(held)
             self._tcp.expire(unlisted, now_ns)
 
     def changes(self) -> npt.NDArray[np.void]:
@@ -188,6 +193,9 @@ class Live(Closes):
         missed = self._last_misses if self._ended.is_set() else self._misses()
         counted = losses.counted(counts, missed, self._limits.max_open)
         blind = [gap for source in self._sources.values() for gap in source.losses()]
+        if self._failed:
+            detail = f"readings of what the programs reported failed, the last one for: {self._failure}"
+            blind.append(Missing("connections", Gap.INCOMPLETE, self._failed, detail))
         return [*blind, *(ends or self.ends).losses(), *counted]
 
     def _misses(self) -> int:
@@ -250,8 +258,10 @@ def kernel_macros(*, changes: bool = False) -> dict[str, str]:
         "NETLAB_US_PER_JIFFY": str(tick_us),
         "NETLAB_PARENT(node)": f"(node)->{parent}",
         "NETLAB_TOTAL_RTO(tp)": "(tp)->total_rto" if counted else f"{NOT_COUNTED}U",
+        "NETLAB_IS_MPTCP(tp)": "(tp)->is_mptcp" if btf.has_field("tcp_sock", "is_mptcp") else "0",
         **_conntrack_macros(),
         **verdict_macro(),
+        **cast_macros("sk_buff", "bpf_cg_run_ctx"),
     }
 
 

@@ -11,6 +11,7 @@ import pandas as pd
 
 from netlab.frames import Gap, Missing
 from netlab.kernel import clock
+from netlab.kernel.processes import numbered_by_root
 from netlab.kernel.sockdiag import State
 from netlab.tracer import rows
 from netlab.tracer.closed import Ended
@@ -96,6 +97,11 @@ class Look:
         listable &= (attempts["cookie"] != 0) & ~np.isin(attempts["cookie"], self.half_open)
         return chosen(attempts, listable & (self.table.states[running] == 0))
 
+    def held(self) -> Attempts:
+        """Return the open TCP attempts of which only the list of sockets tells the owner."""
+        attempts = self.table.attempts[len(self.ended.numbers) :]
+        return chosen(attempts, (attempts["pid_source"] == PidSource.SOCKET) & ~is_udp(attempts))
+
     def kept(self) -> Table:
         """Return the attempts that the filter keeps."""
         return self.table.where(self.wanted.keeps(self.table.attempts))
@@ -132,6 +138,8 @@ class Look:
         udp, flow = is_udp(part.attempts), part.attempts["last_ns"] != 0
         uncounted = part.attempts["rtos"] == NOT_COUNTED
         unseen = (part.attempts["opened_ns"] == 0) & ~part.backfilled
+        unlisted = ~udp & (part.attempts["closed_ns"] == 0) & (part.states == 0)
+        by_descriptor = part.attempts["pid_source"] == PidSource.SOCKET
         gaps = [
             Missing("connections", Gap.UNSEEN, ownerless, _MAY_BELONG)
             if self.wanted.by_owner
@@ -140,6 +148,8 @@ class Look:
             Missing("bytes, packets", Gap.UNAVAILABLE, _count(udp & ~flow), _SILENT),
             Missing("direction", Gap.APPROXIMATE, _count(guessed.backfilled), _FROM_PORTS),
             Missing("closed_at, error, counters", Gap.UNSEEN, _count(end_unseen(part.attempts)), _END),
+            Missing("state, counters", Gap.UNAVAILABLE, _count(unlisted), _UNLISTED),
+            Missing("pid", Gap.APPROXIMATE, _count(by_descriptor & (not numbered_by_root())), _OWN_PIDS),
             Missing("opened_at", Gap.UNSEEN, _count(unseen), _START),
             Missing("rtos", Gap.UNAVAILABLE, _count(~udp & uncounted), UNCOUNTED_RTOS),
             Missing("mark", Gap.UNAVAILABLE, _count(part.attempts["mark"] == NOT_TOLD), UNTOLD_MARK),
@@ -158,5 +168,13 @@ _MAY_BELONG = f"their owner is not known, so they may belong to the process aske
 _OLDER = "UDP flows of sockets older than the capture: what came before it is not in them"
 _SILENT = "connected UDP sockets that were silent in the capture: the kernel counts for none of them"
 _END = "the kernel did not run the program when the connection ended; found because its socket is gone"
+_UNLISTED = (
+    "not in the list of sockets that was made now: they begin or end, or only sockets keep their network "
+    "namespace, which cannot be found then"
+)
+_OWN_PIDS = (
+    "netlab runs in a pid namespace of its own: who was found by the descriptor (pid_source socket) has the "
+    "number there, others have that of the root's"
+)
 _START = "they ended before netlab had listed what was open, or the kernel did not run the program"
 _FROM_PORTS = "of connections older than the capture, direction is told from the ports"

@@ -36,7 +36,7 @@ class Looking(Life):
             nat=self._nat.now(),  # last: of what was read before, everything was told by then
         )
         if self._state is not State.STOPPED:
-            uninterrupted(partial(watch.expire, look.unlisted(), look.at.now_ns))
+            uninterrupted(partial(watch.settle, look.unlisted(), look.held(), look.at.now_ns))
         return look
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,9 +50,12 @@ class Lookups:
             return
         self._queries.said(ends, read, said.at_ns, sent=packet.local)
 
-    def conversation(self, cookie: int, ends: np.void, *, client_is_local: bool, whole: bool) -> OverTcp:
+    def conversation(
+        self, cookie: int, ends: np.void, *, client_is_local: bool, whole: bool, in_tls: bool
+    ) -> OverTcp:
         """Return what reads a TCP connection."""
-        return OverTcp(self._queries, ends_of(cookie, ends), client_is_local=client_is_local, whole=whole)
+        asked = ends_of(cookie, ends)._replace(is_tls=in_tls)
+        return OverTcp(self._queries, asked, client_is_local=client_is_local, whole=whole)
 
     def missed(self) -> None:
         """Take note that datagrams were lost, nobody knows whose."""
@@ -148,15 +152,22 @@ def with_names(
     return named
 
 
-def encrypted(attempts: Attempts, stacks: dict[int, str]) -> list[Missing]:
-    """Say how many connections ask what nobody on the way can read (RFC 7858, RFC 8484, RFC 9250)."""
-    sealed = [cookie for cookie, stack in stacks.items() if stack in _SEALED]
+def encrypted(attempts: Attempts, stacks: dict[int, str], clear: AbstractSet[int]) -> list[Missing]:
+    """Say how many connections ask what nobody on the way can read (RFC 7858, RFC 8484, RFC 9250).
+
+    Of those of which *clear* text was read, inside TLS, only DNS over HTTPS is not read as DNS.
+    """
+    hidden = [cookie for cookie, stack in stacks.items() if stack in _SEALED]
+    opened = [cookie for cookie in clear if stacks.get(cookie) != _OVER_HTTPS]
     theirs = (attempts["remote_port"] == DNS_OVER_TLS) | (attempts["local_port"] == DNS_OVER_TLS)
-    count = np.count_nonzero(theirs | np.isin(attempts["cookie"], np.array(sealed, np.uint64)))
+    theirs |= np.isin(attempts["cookie"], np.array(hidden, np.uint64))
+    theirs &= ~np.isin(attempts["cookie"], np.array(opened, np.uint64))
+    count = np.count_nonzero(theirs)
     return [Missing("dns", Gap.UNAVAILABLE, int(count), _ENCRYPTED)] if count else []
 
 
-_SEALED = {"tls+dns", "tls+http2+dns"}
+_OVER_HTTPS = "tls+http2+dns"
+_SEALED = {"tls+dns", _OVER_HTTPS}
 _ENCRYPTED = "connections of DNS over TLS, QUIC (port 853) or HTTPS (known resolvers) are encrypted"
 
 

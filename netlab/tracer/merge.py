@@ -15,7 +15,7 @@ import pandas as pd
 
 from netlab.kernel.sockdiag import State
 from netlab.tracer.layout import NOT_TOLD, Direction, PidSource
-from netlab.tracer.records import Attempts, Cookies, chosen, has_peer, is_udp, joined, never_sent
+from netlab.tracer.records import OWNER, Attempts, Cookies, chosen, has_peer, is_udp, joined, never_sent
 from netlab.tracer.snapshot import Snapshot
 
 Places = npt.NDArray[np.intp]
@@ -23,8 +23,7 @@ NO_COOKIES = np.empty(0, np.uint64)
 
 UNCONNECTED = max(State) + 1  # a UDP socket in CLOSE
 
-_TUPLE = ["netns", "local_address", "remote_address", "local_port", "remote_port"]
-_OWNER = ["pid", "uid", "process", "process_started_ns", "pid_source"]
+_TUPLE = ["netns", "protocol", "family", "local_address", "remote_address", "local_port", "remote_port"]
 _MEASURED = [
     "bytes_sent",
     "bytes_received",
@@ -122,13 +121,16 @@ def _listed(listed: Attempts, seen: Attempts) -> npt.NDArray[np.bool_]:
 
 
 def _places(attempts: Attempts, listed: Attempts) -> Places:
-    """Return where each attempt's socket is in *listed*, -1 where it is not."""
+    """Return where each attempt's socket is in *listed*, -1 where it is not, or where several may be it."""
     if not len(listed):
         return np.full(len(attempts), -1)
     places: Places = pd.Index(listed["cookie"]).get_indexer(pd.Index(attempts["cookie"]))
     unnumbered = np.flatnonzero(attempts["cookie"] == 0)
     if len(unnumbered):
-        places[unnumbered] = _tuples(listed).get_indexer(_tuples(attempts[unnumbered]))
+        tuples = _tuples(listed)
+        alone = np.flatnonzero(~tuples.duplicated(keep=False))  # SO_REUSEPORT: the others share theirs
+        found = tuples[alone].get_indexer(_tuples(attempts[unnumbered]))
+        places[unnumbered] = np.append(alone, -1)[found]
     return places
 
 
@@ -149,7 +151,7 @@ def _fill_owner(attempts: Attempts, listed: Snapshot) -> None:
     places = _places(attempts, listed.attempts)
     known = np.flatnonzero(places >= 0)
     ownerless = known[attempts["pid_source"][known] == PidSource.NONE]
-    for name in _OWNER:
+    for name in OWNER:
         attempts[name][ownerless] = listed.attempts[name][places[ownerless]]
     undirected = known[attempts["direction"][known] == Direction.UNKNOWN]
     attempts["direction"][undirected] = listed.attempts["direction"][places[undirected]]

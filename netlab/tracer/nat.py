@@ -6,6 +6,7 @@ from dataclasses import asdict
 
 import pandas as pd
 
+from netlab.checks import tabular
 from netlab.errors import BadInput
 from netlab.frames import Gap, Missing
 
@@ -80,6 +81,7 @@ def with_nat(connections: pd.DataFrame, entries: pd.DataFrame) -> pd.DataFrame:
         (connections, [*_KEY, *_FILLED], "Capture.connections() or netlab.connections()"),
         (entries, ["protocol", *_OPENED.values()], "netlab.conntrack() or netlab.nat()"),
     ):
+        tabular("with_nat()", frame, fix=f"Pass what {maker} returned")
         lacking = sorted(set(needed) - set(frame.columns))
         if lacking:
             raise BadInput(f"this frame has no column {lacking[0]!r}", fix=f"Pass what {maker} returned")

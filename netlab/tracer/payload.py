@@ -20,7 +20,7 @@ from netlab.tracer.conversations import Account, Conversations, Fate, Request
 from netlab.tracer.filters import port_condition
 from netlab.tracer.layout import CONVERSATION, PIECE, Counter
 from netlab.tracer.limits import Limits
-from netlab.tracer.readers import Readers
+from netlab.tracer.readers import DNS_OVER_TLS, Readers
 from netlab.tracer.records import Attempts
 
 if TYPE_CHECKING:
@@ -58,6 +58,12 @@ class Spoken:
     def __bool__(self) -> bool:
         return bool(self.protocols)
 
+    def only_ports(self) -> tuple[int, ...]:
+        """Return the only ports of TCP on which something is wanted; none: there may be on any."""
+        if self.protocols != {"dns"}:
+            return ()
+        return (*self.dns_ports, *[DNS_OVER_TLS] * self.clear_text)
+
     def parts(self, files: list[str]) -> list[str]:
         """Return which of *files* payload is read of."""
         return [file for file in files if file == "tcp" or "dns" in self.protocols]
@@ -70,7 +76,7 @@ def payload_macros(files: list[str], spoken: Spoken, limits: Limits) -> dict[str
         "NETLAB_PAYLOAD_TCP": str(int("tcp" in parts)),
         "NETLAB_PAYLOAD_UDP": str(int("udp" in parts)),
         "NETLAB_WANTED_DATAGRAM(p)": port_condition(spoken.dns_ports),
-        "NETLAB_WANTED_SEGMENT(p)": port_condition(spoken.dns_ports if spoken.protocols == {"dns"} else ()),
+        "NETLAB_WANTED_SEGMENT(p)": port_condition(spoken.only_ports()),
         "NETLAB_CONVERSATIONS_MAX": str(limits.max_open),
         "NETLAB_JUDGED": str(JUDGED),
         "NETLAB_PIECE_PAGES": str(limits.piece_pages),
@@ -101,6 +107,7 @@ class Heard:
     asked: Asked
     missing: list[Missing]
     stacks: dict[int, str] = field(default_factory=dict)  # what connections speak, by cookie
+    clear: frozenset[int] = frozenset()  # those that were read inside TLS, by cookie
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,8 +147,7 @@ class PayloadSource:
         for file in spoken.parts(files):
             for function, hook in _HOOKS[file].items():
                 program.attach_cgroup(function, root, hook)
-        told = spoken.protocols - {"dns"}
-        self._clear = ClearText(program, root, told, spoken.masks, limits) if spoken.clear_text else None
+        self._clear = ClearText(program, root, spoken, self._lookups, limits) if spoken.clear_text else None
 
     def drain(self) -> None:
         """Take over what was said since the last call."""
@@ -183,11 +189,13 @@ class PayloadSource:
             asked = self._lookups.asked(self._ended_ns or clock.now_ns()) if self._lookups else Asked()
             clear = self._clear.heard(self._readers.stacks) if self._clear else None
         if clear:
-            requests, stacks = requests + clear.requests, stacks | clear.stacks
+            requests, stacks = requests + clear.requests, _finer(stacks, clear.stacks)
             account = clear.joined(account)
         gaps = _gaps(account, counts, self._limits) + (clear.missing if clear else [])
         gaps = [gap for gap in gaps if gap.count]
-        return Heard(requests, asked, [*gaps, *asked.missing], stacks)
+        return Heard(
+            requests, asked, [*gaps, *asked.missing], stacks, clear.cookies if clear else frozenset()
+        )
 
     def totals(self, counts: dict[int, int]) -> Totals:
         """Return how much was heard by now; *counts* are the programs' counters."""
@@ -211,6 +219,13 @@ def _lookups(spoken: Spoken, limits: Limits) -> Lookups:
     from netlab.tracer.lookups import Lookups  # it needs dnspython
 
     return Lookups(spoken.dns_ports, timeout_s=spoken.dns_timeout_s, max_kept=limits.max_requests)
+
+
+def _finer(stacks: dict[int, str], clear: dict[int, str]) -> dict[int, str]:
+    """Return what connections speak; a name may tell what clear text does not: that HTTP/2 asks for DNS."""
+    return stacks | {
+        cookie: stack for cookie, stack in clear.items() if not stacks.get(cookie, "").startswith(f"{stack}+")
+    }
 
 
 def _gaps(account: Account, counts: dict[int, int], limits: Limits) -> list[Missing]:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import socket
 import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from netlab.closing import Closes
 from netlab.frames import Gap, Missing
-from netlab.kernel import clock, netstat, spaces
+from netlab.kernel import clock, netstat
 from netlab.kernel.sockdiag import State
 from netlab.kernel.usage import Usage
 from netlab.tracer import snapshot
@@ -17,7 +21,7 @@ from netlab.tracer.closed import Closed, Ended
 from netlab.tracer.layout import ATTEMPT, CHANGE
 from netlab.tracer.limits import Limits
 from netlab.tracer.owners import Processes
-from netlab.tracer.records import Attempts, chosen, has_peer, joined
+from netlab.tracer.records import Attempts, chosen, has_peer, is_udp, joined
 from netlab.tracer.snapshot import Snapshot
 
 _OPENS = ("Tcp.ActiveOpens", "Tcp.PassiveOpens")  # RFC 4022: one each for the two ends of a connection
@@ -34,10 +38,13 @@ class Poll(Closes):
     def __init__(self, limits: Limits, protocol: int, *, every_s: float) -> None:
         self._protocol, self._every_s = protocol, every_s
         self._closed = Closed(limits.max_closed)
-        self._before = self._opened = np.empty(0, ATTEMPT)  # open at the last look: since before, or since
-        self._skipped = np.empty(0, np.uint64)  # cookies of what opened while paused
+        # Open at the last look: since before, since, or since a pause.
+        self._before = self._opened = self._skipped = np.empty(0, ATTEMPT)
+        self._away: dict[int, int] = {}  # since when, of those that the last look missed, by cookie
         self._over = np.empty(0, np.uint64)  # cookies of what was there before and is gone
-        self._seen_to_open, self._paused = 0, False
+        self._tcp_opened = self._skipped_in_all = 0
+        self._paused = False
+        self._failed, self._failure = 0, ""
         self._lock = threading.Lock()
         self._ended = threading.Event()
         self._opens_at_start = _opens()
@@ -51,7 +58,10 @@ class Poll(Closes):
 
     def _look_until_closed(self) -> None:
         while not self._ended.wait(self._every_s):
-            self.look(self._listed())
+            try:
+                self.look(self._listed())
+            except Exception as error:  # noqa: BLE001 - such as want of descriptors, which passes
+                self._failed, self._failure = self._failed + 1, str(error)
 
     def _listed(self) -> Snapshot:
         return snapshot.take(protocol=self._protocol)
@@ -60,32 +70,24 @@ class Poll(Closes):
         """Compare the sockets that are there now with those of the last look."""
         with self._lock:
             now, now_ns = chosen(listed.attempts, has_peer(listed.attempts)), clock.now_ns()
-            was_there = self._before["cookie"]
-            self._before = self._still_there(self._before, now, now_ns)
-            self._over = np.union1d(self._over, np.setdiff1d(was_there, self._before["cookie"]))
-            self._opened = self._still_there(self._opened, now, now_ns)
-            known = [self._before["cookie"], self._opened["cookie"], self._skipped]
-            new = chosen(now, ~np.isin(now["cookie"], np.concatenate(known)))
-            if self._paused:
-                self._skipped = np.concatenate([self._skipped, new["cookie"]])
-                return
+            before, opened, skipped = (
+                _Compared.of(known, now, self._away, now_ns)
+                for known in (self._before, self._opened, self._skipped)
+            )
+            for over in (before.gone, opened.gone):
+                self._closed.append(over)
+            self._over = np.union1d(self._over, before.gone["cookie"])
+            self._away = before.away | opened.away | skipped.away
+            self._before, self._opened, self._skipped = before.there, opened.there, skipped.there
+            known = joined([self._before, self._opened, self._skipped])
+            new = chosen(now, ~np.isin(now["cookie"], known["cookie"]))
             new["opened_ns"], new["socket"] = now_ns, new["cookie"]
-            self._seen_to_open += len(new)
-            self._opened = joined([self._opened, new])
-
-    def _still_there(self, known: Attempts, now: Attempts, now_ns: int) -> Attempts:
-        """Return those that are listed again, with their counters as they are now; the others have closed."""
-        order = np.argsort(now["cookie"])
-        place = np.searchsorted(now["cookie"], known["cookie"], sorter=order)
-        place = order[place.clip(max=max(len(now) - 1, 0))] if len(now) else np.zeros(len(known), np.intp)
-        here = now["cookie"][place] == known["cookie"] if len(now) else np.zeros(len(known), bool)
-        gone = chosen(known, ~here)
-        gone["closed_ns"], gone["last_state"] = now_ns, State.CLOSE  # nobody saw in which state it was
-        self._closed.append(gone)
-        there = chosen(now, place[here])
-        for name in ("opened_ns", "socket"):
-            there[name] = known[name][here]
-        return there
+            self._tcp_opened += int(np.count_nonzero(~is_udp(new)))
+            if self._paused:
+                self._skipped = joined([self._skipped, new])
+                self._skipped_in_all += len(new)
+            else:
+                self._opened = joined([self._opened, new])
 
     def open(self) -> Attempts:
         """Return the attempts that were seen to open and are open."""
@@ -105,8 +107,8 @@ class Poll(Closes):
         with self._lock:
             return self._over
 
-    def expire(self, unlisted: Attempts, now_ns: int) -> None:
-        """Do nothing: each look ends what is gone."""
+    def settle(self, unlisted: Attempts, held: Attempts, now_ns: int) -> None:
+        """Do nothing: each look ends what is gone, and lists who holds the others."""
 
     def changes(self) -> npt.NDArray[np.void]:
         """Return no state change: a list of sockets has none."""
@@ -126,20 +128,22 @@ class Poll(Closes):
 
     def losses(self) -> list[Missing]:
         """Say what polling cannot see, and how much that may be."""
-        opens = _opens()
-        missed = sum(count - self._opens_at_start.get(netns, 0) for netns, count in opens.items())
-        missed -= self._seen_to_open + len(self._skipped)
+        counted = (
+            0 if self._protocol == socket.IPPROTO_UDP else netstat.gained(self._opens_at_start, _opens())
+        )
         gaps = [
             Missing("error, reason, connect_ms, established", Gap.UNAVAILABLE, None, _NO_REASON),
             Missing("opened_at, closed_at", Gap.APPROXIMATE, None, f"late by up to {self._every_s:g} s"),
             Missing("bytes, packets, retransmits", Gap.APPROXIMATE, None, _LAST_LOOK),
         ]
-        if missed > 0:
-            gaps.append(Missing("connections", Gap.UNSEEN, missed, _TOO_SHORT))
-        if len(self._skipped):
-            gaps.append(Missing("connections", Gap.UNSEEN, len(self._skipped), _IN_PAUSE))
-        gaps += self._closed.losses()
-        return gaps
+        for count, kind, detail in (
+            (max(0, counted - self._tcp_opened), Gap.UNSEEN, _TOO_SHORT),
+            (self._skipped_in_all, Gap.UNSEEN, _IN_PAUSE),
+            (self._failed, Gap.INCOMPLETE, f"looks failed, the last one for: {self._failure}"),
+        ):
+            if count:
+                gaps.append(Missing("connections", kind, count, detail))
+        return [*gaps, *self._closed.losses()]
 
     def processes(self) -> Processes:
         """Return nothing: only who holds a socket now is known."""
@@ -160,15 +164,41 @@ class Poll(Closes):
         self._ended.set()
         if self._thread.is_alive():
             self._thread.join()
-            self.look(self._listed())
+            for _ in range(2):  # what one look misses may be there
+                self.look(self._listed())
 
     def abandon(self) -> None:
         """In a forked child there is nothing to let go of."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Compared:
+    """What became of sockets that were there, at the next look.
+
+    One that two looks in a row miss has closed when the first one did: a list that is made while others come
+    and go may skip it, and a namespace may fail to answer.
+    """
+
+    there: Attempts  # with their counters as they are now, where they are listed again
+    gone: Attempts
+    away: dict[int, int]  # since when, of those that this look was the first to miss, by cookie
+
+    @classmethod
+    def of(cls, known: Attempts, now: Attempts, away: Mapping[int, int], now_ns: int) -> _Compared:
+        place = pd.Index(now["cookie"]).get_indexer(pd.Index(known["cookie"]))
+        there, missed = chosen(now, place[place >= 0]), chosen(known, place < 0)
+        for name in ("opened_ns", "socket"):
+            there[name] = known[name][place >= 0]
+        since_ns = np.array([away.get(cookie, 0) for cookie in missed["cookie"].tolist()], np.uint64)
+        gone, waiting = chosen(missed, since_ns != 0), chosen(missed, since_ns == 0)
+        gone["closed_ns"] = since_ns[since_ns != 0]
+        gone["last_state"] = State.CLOSE  # nobody saw in which state it was
+        return cls(joined([there, waiting]), gone, dict.fromkeys(waiting["cookie"].tolist(), now_ns))
+
+
 def _opens() -> dict[int, int]:
     """Return how many connections each namespace has begun or accepted since it is there."""
-    return spaces.ask(spaces.ALL, _opens_here).by_inode
+    return netstat.everywhere(_opens_here)
 
 
 def _opens_here() -> int:

@@ -41,17 +41,24 @@ def prepare(wanted: frozenset[str]) -> None:
 
 
 class Readers:
-    """Finds dialogs for the *wanted* protocols, which keep what *masks* leave; DNS goes to *lookups*."""
+    """Finds dialogs for the *wanted* protocols, which keep what *masks* leave; DNS goes to *lookups*.
 
-    def __init__(self, wanted: frozenset[str], lookups: Lookups | None, masks: Masking) -> None:
-        self.lookups, self._masks = lookups, masks
+    What is read *in_tls* was sealed: DNS has one more port there.
+    """
+
+    def __init__(
+        self, wanted: frozenset[str], lookups: Lookups | None, masks: Masking, *, in_tls: bool = False
+    ) -> None:
+        self.lookups, self._masks, self._in_tls = lookups, masks, in_tls
+        self._dns_ports = lookups.ports if lookups else frozenset()
+        if lookups and in_tls:
+            self._dns_ports |= {DNS_OVER_TLS}
         self.stacks = Stacks()
         self._spoken = frozenset(name for name, (*_, told) in _READERS.items() if told & wanted)
 
     def client_is_local(self, ends: np.void) -> bool | None:
         """Tell from the ports of a CONVERSATION who the client is, where these tell it."""
-        ports = self.lookups.ports if self.lookups else ()
-        local, remote = int(ends["local_port"]) in ports, int(ends["remote_port"]) in ports
+        local, remote = (int(ends[port]) in self._dns_ports for port in ("local_port", "remote_port"))
         return remote if local != remote else None
 
     def chooser(self, cookie: int, ends: np.void, *, client_is_local: bool | None) -> Choose:
@@ -70,8 +77,10 @@ class Readers:
                 inner = "dns"
             if verdict.stack:
                 self.stacks.tell(cookie, f"tls+{inner}" if inner else verdict.stack)
-            if lookups and client_is_local is not None and port in lookups.ports:
-                return lookups.conversation(cookie, ends, client_is_local=client_is_local, whole=whole)
+            if lookups and client_is_local is not None and port in self._dns_ports:
+                return lookups.conversation(
+                    cookie, ends, client_is_local=client_is_local, whole=whole, in_tls=self._in_tls
+                )
             if not verdict.is_final and verdict.protocol != "http2":  # of what else is known, TLS may follow
                 return Unchosen.MORE
             if inner or verdict.protocol == "tls":

@@ -13,8 +13,9 @@ import pandas as pd
 from netlab.kernel.sockdiag import State
 from netlab.tracer.records import is_udp
 
+_SILENT = "stopped acknowledging"
 _SENTENCES: dict[str | None, str] = {
-    "ETIMEDOUT": "the peer stopped acknowledging",
+    "ETIMEDOUT": f"the peer {_SILENT}",
     "ECONNREFUSED": "refused: the peer answered the SYN with a reset",
     "ECONNRESET": "reset by the peer",
     "EPIPE": "reset by the peer after it had closed its side",
@@ -41,12 +42,18 @@ def explain(
     unanswered = (codes == errno.ETIMEDOUT) & connecting
     rejected = (codes == errno.ECONNREFUSED) & (attempts["packets_received"] == 0)
     unheard = is_udp(attempts) & (codes == errno.ECONNREFUSED)
-    stories = [(unsent, _Story.UNSENT), (unheard, _Story.UNHEARD), (rejected, _Story.REJECTED)]
+    unread = (codes == errno.ETIMEDOUT) & ~connecting & (attempts["rwnd_limited_us"] != 0)
+    stories = [
+        (unsent, _Story.UNSENT),
+        (unheard, _Story.UNHEARD),
+        (rejected, _Story.REJECTED),
+        (unread, _Story.UNREAD),
+    ]
     where, which = zip(*stories, strict=True)
     story = np.select(where, which, _Story.PLAIN).astype(np.int64)
     syns = np.where(unanswered, attempts["syn_retransmits"].astype(np.int64) + 1, 0)
-    places, distinct = pd.factorize(codes << 34 | story << 32 | syns)
-    cases = [(int(case) >> 34, _Story(int(case) >> 32 & 3), int(case) & 0xFFFFFFFF) for case in distinct]
+    places, distinct = pd.factorize(codes << 35 | story << 32 | syns)
+    cases = [(int(case) >> 35, _Story(int(case) >> 32 & 7), int(case) & 0xFFFFFFFF) for case in distinct]
     names = np.array([_name(code) for code, *_ in cases], object)
     sentences = pd.array([_sentence(*case) for case in cases], dtype="string")
     return pd.Categorical(names[places]), pd.Series(sentences.take(places))
@@ -59,6 +66,7 @@ class _Story(IntEnum):
     REJECTED = 1  # by an ICMP message
     UNSENT = 2  # connect() failed before the first packet
     UNHEARD = 3  # a UDP port that nobody listens on
+    UNREAD = 4  # the peer's window held data back
 
 
 def error_names(codes: npt.NDArray[np.integer[Any]]) -> pd.Categorical:
@@ -81,6 +89,8 @@ def _sentence(code: int, story: _Story, syns: int) -> str | None:
             return "refused by an ICMP message, such as a firewall's reject: no packet of the peer came back"
         case _Story.UNHEARD:
             return "refused by an ICMP message: nobody listens on that UDP port, or a firewall rejects it"
+        case _Story.UNREAD:
+            return f"the peer read nothing and its window stayed closed, or it {_SILENT}"
         case _:
             return f"no answer to {syns} SYN{'s' * (syns > 1)}" if syns else plain
 

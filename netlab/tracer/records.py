@@ -19,6 +19,7 @@ _RAW = np.dtype(("V", ATTEMPT.itemsize))  # as plain bytes: numpy copies structs
 _CONNECT_S = 1.0  # from connect() to the SYN it takes microseconds
 _NEVER = np.iinfo(np.uint64).max
 _FLOW = ["cookie", "local_address", "remote_address", "local_port", "remote_port"]
+OWNER = ["pid", "uid", "process", "process_started_ns", "pid_source"]
 _ADDED = ["bytes_sent", "bytes_received", "packets_sent", "packets_received", "receive_drops"]
 _LATEST = ["last_ns", "closed_ns", "error"]  # 0 in the parts that do not know it
 _STARTED = [
@@ -118,6 +119,17 @@ def adopt(starts: Attempts, reports: Attempts) -> tuple[Attempts, Attempts]:
     ended = np.zeros(len(both), bool)
     ended[begun] = True
     return chosen(both, ~begins), chosen(both, begins & ~ended)
+
+
+def take_owners(attempts: Attempts, known: Attempts) -> None:
+    """Give attempts without an owner that of the *known* attempt with their cookie."""
+    ownerless = np.flatnonzero((attempts["pid_source"] == PidSource.NONE) & (attempts["cookie"] != 0))
+    if not len(known) or not len(ownerless):
+        return
+    places = pd.Index(known["cookie"]).get_indexer(pd.Index(attempts["cookie"][ownerless]))
+    found = ownerless[places >= 0]
+    for name in OWNER:
+        attempts[name][found] = known[name][places[places >= 0]]
 
 
 def is_udp(attempts: Attempts) -> npt.NDArray[np.bool_]:

@@ -12,7 +12,8 @@ import pandas as pd
 import pyarrow as pa
 
 from netlab import addresses
-from netlab.frames import Missing, categories
+from netlab.columns import categories
+from netlab.frames import Missing
 from netlab.kernel.processes import printable
 from netlab.kernel.sockdiag import State
 from netlab.schemas import CONNECTIONS
@@ -114,7 +115,7 @@ def owner_names(attempts: Attempts) -> dict[str, Any]:
     process = addresses.column([pa.array(names, pa.large_string()).take(distinct.indices)])
     return {
         "pid": np.ma.array(attempts["pid"], mask=unknown),
-        "process": pd.Series(process).mask(unknown),
+        "process": pd.Series(process).mask(unknown | (raw == b"")),  # who was gone before it was asked
     }
 
 

@@ -13,7 +13,8 @@ from netlab.errors import CaptureError
 from netlab.frames import Missing
 from netlab.tracer import clients, debugging, deltas, dropjoin, events, reasons
 from netlab.tracer.hearing import Hearing
-from netlab.tracer.life import Options, Watch
+from netlab.tracer.life import Watch
+from netlab.tracer.options import Options
 
 _LATER_THAN_ALL = (1 << 63) - 1  # the number of no attempt
 

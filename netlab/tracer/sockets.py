@@ -12,8 +12,9 @@ import pandas as pd
 import pyarrow as pa
 
 from netlab import addresses, checks
+from netlab.columns import categories
 from netlab.errors import BadInput
-from netlab.frames import Missing, categories
+from netlab.frames import Missing
 from netlab.kernel import netns as namespaces, processes, sockdiag, spaces
 from netlab.kernel.sockdiag import Sockets, State
 from netlab.schemas import CONNECTIONS

@@ -16,7 +16,7 @@ from netlab.tracer.closed import Closed
 from netlab.tracer.expiry import Absent
 from netlab.tracer.filters import Filter
 from netlab.tracer.layout import ATTEMPT, CHANGE
-from netlab.tracer.records import Attempts, adopt, chosen, joined
+from netlab.tracer.records import Attempts, adopt, chosen, joined, take_owners
 
 _CHANGES_EACH = 10  # of both ends of one connection
 Changes = npt.NDArray[np.void]
@@ -27,18 +27,14 @@ _TRACEPOINTS = {
     "netlab_state_changed": "inet_sock_set_state",
     "netlab_state_nested": "inet_sock_set_state",  # after the other: the kernel runs them in this order
 }
-_COOKIE_HOOKS = {
-    "netlab_socket_created": CgroupHook.SOCK_CREATE,
-    "netlab_socket_used": CgroupHook.SOCK_OPS,
-}
 _CONNECT_HOOKS = {
     "netlab_socket_released": CgroupHook.SOCK_RELEASE,
     "netlab_asked4": CgroupHook.INET4_CONNECT,
     "netlab_asked6": CgroupHook.INET6_CONNECT,
 }
 _ROUTE_TRACEPOINTS = {"netlab_route4": "fib_table_lookup", "netlab_route6": "fib6_table_lookup"}
-_NO_COOKIES = "connections are joined by address and port instead of by socket cookie"
 _NO_UNSENT = "connect() calls that fail before the first packet, for want of a route, are not seen"
+_NO_FAST_OPEN = "connections that Fast Open begins are seen when their handshake ends"
 _NO_ROUTES = "why connect() failed before the first packet is not known"
 
 
@@ -53,6 +49,7 @@ class TcpSource:
         self._changes_kept = self._changes_dropped = 0
         self._changes_most = _CHANGES_EACH * ended.most
         self._unfollowed = np.empty(0, ATTEMPT)  # attempts that began when the map was full
+        self._held = np.empty(0, ATTEMPT)  # attempts whose owner only the last list of sockets told
         self._absent = Absent()
         self._last_open: Attempts | None = None
         self._listed: Cookies | None = None
@@ -65,31 +62,32 @@ class TcpSource:
         self._attach()
 
     def _attach(self) -> None:
-        """Attach what makes cookies first, and connect() last; `detach` goes the other way.
+        """Attach connect() last; `detach` goes the other way.
 
         A call that the hooks of connect() have seen then finds the programs that see how it goes on.
         """
-        root = capabilities.cgroup2_mount()
-        self._attach_cgroup(root, _COOKIE_HOOKS, "cookie", _NO_COOKIES)
         for function, event in _TRACEPOINTS.items():
             self._program.attach_typed_tracepoint(function, event)
+        try:
+            self._program.attach_typed_tracepoint("netlab_accepted_early", "tcp_cong_state_set")
+        except KernelError as error:
+            self._miss("opened_at", f"{error}; {_NO_FAST_OPEN}")
         try:
             for function, event in _ROUTE_TRACEPOINTS.items():
                 self._program.attach_raw_tracepoint(function, event)
         except KernelError as error:
             self._miss("error", f"{error}; {_NO_ROUTES}")
-        self._attach_cgroup(root, _CONNECT_HOOKS, "connections", _NO_UNSENT)
+        self._attach_connect(capabilities.cgroup2_mount())
 
-    def _attach_cgroup(self, root: Path | None, hooks: dict[str, CgroupHook], what: str, lack: str) -> None:
-        """Attach *hooks*; where that is not possible, say that *what* is missing, and how it shows."""
+    def _attach_connect(self, root: Path | None) -> None:
         if root is None:
-            self._miss(what, f"no cgroup v2 tree is mounted; {lack}")
+            self._miss("connections", f"no cgroup v2 tree is mounted; {_NO_UNSENT}")
             return
         try:
-            for function, hook in hooks.items():
+            for function, hook in _CONNECT_HOOKS.items():
                 self._program.attach_cgroup(function, root, hook)
         except (KernelError, CapabilityError) as error:
-            self._miss(what, f"{error}; {lack}")
+            self._miss("connections", f"{error}; {_NO_UNSENT}")
 
     def _miss(self, what: str, detail: str) -> None:
         self._missing.append(Missing(what, Gap.UNAVAILABLE, None, detail))
@@ -110,6 +108,7 @@ class TcpSource:
 
     def _end(self, attempts: Attempts) -> None:
         """Keep what has ended, and note which of the listed attempts are among it."""
+        take_owners(attempts, self._held)
         self._ended.append(attempts)
         older = attempts["cookie"][attempts["opened_ns"] == 0]
         self._over = np.union1d(self._over, self._of_listed(older))
@@ -161,6 +160,11 @@ class TcpSource:
             alone = self._unfollowed.copy()
             alone["unsent"] = 0  # whether the SYN followed was not told
             return joined([followed, alone])
+
+    def remember(self, held: Attempts) -> None:
+        """Know whose the *held* attempts are when they end: then nobody has their descriptors any more."""
+        with self._lock:
+            self._held = held
 
     def expire(self, unlisted: Attempts, now_ns: int) -> None:
         """End the attempts whose socket was not listed for a while: nothing else would tell of their end.

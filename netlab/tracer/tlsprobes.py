@@ -28,6 +28,8 @@ _OPENSSL: _Places = (
     ("SSL_read_ex", "netlab_tls_opens_ex", _RETURNED),
     ("SSL_write", "netlab_tls_seals", _RETURNED),
     ("SSL_write_ex", "netlab_tls_seals_ex", _RETURNED),
+    ("SSL_sendfile", "netlab_tls_sends_file", _RETURNED),
+    ("SSL_up_ref", "netlab_tls_shared", None),
     ("SSL_free", "netlab_tls_freed", None),
     ("SSL_clear", "netlab_tls_cleared", None),
     ("SSL_new", None, "netlab_tls_made"),
@@ -36,6 +38,9 @@ _GNUTLS: _Places = (
     ("gnutls_handshake", "netlab_tls_shakes", _RETURNED),
     ("gnutls_record_recv", "netlab_tls_opens", _RETURNED),
     ("gnutls_record_send", "netlab_tls_seals", _RETURNED),
+    ("gnutls_record_send2", "netlab_tls_seals", _RETURNED),
+    ("gnutls_record_send_file", "netlab_tls_sends_file", _RETURNED),
+    ("gnutls_record_uncork", "netlab_tls_flushes", _RETURNED),
     ("gnutls_deinit", "netlab_tls_freed", None),
     ("gnutls_init", "netlab_tls_makes", _RETURNED),
 )
@@ -100,6 +105,8 @@ class TlsProbes:
         offsets = elf.functions(file, [name for name, *_ in places])
         if not offsets.keys() >= _NEEDED[library]:
             return
+        if "gnutls_record_send2" in offsets:
+            del offsets["gnutls_record_send"]  # which calls that, since GnuTLS 3.6.3
         began_ns = clock.now_ns()
         try:
             self._program.attach_uprobes(file, _in_order(places, offsets))

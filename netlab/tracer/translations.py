@@ -12,7 +12,16 @@ import numpy as np
 
 from netlab.errors import BadInput, NetlabError
 from netlab.frames import Gap, Missing
-from netlab.kernel import capabilities, clock, conntrack, ctlives, netlink, netns as namespaces, spaces
+from netlab.kernel import (
+    capabilities,
+    clock,
+    conntrack,
+    ctlives,
+    netlink,
+    netns as namespaces,
+    nlmessages,
+    spaces,
+)
 from netlab.kernel.ctlisten import Group, Listener
 from netlab.kernel.ctlives import Lives
 from netlab.kernel.ctwanted import Wanted
@@ -176,7 +185,7 @@ def of_open(host: Host | None, tuples: Tuples) -> Translated:
     return known.beyond(tuples, times)
 
 
-def _dump() -> netlink.Dump:
+def _dump() -> nlmessages.Dump:
     return conntrack.dump(Wanted())
 
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from netlab.errors import CapabilityError, KernelError
 from netlab.frames import Gap, Missing
-from netlab.kernel import btf, capabilities, clock, netstat, spaces
+from netlab.kernel import btf, capabilities, clock, netstat
 from netlab.kernel.bpf import CgroupHook, Program
 from netlab.tracer.closed import Closed
 from netlab.tracer.filters import Filter
@@ -31,6 +31,8 @@ _TRACEPOINTS = {
     "netlab_socket_error": ("inet_sk_error_report", "error"),
 }
 _SWEEP_EVERY_S = 2.0
+_SINGLE_MOST = 65_536  # flows beyond those of the map
+_TOO_MANY = f"packets of yet more flows: as many again as max_open, {_SINGLE_MOST} at least, were added up"
 _COUNTED = "packets, bytes of UDP flows"
 _RECEIVED = "packets_received, bytes_received of UDP flows"
 _DISCARDED = (
@@ -41,9 +43,9 @@ _DENIED_TOO = "before Linux 5.18 what programs of control groups deny, such as I
 
 
 def verdict_macro() -> dict[str, str]:
-    """Return where this kernel keeps what programs of control groups said of a packet, if it does."""
+    """Tell the programs that this kernel keeps what those of control groups said of a packet, if it does."""
     kept = btf.has_field("task_struct", "bpf_ctx") and btf.has_field("bpf_cg_run_ctx", "retval")
-    return {"NETLAB_VERDICT": "__builtin_offsetof(struct bpf_cg_run_ctx, retval)"} if kept else {}
+    return {"NETLAB_VERDICT": "1"} if kept else {}
 
 
 class UdpSource:
@@ -56,6 +58,7 @@ class UdpSource:
         self._missing: list[Missing] = []
         self._released = np.empty(0, ATTEMPT)  # sockets that were closed: cookie and moment
         self._single = np.empty(0, ATTEMPT)  # flows that did not fit into the map, added up here
+        self._untold = 0  # packets of flows that did not fit here either
         self._listed = self._over = np.empty(0, np.uint64)  # cookies of older sockets, and which had a flow
         self._last_open: Attempts | None = None
         self._lock = threading.RLock()
@@ -81,7 +84,7 @@ class UdpSource:
             self._missing.append(Missing(_COUNTED, Gap.APPROXIMATE, None, _DENIED_TOO))
         for function, (event, lack) in _TRACEPOINTS.items():
             try:
-                self._program.attach_raw_tracepoint(function, event)
+                self._program.attach_typed_tracepoint(function, event)
             except KernelError as error:
                 self._missing.append(Missing(lack, Gap.UNAVAILABLE, None, f"{error}: not known of UDP flows"))
 
@@ -98,10 +101,16 @@ class UdpSource:
             return
         ended, empty = reports["closed_ns"] != 0, reports["opened_ns"] == 0
         self._released = joined([self._released, chosen(reports, empty)])
-        self._single = summed(joined([self._single, chosen(reports, ~ended)]))
+        self._single = self._bounded(summed(joined([self._single, chosen(reports, ~ended)])))
         flows = chosen(reports, ended & ~empty)
         self._note_receivers(flows)
         self._append(self._whole(flows, flows))
+
+    def _bounded(self, flows: Attempts) -> Attempts:
+        """Keep the oldest: who sends from ever other ports must not fill the memory."""
+        over = flows[max(self._flows.entries, _SINGLE_MOST) :]
+        self._untold += int(over["packets_sent"].sum() + over["packets_received"].sum())
+        return flows[: len(flows) - len(over)]
 
     def _note_receivers(self, flows: Attempts) -> None:
         self._receiving.update(np.unique(flows["netns"][flows["packets_received"] != 0]).tolist())
@@ -186,12 +195,14 @@ class UdpSource:
         """Say what this source cannot see."""
         if self._last_open is None:
             self._count_discarded()
-        discarded = sum(
-            count - self._discarded_before.get(inode, 0) for inode, count in self._discarded.items()
-        )
-        if discarded <= 0:  # the kernel's counters are read one after the other
-            return self._missing
-        return [*self._missing, Missing(_RECEIVED, Gap.APPROXIMATE, discarded, _DISCARDED)]
+        gaps = [
+            Missing(_RECEIVED, Gap.APPROXIMATE, self._newly_discarded(), _DISCARDED),
+            Missing(_COUNTED, Gap.LOST, self._untold, _TOO_MANY),
+        ]
+        return [*self._missing, *(gap for gap in gaps if gap.count)]
+
+    def _newly_discarded(self) -> int:
+        return netstat.gained(self._discarded_before, self._discarded)
 
     def _count_discarded(self) -> None:
         """Ask where it matters; a namespace that is gone meanwhile keeps its last count."""
@@ -203,7 +214,7 @@ class UdpSource:
 
 def _discarded(only: Collection[int] | None) -> dict[int, int]:
     """Return how many datagrams each namespace discarded at their socket, full queues left out."""
-    return spaces.ask(spaces.ALL, _discarded_here, only=only).by_inode
+    return netstat.everywhere(_discarded_here, only=only)
 
 
 def _discarded_here() -> int:

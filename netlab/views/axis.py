@@ -28,6 +28,7 @@ def time_axis(axes: Axes, times_ms: npt.NDArray[np.floating[Any]], key: str, the
         axes.xaxis.set_minor_formatter(FuncFormatter(lambda _, __: ""))
     else:
         axes.set_xlim(min(0.0, times_ms.min()), 1.05 * times_ms.max() or 1.0)
+        axes.ticklabel_format(axis="x", style="plain", useOffset=False)
     axes.grid(axis="x", color=theme.grid, lw=0.6)
     axes.set_axisbelow(True)
     scale = ", logarithmic" if logarithmic else ""

@@ -85,7 +85,8 @@ def plot_connections(
     look, most = theme_named(theme), whole("rows", rows, 2, 60)
     graph = _graph(connections)
     if not graph:
-        return nothing(look, _TITLE, "There are no connections with a peer in this data")
+        why = "There are no connections with a peer in this data"
+        return nothing(look, _TITLE, why, gaps(graph.graph))
     every = flows(graph)
     return _draw(look, every.kept(most), _notes(graph, every, most), gaps(graph.graph))
 

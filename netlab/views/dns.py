@@ -61,7 +61,7 @@ def plot_dns(lookups: pd.DataFrame, *, servers: int = 8, theme: str | None = Non
     filled = ["rcode", "server_address"]
     table = needed(lookups, DNS, _COLUMNS, drawn_by="plot_dns", made_by="Capture.dns()", filled=filled)
     if table.empty:
-        return nothing(look, _TITLE, "There are no lookups in this frame")
+        return nothing(look, _TITLE, "There are no lookups in this frame", gaps(lookups.attrs))
     passed_over = _passed_over(table)
     names = _by_trouble(table, passed_over)
     rows = [row for name in names[:most] for row in _rows(table, name, passed_over.get(name, 0))]

@@ -25,7 +25,7 @@ from netlab.views.picture import (
     plain_text,
     text_width_in,
 )
-from netlab.views.text import milliseconds
+from netlab.views.text import counted, milliseconds
 from netlab.views.theme import Theme, theme_named
 
 COLUMNS = (
@@ -76,10 +76,11 @@ def plot_hops(hops: pd.DataFrame, *, theme: str | None = None) -> Figure:
     found = probed(hops)
     table = needed(found, HOPS, COLUMNS, drawn_by="plot_hops", made_by="netlab.traceroute()", filled=["ttl"])
     if table.empty:
-        return nothing(look, "Round-trip time per hop", "There are no probes in this frame")
+        why = "There are no probes in this frame"
+        return nothing(look, "Round-trip time per hop", why, lacking(hops))
     targets = [part for _, part in table.groupby(["target", "target_address"], dropna=False, sort=False)]
     traces = [described(part) for part in targets[:_MOST_TRACES]]
-    notes = [gaps(hops.attrs), cut(len(traces), len(targets), "targets")]
+    notes = [lacking(hops), cut(len(traces), len(targets), "targets")]
     return _draw(look, traces, " · ".join(filter(None, notes)))
 
 
@@ -88,6 +89,13 @@ def probed(hops: object) -> object:
     if isinstance(hops, pd.DataFrame) and "error" in hops.columns:
         return hops[hops["error"].isna()]
     return hops
+
+
+def lacking(hops: pd.DataFrame) -> str:
+    """Return the footnote on the gaps in *hops*, and on the targets that could not be probed."""
+    failed = hops.loc[hops["error"].notna(), "target"].nunique() if "error" in hops.columns else 0
+    unprobed = f"{counted(failed, 'target')} could not be probed: see the column error" if failed else ""
+    return " · ".join(filter(None, [gaps(hops.attrs), unprobed]))
 
 
 def _row_in(trace: Trace) -> float:

@@ -82,11 +82,12 @@ def plot_path(path: pd.DataFrame | Graph, *, theme: str | None = None) -> Figure
     """
     look = theme_named(theme)
     graph = _graph(path)
+    footnote = hop_picture.lacking(path) if isinstance(path, pd.DataFrame) else gaps(graph.graph)
     if len(graph) < 2:
-        return nothing(look, "Path", "There are no answered probes in this data")
+        return nothing(look, "Path", "There are no answered probes in this data", footnote)
     found = _cards(graph, look)
     kept = layers.kept(graph, found)
-    return _draw(look, graph, kept, found, [*_notes(graph, kept), _KEY], footnote=gaps(graph.graph))
+    return _draw(look, graph, kept, found, [*_notes(graph, kept), _KEY], footnote=footnote)
 
 
 @plain_text()

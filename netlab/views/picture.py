@@ -33,14 +33,19 @@ _DOTS_PER_INCH = 144  # drawn at twice the size it is shown at, for screens that
 _SHOWN_PER_INCH = 72
 _WIDEST_IN = 150.0  # Agg refuses 2¹⁶ dots
 _COMMENT = re.compile(r" *<!--.*?-->\n", re.DOTALL)  # matplotlib repeats foreign text there, escaped
-# As it is drawn: hinting makes widths depend on the dots.
 _RULER: Any = RendererAgg(1, 1, _DOTS_PER_INCH)  # type: ignore[no-untyped-call]
 
 
 @contextmanager
 def plain_text() -> Iterator[None]:
-    """Have matplotlib draw text as it stands: foreign text is never a formula, whatever the user set."""
-    with mpl.rc_context({"text.usetex": False, "text.parse_math": False, "axes.grid": False}):
+    """Have matplotlib draw text as it stands and as wide as measured: foreign text is never a formula."""
+    settings: Any = {
+        "text.usetex": False,
+        "text.parse_math": False,
+        "text.hinting": "no_hinting",  # else what fits at one number of dots per inch is cut off at another
+        "axes.grid": False,
+    }
+    with mpl.rc_context(settings):
         yield
 
 
@@ -110,11 +115,14 @@ def text_width_in(texts: Iterable[str], size_pt: float = TEXT_PT, weight: str = 
     return max(widths, default=0.0) / _DOTS_PER_INCH
 
 
-def nothing(theme: Theme, title: str, why: str) -> Picture:
-    """Return the picture of an empty frame: it says what is not there."""
-    width = max(text_width_in([title], TITLE_PT, "bold"), text_width_in([why]))
-    picture = Picture(theme, width_in=width + 2 * MARGIN_IN, height_in=4 * LINE_IN)
+def nothing(theme: Theme, title: str, why: str, footnote: str = "") -> Picture:
+    """Return the picture of an empty frame: it says what is not there, and in *footnote* what may be lost."""
+    width = max(text_width_in([title], TITLE_PT, "bold"), text_width_in([why, footnote]))
+    height = (4 + bool(footnote)) * LINE_IN
+    picture = Picture(theme, width_in=width + 2 * MARGIN_IN, height_in=height)
     picture.head(MARGIN_IN, title, [why])
+    if footnote:
+        picture.write(MARGIN_IN, height - MARGIN_IN, footnote, fontsize=SMALL_PT, color=theme.bad)
     return picture
 
 

@@ -65,7 +65,7 @@ def plot_requests(requests: pd.DataFrame, *, resources: int = 12, theme: str | N
         filled=["outcome"],
     )
     if table.empty:
-        return nothing(look, _TITLE, "There are no requests in this frame")
+        return nothing(look, _TITLE, "There are no requests in this frame", gaps(requests.attrs))
     table = table.assign(asked=_asked(table), kind=_kind(table), bad=_bad(table))
     names = _by_trouble(table)
     rows = [row for name in names[:most] for row in _rows(table[table["asked"] == name])]

@@ -24,8 +24,13 @@ def legible(text: object, most: int) -> str:
 
 
 def milliseconds(value: Any) -> str:
-    """Return a time in ms with three significant digits, such as ``0.12 ms`` or ``184 ms``."""
-    return DASH if pd.isna(value) else f"{significant(value)} ms"
+    """Return a time in ms with three significant digits, such as ``0.12 ms`` or ``184 ms``.
+
+    From a thousand seconds on it is in the unit that it is read best in.
+    """
+    if pd.isna(value):
+        return DASH
+    return f"{significant(value)} ms" if abs(value) < 1e6 else seconds(value / 1000)
 
 
 def significant(value: float) -> str:

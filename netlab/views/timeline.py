@@ -107,11 +107,12 @@ def plot_timeline(connections: pd.DataFrame, *, rows: int = 60, theme: str | Non
     table = needed(
         connections, CONNECTIONS, COLUMNS, drawn_by="plot_timeline", made_by="netlab.capture().connections()"
     )
-    if table.empty:
-        return nothing(look, _TITLE, "There are no connections in this frame")
-    if table["opened_at"].isna().all() and table["closed_at"].isna().all():
-        return nothing(look, _TITLE, f"{counted(len(table), 'connection')}, none with a known time: {_SEEN}")
     footnote = gaps(connections.attrs)
+    if table.empty:
+        return nothing(look, _TITLE, "There are no connections in this frame", footnote)
+    if table["opened_at"].isna().all() and table["closed_at"].isna().all():
+        why = f"{counted(len(table), 'connection')}, none with a known time: {_SEEN}"
+        return nothing(look, _TITLE, why, footnote)
     return _draw(look, _chosen(table, most), _notes(table, most), footnote)
 
 

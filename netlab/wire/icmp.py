@@ -13,6 +13,7 @@ from netlab.wire import checksum as sums, ip
 _HEADER = struct.Struct("!BBH4s")
 _ECHO = struct.Struct("!4xHH")
 ECHOED = _HEADER.size + 2  # where the data of `encode_echo` begin
+PROMISED = 8  # bytes behind the IP header that every error quotes (RFC 792)
 
 
 class Error(StrEnum):
@@ -191,6 +192,8 @@ def quote(message: Message) -> Quote:
     header, transport = ip.decode(message.body)
     if header.family != message.family:
         raise DecodeError(f"ICMP error of IPv{message.family} about an IPv{header.family} packet")
+    if len(transport) < PROMISED:  # some hosts take the header off the length, or state none
+        transport = message.body[ip.size_of(header) :]
     return Quote(header, transport)
 
 

@@ -19,6 +19,7 @@ MORE_FRAGMENTS = 0x2000
 _V4 = struct.Struct("!BBHHHBBH4s4s")
 _V6 = struct.Struct("!IHBB16s16s")
 SIZE = {4: _V4.size, 6: _V6.size}  # bytes of a header without options
+_DESTINATION = {4: slice(16, 20), 6: slice(24, 40)}
 
 
 class IPv4(NamedTuple):  # made for each answer: a frozen dataclass takes three times as long
@@ -100,13 +101,22 @@ def decode(data: bytes) -> tuple[Header, bytes]:
     raise DecodeError(f"no IP packet: version {version}" if data else "no IP packet: no bytes")
 
 
+def size_of(header: Header) -> int:
+    """Return how many bytes *header* takes, with its options."""
+    return SIZE[header.family] + (len(header.options) if isinstance(header, IPv4) else 0)
+
+
+def destination(family: int, data: bytes) -> bytes:
+    """Return where the packet at the start of *data* goes, less than an address if that is cut off."""
+    return data[_DESTINATION[family]]
+
+
 def _decode_v4(data: bytes) -> tuple[IPv4, bytes]:
     first, tos, total, ident, flags_offset, ttl, protocol, _, source, destination = _V4.unpack_from(data)
     length = (first & 0xF) * 4
     if not _V4.size <= length <= len(data):
         raise DecodeError(f"IPv4 header length {length} does not fit in {len(data)} bytes")
-    # Some hosts quote the total length in their own byte order or without the header; then all that is
-    # there is taken.
+    # A length that cannot be, as some hosts quote it: then all that is there is taken.
     end = total if total >= length else len(data)
     header = IPv4(
         source=source,

@@ -15,8 +15,9 @@ from pyarrow import csv
 
 import netlab
 from netlab import bundle
+from netlab.columns import Kind
 from netlab.errors import BadInput, BundleError
-from netlab.frames import Gap, Kind, Missing
+from netlab.frames import Gap, Missing
 from netlab.schemas import ALL, CONNECTIONS, DOCTOR, HOPS
 
 ODD = '=cmd|"/c calc"!A1,\n\r\x1b[31m<script>\u202e é'

@@ -19,8 +19,9 @@ from hypothesis import given, settings, strategies as st
 from pandas.testing import assert_frame_equal
 
 from netlab import bundle
+from netlab.columns import Kind
 from netlab.errors import BadInput, BundleError
-from netlab.frames import Gap, Kind, Missing, Schema, coverage
+from netlab.frames import Gap, Missing, Schema, coverage
 from netlab.schemas import ALL, CONNECTIONS, CONNTRACK, COST, HOPS
 
 LOST = Missing("events", Gap.LOST, 12, "the ring buffer was full")

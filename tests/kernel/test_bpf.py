@@ -13,7 +13,7 @@ import pytest
 from programs import tcp_program
 
 from netlab.errors import CapabilityError, KernelError, ProgramError
-from netlab.kernel import btf, compiler
+from netlab.kernel import bpf, btf, capabilities, compiler
 from netlab.tracer.layout import ATTEMPT
 
 
@@ -46,6 +46,12 @@ def test_a_compile_error_is_one_short_line_and_the_log_has_the_rest() -> None:
 def test_an_unknown_tracepoint_is_refused_with_its_name() -> None:
     with tcp_program() as tcp, pytest.raises(KernelError, match="no_such_event"):
         tcp.attach_typed_tracepoint("netlab_state_changed", "no_such_event")
+
+
+@pytest.mark.privileged
+def test_programs_name_types_where_the_kernel_takes_their_word() -> None:
+    assert bool(bpf.cast_macros("sk_buff")) == (capabilities.kernel_version() >= (6, 2))
+    assert bpf.cast_macros("sk_buff", "no_such_struct") == {}
 
 
 @pytest.mark.privileged

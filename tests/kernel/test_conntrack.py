@@ -413,6 +413,9 @@ def test_without_the_privilege_it_is_refused_with_what_to_do() -> None:
         ({"port": "80"}, "port '80'"),
         ({"address": "10.0.0"}, "not an IP address"),
         ({"address": 10}, "not an IP address"),
+        ({"address": "fe80::1%eth0"}, "names an interface"),
+        ({"dst": "fe80::1%eth0"}, "dst 'fe80::1%eth0' names an interface"),
+        ({"mark": "0x41/0xf0"}, "bits outside of its mask"),
         ({"netns": "no-such-namespace"}, "no network namespace 'no-such-namespace'"),
     ],
 )

@@ -22,7 +22,7 @@ from ctmessages import attribute
 import netlab
 from netlab.errors import KernelError
 from netlab.frames import coverage
-from netlab.kernel import conntrack as module, ctframe, netlink, netns
+from netlab.kernel import conntrack as module, ctframe, netlink, netns, nlmessages
 
 SPACE = f"netlab-cte{os.getpid()}"
 CASES = tomllib.loads((Path(__file__).parent.parent / "data" / "conntrack_entries.toml").read_text())["entry"]
@@ -48,7 +48,8 @@ def inside(*command: str, text: str | None = None) -> str:
 def written() -> Iterator[str]:
     subprocess.run(["ip", "netns", "add", SPACE], check=True)
     try:
-        inside("sysctl", "-qw", "net.netfilter.nf_conntrack_acct=1", "net.netfilter.nf_conntrack_timestamp=1")
+        for setting in ("acct=1", "timestamp=1", "udp_timeout=3600"):  # no entry is to end before the tests
+            inside("sysctl", "-qw", f"net.netfilter.nf_conntrack_{setting}")
         for case in CASES:
             inside("conntrack", "-I", *case["add"].split(), "-t", "3600")
         inside("nft", "-f", "-", text=RULES)
@@ -171,7 +172,7 @@ def test_a_filter_gives_the_same_rows_with_and_without_the_kernel(
     keep = test(everything).fillna(value=False).astype(bool)
     real = netlink.dump
 
-    def older(protocol: int, message_type: int, body: bytes, **more: Any) -> netlink.Dump:
+    def older(protocol: int, message_type: int, body: bytes, **more: Any) -> nlmessages.Dump:
         if len(body) > 4 and kernel == "refuses to filter":
             raise KernelError("EOPNOTSUPP")
         return real(protocol, message_type, body[:4], **more)
@@ -200,7 +201,7 @@ def test_the_kernel_leaves_out_what_it_can(
     sent: list[int] = []
     real = netlink.dump
 
-    def counted(*arguments: Any, **more: Any) -> netlink.Dump:
+    def counted(*arguments: Any, **more: Any) -> nlmessages.Dump:
         dump = real(*arguments, **more)
         sent.append(len(dump))
         return dump
@@ -258,7 +259,7 @@ def message(protocol: int, *more: bytes, status: int = 0xE) -> bytes:
 
 def framed(*messages: bytes) -> pd.DataFrame:
     words = np.frombuffer(b"".join(messages), np.uint32)
-    return ctframe.frame_of(netlink.Dump.of(words), inode=1)
+    return ctframe.frame_of(nlmessages.Dump.of(words), inode=1)
 
 
 @pytest.mark.parametrize(("place", "name"), list(enumerate(DCCP.split())))

@@ -233,6 +233,16 @@ def test_what_lives_in_a_namespace_that_is_gone_has_ended(listener: Listener) ->
     assert heard.all["ended_until_ns"].tolist() == [6]
 
 
+def test_zones_go_with_their_namespace(listener: Listener) -> None:
+    heard = Heard(listener)
+    insert("--src-nat", "10.0.0.9", "-w", "3")
+    heard.take()
+    heard.lives.leave(listener.inode, 5, 6)
+    insert()  # as if in another namespace, which has got the number
+
+    assert heard.take() == [("::9", False)]
+
+
 def test_a_full_buffer_is_made_up_for_by_a_dump(space: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ctlisten, "_BUFFER_BYTES", 1 << 11)
     monkeypatch.setattr(ctlisten, "_LARGEST_BUFFER", 1 << 11)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from interrupts import interrupt_at
 
@@ -195,6 +196,12 @@ def test_names_lists_what_ip_netns_lists(space: str) -> None:
 def test_what_is_no_namespace_is_refused(given: object) -> None:
     with pytest.raises(BadInput):
         netns.path(given)  # type: ignore[arg-type]
+
+
+def test_a_process_id_out_of_a_frame_is_one_like_any_other() -> None:
+    number = pd.Series([os.getpid()], dtype="Int64").iloc[0]
+
+    assert netns.inode(number) == netns.inode(os.getpid())  # type: ignore[arg-type]
 
 
 def test_none_is_the_own_namespace() -> None:

@@ -13,7 +13,7 @@ from hypothesis import given, strategies as st
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
 from netlab.errors import KernelError
-from netlab.kernel import lookups, netlink, routemessages, rtnetlink
+from netlab.kernel import lookups, nlmessages, routemessages, rtnetlink
 
 QUESTION = lookups.Question(4, socket.inet_aton("198.51.100.1"))
 
@@ -31,7 +31,7 @@ def encoded(attributes: list[tuple[str, Any]], family: int = socket.AF_INET, **f
 
 
 def dumped(*messages: bytes) -> Any:
-    return routemessages.decoded(netlink.Dump.of(np.frombuffer(b"".join(messages), np.uint32)), 4)
+    return routemessages.decoded(nlmessages.Dump.of(np.frombuffer(b"".join(messages), np.uint32)), 4)
 
 
 HOPS = [

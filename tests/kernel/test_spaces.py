@@ -52,6 +52,20 @@ def test_a_namespace_that_only_a_mount_elsewhere_holds_is_asked_too(tmp_path: Pa
 
 
 @pytest.mark.privileged
+def test_what_ip_netns_left_behind_without_its_mount_is_no_namespace_that_refuses() -> None:
+    left = Path(f"/run/netns/netlab-left{os.getpid()}")
+    left.parent.mkdir(exist_ok=True)
+    left.touch()
+    try:
+        answers = spaces.ask("all", netns.inode, only=[left.stat().st_ino, netns.inode()])
+    finally:
+        left.unlink()
+
+    assert answers.by_inode == {netns.inode(): netns.inode()}
+    assert answers.missing == []
+
+
+@pytest.mark.privileged
 def test_a_namespace_that_refuses_is_counted_and_the_others_answer(space: str) -> None:
     refusing = netns.inode(space)
 

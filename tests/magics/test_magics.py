@@ -140,6 +140,7 @@ def test_a_cell_of_c_becomes_a_frame_and_shows_its_rows(kernel: Kernel) -> None:
     assert held_by(kernel.pid) == set()
 
 
+@pytest.mark.alone  # others' connects would push it out of the rows that are shown
 @pytest.mark.privileged
 def test_hostile_names_are_shown_as_text(kernel: Kernel) -> None:
     kernel.run(BEGIN.replace("NAME", r"'<b>\u202e&x'"))
@@ -258,6 +259,7 @@ def test_a_capture_is_begun_looked_at_and_ended(kernel: Kernel) -> None:
         ("capture begin", "Known: start"),
         ("failures --port 3", "takes no arguments"),
         ("dns www.example", "takes no arguments"),
+        ("capture start --protocols http,dms", "Did you mean 'dns'"),
         ("connections --port http", "port"),
         ("trace 127.0.0.1 --port __import__('os').getpid()", "port"),
     ],
@@ -276,6 +278,13 @@ def test_help_names_every_call_and_says_what_one_takes(kernel: Kernel) -> None:
     assert "--max-ttl" in kernel.value("%netlab help trace")
     assert "Find the routers" in kernel.value("%netlab help trace")
     assert "--duration-s" in kernel.value("%netlab help capture")
+
+
+def test_every_word_of_the_list_has_help_and_is_completed(kernel: Kernel) -> None:
+    words = [line.split()[1] for line in kernel.value("%netlab").splitlines()]
+
+    assert all(kernel.value(f"%netlab help {word}").startswith(f"%netlab {word}") for word in words)
+    assert set(words) <= set(kernel.completed("%netlab help "))
 
 
 @pytest.mark.parametrize(

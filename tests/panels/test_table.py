@@ -59,6 +59,42 @@ def test_only_a_window_of_a_long_table_is_sent(table: Table) -> None:
     assert len(table.view["rows"]) < 100
 
 
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        ("192.0.2.1:80", [0]),
+        ("[2001:db8::1]:443", [1]),
+        ("curl (17)", [0]),
+        ("192.0.2.9", [2]),
+        ("(", []),
+        (":80", [0]),
+    ],
+)
+def test_what_stands_in_a_cell_is_found_as_it_is_shown(words: str, found: list[int]) -> None:
+    table = Table(
+        [Field("peer", "Peer", "who", by="address", text=lambda rows: [str(n) for n in rows["row"]])],
+        searched=["process", "pid", ("address", "port")],
+        identity=["row"],
+        order=lambda rows: np.arange(len(rows)),
+        bad=lambda rows: np.zeros(len(rows), bool),
+    )
+    table.show(
+        pd.DataFrame(
+            {
+                "row": [0, 1, 2],
+                "process": pd.array(["curl", "curl", "nginx"], "string"),
+                "pid": pd.array([17, 18, None], "Int64"),
+                "address": pd.array(["192.0.2.1", "2001:db8::1", "192.0.2.9"], "string"),
+                "port": pd.array([80, 443, None], "Int64"),
+            }
+        )
+    )
+
+    ask(table, words=words)
+
+    assert [int(row["cells"][0]) for row in table.view["rows"]] == found
+
+
 @pytest.mark.parametrize("descending", [False, True])
 def test_sorting_by_a_number_leaves_missing_values_last(table: Table, *, descending: bool) -> None:
     table.show(frame_of(20))

@@ -10,9 +10,10 @@ from hypothesis import given, strategies as st
 
 from netlab.errors import BadInput
 from netlab.frames import Gap, Missing
+from netlab.panels import LiveConntrack
 from netlab.panels.facts import facts, gaps
 from netlab.panels.words import clock, ends, escaped, fault
-from netlab.schemas import CONNECTIONS
+from netlab.schemas import CONNECTIONS, CONNTRACK
 from netlab.views.text import DASH
 
 
@@ -38,7 +39,25 @@ def test_the_facts_of_a_row_are_escaped_and_have_their_units() -> None:
     assert "&lt;script&gt;" in shown
     assert "<dd>1.25 ms</dd>" in shown
     assert "<dd>7 bytes</dd>" in shown
-    assert "remote_address" not in shown  # it is missing
+    assert "<dt>remote_address" not in shown
+    assert "remote_address" in shown.partition("Not known: ")[2]
+
+
+def test_a_tracked_connection_without_an_answer_is_told_in_words_too() -> None:
+    panel = LiveConntrack(translated=False)
+    status = ["SEEN_REPLY,ASSURED", "CONFIRMED", "CONFIRMED", None]
+    states = ["ESTABLISHED", "SYN_SENT", None, None]
+    panel.table.show(CONNTRACK.frame({"state": states, "status": status, "timeout_s": [4, 3, 2, 1]}))
+
+    rows = [(row["cells"][6], row["bad"]) for row in panel.table.view["rows"]]
+
+    panel.close()
+    assert rows == [
+        ("ESTABLISHED", False),
+        ("SYN_SENT, no answer", True),
+        ("no answer", True),
+        (DASH, False),
+    ]
 
 
 def test_losses_come_first_and_are_open_to_see() -> None:

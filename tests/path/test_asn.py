@@ -92,6 +92,33 @@ def test_a_table_tells_what_looking_through_it_tells(
             assert [owner[0]] == numbers if owner else numbers == []
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_of_ranges_within_ranges_the_narrowest_counts(tmp_path: Path, order: int) -> None:
+    rows = [
+        "10.0.0.0\t10.255.255.255\t1\tZZ\tWIDE\n",
+        "10.0.0.0\t10.1.255.255\t2\tZZ\tIN\n",
+        "10.1.2.0\t10.1.2.9\t3\tZZ\tINMOST\n",
+    ]
+    path = tmp_path / "nested.tsv"
+    path.write_text("".join(rows[::order]))
+
+    with opened(path) as owners:
+        asked = ["10.0.0.0", "10.1.2.3", "10.1.3.0", "10.2.0.0", "11.0.0.0", "9.255.255.255"]
+        found = [owners.owner(address) for address in asked]
+
+    numbers = [owner and owner[0] for owner in found]
+    assert numbers == [2, 3, 2, 1, None, None]
+
+
+def test_a_maxmind_file_that_is_damaged_is_refused(tmp_path: Path) -> None:
+    path = maxmind(tmp_path / "asn.mmdb", {"1.0.0.0/24": {"asn": 5, "name": "Example" * 9}})
+    tree, marker, rest = path.read_bytes().partition(b"\xab\xcd\xefMaxMind.com")
+    path.write_bytes(tree[:-80] + b"\xff" * 80 + marker + rest)
+
+    with opened(path) as owners, pytest.raises(BadInput, match="is damaged"):
+        owners.owner("1.0.0.1")
+
+
 def test_a_table_that_changed_is_read_again(table: Path) -> None:
     with opened(table) as owners:
         assert owners.owner("1.0.0.1") == (13335, "CLOUDFLARENET")

@@ -9,7 +9,7 @@ from walked import WalkedChannel, trace
 
 from netlab.errors import BadInput
 from netlab.path.comparing import compare
-from netlab.schemas import COMPARISON
+from netlab.schemas import COMPARISON, HOPS
 
 
 def chain(*, delay_ms: float = 2.0, loss: float = 0.0) -> nx.Graph:
@@ -93,6 +93,18 @@ def test_hops_of_a_longer_path_appear_move_and_vanish() -> None:
     assert found.attrs["summary"].startswith("web: another path at TTL 2 to 3 (192.0.2.1 192.0.2.2")
 
 
+def test_a_path_that_another_flow_has_is_said_to_be_of_one() -> None:
+    graph = nx.Graph([("client", "r1"), ("r1", "a"), ("a", "web"), ("r1", "b"), ("b", "web")])
+    both = trace(WalkedChannel(graph), flows=8)
+    ways = both[both["ttl"] == 2].drop_duplicates("address")["flow"]
+    one, other = (both[both["flow"] == flow].assign(flow=0) for flow in ways)
+
+    said = compare(one, other).attrs["summary"]
+
+    assert said.startswith("web: another path at TTL 2 (")
+    assert said.endswith(" of another flow, as a load balancer may have it")
+
+
 def test_a_target_that_is_gone_is_said() -> None:
     dead = chain()
     dead.nodes["web"]["udp"] = "silent"
@@ -107,6 +119,14 @@ def test_no_hops_compare_to_none() -> None:
     nothing = hops(chain(), runs=1).iloc[:0]
 
     assert compare(nothing, nothing).columns.tolist() == COMPARISON.names
+
+
+def test_a_target_that_could_not_be_probed_does_not_answer() -> None:
+    before = hops(chain(), runs=3)
+    failed = HOPS.frame({"target": ["web"], "error": ["no route"]})
+
+    assert compare(before, failed).attrs["summary"] == "web: nothing answers now"
+    assert compare(failed, failed).empty
 
 
 def test_what_is_no_frame_of_hops_is_refused() -> None:

@@ -14,6 +14,7 @@ from netlab.lab.internet import reading
 from netlab.lab.internet.routing import Atlas
 from netlab.lab.internet.truth import Flow, Truth
 from netlab.path.course import path_changes, path_runs
+from netlab.path.stats import path_stats
 
 
 def links(*rows: list[str], **attributes: float) -> nx.DiGraph:
@@ -43,6 +44,54 @@ def true_hops(graph: nx.DiGraph, at_s: float) -> str:
 
 def seconds(times: pd.Series) -> list[float]:
     return [(at.value - START_NS) / 10**9 for at in times]
+
+
+def with_silent_detour() -> nx.DiGraph:
+    """A way of two hops, and from second 10 on one of three, of which the new one does not answer."""
+    graph = links(["client", "r1", "web"], ["r1", "s", "web"], delay_ms=2)
+    graph.nodes["s"]["silent"] = True
+    for near, far in (("r1", "s"), ("s", "r1")):
+        graph.edges[near, far]["metric"] = 9
+    graph.graph["changes"] = [{"at_s": 9.5, "between": ["r1", "web"], "up": False}]
+    return graph
+
+
+def test_an_end_that_has_moved_behind_a_silent_hop_is_another_path() -> None:
+    channel = WalkedChannel(with_silent_detour())
+    hops = trace(channel, runs=30, queries=1, every_s=1.0)
+
+    web = channel.target.address
+    (change,) = path_changes(hops).itertuples()
+    assert (change.run, change.first_ttl, change.last_ttl) == (10, 2, 2)
+    assert [change.hops_before.split()[1:], change.hops_after.split()[1:]] == [[web], ["*", web]]
+    stats = path_stats(hops).set_index("ttl")
+    assert stats["address"].tolist()[1:] == [web, web]
+    assert stats.loc[3, ["probes", "answers"]].tolist() == [20, 20]
+
+
+def test_an_answer_lost_at_the_end_now_and_then_is_no_other_path() -> None:
+    graph = links(["client", "r1", "web"], delay_ms=2)
+    graph.edges["r1", "web"]["loss"] = 0.4
+    hops = trace(WalkedChannel(graph, seed=3), runs=100, queries=1, every_s=1.0)
+
+    assert hops["ttl"].max() > 2
+    assert path_changes(hops).empty
+    assert path_stats(hops)["ttl"].tolist() == [1, 2]
+
+
+def test_another_flow_of_the_same_number_is_no_change_of_the_path() -> None:
+    graph = links(["client", "r1", "a", "r2", "web"], ["r1", "b", "r2"], delay_ms=2)
+    hops = trace(WalkedChannel(graph), flows=8, runs=2, every_s=1.0)
+    first, second = path_runs(hops).drop_duplicates("hops")["flow"]
+    calls = [
+        hops[hops["flow"] == flow].assign(flow=0, trace=trace)
+        for flow, trace in ((first, "one"), (second, "other"))
+    ]
+
+    runs = path_runs(concat(calls))
+
+    assert runs.groupby("flow")["hops"].nunique().tolist() == [1, 1]
+    assert path_changes(concat(calls)).empty
 
 
 @pytest.mark.parametrize("detour", [["b"], ["b", "c"]], ids=["as long", "longer"])
@@ -148,7 +197,8 @@ def test_what_is_no_frame_of_hops_is_refused() -> None:
 
 @pytest.mark.privileged
 def test_runs_of_traces_at_several_times_are_not_taken_for_one() -> None:
-    first, second = (netlab.traceroute("127.0.0.1", runs=2) for _ in range(2))
+    first = netlab.traceroute("127.0.0.1", runs=2)
+    second = netlab.traceroute("127.0.0.1", runs=2, source_port=int(first["source_port"][0]))
     moved = second.assign(address=pd.array(["127.0.0.9"] * len(second), "string"))
     hops = concat([moved, first])
 

@@ -282,3 +282,43 @@ def test_an_empty_frame_is_an_empty_graph() -> None:
 def test_what_is_no_trace_is_refused(wrong: object) -> None:
     with pytest.raises(BadInput, match="needs the column"):
         path_graph(wrong)  # type: ignore[arg-type]
+
+
+def test_what_the_target_lost_is_its_loss() -> None:
+    runs = [
+        hops("a:1 b:2 d!3", run=0),
+        hops("a:1 b:2 *", run=1),
+        hops("a:1 * *", run=2),
+        hops("a:1 b:2 d!3", run=3),
+    ]
+
+    graph = joined(*runs)
+
+    assert list(graph.edges) == [("source", "a"), ("a", "b"), ("b", "d")]
+    assert [graph.nodes[node]["loss"] for node in "abd"] == [0.0, 0.25, 0.5]
+    assert graph.edges["b", "d"]["loss"] == 0.5
+
+
+def test_a_target_met_behind_its_own_lost_answer_is_one_hop_away_all_the_same() -> None:
+    graph = joined(hops("a:1 d!2", run=0), hops("a:1 * d!2", run=1), hops("a:1 d!2", run=2))
+
+    assert list(graph.edges) == [("source", "a"), ("a", "d")]
+    assert (graph.nodes["d"]["probes"], graph.nodes["d"]["answers"]) == (3, 2)
+
+
+def test_lost_probes_do_not_say_when_a_hop_was_seen_last() -> None:
+    early, late = (pd.Timestamp(f"2026-01-0{day}", tz="UTC") for day in (1, 2))
+
+    graph = joined(hops("a:1 d!2", run=0, sent_at=early), hops("* *", run=1, sent_at=late))
+
+    assert [graph.nodes[node]["last_seen"] for node in "ad"] == [early, early]
+    assert graph.nodes["d"]["loss"] == 0.5
+
+
+def test_who_rewrites_is_told_by_the_hops_of_one_trace() -> None:
+    one = hops("a:1 b:2 * d!3", trace="one").assign(rewritten=["nothing", "nothing", pd.NA, pd.NA])
+    other = hops("a:1 * c:2 d!3", trace="other").assign(rewritten=["nothing", pd.NA, "source", pd.NA])
+
+    graph = joined(one, other)
+
+    assert [graph.nodes[node]["rewrites"] for node in "abc"] == [None, None, None]

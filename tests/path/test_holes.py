@@ -42,6 +42,17 @@ def test_a_hole_is_behind_the_last_hop_that_large_packets_reach(place: int) -> N
     assert "above 1300 bytes" in found.loc[place - 1, "why"]
 
 
+@pytest.mark.parametrize("delay_ms", [2, 50, 100])
+def test_a_target_that_answers_once_a_second_is_no_hole(delay_ms: float) -> None:
+    graph: nx.Graph[str] = nx.path_graph(["client", "r1", "r2", "web"])
+    nx.set_edge_attributes(graph, delay_ms / 3, "delay_ms")
+    graph.nodes["web"].update(icmp_per_s=1, icmp_burst=6)  # as Linux does
+
+    _, mtu = probed(graph, queries=1)
+
+    assert mtu[["mtu_bytes", "told"]].to_numpy().tolist() == [[1500, "interface"]]
+
+
 def test_without_path_mtus_nothing_is_said_of_holes() -> None:
     hops, _ = probed(chain(2))
 

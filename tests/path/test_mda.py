@@ -80,6 +80,14 @@ def test_a_four_way_balancer_costs_ninety_probes_at_most() -> None:
     assert statistics.mean(spent) <= 90
 
 
+def test_the_last_flow_of_a_branch_is_not_searched_for_one_by_one() -> None:
+    worlds = [World(diamond(4, tail=3), seed) for seed in range(RUNS)]
+    for world in worlds:
+        world.found()
+
+    assert max(world.rounds for world in worlds) <= 15  # one by one: 28
+
+
 def test_balancers_are_told_from_routers_with_one_next_hop() -> None:
     assert balancers(World(SHAPES["nested"], 3).found()) == {"r": "flow", "a": "flow"}
 

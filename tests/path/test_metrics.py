@@ -99,6 +99,7 @@ def test_no_trace_has_no_metrics() -> None:
         (pd.DataFrame({"ttl": [1]}), {}, "needs the column 'target'"),
         (trace((1, 1.0, True)), {"interval_s": 0}, "interval_s 0 is not a number of seconds above 0"),
         (trace((1, 1.0, True)), {"tags": ["a,b"]}, "tag 'a,b' is not text without commas"),
+        (trace((1, 1.0, True)), {"tags": "team:net"}, "tags 'team:net' is no list"),
         (trace((1, 1.0, True)), {"origin": ""}, "tag '' is not text"),
     ],
 )

@@ -110,7 +110,7 @@ def test_a_hole_is_on_the_way_that_was_tried() -> None:
 
 def test_a_target_that_limits_its_answers_is_not_taken_for_a_hole() -> None:
     graph = line("r1", "r2")
-    graph.nodes["web"].update(icmp_per_s=0.01, icmp_burst=4)
+    graph.nodes["web"].update(icmp_per_s=0.01, icmp_burst=2)
     graph.edges["r2", "web"]["mtu_bytes"] = 1300
 
     with lab.simulated(graph) as net:

@@ -180,6 +180,18 @@ def test_probes_from_end_to_end_are_those_to_the_last_ttl() -> None:
     }
 
 
+def test_an_answer_met_behind_a_lost_one_is_no_probe_from_end_to_end() -> None:
+    parts = [
+        hops("192.0.2.2", "192.0.2.9", run=0),
+        hops("192.0.2.2", None, "192.0.2.9", run=1),
+        hops("192.0.2.2", "192.0.2.9", run=2),
+    ]
+
+    probe = to_network_path(concat(parts))["e2e_probe"]
+
+    assert (probe["packets_sent"], probe["packets_received"]) == (3, 2)
+
+
 def test_hops_are_counted_to_the_last_answer_of_each_run() -> None:
     parts = [
         hops("192.0.2.2", None, "192.0.2.9", run=0),
@@ -222,6 +234,8 @@ def test_options_are_in_the_payload(layout: str) -> None:
         (WHOLE, {"layout": "2023"}, "layout '2023' is not known"),
         (WHOLE, {"source": {"servcie": "x"}}, "field of source 'servcie' is not known"),
         (WHOLE, {"destination": {"port": 70000}}, "destination.port is '70000'"),
+        (WHOLE, {"tags": "team:net"}, "tags 'team:net' is no list"),
+        (WHOLE, {"source": 5}, "source 5 is no dict"),
         (WHOLE, {"tags": [1]}, r"tags\[0\] is '1', which is not text"),
         (WHOLE, {"tag": []}, "no option 'tag'"),
     ],
@@ -254,6 +268,10 @@ HOP = ("traceroute", "runs", 0, "hops", 0)
         ({}, "neither `traceroute` nor `hops`"),
         (broken("2026", "timestamp", value=None), "timestamp is missing"),
         (broken("2026", "timestamp", value=True), "timestamp is 'True', which is not a whole number"),
+        (broken("2026", "timestamp", value=2**62), "timestamp is .* milliseconds before the year 2262"),
+        (broken("2026", "source", "hostname", value="\ud800"), "source.hostname is .* which is not text"),
+        (broken("2025", "hops", value=5), "hops is '5', which is not a list"),
+        ("[" * 100_000, "no JSON"),
         (broken("2026", "protocol", value="SCTP"), "protocol is 'SCTP', which is not one of UDP, TCP, ICMP"),
         (broken("2026", "source", value=None), "source.hostname is missing"),
         (broken("2026", "traceroute", "runs", value={}), "traceroute.runs is '{}', which is not a list"),

@@ -124,6 +124,13 @@ def test_what_the_quote_does_not_show_is_not_said_to_have_changed() -> None:
     assert seen(SENT6, short).changed == ("source",)
 
 
+def test_the_zeros_that_fill_a_short_quote_are_no_change() -> None:
+    sent = bytes(inet.IP(src="10.0.0.1", dst="10.0.0.2", id=7) / inet.TCP(sport=5, dport=6, seq=9))
+    message = extensions.extended(error(sent[: 20 + 8]), [extensions.encode_labels([Label(5)])])
+
+    assert quotes.quoted(sent, icmp.quote(message), message).changed == ()
+
+
 def test_damaged_extensions_have_no_labels() -> None:
     message = error(SENT4)
     whole = extensions.extended(message, [extensions.encode_labels([Label(5)])])

@@ -104,6 +104,29 @@ def test_hops_of_a_path_that_became_longer_are_found_within_two_rounds() -> None
     assert ends["reached"].all()
 
 
+def test_a_target_that_has_moved_behind_a_silent_hop_is_found_there() -> None:
+    graph = nx.Graph([("client", "r1"), ("r1", "web"), ("r1", "s"), ("s", "web")])
+    graph.nodes["s"]["silent"] = True
+    graph.graph["changes"] = [{"at_s": 9.5, "between": ["r1", "web"], "up": False}]
+    channel = WalkedChannel(graph)
+
+    hops, ends = watch(channel, duration_s=60)
+
+    assert ends["address"].notna().all()
+    assert path_stats(hops[hops["run"] > 40])["address"].tolist()[2:] == [channel.target.address]
+    assert path_stats(hops[hops["run"] > 40])["loss"].tolist() == [0.0, 1.0, 0.0]
+
+
+def test_no_two_monitors_number_their_probes_alike() -> None:
+    firsts = set()
+    for _ in range(20):
+        channel = WalkedChannel(chain())
+        watch(channel, duration_s=0.5)
+        firsts.add(int.from_bytes(channel.journeys[0].packet[4:6], "big"))  # IPv4's identification
+
+    assert len(firsts) > 10
+
+
 def test_a_target_that_is_gone_is_sought_and_found_again() -> None:
     graph = chain()
     graph.graph["changes"] = [

@@ -9,6 +9,8 @@ from walked import WalkedChannel, trace
 
 from netlab.errors import BadInput
 from netlab.frames import concat
+from netlab.path.payload import to_network_path
+from netlab.path.payload_in import from_network_path
 from netlab.path.stats import path_stats
 from netlab.schemas import HOP_STATS
 
@@ -65,6 +67,33 @@ def test_a_silent_hop_is_a_row_without_times() -> None:
     assert (
         silent[["address", "last_ms", "p50_ms", "jitter_ms", "addresses"]].isna().tolist()[:4] == [True] * 4
     )
+
+
+def test_jitter_is_no_difference_between_flows() -> None:
+    graph = nx.Graph([("client", "r1"), ("r1", "a"), ("a", "r2"), ("r1", "b"), ("b", "r2"), ("r2", "web")])
+    nx.set_edge_attributes(graph, 2, "delay_ms")
+    graph.edges["b", "r2"].update(delay_ms=22)
+    hops = trace(WalkedChannel(graph), runs=2, flows=8, queries=2)
+
+    stats = path_stats(hops)
+
+    assert (stats["max_ms"] - stats["min_ms"]).iloc[-1] > 10
+    assert stats["jitter_ms"].tolist() == pytest.approx([0] * 4, abs=0.01)
+
+
+def test_hops_of_several_hosts_are_refused() -> None:
+    hops = trace(WalkedChannel(chain(), seed=1))
+
+    with pytest.raises(BadInput, match=r"path_stats\(\) takes hops of one source, and these are of 2"):
+        path_stats(concat([hops.assign(host="a"), hops.assign(host="b")]))
+
+
+def test_a_trace_that_was_a_payload_has_all_its_hops() -> None:
+    hops = trace(WalkedChannel(chain(), seed=1)).assign(host="here", trace="id")
+
+    stats = path_stats(from_network_path(to_network_path(hops)))
+
+    assert stats[["ttl", "answers"]].to_numpy().tolist() == [[1, 3], [2, 3], [3, 3]]
 
 
 def test_targets_are_kept_apart() -> None:

@@ -11,7 +11,7 @@ from faults import Fault, faults
 from walked import WalkedChannel, trace, watched
 
 from netlab.errors import BadInput
-from netlab.frames import Gap, Missing
+from netlab.frames import Gap, Missing, concat
 from netlab.path.bucket import longest
 from netlab.path.verdicts import Verdict, explain
 from netlab.schemas import HOPS, VERDICTS
@@ -97,6 +97,14 @@ def test_each_target_is_judged_by_itself() -> None:
 
     assert found[["target", "ttl"]].to_numpy().tolist() == [["r1", 1], ["web", 1], ["web", 2], ["web", 3]]
     assert found["verdict"].tolist() == ["ok", "ok", "path-loss", "earlier-loss"]
+
+
+def test_a_target_that_could_not_be_probed_has_no_verdict() -> None:
+    failed = HOPS.frame({"target": ["gone"], "error": ["no such name"]})
+
+    assert explain(failed).empty
+    both = explain(concat([trace(WalkedChannel(chain())), failed]))
+    assert both["target"].unique().tolist() == ["web"]
 
 
 def test_what_the_hops_lack_the_verdicts_lack() -> None:

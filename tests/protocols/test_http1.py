@@ -162,6 +162,53 @@ def test_an_answer_behind_early_hints_is_the_answer() -> None:
     assert (one.status, one.answered_ns, one.response_bytes) == ("200", 3, len(OK))
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        b"Transfer-Encoding:\r\n chunked\r\n\r\n4\r\ndeep\r\n0\r\n\r\n",
+        b"Content-Length:\r\n\t4\r\n\r\ndeep",
+        b"Transfer-Encoding: identity\r\nContent-Length: 4\r\n\r\ndeep",
+    ],
+    ids=["a folded coding", "a folded length", "a coding that is none"],
+)
+def test_an_answer_ends_where_its_fields_say_even_in_old_ways(fields: bytes) -> None:
+    dialog = Http1(whole=True)
+    answer = b"HTTP/1.1 200 OK\r\n" + fields
+    heard = [(Side.CLIENT, GET, 1), (Side.SERVER, answer, 2), (Side.CLIENT, GET, 3), (Side.SERVER, OK, 4)]
+
+    exchanges = read(dialog, heard)
+
+    assert [(one.ended_ns, one.response_bytes) for one in exchanges] == [(2, len(answer)), (4, len(OK))]
+
+
+@pytest.mark.parametrize("body", ["Content-Length: 10", "Transfer-Encoding: chunked"])
+@pytest.mark.parametrize("again", [GET, b"PUT /deep/a HTTP/1.1\r\n\r\n"])
+def test_a_body_that_waits_for_leave_and_is_refused_does_not_come(body: str, again: bytes) -> None:
+    head = _request("PUT", "/upload", "Expect: 100-continue", body)
+    refused = b"HTTP/1.1 417 No\r\nContent-Length: 0\r\n\r\n"
+    dialog = Http1(whole=True)
+    heard = [(Side.CLIENT, head, 1), (Side.SERVER, refused, 2), (Side.CLIENT, again, 3), (Side.SERVER, OK, 4)]
+
+    first, second = read(dialog, heard)
+
+    assert (first.status, first.request_bytes) == ("417", len(head))
+    assert (second.resource, second.status, second.request_bytes) == ("/deep/a", "200", len(again))
+    assert dialog.unread_bytes == 0
+
+
+def test_a_body_that_is_refused_may_come_all_the_same() -> None:
+    head = _request("PUT", "/upload", "Expect: 100-continue", "Content-Length: 10")
+    refused = b"HTTP/1.1 417 No\r\nContent-Length: 0\r\n\r\n"
+    dialog = Http1(whole=True)
+    heard = [(Side.CLIENT, head, 1), (Side.SERVER, refused, 2), (Side.CLIENT, b"GET me it.", 3)]
+    heard += [(Side.CLIENT, GET, 4), (Side.SERVER, OK, 5)]
+
+    first, second = read(dialog, heard)
+
+    assert (first.status, first.request_bytes) == ("417", len(head) + 10)
+    assert (second.resource, second.request_bytes) == ("/deep/a", len(GET))
+
+
 def test_behind_connect_is_no_http() -> None:
     request = b"CONNECT db.example:5432 HTTP/1.1\r\nHost: db.example:5432\r\n\r\n"
     accepted = _h11(h11.Response(status_code=200, headers=[]), request=request)

@@ -258,6 +258,60 @@ def test_fields_in_several_frames_are_one_head() -> None:
     assert (one.response_bytes or 0) > 20_000
 
 
+@pytest.mark.parametrize(
+    ("kind", "protocol"),
+    [
+        ("application/grpc", "grpc"),
+        ("application/grpc+proto", "grpc"),
+        ("application/grpc; charset=utf-8", "grpc"),
+        ("application/grpc-web+proto", "http2"),  # its status is in the body, as HTTP/1 needs it
+        ("application/grpc-web-text", "http2"),
+    ],
+)
+def test_a_call_is_told_by_its_content_type(kind: str, protocol: str) -> None:
+    peers = Peers()
+    fields = {":method": "POST", ":scheme": "http", ":path": "/shop.Cart/Get", ":authority": "a"}
+    peers.ends[0].send_headers(1, [*fields.items(), ("content-type", kind)], end_stream=True)
+    peers.exchange()
+    peers.ends[1].send_headers(1, [(":status", "200"), ("content-type", kind)], end_stream=True)
+    peers.exchange()
+
+    (one,) = peers.found
+    assert one.protocol == protocol
+    assert one.resource == {"grpc": "shop.Cart", "http2": "/shop.Cart/Get"}[protocol]
+    assert one.status == {"grpc": None, "http2": "200"}[protocol]
+
+
+def test_a_call_of_grpc_web_that_failed_is_one_like_those_that_went_well() -> None:
+    peers = Peers()
+    fields = {":method": "POST", ":scheme": "http", ":path": "/shop.Cart/Get", ":authority": "a"}
+    kind = ("content-type", "application/grpc-web+proto")
+    peers.ends[0].send_headers(1, [*fields.items(), kind], end_stream=True)
+    peers.exchange()
+    peers.ends[1].send_headers(1, [(":status", "200"), kind, ("grpc-status", "5")], end_stream=True)
+    peers.exchange()
+
+    (one,) = peers.found
+    assert (one.protocol, one.resource, one.status, one.error) == ("http2", "/shop.Cart/Get", "200", None)
+
+
+def test_where_no_authority_is_said_the_host_is() -> None:
+    dialog, encoder = Http2(whole=True), hpack.Encoder()
+    block = encoder.encode([(":method", "GET"), (":path", "/a"), (":scheme", "http"), ("host", "a.example")])
+    dialog.said(Side.CLIENT, len(block).to_bytes(3, "big") + b"\x01\x05\0\0\0\x01" + block, 1)
+
+    assert [one.host for one in dialog.pending()] == ["a.example"]
+
+
+def test_an_answer_whose_fields_cannot_be_read_is_missed() -> None:
+    peers = Peers()
+    peers.ask(1)
+
+    (one,) = peers.dialog.said(Side.SERVER, b"\0\0\2\x01\x05\0\0\0\x01\xff\xff", 9)
+
+    assert (one.outcome, one.answered_ns, one.status) == (Outcome.MISSED, None, None)
+
+
 @pytest.mark.parametrize("side", Side)
 def test_a_reset_says_why(side: Side) -> None:
     peers = Peers()

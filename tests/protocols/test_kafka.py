@@ -297,6 +297,86 @@ def test_a_topic_id_that_no_metadata_has_told_has_no_name() -> None:
     assert (found.resource, found.outcome) == (None, Outcome.UNANSWERED)
 
 
+def test_a_name_that_no_topic_can_have_is_not_remembered() -> None:
+    read(Kafka(), metadata_of("t" * 250, UUID(int=98)))
+    request, _ = Words.fetch()
+    request.topics[0].topic_id = UUID(int=98)
+
+    (found,) = read(Kafka(), [(Side.CLIENT, sent(request, 13), 1)])
+
+    assert found.resource is None
+
+
+def test_of_many_topics_the_first_are_shown() -> None:
+    topics = [metadata.MetadataRequest.MetadataRequestTopic(name=f"topic{number}") for number in range(1000)]
+    request = metadata.MetadataRequest(topics=topics)
+
+    (found,) = read(Kafka(), [(Side.CLIENT, sent(request, 9), 1)])
+
+    assert found.resource is not None
+    assert found.resource.startswith("topic0, topic1, ")
+    assert found.resource.endswith("…")
+    assert len(found.resource) < 300
+
+
+def batch(records: int, *, body: bytes = b"") -> bytes:
+    """Return a batch of so many records, as its header says (record batch, version 2)."""
+    rest = struct.pack("!ibIhiqqqhii", 0, 2, 0, 0, records - 1, 0, 0, -1, -1, -1, records) + body
+    return struct.pack("!qi", 0, len(rest)) + rest
+
+
+def test_of_a_batch_that_the_broker_cut_no_record_is_counted() -> None:
+    request, response = Words.fetch()
+    part = response.responses[0].partitions[0]
+    part.error_code, part.records = 0, batch(5, body=b"x" * 40) + batch(7, body=b"x" * 40)[:-1]
+
+    (found,) = read(Kafka(), [(Side.CLIENT, sent(request, 11), 1), (Side.SERVER, answered(response, 11), 2)])
+
+    assert (found.status, found.records) == ("OK", 5)
+
+
+@pytest.mark.parametrize("version", [11, 12])
+@pytest.mark.parametrize(
+    ("sizes", "status"), [([100_000], "OK"), ([10, 100_000], "OK"), ([100_000, 10], None)]
+)
+def test_a_fetch_too_large_to_be_read_went_well_if_all_its_errors_were_read(
+    version: int, sizes: list[int], status: str | None
+) -> None:
+    request, response = Words.fetch()
+    kind = type(response.responses[0].partitions[0])
+    response.responses[0].partitions = [
+        kind(partition_index=index, error_code=0, aborted_transactions=[], records=batch(9, body=b"x" * size))
+        for index, size in enumerate(sizes)
+    ]
+
+    (found,) = read(
+        Kafka(), [(Side.CLIENT, sent(request, version), 1), (Side.SERVER, answered(response, version), 2)]
+    )
+
+    assert (found.status, found.records) == (status, None)
+
+
+@pytest.mark.parametrize("version", range(6))
+def test_partitions_that_a_transaction_may_not_have_are_an_error(version: int) -> None:
+    request, response = producer.AddPartitionsToTxnRequest, producer.AddPartitionsToTxnResponse
+    topic = request.AddPartitionsToTxnTopic(name="t", partitions=[3])
+    one = request.AddPartitionsToTxnTransaction(
+        transactional_id="x", producer_id=1, producer_epoch=0, topics=[topic]
+    )
+    result = response.AddPartitionsToTxnTopicResult
+    part = result.AddPartitionsToTxnPartitionResult(partition_index=3, partition_error_code=47)
+    failed = result(name="t", results_by_partition=[part])
+    several = response.AddPartitionsToTxnResult(transactional_id="x", topic_results=[failed])
+    said = request(transactions=[one], v3_and_below_topics=[topic])
+    told = response(results_by_transaction=[several], results_by_topic_v3_and_below=[failed])
+
+    (found,) = read(
+        Kafka(), [(Side.CLIENT, sent(said, version), 1), (Side.SERVER, answered(told, version), 2)]
+    )
+
+    assert (found.resource, found.error) == ("t", "INVALID_PRODUCER_EPOCH")
+
+
 def test_a_produce_without_acknowledgement_waits_for_nothing() -> None:
     request, _ = Words.produce()
     request.acks = 0

@@ -334,6 +334,63 @@ def test_a_deferred_constraint_fails_the_sync_that_commits(server: int) -> None:
     ]
 
 
+STARTUP = b"\0\0\0\x10\0\3\0\0user\0a\0\0"
+READY = b"Z\0\0\0\5I"
+
+
+def pg(kind: str, body: bytes = b"") -> bytes:
+    return kind.encode() + (4 + len(body)).to_bytes(4, "big") + body
+
+
+EXECUTE = pg("P", b"\0SELECT 1 FROM t\0\0\0") + pg("B", b"\0\0\0\0\0\0\0\0") + pg("E", b"\0\0\0\0\0")
+EXECUTED = pg("1") + pg("2") + pg("C", b"SELECT 1\0")
+
+
+def started() -> Postgres:
+    dialog = Postgres()
+    dialog.said(Side.CLIENT, STARTUP, 1)
+    dialog.said(Side.SERVER, pg("R", bytes(4)) + READY, 2)
+    return dialog
+
+
+def test_a_notification_is_no_answer() -> None:
+    dialog = started()
+
+    dialog.said(Side.CLIENT, pg("Q", b"SELECT 1\0"), 10)
+    dialog.said(Side.SERVER, pg("A", b"\0\0\0\1news\0\0"), 11)  # said before the query came
+    (one,) = dialog.said(Side.SERVER, pg("C", b"SELECT 1\0") + READY, 20)
+
+    assert (one.answered_ns, one.response_bytes) == (20, 14 + 6)
+
+
+def test_what_comes_before_a_query_in_the_pipeline_is_answered_before_it() -> None:
+    dialog = started()
+    heard = [(Side.CLIENT, pg("P", b"s\0SELECT 1\0\0\0") + pg("Q", b"SELECT 2\0"), 10)]
+    heard += [(Side.SERVER, pg("1"), 11), (Side.SERVER, pg("C", b"SELECT 1\0") + READY, 12)]
+
+    found = read(dialog, heard)
+
+    assert [(one.operation, one.answered_ns) for one in found] == [("PREPARE", 11), ("SELECT", 12)]
+
+
+def test_a_sync_that_a_server_ignores_costs_what_waits_and_makes_no_wrong_row() -> None:
+    dialog = started()
+    heard = [(Side.CLIENT, pg("P", b"\0COPY t FROM STDIN\0\0\0") + pg("B", bytes(8)) + pg("E", bytes(5)), 10)]
+    heard += [(Side.CLIENT, pg("H"), 10), (Side.SERVER, pg("1") + pg("2") + pg("G", b"\0\0\0"), 11)]
+    heard += [(Side.CLIENT, pg("S") + pg("d", b"1\n") + pg("c") + pg("S"), 12)]  # the first while data come
+    heard += [(Side.SERVER, pg("C", b"COPY 1\0") + READY, 13)]
+    heard += [(Side.CLIENT, EXECUTE + pg("S"), 20), (Side.SERVER, EXECUTED + READY, 21)]
+    heard += [(Side.CLIENT, EXECUTE + pg("S"), 30), (Side.SERVER, EXECUTED + READY, 31)]
+
+    found = read(dialog, heard)
+
+    assert [(one.operation, one.outcome, one.answered_ns) for one in found] == [
+        ("COPY", Outcome.ANSWERED, 11),
+        ("SELECT", Outcome.MISSED, None),
+        ("SELECT", Outcome.ANSWERED, 31),
+    ]
+
+
 def test_a_cancel_request_has_no_answer(server: int) -> None:
     with overhearing(server) as through:
         options = {"host": "127.0.0.1", "port": through.port, "user": "postgres", "sslmode": "disable"}

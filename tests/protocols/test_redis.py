@@ -211,6 +211,50 @@ def test_behind_the_last_channel_values_may_look_like_messages() -> None:
     ]
 
 
+@pytest.mark.parametrize("asked", [b"HELLO 3\r\n", b""], ids=["said hello", "told by the push"])
+def test_a_subscriber_in_resp3_may_ask_for_values_that_look_like_messages(asked: bytes) -> None:
+    dialog = Redis(whole=True)
+    heard: Heard = [(Side.CLIENT, asked, 1), (Side.SERVER, b"%1\r\n+proto\r\n:3\r\n", 2)] if asked else []
+    heard += [(Side.CLIENT, b"SUBSCRIBE a\r\n", 3)]
+    heard += [(Side.SERVER, b">3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n", 4)]
+    heard += [(Side.CLIENT, b"LRANGE a 0 -1\r\nPING\r\n", 5)]
+    heard += [(Side.SERVER, b"*1\r\n$7\r\nmessage\r\n+PONG\r\n", 6)]
+
+    exchanges = read(dialog, heard)
+
+    assert [(one.operation, one.outcome) for one in exchanges[-2:]] == [
+        ("LRANGE", Outcome.ANSWERED),
+        ("PING", Outcome.ANSWERED),
+    ]
+
+
+def test_a_value_that_looks_like_a_message_is_one_only_behind_the_subscription() -> None:
+    dialog = Redis(whole=True)
+    heard = [(Side.CLIENT, b"LRANGE a 0 -1\r\nSUBSCRIBE b\r\n", 1)]
+    heard += [(Side.SERVER, b"*1\r\n$7\r\nmessage\r\n", 2)]
+    heard += [(Side.SERVER, b"*3\r\n$9\r\nsubscribe\r\n$1\r\nb\r\n:1\r\n", 3)]
+
+    exchanges = read(dialog, heard)
+
+    assert [(one.operation, one.ended_ns) for one in exchanges] == [("LRANGE", 2), ("SUBSCRIBE", 3)]
+
+
+def test_behind_a_reset_nothing_is_subscribed() -> None:
+    dialog = Redis(whole=True)
+    heard = [(Side.CLIENT, b"SUBSCRIBE a\r\n", 1)]
+    heard += [(Side.SERVER, b"*3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n", 2)]
+    heard += [(Side.CLIENT, b"RESET\r\n", 3), (Side.SERVER, b"+RESET\r\n", 4)]
+    heard += [(Side.CLIENT, b"LRANGE a 0 -1\r\n", 5), (Side.SERVER, b"*1\r\n$7\r\nmessage\r\n", 6)]
+
+    exchanges = read(dialog, heard)
+
+    assert [(one.operation, one.ended_ns) for one in exchanges] == [
+        ("SUBSCRIBE", 2),
+        ("RESET", 4),
+        ("LRANGE", 6),
+    ]
+
+
 def test_what_is_empty_is_a_value_too() -> None:
     dialog = Redis(whole=True)
     empty = b"$0\r\n\r\n"
@@ -250,7 +294,9 @@ def test_keys_are_where_the_server_says(server: int) -> None:
     listed = subprocess.run(
         ["redis-cli", "-p", str(server), "--json", "COMMAND"], capture_output=True, text=True, check=True
     )
-    for name, arity, flags, first, *_ in json.loads(listed.stdout):
+    for name, arity, flags, first, *_, subcommands in json.loads(listed.stdout):
+        for both in (subcommand[0] for subcommand in subcommands):  # config|set
+            assert named(both.encode().split(b"|"))[0] == both.upper().replace("|", " ")
         words = [name.encode(), b"a1", b"a2", b"a3"]
         if first == 1:
             assert named(words) == (name.upper(), "a1")
@@ -259,6 +305,20 @@ def test_keys_are_where_the_server_says(server: int) -> None:
             assert named(words) == (name.upper(), None) or container
         else:
             assert named(words)[0] == name.upper()
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["CONFIG SET", "ACL WHOAMI", "CLIENT NO-TOUCH", "CLUSTER SLOTS", "FUNCTION DELETE", "SLOWLOG GET"],
+)
+def test_a_command_of_two_words_is_named_by_both(command: str) -> None:
+    words = [*command.encode().split(), b"secret", b"secret"]
+
+    assert named(words) == (command, None)
+
+
+def test_the_second_word_of_another_command_is_not_shown() -> None:
+    assert named([b"CONFIG", b"WHOAMI"]) == ("CONFIG", None)
 
 
 def test_what_is_no_command_is_not_shown() -> None:

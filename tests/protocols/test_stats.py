@@ -44,6 +44,12 @@ def frame(found: list[tuple[str | None, str, str | None, float | None, int | Non
     )
 
 
+def test_one_column_to_group_by_needs_no_list() -> None:
+    found = frame([("GET", "/a", "200", 1.0, 1), ("PUT", "/b", "200", 1.0, 1)])
+
+    assert request_stats(found, by="operation").equals(request_stats(found, by=["operation"]))
+
+
 @settings(max_examples=30)
 @given(rows)
 def test_counts_are_those_of_the_rows(found: list[tuple]) -> None:

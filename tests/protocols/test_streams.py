@@ -9,7 +9,18 @@ import pytest
 from hypothesis import given, strategies as st
 
 from netlab.protocols.dialog import Exchange, Outcome, Side
-from netlab.protocols.streams import MOST_UNCHOSEN, MOST_WAITING, Ordered, Said, Segment, Stream, Unchosen
+from netlab.protocols.http1 import Http1
+from netlab.protocols.streams import (
+    MOST_AHEAD,
+    MOST_PIECES,
+    MOST_UNCHOSEN,
+    MOST_WAITING,
+    Ordered,
+    Said,
+    Segment,
+    Stream,
+    Unchosen,
+)
 
 WRAP = 1 << 32
 
@@ -134,6 +145,22 @@ def test_what_comes_far_ahead_is_let_go_before_memory_is() -> None:
     assert sum(len(one.data) for one in said if isinstance(one.data, bytes)) == MOST_WAITING + 1
 
 
+@pytest.mark.parametrize("seen", [0, 1], ids=["nothing of them handed up", "a byte each"])
+def test_of_very_many_small_segments_far_ahead_the_nearest_are_kept(seen: int) -> None:
+    ordered = Ordered()
+    ordered.take(Segment(0, b"a", 1, settled=0, other_settled=0, at_ns=0, fresh=True))
+
+    for number in range(2 * MOST_AHEAD):
+        ahead = Segment(3 + 2 * number, b"x"[:seen], 1, settled=1, other_settled=0, at_ns=1)
+        assert ordered.take(ahead) == []
+    end = 3 + 4 * MOST_AHEAD
+    said = ordered.settle(end, 2, fresh=False)
+
+    kept = [one for one in said if isinstance(one.data, bytes) or one.was_cut]
+    assert len(kept) == MOST_AHEAD
+    assert sum(one.data if isinstance(one.data, int) else len(one.data or b"") for one in said) == end - 1
+
+
 class Recorder:
     """A dialog that notes what it is told."""
 
@@ -188,6 +215,22 @@ def test_a_connection_that_nobody_understands_is_given_up_with_little_kept() -> 
     assert place <= MOST_UNCHOSEN + 2 * len(piece)
 
 
+def test_bytes_between_gaps_that_nobody_understands_are_not_kept_for_ever() -> None:
+    recorder, number = Recorder(), 10 * MOST_PIECES
+
+    def choose(client: bytes, _: bytes, *, whole: bool) -> Recorder | Unchosen:
+        assert not whole
+        return recorder if client == b"ASK" else Unchosen.MORE
+
+    stream = Stream(choose, client_is_local=True)
+    for place in range(0, 2 * number, 2):
+        stream.take(Segment(place, b"?", 1, place, 0, at_ns=place), local=True)
+    stream.take(Segment(2 * number, b"ASK", 3, 2 * number, 0, at_ns=0), local=True)
+
+    assert recorder.told[-1] == (Side.CLIENT, b"ASK")
+    assert len(recorder.told) <= MOST_PIECES + 2
+
+
 def test_the_conversation_is_over_when_both_sides_have_said_all() -> None:
     stream = Stream(lambda *_, **__: Recorder(), client_is_local=True)
 
@@ -223,3 +266,22 @@ def test_in_the_middle_of_a_message_the_next_one_is_waited_for() -> None:
 
     assert recorder.told == [(Side.CLIENT, b"GET")]
     assert stream.midway
+
+
+@pytest.mark.parametrize(("length", "cut_bytes"), [(900, 0), (100, 875)])
+def test_what_a_packet_lacks_of_a_body_is_no_loss_and_what_is_behind_it_is(
+    length: int, cut_bytes: int
+) -> None:
+    asked, head = b"GET / HTTP/1.1\r\n\r\n", f"HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n".encode()
+    stream = Stream(lambda *_, **__: Http1(whole=True), client_is_local=True)
+    stream.take(Segment(0, asked, len(asked), 0, 0, 1, fresh=True, other_fresh=True), local=True)
+
+    first = Segment(0, head[:20], 20, 0, len(asked), 2, fresh=True)
+    rest = Segment(20, head[20:], len(head) - 20 + 875, 20, len(asked), 3)
+    end = Segment(len(head) + 875, b"." * 25, 25, len(head) + 875, len(asked), 4)
+    over = [one for segment in (first, rest, end) for one in stream.take(segment, local=False)]
+
+    assert stream.cut_bytes == cut_bytes
+    assert [(one.status, one.response_bytes) for one in over] == [
+        ("200", None if cut_bytes else len(head) + length)
+    ]

@@ -21,6 +21,7 @@ from scapy.layers.tls.handshake import TLSClientHello
 
 from netlab.protocols import hellos
 from netlab.protocols.dialog import Outcome, Side
+from netlab.protocols.dns.resolvers import is_resolver
 from netlab.protocols.tls import Handshake, Tls
 from netlab.protocols.tlsnames import CIPHERS
 
@@ -141,6 +142,13 @@ def test_dns_over_https_is_named_by_the_names_of_public_resolvers(
     assert handshake(case.heard).stack == stack
 
 
+def test_a_name_of_a_million_labels_is_looked_at_once() -> None:
+    labels = "a." * (1 << 20)  # each of its endings would take hours
+
+    assert is_resolver(labels + "dns.google.")
+    assert not is_resolver(labels + "dns.google.example")
+
+
 def test_a_handshake_behind_bytes_in_clear_is_read(cases: dict[str, Case]) -> None:
     heard: Heard = [(Side.CLIENT, b"startTLS", 1), (Side.SERVER, b"S", 2)]
     heard += [(side, data, 3 + at) for at, (side, data, _) in enumerate(cases["1.2"].heard)]
@@ -199,6 +207,65 @@ def test_a_gap_ends_it(cases: dict[str, Case], gap: int, told: bool) -> None:
 
     assert len(found) <= 1
     assert all(e.outcome is Outcome.MISSED or e.status == "OK" for e in found)
+
+
+RECORDED = tomllib.loads((Path(__file__).parents[1] / "data/protocols/handshakes.toml").read_text())["cases"]
+HELLO = bytes.fromhex(next(case["client"] for case in RECORDED if case["stack"] == "tls"))
+HELLO = HELLO[: 5 + int.from_bytes(HELLO[3:5], "big")]
+
+
+def record(said: bytes) -> bytes:
+    return b"\x16\3\1" + len(said).to_bytes(2, "big") + said
+
+
+def test_a_hello_in_several_records_began_with_the_first() -> None:
+    dialog, records = Tls(), [record(HELLO[place : place + 90]) for place in range(5, len(HELLO), 90)]
+
+    for at, one in enumerate(records, 10):
+        assert dialog.said(Side.CLIENT, one, at) == []
+    (found,) = dialog.ended(99)
+
+    assert (found.host, found.requested_ns) == ("shop.example", 10)
+    assert found.request_bytes == sum(map(len, records))
+
+
+@pytest.mark.parametrize("name", [b"two words\n.", b"shop\xc3\xa9xample", b"shop.example" * 30])
+def test_what_cannot_be_a_name_of_a_host_is_not_shown(name: bytes) -> None:
+    dialog = Tls()
+
+    dialog.said(Side.CLIENT, _renamed(HELLO, b"shop.example", name), 1)
+    (found,) = dialog.ended(2)
+
+    assert found.host is None
+
+
+def test_another_name_is_shown() -> None:
+    dialog = Tls()
+    dialog.said(Side.CLIENT, _renamed(HELLO, b"shop.example", b"_a.B-1.example."), 1)
+
+    assert [one.host for one in dialog.ended(2)] == ["_a.b-1.example."]
+
+
+def _renamed(hello: bytes, old: bytes, new: bytes) -> bytes:
+    """Return a hello that asks for another name, with all lengths around it put right."""
+    at, more = hello.index(old), len(new) - len(old)
+    said = bytearray(hello.replace(old, new))
+    ciphers = 5 + 4 + 2 + 32 + 1
+    extensions = ciphers + 2 + int.from_bytes(hello[ciphers : ciphers + 2], "big") + 2
+    for place, size in ((at - 2, 2), (at - 5, 2), (at - 7, 2), (extensions, 2), (6, 3), (3, 2)):
+        length = int.from_bytes(said[place : place + size], "big") + more
+        said[place : place + size] = length.to_bytes(size, "big")
+    return bytes(said)
+
+
+@pytest.mark.parametrize("year", [9999, 2300])
+def test_an_end_that_is_none_or_too_far_away_to_be_told_is_missing(tmp_path: Path, year: int) -> None:
+    certificate(tmp_path, datetime(year, 12, 31, 23, 59, 59, tzinfo=UTC))
+    loaded = x509.load_pem_x509_certificate((tmp_path / "both.pem").read_bytes())
+    encoded = loaded.public_bytes(serialization.Encoding.DER)
+    sizes = [(len(encoded) + more).to_bytes(3, "big") for more in (3, 0)]
+
+    assert hellos.certificate_end_ns(b"".join(sizes) + encoded) is None
 
 
 def test_a_connection_met_in_the_middle_has_no_handshake(cases: dict[str, Case]) -> None:

@@ -19,7 +19,7 @@ import pandas as pd
 from ctmessages import DELETE, NEW, damaged
 
 from netlab.errors import KernelError
-from netlab.kernel import ctentries, ctframe, ctnames, netlink
+from netlab.kernel import ctentries, ctframe, ctnames, nlmessages
 
 Path: TypeAlias = tuple[int, ...]
 Row: TypeAlias = dict[str, Any]
@@ -157,7 +157,7 @@ def plain(frame: pd.DataFrame) -> list[Row]:
 
 def decoded(data: bytes) -> list[tuple[list[int], ctentries.Entries]]:
     """Return what netlab reads, with the places of the entries among the messages."""
-    dump = netlink.Dump.of(np.frombuffer(data, np.uint32))
+    dump = nlmessages.Dump.of(np.frombuffer(data, np.uint32))
     return [(group.rows.tolist(), ctentries.decoded(group)) for group in dump.groups(ctframe.BODY)]
 
 

@@ -50,6 +50,10 @@ def http1() -> Heard:
             b"HTTP/1.1 103 A\r\n\r\nHTTP/1.1 500 B\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nno\r\n0\r\n\r\n",
         ),
         (b"HEAD / HTTP/1.0\r\n\r\n", b"HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\n"),
+        (
+            b"PUT /a HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 9\r\n\r\n",
+            b"HTTP/1.1 417 C\r\nContent-Length:\r\n 0\r\n\r\n",
+        ),
         (b"CONNECT a:1 HTTP/1.1\r\n\r\n", b"HTTP/1.1 200 Fine\r\n\r\n"),
     ]
     return [(side, data, at) for at, both in enumerate(said) for side, data in zip(Side, both, strict=True)]

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import dis
 import itertools
 import signal
 from collections.abc import Callable
 from types import CodeType, FrameType
 from typing import Any
+
+# Python takes no signal in the midst of them: an exception there would stay the thread's current one.
+_LEAVING = {dis.opmap[name] for name in ("PUSH_EXC_INFO", "POP_EXCEPT", "COPY", "RERAISE")}
 
 
 def interrupt_at(step: int, caller: CodeType) -> Callable[..., Any]:
@@ -20,7 +24,8 @@ def interrupt_at(step: int, caller: CodeType) -> Callable[..., Any]:
         if frame.f_code is caller:
             return None
         frame.f_trace_opcodes = True
-        if event != "return" and next(left) == 0:
+        leaves = frame.f_lasti >= 0 and frame.f_code.co_code[frame.f_lasti] in _LEAVING
+        if event != "return" and not leaves and next(left) == 0:
             signal.raise_signal(signal.SIGINT)
         return trace
 

@@ -16,6 +16,8 @@ from typing import Any
 import dns.message
 import dns.rcode
 import dns.rrset
+from certificates import certify
+from overheard import until
 
 from netlab.kernel import netns
 
@@ -48,6 +50,15 @@ mx-host=mail.test,www.test,10
 srv-host=_sip._udp.test,www.test,5060,1,2
 ptr-record=1.2.0.192.in-addr.arpa,www.test
 server=/own/{OWN}
+"""
+NGINX = f"""
+load_module /usr/lib/nginx/modules/ngx_stream_module.so;
+daemon off; master_process off; pid {{place}}/pid; error_log {{place}}/error.log;
+events {{{{ worker_connections 64; }}}}
+stream {{{{
+    ssl_certificate {{place}}/cert.pem; ssl_certificate_key {{place}}/key.pem;
+    server {{{{ listen {V4}:853 ssl; listen [{V6}]:853 ssl; proxy_pass {V4}:53; }}}}
+}}}}
 """
 RULES = f"""
 table inet dead {{
@@ -130,6 +141,21 @@ def _dnsmasq(here: Place, directory: Path) -> Iterator[None]:
     finally:
         server.terminate()
         server.wait(PATIENCE_S)
+
+
+@contextlib.contextmanager
+def sealed(here: Place, directory: Path) -> Iterator[None]:
+    """Run nginx in front of dnsmasq, for who asks in TLS."""
+    certify(directory)
+    (directory / "nginx.conf").write_text(NGINX.format(place=directory), encoding="ascii")
+    with netns.entered(here.name):
+        server = subprocess.Popen(["nginx", "-p", str(directory), "-c", str(directory / "nginx.conf")])
+    try:
+        until(lambda: here.run("bash", "-c", "</dev/tcp/127.0.0.1/853").returncode == 0)
+        yield
+    finally:
+        server.kill()
+        server.wait()
 
 
 @contextlib.contextmanager

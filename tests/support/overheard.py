@@ -25,7 +25,7 @@ events {{ worker_connections 64; }}
 http {{
     access_log {place}/access.log; client_body_temp_path {place}/body; proxy_temp_path {place}/proxy;
     fastcgi_temp_path {place}/fastcgi; uwsgi_temp_path {place}/uwsgi; scgi_temp_path {place}/scgi;
-    gzip on; gzip_http_version 1.0; gzip_min_length 1; gzip_types *; keepalive_requests 100000;
+    gzip on; gzip_http_version 1.0; gzip_min_length 1; gzip_types *; keepalive_requests 100000; {secured}
     types {{ text/plain txt; }}
     server {{
         listen 127.0.0.1:{port} {protocol}; listen [::1]:{port} {protocol}; listen unix:{place}/plain;
@@ -94,11 +94,14 @@ def _open(port: int) -> bool:
 
 
 @contextlib.contextmanager
-def nginx(place: Path, protocol: str = "") -> Iterator[int]:
-    """Run nginx on a port of its own, with files of *place*."""
+def nginx(place: Path, protocol: str = "", certified: tuple[Path, Path] | None = None) -> Iterator[int]:
+    """Run nginx on a port of its own, with files of *place*; for TLS it needs a certificate and its key."""
     port = free_port()
     config = place / "nginx.conf"
-    config.write_text(NGINX.format(place=place, port=port, protocol=protocol), encoding="utf-8")
+    secured = "ssl_certificate {}; ssl_certificate_key {};".format(*certified) if certified else ""
+    config.write_text(
+        NGINX.format(place=place, port=port, protocol=protocol, secured=secured), encoding="utf-8"
+    )
     for name in ("plain.txt", "trailed.txt"):
         (place / name).write_text("plain text " * 400, encoding="utf-8")
     with running(("nginx", "-p", str(place), "-c", str(config)), port):
@@ -126,9 +129,7 @@ def overhearing(port: int, *, family: int = 4, own_address: bool = False) -> Ite
     with socket.create_server((LOOPBACK[family], 0), family=kind) as listener:
         heard = Overheard(listener.getsockname()[1])
         if own_address:
-            name = b"[0:0::01]" if family == 6 else b"127.0.0.1"  # of one length
-            here, there = name + heard.port.to_bytes(4, "big"), b"127.0.0.1" + port.to_bytes(4, "big")
-            heard.alter = lambda side, data: data.replace(there, here) if side is Side.SERVER else data
+            heard.alter = announcing(port, b"[0:0::01]" if family == 6 else b"127.0.0.1", heard.port)
         accepting = threading.Thread(target=_accept, args=(listener, port, heard))
         accepting.start()
         yield heard
@@ -137,6 +138,12 @@ def overhearing(port: int, *, family: int = 4, own_address: bool = False) -> Ite
         for end in heard.ends:
             end.join(30)
             assert not end.is_alive()
+
+
+def announcing(server: int, host: bytes, port: int) -> Callable[[Side, bytes], bytes]:
+    """Return what has the *server* say that it is at another *host*, of the same length, and *port*."""
+    here, there = host + port.to_bytes(4, "big"), b"127.0.0.1" + server.to_bytes(4, "big")
+    return lambda side, data: data.replace(there, here) if side is Side.SERVER else data
 
 
 def _accept(listener: socket.socket, port: int, heard: Overheard) -> None:

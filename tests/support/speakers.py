@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import ssl
 import time
 from collections.abc import Callable, Iterator
 from concurrent import futures
@@ -38,16 +39,16 @@ class Did:
 Ask: TypeAlias = Callable[[int], Did]
 
 
-def _timed(operation: str, resource: str, call: Callable[[], object]) -> Did:
+def timed(operation: str, resource: str, call: Callable[[], object]) -> Did:
     begun = time.monotonic_ns()
     status = str(call())
     return Did(operation, resource, status, (time.monotonic_ns() - begun) / 1e6)
 
 
 @contextlib.contextmanager
-def http1(port: int, family: int) -> Iterator[Ask]:
+def http1(port: int, family: int, client: http.client.HTTPConnection | None = None) -> Iterator[Ask]:
     """Ask with Python's own client."""
-    client = http.client.HTTPConnection(LOOPBACK[family], port, timeout=30)
+    client = client or http.client.HTTPConnection(LOOPBACK[family], port, timeout=30)
 
     def fetch(path: str) -> int:
         client.request("GET", path)
@@ -56,16 +57,18 @@ def http1(port: int, family: int) -> Iterator[Ask]:
             return response.status
 
     with contextlib.closing(client):
-        yield lambda number: _timed("GET", *_page(number, fetch))
+        yield lambda number: timed("GET", *_page(number, fetch))
 
 
 @contextlib.contextmanager
-def http2(port: int, family: int) -> Iterator[Ask]:
+def http2(port: int, family: int, tls: ssl.SSLContext | None = None) -> Iterator[Ask]:
     """Ask with httpx."""
-    base = f"http://{'[::1]' if family == 6 else LOOPBACK[family]}:{port}"
+    base = f"http{'s' * bool(tls)}://{'[::1]' if family == 6 else LOOPBACK[family]}:{port}"
     keep = httpx.Limits(keepalive_expiry=None)
-    with httpx.Client(http1=False, http2=True, base_url=base, timeout=30, limits=keep) as client:
-        yield lambda number: _timed("GET", *_page(number, lambda path: client.get(path).status_code))
+    with httpx.Client(
+        http1=False, http2=True, base_url=base, timeout=30, limits=keep, verify=tls or True
+    ) as client:
+        yield lambda number: timed("GET", *_page(number, lambda path: client.get(path).status_code))
 
 
 def _page(number: int, fetch: Callable[[str], int]) -> tuple[str, Callable[[], int]]:
@@ -87,19 +90,19 @@ def calls(port: int, family: int) -> Iterator[Ask]:
 
         def ask(number: int) -> Did:
             name = f"Get{CODES[number % len(CODES)].value[0]}"
-            return _timed(name, "shop.v1.Cart", lambda: call(name))
+            return timed(name, "shop.v1.Cart", lambda: call(name))
 
         yield ask
 
 
 @contextlib.contextmanager
-def commands(port: int, family: int) -> Iterator[Ask]:
+def commands(port: int, family: int, **options: Any) -> Iterator[Ask]:
     """Ask with redis-py: of four commands two fail."""
 
     def ask(number: int) -> Did:
         key = f"user:{number // 4}"
         words = (("SET", key, "secret"), ("LPUSH", key, "x"), ("GET", key), ("INCR", key))[number % 4]
-        return _timed(words[0], "user:*", lambda: once(*words))
+        return timed(words[0], "user:*", lambda: once(*words))
 
     def once(*words: Any) -> str:
         try:
@@ -108,7 +111,7 @@ def commands(port: int, family: int) -> Iterator[Ask]:
             return "WRONGTYPE" if "wrong kind" in str(error) else "ERR"
         return "OK"
 
-    with redis.Redis(LOOPBACK[family], port, socket_timeout=30) as client:
+    with redis.Redis(LOOPBACK[family], port, socket_timeout=30, **options) as client:
         yield ask
 
 
@@ -121,14 +124,14 @@ STATEMENTS: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
 
 
 @contextlib.contextmanager
-def statements(port: int, family: int) -> Iterator[Ask]:
+def statements(port: int, family: int, sslmode: str = "disable") -> Iterator[Ask]:
     """Ask with psycopg: simple and extended protocol, prepared or not; of four statements two fail."""
-    options = {"host": LOOPBACK[family], "port": port, "user": "postgres", "sslmode": "disable"}
+    options = {"host": LOOPBACK[family], "port": port, "user": "postgres", "sslmode": sslmode}
 
     def ask(number: int) -> Did:
         operation, table, text, how = STATEMENTS[number % len(STATEMENTS)]
         values = [number] * text.count("%s") or None
-        return _timed(operation, table, lambda: once(text, values, how))
+        return timed(operation, table, lambda: once(text, values, how))
 
     def once(text: str, values: Any, how: dict[str, Any]) -> str:
         try:
@@ -162,7 +165,7 @@ def messages(port: int, family: int) -> Iterator[Ask]:
         return "OK" if error is None else str(error.name())
 
     with producer:
-        yield lambda _: _timed("Produce", "orders", send)
+        yield lambda _: timed("Produce", "orders", send)
 
 
 CLIENTS = {
@@ -185,7 +188,8 @@ def _answering(code: grpc.StatusCode) -> Callable[[bytes, grpc.ServicerContext],
 
 
 @contextlib.contextmanager
-def _cart() -> Iterator[int]:
+def cart() -> Iterator[int]:
+    """Serve gRPC."""
     server = grpc.server(futures.ThreadPoolExecutor(2))
     methods = {f"Get{code.value[0]}": grpc.unary_unary_rpc_method_handler(_answering(code)) for code in CODES}
     server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("shop.v1.Cart", methods)])
@@ -205,9 +209,9 @@ def _store(place: Path) -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def _database() -> Iterator[int]:
+def database(*, tls: bool = False) -> Iterator[int]:
     """Run PostgreSQL with a table that takes no second row."""
-    with postgres() as port:
+    with postgres(tls=tls) as port:
         options = {"host": "127.0.0.1", "port": port, "user": "postgres", "sslmode": "disable"}
         with psycopg.connect(**options, autocommit=True) as connection:
             connection.execute("CREATE TABLE once (number int PRIMARY KEY)")
@@ -228,9 +232,9 @@ def servers(place: Path) -> Iterator[dict[tuple[str, int], int]]:
         both = {
             "http": enter(nginx(place / "http")),
             "http2": enter(nginx(place / "http2", protocol="http2")),
-            "grpc": enter(_cart()),
+            "grpc": enter(cart()),
             "redis": enter(_store(place / "redis")),
-            "postgres": enter(_database()),
+            "postgres": enter(database()),
             "kafka": enter(kafka()),
         }
         relay = enter(overhearing(enter(kafka()), family=6, own_address=True))

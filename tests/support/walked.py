@@ -23,7 +23,7 @@ from netlab.path.pace import Pace
 from netlab.path.probes import MARKS, Flow, Protocol
 from netlab.path.rounds import Rounds
 from netlab.path.rows import Traced
-from netlab.path.state import Answer, Run, timing
+from netlab.path.state import Answer, Run
 from netlab.path.target import Target
 from netlab.wire import icmp, ip
 
@@ -184,7 +184,7 @@ def path_mtu(channel: WalkedChannel, *, most_bytes: int = 1500) -> pd.DataFrame:
     marks = (1 + number % MARKS for number in itertools.count())
     engine.probe_path(plan, channel, run, pace=Pace(), marks=marks)
     answered = [(probe, answer) for probe, answer in run.reported() if answer]
-    way = mtu.way_of((p.ttl, a.address, timing(p, a)[0], a.ends_path) for p, a in answered)
+    way = mtu.way_of(answered)
     search = mtu.Search(channel, way, plan.timeout_ns)
     with contextlib.suppress(mtu.Gone):
         search.run(most_bytes)

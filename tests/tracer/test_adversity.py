@@ -101,7 +101,4 @@ def test_rows_are_what_the_client_did(seen: Seen, direction: str) -> None:
 def test_packets_were_lost_doubled_and_late_and_nothing_is_missing_for_it(seen: Seen) -> None:
     assert min(seen.fates.values()) > 0
     assert seen.connections["retransmits"].sum() > 0
-    gaps = netlab.coverage(seen.requests).to_dict("records")
-    assert len(gaps) == 1, gaps
-    (gap,) = gaps
-    assert "of one packet only the first 16 KiB are" in gap["detail"]  # sent as one, and cut behind the hook
+    assert netlab.coverage(seen.requests).empty

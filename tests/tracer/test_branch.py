@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
+import threading
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pandas as pd
 import pytest
 from loopback import Echo, finish
-from programs import held_by
+from programs import held_by, wait_until
 
 import netlab
 from netlab.tracer.branch import Branched
@@ -88,6 +91,36 @@ def test_a_failure_is_told_with_its_errno(everything: Capture) -> None:
         port = reserved.getsockname()[1]
 
     assert failed.loc[failed["remote_port"] == port, "error"].tolist() == ["ECONNREFUSED"]
+
+
+def test_its_times_are_by_the_clock_as_it_is_when_it_begins(everything: Capture, echo: Echo) -> None:
+    hour_ns = 3600 * 10**9
+    base = everything.base()
+    set_since = replace(base, to_utc_ns=base.to_utc_ns - hour_ns)
+    before = pd.Timestamp.now("UTC")
+
+    with Branched(netlab.capture(port=echo.port).options, set_since) as part:
+        echo.talk(4, 1)
+
+    assert part.connections()["opened_at"].between(before, pd.Timestamp.now("UTC")).tolist() == [True, True]
+
+
+def test_one_that_nobody_has_any_more_ends_wherever_garbage_is_collected(everything: Capture) -> None:
+    part = branch(everything).start()
+    part.itself = part  # type: ignore[attr-defined]  # only the collector finds it
+    watch, tcp = part._watch, everything._watch._tcp  # type: ignore[union-attr]
+    del part
+
+    def collect() -> None:
+        with tcp._lock:  # type: ignore[union-attr]  # in the middle of a reading
+            gc.collect()
+
+    collecting = threading.Thread(target=collect, daemon=True)
+    collecting.start()
+    collecting.join(30)
+
+    assert not collecting.is_alive()
+    wait_until(lambda: watch._last is not None)  # type: ignore[union-attr]
 
 
 def test_it_cannot_be_of_a_capture_that_does_not_run() -> None:

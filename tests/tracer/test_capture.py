@@ -453,7 +453,7 @@ def test_an_interrupt_in_the_last_look_still_detaches(echo: Echo, monkeypatch: p
 def test_a_start_that_was_interrupted_is_none_and_can_be_made_again(
     echo: Echo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(**_: object) -> None:
+    def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     capture = netlab.capture(port=echo.port)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
-import ssl
 import subprocess
 import time
 from collections.abc import Iterator
@@ -18,7 +16,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import redis
+from certificates import certify, trusting
 from overheard import free_port, running, until
+from turns import speak_in_turn
 
 import netlab
 from netlab.errors import BadInput
@@ -64,18 +64,7 @@ class Servers:
 @pytest.fixture(scope="module")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     place = tmp_path_factory.mktemp("servers")
-    made = (
-        "-x509",
-        "-newkey",
-        "ec",
-        "-pkeyopt",
-        "ec_paramgen_curve:P-256",
-        "-nodes",
-        "-subj",
-        "/CN=localhost",
-    )
-    out = ("-keyout", place / "key.pem", "-out", place / "cert.pem")
-    subprocess.run(["openssl", "req", *made, *out], check=True, capture_output=True)
+    certify(place)
     web, store, other = free_port(), free_port(), free_port()
     (place / "nginx.conf").write_text(NGINX.format(place=place, port=web), encoding="utf-8")
     secured = (
@@ -90,7 +79,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     with (
         running(("nginx", "-p", str(place), "-c", str(place / "nginx.conf")), web),
         running(("redis-server", *map(str, secured + options)), store),
-        closing(HTTPSConnection("127.0.0.1", web, context=_trusting())) as older,
+        closing(HTTPSConnection("127.0.0.1", web, context=trusting())) as older,
     ):
         _get(older, "/ok/before")
         wanted = ("http", "http2", "redis", "tls")
@@ -98,15 +87,9 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
             yield Servers(web, store, other, cap, older, place)
 
 
-def _trusting() -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    return context
-
-
 def _fetch(port: int, host: str = "127.0.0.1") -> list[tuple[str, int]]:
     """Ask over one connection, by http.client: SSL_write_ex on a socket."""
-    with closing(HTTPSConnection(host, port, context=_trusting())) as connection:
+    with closing(HTTPSConnection(host, port, context=trusting())) as connection:
         return [
             (masked, _get(connection, path)) for _ in range(ROUNDS) for path, (masked, _) in PATHS.items()
         ]
@@ -125,6 +108,7 @@ def _rows(requests: pd.DataFrame) -> list[tuple[str, int]]:
     return list(zip(requests["resource"], requests["status"].astype(int), strict=True))
 
 
+@pytest.mark.kernels
 def test_both_ends_of_http_in_tls_have_the_rows_that_the_client_logged(servers: Servers) -> None:
     log = _fetch(servers.web) + _fetch(servers.web, "::1")
     mine = lambda end: servers.requests(servers.web, end).query("protocol == 'http'")  # noqa: E731
@@ -140,7 +124,7 @@ def test_a_request_takes_no_longer_than_its_client_waits_and_its_server_no_longe
     servers: Servers,
 ) -> None:
     waited_ms = []
-    with closing(HTTPSConnection("127.0.0.1", servers.web, context=_trusting())) as connection:
+    with closing(HTTPSConnection("127.0.0.1", servers.web, context=trusting())) as connection:
         connection.connect()
         local = connection.sock.getsockname()[1]
         for _ in range(ROUNDS):
@@ -157,7 +141,7 @@ def test_a_request_takes_no_longer_than_its_client_waits_and_its_server_no_longe
 
 async def _ask_by_memory(port: int) -> list[tuple[str, int]]:
     """Ask by asyncio, whose library seals into memory: SSL_write_ex and SSL_read_ex on BIO_s_mem()."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=_trusting())
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=trusting())
     log = []
     for _ in range(ROUNDS):
         for path, (masked, status) in PATHS.items():
@@ -241,31 +225,8 @@ def test_a_session_older_than_the_capture_is_read_from_its_next_request_on(serve
 
 
 def test_sessions_that_follow_each_other_on_one_connection_are_all_read(servers: Servers) -> None:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(servers.place / "cert.pem", servers.place / "key.pem")
+    speak_in_turn(servers.other, (servers.place / "cert.pem", servers.place / "key.pem"))
 
-    def serve(listener: socket.socket) -> None:
-        plain, _ = listener.accept()
-        for status in (200, 404, 503):
-            sealed = context.wrap_socket(plain, server_side=True)
-            sealed.recv(4096)
-            sealed.sendall(b"HTTP/1.1 %d Word\r\nContent-Length: 0\r\n\r\n" % status)
-            plain = sealed.unwrap()
-        plain.close()
-
-    with (
-        socket.create_server(("127.0.0.1", servers.other)) as listener,
-        futures.ThreadPoolExecutor(1) as serving,
-    ):
-        served = serving.submit(serve, listener)
-        plain = socket.create_connection(listener.getsockname())
-        for path in (b"/a", b"/b", b"/c"):
-            sealed = _trusting().wrap_socket(plain)
-            sealed.sendall(b"GET %s HTTP/1.1\r\nHost: here\r\n\r\n" % path)
-            sealed.recv(4096)
-            plain = sealed.unwrap()
-        plain.close()
-        served.result(30)
     for end in ("remote_port", "local_port"):
         mine = lambda: servers.requests(servers.other, end)  # noqa: B023, E731
         until(lambda: len(mine()) == 3)  # noqa: B023
@@ -321,6 +282,6 @@ def test_connections_whose_clear_text_is_not_seen_are_counted(servers: Servers) 
 
 def test_clear_text_of_no_protocol_is_refused() -> None:
     with pytest.raises(BadInput, match="none is asked for"):
-        netlab.capture(protocols=("dns", "tls"), clear_text=True)
+        netlab.capture(protocols="tls", clear_text=True)
     with pytest.raises(BadInput, match="eBPF"):
         netlab.capture(protocols="http", clear_text=True, mode="poll")

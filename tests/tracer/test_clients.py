@@ -36,6 +36,16 @@ def test_what_was_there_at_registration_counts_from_there() -> None:
     assert change["is_new"].tolist() == [False]
 
 
+def test_names_that_expired_do_not_fill_the_memory() -> None:
+    clients = Clients(1)
+    for number in range(3000):
+        clients.register(f"client {number}", attempts(), 0, 2 * number * SECOND)
+
+    assert len(clients._expired) < 2000
+    with pytest.raises(netlab.CaptureError, match="not heard from"):
+        clients.get("client 2998", 5998 * SECOND)
+
+
 def test_an_open_attempt_without_a_change_is_left_out() -> None:
     me = client(attempts(sent(1, 100)))
 

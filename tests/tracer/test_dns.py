@@ -18,6 +18,7 @@ import pandas as pd
 import pytest
 from loopback import REQUESTS
 from nameservers import DEAD, DELAY_S, OWN, PATIENCE_S, V4, V6, Place
+from overheard import until
 from places import told
 from shares import told_apart
 
@@ -39,6 +40,26 @@ for server in ("{V4}", "{V6}"):
         answer = dns.query.udp(query, server, timeout={PATIENCE_S})
         waited = time.monotonic() - begun
         log.append((server, name, dns.rcode.to_text(answer.rcode()), waited * 1000, answer.time * 1000))
+print(json.dumps(log))
+"""
+ASK_IN_TLS = f"""
+import json, socket, ssl, time, dns.message, dns.query, dns.rcode
+context = ssl.create_default_context()
+context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+log = []
+for server in ("{V4}", "{V6}"):
+    for number in range({REQUESTS}):
+        if number % 50 == 0:  # dnsmasq answers 100 on one connection
+            sealed = context.wrap_socket(socket.create_connection((server, 853)))
+            sealed.setblocking(False)
+        name = f"n{{number}}.many.test" if number % 2 else f"n{{number}}.test"
+        query = dns.message.make_query(name, "A")
+        begun = time.monotonic()
+        answer = dns.query.tls(query, server, timeout={PATIENCE_S}, sock=sealed)
+        waited = time.monotonic() - begun
+        log.append((server, name, dns.rcode.to_text(answer.rcode()), waited * 1000, answer.time * 1000))
+        if number % 50 == 49:
+            sealed.close()
 print(json.dumps(log))
 """
 LOG = ["server_address", "name", "rcode", "waited_ms", "time_ms"]  # the last by dnspython itself
@@ -289,3 +310,30 @@ def test_lookups_that_are_encrypted_are_counted(seen: Seen) -> None:
     gaps = netlab.coverage(seen.lookups).set_index("detail")["count"]
 
     assert gaps.filter(like="port 853").tolist() == [1]
+
+
+def test_lookups_in_tls_are_read_where_clear_text_is_asked_for(here: Place, tmp_path: Path) -> None:
+    options = {"protocols": "dns", "clear_text": True, "netns": here.name}
+    with nameservers.sealed(here, tmp_path), netlab.capture(**options) as cap:
+        asked = here.run(sys.executable, "-c", ASK_IN_TLS)
+        assert not asked.returncode, asked.stderr
+        log = pd.DataFrame(json.loads(asked.stdout), columns=LOG)
+        until(lambda: min(len(_in_tls(cap, way)) for way in ("outgoing", "incoming")) >= len(log))
+        lookups = {way: _in_tls(cap, way) for way in ("outgoing", "incoming")}
+        gaps = netlab.coverage(cap.dns())
+
+    for rows in lookups.values():
+        assert told(rows, ["name", "rcode", "server_address"]) == told(
+            log, ["name", "rcode", "server_address"]
+        )
+        assert set(rows["server_port"]) == {853}
+    assert set(lookups["incoming"]["process"]) == {"nginx"}
+    waited = (log["waited_ms"] - lookups["outgoing"]["latency_ms"].astype(float)).to_numpy()
+    told_apart("dns in TLS", waited)
+    assert (waited >= 0).all()
+    assert not gaps["detail"].str.contains("port 853").any()
+
+
+def _in_tls(cap: Capture, direction: str) -> pd.DataFrame:
+    rows = cap.dns()
+    return rows[(rows["transport"] == "tls") & (rows["direction"] == direction)].reset_index(drop=True)

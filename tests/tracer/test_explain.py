@@ -471,6 +471,17 @@ def test_hops_of_a_trace_follow_the_other_stations() -> None:
 
 
 @pytest.mark.privileged
+def test_hops_past_the_end_and_what_was_not_probed_do_not_follow() -> None:
+    whole, further = trace([["10.1.0.1"], ["10.79.3.2"]]), trace([["10.1.0.1"], None, ["10.79.3.2"]])
+    failed = whole.iloc[:1].assign(ttl=pd.array([pd.NA], "Int64"), error="no route")
+    failed.attrs = whole.attrs
+
+    frame = netlab.explain(attempt(), hops=netlab.concat([whole, further, failed])).frame
+
+    assert frame.loc[frame["station"] == "hop", "ttl"].tolist() == [1, 2]
+
+
+@pytest.mark.privileged
 def test_a_trace_to_somewhere_else_is_refused() -> None:
     with pytest.raises(netlab.BadInput, match=r"leads to 192\.0\.2\.7, not to this connection's peer"):
         netlab.explain(attempt(), hops=trace([["192.0.2.7"]]))

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, strategies as st
 from loopback import Echo, cookie, finish
@@ -254,6 +255,12 @@ def test_a_namespace_is_the_same_by_name_path_process_and_inode(network: Practic
     assert Filter.of(netns=os.getpid()) == Filter.of(netns=None)
     assert Filter.of(netns=None).netns == (namespaces.inode(),)
     assert Filter.of(netns="all") == Filter()
+
+
+def test_namespaces_are_taken_out_of_a_frame_as_they_are_there() -> None:
+    column = pd.Series([namespaces.inode(), namespaces.inode()], dtype="Int64")
+
+    assert Filter.of(netns=column) == Filter.of(netns=column.iloc[0]) == Filter.of(netns=None)  # type: ignore[arg-type]
 
 
 @pytest.mark.privileged

@@ -83,6 +83,28 @@ def test_an_open_socket_without_a_cookie_is_found_by_its_tuple() -> None:
     assert table.inodes.tolist() == [100]
 
 
+def test_sockets_that_share_a_port_do_not_stand_in_for_one_without_a_cookie() -> None:
+    shared = {"netns": 7, "local_port": 5353, "protocol": 17}
+    other = {"netns": 7, "local_port": 1000, "remote_port": 80}
+    opened = attempts({"socket": 1, "opened_ns": 10, **shared}, {"socket": 2, "opened_ns": 20, **other})
+    now = listed({"cookie": 5, **shared}, {"cookie": 6, **shared}, {"cookie": 7, **other})
+
+    table = merge(attempts(), opened, Snapshot.empty(), now, now_ns=0)
+
+    assert table.inodes.tolist() == [0, 102]
+
+
+def test_a_udp_socket_does_not_stand_in_for_a_tcp_one_at_the_same_ends() -> None:
+    ends = {"netns": 7, "local_port": 1000, "remote_port": 80, "local_address": 1, "remote_address": 2}
+    opened = attempts({"socket": 1, "opened_ns": 10, "protocol": 6, **ends})
+
+    table = merge(
+        attempts(), opened, Snapshot.empty(), listed({"cookie": 5, "protocol": 17, **ends}), now_ns=0
+    )
+
+    assert table.inodes.tolist() == [0]
+
+
 def test_an_open_socket_that_is_not_listed_has_no_known_state() -> None:
     opened = attempts({"socket": 1, "cookie": 5, "opened_ns": 10})
 

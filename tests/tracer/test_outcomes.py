@@ -396,6 +396,20 @@ def peer_that_vanishes(at: Place) -> None:
                 client.recv(1)
 
 
+def peer_that_reads_nothing(at: Place) -> None:
+    """It acknowledges every probe of its closed window."""
+    client, server = at.connected()
+    with client, server:
+        client.setsockopt(socket.IPPROTO_TCP, TCP_USER_TIMEOUT, 500)
+        client.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                client.send(bytes(1 << 20))
+        client.settimeout(30)
+        with pytest.raises(TimeoutError, match="timed out"):
+            client.recv(1)
+
+
 def third_packet_of_the_handshake_lost(at: Place) -> None:
     """The client is connected; the server sends its SYN once more, and only then is."""
     with at.listener() as listening, at.socket() as client:

@@ -15,7 +15,8 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from loopback import Echo, cookie, finish, outgoing
+from loopback import LINGER_0, Echo, cookie, finish, outgoing
+from programs import wait_until
 
 import netlab
 from netlab.kernel import processes
@@ -80,6 +81,48 @@ def test_a_process_in_its_own_pid_namespace_has_both_numbers(echo: Echo) -> None
     row = only(outgoing(capture.connections()))
     assert row["nspid"] == 1
     assert row["pid"] > 1
+
+
+def test_an_owner_that_only_a_list_told_is_known_when_a_reset_has_ended_the_connection(
+    ports: tuple[int, int],
+) -> None:
+    with (
+        socket.create_server(("127.0.0.1", ports[0])) as server,
+        netlab.capture(port=ports[0]) as capture,
+        socket.create_connection(server.getsockname()) as client,
+        server.accept()[0],
+    ):
+        told = [capture.connections()]
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_0)
+        client.close()
+        wait_until(lambda: set(capture.connections()["state"]) == {"closed"})
+        told.append(capture.connections())
+
+    for frame in told:
+        incoming = only(frame[frame["direction"] == "incoming"])
+        assert (incoming["pid"], incoming["pid_source"]) == (os.getpid(), "socket")
+
+
+def test_in_a_pid_namespace_of_its_own_no_number_is_taken_for_one_of_the_roots() -> None:
+    script = """
+import netlab, socket
+try:
+    netlab.capture(pid=1)
+except netlab.CapabilityError as error:
+    print("--pid=host" in error.fix)
+with socket.create_server(("127.0.0.1", 0)) as server:
+    port = server.getsockname()[1]
+    with socket.create_connection(("127.0.0.1", port)), server.accept()[0]:
+        with netlab.capture(nat=False) as capture:
+            frame = capture.connections()
+ours = frame[(frame.local_port == port) | (frame.remote_port == port)]
+gaps = netlab.coverage(frame)
+print(ours.pid_source.tolist(), int(gaps.loc[gaps.what == "pid", "count"].sum()) >= 2)
+"""
+    command = ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-c", script]
+    run = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+
+    assert run.stdout == "True\n['socket', 'socket'] True\n"
 
 
 @FAMILIES

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import struct
@@ -11,12 +12,18 @@ import textwrap
 import threading
 import time
 
+import numpy as np
 import pandas as pd
 import pytest
+from attempts import attempts
 from loopback import Echo, cookie, finish
 from programs import wait_until
 
 import netlab
+from netlab.kernel import clock
+from netlab.tracer.limits import Limits
+from netlab.tracer.poll import Poll
+from netlab.tracer.snapshot import Snapshot
 
 FAMILIES = pytest.mark.parametrize("family", [4, 6])
 EVERY_S = 0.1
@@ -84,6 +91,47 @@ def test_a_connection_that_was_there_before_is_told_as_closed_once(echo: Echo) -
     assert number not in again["cookie"].tolist()
 
 
+def list_of(*numbers: int) -> Snapshot:
+    records = attempts(*({"cookie": n, "protocol": 6, "netns": 1, "remote_port": 80} for n in numbers))
+    size = len(records)
+    return Snapshot(records, np.ones(size, np.uint8), np.arange(size, dtype=np.uint64), {}, [])
+
+
+def looked(*lists: Snapshot) -> Poll:
+    watch = Poll(Limits(), 0, every_s=60)
+    for one in lists:
+        watch.look(one)
+    return watch
+
+
+def test_a_connection_that_one_list_skips_has_not_ended() -> None:
+    watch = looked(list_of(1, 2), list_of(2), list_of(1, 2), list_of(2), list_of(1, 2))
+
+    assert sorted(watch.open()["cookie"]) == [1, 2]
+    assert len(watch.closed().attempts) == 0
+
+
+def test_a_connection_that_two_lists_lack_ended_when_the_first_was_made() -> None:
+    watch = looked(list_of(1, 2), list_of(2))
+    first_ns = clock.now_ns()
+    watch.look(list_of(2))
+
+    (ended,) = watch.closed().attempts
+    assert ended["cookie"] == 1
+    assert ended["opened_ns"] < ended["closed_ns"] <= first_ns
+    assert watch.open()["cookie"].tolist() == [2]
+
+
+def test_what_opened_in_a_pause_is_forgotten_when_it_ends() -> None:
+    watch = looked()
+    watch._paused = True
+    for number in range(1, 9):
+        watch.look(list_of(number))
+
+    assert len(watch._skipped) <= 2
+    assert [gap.count for gap in watch.losses() if "paused" in gap.detail] == [8]
+
+
 def test_connections_too_short_for_a_look_are_counted_as_missed(echo: Echo) -> None:
     with netlab.capture(mode="poll", poll_every_s=60, port=echo.port) as capture:
         for _ in range(25):
@@ -94,6 +142,28 @@ def test_connections_too_short_for_a_look_are_counted_as_missed(echo: Echo) -> N
     missed = gaps[(gaps["what"] == "connections") & (gaps["kind"] == "unseen")]
     assert len(frame) == 0
     assert missed["count"].sum() >= 50
+
+
+@pytest.mark.privileged
+def test_udp_sockets_make_up_for_no_connection_that_was_missed(echo: Echo) -> None:
+    talks = 5
+    with netlab.capture(mode="poll", poll_every_s=60) as capture, contextlib.ExitStack() as opened:
+        for _ in range(20 * talks):
+            flow = opened.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+            flow.connect(("127.0.0.1", echo.port))
+        for _ in range(talks):
+            echo.talk(4, 1)
+        capture.stop()
+
+    gaps = netlab.coverage(capture.connections())
+    assert gaps.loc[gaps["detail"].str.contains("too short"), "count"].sum() >= 2 * talks
+
+
+def test_who_asks_for_udp_alone_is_told_of_no_missed_tcp_connection(echo: Echo) -> None:
+    with netlab.capture(mode="poll", poll_every_s=60, protocol="udp") as capture:
+        echo.talk(4, 1)
+
+    assert not netlab.coverage(capture.connections())["detail"].str.contains("too short").any()
 
 
 def test_deltas_work_without_ebpf(echo: Echo) -> None:

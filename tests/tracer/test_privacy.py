@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import pickle
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+import httpx
 import pandas as pd
 import pyarrow as pa
 import pytest
@@ -18,14 +20,20 @@ from ipywidgets import Widget
 from loops import run, until
 
 import netlab
+from netlab.agent.app import Table
+from netlab.agent.formats import Format
 from netlab.errors import CaptureError
 from netlab.panels import LiveDNS, LiveRequests
 from netlab.tracer.session import Capture
+from tests.support.agents import running
+from tests.support.programs import wait_until
 
 pytestmark = pytest.mark.privileged
 
 FRAMES = ("connections", "failures", "requests", "tls", "dns", "dns_stats", "names", "cost", "debug_nat")
 SHOWN = ("/orders/*", "shop.v1.Cart", "user:*", "pg_class", "parcels")
+# What rules of one's own hide: not in the captures that everybody shares, nor in the list of these rules.
+UNRULED = {"tenant", "host", "server name", "name", "mixed name", "alias"}
 TENANTS = ("/tenant/orders", "tenant:*", "tenant.v1.Cart", "tenant")
 
 
@@ -36,6 +44,7 @@ class Made:
     said: Said
     pieces: dict[str, bytes]
     recording: Path
+    agent: dict[str, bytes]  # what it answered, by request, and what it wrote into its log
 
 
 class Log(logging.Handler):
@@ -88,6 +97,45 @@ def widgets_of(capture: Capture) -> bytes:
     return repr(states).encode()
 
 
+def answers_of(web: httpx.Client, own: str, said: Said) -> dict[str, bytes]:
+    """Return what an agent answers that has the capture at *own*; then say secrets in questions, too."""
+    tables = [f"{own}/{what}" for what in (*get_args(Table), "requests", "delta?client=privacy")]
+    shared = ["/connections?client=privacy", "/dns", "/protocols", *(f"/protocols/{one}" for one in SAYERS)]
+    wrong = [f"{own}/nothing", f"{own}/requests?protocol=none", "/captures/nobodys/dns", "/protocols/none"]
+    for account in (own, ""):
+        web.post(f"{account}/register", params={"client": "privacy"}).raise_for_status()
+    answers = {}
+    for path in (*tables, *shared, *wrong):
+        for kind in (Format.JSON, Format.ARROW, Format.CSV):
+            answers[f"{path} {kind}"] = web.get(path, headers={"Accept": kind}).content
+    for path in ("/metrics", "/captures", own):
+        answers[path] = web.get(path).content
+    web.get(f"/captures/{said.new('path of a question')}/dns", params={"token": said.new("question")})
+    web.post("/captures", json={"mask": {f"({said.new('rule')}": "x"}})
+    return answers
+
+
+@contextlib.contextmanager
+def agent(place: Path, options: dict[str, Any]) -> Iterator[Callable[[Said], dict[str, bytes]]]:
+    """Have an agent capture what is said in the block; yield who asks it for all, once it has seen all."""
+    with (
+        running(place) as (path, _),
+        httpx.Client(
+            transport=httpx.HTTPTransport(uds=str(path)), base_url="http://agent", timeout=60
+        ) as web,
+    ):
+        web.get("/dns").raise_for_status()  # the capture that everybody shares begins
+        name = web.post("/captures", json=options).raise_for_status().json()["name"]
+
+        def ask(said: Said) -> dict[str, bytes]:
+            last = [f"/captures/{name}/{what}" for what in ("tls", "dns")]
+            wait_until(lambda: all(f"*.{ZONE}" in web.get(path).text.lower() for path in last))
+            answers = answers_of(web, f"/captures/{name}", said)
+            return answers | {"log": (place / "agent.log").read_bytes()}
+
+        yield ask
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
     """Let everybody say their secrets, and keep what there is of it."""
@@ -96,24 +144,27 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
     logger.setLevel(logging.DEBUG)
     path = tmp_path_factory.mktemp("recording") / "run.netlab"
     with servers(said, tmp_path_factory.mktemp("servers")) as ports:
-        capture = netlab.capture(
-            protocols=(*SAYERS, "http2"),
-            port=tuple(ports.values()),
-            dns_ports=ports["dns"],
-            mask={f"(?i){TENANT}": "tenant"},
-            mask_names=ZONE,
-        )
-        with capture, netlab.record(path, capture, every_s=0.1):
+        options = {
+            "protocols": (*SAYERS, "http2"),
+            "port": tuple(ports.values()),
+            "dns_ports": (ports["dns"],),
+            "mask": {f"(?i){TENANT}": "tenant"},
+            "mask_names": (ZONE,),
+        }
+        capture = netlab.capture(**options)
+        place = tmp_path_factory.mktemp("agent")
+        with capture, netlab.record(path, capture, every_s=0.1), agent(place, options) as ask:
             for protocol, say in SAYERS.items():
                 say(said, ports[protocol])
             pieces = {"panels": widgets_of(capture), "processes": repr(capture.debug_processes()).encode()}
             frames = {f"map {name}": frame for name, frame in capture.debug_maps().items()}
+            answers = ask(said)
     frames |= frames_of(capture)  # by now, all that was said has been read
     pieces |= {name: as_bytes(frame) for name, frame in frames.items()} | {"repr": repr(capture).encode()}
     with pytest.raises(CaptureError) as refused:
         capture.events()
     pieces |= {"error": str(refused.value).encode(), "log": "\n".join(log.lines).encode()}
-    yield Made(said, pieces, path)
+    yield Made(said, pieces, path, answers)
     logger.removeHandler(log)
     logger.setLevel(logging.NOTSET)
 
@@ -143,6 +194,22 @@ def test_secrets_are_in_no_member_of_a_recording_and_in_no_frame_of_its_past(mad
 
     assert made.said.found_in(data) == []
     assert all(word.encode() in data for word in SHOWN)
+
+
+def test_secrets_are_in_nothing_that_an_agent_answers_or_writes(made: Made) -> None:
+    found = {path: set(made.said.found_in(answer)) for path, answer in made.agent.items()}
+    ruled = {path for path in found if path.startswith("/captures/") and path.split()[0].count("/") == 3}
+
+    assert set().union(*(found[path] for path in {*ruled, "log"})) == set()
+    assert {path: places for path, places in found.items() if places - UNRULED} == {}
+
+
+def test_what_may_be_shown_is_found_where_an_agent_s_answers_were_searched(made: Made) -> None:
+    (requests,) = (answer for path, answer in made.agent.items() if path.endswith(f"/requests {Format.CSV}"))
+
+    assert [word for word in SHOWN if word.encode() not in requests] == []
+    assert all(b"corp.example" in made.agent[f"/protocols/tls {kind}"] for kind in (Format.JSON, Format.CSV))
+    assert b"netlab" in made.agent["/metrics"]
 
 
 def test_the_frame_says_that_rules_hide_some_of_it(made: Made) -> None:

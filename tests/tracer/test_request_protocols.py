@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import redis
+from bothends import BothEnds
 from loopback import LOOPBACK, REQUESTS
 from overheard import until
 from shares import told_apart
@@ -25,38 +26,14 @@ pytestmark = pytest.mark.privileged
 
 ALL = [(protocol, family) for protocol in CLIENTS for family in LOOPBACK]
 EACH = pytest.mark.parametrize(("protocol", "family"), ALL)
-OWN = (
-    "CLIENT",
-    "HELLO",
-    "MONITOR",
-    "PING",
-    "CONNECT",
-    "PREPARE",
-    "ApiVersions",
-    "Metadata",
-    "GetTelemetry",
-)  # in no log
 
 
 @dataclass(frozen=True)
-class Seen:
+class Seen(BothEnds):
     """The logs of the clients and of the wire by protocol and family, and the capture's rows."""
 
     logs: dict[tuple[str, int], list[Did]]
     wire_ms: dict[tuple[str, int], list[float]]
-    ports: dict[tuple[str, int], int]
-    requests: pd.DataFrame
-
-    def rows(self, protocol: str, family: int, direction: str = "outgoing") -> pd.DataFrame:
-        """Return what is in the client's log as it was seen at one end, in the order of time."""
-        rows = self.all_rows(protocol, family, direction)
-        return rows[~rows["operation"].str.startswith(OWN)].reset_index(drop=True)
-
-    def all_rows(self, protocol: str, family: int, direction: str = "outgoing") -> pd.DataFrame:
-        """Return what was asked of one server as it was seen at one end."""
-        end, rows = "remote" if direction == "outgoing" else "local", self.requests
-        rows = rows[(rows[f"{end}_port"] == self.ports[protocol, family]) & (rows["direction"] == direction)]
-        return rows[rows[f"{end}_address"] == LOOPBACK[family]]
 
     def turns(self, protocol: str, family: int) -> pd.DataFrame:
         """Return the last rows of the client's connection, what is in no log among them."""
@@ -80,13 +57,8 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
                         wire.drain()
                 wire_ms[which] = wire.latencies_ms(protocol, ports[which])[-REQUESTS:]
             _monitor(ports["redis", 4])
-            until(lambda: _all_there(Seen(logs, wire_ms, ports, capture.requests())))
-        yield Seen(logs, wire_ms, ports, capture.requests())
-
-
-def _all_there(seen: Seen) -> bool:
-    counts = [len(seen.rows(*which, way)) for which in ALL for way in ("outgoing", "incoming")]
-    return min(counts) >= REQUESTS
+            until(lambda: BothEnds(ports, capture.requests()).least() >= REQUESTS)
+        yield Seen(ports, capture.requests(), logs, wire_ms)
 
 
 def _monitor(port: int) -> None:

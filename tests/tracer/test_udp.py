@@ -30,6 +30,7 @@ from netlab.kernel import capabilities, syscall
 from netlab.kernel.bpf import CgroupHook
 from netlab.lab import plan
 from netlab.lab.network import PracticeNetwork
+from netlab.tracer import live, udp
 from netlab.tracer.session import Capture
 
 pytestmark = pytest.mark.privileged
@@ -475,6 +476,21 @@ def test_what_a_program_of_the_sockets_control_group_denies_is_not_counted(
     assert (outgoing.packets_sent, incoming.packets_received) == (sent, 1)
 
 
+def test_a_kernel_that_takes_nobodys_word_for_types_shows_the_same(
+    net: PracticeNetwork, opened: contextlib.ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "cast_macros", lambda *_: {})
+    peers, group = Peers(Place(net, 4), opened), opened.enter_context(unified()).make("silenced")
+    with inside(group):
+        silenced = peers.unbound()
+    with netlab.capture(protocol="udp", netns=net.client.netns, backfill=False) as capture:
+        translated_on_this_host(peers)
+        with denied(group, CgroupHook.INET_EGRESS), contextlib.suppress(PermissionError):
+            silenced.sendto(b"?", peers.bound().getsockname())
+        (flow,) = capture.connections().itertuples()
+    assert (flow.remote_port, flow.packets_sent, flow.packets_received) == (53, 1, 1)
+
+
 @pytest.mark.parametrize("family", [4, 6])
 def test_what_is_discarded_after_it_was_counted_is_in_the_coverage(
     net: PracticeNetwork, opened: contextlib.ExitStack, family: plan.Family
@@ -676,6 +692,22 @@ def test_more_flows_than_fit_are_added_up_all_the_same_and_said(
         gaps = netlab.coverage(flows)
         said = gaps[gaps["detail"].str.contains("more than 8 flows")]
         assert said["count"].tolist() == [3 * (40 - 8)]
+
+
+def test_flows_from_ever_other_ports_do_not_fill_the_memory_and_are_counted(
+    net: PracticeNetwork, opened: contextlib.ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(udp, "_SINGLE_MOST", 16)
+    peers = Peers(Place(net, 4), opened)
+    with netlab.capture(protocol="udp", netns=net.client.netns, backfill=False, max_open=8) as capture:
+        server = peers.bound()
+        for _ in range(40):
+            peers.connected(server).send(b"?")
+        flows = capture.connections()
+    gaps = netlab.coverage(flows)
+    untold = gaps.loc[gaps["detail"].str.contains("yet more flows"), "count"].sum()
+    assert len(flows) == 8 + 16
+    assert flows["packets_sent"].sum() + flows["packets_received"].sum() + untold == 2 * 40
 
 
 def test_without_room_a_full_queue_is_not_seen_and_said(

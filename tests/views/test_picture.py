@@ -7,13 +7,15 @@ from xml.etree import ElementTree as ET
 
 import matplotlib as mpl
 import nbformat
+import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from nbclient import NotebookClient
-from pictures import attempts, trace
+from pictures import assert_legible, attempts, trace, words
 
-from netlab.schemas import DNS, REQUESTS
+from netlab.frames import Gap, Missing, Schema
+from netlab.schemas import CONNECTIONS, DNS, HOPS, REQUESTS
 from netlab.views.connections import plot_connections
 from netlab.views.dns import plot_dns
 from netlab.views.hops import plot_hops
@@ -75,6 +77,23 @@ def test_foreign_text_adds_no_element_to_an_svg(draw: Callable[[], Figure]) -> N
 
 
 @EACH
+@pytest.mark.parametrize("dots_per_inch", [72, 100, 144])
+def test_no_text_is_cut_off_whatever_the_dots_per_inch(
+    draw: Callable[[], Figure], dots_per_inch: int
+) -> None:
+    picture = draw()
+    picture.set_dpi(dots_per_inch)
+    picture.canvas.draw()
+    width, height = picture.get_size_inches() * dots_per_inch
+    texts = [text for text in picture.findobj(mpl.text.Text) if text.get_text() and text.get_visible()]
+
+    boxes = {text.get_text(): text.get_window_extent() for text in texts}
+
+    assert {text for text, box in boxes.items() if box.x0 < 0 or box.x1 > width} == set()
+    assert {text for text, box in boxes.items() if box.y0 < 0 or box.y1 > height} == set()
+
+
+@EACH
 def test_pyplot_keeps_no_picture(draw: Callable[[], Figure]) -> None:
     before = plt.get_fignums()
 
@@ -104,6 +123,29 @@ def test_the_svg_for_notebooks_is_the_same_each_time_and_holds_no_foreign_text(
     assert svg == draw().svg()
     assert "script" not in svg
     assert "<text" not in svg
+
+
+EMPTY: dict[str, tuple[Callable[[pd.DataFrame], Figure], Schema]] = {
+    "connections": (plot_connections, CONNECTIONS),
+    "dns": (plot_dns, DNS),
+    "hops": (plot_hops, HOPS),
+    "path": (plot_path, HOPS),
+    "requests": (plot_requests, REQUESTS),
+    "timeline": (plot_timeline, CONNECTIONS),
+}
+
+
+@pytest.mark.parametrize(("draw", "schema"), EMPTY.values(), ids=EMPTY)
+def test_the_picture_of_an_empty_frame_does_not_hide_what_was_lost(
+    draw: Callable[[pd.DataFrame], Figure], schema: Schema
+) -> None:
+    lost = Missing("rows", Gap.LOST, 500, "the buffer was full")
+
+    shown, whole = draw(schema.empty([lost])), draw(schema.empty())
+
+    assert "1 gap in this data: see netlab.coverage()" in words(shown)
+    assert not any("gap" in text for text in words(whole))
+    assert_legible(shown)
 
 
 SETUP = """

@@ -37,10 +37,14 @@ def test_no_text_overlaps_another_or_leaves_the_picture(hops: pd.DataFrame, them
     assert_legible(plot_hops(hops, theme=theme))
 
 
-def test_targets_that_could_not_be_probed_are_not_drawn() -> None:
+def test_targets_that_could_not_be_probed_are_not_drawn_but_counted() -> None:
     failed = HOPS.frame({"target": ["no such host"], "error": ["cannot resolve"]})
+    said = "1 target could not be probed: see the column error"
 
-    assert words(plot_hops(concat([trace(BRANCHES), failed]))) == words(plot_hops(trace(BRANCHES)))
+    drawn = words(plot_hops(concat([trace(BRANCHES), failed])))
+
+    assert sorted(drawn) == sorted([said, *words(plot_hops(trace(BRANCHES)))])
+    assert said in words(plot_hops(failed))
 
 
 def test_every_address_has_its_row_with_ttl_median_and_loss() -> None:
@@ -112,6 +116,15 @@ def test_the_axis_has_its_unit_and_is_logarithmic_only_for_a_wide_range() -> Non
     assert "(ms)" in near.axes[0].get_xlabel()
     assert far.axes[0].get_xscale() == "log"
     assert "(ms, logarithmic)" in far.axes[0].get_xlabel()
+
+
+def test_an_axis_of_very_long_times_has_plain_numbers() -> None:
+    axes = plot_hops(trace([["10.1.0.1"], ["192.0.2.7"]], rtt_ms=lambda ttl: 1e6 * ttl)).axes[0]
+
+    axes.figure.canvas.draw()
+
+    assert axes.xaxis.get_offset_text().get_text() == ""
+    assert "1000000" in [label.get_text() for label in axes.get_xticklabels()]
 
 
 def test_what_the_frame_lacks_is_noted_and_nothing_when_it_lacks_nothing() -> None:

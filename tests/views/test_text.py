@@ -66,7 +66,15 @@ def test_a_share_is_0_or_100_percent_only_when_it_is_exactly_that(part: int, who
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0.0424, "0.042 ms"), (0.5, "0.50 ms"), (12.34, "12.3 ms"), (99.96, "100 ms"), (None, "\u2013")],
+    [
+        (0.0424, "0.042 ms"),
+        (0.5, "0.50 ms"),
+        (12.34, "12.3 ms"),
+        (99.96, "100 ms"),
+        (999_999, "999999 ms"),
+        (3e6, "50.0 min"),  # an answer to a long poll
+        (None, "\u2013"),
+    ],
 )
 def test_round_trip_times_have_two_or_three_digits(value: float | None, text: str) -> None:
     assert milliseconds(value) == text

@@ -27,6 +27,16 @@ def test_every_word_is_used_by_some_case() -> None:
     assert {word for *_, word in NAMES} - {""} == set(icmp.Error)
 
 
+@pytest.mark.parametrize("total", [24, 0, 27, 0x2C00], ids=["no header", "none", "cut", "swapped"])
+def test_the_eight_bytes_that_every_quote_has_are_read_whatever_length_it_states(total: int) -> None:
+    sent = bytes(inet.IP(dst="9.9.9.9", src="1.1.1.1") / inet.TCP(sport=5, dport=80, seq=7))
+    body = sent[:2] + total.to_bytes(2, "big") + sent[4:]
+
+    found = icmp.quote(icmp.error(4, icmp.Error.TIME_EXCEEDED, body))
+
+    assert found.transport[:8] == sent[20:28]
+
+
 @given(st.integers(8, 40))
 def test_the_packet_an_error_quotes_is_read_from_scapys_message(size: int) -> None:
     probe = (

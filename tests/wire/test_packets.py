@@ -98,7 +98,7 @@ def test_scapy_reads_our_ipv4(ours: ip.IPv4, payload: bytes) -> None:
 @given(ipv6_headers, payloads)
 def test_scapy_reads_our_ipv6(ours: ip.IPv6, payload: bytes) -> None:
     packet = ours.encode(payload)
-    theirs = inet6.IPv6(packet)
+    theirs = inet6.IPv6(packet[:40])  # scapy fails on extension headers that are cut off
 
     assert ipaddress.ip_address(theirs.src).packed == ours.source
     assert ipaddress.ip_address(theirs.dst).packed == ours.destination

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import socket
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from netlab.protocols.dns.message import AAAA, ANY, CNAME, CUT, A, Question, Record
+from netlab.protocols.dns.message import AAAA, ANY, CNAME, A, Question, Record
 from netlab.protocols.dns.queries import Query
 
+_FAMILIES = {A: socket.AF_INET, AAAA: socket.AF_INET6}
 _IMPATIENT_NS = 100_000_000  # no resolver gives up sooner; what is asked sooner is another thread's
 
 
@@ -35,9 +37,8 @@ class Lookup:
 
     @property
     def transport(self) -> str:
-        """One of udp, tcp, udp+tcp."""
-        spoken = {query.ends.is_tcp for query in self.queries}
-        return "udp+tcp" if len(spoken) == 2 else ("tcp" if True in spoken else "udp")
+        """One of udp, tcp, tls, or several in the order in which they were tried: udp+tcp."""
+        return "+".join(dict.fromkeys(query.ends.transport for query in self.queries))
 
     @property
     def silent(self) -> list[bytes]:
@@ -122,6 +123,17 @@ class Answer:
 
     @property
     def addresses(self) -> list[str]:
-        """The addresses that the name has."""
-        found = (record for record in self.records if record.type in {A, AAAA})
-        return [record.text for record in found if record.text and record.text != CUT]
+        """The addresses that the name has; a record of their type may be damaged, or of another class."""
+        return [
+            record.text for record in self.records if record.text and _is_address(record.text, record.type)
+        ]
+
+
+def _is_address(text: str, kind: int) -> bool:
+    if kind not in _FAMILIES:
+        return False
+    try:
+        socket.inet_pton(_FAMILIES[kind], text)
+    except (OSError, ValueError):
+        return False
+    return True

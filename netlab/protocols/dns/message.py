@@ -28,6 +28,7 @@ _QUESTION = struct.Struct("!HH")
 _RECORD = struct.Struct("!HHIH")
 _LONGEST_NAME = 255  # octets, with the lengths of its labels
 _POINTER = 0xC0
+_MOST_POINTERS = 127  # of a name: it has no more labels
 _UNIQUE = 0x8000  # multicast DNS: "answer me alone", "forget what you knew" (RFC 6762 section 18.12 f.)
 _FINAL_TTL = 0x7FFFFFFF  # a larger one counts as 0 (RFC 2181 section 8)
 
@@ -187,7 +188,7 @@ def _name(data: bytes, at: int) -> tuple[str, int]:
     A pointer leads before the beginning of what has it (RFC 1035 section 4.1.4), so that no loop can form.
     """
     labels: list[str] = []
-    begin, end, length = at, None, 1
+    begin, end, length, pointers = at, None, 1, 0
     while size := data[at]:
         if size >= _POINTER:
             end = at + 2 if end is None else end
@@ -195,6 +196,9 @@ def _name(data: bytes, at: int) -> tuple[str, int]:
             if target >= begin:
                 raise DecodeError("a name in a DNS message points to what comes after it")
             begin = at = target
+            pointers += 1
+            if pointers > _MOST_POINTERS:
+                raise DecodeError("a name in a DNS message is too long")
             continue
         length += 1 + size
         if size > 63 or length > _LONGEST_NAME:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import NamedTuple, TypeAlias
@@ -28,6 +28,12 @@ class Ends(NamedTuple):
     local_port: int
     remote_address: bytes
     remote_port: int
+    is_tls: bool = False
+
+    @property
+    def transport(self) -> str:
+        """One of udp, tcp, tls."""
+        return "tls" if self.is_tls else "tcp" if self.is_tcp else "udp"
 
 
 class Outcome(StrEnum):
@@ -62,8 +68,10 @@ class Query:
 
     @property
     def service(self) -> str:
-        """One of dns, mdns, llmnr."""
-        return _SERVICES.get(self.server[1], "dns")
+        """One of dns, mdns, llmnr. A host on mDNS's port may be a resolver, which is asked for any name."""
+        named = _SERVICES.get(self.server[1], "dns")
+        is_link_wide = self.to_group or named != "mdns" or self.question.name.endswith(".local")
+        return named if is_link_wide else "dns"
 
     @property
     def server(self) -> tuple[bytes, int]:
@@ -120,7 +128,7 @@ class Queries:
         self._timeout_ns, self._max_waiting = round(timeout_s * 1e9), max_waiting
         self._over: deque[Query] = deque(maxlen=max_kept)
         self._waiting: OrderedDict[Query, None] = OrderedDict()  # the one sent longest ago first
-        self._known: dict[_Key, list[Query]] = {}
+        self._known: dict[_Key, dict[Question, Query]] = {}
 
     def said(self, ends: Ends, message: Message, at_ns: int, *, sent: bool) -> None:
         """Take note of a message that this socket *sent*, or got."""
@@ -158,24 +166,23 @@ class Queries:
 
     def _ask(self, query: Query) -> None:
         key = _key(query.ends, query.id, sent=query.outgoing, to_group=query.to_group)
-        alike = self._known.get(key, [])
-        for known in alike:
-            if known.question == query.question:
-                known.last_ns = query.asked_ns
-                if query.outgoing or not query.to_group:  # else each socket gets its copy of one packet
-                    known.resent += 1
-                self._waiting.move_to_end(known)
-                return
+        known = self._known.get(key, {}).get(query.question)
+        if known:
+            known.last_ns = query.asked_ns
+            if query.outgoing or not query.to_group:  # else each socket gets its copy of one packet
+                known.resent += 1
+            self._waiting.move_to_end(known)
+            return
         if len(self._waiting) >= self._max_waiting:
             self.account.crowded += 1
             return
-        self._known[key] = [*alike, query]
+        self._known.setdefault(key, {})[query.question] = query
         self._waiting[query] = None
 
     def _answer(self, ends: Ends, message: Message, at_ns: int, *, sent: bool) -> None:
-        alone = self._known.get(_key(ends, message.id, sent=not sent, to_group=False), [])
-        group = self._known.get(_key(ends, message.id, sent=not sent, to_group=True), [])
-        answered = list(_meant(alone, message)) or list(_meant(group, message))
+        alone = self._known.get(_key(ends, message.id, sent=not sent, to_group=False), {})
+        group = self._known.get(_key(ends, message.id, sent=not sent, to_group=True), {})
+        answered = _meant(alone, message) or _meant(group, message)
         for query in answered:
             query.answered_ns, query.rcode = at_ns, message.rcode
             query.is_truncated, query.answer_bytes = message.is_truncated, message.size_bytes
@@ -190,7 +197,7 @@ class Queries:
         query.outcome = outcome
         del self._waiting[query]
         key = _key(query.ends, query.id, sent=query.outgoing, to_group=query.to_group)
-        self._known[key].remove(query)
+        del self._known[key][query.question]
         if not self._known[key]:
             del self._known[key]
         if _concerns_us(query):
@@ -209,20 +216,23 @@ def _key(ends: Ends, number: int, *, sent: bool, to_group: bool) -> _Key:
     return ends._replace(cookie=0), sent, number
 
 
-def _meant(queries: list[Query], message: Message) -> Iterator[Query]:
+def _meant(queries: dict[Question, Query], message: Message) -> list[Query]:
     """Return which of *queries*, alike but for their questions, a message answers.
 
     Some servers leave out the question when they refuse; multicast answers never have one.
     """
-    for query in queries:
-        if message.questions:
-            is_meant = query.question in message.questions
-        elif query.to_group:
-            is_meant = any(_tells(record, query.question) for record in message.records)
-        else:
-            is_meant = message.rcode != NOERROR
-        if is_meant:
-            yield query
+    if message.questions:
+        return [queries[one] for one in dict.fromkeys(message.questions) if one in queries]
+    told = {record.name for record in message.records}
+    return [
+        query
+        for question, query in queries.items()
+        if (
+            question.name in told and any(_tells(record, question) for record in message.records)
+            if query.to_group
+            else message.rcode != NOERROR
+        )
+    ]
 
 
 def _tells(record: Record, question: Question) -> bool:

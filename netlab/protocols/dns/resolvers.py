@@ -11,9 +11,10 @@ dns.mullvad.net dns.nextdns.io doh.opendns.com doh.familyshield.opendns.com doh.
 dns.quad9.net dns9.quad9.net dns10.quad9.net dns11.quad9.net dns.switch.ch dns.digitale-gesellschaft.ch
 """
 _KNOWN = frozenset(_NAMES.split())
+_MOST_LABELS = max(name.count(".") for name in _KNOWN) + 1
 
 
 def is_resolver(name: str) -> bool:
     """Return whether *name* is that of a public resolver, or below it."""
-    labels = name.rstrip(".").lower().split(".")
+    labels = name.rstrip(".").lower().split(".")[-_MOST_LABELS:]  # a hello may have thousands
     return any(".".join(labels[at:]) in _KNOWN for at in range(len(labels)))

@@ -97,7 +97,7 @@ def _asker(query: Query, owners: Owners) -> Hashable:
     """Return who sent a query: a process of this host, or the address it came from."""
     ends = query.ends
     if not query.outgoing:
-        return ends.netns, ends.remote_address
+        return ends.netns, ends.remote_address, ends.is_tls  # what ends TLS may pass it on, on one host
     owner = owners.get(ends.cookie)
     return ends.netns, owner.pid if owner else None, None if owner else (ends.cookie or ends.local_port)
 

@@ -66,6 +66,7 @@ def dns_stats(frame: pd.DataFrame, by: Sequence[str] = ("server_address", "name"
     0
     """
     names = _names(by)
+    checks.tabular("dns_stats()", frame, fix="Pass what cap.dns() returned")
     if frame.attrs.get("schema") != DNS.name and not set(DNS.names) <= set(frame.columns):
         raise BadInput("dns_stats() counts DNS lookups", fix="Pass what cap.dns() returned")
     gaps = frame.attrs.get("coverage", [])

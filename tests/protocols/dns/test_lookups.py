@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+import dns.message
+import dns.rdata
+import dns.rdataclass
+import dns.rdatatype
+import dns.rrset
 import pandas as pd
 import pytest
 from asking import OTHER, SECOND, SERVER, answer, ends, query, seen_by_server
 
 from netlab.protocols.dns import names
+from netlab.protocols.dns.message import read
 from netlab.protocols.dns.queries import Queries
 from netlab.protocols.dns.rows import Owner, frame
 from netlab.protocols.dns.stats import dns_stats
@@ -273,6 +279,19 @@ def test_names_tell_the_way_from_each_name_to_its_addresses() -> None:
         ["192.0.2.1", "www.example", "a.cdn.example b.cdn.example", 2, "app"],
         ["192.0.2.2", "www.example", "a.cdn.example b.cdn.example", 1, "app"],
     ]
+
+
+@pytest.mark.parametrize("rdclass", [dns.rdataclass.IN, dns.rdataclass.CH])
+def test_a_record_that_holds_no_address_names_none(rdclass: dns.rdataclass.RdataClass) -> None:
+    asked = dns.message.make_query("www.example.", "A", rdclass, id=77)
+    told = dns.message.make_response(asked)
+    data = b"\1\2\3" if rdclass == dns.rdataclass.IN else b"\1a\0\1\2"
+    record = dns.rdata.GenericRdata(rdclass, dns.rdatatype.A, data)
+    told.answer.append(dns.rrset.from_rdata("www.example.", 60, record))
+
+    seen = sightings((FIRST, read(asked.to_wire()), 0, True), (FIRST, read(told.to_wire()), 1, False))
+
+    assert seen.empty
 
 
 def test_sightings_that_made_room_are_counted() -> None:

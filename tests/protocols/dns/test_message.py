@@ -116,6 +116,19 @@ def test_a_name_longer_than_255_octets_is_refused() -> None:
         read(header + b"\x3f" * 1 + b"a" * 63 + (b"\x3f" + b"b" * 63) * 4 + b"\x00\x00\x01\x00\x01")
 
 
+def test_a_name_of_more_pointers_than_labels_fit_into_one_is_refused() -> None:
+    header = bytes.fromhex("000180000001000200000000")
+    wire = header + b"\1a\0\0\1\0\1"  # pointers to pointers follow, as the data of a record
+    begin = len(wire) + 12
+    links = [12, *range(begin, begin + 2 * 199, 2)]
+    data = b"".join((0xC000 | link).to_bytes(2, "big") for link in links)
+    wire += b"\xc0\x0c\0\x63\0\1\0\0\0\1" + len(data).to_bytes(2, "big") + data
+    last = (0xC000 | links[-1] + 2).to_bytes(2, "big")
+
+    with pytest.raises(DecodeError, match="too long"):
+        read(wire + last + b"\0\1\0\1\0\0\0\1\0\4\1\2\3\4")
+
+
 def test_names_go_back_from_pointer_to_pointer() -> None:
     query = dns.message.make_query("a.b.example.", "A")
     answer = dns.message.make_response(query)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from asking import OTHER, SECOND, answer, ends, query, seen_by_server
 from hypothesis import given, strategies as st
 
-from netlab.protocols.dns.message import read
+from netlab.protocols.dns.message import Question, read
 from netlab.protocols.dns.queries import Outcome, Queries
 
 
@@ -202,6 +203,23 @@ def test_a_group_is_asked_and_whoever_knows_answers() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("name", "server", "service"),
+    [
+        ("printer.local.", GROUP, "mdns"),
+        ("printer.local.", OTHER, "mdns"),
+        ("api.shop.example.", GROUP, "mdns"),
+        ("api.shop.example.", OTHER, "dns"),  # such as CoreDNS in OpenShift
+    ],
+)
+def test_a_resolver_on_the_port_of_multicast_dns_is_a_resolver(name: str, server: str, service: str) -> None:
+    seen = queries()
+
+    seen.said(ends(server=server, server_port=5353), query(name), 0, sent=True)
+
+    assert [one.service for one in seen.all()] == [service]
+
+
 def test_of_what_the_link_is_asked_only_what_is_answered_here_is_told() -> None:
     seen = queries()
     heard = seen_by_server(ends(server=GROUP, server_port=5353, port=5353))
@@ -215,6 +233,30 @@ def test_of_what_the_link_is_asked_only_what_is_answered_here_is_told() -> None:
     assert [(one.question.name, one.outgoing, one.answered_ns) for one in seen.all()] == [
         ("printer.local", False, 900)
     ]
+
+
+class Counted(Question):
+    """A question that counts how often it is compared."""
+
+    times = 0
+
+    def __eq__(self, other: object) -> bool:
+        Counted.times += 1
+        return tuple.__eq__(self, other)
+
+    __hash__ = tuple.__hash__
+
+
+def test_a_link_full_of_questions_makes_none_of_them_dearer() -> None:
+    seen = queries()
+    heard = seen_by_server(ends(server=GROUP, server_port=5353, port=5353))
+    count = 2000
+
+    for number in range(count):
+        asked = replace(query(number=0), questions=(Counted(f"{number}.local", 1, 1),))
+        seen.said(heard, asked, 0, sent=False)
+
+    assert Counted.times < 10 * count
 
 
 EVENTS = st.lists(
