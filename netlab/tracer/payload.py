@@ -262,7 +262,10 @@ _MIDWAY = (
     "connections were not followed from their first byte: read from the first message that is surely whole"
 )
 _BYTES = "bytes of connections that are read were lost on the way to netlab"
-_CUT = "bytes of connections that are read were not looked at: of one packet only the first 16 KiB are"
+_CUT = (
+    "bytes of connections that are read were not looked at: of one packet only the first 16 KiB are, "
+    "and of a connection 512 KiB until it is clear what it speaks"
+)
 _UNREAD = "bytes of connections that are read could not be understood"
 _FIELDS = "header fields of HTTP/2 name others that were sent before netlab looked"
 _SWITCHED = (
