@@ -5,7 +5,7 @@
 PYTHON ?= python3
 PACKAGES := python3-venv python3-bpfcc bpftool nftables conntrack iproute2 curl libcap2-bin
 TEST_PACKAGES := chromium traceroute procps iputils-ping iputils-tracepath mtr-tiny nginx-light libnginx-mod-stream redis-server dnsmasq-base bind9-dnsutils nghttp2-proxy openssh-server openssl postgresql systemd
-KERNEL_PACKAGES := qemu-system-x86 busybox-static kmod file
+KERNEL_PACKAGES := qemu-system-x86 busybox-static kmod file udev
 BENCH_PACKAGES := libbpf-tools iperf3 nghttp2-client tcptraceroute lft scamper dublin-traceroute
 BIN := .venv/bin
 LINTED := netlab tests bench notebooks docs/conf.py

@@ -12,8 +12,6 @@
  *   NETLAB_WANTED_DATAGRAM(p)  true for ports whose datagrams are handed up (either end)
  *   NETLAB_WANTED_SEGMENT(p)  true for ports whose segments are (either end): all, unless DNS alone is read
  *   NETLAB_CONVERSATIONS_MAX, NETLAB_JUDGED  sizes
- *   NETLAB_UNJUDGED_BYTES  how much of a connection is handed up before user space has said that it goes on; behind
- *                          that only the lengths are
  */
 #include "netlab.h"
 #include "pieces.h"

@@ -5,6 +5,8 @@
  * Compile-time settings:
  *   NETLAB_PIECE_PAGES  size
  *   NETLAB_PIECES_MAX  of one packet: what is behind them is not handed up
+ *   NETLAB_UNJUDGED_BYTES  how much of a connection is handed up before user space has said that it goes on; behind
+ *                          that only the lengths are
  */
 #ifndef NETLAB_PIECES_H
 #define NETLAB_PIECES_H
@@ -12,6 +14,8 @@
 #include "heads.h"
 
 #define NETLAB_PIECE 512	/* a power of two */
+/* With less than this left of its budget user space is to look at a connection at once: the rest may go as fast. */
+#define NETLAB_LEISURE (NETLAB_UNJUDGED_BYTES / 8 * 7)
 /* Budgets of connections that are understood. */
 #define NETLAB_GO_ON 0xffffffff
 #define NETLAB_HEADS 0xfffffffe	/* and speak HTTP/1, whose bodies are only counted */
@@ -67,6 +71,7 @@ struct netlab_said {
 	u8 outgoing;
 	u8 fresh;
 	u8 other_fresh;
+	u8 urgent;	/* user space is to read at once */
 };
 
 /* Fill in all but the payload. */
@@ -107,7 +112,7 @@ static __always_inline bool netlab_put(struct __sk_buff *skb, struct netlab_said
 		netlab_count(NETLAB_PAYLOAD_LOST);
 		return false;
 	}
-	netlab_pieces.ringbuf_submit(piece, BPF_RB_NO_WAKEUP);
+	netlab_pieces.ringbuf_submit(piece, said->urgent ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP);
 	return true;
 }
 
@@ -149,8 +154,10 @@ static __always_inline void netlab_hand_up(struct __sk_buff *skb, struct netlab_
 		handed = NETLAB_PIECES_MAX * NETLAB_PIECE;
 	if (handed > budget - 1)
 		handed = budget - 1;
-	if (budget < NETLAB_HEADS)	/* user space may write meanwhile; it sees here that it was in vain */
+	if (budget < NETLAB_HEADS) {	/* user space may write meanwhile; it sees here that it was in vain */
 		conversation->budget = budget - handed;
+		said->urgent = budget > NETLAB_LEISURE && budget - handed <= NETLAB_LEISURE;
+	}
 	said->at_ns = bpf_ktime_get_ns();
 	said->handed_bytes = handed;
 	full = handed / NETLAB_PIECE;

@@ -22,7 +22,10 @@ unpacked() (
 )
 
 [ "$(uname -m)" = x86_64 ] || skip "it is set up for x86-64"
-command -v qemu-system-x86_64 >/dev/null || skip "no QEMU: apt-get install qemu-system-x86 busybox-static kmod file"
+# udevadm: what names the ports that carry the guest's output; without it there is none.
+for program in qemu-system-x86_64 udevadm; do
+	command -v $program >/dev/null || skip "no $program: apt-get install qemu-system-x86 busybox-static kmod file udev"
+done
 kernel=${KERNEL:-$(unpacked 2>/dev/null || { apt-get update -qq && unpacked; })} ||
 	skip "the package linux-image-amd64 cannot be had here; name an installed kernel: KERNEL=/boot/vmlinuz-..."
 

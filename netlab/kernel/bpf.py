@@ -172,6 +172,10 @@ class Unit(Closes):
         self._rings.append(RingBuffer(descriptor, size, record))
         return self._rings[-1]
 
+    def descriptor(self, name: str) -> int:
+        """Return the descriptor of one of the program's maps; it is closed with the program."""
+        return self._loaded.tables[name][0]
+
     def usage(self) -> list[Usage]:
         """Return what each loaded function and each map costs."""
         functions = [usage.of(name, "program", descriptor) for name, descriptor in self._functions.items()]

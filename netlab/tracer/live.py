@@ -14,6 +14,7 @@ import numpy.typing as npt
 from netlab.closing import Closes
 from netlab.frames import Gap, Missing
 from netlab.kernel import btf, heap
+from netlab.kernel.bell import Bell
 from netlab.kernel.bpf import Program, cast_macros
 from netlab.kernel.usage import Usage, count_runs
 from netlab.tracer import losses
@@ -30,6 +31,7 @@ from netlab.tracer.tcp import TcpSource
 from netlab.tracer.udp import UdpSource, verdict_macro
 
 _DRAIN_EVERY_S = 0.05
+_REST_S = 0.005  # between two readings, however urgent the next one is
 _TRIM_EVERY_S = 30.0
 _CLOCK_MONOTONIC_COARSE = 6  # include/uapi/linux/time.h; its resolution is one jiffy
 _SHARED = {
@@ -83,6 +85,7 @@ class Live(Closes):
         self._limits = limits
         self._run_counts: int | None = None
         self._ended = threading.Event()
+        self._bell = Bell()
         self._failed, self._failure = 0, ""
         self.ends = Closed(limits.max_closed)
         files = _FILES.get(wanted.protocol, ["tcp", "udp"])
@@ -112,6 +115,8 @@ class Live(Closes):
                 self._sources["netlab_flows"] = UdpSource(self.program, wanted, self.ends)
             self.drops = DropSource(self.program, wanted) if drops else None
             self._payload = PayloadSource(self.program, files, spoken, limits) if spoken else None
+            for ring in ["netlab_pieces"] * bool(spoken) + ["netlab_clears"] * clear:
+                self._bell.hear(self.program.descriptor(ring))
         except BaseException:
             self._release()
             raise
@@ -120,7 +125,8 @@ class Live(Closes):
 
     def _drain_until_closed(self) -> None:
         trimmed_s = time.monotonic()
-        while not self._ended.wait(_DRAIN_EVERY_S):
+        while not self._ended.wait(_REST_S):
+            self._bell.wait(_DRAIN_EVERY_S - _REST_S)
             try:
                 self.drain()
             except Exception as error:  # noqa: BLE001 - such as want of descriptors, which passes
@@ -223,6 +229,7 @@ class Live(Closes):
         if self._ended.is_set():
             return
         self._ended.set()
+        self._bell.ring()
         self._reader.join()
         self.program.detach()
         for source in self._sources.values():
@@ -238,6 +245,7 @@ class Live(Closes):
         self._release()
 
     def _release(self) -> None:
+        self._bell.close()
         self.program.close()
         if self._run_counts is not None:
             os.close(self._run_counts)

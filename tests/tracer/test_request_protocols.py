@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import redis
+from apart import capturing
 from bothends import BothEnds
 from loopback import LOOPBACK, REQUESTS
 from overheard import until
@@ -47,7 +48,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
     logs, wire_ms = {}, {}
     with servers(tmp_path_factory.mktemp("servers")) as ports, sniffing(set(ports.values())) as wire:
         options = {"port": sorted(set(ports.values())), "max_requests": 100 * REQUESTS}
-        with netlab.capture(protocols=tuple(CLIENTS), **options) as capture:
+        with capturing(protocols=tuple(CLIENTS), **options) as capture:
             for which in ALL:
                 protocol, family = which
                 logs[which] = log = []
@@ -58,7 +59,8 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
                 wire_ms[which] = wire.latencies_ms(protocol, ports[which])[-REQUESTS:]
             _monitor(ports["redis", 4])
             until(lambda: BothEnds(ports, capture.requests()).least() >= REQUESTS)
-        yield Seen(ports, capture.requests(), logs, wire_ms)
+            rows = capture.requests()
+        yield Seen(ports, rows, logs, wire_ms)
 
 
 def _monitor(port: int) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from apart import capturing
 from bothends import BothEnds
 from loopback import LOOPBACK, REQUESTS
 from overheard import until
@@ -39,12 +40,13 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
     with servers(tmp_path_factory.mktemp("servers")) as ports:
         options = {"port": sorted(set(ports.values())), "max_requests": 100 * REQUESTS}
         wanted = tuple(sorted(set(PROTOCOLS.values())))
-        with netlab.capture(protocols=wanted, clear_text=True, **options) as capture:
+        with capturing(protocols=wanted, clear_text=True, **options) as capture:
             for which in ALL:
                 with CLIENTS[which[0]](ports[which], which[1]) as ask:
                     logs[which] = [ask(number) for number in range(REQUESTS)]
             until(lambda: BothEnds(ports, capture.requests()).least() >= REQUESTS)
-        yield Seen(ports, capture.requests(), logs)
+            rows = capture.requests()
+        yield Seen(ports, rows, logs)
 
 
 @pytest.mark.parametrize("direction", ["outgoing", "incoming"])

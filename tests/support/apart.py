@@ -1,0 +1,50 @@
+"""A capture in a process of its own: clients of this one do not wait for their turn with its Python."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+from collections.abc import Iterator
+from multiprocessing.connection import Connection
+from typing import Any
+
+import pandas as pd
+
+import netlab
+
+
+class Apart:
+    """Asks the other process."""
+
+    def __init__(self, pipe: Connection) -> None:
+        self._pipe = pipe
+
+    def requests(self) -> pd.DataFrame:
+        """Return what its capture has read."""
+        self._pipe.send(True)
+        frame: pd.DataFrame = self._pipe.recv()
+        return frame
+
+
+@contextlib.contextmanager
+def capturing(**options: Any) -> Iterator[Apart]:
+    """Run `netlab.capture()` with *options* in another process."""
+    spawning = multiprocessing.get_context("spawn")
+    own, its = spawning.Pipe()
+    process = spawning.Process(target=_capture, args=(its, options))
+    process.start()
+    its.close()
+    try:
+        assert own.recv() == "begun"
+        yield Apart(own)
+    finally:
+        own.close()
+        process.join(60)
+        assert process.exitcode == 0
+
+
+def _capture(pipe: Connection, options: dict[str, Any]) -> None:
+    with netlab.capture(**options) as capture, contextlib.suppress(EOFError):
+        pipe.send("begun")
+        while pipe.recv():
+            pipe.send(capture.requests())
