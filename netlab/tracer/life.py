@@ -6,7 +6,8 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -129,11 +130,18 @@ class Life:
         return self
 
     def _attach(self) -> None:
-        """Begin to watch, and hold on to what has to be closed from the moment it is there."""
+        """Begin to watch, and hold on to what has to be closed from the moment it is there.
+
+        Translations are looked for while the programs compile, and known before these attach.
+        """
         options = self._options
-        self._nat = translations.begin(options.nat, options.wanted.netns, options.limits.max_nat)
-        self._attached.callback(self._nat.close)
-        self._watch = self._begin()
+        with ThreadPoolExecutor(1) as aside:
+            nat = aside.submit(translations.begin, options.nat, options.wanted.netns, options.limits.max_nat)
+            try:
+                self._watch = self._begin(after=nat.result)
+            finally:
+                self._nat = nat.result()
+                self._attached.callback(self._nat.close)
         self._attached.callback(self._watch.close)
         self._close_when_forgotten()
 
@@ -142,9 +150,10 @@ class Life:
         forgotten.atexit = False  # descriptors go with the process anyway
         self._attached.callback(forgotten.detach)
 
-    def _begin(self) -> Watch:
+    def _begin(self, after: Callable[[], object]) -> Watch:
         options = self._options
         if options.mode == "poll":
+            after()
             return Poll(options.limits, options.wanted.protocol, every_s=options.poll_every_s)
         return Live(
             options.wanted,
@@ -153,6 +162,7 @@ class Life:
             cost=options.cost,
             drops=options.drops,
             spoken=options.spoken,
+            after=after,
         )
 
     def _list_before(self) -> None:

@@ -6,6 +6,7 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
@@ -70,7 +71,7 @@ class Source(Protocol):
 
 
 class Live(Closes):
-    """Follows what *wanted* selects, from construction to `close()`."""
+    """Follows what *wanted* selects, from construction to `close()`; attaches *after* that has returned."""
 
     def __init__(
         self,
@@ -81,6 +82,7 @@ class Live(Closes):
         cost: bool,
         drops: bool = False,
         spoken: Spoken | None = None,
+        after: Callable[[], object],
     ) -> None:
         self._limits = limits
         self._run_counts: int | None = None
@@ -103,6 +105,7 @@ class Live(Closes):
         self.program = Program(*files, *extra, settings=settings, layouts=layouts)
         self._sources: dict[str, Source] = {}  # by the map of what is open
         try:
+            after()
             if cost:
                 self._run_counts = count_runs()
             self._counters = self.program.map("netlab_counters", "u4", "u8")
