@@ -280,13 +280,13 @@ int netlab_state_changed(struct netlab_state_change *ctx)
 	struct netlab_turn *turn;
 	u32 zero = 0;
 
-	if (!NETLAB_CHANGES && (NETLAB_NOTHING_NEW >> after) & 1)
-		return 0;
 	turn = netlab_turns.lookup(&zero);
 	if (!turn)
 		return 0;
 	turn->socket = (u64)sk;
 	turn->after = after;
+	if (!NETLAB_CHANGES && (NETLAB_NOTHING_NEW >> after) & 1)
+		return 0;
 	netlab_change_of(sk, (u64)sk, ctx->before, after, NETLAB_OUTER);
 	return 0;
 }
@@ -298,8 +298,6 @@ int netlab_state_nested(struct netlab_state_change *ctx)
 	struct netlab_turn *turn;
 	u32 zero = 0;
 
-	if (!NETLAB_CHANGES && ((NETLAB_NOTHING_NEW | NETLAB_ONLY_OWNER) >> after) & 1)
-		return 0;
 	turn = netlab_turns.lookup(&zero);
 	if (!turn)
 		return 0;
@@ -307,7 +305,9 @@ int netlab_state_nested(struct netlab_state_change *ctx)
 		turn->socket = 0;
 		return 0;
 	}
-	netlab_count(NETLAB_NESTED_CHANGE);
+	netlab_count(NETLAB_NESTED_CHANGE);	/* whatever it is: the kernel has counted that the first one was left out */
+	if (!NETLAB_CHANGES && ((NETLAB_NOTHING_NEW | NETLAB_ONLY_OWNER) >> after) & 1)
+		return 0;
 	if (after != TCP_SYN_SENT)	/* nothing connects in softirq */
 		netlab_change_of(sk, (u64)sk, ctx->before, after, NETLAB_NESTED);
 	return 0;
