@@ -21,7 +21,7 @@ from netlab.kernel import capabilities, heap
 # BTF headers warn by the thousand; a call to what is not declared would only fail later, in the verifier.
 # Debug information, which BCC asks for, takes a sixth of the compiler's time. Clang's passes take a fifth,
 # half of that with -O1; BCC has LLVM optimize all again, but without any the largest filters need more stack
-# than there is, and LLVM ends the process for that. The kernel's own types break the rules of strict aliasing.
+# than there is, and LLVM ends the process for that. Strict aliasing is not a rule that the kernel keeps.
 _FLAGS = ("-Wno-everything", "-Werror=implicit-function-declaration", "-g0", "-O1", "-fno-strict-aliasing")
 
 
