@@ -22,11 +22,16 @@ BPF_PERCPU_ARRAY(netlab_scratch, struct netlab_attempt, NETLAB_DEPTHS);
 
 /*
  * Which state change this CPU has taken last. It is good for one change: a socket's memory is soon another socket. No time
- * limit tells the two apart: a slow machine needs longer than any.
+ * limit tells the two apart: a slow machine needs longer than any. A softirq that comes between the two programs of a change
+ * has changes of its own, and gives back the outer one: for once, since what it gives back may be of a change long past, whose
+ * second program did not run.
  */
 struct netlab_turn {
 	u64 socket;
 	u64 after;
+	u64 outer_socket;
+	u64 outer_after;
+	u64 is_given_back;
 };
 
 BPF_PERCPU_ARRAY(netlab_turns, struct netlab_turn, 1);
@@ -283,6 +288,9 @@ int netlab_state_changed(struct netlab_state_change *ctx)
 	turn = netlab_turns.lookup(&zero);
 	if (!turn)
 		return 0;
+	turn->outer_socket = turn->is_given_back ? 0 : turn->socket;
+	turn->outer_after = turn->after;
+	turn->is_given_back = 0;
 	turn->socket = (u64)sk;
 	turn->after = after;
 	if (!NETLAB_CHANGES && (NETLAB_NOTHING_NEW >> after) & 1)
@@ -302,7 +310,9 @@ int netlab_state_nested(struct netlab_state_change *ctx)
 	if (!turn)
 		return 0;
 	if (turn->socket == (u64)sk && turn->after == after) {
-		turn->socket = 0;
+		turn->socket = turn->outer_socket;
+		turn->after = turn->outer_after;
+		turn->is_given_back = 1;
 		return 0;
 	}
 	netlab_count(NETLAB_NESTED_CHANGE);	/* whatever it is: the kernel has counted that the first one was left out */
