@@ -17,6 +17,7 @@ from netlab.checks import needing
 from netlab.console import as_text
 from netlab.errors import NetlabError
 from netlab.lab import PracticeNetwork, drive, practice, shop
+from netlab.path.target import resolve
 
 _CONNECTION_COLUMNS = [
     "process",
@@ -129,6 +130,8 @@ def on_this_host(*, duration_s: float, targets: list[str]) -> Evidence:
     targets
         What to trace; none: the two peers that most attempts went to.
     """
+    for target in targets:
+        resolve(target)  # a name that is none is better known before than after
     with netlab.capture(duration_s=duration_s) as capture:
         pass
     seen = capture.connections()

@@ -57,7 +57,8 @@ def connect(
     Returns
     -------
     Host
-        Has the functions of netlab with the same parameters and frames.
+        Has `capture`, `connections`, `conntrack`, `conntrack_events`, `gateway`, `nat`, `routes` and
+        `traceroute`, with the parameters and frames of netlab's.
 
     Raises
     ------
@@ -74,10 +75,10 @@ def connect(
     Examples
     --------
     >>> import netlab
-    >>> netlab.connect("/nowhere/agent.sock")
+    >>> netlab.connect("/no/agent.sock")
     Traceback (most recent call last):
       ...
-    netlab.errors.CapabilityError: no agent at /nowhere/agent.sock. Start one as root: netlab agent
+    netlab.errors.CapabilityError: no agent at /no/agent.sock. Start one as root: netlab agent --group NAME
     """
     host = Host(
         way_to(

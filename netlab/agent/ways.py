@@ -8,6 +8,7 @@ import os
 import shutil
 import socket
 import ssl
+import stat
 import subprocess
 import tempfile
 import time
@@ -25,7 +26,7 @@ from netlab.errors import BadInput, CapabilityError, NetlabError
 
 _ANSWER_S, _CONNECT_S, _TUNNEL_S = 120.0, 5.0, 20.0
 _TIMEOUT = httpx.Timeout(_ANSWER_S, connect=_CONNECT_S)
-_START = "Start one as root: netlab agent"
+_START = "Start one as root: netlab agent --group NAME"
 
 
 class Way(Protocol):
@@ -69,11 +70,12 @@ class Local:
                 fix="Start the agent again: netlab agent",
             )
         with contextlib.suppress(KeyError):
-            name = grp.getgrgid(owner.st_gid).gr_name
-            return CapabilityError(
-                f"only root and the group {name} may use the agent at {self.path}",
-                fix=f"Run: sudo usermod --append --groups {name} $USER, then log in again",
-            )
+            if owner.st_mode & stat.S_IWGRP and owner.st_gid:
+                name = grp.getgrgid(owner.st_gid).gr_name
+                return CapabilityError(
+                    f"only root and the group {name} may use the agent at {self.path}",
+                    fix=f"Run: sudo usermod --append --groups {name} $USER, then log in again",
+                )
         return CapabilityError(
             f"only root may use the agent at {self.path}", fix="Start it with --group NAME"
         )

@@ -9,16 +9,19 @@ from netlab.kernel import capabilities, uprobes
 from netlab.kernel.capabilities import ProgramKind
 
 _OLDEST = "5.12"  # typed tracepoints may make socket cookies
-_NO_CGROUPS = Finding(
-    State.NO, "no cgroup v2 hierarchy is mounted", "sudo mount -t cgroup2 none /sys/fs/cgroup"
-)
+_OLDEST_FOR_UDP = (5, 14)  # entries can be taken from hash maps
+_NO_CGROUPS = Finding(State.NO, "no cgroup v2 hierarchy is mounted", capabilities.MOUNT_CGROUP2)
 
 
 def attempts() -> Finding:
     """Try what `netlab.capture()` begins with."""
     problems = [*_missing_tools(), *_refusals(ProgramKind.RAW_TRACEPOINT)]
+    if capabilities.cgroup2_mount() is None:
+        problems.append(_NO_CGROUPS)
     if problems:
         return all_of(problems)
+    if capabilities.kernel_version() < _OLDEST_FOR_UDP:
+        return Finding(State.NO, "UDP flows need Linux 5.14", 'capture(protocol="tcp") works')
     return Finding(
         State.YES, f"BCC, bpftool and BTF are here; Linux {os.uname().release} loads raw tracepoints"
     )
@@ -72,11 +75,13 @@ def cookies() -> Finding:
 
 def clear_text() -> Finding:
     """Tell whether `netlab.capture(clear_text=True)` can be answered."""
-    problems = [*_missing_tools(), *_refusals(ProgramKind.KPROBE)]
+    problems = _missing_tools()
+    with noting(problems):  # all at once: the command that grants one takes away the others
+        needed = ("CAP_BPF", "CAP_PERFMON", "CAP_NET_ADMIN", "CAP_SYS_PTRACE")
+        capabilities.require(*needed, doing="read what other users' processes say in TLS")
     with noting(problems):
         uprobes.require()
-    with noting(problems):
-        capabilities.require("CAP_SYS_PTRACE", doing="find the TLS libraries of other users' processes")
+    problems += [] if problems else _refusals(ProgramKind.KPROBE)
     if capabilities.cgroup2_mount() is None:
         problems.append(_NO_CGROUPS)
     return all_of(problems) if problems else Finding(State.YES, "OpenSSL and GnuTLS may be probed")

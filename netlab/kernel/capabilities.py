@@ -124,11 +124,16 @@ def _with_implied(held: frozenset[str]) -> frozenset[str]:
 
 
 def grant(capabilities: Iterable[str]) -> str:
-    """Return the sentence with the commands that give this interpreter *capabilities*."""
+    """Return the sentence with the commands that give this interpreter *capabilities*.
+
+    Those that it has already are named, too: setcap(8) takes away what it is not told.
+    """
     interpreter = shlex.quote(os.path.realpath(sys.executable))
-    wanted = ",".join(name.lower() for name in capabilities)
+    held = effective() if os.geteuid() else frozenset()
+    wanted = ",".join(name.lower() for name in dict.fromkeys([*capabilities, *sorted(held)]))
     as_root = f"sudo -E {shlex.quote(sys.executable)} …"
-    return f"Run as root ({as_root}), or once: sudo setcap {wanted}+ep {interpreter}"
+    everyone = f"sudo setcap {wanted}+ep {interpreter}"
+    return f"Run as root ({as_root}), or once, for every user of this Python: {everyone}"
 
 
 def kernel_version() -> tuple[int, int]:
@@ -162,6 +167,10 @@ def bcc_home() -> Path | None:
             if "class BPF(" in package.read_text(encoding="utf-8", errors="replace"):
                 return home
     return None
+
+
+# Not where the hierarchies of cgroup v1 may be: it would hide them.
+MOUNT_CGROUP2 = "sudo mkdir -p /run/cgroup2 && sudo mount -t cgroup2 none /run/cgroup2"
 
 
 def cgroup2_mount(mounts: str | None = None) -> Path | None:

@@ -142,7 +142,7 @@ class LivePath(LivePanel[Watched, Sight]):
     ProbeError
         If the target has no address or no route.
     CapabilityError
-        When it starts, without CAP_NET_RAW.
+        When it starts, where `netlab.path.monitor` would.
 
     Notes
     -----

@@ -109,9 +109,7 @@ def _cgroup(where: str) -> None:
     if where not in known:
         raise BadInput(f"there is no cgroup hook {where!r}", fix=nearest(where, known))
     if capabilities.cgroup2_mount() is None:
-        raise CapabilityError(
-            "no cgroup v2 hierarchy is mounted", fix="Run: sudo mount -t cgroup2 none /sys/fs/cgroup"
-        )
+        raise CapabilityError("no cgroup v2 hierarchy is mounted", fix=f"Run: {capabilities.MOUNT_CGROUP2}")
 
 
 def _kprobe(where: str) -> None:

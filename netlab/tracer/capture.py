@@ -103,7 +103,8 @@ def capture(
         Record packets that this host dropped and TCP resets, each with the kernel's reason, for
         `Capture.drops()` and the `reason` column of `Capture.failures()`.
     protocols
-        What to read of what connections say: "http", "http2", "grpc" and "redis" for `Capture.requests()`,
+        What to read of what connections say: "http", "http2", "grpc", "kafka", "postgres" and "redis" for
+        `Capture.requests()`, "tls" for `Capture.tls()`,
         "dns" for `Capture.dns()`, `Capture.names()` and the column `remote_name`, or several. Every TCP
         packet then runs a program; payload is read and not kept.
     clear_text
@@ -224,7 +225,7 @@ def capture(
     else:
         if wanted.pids and not processes.numbered_by_root():
             raise CapabilityError(_OWN_PIDS, fix="docker run --pid=host …, or filter by process= instead")
-        capabilities.require_bpf(doing="follow connections with eBPF")
+        _require_bpf()
         require_bcc()
     limits = Limits(
         max_open=max_open,
@@ -290,6 +291,14 @@ def _spoken(
                 fix=f"Add {dns_ports[0]} to it, or leave it out and filter the frames",
             )
     return Spoken(names, dns_ports, timeout_s, masks, clear_text)
+
+
+def _require_bpf() -> None:
+    try:
+        capabilities.require_bpf(doing="follow connections with eBPF")
+    except CapabilityError as error:
+        fix = f'{error.fix}; or capture(mode="poll"), which sees what lasts, without'
+        raise CapabilityError(error.problem, fix=fix) from error
 
 
 def _refuse_with_poll(**options: bool) -> None:

@@ -42,7 +42,7 @@ _RESET_ERRORS = {"ECONNREFUSED", "ECONNRESET", "EPIPE"}  # whose sentences speak
 
 # What the kernel's names mean; a name that is not here stands for itself.
 _MEANING = {
-    "NETFILTER_DROP": "by the firewall",
+    "NETFILTER_DROP": "by the firewall or a full conntrack table",
     "IP_OUTNOROUTES": "for want of a route",
     "IP_INNOROUTES": "for want of a route",
     "IP_RPFILTER": "by the reverse-path filter",

@@ -142,7 +142,7 @@ class PayloadSource:
         if root is None:
             raise CapabilityError(
                 "no cgroup v2 tree is mounted, and payload is read on its root",
-                fix="Run: mount -t cgroup2 none /sys/fs/cgroup/unified; or leave protocols out",
+                fix=f"Run: {capabilities.MOUNT_CGROUP2}; or leave protocols out",
             )
         for file in spoken.parts(files):
             for function, hook in _HOOKS[file].items():

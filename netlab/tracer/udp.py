@@ -76,7 +76,7 @@ class UdpSource:
         if root is None:
             raise CapabilityError(
                 "no cgroup v2 tree is mounted, and UDP is followed on its root",
-                fix='Run: mount -t cgroup2 none /sys/fs/cgroup/unified; or capture(protocol="tcp")',
+                fix=f'Run: {capabilities.MOUNT_CGROUP2}; or capture(protocol="tcp")',
             )
         for function, hook in _FLOW_HOOKS.items():
             self._program.attach_cgroup(function, root, hook)

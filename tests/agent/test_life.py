@@ -135,5 +135,5 @@ def test_status_says_what_an_agent_does(tmp_path: Path, capsys: pytest.CaptureFi
 
 
 def test_no_agent_is_told_with_how_to_start_one(tmp_path: Path) -> None:
-    with pytest.raises(netlab.CapabilityError, match="Start one as root: netlab agent"):
+    with pytest.raises(netlab.CapabilityError, match="Start one as root: netlab agent --group"):
         netlab.connect(tmp_path / "none.sock")
