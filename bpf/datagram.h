@@ -73,6 +73,7 @@ static __always_inline bool netlab_read_addresses(struct netlab_packet *packet, 
  */
 static __always_inline void netlab_undo_translation(struct netlab_packet *packet, struct __sk_buff *skb)
 {
+#ifdef NETLAB_TRACKED	/* a kernel may be built without conntrack */
 	unsigned long tracked = 0, status = 0;
 	struct netlab_tracked tuple;
 	u8 *entry;
@@ -93,6 +94,7 @@ static __always_inline void netlab_undo_translation(struct netlab_packet *packet
 	packet->key.ends.remote_port = netlab_ntohs(tuple.to_port);
 #else
 	netlab_count(NETLAB_TRANSLATION_UNKNOWN);
+#endif
 #endif
 }
 

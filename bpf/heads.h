@@ -54,13 +54,14 @@ static __always_inline u64 netlab_first_byte(u64 marks)
 	return ((marks & -marks) >> 7) * 0x0001020304050607UL >> 56 & 7;
 }
 
-/* A message that may have a body, by its first bytes. What answers with 1xx has none, and another answer behind it. */
+/* A message that may have a body, by its first bytes. What answers with 1xx or 304 has none, and maybe
+ * another answer behind it. */
 static __always_inline bool netlab_begins_message(const u8 *text)
 {
 	u64 letters = netlab_letters(text);
 
 	if ((letters & NETLAB_FIRST(7)) == NETLAB_HTTP)
-		return text[9] != '1';
+		return text[9] != '1' && !(text[9] == '3' && text[10] == '0' && text[11] == '4');
 	return (letters & NETLAB_FIRST(5)) == NETLAB_POST || (letters & NETLAB_FIRST(4)) == NETLAB_PUT;
 }
 

@@ -21,6 +21,7 @@
 #define NETLAB_TCP_FIN 0x01
 #define NETLAB_TCP_SYN 0x02
 #define NETLAB_TCP_RST 0x04
+#define NETLAB_TCP_ACK 0x10
 
 /* The longest silent ones make room: they begin anew when they speak again. */
 BPF_TABLE("lru_hash", u64, struct netlab_conversation, netlab_conversations, NETLAB_CONVERSATIONS_MAX);
@@ -253,6 +254,16 @@ static __always_inline bool netlab_read_segment(struct netlab_said *said, struct
 	return said->bytes || (said->tcp_flags & (NETLAB_TCP_FIN | NETLAB_TCP_RST));
 }
 
+/* connect() once more on one socket: what is known is of the connection before. */
+static __always_inline void netlab_forget_conversation(u64 cookie)
+{
+	volatile u64 *judged = netlab_judgement(cookie);
+
+	netlab_conversations.delete(&cookie);
+	if (judged && *judged >> 2 == cookie)
+		*judged = 0;
+}
+
 static __always_inline int netlab_segment(struct __sk_buff *skb, bool outgoing)
 {
 	struct netlab_said said = { .outgoing = outgoing };
@@ -262,8 +273,11 @@ static __always_inline int netlab_segment(struct __sk_buff *skb, bool outgoing)
 	struct bpf_sock *socket;
 	struct bpf_tcp_sock *tcp;
 	u64 judged = 0;
+	bool says = netlab_read_segment(&said, skb);
 
-	if (!netlab_read_segment(&said, skb))
+	if (outgoing && (said.tcp_flags & (NETLAB_TCP_SYN | NETLAB_TCP_ACK)) == NETLAB_TCP_SYN)
+		netlab_forget_conversation(bpf_get_socket_cookie(skb));
+	if (!says)
 		return 1;
 	said.cookie = bpf_get_socket_cookie(skb);
 	place_of_judgement = netlab_judgement(said.cookie);

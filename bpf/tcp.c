@@ -23,15 +23,14 @@ BPF_PERCPU_ARRAY(netlab_scratch, struct netlab_attempt, NETLAB_DEPTHS);
 /*
  * Which state change this CPU has taken last. It is good for one change: a socket's memory is soon another socket. No time
  * limit tells the two apart: a slow machine needs longer than any. A softirq that comes between the two programs of a change
- * has changes of its own, and gives back the outer one: for once, since what it gives back may be of a change long past, whose
- * second program did not run.
+ * has changes of its own, and leaves the outer one where it is.
  */
 struct netlab_turn {
 	u64 socket;
 	u64 after;
 	u64 outer_socket;
 	u64 outer_after;
-	u64 is_given_back;
+	u64 running;
 };
 
 BPF_PERCPU_ARRAY(netlab_turns, struct netlab_turn, 1);
@@ -77,6 +76,8 @@ static __always_inline struct netlab_attempt *netlab_connecting(
 	}
 	if (asked)
 		return NULL;	/* there was no room for it, or the capture is paused */
+	if (attempt)
+		netlab_end_untold(key, attempt, now);
 	attempt = netlab_scratch.lookup(&depth);
 	if (attempt) {
 		__builtin_memset(attempt, 0, sizeof(*attempt));
@@ -288,14 +289,18 @@ int netlab_state_changed(struct netlab_state_change *ctx)
 	turn = netlab_turns.lookup(&zero);
 	if (!turn)
 		return 0;
-	turn->outer_socket = turn->is_given_back ? 0 : turn->socket;
-	turn->outer_after = turn->after;
-	turn->is_given_back = 0;
+	if (*(volatile u64 *)&turn->running)
+		return 0;	/* before Linux 6.1 a program may run in the middle of itself: the second one takes this change */
+	*(volatile u64 *)&turn->running = 1;
+	if (turn->socket) {	/* its second program has not asked yet */
+		turn->outer_socket = turn->socket;
+		turn->outer_after = turn->after;
+	}
 	turn->socket = (u64)sk;
 	turn->after = after;
-	if (!NETLAB_CHANGES && (NETLAB_NOTHING_NEW >> after) & 1)
-		return 0;
-	netlab_change_of(sk, (u64)sk, ctx->before, after, NETLAB_OUTER);
+	if (NETLAB_CHANGES || !((NETLAB_NOTHING_NEW >> after) & 1))
+		netlab_change_of(sk, (u64)sk, ctx->before, after, NETLAB_OUTER);
+	*(volatile u64 *)&turn->running = 0;
 	return 0;
 }
 
@@ -310,9 +315,11 @@ int netlab_state_nested(struct netlab_state_change *ctx)
 	if (!turn)
 		return 0;
 	if (turn->socket == (u64)sk && turn->after == after) {
-		turn->socket = turn->outer_socket;
-		turn->after = turn->outer_after;
-		turn->is_given_back = 1;
+		turn->socket = 0;
+		return 0;
+	}
+	if (turn->outer_socket == (u64)sk && turn->outer_after == after) {
+		turn->outer_socket = 0;
 		return 0;
 	}
 	netlab_count(NETLAB_NESTED_CHANGE);	/* whatever it is: the kernel has counted that the first one was left out */

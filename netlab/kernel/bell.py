@@ -15,8 +15,8 @@ class Bell(Closes):
     """
 
     def __init__(self) -> None:
+        self._events = select.epoll()  # which closes itself, if there is no descriptor left for the other
         self._rung = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._events = select.epoll()
         self._events.register(self._rung, select.EPOLLIN)
 
     def hear(self, descriptor: int) -> None:

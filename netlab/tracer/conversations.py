@@ -20,6 +20,7 @@ from netlab.tracer.packets import Packet, Packets, Pieces, conversation
 from netlab.tracer.readers import Readers
 
 _MOST_UNOWNED = 256  # packets that came before their connection had a socket: it has one at once, if ever
+_CUT_NS = 1_000_000_000  # the pieces of a packet are sent within microseconds
 _TUPLE = ("netns", "local_address", "remote_address", "local_port", "remote_port")
 
 Fate: TypeAlias = tuple[str, Outcome, bool]  # the protocol, what became of a request, whether it failed
@@ -128,7 +129,7 @@ class Conversations:
     def take(self, pieces: Pieces, *, final: bool = False) -> None:
         """Read a block of the ring; a packet that it cuts waits for the next one, unless it is *final*."""
         together = Packets.of(np.concatenate([self._cut, pieces]) if len(self._cut) else pieces)
-        take = together.whole | final
+        take = together.whole | self._given_up(together) | final
         self._cut = together.pieces[np.repeat(~take, together.counts)]
         for packet in together.packets(take):
             if packet.protocol == socket.IPPROTO_TCP:
@@ -136,8 +137,14 @@ class Conversations:
             elif self._readers.lookups:
                 self._readers.lookups.datagram(packet)
 
+    def _given_up(self, together: Packets) -> npt.NDArray[np.bool_]:
+        """Tell which packets will not become whole: the ring was full. Calls of libraries may take long."""
+        at_ns = together.pieces["at_ns"][together.starts]
+        late: npt.NDArray[np.bool_] = at_ns + _CUT_NS < at_ns.max(initial=0)
+        return late & (self._seen == "wire")
+
     def _hear(self, packet: Packet) -> None:
-        talk = self._talks.get(packet.cookie) or self._meet(packet)
+        talk = self._talk_of(packet) or self._meet(packet)
         if not talk:
             return
         self._talks.move_to_end(packet.cookie)
@@ -160,19 +167,32 @@ class Conversations:
             if stream.is_over and not packet.reset:  # which TCP may yet refuse
                 self._end(talk)
 
+    def _talk_of(self, packet: Packet) -> Talk | None:
+        """Return the connection that *packet* goes on with; none if its socket has another one now."""
+        talk = self._talks.get(packet.cookie)
+        if not talk or packet.budget >= HEADS:  # then its ends may be blank
+            return talk
+        if _tuple(packet.conversation()) == _tuple(conversation(talk.ends)):
+            return talk
+        self.give_up(packet.cookie)
+        return None
+
     def _meet(self, first: Packet) -> Talk | None:
         """Begin a connection; None: it has no socket yet, nobody reads it, or all is said or forgotten."""
         if not first.cookie:
             self._wait_for_socket(first)
             return None
+        is_another = first.segment.fresh and len(first.segment.data) > 0  # the socket has another connection
+        if is_another and first.segment.at_ns > self._ignored.get(first.cookie, first.segment.at_ns):
+            del self._ignored[first.cookie]
         if first.cookie in self._ignored:
             self._ignored[first.cookie] = self._say(first, IGNORE, told_ns=self._ignored[first.cookie])
             return None
         said = first.conversation()
         if first.cookie in self._ended:
-            if not said["family"] or self._ended[first.cookie] == _tuple(said):
+            if not is_another and (not said["family"] or self._ended[first.cookie] == _tuple(said)):
                 return None
-            del self._ended[first.cookie]  # the socket has another connection
+            del self._ended[first.cookie]
         ends = said if said["family"] else self._budgets.ends(first.cookie)
         if ends is None:
             return None

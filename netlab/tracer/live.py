@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Protocol
 
 import numpy as np
@@ -87,7 +88,6 @@ class Live(Closes):
         self._limits = limits
         self._run_counts: int | None = None
         self._ended = threading.Event()
-        self._bell = Bell()
         self._failed, self._failure = 0, ""
         self.ends = Closed(limits.max_closed)
         files = _FILES.get(wanted.protocol, ["tcp", "udp"])
@@ -102,9 +102,13 @@ class Live(Closes):
         clear = bool(spoken and spoken.clear_text)
         layouts |= clear_layouts if clear else {}
         extra = ["drops"] * drops + ["payload"] * bool(spoken) + ["tls"] * clear
-        self.program = Program(*files, *extra, settings=settings, layouts=layouts)
         self._sources: dict[str, Source] = {}  # by the map of what is open
+        self._held = ExitStack()
         try:
+            self._bell = self._held.enter_context(Bell())
+            self.program = self._held.enter_context(
+                Program(*files, *extra, settings=settings, layouts=layouts)
+            )
             after()
             if cost:
                 self._run_counts = count_runs()
@@ -248,8 +252,7 @@ class Live(Closes):
         self._release()
 
     def _release(self) -> None:
-        self._bell.close()
-        self.program.close()
+        self._held.close()
         if self._run_counts is not None:
             os.close(self._run_counts)
             self._run_counts = None
@@ -271,6 +274,7 @@ def kernel_macros(*, changes: bool = False) -> dict[str, str]:
         "NETLAB_TOTAL_RTO(tp)": "(tp)->total_rto" if counted else f"{NOT_COUNTED}U",
         "NETLAB_IS_MPTCP(tp)": "(tp)->is_mptcp" if btf.has_field("tcp_sock", "is_mptcp") else "0",
         **_conntrack_macros(),
+        **({"NETLAB_TRACKED": "1"} if btf.has_field("sk_buff", "_nfct") else {}),
         **verdict_macro(),
         **cast_macros("sk_buff", "bpf_cg_run_ctx"),
     }

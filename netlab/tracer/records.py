@@ -31,8 +31,6 @@ _STARTED = [
     "process_started_ns",
     "pid_source",
     "direction",
-    "local_address",
-    "local_port",
 ]
 
 
@@ -116,6 +114,9 @@ def adopt(starts: Attempts, reports: Attempts) -> tuple[Attempts, Attempts]:
     begun, over = before[pairs], after[pairs]
     for name in _STARTED:
         both[name][over] = both[name][begun]
+    lacking = both["local_port"][over] == 0  # connect() chooses the local end after the start
+    for name in ("local_address", "local_port"):
+        both[name][over[lacking]] = both[name][begun[lacking]]
     ended = np.zeros(len(both), bool)
     ended[begun] = True
     return chosen(both, ~begins), chosen(both, begins & ~ended)

@@ -212,6 +212,8 @@ def test_a_full_map_is_counted_and_the_attempts_are_rows_from_their_start(echo: 
     assert set(while_open["state"]) == {"established"}
     assert set(frame["state"]) == {"closed"}
     assert frame["opened_at"].notna().all()
+    assert frame["local_port"].notna().all()
+    assert set(frame["local_address"]) == {LOOPBACK[4]}
     assert frame["pid"].eq(os.getpid()).all()
     gaps = netlab.coverage(frame)
     lost = gaps[gaps["kind"] == "lost"]

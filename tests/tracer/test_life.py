@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import resource
 import signal
 import socket
 import threading
@@ -26,9 +27,9 @@ MOMENTS = 8
 
 
 def held() -> list[str]:
-    """Return the eBPF descriptors of this process."""
+    """Return the descriptors of this process that a capture holds."""
     targets = [str(file.readlink()) for file in Path("/proc/self/fd").iterdir() if file.is_symlink()]
-    return sorted(target for target in targets if "bpf" in target)
+    return sorted(target for target in targets if "bpf" in target or "event" in target)
 
 
 def threads() -> set[str]:
@@ -77,6 +78,22 @@ def test_a_start_that_is_interrupted_at_any_moment_leaves_nothing_behind() -> No
         assert (held(), threads()) == (before, set())
 
     assert times
+
+
+def test_a_start_for_which_there_are_too_few_descriptors_leaves_none_behind() -> None:
+    with netlab.capture(nat=False):
+        pass  # what is opened once for all is there by now
+    before, limits = held(), resource.getrlimit(resource.RLIMIT_NOFILE)
+    for more in range(2, 26, 4):
+        resource.setrlimit(
+            resource.RLIMIT_NOFILE, (len([*Path("/proc/self/fd").iterdir()]) + more, limits[1])
+        )
+        try:
+            with pytest.raises((netlab.NetlabError, OSError)):
+                netlab.capture(nat=False).start()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        assert (held(), threads()) == (before, set())
 
 
 def test_a_stop_that_is_interrupted_at_any_moment_can_be_made_again(echo: Echo) -> None:
