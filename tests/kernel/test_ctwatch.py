@@ -71,7 +71,7 @@ def test_namespaces_that_came_and_went_without_an_event_leave_nothing(space: str
         wait_until(lambda: inode in events.namespaces)
         run("ip", "netns", "del", LATER)
         wait_until(lambda: inode not in events.namespaces)
-        assert inode not in {listener.inode for listener in events._all()}
+        wait_until(lambda: inode not in {listener.inode for listener in events._all()})
         assert netns.inode(space) in {listener.inode for listener in events._all()}
 
 
