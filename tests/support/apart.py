@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import time
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from typing import Any
@@ -11,6 +12,14 @@ from typing import Any
 import pandas as pd
 
 import netlab
+
+_AT_A_STRETCH, _BREATH_S = 500, 0.2
+
+
+def breathe(number: int) -> None:
+    """Let the other process catch up now and then: on two cores clients and servers leave it too little."""
+    if number % _AT_A_STRETCH == _AT_A_STRETCH - 1:
+        time.sleep(_BREATH_S)
 
 
 class Apart:

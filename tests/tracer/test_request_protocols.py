@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import redis
-from apart import capturing
+from apart import breathe, capturing
 from bothends import BothEnds
 from loopback import LOOPBACK, REQUESTS
 from overheard import until
@@ -56,6 +56,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
                     for number in range(REQUESTS):
                         log.append(ask(number))
                         wire.drain()
+                        breathe(number)
                 wire_ms[which] = wire.latencies_ms(protocol, ports[which])[-REQUESTS:]
             _monitor(ports["redis", 4])
             until(lambda: BothEnds(ports, capture.requests()).least() >= REQUESTS)
