@@ -54,8 +54,7 @@ static __always_inline u64 netlab_first_byte(u64 marks)
 	return ((marks & -marks) >> 7) * 0x0001020304050607UL >> 56 & 7;
 }
 
-/* A message that may have a body, by its first bytes. What answers with 1xx or 304 has none, and maybe
- * another answer behind it. */
+/* A message that may have a body, by its first bytes. An answer of 1xx or 304 has none, and maybe another behind it. */
 static __always_inline bool netlab_begins_message(const u8 *text)
 {
 	u64 letters = netlab_letters(text);

@@ -104,9 +104,8 @@ def capture(
         `Capture.drops()` and the `reason` column of `Capture.failures()`.
     protocols
         What to read of what connections say: "http", "http2", "grpc", "kafka", "postgres" and "redis" for
-        `Capture.requests()`, "tls" for `Capture.tls()`,
-        "dns" for `Capture.dns()`, `Capture.names()` and the column `remote_name`, or several. Every TCP
-        packet then runs a program; payload is read and not kept.
+        `Capture.requests()`, "tls" for `Capture.tls()`, "dns" for `Capture.dns()`, `Capture.names()` and the
+        column `remote_name`, or several. Every TCP packet then runs a program; payload is read and not kept.
     clear_text
         Read *protocols* inside TLS, too, by probes on OpenSSL (1.1 and later) and GnuTLS in every process
         that uses these libraries: what users meant to be secret passes through netlab, and as little of it

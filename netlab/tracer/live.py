@@ -122,8 +122,8 @@ class Live(Closes):
                 self._sources["netlab_flows"] = UdpSource(self.program, wanted, self.ends)
             self.drops = DropSource(self.program, wanted) if drops else None
             self._payload = PayloadSource(self.program, files, spoken, limits) if spoken else None
-            for ring in ["netlab_pieces"] * bool(spoken) + ["netlab_clears"] * clear:
-                self._bell.hear(self.program.descriptor(ring))
+            if spoken:
+                self._bell.hear(self.program.descriptor("netlab_pieces"))
         except BaseException:
             self._release()
             raise

@@ -49,14 +49,14 @@ def ask(client: socket.socket, family: int, port: int) -> int:
     return own
 
 
-def asked(capture: Capture, port: int, rounds: int = 1) -> pd.DataFrame:
+def asked(capture: Capture, port: int) -> pd.DataFrame:
     """Wait for the requests to *port*, as the client sees them, and return them."""
 
     def seen() -> pd.DataFrame:
         requests = capture.requests()
         return requests[(requests["direction"] == "outgoing") & (requests["remote_port"] == port)]
 
-    until(lambda: len(seen()) >= rounds * len(PATHS))
+    until(lambda: len(seen()) >= len(PATHS))
     return seen()
 
 
