@@ -145,6 +145,10 @@ class Filter:
         possible: npt.NDArray[np.bool_] = ownerless & self.of_anyone().keeps(attempts)
         return possible | self.keeps(attempts)
 
+    def asks(self, side: Side) -> bool:
+        """Tell whether anything is asked of the ends of one side."""
+        return side in {asked for asked, *_ in self._ends()}
+
     def _ends(self) -> list[tuple[Side, Networks, Excludes]]:
         """Return the ends that something is asked of."""
         ends: list[tuple[Side, Networks, Excludes]] = [

@@ -83,7 +83,7 @@ def _flows(attempts: Attempts) -> pd.MultiIndex:
     return pd.MultiIndex.from_arrays(tuples)
 
 
-def adopt(starts: Attempts, reports: Attempts) -> tuple[Attempts, Attempts]:
+def adopt(starts: Attempts, reports: Attempts) -> tuple[Attempts, Attempts, Attempts]:
     """Join starts that were reported alone to their ends.
 
     Parameters
@@ -96,11 +96,11 @@ def adopt(starts: Attempts, reports: Attempts) -> tuple[Attempts, Attempts]:
     Returns
     -------
     tuple
-        The ends of the block, those of known starts completed; and the starts that may still have one.
+        The ends of the block, those of known starts completed; starts that nothing more will be told of; and
+        those that may still have an end.
     """
-    alone = reports["closed_ns"] == 0
-    if not len(starts) and not alone.any():
-        return reports, starts
+    if not len(starts) and reports["closed_ns"].all():
+        return reports, starts[:0], starts
     both = joined([starts, reports])
     begins, follows = both["closed_ns"] == 0, both["opened_ns"] != 0
     by_socket = np.argsort(both["socket"], kind="stable")  # within one socket they stay in order
@@ -109,7 +109,9 @@ def adopt(starts: Attempts, reports: Attempts) -> tuple[Attempts, Attempts]:
     # Its socket's memory is another's by now and nothing told of its end: it never left, or nobody wanted it.
     left = same & (both["unsent"][before] != 0) & begins[before] & begins[after]
     both["closed_ns"][before[left]] = both["opened_ns"][after[left]]
-    begins[before[left]] = False
+    alone = np.zeros(len(both), bool)
+    alone[before[left]] = True
+    begins &= ~alone
     pairs = same & begins[before] & ~begins[after] & ~follows[after]
     begun, over = before[pairs], after[pairs]
     for name in _STARTED:
@@ -119,7 +121,7 @@ def adopt(starts: Attempts, reports: Attempts) -> tuple[Attempts, Attempts]:
         both[name][over[lacking]] = both[name][begun[lacking]]
     ended = np.zeros(len(both), bool)
     ended[begun] = True
-    return chosen(both, ~begins), chosen(both, begins & ~ended)
+    return chosen(both, ~begins & ~alone), chosen(both, alone), chosen(both, begins & ~ended)
 
 
 def take_owners(attempts: Attempts, known: Attempts) -> None:

@@ -16,6 +16,7 @@ from netlab.tracer.closed import Closed
 from netlab.tracer.expiry import Absent
 from netlab.tracer.filters import Filter
 from netlab.tracer.layout import ATTEMPT, CHANGE
+from netlab.tracer.networks import End
 from netlab.tracer.records import Attempts, adopt, chosen, joined, take_owners
 
 _CHANGES_EACH = 10  # of both ends of one connection
@@ -35,6 +36,10 @@ _CONNECT_HOOKS = {
 _ROUTE_TRACEPOINTS = {"netlab_route4": "fib_table_lookup", "netlab_route6": "fib6_table_lookup"}
 _NO_UNSENT = "connect() calls that fail before the first packet, for want of a route, are not seen"
 _NO_FAST_OPEN = "connections that Fast Open begins are seen when their handshake ends"
+_UNJUDGED = (
+    "attempts that found no room when they began, and that nothing was told of later: most have a local end "
+    "that local= or exclude_local= leaves out, the others failed before the first packet"
+)
 _NO_ROUTES = "why connect() failed before the first packet is not known"
 
 
@@ -49,6 +54,7 @@ class TcpSource:
         self._changes_kept = self._changes_dropped = 0
         self._changes_most = _CHANGES_EACH * ended.most
         self._unfollowed = np.empty(0, ATTEMPT)  # attempts that began when the map was full
+        self._unjudged = 0  # those of them that had no end, and whose local end a filter asks for
         self._held = np.empty(0, ATTEMPT)  # attempts whose owner only the last list of sockets told
         self._absent = Absent()
         self._last_open: Attempts | None = None
@@ -101,10 +107,21 @@ class TcpSource:
             reports = self._reports.read()
             if not len(reports):
                 return
-            ended, self._unfollowed = adopt(self._unfollowed, reports)
+            ended, left, self._unfollowed = adopt(self._unfollowed, reports)
             known = chosen(ended, self._known(ended))
             self._told = known["cookie"]
-            self._end(known)
+            self._end(joined([known, self._judged(chosen(left, self._wanted.may_keep(left)))]))
+
+    def _judged(self, starts: Attempts) -> Attempts:
+        """Return those of *starts* without an end that are wanted.
+
+        Of others that cannot be told: connect() chooses the local end after the start.
+        """
+        if not self._wanted.asks("local"):
+            return starts
+        known = End.of(starts, "local").known
+        self._unjudged += int(np.count_nonzero(~known))
+        return chosen(starts, known)
 
     def _end(self, attempts: Attempts) -> None:
         """Keep what has ended, and note which of the listed attempts are among it."""
@@ -116,13 +133,21 @@ class TcpSource:
     def _known(self, ended: Attempts) -> npt.NDArray[np.bool_]:
         """Tell which ended attempts belong here; who owns those without an owner a snapshot may know."""
         followed = ended["opened_ns"] != 0
-        if self._strangers:  # but a program that was interrupted may tell of an end twice
-            told = np.concatenate([self._told, ended["cookie"][followed]])
-            followed |= (ended["cookie"] == 0) | ~np.isin(ended["cookie"], told)
-        elif self._listed is not None:
-            followed |= np.isin(ended["cookie"], self._listed)
+        known = np.isin(ended["cookie"], [] if self._listed is None else self._listed)
+        followed |= self._first_told(ended) & (known | self._strangers)
         mine: npt.NDArray[np.bool_] = followed & self._wanted.may_keep(ended)
         return mine
+
+    def _first_told(self, ended: Attempts) -> npt.NDArray[np.bool_]:
+        """Tell of which ends nothing was told before: a program that was interrupted may tell of one twice.
+
+        A socket's next connection may end with it in one block, behind it.
+        """
+        told = np.concatenate([self._told, ended["cookie"]])
+        first = np.zeros(len(told), bool)
+        first[np.unique(told, return_index=True)[1]] = True
+        fresh: npt.NDArray[np.bool_] = (ended["cookie"] == 0) | first[len(self._told) :]
+        return fresh
 
     def expect(self, listed: Attempts, *, complete: bool) -> None:
         """Take ends without a start for those of the *listed* attempts.
@@ -186,9 +211,11 @@ class TcpSource:
                     followed is not None and followed["opened_ns"] == opened_ns
                 ):  # else another socket's by now
                     self._open.delete(key)
+            alone = np.isin(over["socket"], self._unfollowed["socket"])
             kept = ~np.isin(self._unfollowed["socket"], over["socket"])
             self._unfollowed = chosen(self._unfollowed, kept)
-            self._end(chosen(over, self._wanted.may_keep(over)))
+            wanted = self._wanted.may_keep(over)
+            self._end(joined([chosen(over, wanted & ~alone), self._judged(chosen(over, wanted & alone))]))
 
     def _keep_changes(self, changes: Changes) -> None:
         """Keep as many as there can be of the closed attempts that are kept; the oldest go first."""
@@ -211,9 +238,10 @@ class TcpSource:
 
     def losses(self) -> list[Missing]:
         """Say what this source cannot see, and what it did not keep."""
-        if not self._changes_dropped:
-            return self._missing
-        detail = (
-            f"only some {self._changes_most} state changes are kept, {_CHANGES_EACH} for each closed attempt"
-        )
-        return [*self._missing, Missing("events", Gap.LOST, self._changes_dropped, detail)]
+        most, each = self._changes_most, _CHANGES_EACH
+        kept = f"only some {most} state changes are kept, {each} for each closed attempt"
+        lost = [
+            Missing("events", Gap.LOST, self._changes_dropped, kept),
+            Missing("connections", Gap.UNSEEN, self._unjudged, _UNJUDGED),
+        ]
+        return [*self._missing, *(gap for gap in lost if gap.count)]

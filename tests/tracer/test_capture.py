@@ -247,6 +247,22 @@ def test_a_full_map_keeps_no_account_of_connections_that_nobody_asked_for(
         assert len(capture._watch._tcp._unfollowed) < 100  # one for each place in memory that a socket had
 
 
+def test_a_full_map_brings_no_row_of_a_local_end_that_nobody_asked_for(echo: Echo) -> None:
+    wanted = ("127.0.0.2", 0)
+    server = "127.0.0.1", echo.port
+    with netlab.capture(local=wanted[0], max_open=2) as capture, contextlib.ExitStack() as held:
+        for _ in range(2):
+            held.enter_context(socket.create_connection(server, source_address=wanted))
+        for _ in range(20):
+            socket.create_connection(server).close()
+        wait_until(lambda: len(capture.connections()) == 2 and not len(capture._watch._tcp._unfollowed))
+
+    frame = capture.connections()
+    gaps = netlab.coverage(frame)
+    assert frame["local_address"].tolist() == [wanted[0]] * 2
+    assert gaps.loc[gaps["detail"].str.contains("local="), "count"].tolist() == [20]
+
+
 def test_ten_thousand_connections_are_as_many_rows_or_counted(echo: Echo) -> None:
     with netlab.capture(port=echo.port) as capture:
         for _ in range(10_000):
@@ -362,6 +378,25 @@ def test_a_socket_used_again_shows_the_port_of_each_of_its_attempts() -> None:
             outgoing = frame[frame["cookie"] == cookie(again)]
             assert outgoing["local_port"].tolist() == [first, again.getsockname()[1]]
             assert outgoing["state"].tolist() == ["closed", "syn-sent"]
+
+
+@FAMILIES
+def test_an_older_connection_is_a_row_beside_the_next_one_of_its_socket(family: int) -> None:
+    with (
+        socket.create_server((LOOPBACK[family], 0), family=FAMILY[family]) as listener,
+        socket.create_connection(listener.getsockname()[:2]) as client,
+    ):
+        port, first = listener.getsockname()[1], client.getsockname()[1]
+        with netlab.capture(port=port) as capture:
+            disconnect(client)
+            client.connect((LOOPBACK[family], port))
+            second = client.getsockname()[1]
+            client.close()
+
+    frame = ends(capture.connections(), port, "outgoing")
+    assert frame["local_port"].tolist() == [first, second]
+    assert frame["opened_at"].isna().tolist() == [True, False]
+    assert set(frame["state"]) == {"closed"}
 
 
 def test_a_forked_child_takes_nothing_from_the_capture_of_its_parent(echo: Echo) -> None:
