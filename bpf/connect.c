@@ -94,9 +94,10 @@ static __always_inline int netlab_asked(struct bpf_sock_addr *ctx, bool six)
 		((u32 *)attempt.remote_address)[0] = ctx->user_ip4;
 	}
 	attempt.unsent = 1;
+	attempt.error = netlab_denial();
 	if (netlab_may_be_wanted(&attempt)) {
 		netlab_follow_unless_paused(key, &attempt);
-		netlab_ask(key);
+		netlab_ask(attempt.error ? 0 : key);
 	} else {	/* until TCP_SYN_SENT: another program on this hook may still change where it goes */
 		netlab_ask(0);
 	}

@@ -4,16 +4,14 @@
  *
  * Compile-time settings beside those of netlab.h:
  *   NETLAB_CONN_STATUS, NETLAB_CONN_TUPLES  offsets in struct nf_conn, where conntrack was there at the start
- *   NETLAB_VERDICT  set on kernels that keep it in struct bpf_cg_run_ctx (since 5.18)
  */
 #ifndef NETLAB_DATAGRAM_H
 #define NETLAB_DATAGRAM_H
 
 #include "netlab.h"
 
-/* What the settings above take offsets in, where these types are known. */
+/* What the settings above take offsets in, where this type is known. */
 struct nf_conn;
-struct bpf_cg_run_ctx;
 
 #define NETLAB_UDP_HEADER 8
 /* include/uapi/linux/netfilter/nf_conntrack_common.h: IPS_SRC_NAT, IPS_DST_NAT; ctinfo of the reply direction. */
@@ -168,16 +166,6 @@ static __always_inline bool netlab_read_packet(struct netlab_packet *packet, str
 	if (outgoing)
 		netlab_undo_translation(packet, skb);
 	return true;
-}
-
-/* A control group below the root may have a program of its own; it has run by now, and ours runs whatever it says. */
-static __always_inline bool netlab_is_denied(void)
-{
-	s32 verdict = 0;
-#ifdef NETLAB_VERDICT
-	NETLAB_READ_AS(bpf_cg_run_ctx, verdict, netlab_current()->bpf_ctx, retval);
-#endif
-	return verdict != 0;
 }
 
 /* Return what follows the IP header, 0 if that cannot be told: of TCP, which most packets are, no helper needs to be asked. */

@@ -8,6 +8,7 @@
  *   NETLAB_WANTED_PEERS(attempt)  true for addresses, excludes and protocols to follow
  *   NETLAB_WANTED_NETNS(inode), NETLAB_WANTED_DIRECTION(direction)  likewise
  *   NETLAB_OPEN_MAX, NETLAB_RING_PAGES  sizes
+ *   NETLAB_VERDICT  set on kernels that keep it in struct bpf_cg_run_ctx (since 5.18)
  *   NETLAB_CAST, NETLAB_NUMBER_type  bpf_rdonly_cast() and the numbers in BTF of the types it is asked for, where it is there
  */
 #ifndef NETLAB_H
@@ -64,6 +65,21 @@ static void *(*netlab_cast)(const void *from, u32 type) = (void *)NETLAB_CAST;
 #else
 #define NETLAB_READ_AS(type, into, from, member) NETLAB_READ(into, ((struct type *)(u64)(from))->member)
 #endif
+
+/*
+ * The errno with which another program on this hook has denied it, or 0: that of a control group below the root has run by
+ * now, and ours runs whatever it says.
+ */
+struct bpf_cg_run_ctx;
+
+static __always_inline s32 netlab_denial(void)
+{
+	s32 verdict = 0;
+#ifdef NETLAB_VERDICT
+	NETLAB_READ_AS(bpf_cg_run_ctx, verdict, netlab_current()->bpf_ctx, retval);
+#endif
+	return -verdict;
+}
 
 #define NETLAB_AF_INET 2
 #define NETLAB_AF_INET6 10

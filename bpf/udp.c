@@ -189,7 +189,7 @@ static __always_inline int netlab_datagram(struct __sk_buff *skb, bool outgoing)
 	struct netlab_attempt *known;
 	u32 zero = 0;
 
-	if (protocol == IPPROTO_TCP || !netlab_read_packet(&packet, skb, protocol, outgoing) || netlab_is_denied())
+	if (protocol == IPPROTO_TCP || !netlab_read_packet(&packet, skb, protocol, outgoing) || netlab_denial())
 		return 1;
 	arrived = outgoing ? NULL : netlab_arrived.lookup(&zero);
 	if (arrived)	/* also one that nobody wants: it is not the one before it that is refused */

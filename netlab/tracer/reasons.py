@@ -22,6 +22,7 @@ _SENTENCES: dict[str | None, str] = {
     "EADDRNOTAVAIL": "this host had no free local port for it, and sent nothing",
     "EHOSTUNREACH": "a router or this host found no way to the host",
     "ENETUNREACH": "there is no route to the network",
+    "EPERM": "forbidden on this host, by a firewall or by a program of its control group",
     "EACCES": "forbidden by a firewall or policy",
     "ECANCELED": "its own process closed it before the handshake ended",
     "ECONNABORTED": "aborted on this host",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
+import struct
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -11,7 +13,10 @@ from pathlib import Path
 
 from programs import wait_until
 
-from netlab.kernel import capabilities
+from netlab.kernel import capabilities, syscall
+from netlab.kernel.bpf import CgroupHook
+
+_SKB, _SOCK_ADDR = 8, 18  # enum bpf_prog_type
 
 
 @dataclass
@@ -81,3 +86,34 @@ def _is_gone(name: str, options: list[str], mountpoint: Path) -> bool:
     subprocess.run(["mount", *options, str(mountpoint)], check=True)
     subprocess.run(["umount", str(mountpoint)], check=True)
     return False
+
+
+@contextlib.contextmanager
+def inside(group: Path) -> Iterator[None]:
+    """Be in a control group for a while."""
+    (group / "cgroup.procs").write_text(str(os.getpid()))
+    try:
+        yield
+    finally:
+        (capabilities.cgroup2_mount() / "cgroup.procs").write_text(str(os.getpid()))
+
+
+@contextlib.contextmanager
+def denied(group: Path, hook: CgroupHook) -> Iterator[None]:
+    """Deny on *hook* whatever a control group does, as systemd's IPAddressDeny= does with packets."""
+    return_0 = struct.pack("=QQ", 0xB7, 0x95)  # r0 = 0; exit
+    program, free = ctypes.create_string_buffer(return_0, 16), ctypes.create_string_buffer(b"GPL")
+    commands = {"load": 5, "link": 28}  # include/uapi/linux/bpf.h
+    kind = _SOCK_ADDR if hook in {CgroupHook.INET4_CONNECT, CgroupHook.INET6_CONNECT} else _SKB
+    places = ctypes.addressof(program), ctypes.addressof(free)
+    loaded = syscall.bpf(
+        commands["load"], struct.pack("=IIQQIIQII16xII", kind, 2, *places, 0, 0, 0, 0, 0, 0, hook)
+    )
+    at = os.open(group, os.O_RDONLY)
+    link = syscall.bpf(commands["link"], struct.pack("=IIII", loaded, at, hook, 0))
+    assert loaded > 0 < link
+    try:
+        yield
+    finally:
+        for descriptor in (link, at, loaded):
+            os.close(descriptor)

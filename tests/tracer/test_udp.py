@@ -19,14 +19,13 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from groups import unified
+from groups import denied, inside, unified
 from loopback import LOOPBACK, cookie
 from places import Place, marked, told
 from scapy.layers.inet import IP, UDP
 from scapy.utils import checksum
 
 import netlab
-from netlab.kernel import capabilities, syscall
 from netlab.kernel.bpf import CgroupHook
 from netlab.lab import plan
 from netlab.lab.network import PracticeNetwork
@@ -515,36 +514,6 @@ def test_what_is_discarded_after_it_was_counted_is_in_the_coverage(
         assert gaps[["what", "count"]].to_numpy().tolist() == [
             ["packets_received, bytes_received of UDP flows", 2]
         ]
-
-
-@contextlib.contextmanager
-def inside(group: Path) -> Iterator[None]:
-    """Be in a control group for a while."""
-    (group / "cgroup.procs").write_text(str(os.getpid()))
-    try:
-        yield
-    finally:
-        (capabilities.cgroup2_mount() / "cgroup.procs").write_text(str(os.getpid()))
-
-
-@contextlib.contextmanager
-def denied(group: Path, hook: CgroupHook) -> Iterator[None]:
-    """Deny every packet of a control group, as systemd's IPAddressDeny= does."""
-    return_0 = struct.pack("=QQ", 0xB7, 0x95)  # r0 = 0; exit
-    program, free = ctypes.create_string_buffer(return_0, 16), ctypes.create_string_buffer(b"GPL")
-    skb, commands = 8, {"load": 5, "link": 28}  # include/uapi/linux/bpf.h
-    places = ctypes.addressof(program), ctypes.addressof(free)
-    loaded = syscall.bpf(
-        commands["load"], struct.pack("=IIQQIIQII16xII", skb, 2, *places, 0, 0, 0, 0, 0, 0, hook)
-    )
-    at = os.open(group, os.O_RDONLY)
-    link = syscall.bpf(commands["link"], struct.pack("=IIII", loaded, at, hook, 0))
-    assert loaded > 0 < link
-    try:
-        yield
-    finally:
-        for descriptor in (link, at, loaded):
-            os.close(descriptor)
 
 
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
