@@ -208,9 +208,9 @@ def with_gateway(connections: pd.DataFrame, *, known: RouteCache | None = None) 
     Notes
     -----
     The look-ups are those of `netlab.gateway`, one for each distinct pair of addresses in a namespace. A
-    source address of a VRF, or of one link only (link-local), stands for what the socket is bound to; a socket
-    bound to another interface (SO_BINDTODEVICE, socket(7)) is looked up as if it were not. A mark that rules of
-    netfilter or tc give to single packets is not seen.
+    source address of a VRF, or of one link only (link-local), stands for what the socket is bound to; a
+    socket bound to another interface (SO_BINDTODEVICE, socket(7)) is looked up as if it were not. A mark that
+    rules of netfilter or tc give to single packets is not seen.
 
     Examples
     --------
