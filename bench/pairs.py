@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import statistics
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TypeAlias
+
+_REST_S = 0.5  # what a watch leaves behind when it ends, and begins with, is no part of the work
 
 Watch: TypeAlias = Callable[[], AbstractContextManager[object]]
 
@@ -24,10 +27,15 @@ def interleaved(work: Callable[[], tuple[float, ...]], watch: Watch, pairs: int)
     alone, watched = [], []
     work()
     for _ in range(pairs):
-        alone.append(work())
+        alone.append(_rested(work))
         with watch():
-            watched.append(work())
+            watched.append(_rested(work))
     return Pairs(_medians(alone), _medians(watched))
+
+
+def _rested(work: Callable[[], tuple[float, ...]]) -> tuple[float, ...]:
+    time.sleep(_REST_S)
+    return work()
 
 
 def _medians(runs: list[tuple[float, ...]]) -> tuple[float, ...]:
