@@ -10,7 +10,7 @@ import heapq
 from enum import Enum
 from typing import NamedTuple, Protocol
 
-from netlab.protocols.dialog import Dialog, Exchange, PassesBodies, Side
+from netlab.protocols.dialog import Dialog, Exchange, Side, passes_bodies
 
 MOST_WAITING = 1 << 18  # bytes of one side that came out of order; what is farthest ahead goes first
 MOST_AHEAD = 1 << 10  # segments, likewise
@@ -180,7 +180,7 @@ def _cut(segment: Segment) -> list[Said]:
 
 def _spare(dialog: Dialog | None, side: Side) -> int:
     """Return how many of the next bytes of *side* are only counted."""
-    return dialog.spare(side) if isinstance(dialog, PassesBodies) else 0
+    return dialog.spare(side) if passes_bodies(dialog) else 0
 
 
 class Unchosen(Enum):

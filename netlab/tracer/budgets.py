@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 
 from netlab.kernel.bpf import Program
-from netlab.protocols.dialog import Dialog, PassesBodies
+from netlab.protocols.dialog import Dialog, passes_bodies
 from netlab.tracer.layout import CONVERSATION
 
 GO_ON, HEADS, IGNORE = 0xFFFFFFFF, 0xFFFFFFFE, 0
@@ -36,7 +36,7 @@ class PacketBudgets:
 
     def going_on(self, dialog: Dialog) -> int:
         """Return that all is needed, or no bodies."""
-        return HEADS if isinstance(dialog, PassesBodies) else GO_ON
+        return HEADS if passes_bodies(dialog) else GO_ON
 
     def set(self, cookie: int, budget: int) -> None:
         """Tell the programs; what they have forgotten begins anew, and is judged again."""
