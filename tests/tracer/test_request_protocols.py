@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import redis
-from apart import breathe, capturing
+from apart import breathe, capturing, punctual
 from bothends import BothEnds
 from loopback import LOOPBACK, REQUESTS
 from overheard import until
@@ -52,7 +52,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
             for which in ALL:
                 protocol, family = which
                 logs[which] = log = []
-                with CLIENTS[protocol](ports[which], family) as ask:
+                with punctual(), CLIENTS[protocol](ports[which], family) as ask:
                     for number in range(REQUESTS):
                         log.append(ask(number))
                         wire.drain()

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from apart import capturing
+from apart import capturing, punctual
 from bothends import BothEnds
 from loopback import LOOPBACK, REQUESTS
 from overheard import until
@@ -42,7 +42,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
         wanted = tuple(sorted(set(PROTOCOLS.values())))
         with capturing(protocols=wanted, clear_text=True, **options) as capture:
             for which in ALL:
-                with CLIENTS[which[0]](ports[which], which[1]) as ask:
+                with punctual(), CLIENTS[which[0]](ports[which], which[1]) as ask:
                     logs[which] = [ask(number) for number in range(REQUESTS)]
             until(lambda: BothEnds(ports, capture.requests()).least() >= REQUESTS)
             rows = capture.requests()
