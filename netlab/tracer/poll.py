@@ -129,13 +129,10 @@ class Poll(Closes):
     def losses(self) -> list[Missing]:
         """Say what polling cannot see, and how much that may be."""
         gaps = [
-            Missing("error, reason, connect_ms, established", Gap.UNAVAILABLE, None, _NO_REASON),
+            *self._source.missing,
             Missing("opened_at, closed_at", Gap.APPROXIMATE, None, f"late by up to {self._every_s:g} s"),
             *self._missed(),
-            *self._source.missing,
         ]
-        if "bytes_sent" not in self._source.untold:
-            gaps.append(Missing("bytes, packets, retransmits", Gap.APPROXIMATE, None, _LAST_LOOK))
         for count, kind, detail in (
             (self._skipped_in_all, Gap.UNSEEN, _IN_PAUSE),
             (self._failed, Gap.INCOMPLETE, f"looks failed, the last one for: {self._failure}"),
@@ -204,8 +201,6 @@ class _Compared:
         return cls(joined([there, waiting]), gone, dict.fromkeys(waiting["cookie"].tolist(), now_ns))
 
 
-_NO_REASON = "a list of sockets does not say how a connection began or ended; use mode='ebpf'"
-_LAST_LOOK = "of closed connections as of the last look that saw them: lower bounds"
 _TOO_SHORT = (
     "connections that the kernel counted as opened, beyond those seen: too short for a look, or failed"
 )

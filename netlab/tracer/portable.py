@@ -18,14 +18,14 @@ import numpy.typing as npt
 
 from netlab.frames import Gap, Missing
 from netlab.kernel import elsewhere
-from netlab.kernel.elsewhere import Ends, Listed, Socket
+from netlab.kernel.elsewhere import Ends, Socket
 from netlab.kernel.processes import Process
 from netlab.kernel.sockdiag import State
 from netlab.tracer.holders import Holders
 from netlab.tracer.layout import AF_INET, AF_INET6, ATTEMPT, Direction, PidSource
 from netlab.tracer.records import Attempts, Cookies
 from netlab.tracer.snapshot import Snapshot
-from netlab.tracer.source import Source
+from netlab.tracer.source import NO_REASON, Source
 from netlab.tracer.translated import WHAT
 from netlab.tracer.translations import Host, NoTranslations
 
@@ -50,7 +50,7 @@ _COUNTERS = (
     "syn_retransmits, rtt_ms, rtt_var_ms, min_rtt_ms, cwnd, out_of_order, rtos, rwnd_limited_ms, "
     "last_packet_at, assured"
 )
-_OUTCOME = "connect_ms, error, reason"  # a capture by polling says why these are missing
+_OUTCOME = "error, reason, connect_ms"
 _LINUX_ONLY = "uid, netns, nspid, mark, cgroup, container, cookie, inode"
 _NAT = "nat_local_address, nat_local_port, nat_remote_address, nat_remote_port"
 _AGAIN = "this system does not number its sockets: a tuple that is used again between two looks is one row"
@@ -58,6 +58,7 @@ _UNCONNECTED = "UDP flows of sockets that are not connected; Windows lists every
 _NEVER_TOLD = tuple(
     Missing(what, kind, None, detail)
     for what, kind, detail in (
+        (_OUTCOME, Gap.UNAVAILABLE, NO_REASON),
         (_COUNTERS, Gap.UNAVAILABLE, f"{_NOT_HERE}: psutil lists sockets without their counters"),
         (_LINUX_ONLY, Gap.UNAVAILABLE, f"{_NOT_HERE}: Linux's, or not in psutil's list"),
         ("via_*", Gap.UNAVAILABLE, f"{_NOT_HERE}: netlab reads routes from Linux's kernel"),
@@ -116,18 +117,18 @@ class Portable(Source):
         """List the sockets that have a peer; with *only*, which names no namespace here, known ones."""
         del holders, ownerless  # psutil lists sockets by their owners
         listed = elsewhere.sockets(protocol)
-        connected = _connected(listed)
+        there = connected(listed.sockets)
         with self._lock:
             if only is not None:
-                connected = {ends: one for ends, one in connected.items() if ends in self._followed}
-            self._running = elsewhere.describe(_pids(connected.values()), self._running)
+                there = {ends: one for ends, one in there.items() if ends in self._followed}
+            self._running = elsewhere.describe(_pids(there.values()), self._running)
             servers = _Servers.of(listed.sockets)
-            followed = [self._follow(one, servers) for one in connected.values()]
-            records = _records(list(connected), followed)
+            followed = [self._follow(one, servers) for one in there.values()]
+            records = _records(list(there), followed)
         return Snapshot(
             records,
-            np.array([_STATES.get(one.state, State.ESTABLISHED) for one in connected.values()], np.uint8),
-            np.zeros(len(connected), np.uint64),
+            np.array([_STATES.get(one.state, State.ESTABLISHED) for one in there.values()], np.uint8),
+            np.zeros(len(there), np.uint64),
             {one.owner.pid: one.owner for one in followed if one.owner},
             [_OTHER_USERS] if listed.only_own else [],
         )
@@ -210,16 +211,16 @@ class _Servers:
         return any((protocol, place, port) in self.listening for place in (address, *anywhere))
 
 
-def _connected(listed: Listed) -> dict[Ends, Socket]:
+def connected(sockets: Iterable[Socket]) -> dict[Ends, Socket]:
     """Return the sockets that are connections; of one that several processes hold that of the lowest pid."""
-    connected: dict[Ends, Socket] = {}
-    for one in listed.sockets:
+    found: dict[Ends, Socket] = {}
+    for one in sockets:
         if not one.ends.remote or not (one.ends.protocol == socket.IPPROTO_UDP or one.state in _STATES):
             continue
-        known = connected.setdefault(one.ends, one)
+        known = found.setdefault(one.ends, one)
         if one.pid is not None and (known.pid is None or one.pid < known.pid):
-            connected[one.ends] = one
-    return connected
+            found[one.ends] = one
+    return found
 
 
 def _pids(sockets: Iterable[Socket]) -> set[int]:

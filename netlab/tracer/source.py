@@ -9,7 +9,7 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable
 
-from netlab.frames import Missing
+from netlab.frames import Gap, Missing
 from netlab.kernel import netstat, processes
 from netlab.kernel.processes import Process
 from netlab.tracer import snapshot, translations
@@ -20,13 +20,15 @@ from netlab.tracer.translations import Host, NoTranslations, Translations
 
 LINUX: bool = sys.platform.startswith("linux")
 _OPENS = ("Tcp.ActiveOpens", "Tcp.PassiveOpens")  # RFC 4022: one each for the two ends of a connection
+NO_REASON = "a list of sockets does not say how a connection began or ended"
+_LAST_LOOK = "of closed connections as of the last look that saw them: lower bounds"
 
 
 class Source(ABC):
     """Lists the sockets of this system whenever it is asked."""
 
     untold: frozenset[str] = frozenset()  # columns of connections that no row has
-    missing: tuple[Missing, ...] = ()  # what no list tells, for the coverage
+    missing: tuple[Missing, ...]  # what no list tells, for the coverage
     ownerless = (
         "the kernel opened or accepted them outside any process, and nobody was seen to use, hold or close "
         "them"
@@ -64,6 +66,16 @@ class Source(ABC):
 
 class SocketTables(Source):
     """Linux's own tables, by sock_diag and /proc."""
+
+    missing = (
+        Missing(
+            "error, reason, connect_ms, established",
+            Gap.UNAVAILABLE,
+            None,
+            f"{NO_REASON}; use mode='ebpf'",
+        ),
+        Missing("bytes, packets, retransmits", Gap.APPROXIMATE, None, _LAST_LOOK),
+    )
 
     def take(
         self,
