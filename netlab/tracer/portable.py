@@ -122,7 +122,7 @@ class Portable(Source):
             if only is not None:
                 there = {ends: one for ends, one in there.items() if ends in self._followed}
             self._running = elsewhere.describe(_pids(there.values()), self._running)
-            servers = _Servers.of(listed.sockets)
+            servers = Servers.of(listed.sockets)
             followed = [self._follow(one, servers) for one in there.values()]
             records = _records(list(there), followed)
         return Snapshot(
@@ -133,7 +133,7 @@ class Portable(Source):
             [_OTHER_USERS] if listed.only_own else [],
         )
 
-    def _follow(self, one: Socket, servers: _Servers) -> _Followed:
+    def _follow(self, one: Socket, servers: Servers) -> _Followed:
         """Return what is known of a socket by now."""
         known = self._followed.get(one.ends)
         if known is None:
@@ -178,14 +178,15 @@ class _Followed:
 
 
 @dataclass(frozen=True, slots=True)
-class _Servers:
+class Servers:
     """Where sockets listen, as protocol, address and port; and the addresses of this host that are in use."""
 
     listening: frozenset[tuple[int, bytes, int]]
     addresses: frozenset[bytes]
 
     @classmethod
-    def of(cls, sockets: Iterable[Socket]) -> _Servers:
+    def of(cls, sockets: Iterable[Socket]) -> Servers:
+        """Return those of a whole list."""
         listening, addresses = set(), set()
         for one in sockets:
             address = _plain(one.ends.local)

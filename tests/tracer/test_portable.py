@@ -11,6 +11,7 @@ import sys
 import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,14 @@ import elsewhere
 import numpy as np
 import ordinary
 import pytest
+from attempts import attempts
 from loopback import LINGER_0, LOOPBACK
 from programs import wait_until
 
 import netlab
-from netlab.kernel.elsewhere import of_own_processes
+from netlab.kernel.elsewhere import Ends, Socket, of_own_processes
 from netlab.tracer import portable, snapshot, source
+from netlab.tracer.filters import Filter
 from netlab.tracer.layout import Direction
 from netlab.tracer.limits import Limits
 from netlab.tracer.poll import Poll
@@ -206,6 +209,32 @@ def test_what_another_system_does_not_tell_is_missing_and_the_coverage_says_why(
     for words in ("nobody counts on this system", "used again between two looks", "told from the ports"):
         assert words in text
     assert "mode='ebpf'" not in text
+
+
+@pytest.mark.privileged
+def test_on_another_system_an_owner_that_exits_is_known_by_pid_and_name(tmp_path: Path) -> None:
+    code = """
+        import socket, subprocess, sys, time
+        import netlab
+        child = "import socket, sys; c = socket.create_connection(('127.0.0.1', int(sys.argv[1]))); input()"
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            port = server.getsockname()[1]
+            with netlab.capture(mode="poll", poll_every_s=0.05, port=port, direction="outgoing") as capture:
+                command = [sys.executable, "-S", "-c", child, str(port)]
+                with subprocess.Popen(command, stdin=subprocess.PIPE) as other:
+                    accepted = server.accept()[0]
+                    while capture.connections().empty:
+                        time.sleep(0.02)
+                    print(capture.connections()["cmdline"][0] == " ".join(command))
+                accepted.close()
+                while capture.connections()["closed_at"].isna().any():
+                    time.sleep(0.02)
+                frame = capture.connections()
+        print((frame["pid"] == other.pid).tolist(), frame["process"].str.startswith("python").tolist())
+        print(netlab.coverage(frame)["detail"].str.contains("their process has exited").sum())
+    """
+
+    assert elsewhere.run("darwin", textwrap.dedent(code), tmp_path) == "True\n[True] [True]\n1\n"
 
 
 @pytest.mark.privileged
@@ -461,12 +490,73 @@ def test_without_backfill_only_what_opens_later_is_a_row(sockets: Sockets) -> No
 
 
 @pytest.mark.usefixtures("elsewhere_by_flag")
-def test_a_capture_by_psutil_is_saved_and_comes_back(sockets: Sockets, tmp_path: Path) -> None:
+def test_a_recording_has_each_connection_once(sockets: Sockets, tmp_path: Path) -> None:
     sockets.connect()
-    with netlab.capture(mode="poll", poll_every_s=EVERY_S, port=sockets.port) as capture:
-        frame = capture.connections()
-        netlab.save(str(tmp_path / "portable.netlab"), capture)
+    path = tmp_path / "portable.netlab"
+    with (
+        netlab.capture(mode="poll", poll_every_s=EVERY_S, port=sockets.port) as capture,
+        netlab.record(path, capture, every_s=60) as recording,
+    ):
+        recording.write()
+        sockets.close()
+        wait_until(lambda: capture.connections()["closed_at"].notna().all())
+        recording.write()
 
-    loaded = netlab.load(str(tmp_path / "portable.netlab")).connections
-    assert loaded["local_port"].tolist() == frame["local_port"].tolist()
+    loaded = netlab.load(path)["connections"]
+    assert loaded["state"].tolist() == ["closed", "closed"]
     assert loaded["cookie"].isna().all()
+
+
+HERE, THERE = ip_address("192.0.2.1").packed, ip_address("192.0.2.2").packed
+
+
+def told(*others: Socket, state: str = "ESTABLISHED", local: int, remote: int) -> Direction:
+    """Return the direction of a connection from port *local* here to port *remote* there."""
+    one = Socket(Ends(socket.IPPROTO_TCP, HERE, local, THERE, remote), state, None)
+    return portable.Servers.of([one, *others]).direction(one)
+
+
+def listener(address: bytes, port: int, protocol: int = socket.IPPROTO_TCP) -> Socket:
+    return Socket(Ends(protocol, address, port, b"", 0), "LISTEN" if protocol == 6 else "NONE", None)
+
+
+@pytest.mark.parametrize(
+    ("direction", "expected"),
+    [
+        (told(local=50_000, remote=443), Direction.OUTGOING),
+        (told(local=50_000, remote=50_001), Direction.UNKNOWN),  # either may be the client's
+        (told(local=5000, remote=443), Direction.UNKNOWN),
+        (told(local=5000, remote=5001, state="SYN_SENT"), Direction.OUTGOING),
+        (told(listener(HERE, 50_000), local=50_000, remote=443), Direction.INCOMING),
+        (told(listener(bytes(4), 50_000), local=50_000, remote=443), Direction.INCOMING),
+        (told(listener(bytes(16), 50_000), local=50_000, remote=443), Direction.INCOMING),
+        (told(listener(THERE, 5000), local=5000, remote=5001), Direction.UNKNOWN),  # another address
+        (told(listener(HERE, 5000, 17), local=5000, remote=5001), Direction.UNKNOWN),  # UDP's
+        (told(listener(bytes(4), 5001), local=5000, remote=5001), Direction.UNKNOWN),  # the peer is elsewhere
+        (told(listener(THERE, 5001), local=5000, remote=5001), Direction.OUTGOING),
+    ],
+)
+def test_the_direction_is_told_where_the_list_shows_it(direction: Direction, expected: Direction) -> None:
+    assert direction is expected
+
+
+def test_filters_by_address_do_not_ask_how_the_system_numbers_families(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(socket, "AF_INET6", 30)  # as on macOS
+    ours = np.frombuffer(ip_address("::1").packed, np.uint8)
+    record = attempts({"family": 10, "remote_address": ours, "remote_port": 80})
+
+    assert Filter.of(remote="::1").keeps(record).tolist() == [True]
+    assert Filter.of(remote="::/64", exclude_remote={"::1": "80"}).keeps(record).tolist() == [False]
+
+
+def test_on_linux_nothing_asks_psutil() -> None:
+    code = (
+        "import sys, netlab\nwith netlab.capture(mode='poll') as capture: capture.connections()\n"
+        "print({'psutil', 'netlab.tracer.portable'} & set(sys.modules))"
+    )
+
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert run.stdout == "set()\n"
