@@ -9,13 +9,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from netlab.kernel.libc import libc
 from netlab.kernel.nlmessages import Rows, Words
 
 _MSG_DONTWAIT, _MSG_TRUNC = 0x40, 0x20
 _BATCH = 512
 _SLOT_BYTES = 2048  # a conntrack event has some 250 bytes, one with everything in it less than 1,000
 _ADDRESS_BYTES = 12  # struct sockaddr_nl
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class _Vector(ctypes.Structure):  # struct iovec
@@ -69,7 +69,7 @@ class Receiver:
         Raises OSError, with ENOBUFS where the kernel had to throw messages away.
         """
         self._results["name_bytes"] = _ADDRESS_BYTES
-        count = _libc.recvmmsg(descriptor, self._messages, _BATCH, _MSG_DONTWAIT, None)
+        count = libc().recvmmsg(descriptor, self._messages, _BATCH, _MSG_DONTWAIT, None)
         if count < 0:
             code = ctypes.get_errno()
             if code == errno.EAGAIN:

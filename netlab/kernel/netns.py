@@ -22,6 +22,7 @@ from typing import TypeAlias
 from netlab.checks import nearest
 from netlab.errors import BadInput, CapabilityError, KernelError
 from netlab.kernel.capabilities import unescaped
+from netlab.kernel.libc import libc
 
 NetNs: TypeAlias = str | int | os.PathLike[str] | None
 
@@ -30,7 +31,6 @@ _OWN = Path("/proc/thread-self/ns/net")
 _MOUNTS = Path("/proc/thread-self/mountinfo")
 _CLONE_NEWNET = 0x40000000
 _inside = threading.local()  # `netns` of the block that this thread is in
-_libc = ctypes.CDLL(None, use_errno=True)  # os.setns() came with Python 3.12
 
 
 def names() -> list[str]:
@@ -223,7 +223,7 @@ def _nsfs() -> int:
 
 
 def _setns(descriptor: int, problem: str) -> None:
-    if _libc.setns(descriptor, _CLONE_NEWNET):
+    if libc().setns(descriptor, _CLONE_NEWNET):  # os.setns() came with Python 3.12
         code = ctypes.get_errno()
         raise _refused(problem, OSError(code, os.strerror(code)))
 

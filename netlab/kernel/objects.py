@@ -12,7 +12,6 @@ import ctypes
 import errno
 import json
 import os
-import resource
 import stat
 import struct
 import sys
@@ -242,6 +241,8 @@ def _with_calls(code: bytes) -> bytes:
 
 def _lift_memlock() -> None:
     """Lift the locked-memory limit, which kernels before 5.11 charge maps to; others do not mind it."""
+    import resource  # not on every system that this module is imported on
+
     with suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 

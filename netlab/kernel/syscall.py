@@ -7,8 +7,9 @@ import errno
 import os
 import platform
 
+from netlab.kernel.libc import libc
+
 _NUMBERS = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "s390x": 351, "ppc64le": 361}
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 def bpf(command: int, attributes: bytes | ctypes.Array[ctypes.c_char]) -> int:
@@ -21,7 +22,7 @@ def bpf(command: int, attributes: bytes | ctypes.Array[ctypes.c_char]) -> int:
         ctypes.set_errno(errno.ENOSYS)
         return -1
     place = ctypes.c_char_p(attributes) if isinstance(attributes, bytes) else attributes
-    return int(_libc.syscall(number, command, place, len(attributes)))
+    return int(libc().syscall(number, command, place, len(attributes)))
 
 
 def last_error() -> str:

@@ -8,7 +8,6 @@ some 0.1 s for each that is closed.
 from __future__ import annotations
 
 import ctypes
-import fcntl
 import os
 import platform
 import struct
@@ -22,6 +21,7 @@ import numpy as np
 
 from netlab.errors import CapabilityError, ProgramError
 from netlab.kernel import btf, syscall
+from netlab.kernel.libc import libc
 
 _LINK_CREATE, _MULTI = 28, 48  # BPF_LINK_CREATE, BPF_TRACE_UPROBE_MULTI: include/uapi/linux/bpf.h
 _NUMBERS = {"x86_64": 298, "aarch64": 241, "riscv64": 241, "s390x": 331, "ppc64le": 319}
@@ -29,7 +29,6 @@ _DEVICE = Path("/sys/bus/event_source/devices/uprobe")
 _ATTRIBUTES = struct.Struct("=IIQQQQQIIQQ56x")  # struct perf_event_attr, 128 bytes of it
 _CLOSE_ON_EXEC = 8  # PERF_FLAG_FD_CLOEXEC
 _SET_PROGRAM, _ENABLE = 0x40042408, 0x2400  # PERF_EVENT_IOC_SET_BPF, PERF_EVENT_IOC_ENABLE
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Place(NamedTuple):
@@ -92,6 +91,8 @@ def _has_links() -> bool:
 
 
 def _events(program: int, path: ctypes.Array[ctypes.c_char], place: Place) -> list[int]:
+    import fcntl  # not on every system that this module is imported on
+
     kind, return_flag = _device()
     number = _NUMBERS.get(platform.machine(), -1)
     events: list[int] = []
@@ -99,7 +100,7 @@ def _events(program: int, path: ctypes.Array[ctypes.c_char], place: Place) -> li
         for offset in place.offsets:
             where = (ctypes.addressof(path), offset)
             wanted = (kind, _ATTRIBUTES.size, return_flag if place.at_return else 0, 1, 0, 0, 0, 1, 0, *where)
-            event = int(_libc.syscall(number, _ATTRIBUTES.pack(*wanted), -1, 0, -1, _CLOSE_ON_EXEC))
+            event = int(libc().syscall(number, _ATTRIBUTES.pack(*wanted), -1, 0, -1, _CLOSE_ON_EXEC))
             if event < 0:
                 raise _refused()
             events.append(event)

@@ -12,7 +12,6 @@ from netlab.errors import CaptureError
 from netlab.frames import Gap, Missing
 from netlab.kernel import clock
 from netlab.kernel.usage import Usage
-from netlab.tracer import translations
 from netlab.tracer.closed import Closed, Ended
 from netlab.tracer.filters import Filter
 from netlab.tracer.life import Base
@@ -190,7 +189,7 @@ class Branched(Capture):
         options, base = self._options, self._base.options
         if (options.nat, options.limits.max_nat) == (base.nat, base.limits.max_nat):
             return self._base.nat
-        own = translations.begin(options.nat, options.wanted.netns, options.limits.max_nat)
+        own = self._source.translations(options.nat, options.wanted.netns, options.limits.max_nat)
         self._attached.callback(own.close)
         return own
 

@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections.abc import Iterable, Mapping
 from typing import TypeAlias
 
 from netlab import checks
-from netlab.errors import BadInput, CapabilityError
-from netlab.kernel import capabilities, netns as namespaces, processes, spaces
-from netlab.kernel.compiler import require_bcc
+from netlab.errors import BadInput
+from netlab.kernel import netns as namespaces, spaces
 from netlab.protocols.masking import Masking, masking
-from netlab.tracer import readers
+from netlab.tracer import modes, readers
 from netlab.tracer.excludes import Excluded
 from netlab.tracer.filters import Addresses, Filter, Names, Pids, Ports, Spaces
 from netlab.tracer.limits import Limits
 from netlab.tracer.options import Options
 from netlab.tracer.payload import Spoken
 from netlab.tracer.session import Capture
-from netlab.tracer.translations import host_of
 
 Protocols: TypeAlias = str | Iterable[str]
 Masked: TypeAlias = str | Iterable[str]
 
-_MODES = ("ebpf", "poll")
-_OWN_PIDS = (
-    "pid= follows processes by their number in the root pid namespace, which cannot be told from in here"
-)
 _CHANGE_PAGES = 4096  # 16 MiB hold some 260,000 state changes
 
 
@@ -73,6 +66,7 @@ def capture(
     mode
         "ebpf" sees every attempt. "poll" lists the sockets again and again instead: without privileges and
         without eBPF, but short connections and reasons of failures are missed; the coverage says how many.
+        On macOS and Windows "poll" lists them by psutil, without counters: see Notes.
     duration_s
         Stop after this many seconds; leaving the `with` block then waits for the end. Without it the capture
         goes on until the block is left or `stop()` is called.
@@ -155,7 +149,8 @@ def capture(
     BadInput
         If an option cannot be right.
     CapabilityError
-        If this process may not attach eBPF programs, or BCC is missing; the message has the fix.
+        If this process may not attach eBPF programs, or BCC is missing, or with "poll" outside of Linux
+        psutil; the message has the fix.
 
     Notes
     -----
@@ -164,6 +159,10 @@ def capture(
     kernel's own `struct tcp_sock` at the moment of closing. UDP flows are added up by cgroup_skb programs on
     the root control group, which run for each packet and leave those of TCP at once; with protocol="tcp"
     nothing runs per packet, and one small program each time that a process has read.
+
+    Outside of Linux lists have tuples, states and owners, and nothing else: other columns are missing, and
+    the coverage says why. Nobody counts there how many connections are missed. macOS tells only root of other
+    users' processes. `netns`, and a namespace as `nat`, are refused. It was tried with psutil on Linux only.
 
     Translations are those of netfilter's conntrack, found by tuple, namespace and time; what the eBPF
     programs of others translate, such as Cilium's, is not in them.
@@ -179,6 +178,8 @@ def capture(
     >>> cap.connections().columns[:3].tolist()
     ['protocol', 'family', 'state']
     """
+    checks.choice("mode", mode, modes.MODES)
+    modes.refuse_spaces(netns, nat)
     wanted = Filter.of(
         port=port,
         pid=pid,
@@ -219,13 +220,7 @@ def capture(
         over=protocol,
         only=wanted.ports,
     )
-    if checks.choice("mode", mode, _MODES) == "poll":
-        _refuse_with_poll(events=events, drops=drops, cost=cost, protocols=bool(spoken))
-    else:
-        if wanted.pids and not processes.numbered_by_root():
-            raise CapabilityError(_OWN_PIDS, fix="docker run --pid=host …, or filter by process= instead")
-        _require_bpf()
-        require_bcc()
+    modes.require(mode, wanted, events=events, drops=drops, cost=cost, protocols=bool(spoken))
     limits = Limits(
         max_open=max_open,
         max_closed=max_closed,
@@ -248,7 +243,7 @@ def capture(
             client_expiry_s=client_expiry_s,
             mode=mode,
             poll_every_s=poll_every_s,
-            nat=host_of(nat),
+            nat=modes.host_of(nat),
         )
     )
 
@@ -290,19 +285,3 @@ def _spoken(
                 fix=f"Add {dns_ports[0]} to it, or leave it out and filter the frames",
             )
     return Spoken(names, dns_ports, timeout_s, masks, clear_text)
-
-
-def _require_bpf() -> None:
-    try:
-        capabilities.require_bpf(doing="follow connections with eBPF")
-    except CapabilityError as error:
-        fix = f'{error.fix}; or capture(mode="poll"), which sees what lasts, without'
-        raise CapabilityError(error.problem, fix=fix) from error
-
-
-def _refuse_with_poll(**options: bool) -> None:
-    asked = [name for name, value in options.items() if value]
-    if asked:
-        raise BadInput(f'{asked[0]}= needs eBPF, which mode="poll" does without', fix="Leave one of them out")
-    if not sys.platform.startswith("linux"):
-        raise CapabilityError("polling reads Linux's socket tables", fix="Load a recording: netlab.load()")

@@ -7,7 +7,6 @@ choose, and the direction of a connection that nobody saw begin.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import struct
 from collections.abc import Iterable
@@ -219,6 +218,8 @@ def _inodes(value: Spaces) -> tuple[int, ...]:
 def _inode(value: object) -> int:
     if isinstance(value, Integral) and int(value) > _PID_MAX:  # an inode, as frames show
         return checks.whole("netns", value, 1, _INODE_MAX)
+    import fcntl  # not on every system that this module is imported on
+
     inode = namespaces.inode(value)  # type: ignore[arg-type]  # it refuses what it does not know
     file = namespaces.path(value)  # type: ignore[arg-type]
     with suppress(BadInput):  # no namespace at all, such as `ip netns` leaves behind when its mount is gone

@@ -75,6 +75,7 @@ PROCESS = np.dtype(
         ("padding", "u1", 5),
     ]
 )
+AF_INET, AF_INET6 = 2, 10  # in `family`: Linux's numbers, on every system
 NOT_COUNTED = 0xFFFFFFFF  # in a counter that this kernel does not have
 NOT_TOLD = 0xFFFFFFFF  # the mark of a socket that was only listed, to somebody without CAP_NET_ADMIN
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Self, TypeAlias
 from netlab.closing import uninterrupted
 from netlab.errors import CaptureError
 from netlab.kernel import clock
-from netlab.tracer import snapshot, translations
+from netlab.tracer import source
 from netlab.tracer.holders import Holders
 from netlab.tracer.live import Live
 from netlab.tracer.options import Options
@@ -80,7 +80,7 @@ class Life:
     """A context manager that follows what *options* say as long as it is entered."""
 
     def __init__(self, options: Options) -> None:
-        self._options = options
+        self._options, self._source = options, source.here()
         self._state = State.NEW
         self._watch: Watch | None = None
         self._attached = ExitStack()  # what has to be closed
@@ -136,7 +136,9 @@ class Life:
         """
         options = self._options
         with ThreadPoolExecutor(1) as aside:
-            nat = aside.submit(translations.begin, options.nat, options.wanted.netns, options.limits.max_nat)
+            nat = aside.submit(
+                self._source.translations, options.nat, options.wanted.netns, options.limits.max_nat
+            )
             try:
                 self._watch = self._begin(after=nat.result)
             finally:
@@ -154,7 +156,9 @@ class Life:
         options = self._options
         if options.mode == "poll":
             after()
-            return Poll(options.limits, options.wanted.protocol, every_s=options.poll_every_s)
+            return Poll(
+                options.limits, options.wanted.protocol, every_s=options.poll_every_s, source=self._source
+            )
         return Live(
             options.wanted,
             options.limits,
@@ -169,7 +173,7 @@ class Life:
         self._to_utc_ns = clock.to_utc_ns()
         if self._options.backfill:
             wanted = self._options.wanted
-            self._before = snapshot.take(
+            self._before = self._source.take(
                 wanted.netns or None, protocol=wanted.protocol, holders=self._holders
             )
         with self._asked() as watch:
@@ -269,7 +273,7 @@ class Life:
         only = {*opened["netns"].tolist(), *before["netns"].tolist()}
         if not only:
             return Snapshot.empty()
-        return snapshot.take(
+        return self._source.take(
             only,
             protocol=self._options.wanted.protocol,
             holders=self._holders,

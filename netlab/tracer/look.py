@@ -22,6 +22,7 @@ from netlab.tracer.owners import Owners, Processes
 from netlab.tracer.records import Attempts, Cookies, chosen, end_unseen, is_udp
 from netlab.tracer.snapshot import Snapshot
 from netlab.tracer.socketgaps import UNCOUNTED_RTOS, UNTOLD_MARK
+from netlab.tracer.source import Source
 from netlab.tracer.translated import Known
 
 _SHIFT_NS = 100_000_000  # what a clock that is being disciplined does not do at once
@@ -62,6 +63,7 @@ class Look:
     missing: list[Missing]
     complete: frozenset[int]  # inodes of the namespaces whose every open socket is known now
     nat: Known
+    source: Source
     half_open: npt.NDArray[np.uint64]  # cookies of sockets there that are not connections yet
 
     @classmethod
@@ -74,6 +76,7 @@ class Look:
         *,
         over: Cookies,
         wanted: Filter,
+        source: Source,
         at: Clock,
         losses: list[Missing],
         processes: Processes,
@@ -82,8 +85,8 @@ class Look:
         """Join what was seen; *opened* and *over* have to be read before *ended*, see `merge`."""
         table = merge(ended.attempts, opened, before, now, now_ns=at.now_ns, over=over)
         missing = [*losses, *at.missing(), *before.missing, *now.missing]
-        owners = Owners.of(processes, before.owners, now.owners)
-        return cls(table, ended, wanted, at, owners, missing, now.complete, nat, now.half_open)
+        owners = Owners.of(processes, before.owners, now.owners, running=source.running)
+        return cls(table, ended, wanted, at, owners, missing, now.complete, nat, source, now.half_open)
 
     def unlisted(self) -> Attempts:
         """Return the open TCP attempts that their namespace does not list, though it should.
@@ -127,6 +130,7 @@ class Look:
             now_ns=self.at.now_ns,
             owners=self.owners,
             nat=self.nat,
+            untold=self.source.untold,
             missing=dict.fromkeys([*self.missing, *self._guesses(part)]),
         )
 
@@ -136,16 +140,17 @@ class Look:
         ownerless = _count(possible & (self.table.attempts["pid_source"] == PidSource.NONE))
         guessed = self.table if self.wanted.direction else part  # a wrong guess may be what left a row out
         udp, flow = is_udp(part.attempts), part.attempts["last_ns"] != 0
+        counted = "bytes_sent" not in self.source.untold
         uncounted = part.attempts["rtos"] == NOT_COUNTED
         unseen = (part.attempts["opened_ns"] == 0) & ~part.backfilled
         unlisted = ~udp & (part.attempts["closed_ns"] == 0) & (part.states == 0)
         by_descriptor = part.attempts["pid_source"] == PidSource.SOCKET
         gaps = [
-            Missing("connections", Gap.UNSEEN, ownerless, _MAY_BELONG)
+            Missing("connections", Gap.UNSEEN, ownerless, f"{_MAY_BELONG}: {self.source.ownerless}")
             if self.wanted.by_owner
-            else Missing("pid, process", Gap.UNAVAILABLE, ownerless, _OWNERLESS),
+            else Missing("pid, process", Gap.UNAVAILABLE, ownerless, self.source.ownerless),
             Missing("opened_at, bytes, packets", Gap.APPROXIMATE, _count(part.backfilled & flow), _OLDER),
-            Missing("bytes, packets", Gap.UNAVAILABLE, _count(udp & ~flow), _SILENT),
+            Missing("bytes, packets", Gap.UNAVAILABLE, _count(udp & ~flow & counted), _SILENT),
             Missing("direction", Gap.APPROXIMATE, _count(guessed.backfilled), _FROM_PORTS),
             Missing("closed_at, error, counters", Gap.UNSEEN, _count(end_unseen(part.attempts)), _END),
             Missing("state, counters", Gap.UNAVAILABLE, _count(unlisted), _UNLISTED),
@@ -161,10 +166,7 @@ def _count(flags: npt.NDArray[np.bool_]) -> int:
     return int(np.count_nonzero(flags))
 
 
-_OWNERLESS = (
-    "the kernel opened or accepted them outside any process, and nobody was seen to use, hold or close them"
-)
-_MAY_BELONG = f"their owner is not known, so they may belong to the process asked for: {_OWNERLESS}"
+_MAY_BELONG = "their owner is not known, so they may belong to the process asked for"
 _OLDER = "UDP flows of sockets older than the capture: what came before it is not in them"
 _SILENT = "connected UDP sockets that were silent in the capture: the kernel counts for none of them"
 _END = "the kernel did not run the program when the connection ended; found because its socket is gone"

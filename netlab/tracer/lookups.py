@@ -17,13 +17,12 @@ from netlab.protocols.dns.names import Sighting, Sightings
 from netlab.protocols.dns.queries import Ends, Queries, Query
 from netlab.protocols.dns.stream import Stream
 from netlab.tracer.filters import Filter
-from netlab.tracer.layout import Direction, PidSource
+from netlab.tracer.layout import AF_INET, Direction, PidSource
 from netlab.tracer.packets import Packet
 from netlab.tracer.payload import Asked, Spoken
 from netlab.tracer.readers import DNS_OVER_TLS
 from netlab.tracer.records import Attempts
 
-_AF_INET = 2
 _TCP = 6
 _MAPPED = bytes(10) + b"\xff\xff"  # IPv4 as a socket of IPv6 sees it (RFC 4291 section 2.5.5.2)
 
@@ -205,7 +204,7 @@ class OverTcp:
 
 def ends_of(cookie: int, conversation: np.void) -> Ends:
     """Return the ends of a CONVERSATION as DNS has them."""
-    is_ipv4 = conversation["family"] == _AF_INET
+    is_ipv4 = conversation["family"] == AF_INET
     return Ends(
         int(conversation["netns"]),
         cookie,

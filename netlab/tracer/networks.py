@@ -7,7 +7,6 @@ socket's peer is found by its IPv4 network, and `::/0` means IPv6 only.
 from __future__ import annotations
 
 import ipaddress
-import socket
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from netlab.errors import BadInput
+from netlab.tracer.layout import AF_INET6
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 Address: TypeAlias = str | ipaddress.IPv4Address | ipaddress.IPv6Address | Network
@@ -45,7 +45,7 @@ class End:
     def of(cls, attempts: npt.NDArray[np.void], side: Side) -> End:
         """Return the local or the remote end of attempt records."""
         packed = np.ascontiguousarray(attempts[f"{side}_address"])
-        is_v6 = attempts["family"] == socket.AF_INET6
+        is_v6 = attempts["family"] == AF_INET6
         mapped = is_v6 & (packed[:, :12] == _MAPPED_PREFIX).all(axis=1)
         v4 = np.ascontiguousarray(np.where(mapped[:, None], packed[:, 12:], packed[:, :4]))
         number = v4.view(">u4").ravel().astype(np.uint32)
@@ -107,8 +107,8 @@ def declarations(side: Side) -> str:
     any_word = " | ".join(f"{words}[{place}]" for place in range(4))
     return (
         f"const u32 *{words} = (const u32 *)(attempt)->{side}_address; "
-        f"bool {words}_is_v4 = {family} != {int(socket.AF_INET6)} || {mapped}; "
-        f"u32 {words}_v4 = {family} == {int(socket.AF_INET6)} ? {words}[3] : {words}[0]; "
+        f"bool {words}_is_v4 = {family} != {AF_INET6} || {mapped}; "
+        f"u32 {words}_v4 = {family} == {AF_INET6} ? {words}[3] : {words}[0]; "
         f"bool {words}_known = {words}_is_v4 ? {words}_v4 != 0 : ({any_word}) != 0;"
     )
 

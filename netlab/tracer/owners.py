@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from netlab.frames import Gap, Missing
-from netlab.kernel import cgroups, processes
+from netlab.kernel import cgroups
 from netlab.kernel.processes import Process, printable
 from netlab.tracer.layout import PROCESS, PROCESS_KEY, PidSource
 from netlab.tracer.records import Attempts
@@ -44,6 +44,7 @@ class Processes:
         ]
 
 
+Running: TypeAlias = Callable[[Collection[int]], Mapping[int, Process]]
 _CGROUPS = PROCESS["cmdline"].itemsize  # where they begin in a record; numpy cuts them at a NUL
 
 
@@ -111,12 +112,16 @@ class Owners:
 
     met: Processes
     holding: dict[tuple[int, int], Process]  # by pid and start
+    running: Running
 
     @classmethod
-    def of(cls, met: Processes, *holding: dict[int, Process]) -> Owners:
-        """Put together what the programs met and what /proc said, the latest last."""
+    def of(cls, met: Processes, *holding: dict[int, Process], running: Running) -> Owners:
+        """Put together what the programs met and who was found to hold sockets, the latest last.
+
+        *running* tells who of others runs.
+        """
         found = (process for each in holding for process in each.values())
-        return cls(met, {(process.pid, process.started_ns): process for process in found})
+        return cls(met, {(process.pid, process.started_ns): process for process in found}, running)
 
     def identify(self, attempts: Attempts) -> Known:
         """Tell who the owners of *attempts* are."""
@@ -130,7 +135,7 @@ class Owners:
             for owner, holds, process in zip(_keys(distinct), held, met, strict=True)
         ]
         gone = np.array([one is None for one in who]) & (distinct["pid_source"] != PidSource.NONE)
-        for place, process in _still_there(distinct, np.flatnonzero(gone)):
+        for place, process in _still_there(distinct, np.flatnonzero(gone), self.running):
             who[place], gone[place] = process, False
         return Known(who, places, int(np.count_nonzero(gone[places])))
 
@@ -147,13 +152,14 @@ def _keys(owners: Attempts) -> list[tuple[int, int]]:
     return list(zip(owners["pid"].tolist(), owners["process_started_ns"].tolist(), strict=True))
 
 
-def _still_there(owners: Attempts, gone: npt.NDArray[np.intp]) -> Iterator[tuple[int, Process]]:
-    """Look for those that are *gone* in /proc; a pid is the same process with the same start and name."""
-    pids = set(owners["pid"][gone].tolist())
-    running = processes.describe(pids & processes.running()) if pids else {}
+def _still_there(
+    owners: Attempts, gone: npt.NDArray[np.intp], running: Running
+) -> Iterator[tuple[int, Process]]:
+    """Look for those that are *gone* where *running* tells; a pid is one process by its start and name."""
+    there = running(set(owners["pid"][gone].tolist()))
     for place in gone.tolist():
         owner = owners[place]
-        process = running.get(int(owner["pid"]))
+        process = there.get(int(owner["pid"]))
         if (
             process
             and process.began(int(owner["process_started_ns"]))

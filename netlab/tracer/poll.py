@@ -16,27 +16,25 @@ from netlab.frames import Gap, Missing
 from netlab.kernel import clock, netstat
 from netlab.kernel.sockdiag import State
 from netlab.kernel.usage import Usage
-from netlab.tracer import snapshot
 from netlab.tracer.closed import Closed, Ended
 from netlab.tracer.layout import ATTEMPT, CHANGE
 from netlab.tracer.limits import Limits
 from netlab.tracer.owners import Processes
 from netlab.tracer.records import Attempts, chosen, has_peer, is_udp, joined
 from netlab.tracer.snapshot import Snapshot
-
-_OPENS = ("Tcp.ActiveOpens", "Tcp.PassiveOpens")  # RFC 4022: one each for the two ends of a connection
+from netlab.tracer.source import Source
 
 
 class Poll(Closes):
-    """Lists the sockets of *protocol* (0: of both) every *every_s* seconds, from construction to `close()`.
+    """Lists *source*'s sockets of *protocol* (0: of both) every *every_s* seconds, up to `close()`.
 
     What appears between two looks has opened, and what is gone has closed.
     """
 
     drops = None  # a list of sockets has no packets
 
-    def __init__(self, limits: Limits, protocol: int, *, every_s: float) -> None:
-        self._protocol, self._every_s = protocol, every_s
+    def __init__(self, limits: Limits, protocol: int, *, every_s: float, source: Source) -> None:
+        self._source, self._protocol, self._every_s = source, protocol, every_s
         self._closed = Closed(limits.max_closed)
         # Open at the last look: since before, since, or since a pause.
         self._before = self._opened = self._skipped = np.empty(0, ATTEMPT)
@@ -47,7 +45,7 @@ class Poll(Closes):
         self._failed, self._failure = 0, ""
         self._lock = threading.Lock()
         self._ended = threading.Event()
-        self._opens_at_start = _opens()
+        self._opens_at_start = source.opens()
         self._thread = threading.Thread(target=self._look_until_closed, name="netlab-poll", daemon=True)
 
     def expect(self, listed: Attempts, *, complete: bool) -> None:
@@ -64,7 +62,7 @@ class Poll(Closes):
                 self._failed, self._failure = self._failed + 1, str(error)
 
     def _listed(self) -> Snapshot:
-        return snapshot.take(protocol=self._protocol)
+        return self._source.take(protocol=self._protocol)
 
     def look(self, listed: Snapshot) -> None:
         """Compare the sockets that are there now with those of the last look."""
@@ -76,6 +74,8 @@ class Poll(Closes):
             )
             for over in (before.gone, opened.gone):
                 self._closed.append(over)
+            for over in (before.gone, opened.gone, skipped.gone):
+                self._source.forget(over["cookie"].tolist())
             self._over = np.union1d(self._over, before.gone["cookie"])
             self._away = before.away | opened.away | skipped.away
             self._before, self._opened, self._skipped = before.there, opened.there, skipped.there
@@ -128,22 +128,27 @@ class Poll(Closes):
 
     def losses(self) -> list[Missing]:
         """Say what polling cannot see, and how much that may be."""
-        counted = (
-            0 if self._protocol == socket.IPPROTO_UDP else netstat.gained(self._opens_at_start, _opens())
-        )
         gaps = [
-            Missing("error, reason, connect_ms, established", Gap.UNAVAILABLE, None, _NO_REASON),
+            *self._source.missing,
             Missing("opened_at, closed_at", Gap.APPROXIMATE, None, f"late by up to {self._every_s:g} s"),
-            Missing("bytes, packets, retransmits", Gap.APPROXIMATE, None, _LAST_LOOK),
+            *self._missed(),
         ]
         for count, kind, detail in (
-            (max(0, counted - self._tcp_opened), Gap.UNSEEN, _TOO_SHORT),
             (self._skipped_in_all, Gap.UNSEEN, _IN_PAUSE),
             (self._failed, Gap.INCOMPLETE, f"looks failed, the last one for: {self._failure}"),
         ):
             if count:
                 gaps.append(Missing("connections", kind, count, detail))
         return [*gaps, *self._closed.losses()]
+
+    def _missed(self) -> list[Missing]:
+        """Say how many connections were too short to be seen, as far as somebody counts them."""
+        counts = self._source.opens()
+        if counts is None or self._opens_at_start is None:
+            return [Missing("connections", Gap.UNSEEN, None, _UNCOUNTED)]
+        opened = 0 if self._protocol == socket.IPPROTO_UDP else netstat.gained(self._opens_at_start, counts)
+        missed = max(0, opened - self._tcp_opened)
+        return [Missing("connections", Gap.UNSEEN, missed, _TOO_SHORT)] if missed else []
 
     def processes(self) -> Processes:
         """Return nothing: only who holds a socket now is known."""
@@ -196,19 +201,8 @@ class _Compared:
         return cls(joined([there, waiting]), gone, dict.fromkeys(waiting["cookie"].tolist(), now_ns))
 
 
-def _opens() -> dict[int, int]:
-    """Return how many connections each namespace has begun or accepted since it is there."""
-    return netstat.everywhere(_opens_here)
-
-
-def _opens_here() -> int:
-    counts = netstat.counters()
-    return sum(counts[name] for name in _OPENS)
-
-
-_NO_REASON = "a list of sockets does not say how a connection began or ended; use mode='ebpf'"
-_LAST_LOOK = "of closed connections as of the last look that saw them: lower bounds"
 _TOO_SHORT = (
     "connections that the kernel counted as opened, beyond those seen: too short for a look, or failed"
 )
+_UNCOUNTED = "those shorter than the time between two looks; how many they are, nobody counts on this system"
 _IN_PAUSE = "attempts began while the capture was paused"

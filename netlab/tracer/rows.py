@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import ChainMap
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import numpy as np
@@ -17,14 +17,13 @@ from netlab.frames import Missing
 from netlab.kernel.processes import printable
 from netlab.kernel.sockdiag import State
 from netlab.schemas import CONNECTIONS
-from netlab.tracer.layout import NOT_COUNTED, NOT_TOLD, Direction, PidSource
+from netlab.tracer.layout import AF_INET6, NOT_COUNTED, NOT_TOLD, Direction, PidSource
 from netlab.tracer.merge import Table
 from netlab.tracer.owners import Known, Owners
 from netlab.tracer.reasons import explain
 from netlab.tracer.records import Attempts, end_unseen, is_udp
 from netlab.tracer.translated import Known as Translations
 
-_AF_INET6 = 10
 _NO_RTT = 0xFFFFFFFF  # the kernel's windowed minimum before the first sample
 
 # RFC 9293 section 3.3.2, spelt as ss(8) does; code 0 is not known, and the last one is UNCONNECTED.
@@ -47,6 +46,7 @@ def connections(
     owners: Owners,
     nat: Translations,
     missing: Iterable[Missing],
+    untold: Collection[str] = (),
 ) -> pd.DataFrame:
     """Build the frame, oldest attempt first, those with an unknown start before all.
 
@@ -64,6 +64,8 @@ def connections(
         What is known of translations.
     missing
         What the frame lacks.
+    untold
+        Columns that nobody tells of any row: they are missing.
     """
     if not len(table.attempts):
         return CONNECTIONS.empty(missing)
@@ -87,14 +89,15 @@ def connections(
         translated.columns,
     )
     lacks = [*missing, *known.missing(), *translated.missing]
-    return CONNECTIONS.frame(data | dict(ChainMap(*parts)), lacks)
+    told = {name: column for name, column in (data | dict(ChainMap(*parts))).items() if name not in untold}
+    return CONNECTIONS.frame(told, lacks)
 
 
 def identity(attempts: Attempts) -> dict[str, Any]:
     """Return the columns that say which connection it is."""
     return {
         "protocol": categories(is_udp(attempts).astype(np.int8), ["tcp", "udp"]),
-        "family": np.where(attempts["family"] == _AF_INET6, 6, 4),
+        "family": np.where(attempts["family"] == AF_INET6, 6, 4),
         "direction": categories(attempts["direction"], _DIRECTIONS),
         "local_address": _address(attempts, "local_address"),
         "local_port": _unless_zero(attempts["local_port"]),
@@ -186,7 +189,7 @@ def _outcome(attempts: Attempts, states: npt.NDArray[np.uint8]) -> dict[str, Any
 
 def _address(attempts: Attempts, name: str) -> Any:
     """Return one address column."""
-    text = addresses.mixed(attempts["family"] != _AF_INET6, attempts[name])
+    text = addresses.mixed(attempts["family"] != AF_INET6, attempts[name])
     return pd.Series(text).mask(~attempts[name].any(axis=1) & (attempts["remote_port"] == 0))
 
 

@@ -15,12 +15,11 @@ from netlab.kernel import ctlives
 from netlab.kernel.ctlives import Entries, Flags
 from netlab.kernel.ctwatch import LOOK_AROUND_S
 from netlab.tracer import natjoin
-from netlab.tracer.layout import Direction
+from netlab.tracer.layout import AF_INET, Direction
 from netlab.tracer.natjoin import Times, Tuples
 from netlab.tracer.records import Attempts
 
 WHAT = "nat_*"
-_AF_INET = 2
 _LOOPBACK4 = np.frombuffer(bytes(10) + b"\xff\xff\x7f", np.uint8)
 _LOOPBACK6 = np.frombuffer(bytes(15) + b"\x01", np.uint8)
 _ADDRESSES, _PORTS = ("local_address", "remote_address"), ("local_port", "remote_port")
@@ -112,7 +111,7 @@ def tuples_of(ends: npt.NDArray[np.void], protocol: npt.NDArray[Any], netns: npt
     """Return the tuples of records with addresses, ports and a family; IPv4 fills the first four bytes."""
     tuples = np.empty(len(ends), natjoin.TUPLE)
     tuples["protocol"], tuples["netns"] = protocol, netns
-    four = ends["family"] == _AF_INET
+    four = ends["family"] == AF_INET
     for name in _PORTS:
         tuples[name] = ends[name]
     for name in _ADDRESSES:

@@ -13,6 +13,7 @@ from attempts import attempts
 from loopback import Echo, cookie, finish
 
 import netlab
+from netlab.tracer import source
 from netlab.tracer.closed import Ended
 from netlab.tracer.expiry import Absent
 from netlab.tracer.filters import Filter
@@ -79,6 +80,7 @@ def test_only_a_socket_that_a_complete_list_should_have_is_missed() -> None:
         Snapshot.empty(),
         listed,
         wanted=Filter(),
+        source=source.here(),
         at=Clock(0, 0),
         over=np.empty(0, np.uint64),
         losses=[],

@@ -20,6 +20,7 @@ from programs import wait_until
 
 import netlab
 from netlab.kernel import processes
+from netlab.tracer import source
 from netlab.tracer.layout import ATTEMPT, PidSource
 from netlab.tracer.owners import Owners, Processes
 
@@ -322,7 +323,8 @@ def test_a_pid_that_is_used_again_is_another_owner() -> None:
     attempts["pid"], attempts["pid_source"] = ours.pid, PidSource.SOCKET
     attempts["process_started_ns"] = [earlier.started_ns, ours.started_ns, 1]
 
-    known = Owners.of(Processes.none(), {earlier.pid: earlier}, {ours.pid: ours}).identify(attempts)
+    found = ({earlier.pid: earlier}, {ours.pid: ours})
+    known = Owners.of(Processes.none(), *found, running=source.here().running).identify(attempts)
 
     assert known.columns()["cmdline"].tolist() == ["its predecessor", ours.cmdline, pd.NA]
     assert [gap.count for gap in known.missing()] == [1]
