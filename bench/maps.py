@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import ctypes
 import statistics
+import struct
 import time
 
 import numpy as np
 
+from netlab.kernel import syscall
 from netlab.kernel.bpf import Program
 from netlab.tracer import rows
 from netlab.tracer.filters import Filter
@@ -15,27 +16,29 @@ from netlab.tracer.layout import ATTEMPT
 from netlab.tracer.limits import Limits
 from netlab.tracer.live import kernel_macros
 from netlab.tracer.merge import merge
-from netlab.tracer.owners import Owners
+from netlab.tracer.owners import Owners, Processes
 from netlab.tracer.snapshot import Snapshot
 from netlab.tracer.translated import Known
 
 ENTRIES = 1_000_000
 ROUNDS = 3
+_UPDATE_BATCH = 26  # BPF_MAP_UPDATE_BATCH, include/uapi/linux/bpf.h
 
 
 def measure() -> list[tuple[str, float, str]]:
     settings = Filter().macros() | Limits(max_open=ENTRIES + ENTRIES // 8).macros() | kernel_macros()
     with Program("tcp", settings=settings, layouts={"netlab_attempt": ATTEMPT}) as tcp:
         table = tcp.map("netlab_open", "u8", ATTEMPT)
-        _fill(table)
+        _fill(tcp.descriptor("netlab_open"))
         read, built = [], []
         for _ in range(ROUNDS):
             start = time.perf_counter()
             records = table.items()[1]
             middle = time.perf_counter()
-            merged = merge(np.empty(0, ATTEMPT), records, Snapshot.empty(), Snapshot.empty())
+            merged = merge(np.empty(0, ATTEMPT), records, Snapshot.empty(), Snapshot.empty(), now_ns=0)
+            owners = Owners.of(Processes.none(), running=lambda _: {})
             frame = rows.connections(
-                merged, to_utc_ns=0, now_ns=0, owners=Owners.none(), nat=Known.nothing(), missing=[]
+                merged, to_utc_ns=0, now_ns=0, owners=owners, nat=Known.nothing(), missing=[]
             )
             end = time.perf_counter()
             assert len(frame) == ENTRIES
@@ -48,7 +51,7 @@ def measure() -> list[tuple[str, float, str]]:
     return [("1 M map entries: map and frame / reading the map", (reading + building) / reading, detail)]
 
 
-def _fill(table: object) -> None:
+def _fill(table: int) -> None:
     values = np.zeros(ENTRIES, ATTEMPT)
     numbers = np.arange(1, ENTRIES + 1)
     values["socket"] = values["cookie"] = values["opened_ns"] = numbers
@@ -58,14 +61,8 @@ def _fill(table: object) -> None:
     values["remote_address"][:, :4] = numbers.astype(">u4").view(np.uint8).reshape(-1, 4)
     values["local_port"], values["remote_port"] = numbers % 60_000, 443
     keys = numbers.astype("u8")
-    count = ctypes.c_uint32(ENTRIES)
-    failed = table._lib.bpf_update_batch(  # type: ignore[attr-defined]  # noqa: SLF001 - only a bench fills maps
-        table._descriptor,  # type: ignore[attr-defined]  # noqa: SLF001
-        keys.ctypes.data,
-        values.ctypes.data,
-        ctypes.byref(count),
-    )
-    assert not failed
+    batch = struct.pack("=QQQQIIQQ", 0, 0, keys.ctypes.data, values.ctypes.data, ENTRIES, table, 0, 0)
+    assert syscall.bpf(_UPDATE_BATCH, batch) == 0
 
 
 if __name__ == "__main__":

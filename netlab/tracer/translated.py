@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -33,6 +34,7 @@ _LATE = (
     "they opened before their network namespace, or its conntrack, was found: up to "
     f"{LOOK_AROUND_S:g} s after it came; if they were translated, the entry was gone by then"
 )
+_KINDS = {_DOUBTFUL: Gap.APPROXIMATE, _CONTESTED: Gap.UNAVAILABLE, _LATE: Gap.UNSEEN}
 
 Late: TypeAlias = dict[int, tuple[int, int]]  # from when until when a namespace may have been, unknown
 
@@ -67,6 +69,8 @@ class Known:
             np.where(closed_ns == 0, ctlives.NEVER, closed_ns),
             attempts["direction"] == Direction.OUTGOING,
         )
+        if not len(self.entries):
+            return Translated({}, self._gaps({_LATE: self._too_early(attempts["netns"], times)}))
         return self.beyond(_tuples(attempts), times)
 
     def beyond(self, before: Tuples, times: Times) -> Translated:
@@ -83,20 +87,25 @@ class Known:
         contested[out] |= there.contested
         after[contested] = before[contested]
         translated = after != before
-        gaps = [
-            Missing(WHAT, kind, int(np.count_nonzero(which)), detail)
-            for kind, which, detail in (
-                (Gap.APPROXIMATE, doubtful & ~contested, _DOUBTFUL),
-                (Gap.UNAVAILABLE, contested, _CONTESTED),
-                (Gap.UNSEEN, self._too_early(before, times) & ~translated, _LATE),
-            )
-        ]
-        return Translated(_columns(after, translated), [*self.missing, *(gap for gap in gaps if gap.count)])
+        gaps = self._gaps(
+            {
+                _DOUBTFUL: doubtful & ~contested,
+                _CONTESTED: contested,
+                _LATE: self._too_early(before["netns"], times) & ~translated,
+            }
+        )
+        return Translated(_columns(after, translated), gaps)
 
-    def _too_early(self, tuples: Tuples, times: Times) -> Flags:
+    def _gaps(self, found: Mapping[str, Flags]) -> list[Missing]:
+        """Return what is missing in general, and in the rows *found* by the reason."""
+        counts = {detail: int(np.count_nonzero(which)) for detail, which in found.items()}
+        gaps = [Missing(WHAT, _KINDS[detail], count, detail) for detail, count in counts.items() if count]
+        return [*self.missing, *gaps]
+
+    def _too_early(self, netns: npt.NDArray[Any], times: Times) -> Flags:
         """Tell which opened in a namespace that was not found yet, or before the host was."""
-        early = np.zeros(len(tuples), bool)
-        inodes, places = np.unique(tuples["netns"], return_inverse=True)
+        early = np.zeros(len(netns), bool)
+        inodes, places = np.unique(netns, return_inverse=True)
         own = np.array([self.late.get(inode, _IN_TIME) for inode in inodes.tolist()], np.int64)
         for since, until in (own.reshape(-1, 2)[places].T, self.late.get(self.host, _IN_TIME)):
             early |= (times.opened_ns >= since) & (times.opened_ns < until)
