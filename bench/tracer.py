@@ -11,13 +11,14 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeAlias
 
 import netlab
 from bench.load import CONNECTIONS, STREAM_BYTES
 from bench.pairs import Watch, interleaved
 
 ROUNDS, PINNED_ROUNDS = 9, 31
+Cores: TypeAlias = tuple[int, ...]
 # It needs tracefs, which not every host has mounted; its own mount namespace leaves the host as it was.
 _TCPLIFE = "mount -t tracefs tracefs /sys/kernel/tracing && exec $0"
 
@@ -25,15 +26,14 @@ _TCPLIFE = "mount -t tracefs tracefs /sys/kernel/tracing && exec $0"
 class Load:
     """A server and its client in a process apart from the capture: what that costs is theirs alone.
 
-    On one *core* it makes no difference whether the scheduler puts the two together or apart.
+    *cores* are the server's and the client's.
     """
 
-    def __init__(self, core: int | None = None) -> None:
-        self._core = core
+    def __init__(self, *cores: int) -> None:
+        self._cores = cores
 
     def __enter__(self) -> Self:
-        pinned = [] if self._core is None else ["taskset", "--cpu-list", str(self._core)]
-        command = [*pinned, sys.executable, "-m", "bench.load"]
+        command = [sys.executable, "-m", "bench.load", *map(str, self._cores)]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         return self
 
@@ -50,15 +50,21 @@ class Load:
 
 
 def _compared(
-    work: str, watch: Watch, watcher: str, note: str, *, rounds: int = ROUNDS, core: int | None = None
+    work: str,
+    watch: Watch,
+    watcher: str,
+    note: str,
+    *,
+    rounds: int = ROUNDS,
+    where: str = "",
+    cores: Cores = (),
 ) -> list[tuple[str, float, str]]:
     """Compare the time and the CPU time of the work, both of its ends together."""
-    with Load(core) as load:
+    with Load(*cores) as load:
         pairs = interleaved(lambda: load.seconds(work), watch, rounds)
-    where = work if core is None else f"{work} on one core"
     return [
         (
-            f"{where}, {kind}: with {watcher} / alone",
+            f"{work}{where}, {kind}: with {watcher} / alone",
             watched / alone,
             f"{watched:.2f} / {alone:.2f} s; {note}",
         )
@@ -105,6 +111,7 @@ def _programs(work: str) -> list[tuple[str, float, str]]:
 
 
 def measure() -> list[tuple[str, float, str]]:
+    first, *_, last = sorted(os.sched_getaffinity(0))
     many, much = f"{CONNECTIONS} connections by a Python client", f"{STREAM_BYTES >> 30} GiB over loopback"
     return [
         *_compared("connect and close", netlab.capture, "netlab.capture()", f"{many}; target 1.05"),
@@ -114,7 +121,17 @@ def measure() -> list[tuple[str, float, str]]:
             "netlab.capture()",
             f"{many}; target 1.05; {PINNED_ROUNDS} pairs",
             rounds=PINNED_ROUNDS,
-            core=max(os.sched_getaffinity(0)),
+            where=" on one core",
+            cores=(last, last),
+        ),
+        *_compared(
+            "connect and close",
+            netlab.capture,
+            "netlab.capture()",
+            f"{many}; target 1.05; {PINNED_ROUNDS} pairs",
+            rounds=PINNED_ROUNDS,
+            where=" on a core each",
+            cores=(first, last),
         ),
         *_compared("connect and close", tcplife, "tcplife", many),
         *_programs("connect and close"),
