@@ -14,11 +14,12 @@ from netlab.kernel import clock
 from netlab.kernel.usage import Usage
 from netlab.tracer.closed import Closed, Ended
 from netlab.tracer.filters import Filter
+from netlab.tracer.layout import Direction
 from netlab.tracer.life import Base
 from netlab.tracer.live import Live
 from netlab.tracer.options import Options
 from netlab.tracer.owners import Processes
-from netlab.tracer.records import Attempts, Cookies, chosen
+from netlab.tracer.records import Attempts, Cookies, chosen, is_udp
 from netlab.tracer.session import Capture
 from netlab.tracer.translations import NoTranslations, Translations
 
@@ -44,6 +45,7 @@ class Branch(Closes):
 
     def __init__(self, live: Live, wanted: Filter, most: int) -> None:
         self._live, self._wanted = live, wanted
+        self._any_direction = replace(wanted, direction=Direction.UNKNOWN)
         self._closed = Closed(most)
         self._pauses: list[tuple[int, int]] = []
         self._skipped = 0
@@ -52,9 +54,14 @@ class Branch(Closes):
         live.ends.followers.append(self._take)
 
     def _take(self, ended: Attempts) -> None:
-        late = self._in_pause(ended)
-        self._skipped += int(late.sum())
-        self._closed.append(chosen(ended, ~late & self._wanted.may_keep(ended)))
+        mine, late = self._mine(ended), self._in_pause(ended)
+        self._skipped += int((mine & late).sum())
+        self._closed.append(chosen(ended, mine & ~late))
+
+    def _mine(self, attempts: Attempts) -> npt.NDArray[np.bool_]:
+        """Tell which may be wanted; of older UDP sockets the direction is told from the ports, later."""
+        anyway: npt.NDArray[np.bool_] = is_udp(attempts) & self._any_direction.may_keep(attempts)
+        return anyway | self._wanted.may_keep(attempts)
 
     def _in_pause(self, attempts: Attempts) -> npt.NDArray[np.bool_]:
         opened_ns = attempts["opened_ns"].astype(np.int64)
@@ -102,7 +109,8 @@ class Branch(Closes):
             return self._last.losses
         skipped = self._skipped
         if self._pauses:
-            skipped += int(self._in_pause(self._live.open()).sum())
+            opened = self._live.open()
+            skipped += int((self._mine(opened) & self._in_pause(opened)).sum())
         detail = "attempts began while the capture was paused"
         paused = [Missing("connections", Gap.UNSEEN, skipped, detail)] if skipped else []
         return [*self._live.losses(self._closed), *paused]

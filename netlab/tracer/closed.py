@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from netlab.frames import Gap, Missing
+from netlab.kernel.sockdiag import State
 from netlab.tracer.layout import ATTEMPT
-from netlab.tracer.records import Attempts, chosen, joined, put
+from netlab.tracer.records import Attempts, chosen, is_udp, joined, put
 
 LET_GO = "closed attempts are kept: empty ones went first, then the oldest"  # in the coverage
 
@@ -139,5 +140,7 @@ class _Block:
 
 def _is_empty(attempts: Attempts) -> npt.NDArray[np.bool_]:
     payload = (attempts["bytes_sent"] != 0) | (attempts["bytes_received"] != 0)
-    empty: npt.NDArray[np.bool_] = ~payload & (attempts["error"] == 0)
+    failed = (attempts["error"] != 0) | (attempts["unsent"] != 0)
+    failed |= ~is_udp(attempts) & (attempts["last_state"] == State.SYN_SENT)  # given up by its own process
+    empty: npt.NDArray[np.bool_] = ~payload & ~failed
     return empty

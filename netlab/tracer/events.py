@@ -7,6 +7,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from netlab.columns import categories
+from netlab.kernel.sockdiag import State
 from netlab.schemas import EVENTS
 from netlab.tracer.reasons import error_names
 from netlab.tracer.records import Attempts, chosen, is_udp
@@ -52,6 +53,7 @@ def _places(changes: npt.NDArray[np.void], attempts: Attempts) -> npt.NDArray[np
     order = np.lexsort((changes["at_ns"], changes["socket"]))
     socket, at = changes["socket"][order], changes["at_ns"][order]
     begins = np.isin(changes["after"][order], _FIRST)
+    begins |= changes["before"][order] == State.CLOSE  # a listener, too, may have a place that was another's
     begins[1:] |= socket[1:] != socket[:-1]
     life = np.cumsum(begins)
     moments = pd.MultiIndex.from_arrays([socket, at])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from functools import partial
 
 from netlab.closing import uninterrupted
@@ -36,7 +37,8 @@ class Looking(Life):
             processes=watch.processes(),
             nat=self._nat.now(),  # last: of what was read before, everything was told by then
         )
-        if self._state is not State.STOPPED:
+        lists_tcp = self._options.wanted.protocol != socket.IPPROTO_UDP  # else others' attempts seem gone
+        if self._state is not State.STOPPED and lists_tcp:
             uninterrupted(partial(watch.settle, look.unlisted(), look.held(), look.at.now_ns))
         return look
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -77,10 +79,55 @@ def test_a_pause_of_it_leaves_the_capture_that_runs_alone(everything: Capture, e
 
         assert part.connections()["bytes_sent"].tolist() == [22]
         gaps = netlab.coverage(part.connections())
-        assert gaps["detail"].eq("attempts began while the capture was paused").any()
+        skipped = gaps["detail"] == "attempts began while the capture was paused"
+        assert gaps.loc[skipped, "count"].tolist() == [1]
     delta = everything.delta("beside")
     mine = delta[(delta["remote_port"] == echo.port) & (delta["direction"] == "outgoing")]
     assert sorted(mine["delta_bytes_sent"]) == [11, 22]
+
+
+def test_a_look_at_udp_alone_ends_no_tcp_attempt_of_others(everything: Capture, echo: Echo) -> None:
+    with (
+        branch(everything, protocol="udp") as flows,
+        branch(everything, port=echo.port) as part,
+        contextlib.ExitStack() as held,
+    ):
+        part.register("beside")
+        client = held.enter_context(echo.connect(4))
+        for _ in range(4):
+            flows.connections()
+            time.sleep(0.4)  # an attempt whose socket is not listed for a second counts as ended
+
+        assert set(part.connections()["state"]) == {"established"}
+        first = part.delta("beside")
+        finish(client)
+        client.close()
+        wait_until(lambda: set(part.connections()["state"]) == {"closed"})
+        last = part.delta("beside")
+
+    assert (first["new"].tolist(), last["new"].tolist()) == ([True, True], [False, False])
+    assert part.connections()["opened_at"].notna().tolist() == [True, True]
+
+
+def test_an_ended_flow_of_an_older_socket_has_the_direction_of_its_port() -> None:
+    ends = [socket.socket(type=socket.SOCK_DGRAM) for _ in range(2)]
+    with contextlib.ExitStack() as held:
+        server, client = map(held.enter_context, ends)
+        server.bind(("127.0.0.1", 20_000 + os.getpid() % 5_000))  # below those that the kernel chooses
+        client.connect(server.getsockname())
+        client.send(b"?")
+        _, peer = server.recvfrom(10)
+        port = server.getsockname()[1]
+        with netlab.capture() as older, branch(older, port=port, direction="incoming") as part:
+            server.sendto(b"!", peer)  # the first packet that is seen
+            client.recv(10)
+            client.send(b"?")
+            server.recv(10)
+            server.close()
+            wait_until(lambda: part.connections()["state"].eq("closed").any())
+            told = part.connections()
+
+    assert told["local_port"].tolist() == [port]
 
 
 def test_a_failure_is_told_with_its_errno(everything: Capture) -> None:

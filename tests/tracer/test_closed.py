@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import socket
 import tracemalloc
 from collections.abc import Callable
 
 import numpy as np
+import pytest
 from hypothesis import given, settings, strategies as st
 
+from netlab.kernel.sockdiag import State
 from netlab.tracer.closed import Closed
 from netlab.tracer.layout import ATTEMPT
 from netlab.tracer.records import Attempts
@@ -60,6 +64,25 @@ def test_attempts_since_a_number_are_those_of_all_from_there_on(
     assert len(every.numbers) == min(most, closed.following)
     assert closed.dropped == closed.following - len(every.numbers)
     assert every.following == since.following == sum(map(len, blocks))
+
+
+@pytest.mark.parametrize(
+    "failed",
+    [
+        {"error": errno.ECONNREFUSED},
+        {"last_state": State.SYN_SENT, "protocol": socket.IPPROTO_TCP},  # its own process gave it up
+        {"unsent": 1},
+    ],
+)
+def test_failures_stay_when_those_that_said_nothing_go(failed: dict[str, int]) -> None:
+    closed, empty = Closed(100), ended(*[0] * 5)
+    for name, value in failed.items():
+        empty[name] = value
+    closed.append(empty)
+    for _ in range(5):
+        closed.append(ended(*[0] * 100))
+
+    assert closed.since(0).numbers[:5].tolist() == [0, 1, 2, 3, 4]
 
 
 def test_what_is_new_costs_the_same_however_much_is_kept() -> None:

@@ -43,6 +43,22 @@ def test_the_events_of_a_socket_used_again_belong_to_each_attempt(closed_port: i
     assert events["local_port"].nunique() == len(capture.connections()) == 3
 
 
+def test_what_a_listener_does_is_no_event_of_the_connection_whose_place_it_has(closed_port: int) -> None:
+    with netlab.capture(protocol="tcp", pid=os.getpid(), events=True, backfill=False) as capture:
+        with socket.socket() as first:
+            first.connect_ex(("127.0.0.1", closed_port))
+            first.bind(("127.0.0.1", 0))
+            first.listen()
+        for _ in range(3):  # likely in the memory of the one before
+            with socket.socket() as client:
+                client.connect_ex(("127.0.0.1", closed_port))
+            with socket.create_server(("127.0.0.1", 0)):
+                pass
+
+    assert set(capture.events()["after"]) == {"syn-sent", "closed"}
+    assert len(capture.events()) == 2 * len(capture.connections()) == 8
+
+
 def test_the_flows_of_one_udp_socket_do_not_hide_the_events(echo: Echo) -> None:
     with netlab.capture(events=True) as capture:
         with socket.socket(type=socket.SOCK_DGRAM) as sender:
