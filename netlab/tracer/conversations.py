@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from netlab.protocols.dialog import Exchange, Outcome
-from netlab.protocols.streams import Segment, Stream
+from netlab.protocols.ordered import Segment
+from netlab.protocols.streams import Stream
 from netlab.tracer.budgets import HEADS, IGNORE, Budgets
 from netlab.tracer.layout import PIECE, Direction
 from netlab.tracer.packets import Packet, Packets, Pieces, conversation
@@ -250,6 +251,14 @@ class Conversations:
         if direction == Direction.UNKNOWN:
             return self._readers.client_is_local(ends)
         return direction == Direction.OUTGOING
+
+    def closed(self, attempt: np.void) -> None:
+        """Take what a connection, whose socket is closed by now, was asked for unanswered."""
+        talk = self._talks.get(int(attempt["cookie"]))
+        if talk and _tuple(conversation(talk.ends)) == _tuple(attempt):
+            self._keep(talk, talk.stream.end(int(attempt["closed_ns"])))
+            self._forget(self._talks.pop(talk.cookie))
+            self._end(talk)
 
     def give_up(self, cookie: int) -> None:
         """Wait for nothing more of a connection; what it says all the same is another conversation."""

@@ -122,7 +122,8 @@ class Live(Closes):
                 self._sources["netlab_flows"] = UdpSource(self.program, wanted, self.ends)
             self.drops = DropSource(self.program, wanted) if drops else None
             self._payload = PayloadSource(self.program, files, spoken, limits) if spoken else None
-            if spoken:
+            if self._payload:
+                self.ends.followers.append(self._payload.closings.note)
                 self._bell.hear(self.program.descriptor("netlab_pieces"))
         except BaseException:
             self._release()

@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from netlab.protocols.streams import Segment
+from netlab.protocols.ordered import Segment
 from netlab.tracer.layout import CONVERSATION, PIECE
 
 Pieces: TypeAlias = npt.NDArray[np.void]

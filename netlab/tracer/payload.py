@@ -16,6 +16,7 @@ from netlab.kernel.bpf import CgroupHook, Program
 from netlab.protocols.masking import STANDARD, Masking
 from netlab.tracer.budgets import JUDGED, PacketBudgets
 from netlab.tracer.cleartext import ClearText
+from netlab.tracer.closings import Closings
 from netlab.tracer.conversations import Account, Conversations, Fate, Request
 from netlab.tracer.filters import port_condition
 from netlab.tracer.layout import CONVERSATION, PIECE, Counter
@@ -138,6 +139,7 @@ class PayloadSource:
         self._counters = program.map("netlab_counters", "u4", "u8")
         self._lost = 0
         self._ended_ns: int | None = None
+        self.closings = Closings()
         root = capabilities.cgroup2_mount()
         if root is None:
             raise CapabilityError(
@@ -165,9 +167,12 @@ class PayloadSource:
             self._ended_ns = clock.now_ns()
 
     def _take(self, *, final: bool) -> None:
+        closed = self.closings.turn()
         pieces = self._ring.read()
         if len(pieces) or self._talks.is_cut:
             self._talks.take(pieces, final=final)
+        for attempt in [*closed, *(self.closings.turn() if final else ())]:
+            self._talks.closed(attempt)
         if self._lookups:
             lost = sum(int(self._counters.get(counter) or 0) for counter in _BLIND)
             if lost > self._lost:

@@ -10,17 +10,8 @@ from hypothesis import given, strategies as st
 
 from netlab.protocols.dialog import Exchange, Outcome, Side
 from netlab.protocols.http1 import Http1
-from netlab.protocols.streams import (
-    MOST_AHEAD,
-    MOST_PIECES,
-    MOST_UNCHOSEN,
-    MOST_WAITING,
-    Ordered,
-    Said,
-    Segment,
-    Stream,
-    Unchosen,
-)
+from netlab.protocols.ordered import MOST_AHEAD, MOST_WAITING, Ordered, Said, Segment
+from netlab.protocols.streams import MOST_PIECES, MOST_UNCHOSEN, Stream, Unchosen
 
 WRAP = 1 << 32
 
