@@ -335,6 +335,35 @@ def test_what_a_server_that_goes_away_did_not_take_is_unanswered() -> None:
     assert [pending.stream for pending in peers.dialog.pending()] == [1]
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+        b"SSH-2.0-OpenSSH_9.6\r\n",
+        b"\0\0\0\x01\x05\0\0\0\x01",  # a frame, but not that of settings
+        b"+OK",
+    ],
+)
+@pytest.mark.parametrize("size", [1, 1000])
+@pytest.mark.parametrize("is_early", [False, True])
+def test_what_a_server_says_that_does_not_speak_http2_is_unread(
+    said: bytes, size: int, *, is_early: bool
+) -> None:
+    client = h2.connection.H2Connection()
+    client.initiate_connection()
+    began = client.data_to_send()
+    asked = {":method": "GET", ":scheme": "http", ":path": "/a", ":authority": "a.example"}
+    client.send_headers(1, list(asked.items()), end_stream=True)
+    heard: Heard = [(Side.CLIENT, began, 1), (Side.CLIENT, client.data_to_send(), 2)]
+    heard.insert(1 if is_early else 2, (Side.SERVER, said, 3))
+    dialog = Http2(whole=True)
+
+    (one,) = read(dialog, cut(heard, [size]))
+
+    assert (one.resource, one.outcome, one.status, one.error) == ("/a", Outcome.MISSED, None, None)
+    assert dialog.unread_bytes == len(said)
+
+
 def test_open_streams_are_bounded() -> None:
     peers = Peers()
     encoder = hpack.Encoder()
