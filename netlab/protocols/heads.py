@@ -117,9 +117,9 @@ def _length(fields: _Fields) -> int | None:
     """Return how long the body is; None: its fields contradict each other (RFC 9112 section 6.3)."""
     if not fields:
         return UNTOLD
-    codings = fields.get(b"transfer-encoding", [b"identity"])
-    last = codings[-1].rpartition(b",")[2].strip()
-    if last != b"identity":  # which was none (RFC 2616 section 3.6)
+    codings = b",".join(fields.get(b"transfer-encoding", ())).rstrip(b", \t")  # items may be empty
+    last = codings.rpartition(b",")[2].strip()
+    if last not in {b"", b"identity"}:  # which was none (RFC 2616 section 3.6)
         return CHUNKED if last == b"chunked" else _FOREIGN
     lengths = fields.get(b"content-length")
     if not lengths:

@@ -192,9 +192,9 @@ class Http1:
             resource=None if found.path is None else self._masks.path(found.path),
             host=self._masks.host(found.host),
         )
-        if voice.at is LOST:
-            self._lose(self._server)  # which may yet answer what was not seen
         self._pipelines |= bool(self._waiting)
+        if voice.at is LOST or self._server.at is REST:
+            self._lose(self._server)  # which may yet answer what was not seen, or has ended an answer unseen
         self._waiting.append(exchange)
         self._asking = exchange
         if whole:
@@ -229,7 +229,7 @@ class Http1:
         if self.upgraded is not None or exchange.operation == "HEAD" or status in {"204", "304"}:
             voice.at = OVER
         else:
-            voice.expect(length)
+            voice.expect(0 if status == "205" and length == heads.UNTOLD else length)
         return True
 
     def _message_over(self, voice: Voice) -> None:

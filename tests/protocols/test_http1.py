@@ -168,12 +168,16 @@ def test_an_answer_behind_early_hints_is_the_answer() -> None:
         b"Transfer-Encoding:\r\n chunked\r\n\r\n4\r\ndeep\r\n0\r\n\r\n",
         b"Content-Length:\r\n\t4\r\n\r\ndeep",
         b"Transfer-Encoding: identity\r\nContent-Length: 4\r\n\r\ndeep",
+        b"Transfer-Encoding: chunked,\r\n\r\n4\r\ndeep\r\n0\r\n\r\n",
+        b"Transfer-Encoding: chunked, ,\r\nTransfer-Encoding:\r\n\r\n4\r\ndeep\r\n0\r\n\r\n",
+        b"Transfer-Encoding: ,\r\nContent-Length: 4\r\n\r\ndeep",
+        b"Status: 205\r\n\r\n",
     ],
-    ids=["a folded coding", "a folded length", "a coding that is none"],
+    ids=lambda fields: fields.partition(b"\r\n\r\n")[0].decode(),
 )
 def test_an_answer_ends_where_its_fields_say_even_in_old_ways(fields: bytes) -> None:
     dialog = Http1(whole=True)
-    answer = b"HTTP/1.1 200 OK\r\n" + fields
+    answer = (b"HTTP/1.1 205 Reset\r\n" if b"205" in fields else b"HTTP/1.1 200 OK\r\n") + fields
     heard = [(Side.CLIENT, GET, 1), (Side.SERVER, answer, 2), (Side.CLIENT, GET, 3), (Side.SERVER, OK, 4)]
 
     exchanges = read(dialog, heard)
@@ -258,6 +262,20 @@ def test_an_answer_without_a_length_ends_with_the_connection() -> None:
     (one,) = dialog.ended(9)
 
     assert (one.outcome, one.ended_ns, one.response_bytes) == (Outcome.ANSWERED, 3, len(answer) + 4)
+
+
+def test_an_answer_that_seemed_to_end_with_the_connection_and_did_not_hides_what_follows() -> None:
+    """Another request proves it: neither the first answer's size is known then, nor any later answer."""
+    endless = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: x-own\r\n\r\nbody"
+    dialog = Http1(whole=True)
+    heard: Heard = [(Side.CLIENT, GET, 1), (Side.SERVER, endless, 2)]
+    heard += [(Side.CLIENT, GET, 3), (Side.SERVER, OK, 4), (Side.CLIENT, GET, 5), (Side.SERVER, OK, 6)]
+
+    first, *later = read(dialog, heard)
+
+    assert (first.outcome, first.status, first.response_bytes) == (Outcome.ANSWERED, "200", None)
+    assert [(one.outcome, one.status) for one in later] == [(Outcome.MISSED, None)] * 2
+    assert dialog.unread_bytes == 2 * len(OK)
 
 
 def test_what_has_no_answer_is_pending_and_then_unanswered() -> None:
