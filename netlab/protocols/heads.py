@@ -10,8 +10,10 @@ UNTOLD = -2  # and of one of which the head says nothing
 _FOREIGN = -3  # a coding without an end of its own
 
 _FIELDS = rb"(?:(?:[!-9;-~]++:|[ \t])[^\r\n]*+\r\n)*+\r\n"
-_LINE = re.compile(rb"([A-Z][A-Z-]{0,23}+) ([^ \r\n]*+) HTTP/1\.([01])\r\n")
-_REQUEST = re.compile(_LINE.pattern + _FIELDS)
+_LINE = rb"([A-Z][A-Z-]{0,23}+) ([^ \r\n]*+) HTTP/1\.([01])\r"
+_REQUEST = re.compile(_LINE + rb"\n" + _FIELDS)
+_BEGINNING = re.compile(_LINE + rb"?\n")
+_BARE = re.compile(rb"(?<!\r)\n")  # a line's end all the same (RFC 9112 section 2.2)
 _FOLD = re.compile(rb"\r\n[ \t]+")  # a value goes on in the next line (RFC 9112 section 5.2)
 _TELLING = re.compile(rb"\r\n(host|content-length|transfer-encoding|upgrade|expect):([^\r]*+)")  # lower case
 _ANSWER = re.compile(rb"HTTP/1\.[01] ([1-9][0-9]{2})(?: [^\r\n]*+)?\r\n" + _FIELDS)
@@ -55,7 +57,7 @@ def may_begin_request(data: bytes, *, sure: bool = False) -> bool:
 
 def begins_request(data: bytes) -> bool:
     """Return whether *data* begin with the whole first line of a request."""
-    return _LINE.match(data) is not None
+    return _BEGINNING.match(data) is not None
 
 
 def may_begin_answer(data: bytes) -> bool:
@@ -90,6 +92,23 @@ def answer(head: bytes) -> Answer | None:
         return None
     upgrade = fields.get(b"upgrade", [b""])[0] if found[1] == b"101" else b""
     return Answer(found[1].decode("ascii"), UNTOLD if length == _FOREIGN else length, upgrade)
+
+
+def loose(data: bytes, place: int) -> bytes:
+    """Return the head at *place*, of which some lines end with LF alone; nothing if it is not whole."""
+    ends = (data.find(end, place) + len(end) for end in (b"\n\n", b"\n\r\n"))
+    return data[place : min((end for end in ends if end > place + 2), default=place)]
+
+
+def strict(head: bytes) -> bytes:
+    """Return a head whose lines all end with CRLF."""
+    return _BARE.sub(b"\r\n", head)
+
+
+def told(part: bytes) -> bytes:
+    """Return a head of the lines that are whole in the first *part* of one; nothing if none is."""
+    lines, end, _ = part.rpartition(b"\n")
+    return strict(lines.removesuffix(b"\r") + b"\r\n\r\n") if end else b""
 
 
 def chunk_size(line: bytes) -> int | None:

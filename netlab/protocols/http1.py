@@ -15,6 +15,7 @@ LONGEST_HEAD = 65536  # bytes: nginx, Apache and Envoy refuse heads of half of i
 MOST_WAITING = 1000  # pipelined requests
 
 _END_OF_HEAD = b"\r\n\r\n"
+_LINE_ENDS = (b"\r\n", b"\n")
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\n"  # RFC 9113 section 3.4
 
 
@@ -119,10 +120,13 @@ class Http1:
         del at_ns
         if self._server.at is REST:
             self._message_over(self._server)
+        self._read_lines(self._server)
+        begun = bool(self._server.held)  # an answer to the first, but nobody knows which
         for exchange in self.pending():
             if exchange.outcome is Outcome.PENDING:
-                exchange.outcome = Outcome.UNANSWERED
+                exchange.outcome = Outcome.MISSED if begun else Outcome.UNANSWERED
             self._over.append(exchange)
+            begun = False
         self._waiting.clear()
         self._asking = None
         self._lose(self._client)
@@ -148,8 +152,8 @@ class Http1:
 
     def _head(self, voice: Voice, data: bytes, place: int) -> int:
         """Read the head at *place* and return the place behind it."""
-        while not voice.side and data.startswith(b"\r\n", place):  # to be ignored: RFC 9112 section 2.2
-            place += 2
+        while not voice.side and data.startswith(_LINE_ENDS, place):  # to be ignored: RFC 9112 section 2.2
+            place += 1 if data.startswith(b"\n", place) else 2
         if place == len(data):
             return place
         end = data.find(_END_OF_HEAD, place)
@@ -157,15 +161,20 @@ class Http1:
         # A whole head that is expected is looked at only once, when it is read.
         if not (expected and end >= 0) and not self._may_begin(voice, data[place : place + 32]):
             return self._astray(voice, data, place)
-        if end < 0 or end - place > LONGEST_HEAD:
-            voice.held = data[place:]
-            if len(voice.held) > LONGEST_HEAD:
-                self._cut(voice)
-            return len(data)
-        stop = end + len(_END_OF_HEAD)
-        voice.size = stop - place
         read = self._answers if voice.side else self._asks
-        return stop if read(voice, data[place:stop]) else self._astray(voice, data, place)
+        if 0 <= end <= place + LONGEST_HEAD:
+            voice.size = end + len(_END_OF_HEAD) - place
+            if read(voice, data[place : place + voice.size]):
+                return place + voice.size
+        loose = heads.loose(data, place)  # which ends earlier, or is the same
+        if 0 < len(loose) <= LONGEST_HEAD:
+            voice.size = len(loose)
+            is_read = read(voice, heads.strict(loose))
+            return place + voice.size if is_read else self._astray(voice, data, place)
+        voice.held = data[place:]
+        if len(voice.held) > LONGEST_HEAD:
+            self._cut(voice)
+        return len(data)
 
     def _may_begin(self, voice: Voice, data: bytes) -> bool:
         """Return whether *data* may be the beginning of a head, and of one that is known to be the next."""
@@ -258,10 +267,14 @@ class Http1:
 
     def _cut(self, voice: Voice) -> None:
         """Give up a message from here on; what its head has said so far is true."""
-        lines, told, _ = voice.held[:LONGEST_HEAD].rpartition(b"\r\n")
-        if told and (voice.at is HEAD or voice.at is LOST):
-            (self._answers if voice.side else self._asks)(voice, lines + _END_OF_HEAD, whole=False)
+        self._read_lines(voice)
         self._lose(voice)
+
+    def _read_lines(self, voice: Voice) -> None:
+        """Read what is there of a head."""
+        lines = heads.told(voice.held[:LONGEST_HEAD])
+        if lines and (voice.at is HEAD or voice.at is LOST):
+            (self._answers if voice.side else self._asks)(voice, lines, whole=False)
 
     def _lose(self, voice: Voice) -> None:
         """Know no longer where in its messages a side is."""

@@ -185,6 +185,56 @@ def test_an_answer_ends_where_its_fields_say_even_in_old_ways(fields: bytes) -> 
     assert [(one.ended_ns, one.response_bytes) for one in exchanges] == [(2, len(answer)), (4, len(OK))]
 
 
+@pytest.mark.parametrize("size", [1, 7, 1000])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\nContent-Length: 4\n\ndeep",
+        b"HTTP/1.1 200 OK\nServer: a\n b\nContent-Length: 8\n\nab\r\n\r\ncd",
+        b"HTTP/1.1 200 OK\nServer: a\nContent-Length: 4\r\n\ndeep",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 4\n\r\ndeep",
+        b"HTTP/1.1 200 OK\nTransfer-Encoding: chunked\n\n4;a=b\ndeep\n0\nX: y\n\n",
+        b"HTTP/1.1 200 OK\nTransfer-Encoding: chunked\n\n4\r\ndeep\r\n1\n.\n0\r\n\n",
+        b"HTTP/1.1 103 A\n\nHTTP/1.1 200 OK\nContent-Length: 0\n\n",
+    ],
+)
+def test_lines_may_end_with_lf_alone(answer: bytes, size: int) -> None:
+    dialog = Http1(whole=True)
+    put = b"\n\r\nPUT /deep/b HTTP/1.1\nHost: b.example\nContent-Length: 6\n\n\r\n\r\n.."
+    heard: Heard = [(Side.CLIENT, put, 1), (Side.SERVER, answer, 2)]
+    heard += [(Side.CLIENT, GET, 3), (Side.SERVER, OK, 4), (Side.CLIENT, GET, 5), (Side.SERVER, answer, 6)]
+
+    exchanges = read(dialog, cut(heard, [size]))
+
+    assert _facts(exchanges) == [("PUT", "/deep/b", "200"), *[("GET", "/deep/a", "200")] * 2]
+    assert exchanges[0].host == "b.example"
+    assert exchanges[0].request_bytes == len(put) - 3
+    final = len(answer) - answer.rindex(b"HTTP/")
+    assert [one.response_bytes for one in exchanges] == [final, len(OK), final]
+    assert dialog.unread_bytes == 0
+
+
+@pytest.mark.parametrize(
+    ("said", "outcome", "status"),
+    [
+        (b"HTTP/1.1 2", Outcome.MISSED, None),
+        (b"HTTP/1.1 200 OK\r", Outcome.MISSED, None),
+        (b"HTTP/1.1 200 OK\r\nServer", Outcome.ANSWERED, "200"),
+        (b"HTTP/1.1 200 OK\nServer: a\n", Outcome.ANSWERED, "200"),
+    ],
+)
+def test_an_answer_that_breaks_off_in_its_head_is_no_silence(
+    said: bytes, outcome: Outcome, status: str | None
+) -> None:
+    dialog = Http1(whole=True)
+
+    first, second = read(dialog, [(Side.CLIENT, GET * 2, 1), (Side.SERVER, said, 2)])
+
+    assert (first.outcome, first.status, first.ended_ns) == (outcome, status, None)
+    assert second.outcome is Outcome.UNANSWERED
+    assert dialog.unread_bytes == len(said)
+
+
 @pytest.mark.parametrize("body", ["Content-Length: 10", "Transfer-Encoding: chunked"])
 @pytest.mark.parametrize("again", [GET, b"PUT /deep/a HTTP/1.1\r\n\r\n"])
 def test_a_body_that_waits_for_leave_and_is_refused_does_not_come(body: str, again: bytes) -> None:
