@@ -55,6 +55,11 @@ def may_begin_request(data: bytes, *, sure: bool = False) -> bool:
     return (bare.isalpha() and bare.isupper() and len(method) <= _LONGEST_METHOD) or data == b"\r"
 
 
+def may_become_request(data: bytes) -> bool:
+    """Return whether *data* can be a part of a request's first line."""
+    return b"\n" not in data and may_begin_request(data)
+
+
 def begins_request(data: bytes) -> bool:
     """Return whether *data* begin with the whole first line of a request."""
     return _BEGINNING.match(data) is not None

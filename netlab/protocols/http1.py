@@ -63,8 +63,8 @@ class Http1:
         """Read the next bytes of *side*."""
         voice = self._server if side else self._client
         voice.said_ns = at_ns
-        if self._holds_body and not side:
-            self._end_hold(voice, data)
+        if self._holds_body and not side and self._is_doubtful(voice, data, at_ns):
+            return []
         if voice.held:
             data, voice.held = voice.held + data, b""
         elif voice.at is HEAD or voice.at is LOST:
@@ -86,7 +86,8 @@ class Http1:
                 self._message_over(voice)
         if self.upgraded is not None:
             self.left = size - place
-            self._leave()
+            self._lose(self._client)  # what was asked behind the request that changed the protocol
+            self._lose(self._server)
         return self._taken()
 
     def missed(self, side: Side, size: int | None, at_ns: int) -> list[Exchange]:
@@ -97,7 +98,9 @@ class Http1:
             self._holds_body = False
         if self.upgraded is not None:
             return []
-        if voice.at is REST:
+        if voice.held:
+            self._cut(voice)
+        elif voice.at is REST:
             voice.size += size or 0
             voice.unsized |= size is None
         elif size is not None and (voice.at is BODY or voice.at is CHUNK) and size <= voice.left:
@@ -111,7 +114,7 @@ class Http1:
     def spare(self, side: Side) -> int:
         """Return how many of the next bytes of *side* are a body's, and only counted."""
         voice = self._server if side else self._client
-        if voice.at is BODY or voice.at is CHUNK:
+        if (voice.at is BODY or voice.at is CHUNK) and not voice.held:
             return voice.left
         return sys.maxsize if voice.at is REST else 0
 
@@ -138,11 +141,6 @@ class Http1:
         if self._asking and not self._waiting:  # answered before it was whole
             return [self._asking]
         return list(self._waiting)
-
-    def _leave(self) -> None:
-        """Give up what was asked behind a request that changed the protocol."""
-        self._lose(self._client)
-        self._lose(self._server)
 
     def _taken(self) -> list[Exchange]:
         if not self._over:
@@ -211,11 +209,24 @@ class Http1:
             self._holds_body = found.waits
         return True
 
-    def _end_hold(self, voice: Voice, data: bytes) -> None:
-        """See whether a body comes now, or, where the server did without it, the next request."""
+    def _is_doubtful(self, voice: Voice, data: bytes, at_ns: int) -> bool:
+        """See whether a body comes now, or, where the server did without it, the next request; then hold it.
+
+        Nobody knows as long as what comes may still become a request's first line.
+        """
+        refused = self._asking and self._asking.status
+        if refused and not voice.held:
+            voice.began_ns = at_ns
+        begun = voice.held + data
+        if refused and heads.may_become_request(begun) and len(begun) <= LONGEST_HEAD:
+            voice.held = begun
+            return True
         self._holds_body = False
-        if self._asking and self._asking.status and heads.begins_request(data):
+        if refused and heads.begins_request(begun):
+            began_ns = voice.began_ns
             self._message_over(voice)
+            voice.began_ns = began_ns
+        return False
 
     def _answers(self, voice: Voice, head: bytes, *, whole: bool = True) -> bool:
         """Take note of an answer; False: *head* is none."""

@@ -263,6 +263,48 @@ def test_a_body_that_is_refused_may_come_all_the_same() -> None:
     assert (second.resource, second.request_bytes) == ("/deep/a", len(GET))
 
 
+def _after_refusal(
+    pieces: list[bytes], body: str = "Content-Length: 10"
+) -> tuple[list[Exchange], int, Http1]:
+    """Say *pieces*, from 3 ns on, behind a request whose body was refused, and whose head's size is told."""
+    head = _request("PUT", "/upload", "Expect: 100-continue", body)
+    refused = b"HTTP/1.1 417 No\r\nContent-Length: 0\r\n\r\n"
+    heard: Heard = [(Side.CLIENT, head, 1), (Side.SERVER, refused, 2)]
+    heard += [(Side.CLIENT, piece, at) for at, piece in enumerate(pieces, 3)]
+    dialog = Http1(whole=True)
+    return read(dialog, [*heard, (Side.SERVER, OK, 1000)]), len(head), dialog
+
+
+@pytest.mark.parametrize("body", ["Content-Length: 10", "Transfer-Encoding: chunked"])
+@pytest.mark.parametrize("size", [1, 3, 5, 15, 24, 25, 50])
+def test_a_request_behind_a_refused_body_may_come_in_pieces(body: str, size: int) -> None:
+    pieces = [GET[place : place + size] for place in range(0, len(GET), size)]
+
+    (first, second), head_bytes, dialog = _after_refusal(pieces, body)
+
+    assert (first.status, first.request_bytes) == ("417", head_bytes)
+    assert (second.resource, second.requested_ns, second.request_bytes) == ("/deep/a", 3, len(GET))
+    assert (second.outcome, dialog.unread_bytes) == (Outcome.ANSWERED, 0)
+
+
+@pytest.mark.parametrize("said", [b"GET me it.", b"GET", b"A" * 9 + b"\n", b"0123456789"])
+def test_a_refused_body_may_come_in_pieces(said: bytes) -> None:
+    body = said.ljust(10, b".")
+
+    (first, second), head_bytes, dialog = _after_refusal([said, body[len(said) :] + GET])
+
+    assert (first.status, first.request_bytes) == ("417", head_bytes + 10)
+    assert (second.resource, second.status, second.request_bytes) == ("/deep/a", "200", len(GET))
+    assert dialog.unread_bytes == 0
+
+
+def test_what_may_be_a_body_or_a_request_is_of_unknown_size() -> None:
+    (first,), _, dialog = _after_refusal([b"GET /dee"])
+
+    assert (first.status, first.request_bytes) == ("417", None)
+    assert dialog.unread_bytes == len(b"GET /dee") + len(OK)
+
+
 def test_behind_connect_is_no_http() -> None:
     request = b"CONNECT db.example:5432 HTTP/1.1\r\nHost: db.example:5432\r\n\r\n"
     accepted = _h11(h11.Response(status_code=200, headers=[]), request=request)
