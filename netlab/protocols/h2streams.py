@@ -9,7 +9,7 @@ from netlab.protocols import masking
 from netlab.protocols.dialog import Exchange, Outcome, Side
 from netlab.protocols.fields import Fields
 from netlab.protocols.masking import Masking
-from netlab.protocols.statuses import grpc_error, http_error
+from netlab.protocols.statuses import INCOMPLETE, grpc_error, http_error
 
 MOST_OPEN = 1000  # streams; servers allow some hundred
 
@@ -145,6 +145,15 @@ class Streams:
         """Take note that no answer will be whole to what was asked *behind* that stream."""
         for number in [number for number in self._streams if number > behind]:
             self.close(number, outcome, error)
+
+    def end(self, outcome: Outcome) -> None:
+        """Take note that the connection is closed: what was being answered will not be whole."""
+        for stream in self._streams.values():
+            exchange = stream.exchange
+            has_status = exchange.protocol != "grpc" or exchange.status is not None
+            if exchange.outcome is Outcome.ANSWERED and has_status:
+                exchange.error = exchange.error or INCOMPLETE
+        self.close_all(outcome)
 
     def missed(self, side: Side) -> None:
         """Take note that some of what *side* says was not seen."""

@@ -9,7 +9,7 @@ from netlab.protocols import heads, masking
 from netlab.protocols.bodies import BODY, CHUNK, HEAD, LOST, OVER, REST, Voice
 from netlab.protocols.dialog import Exchange, Outcome, Side
 from netlab.protocols.masking import Masking
-from netlab.protocols.statuses import http_error
+from netlab.protocols.statuses import INCOMPLETE, http_error
 
 LONGEST_HEAD = 65536  # bytes: nginx, Apache and Envoy refuse heads of half of it
 MOST_WAITING = 1000  # pipelined requests
@@ -128,6 +128,8 @@ class Http1:
         for exchange in self.pending():
             if exchange.outcome is Outcome.PENDING:
                 exchange.outcome = Outcome.MISSED if begun else Outcome.UNANSWERED
+            elif exchange.ended_ns is None:
+                exchange.error = exchange.error or INCOMPLETE
             self._over.append(exchange)
             begun = False
         self._waiting.clear()

@@ -119,7 +119,7 @@ class Http2:
         del at_ns
         # A server that said something, but nothing in HTTP/2, has answered in its own way.
         speaks_other = self._server.is_new and (self._server.is_lost or self._server.held)
-        self._streams.close_all(Outcome.MISSED if speaks_other else Outcome.UNANSWERED)
+        self._streams.end(Outcome.MISSED if speaks_other else Outcome.UNANSWERED)
         self._lose(self._client)
         self._lose(self._server)
         return self._streams.taken()

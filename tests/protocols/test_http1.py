@@ -379,17 +379,25 @@ def test_what_has_no_answer_is_pending_and_then_unanswered() -> None:
     assert dialog.pending() == []
 
 
-def test_an_answer_that_breaks_off_has_a_status_and_no_end() -> None:
+@pytest.mark.parametrize(
+    ("said", "error"),
+    [
+        (OK[:-1], "incomplete"),
+        (OK[:-4], "incomplete"),
+        (OK[:30], "incomplete"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", "incomplete"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\ndeep\r\n0", "incomplete"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\ndeep\r\n0\r\n", "incomplete"),
+        (OK[:-1].replace(b"200 OK", b"404 No"), "Not Found"),
+    ],
+)
+def test_an_answer_that_breaks_off_has_a_status_and_no_end(said: bytes, error: str) -> None:
     dialog = Http1()
 
-    (one,) = read(dialog, [(Side.CLIENT, GET, 1), (Side.SERVER, OK[:-1], 2)])
+    (one,) = read(dialog, [(Side.CLIENT, GET, 1), (Side.SERVER, said, 2)])
 
-    assert (one.outcome, one.status, one.ended_ns, one.response_bytes) == (
-        Outcome.ANSWERED,
-        "200",
-        None,
-        None,
-    )
+    assert (one.outcome, one.status, one.error) == (Outcome.ANSWERED, said[9:12].decode(), error)
+    assert (one.ended_ns, one.response_bytes) == (None, None)
 
 
 def test_an_answer_before_the_request_is_whole_waits_for_its_size() -> None:

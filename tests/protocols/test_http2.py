@@ -312,6 +312,28 @@ def test_an_answer_whose_fields_cannot_be_read_is_missed() -> None:
     assert (one.outcome, one.answered_ns, one.status) == (Outcome.MISSED, None, None)
 
 
+@pytest.mark.parametrize(
+    ("fields", "outcome", "error"),
+    [
+        ({":status": "200"}, Outcome.ANSWERED, "incomplete"),
+        ({":status": "404"}, Outcome.ANSWERED, "Not Found"),
+        ({":status": "200", "content-type": "application/grpc"}, Outcome.UNANSWERED, None),
+    ],
+)
+def test_an_answer_that_breaks_off_has_a_status_and_no_end(
+    fields: dict[str, str], outcome: Outcome, error: str | None
+) -> None:
+    peers = Peers()
+    peers.ask(1)
+    peers.ends[1].send_headers(1, list(fields.items()))
+    peers.ends[1].send_data(1, b"deep")
+    peers.exchange()
+
+    (one,) = peers.dialog.ended(9)
+
+    assert (one.outcome, one.error, one.ended_ns, one.response_bytes) == (outcome, error, None, None)
+
+
 @pytest.mark.parametrize("side", Side)
 def test_a_reset_says_why(side: Side) -> None:
     peers = Peers()
