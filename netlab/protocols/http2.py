@@ -83,6 +83,11 @@ class Http2:
         dialog._streams.adopt(request)
         return dialog
 
+    @property
+    def given_up(self) -> int:
+        """Streams that made room for others."""
+        return self._streams.given_up
+
     def said(self, side: Side, data: bytes, at_ns: int) -> list[Exchange]:
         """Read the next bytes of *side*."""
         voice = self._server if side else self._client

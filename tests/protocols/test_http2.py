@@ -386,6 +386,20 @@ def test_what_a_server_says_that_does_not_speak_http2_is_unread(
     assert dialog.unread_bytes == len(said)
 
 
+def test_thousands_of_open_streams_have_their_answers() -> None:
+    dialog, encoders, numbers = Http2(), (hpack.Encoder(), hpack.Encoder()), range(1, 10_001, 2)
+    said = ([(":method", "GET"), (":path", "/a"), (":scheme", "http")], [(":status", "200")])
+    found = []
+    for side, encoder, fields in zip(Side, encoders, said, strict=True):
+        for number in numbers:
+            block = encoder.encode(fields)
+            frame = len(block).to_bytes(3, "big") + b"\x01\x05" + number.to_bytes(4, "big") + block
+            found += dialog.said(side, frame, number + side * 20_000)
+
+    assert [(one.stream, one.outcome) for one in found] == [(one, Outcome.ANSWERED) for one in numbers]
+    assert dialog.given_up == 0
+
+
 def test_open_streams_are_bounded() -> None:
     peers = Peers()
     encoder = hpack.Encoder()
@@ -396,6 +410,7 @@ def test_open_streams_are_bounded() -> None:
 
     assert len(peers.dialog.pending()) == MOST_OPEN
     assert {one.outcome for one in peers.found} == {Outcome.MISSED}
+    assert peers.dialog.given_up == len(peers.found) > 0
 
 
 fields = st.lists(
