@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from enum import Enum, auto
 
@@ -59,6 +60,18 @@ class Voice:
         if self.left == 0:
             self.at = SIZE if self.at is CHUNK else OVER
         return count
+
+    def spare(self) -> int:
+        """Return how many of the next bytes are only counted."""
+        if (self.at is BODY or self.at is CHUNK) and not self.held:
+            return self.left
+        return sys.maxsize if self.at is REST else 0
+
+    def lose(self) -> int:
+        """Know no longer where in its messages the side is; return how much was held."""
+        size = len(self.held)
+        self.held, self.at, self.unsized = b"", LOST, False
+        return size
 
     def line(self, data: bytes, place: int) -> int | None:
         """Read a chunk's size or a trailer at *place* and return the place behind it; None: it is none."""

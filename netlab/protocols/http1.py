@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections import deque
 
 from netlab.protocols import heads, masking
@@ -113,10 +112,7 @@ class Http1:
 
     def spare(self, side: Side) -> int:
         """Return how many of the next bytes of *side* are a body's, and only counted."""
-        voice = self._server if side else self._client
-        if (voice.at is BODY or voice.at is CHUNK) and not voice.held:
-            return voice.left
-        return sys.maxsize if voice.at is REST else 0
+        return (self._server if side else self._client).spare()
 
     def ended(self, at_ns: int) -> list[Exchange]:
         """Take note that the connection is closed: answers ended with their last byte."""
@@ -291,8 +287,7 @@ class Http1:
 
     def _lose(self, voice: Voice) -> None:
         """Know no longer where in its messages a side is."""
-        self.unread_bytes += len(voice.held)
-        voice.held, voice.at, voice.unsized = b"", LOST, False
+        self.unread_bytes += voice.lose()
         if not voice.side:
             self._holds_body = False
             self._asked()
