@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from enum import Enum, auto
 
@@ -18,7 +19,7 @@ class At(Enum):
     HEAD = auto()
     BODY = auto()  # `left` bytes of it are still to come
     SIZE = auto()  # of a chunk
-    CHUNK = auto()  # `left` bytes of it and its line end are still to come
+    CHUNK = auto()  # `left` bytes of it and its line end, like that of its size, are still to come
     TRAILERS = auto()
     REST = auto()  # a body that ends with the connection
     OVER = auto()  # behind the last byte of a message
@@ -60,20 +61,34 @@ class Voice:
             self.at = SIZE if self.at is CHUNK else OVER
         return count
 
+    def spare(self) -> int:
+        """Return how many of the next bytes are only counted."""
+        if (self.at is BODY or self.at is CHUNK) and not self.held:
+            return self.left
+        return sys.maxsize if self.at is REST else 0
+
+    def lose(self) -> int:
+        """Know no longer where in its messages the side is; return how much was held."""
+        size = len(self.held)
+        self.held, self.at, self.unsized = b"", LOST, False
+        return size
+
     def line(self, data: bytes, place: int) -> int | None:
         """Read a chunk's size or a trailer at *place* and return the place behind it; None: it is none."""
-        end = data.find(b"\r\n", place)
+        end = data.find(b"\n", place)  # alone, or behind CR (RFC 9112 section 2.2)
         if (len(data) if end < 0 else end) - place > _LONGEST_LINE:
             return None
         if end < 0:
             self.held = data[place:]
             return len(data)
+        line = data[place:end].removesuffix(b"\r")
+        behind = end + 1
         if self.at is SIZE:
-            size = heads.chunk_size(data[place:end])
+            size = heads.chunk_size(line)
             if size is None:
                 return None
-            self.at, self.left = (CHUNK, size + 2) if size else (TRAILERS, 0)
-        elif end == place:
+            self.at, self.left = (CHUNK, size + behind - place - len(line)) if size else (TRAILERS, 0)
+        elif not line:
             self.at = OVER
-        self.size += end + 2 - place
-        return end + 2
+        self.size += behind - place
+        return behind

@@ -11,7 +11,7 @@ from netlab.protocols.opinions import ENOUGH, Judge, Opinion, Reader, begun, by_
 _HTTP_METHOD = re.compile(rb"(?:GET|HEAD|POST|PUT|DELETE|OPTIONS|PATCH|TRACE|CONNECT) ")
 _HTTP_REQUEST = re.compile(_HTTP_METHOD.pattern + rb"[!-~]+ HTTP/1\.[01]\r?\n")
 _HTTP_LONG = re.compile(_HTTP_METHOD.pattern + rb"(?:/|https?://)[!-~]*")
-_HTTP_STATUS = re.compile(rb"HTTP/1\.[01] [1-5][0-9][0-9][ \r]")
+_HTTP_STATUS = re.compile(rb"HTTP/1\.[01] [1-5][0-9][0-9][ \r\n]")
 _METHODS = (b"GET ", b"HEAD ", b"POST ", b"PUT ", b"DELETE ", b"OPTIONS ", b"PATCH ", b"TRACE ", b"CONNECT ")
 _GRPC = (b"application/grpc", bytes.fromhex("1d75d0620d263d4c4d6564"))  # as text and in HPACK's Huffman code
 _DNS_FLAGS = 0xFE4F  # a query's bits that are 0: it is no answer, its opcode, and what only answers say

@@ -34,6 +34,11 @@ class Upgradable:
         return self._second.unknown_fields if self._second else 0
 
     @property
+    def given_up(self) -> int:
+        """Streams of HTTP/2 that made room for others."""
+        return self._second.given_up if self._second else 0
+
+    @property
     def upgraded(self) -> str | None:
         """What is spoken from now on, if it is not read."""
         return None if self._second else self._first.upgraded

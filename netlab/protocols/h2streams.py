@@ -9,9 +9,9 @@ from netlab.protocols import masking
 from netlab.protocols.dialog import Exchange, Outcome, Side
 from netlab.protocols.fields import Fields
 from netlab.protocols.masking import Masking
-from netlab.protocols.statuses import grpc_error, http_error
+from netlab.protocols.statuses import INCOMPLETE, grpc_error, http_error
 
-MOST_OPEN = 1000  # streams; servers allow some hundred
+MOST_OPEN = 10_000  # streams; servers allow some hundred, or as many as there are
 
 _PSEUDO = {b":method", b":scheme", b":path", b":authority"}
 _GRPC = re.compile(rb"application/grpc(?:$|[+;])")  # gRPC-Web is not: its status is in the body
@@ -32,9 +32,10 @@ class _Stream:
 class Streams:
     """Every stream whose answer is not over."""
 
-    __slots__ = ("_latest", "_masks", "_over", "_streams")
+    __slots__ = ("_latest", "_masks", "_over", "_streams", "given_up")
 
     def __init__(self, masks: Masking) -> None:
+        self.given_up = 0  # streams that made room for others
         self._masks = masks
         self._streams: dict[int, _Stream] = {}
         self._latest = 0  # stream that the client opened
@@ -77,6 +78,7 @@ class Streams:
         self._latest = number
         if len(self._streams) >= MOST_OPEN:
             self.close(next(iter(self._streams)), Outcome.MISSED)
+            self.given_up += 1
         exchange = Exchange("http2", began_ns, version="HTTP/2", stream=number)
         exchange.host = self._masks.host(fields.known.get(b":authority") or fields.known.get(b"host", b""))
         stream = self._streams[number] = _Stream(exchange, fields.text(b":path"))
@@ -145,6 +147,15 @@ class Streams:
         """Take note that no answer will be whole to what was asked *behind* that stream."""
         for number in [number for number in self._streams if number > behind]:
             self.close(number, outcome, error)
+
+    def end(self, outcome: Outcome) -> None:
+        """Take note that the connection is closed: what was being answered will not be whole."""
+        for stream in self._streams.values():
+            exchange = stream.exchange
+            has_status = exchange.protocol != "grpc" or exchange.status is not None
+            if exchange.outcome is Outcome.ANSWERED and has_status:
+                exchange.error = exchange.error or INCOMPLETE
+        self.close_all(outcome)
 
     def missed(self, side: Side) -> None:
         """Take note that some of what *side* says was not seen."""

@@ -10,8 +10,10 @@ UNTOLD = -2  # and of one of which the head says nothing
 _FOREIGN = -3  # a coding without an end of its own
 
 _FIELDS = rb"(?:(?:[!-9;-~]++:|[ \t])[^\r\n]*+\r\n)*+\r\n"
-_LINE = re.compile(rb"([A-Z][A-Z-]{0,23}+) ([^ \r\n]*+) HTTP/1\.([01])\r\n")
-_REQUEST = re.compile(_LINE.pattern + _FIELDS)
+_LINE = rb"([A-Z][A-Z-]{0,23}+) ([^ \r\n]*+) HTTP/1\.([01])\r"
+_REQUEST = re.compile(_LINE + rb"\n" + _FIELDS)
+_BEGINNING = re.compile(_LINE + rb"?\n")
+_BARE = re.compile(rb"(?<!\r)\n")  # a line's end all the same (RFC 9112 section 2.2)
 _FOLD = re.compile(rb"\r\n[ \t]+")  # a value goes on in the next line (RFC 9112 section 5.2)
 _TELLING = re.compile(rb"\r\n(host|content-length|transfer-encoding|upgrade|expect):([^\r]*+)")  # lower case
 _ANSWER = re.compile(rb"HTTP/1\.[01] ([1-9][0-9]{2})(?: [^\r\n]*+)?\r\n" + _FIELDS)
@@ -53,9 +55,14 @@ def may_begin_request(data: bytes, *, sure: bool = False) -> bool:
     return (bare.isalpha() and bare.isupper() and len(method) <= _LONGEST_METHOD) or data == b"\r"
 
 
+def may_become_request(data: bytes) -> bool:
+    """Return whether *data* can be a part of a request's first line."""
+    return b"\n" not in data and may_begin_request(data)
+
+
 def begins_request(data: bytes) -> bool:
     """Return whether *data* begin with the whole first line of a request."""
-    return _LINE.match(data) is not None
+    return _BEGINNING.match(data) is not None
 
 
 def may_begin_answer(data: bytes) -> bool:
@@ -92,6 +99,23 @@ def answer(head: bytes) -> Answer | None:
     return Answer(found[1].decode("ascii"), UNTOLD if length == _FOREIGN else length, upgrade)
 
 
+def loose(data: bytes, place: int) -> bytes:
+    """Return the head at *place*, of which some lines end with LF alone; nothing if it is not whole."""
+    ends = (data.find(end, place) + len(end) for end in (b"\n\n", b"\n\r\n"))
+    return data[place : min((end for end in ends if end > place + 2), default=place)]
+
+
+def strict(head: bytes) -> bytes:
+    """Return a head whose lines all end with CRLF."""
+    return _BARE.sub(b"\r\n", head)
+
+
+def told(part: bytes) -> bytes:
+    """Return a head of the lines that are whole in the first *part* of one; nothing if none is."""
+    lines, end, _ = part.rpartition(b"\n")
+    return strict(lines.removesuffix(b"\r") + b"\r\n\r\n") if end else b""
+
+
 def chunk_size(line: bytes) -> int | None:
     """Read the line in front of a chunk; None: it is none."""
     digits = line.partition(b";")[0].strip(b" \t")
@@ -117,9 +141,9 @@ def _length(fields: _Fields) -> int | None:
     """Return how long the body is; None: its fields contradict each other (RFC 9112 section 6.3)."""
     if not fields:
         return UNTOLD
-    codings = fields.get(b"transfer-encoding", [b"identity"])
-    last = codings[-1].rpartition(b",")[2].strip()
-    if last != b"identity":  # which was none (RFC 2616 section 3.6)
+    codings = b",".join(fields.get(b"transfer-encoding", ())).rstrip(b", \t")  # items may be empty
+    last = codings.rpartition(b",")[2].strip()
+    if last not in {b"", b"identity"}:  # which was none (RFC 2616 section 3.6)
         return CHUNKED if last == b"chunked" else _FOREIGN
     lengths = fields.get(b"content-length")
     if not lengths:

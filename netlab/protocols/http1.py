@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import sys
 from collections import deque
 
 from netlab.protocols import heads, masking
 from netlab.protocols.bodies import BODY, CHUNK, HEAD, LOST, OVER, REST, Voice
 from netlab.protocols.dialog import Exchange, Outcome, Side
 from netlab.protocols.masking import Masking
-from netlab.protocols.statuses import http_error
+from netlab.protocols.statuses import INCOMPLETE, http_error
 
 LONGEST_HEAD = 65536  # bytes: nginx, Apache and Envoy refuse heads of half of it
 MOST_WAITING = 1000  # pipelined requests
 
 _END_OF_HEAD = b"\r\n\r\n"
+_LINE_ENDS = (b"\r\n", b"\n")
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\n"  # RFC 9113 section 3.4
 
 
@@ -62,8 +62,8 @@ class Http1:
         """Read the next bytes of *side*."""
         voice = self._server if side else self._client
         voice.said_ns = at_ns
-        if self._holds_body and not side:
-            self._end_hold(voice, data)
+        if self._holds_body and not side and self._is_doubtful(voice, data, at_ns):
+            return []
         if voice.held:
             data, voice.held = voice.held + data, b""
         elif voice.at is HEAD or voice.at is LOST:
@@ -85,7 +85,8 @@ class Http1:
                 self._message_over(voice)
         if self.upgraded is not None:
             self.left = size - place
-            self._leave()
+            self._lose(self._client)  # what was asked behind the request that changed the protocol
+            self._lose(self._server)
         return self._taken()
 
     def missed(self, side: Side, size: int | None, at_ns: int) -> list[Exchange]:
@@ -96,7 +97,9 @@ class Http1:
             self._holds_body = False
         if self.upgraded is not None:
             return []
-        if voice.at is REST:
+        if voice.held:
+            self._cut(voice)
+        elif voice.at is REST:
             voice.size += size or 0
             voice.unsized |= size is None
         elif size is not None and (voice.at is BODY or voice.at is CHUNK) and size <= voice.left:
@@ -109,20 +112,22 @@ class Http1:
 
     def spare(self, side: Side) -> int:
         """Return how many of the next bytes of *side* are a body's, and only counted."""
-        voice = self._server if side else self._client
-        if voice.at is BODY or voice.at is CHUNK:
-            return voice.left
-        return sys.maxsize if voice.at is REST else 0
+        return (self._server if side else self._client).spare()
 
     def ended(self, at_ns: int) -> list[Exchange]:
         """Take note that the connection is closed: answers ended with their last byte."""
         del at_ns
         if self._server.at is REST:
             self._message_over(self._server)
+        self._read_lines(self._server)
+        begun = bool(self._server.held)  # an answer to the first, but nobody knows which
         for exchange in self.pending():
             if exchange.outcome is Outcome.PENDING:
-                exchange.outcome = Outcome.UNANSWERED
+                exchange.outcome = Outcome.MISSED if begun else Outcome.UNANSWERED
+            elif exchange.ended_ns is None:
+                exchange.error = exchange.error or INCOMPLETE
             self._over.append(exchange)
+            begun = False
         self._waiting.clear()
         self._asking = None
         self._lose(self._client)
@@ -135,11 +140,6 @@ class Http1:
             return [self._asking]
         return list(self._waiting)
 
-    def _leave(self) -> None:
-        """Give up what was asked behind a request that changed the protocol."""
-        self._lose(self._client)
-        self._lose(self._server)
-
     def _taken(self) -> list[Exchange]:
         if not self._over:
             return []
@@ -148,8 +148,8 @@ class Http1:
 
     def _head(self, voice: Voice, data: bytes, place: int) -> int:
         """Read the head at *place* and return the place behind it."""
-        while not voice.side and data.startswith(b"\r\n", place):  # to be ignored: RFC 9112 section 2.2
-            place += 2
+        while not voice.side and data.startswith(_LINE_ENDS, place):  # to be ignored: RFC 9112 section 2.2
+            place += 1 if data.startswith(b"\n", place) else 2
         if place == len(data):
             return place
         end = data.find(_END_OF_HEAD, place)
@@ -157,15 +157,20 @@ class Http1:
         # A whole head that is expected is looked at only once, when it is read.
         if not (expected and end >= 0) and not self._may_begin(voice, data[place : place + 32]):
             return self._astray(voice, data, place)
-        if end < 0 or end - place > LONGEST_HEAD:
-            voice.held = data[place:]
-            if len(voice.held) > LONGEST_HEAD:
-                self._cut(voice)
-            return len(data)
-        stop = end + len(_END_OF_HEAD)
-        voice.size = stop - place
         read = self._answers if voice.side else self._asks
-        return stop if read(voice, data[place:stop]) else self._astray(voice, data, place)
+        if 0 <= end <= place + LONGEST_HEAD:
+            voice.size = end + len(_END_OF_HEAD) - place
+            if read(voice, data[place : place + voice.size]):
+                return place + voice.size
+        loose = heads.loose(data, place)  # which ends earlier, or is the same
+        if 0 < len(loose) <= LONGEST_HEAD:
+            voice.size = len(loose)
+            is_read = read(voice, heads.strict(loose))
+            return place + voice.size if is_read else self._astray(voice, data, place)
+        voice.held = data[place:]
+        if len(voice.held) > LONGEST_HEAD:
+            self._cut(voice)
+        return len(data)
 
     def _may_begin(self, voice: Voice, data: bytes) -> bool:
         """Return whether *data* may be the beginning of a head, and of one that is known to be the next."""
@@ -192,9 +197,9 @@ class Http1:
             resource=None if found.path is None else self._masks.path(found.path),
             host=self._masks.host(found.host),
         )
-        if voice.at is LOST:
-            self._lose(self._server)  # which may yet answer what was not seen
         self._pipelines |= bool(self._waiting)
+        if voice.at is LOST or self._server.at is REST:
+            self._lose(self._server)  # which may yet answer what was not seen, or has ended an answer unseen
         self._waiting.append(exchange)
         self._asking = exchange
         if whole:
@@ -202,11 +207,24 @@ class Http1:
             self._holds_body = found.waits
         return True
 
-    def _end_hold(self, voice: Voice, data: bytes) -> None:
-        """See whether a body comes now, or, where the server did without it, the next request."""
+    def _is_doubtful(self, voice: Voice, data: bytes, at_ns: int) -> bool:
+        """See whether a body comes now, or, where the server did without it, the next request; then hold it.
+
+        Nobody knows as long as what comes may still become a request's first line.
+        """
+        refused = self._asking and self._asking.status
+        if refused and not voice.held:
+            voice.began_ns = at_ns
+        begun = voice.held + data
+        if refused and heads.may_become_request(begun) and len(begun) <= LONGEST_HEAD:
+            voice.held = begun
+            return True
         self._holds_body = False
-        if self._asking and self._asking.status and heads.begins_request(data):
+        if refused and heads.begins_request(begun):
+            began_ns = voice.began_ns
             self._message_over(voice)
+            voice.began_ns = began_ns
+        return False
 
     def _answers(self, voice: Voice, head: bytes, *, whole: bool = True) -> bool:
         """Take note of an answer; False: *head* is none."""
@@ -229,7 +247,7 @@ class Http1:
         if self.upgraded is not None or exchange.operation == "HEAD" or status in {"204", "304"}:
             voice.at = OVER
         else:
-            voice.expect(length)
+            voice.expect(0 if status == "205" and length == heads.UNTOLD else length)
         return True
 
     def _message_over(self, voice: Voice) -> None:
@@ -258,15 +276,18 @@ class Http1:
 
     def _cut(self, voice: Voice) -> None:
         """Give up a message from here on; what its head has said so far is true."""
-        lines, told, _ = voice.held[:LONGEST_HEAD].rpartition(b"\r\n")
-        if told and (voice.at is HEAD or voice.at is LOST):
-            (self._answers if voice.side else self._asks)(voice, lines + _END_OF_HEAD, whole=False)
+        self._read_lines(voice)
         self._lose(voice)
+
+    def _read_lines(self, voice: Voice) -> None:
+        """Read what is there of a head."""
+        lines = heads.told(voice.held[:LONGEST_HEAD])
+        if lines and (voice.at is HEAD or voice.at is LOST):
+            (self._answers if voice.side else self._asks)(voice, lines, whole=False)
 
     def _lose(self, voice: Voice) -> None:
         """Know no longer where in its messages a side is."""
-        self.unread_bytes += len(voice.held)
-        voice.held, voice.at, voice.unsized = b"", LOST, False
+        self.unread_bytes += voice.lose()
         if not voice.side:
             self._holds_body = False
             self._asked()

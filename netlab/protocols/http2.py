@@ -41,6 +41,7 @@ class _Voice:
 
     side: Side
     is_lost: bool  # where frames begin is not known
+    is_new: bool  # nothing was read yet, nor missed
     fields: Decoder = field(default_factory=Decoder)
     held: bytes = b""  # of a frame that is not whole yet
     began_ns: int = 0  # first byte of the frame
@@ -72,7 +73,7 @@ class Http2:
     def __init__(self, *, whole: bool = False, masks: Masking = masking.STANDARD) -> None:
         self.unread_bytes = 0
         self.unknown_fields = 0  # header fields that name others which were not seen
-        self._client, self._server = _Voice(Side.CLIENT, not whole), _Voice(Side.SERVER, not whole)
+        self._client, self._server = (_Voice(side, not whole, whole) for side in Side)
         self._streams = Streams(masks)
 
     @classmethod
@@ -81,6 +82,11 @@ class Http2:
         dialog = cls(whole=True, masks=masks)
         dialog._streams.adopt(request)
         return dialog
+
+    @property
+    def given_up(self) -> int:
+        """Streams that made room for others."""
+        return self._streams.given_up
 
     def said(self, side: Side, data: bytes, at_ns: int) -> list[Exchange]:
         """Read the next bytes of *side*."""
@@ -106,6 +112,7 @@ class Http2:
     def missed(self, side: Side, size: int | None, at_ns: int) -> list[Exchange]:
         """Go on behind *size* bytes of *side* that were not seen; None: nobody knows how many."""
         voice = self._server if side else self._client
+        voice.is_new = False
         if size is not None and voice.passing and size <= voice.left:
             self._pass(voice, size, at_ns)
         else:
@@ -115,7 +122,9 @@ class Http2:
     def ended(self, at_ns: int) -> list[Exchange]:
         """Take note that the connection is closed: answers ended with their last byte."""
         del at_ns
-        self._streams.close_all(Outcome.UNANSWERED)
+        # A server that said something, but nothing in HTTP/2, has answered in its own way.
+        speaks_other = self._server.is_new and (self._server.is_lost or self._server.held)
+        self._streams.end(Outcome.MISSED if speaks_other else Outcome.UNANSWERED)
         self._lose(self._client)
         self._lose(self._server)
         return self._streams.taken()
@@ -129,7 +138,7 @@ class Http2:
         place = len(PREFACE) if data.startswith(PREFACE) and not voice.side else 0
         if not seem_to_begin(data, place):
             return self._astray(voice, data, 0)
-        voice.is_lost = False
+        voice.is_lost = voice.is_new = False
         return place
 
     def _frame(self, voice: _Voice, data: bytes, place: int, at_ns: int) -> int:
@@ -140,8 +149,9 @@ class Http2:
         if rest < HEADER:
             return place
         frame = frame_at(data, place)
-        if frame is None or not _may_come(frame, voice.block):
+        if frame is None or not _may_come(frame, voice.block) or _is_other(voice, frame):
             return self._astray(voice, data, place)
+        voice.is_new = False
         if frame.kind not in _READ:
             if frame.kind == Kind.DATA:
                 self._streams.count(voice.side, frame.stream, HEADER + frame.length)
@@ -218,6 +228,11 @@ class Http2:
         voice.is_lost = True
         voice.fields.forget()
         self._streams.missed(voice.side)
+
+
+def _is_other(voice: _Voice, frame: Frame) -> bool:
+    """Return whether a server begins otherwise than by its settings: no frame then, and no HTTP/2."""
+    return voice.is_new and voice.side is Side.SERVER and frame.kind != Kind.SETTINGS  # RFC 9113 section 3.4
 
 
 def _may_come(frame: Frame, block: _Block | None) -> bool:

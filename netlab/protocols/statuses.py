@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from http import HTTPStatus
 
+INCOMPLETE = "incomplete"  # an answer: the connection ended in the middle of it
+
 # As RFC 9110 names them; Python does since 3.13.
 _RENAMED = {
     413: "Content Too Large",

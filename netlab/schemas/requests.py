@@ -19,7 +19,7 @@ REQUESTS = Schema(
             "error",
             TEXT,
             "the failure by name; missing when the request went well, and without an answer unless a reset "
-            "of its stream says why",
+            "of its stream says why; `incomplete`: the connection ended in the middle of the answer",
         ),
         Column(
             "outcome", CATEGORY, "answered, pending, unanswered (the connection ended) or missed (unseen)"

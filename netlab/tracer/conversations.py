@@ -71,6 +71,7 @@ class Account:
     cut_bytes: int = 0  # behind what is handed up of a packet
     unread_bytes: int = 0
     unknown_fields: int = 0  # of HTTP/2
+    given_up: int = 0  # streams of HTTP/2 that made room for others
     switched: int = 0  # connections that went on in another protocol
     evicted: int = 0  # connections that made room for others
     dropped: int = 0  # requests likewise
@@ -321,4 +322,5 @@ def _add(account: Account, talk: Talk, over_tls: AbstractSet[int]) -> None:
     account.unread_bytes += stream.dialog.unread_bytes
     # of those protocols that have the like
     account.unknown_fields += getattr(stream.dialog, "unknown_fields", 0)
+    account.given_up += getattr(stream.dialog, "given_up", 0)
     account.switched += getattr(stream.dialog, "upgraded", None) is not None

@@ -247,6 +247,7 @@ def _gaps(account: Account, counts: dict[int, int], limits: Limits) -> list[Miss
         Missing("requests", Gap.UNSEEN, account.cut_bytes, _CUT),
         Missing("requests", Gap.UNAVAILABLE, account.unread_bytes, _UNREAD),
         Missing("requests", Gap.UNSEEN, account.unknown_fields, _FIELDS),
+        Missing("requests", Gap.LOST, account.given_up, _CROWDED),
         Missing("requests", Gap.UNAVAILABLE, account.switched, _SWITCHED),
         Missing("requests", Gap.UNAVAILABLE, account.ignored + account.over_tls, _IGNORED),
         Missing("requests", Gap.UNAVAILABLE, account.undecided, _UNDECIDED),
@@ -262,6 +263,7 @@ def _since(at_ns: int) -> str:
 _RING = "packets whose payload, or the end of it, did not fit into the ring buffer"
 _MAP = "packets of connections that did not fit into the map"
 _SILENT = "those silent for longest were given up"
+_CROWDED = "answers to the oldest streams of HTTP/2, where more were open on a connection than are followed"
 _PAUSED = "packets of connections that began while the capture was paused"
 _MIDWAY = (
     "connections were not followed from their first byte: read from the first message that is surely whole"

@@ -168,17 +168,71 @@ def test_an_answer_behind_early_hints_is_the_answer() -> None:
         b"Transfer-Encoding:\r\n chunked\r\n\r\n4\r\ndeep\r\n0\r\n\r\n",
         b"Content-Length:\r\n\t4\r\n\r\ndeep",
         b"Transfer-Encoding: identity\r\nContent-Length: 4\r\n\r\ndeep",
+        b"Transfer-Encoding: chunked,\r\n\r\n4\r\ndeep\r\n0\r\n\r\n",
+        b"Transfer-Encoding: chunked, ,\r\nTransfer-Encoding:\r\n\r\n4\r\ndeep\r\n0\r\n\r\n",
+        b"Transfer-Encoding: ,\r\nContent-Length: 4\r\n\r\ndeep",
+        b"Status: 205\r\n\r\n",
     ],
-    ids=["a folded coding", "a folded length", "a coding that is none"],
+    ids=lambda fields: fields.partition(b"\r\n\r\n")[0].decode(),
 )
 def test_an_answer_ends_where_its_fields_say_even_in_old_ways(fields: bytes) -> None:
     dialog = Http1(whole=True)
-    answer = b"HTTP/1.1 200 OK\r\n" + fields
+    answer = (b"HTTP/1.1 205 Reset\r\n" if b"205" in fields else b"HTTP/1.1 200 OK\r\n") + fields
     heard = [(Side.CLIENT, GET, 1), (Side.SERVER, answer, 2), (Side.CLIENT, GET, 3), (Side.SERVER, OK, 4)]
 
     exchanges = read(dialog, heard)
 
     assert [(one.ended_ns, one.response_bytes) for one in exchanges] == [(2, len(answer)), (4, len(OK))]
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\nContent-Length: 4\n\ndeep",
+        b"HTTP/1.1 200 OK\nServer: a\n b\nContent-Length: 8\n\nab\r\n\r\ncd",
+        b"HTTP/1.1 200 OK\nServer: a\nContent-Length: 4\r\n\ndeep",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 4\n\r\ndeep",
+        b"HTTP/1.1 200 OK\nTransfer-Encoding: chunked\n\n4;a=b\ndeep\n0\nX: y\n\n",
+        b"HTTP/1.1 200 OK\nTransfer-Encoding: chunked\n\n4\r\ndeep\r\n1\n.\n0\r\n\n",
+        b"HTTP/1.1 103 A\n\nHTTP/1.1 200 OK\nContent-Length: 0\n\n",
+    ],
+)
+def test_lines_may_end_with_lf_alone(answer: bytes, size: int) -> None:
+    dialog = Http1(whole=True)
+    put = b"\n\r\nPUT /deep/b HTTP/1.1\nHost: b.example\nContent-Length: 6\n\n\r\n\r\n.."
+    heard: Heard = [(Side.CLIENT, put, 1), (Side.SERVER, answer, 2)]
+    heard += [(Side.CLIENT, GET, 3), (Side.SERVER, OK, 4), (Side.CLIENT, GET, 5), (Side.SERVER, answer, 6)]
+
+    exchanges = read(dialog, cut(heard, [size]))
+
+    assert _facts(exchanges) == [("PUT", "/deep/b", "200"), *[("GET", "/deep/a", "200")] * 2]
+    assert exchanges[0].host == "b.example"
+    assert exchanges[0].request_bytes == len(put) - 3
+    final = len(answer) - answer.rindex(b"HTTP/")
+    assert [one.response_bytes for one in exchanges] == [final, len(OK), final]
+    assert dialog.unread_bytes == 0
+
+
+@pytest.mark.parametrize(
+    ("said", "outcome", "status"),
+    [
+        (b"HTTP/1.1 2", Outcome.MISSED, None),
+        (b"HTTP/1.1 200 OK\r", Outcome.MISSED, None),
+        (b"HTTP/1.1 200 OK\r\nServer", Outcome.ANSWERED, "200"),
+        (b"HTTP/1.1 200 OK\nServer: a\n", Outcome.ANSWERED, "200"),
+    ],
+)
+def test_an_answer_that_breaks_off_in_its_head_is_no_silence(
+    said: bytes, outcome: Outcome, status: str | None
+) -> None:
+    dialog = Http1(whole=True)
+
+    first, second = read(dialog, [(Side.CLIENT, GET * 2, 1), (Side.SERVER, said, 2)])
+
+    assert (first.outcome, first.status, first.ended_ns) == (outcome, status, None)
+    assert second.outcome is Outcome.UNANSWERED
+    assert dialog.unread_bytes == len(said)
 
 
 @pytest.mark.parametrize("body", ["Content-Length: 10", "Transfer-Encoding: chunked"])
@@ -207,6 +261,48 @@ def test_a_body_that_is_refused_may_come_all_the_same() -> None:
 
     assert (first.status, first.request_bytes) == ("417", len(head) + 10)
     assert (second.resource, second.request_bytes) == ("/deep/a", len(GET))
+
+
+def _after_refusal(
+    pieces: list[bytes], body: str = "Content-Length: 10"
+) -> tuple[list[Exchange], int, Http1]:
+    """Say *pieces*, from 3 ns on, behind a request whose body was refused, and whose head's size is told."""
+    head = _request("PUT", "/upload", "Expect: 100-continue", body)
+    refused = b"HTTP/1.1 417 No\r\nContent-Length: 0\r\n\r\n"
+    heard: Heard = [(Side.CLIENT, head, 1), (Side.SERVER, refused, 2)]
+    heard += [(Side.CLIENT, piece, at) for at, piece in enumerate(pieces, 3)]
+    dialog = Http1(whole=True)
+    return read(dialog, [*heard, (Side.SERVER, OK, 1000)]), len(head), dialog
+
+
+@pytest.mark.parametrize("body", ["Content-Length: 10", "Transfer-Encoding: chunked"])
+@pytest.mark.parametrize("size", [1, 3, 5, 15, 24, 25, 50])
+def test_a_request_behind_a_refused_body_may_come_in_pieces(body: str, size: int) -> None:
+    pieces = [GET[place : place + size] for place in range(0, len(GET), size)]
+
+    (first, second), head_bytes, dialog = _after_refusal(pieces, body)
+
+    assert (first.status, first.request_bytes) == ("417", head_bytes)
+    assert (second.resource, second.requested_ns, second.request_bytes) == ("/deep/a", 3, len(GET))
+    assert (second.outcome, dialog.unread_bytes) == (Outcome.ANSWERED, 0)
+
+
+@pytest.mark.parametrize("said", [b"GET me it.", b"GET", b"A" * 9 + b"\n", b"0123456789"])
+def test_a_refused_body_may_come_in_pieces(said: bytes) -> None:
+    body = said.ljust(10, b".")
+
+    (first, second), head_bytes, dialog = _after_refusal([said, body[len(said) :] + GET])
+
+    assert (first.status, first.request_bytes) == ("417", head_bytes + 10)
+    assert (second.resource, second.status, second.request_bytes) == ("/deep/a", "200", len(GET))
+    assert dialog.unread_bytes == 0
+
+
+def test_what_may_be_a_body_or_a_request_is_of_unknown_size() -> None:
+    (first,), _, dialog = _after_refusal([b"GET /dee"])
+
+    assert (first.status, first.request_bytes) == ("417", None)
+    assert dialog.unread_bytes == len(b"GET /dee") + len(OK)
 
 
 def test_behind_connect_is_no_http() -> None:
@@ -260,6 +356,20 @@ def test_an_answer_without_a_length_ends_with_the_connection() -> None:
     assert (one.outcome, one.ended_ns, one.response_bytes) == (Outcome.ANSWERED, 3, len(answer) + 4)
 
 
+def test_an_answer_that_seemed_to_end_with_the_connection_and_did_not_hides_what_follows() -> None:
+    """Another request proves it: neither the first answer's size is known then, nor any later answer."""
+    endless = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: x-own\r\n\r\nbody"
+    dialog = Http1(whole=True)
+    heard: Heard = [(Side.CLIENT, GET, 1), (Side.SERVER, endless, 2)]
+    heard += [(Side.CLIENT, GET, 3), (Side.SERVER, OK, 4), (Side.CLIENT, GET, 5), (Side.SERVER, OK, 6)]
+
+    first, *later = read(dialog, heard)
+
+    assert (first.outcome, first.status, first.response_bytes) == (Outcome.ANSWERED, "200", None)
+    assert [(one.outcome, one.status) for one in later] == [(Outcome.MISSED, None)] * 2
+    assert dialog.unread_bytes == 2 * len(OK)
+
+
 def test_what_has_no_answer_is_pending_and_then_unanswered() -> None:
     dialog = Http1()
     dialog.said(Side.CLIENT, GET, 1)
@@ -269,17 +379,25 @@ def test_what_has_no_answer_is_pending_and_then_unanswered() -> None:
     assert dialog.pending() == []
 
 
-def test_an_answer_that_breaks_off_has_a_status_and_no_end() -> None:
+@pytest.mark.parametrize(
+    ("said", "error"),
+    [
+        (OK[:-1], "incomplete"),
+        (OK[:-4], "incomplete"),
+        (OK[:30], "incomplete"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", "incomplete"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\ndeep\r\n0", "incomplete"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\ndeep\r\n0\r\n", "incomplete"),
+        (OK[:-1].replace(b"200 OK", b"404 No"), "Not Found"),
+    ],
+)
+def test_an_answer_that_breaks_off_has_a_status_and_no_end(said: bytes, error: str) -> None:
     dialog = Http1()
 
-    (one,) = read(dialog, [(Side.CLIENT, GET, 1), (Side.SERVER, OK[:-1], 2)])
+    (one,) = read(dialog, [(Side.CLIENT, GET, 1), (Side.SERVER, said, 2)])
 
-    assert (one.outcome, one.status, one.ended_ns, one.response_bytes) == (
-        Outcome.ANSWERED,
-        "200",
-        None,
-        None,
-    )
+    assert (one.outcome, one.status, one.error) == (Outcome.ANSWERED, said[9:12].decode(), error)
+    assert (one.ended_ns, one.response_bytes) == (None, None)
 
 
 def test_an_answer_before_the_request_is_whole_waits_for_its_size() -> None:

@@ -312,6 +312,28 @@ def test_an_answer_whose_fields_cannot_be_read_is_missed() -> None:
     assert (one.outcome, one.answered_ns, one.status) == (Outcome.MISSED, None, None)
 
 
+@pytest.mark.parametrize(
+    ("fields", "outcome", "error"),
+    [
+        ({":status": "200"}, Outcome.ANSWERED, "incomplete"),
+        ({":status": "404"}, Outcome.ANSWERED, "Not Found"),
+        ({":status": "200", "content-type": "application/grpc"}, Outcome.UNANSWERED, None),
+    ],
+)
+def test_an_answer_that_breaks_off_has_a_status_and_no_end(
+    fields: dict[str, str], outcome: Outcome, error: str | None
+) -> None:
+    peers = Peers()
+    peers.ask(1)
+    peers.ends[1].send_headers(1, list(fields.items()))
+    peers.ends[1].send_data(1, b"deep")
+    peers.exchange()
+
+    (one,) = peers.dialog.ended(9)
+
+    assert (one.outcome, one.error, one.ended_ns, one.response_bytes) == (outcome, error, None, None)
+
+
 @pytest.mark.parametrize("side", Side)
 def test_a_reset_says_why(side: Side) -> None:
     peers = Peers()
@@ -335,6 +357,49 @@ def test_what_a_server_that_goes_away_did_not_take_is_unanswered() -> None:
     assert [pending.stream for pending in peers.dialog.pending()] == [1]
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+        b"SSH-2.0-OpenSSH_9.6\r\n",
+        b"\0\0\0\x01\x05\0\0\0\x01",  # a frame, but not that of settings
+        b"+OK",
+    ],
+)
+@pytest.mark.parametrize("size", [1, 1000])
+@pytest.mark.parametrize("is_early", [False, True])
+def test_what_a_server_says_that_does_not_speak_http2_is_unread(
+    said: bytes, size: int, *, is_early: bool
+) -> None:
+    client = h2.connection.H2Connection()
+    client.initiate_connection()
+    began = client.data_to_send()
+    asked = {":method": "GET", ":scheme": "http", ":path": "/a", ":authority": "a.example"}
+    client.send_headers(1, list(asked.items()), end_stream=True)
+    heard: Heard = [(Side.CLIENT, began, 1), (Side.CLIENT, client.data_to_send(), 2)]
+    heard.insert(1 if is_early else 2, (Side.SERVER, said, 3))
+    dialog = Http2(whole=True)
+
+    (one,) = read(dialog, cut(heard, [size]))
+
+    assert (one.resource, one.outcome, one.status, one.error) == ("/a", Outcome.MISSED, None, None)
+    assert dialog.unread_bytes == len(said)
+
+
+def test_thousands_of_open_streams_have_their_answers() -> None:
+    dialog, encoders, numbers = Http2(), (hpack.Encoder(), hpack.Encoder()), range(1, 10_001, 2)
+    said = ([(":method", "GET"), (":path", "/a"), (":scheme", "http")], [(":status", "200")])
+    found = []
+    for side, encoder, fields in zip(Side, encoders, said, strict=True):
+        for number in numbers:
+            block = encoder.encode(fields)
+            frame = len(block).to_bytes(3, "big") + b"\x01\x05" + number.to_bytes(4, "big") + block
+            found += dialog.said(side, frame, number + side * 20_000)
+
+    assert [(one.stream, one.outcome) for one in found] == [(one, Outcome.ANSWERED) for one in numbers]
+    assert dialog.given_up == 0
+
+
 def test_open_streams_are_bounded() -> None:
     peers = Peers()
     encoder = hpack.Encoder()
@@ -345,6 +410,7 @@ def test_open_streams_are_bounded() -> None:
 
     assert len(peers.dialog.pending()) == MOST_OPEN
     assert {one.outcome for one in peers.found} == {Outcome.MISSED}
+    assert peers.dialog.given_up == len(peers.found) > 0
 
 
 fields = st.lists(

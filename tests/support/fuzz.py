@@ -54,6 +54,7 @@ def http1() -> Heard:
             b"PUT /a HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 9\r\n\r\n",
             b"HTTP/1.1 417 C\r\nContent-Length:\r\n 0\r\n\r\n",
         ),
+        (b"GET /lf HTTP/1.1\nHost: a\n\n", b"HTTP/1.1 200 D\nTransfer-Encoding: chunked\n\n1\na\n0\n\n"),
         (b"CONNECT a:1 HTTP/1.1\r\n\r\n", b"HTTP/1.1 200 Fine\r\n\r\n"),
     ]
     return [(side, data, at) for at, both in enumerate(said) for side, data in zip(Side, both, strict=True)]
