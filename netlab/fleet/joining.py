@@ -113,14 +113,17 @@ def joined(
 
 def _check(connections: object, nat: object) -> None:
     needed = {"host", "direction", "protocol", *_ENDS, *_TOLD}
-    kinds = {CONNECTIONS.name, DELTAS.name}
     if not isinstance(connections, pd.DataFrame) or not needed <= {*connections.columns}:
         raise BadInput(
             "joined() takes connections with a column 'host'",
             fix="Pass what Fleet.connections(nat=True) returned, or netlab.merge(...)['connections']",
         )
-    if connections.attrs.get("schema", CONNECTIONS.name) not in kinds:
-        raise BadInput("joined() takes connections", fix="Pass what Fleet.connections(nat=True) returned")
+    checks.kind(
+        "joined()",
+        connections,
+        (CONNECTIONS.name, DELTAS.name),
+        fix="Pass what Fleet.connections(nat=True) returned",
+    )
     if nat is not None and not (isinstance(nat, pd.DataFrame) and {*_ENTRY, "protocol"} <= {*nat.columns}):
         raise BadInput("nat is no frame of translations", fix="Pass what Fleet.nat() returned")
 

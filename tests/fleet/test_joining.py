@@ -172,3 +172,7 @@ def test_loopback_addresses_of_two_hosts_are_not_one_connection() -> None:
 def test_a_frame_without_hosts_is_refused() -> None:
     with pytest.raises(BadInput, match="with a column 'host'"):
         joined(netlab.connections())
+    other = ends({"end": "near"})
+    other.attrs["schema"] = "requests"
+    with pytest.raises(BadInput, match="takes connections, and this is a frame of requests"):
+        joined(other)
