@@ -167,6 +167,25 @@ def test_a_hash_that_is_full_says_so() -> None:
     assert netlab.coverage(probe["ports"])["kind"].tolist() == ["lost"]
 
 
+@pytest.mark.parametrize(("keys", "kinds"), [(5, []), (5000, ["approximate"])])
+def test_a_map_that_lets_go_of_keys_says_so(keys: int, kinds: list[str]) -> None:
+    text = """
+    BPF_TABLE("lru_hash", u64, u64, calls, 1000);
+    int uprobe__c__getppid(struct pt_regs *ctx) {
+        u64 at = bpf_ktime_get_ns(), one = 1;
+        if (bpf_get_current_pid_tgid() >> 32 == PID) calls.update(&at, &one);
+        return 0;
+    }
+    """.replace("PID", str(os.getpid()))
+    with netlab.probe(text) as probe:
+        for _ in range(keys):
+            os.getppid()
+
+    calls = probe["calls"]
+    assert len(calls) == keys or (len(calls) < keys and kinds)
+    assert netlab.coverage(calls)["kind"].tolist() == kinds
+
+
 def test_a_function_of_a_library_is_seen_with_its_arguments() -> None:
     text = """
     struct event { u32 pid; char name[32]; };
