@@ -15,6 +15,7 @@ import pandas as pd
 from netlab.frames import Gap, Missing
 from netlab.probes.columns import columns, plain
 from netlab.probes.description import PER_CPU, Layout, MapKind, Table
+from netlab.probes.network import ITSELF
 from netlab.probes.program import ProbeProgram
 
 SCHEMA = "probe"  # a kind of frame whose columns are each probe's own
@@ -140,7 +141,7 @@ class Entries:
     def _side(self, values: npt.NDArray[Any], layout: Layout, name: str) -> dict[str, Any]:
         if values.dtype.names:
             return columns(values, layout.network_order, self._to_utc_ns)
-        return {name: plain(values)}
+        return {name: plain(values, swapped=ITSELF in layout.network_order)}
 
 
 _FULL = "the map has all of its {} entries: keys that came later are not in it"
