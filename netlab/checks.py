@@ -7,10 +7,10 @@ import functools
 import inspect
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from numbers import Integral, Real
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from netlab.errors import BadInput, CapabilityError
 
@@ -72,6 +72,13 @@ def tabular(who: str, value: object, *, fix: str) -> None:
     """Refuse what is no DataFrame: often a capture, in place of what one of its methods returned."""
     if not (hasattr(value, "columns") and hasattr(value, "attrs")):
         raise BadInput(f"{who} takes frames, not {type(value).__name__} objects", fix=fix)
+
+
+def kind(who: str, frame: Any, meant: Sequence[str], *, fix: str) -> None:
+    """Refuse a frame that says that it is of another kind: several kinds have the same columns."""
+    told = frame.attrs.get("schema", meant[0])
+    if told not in meant:
+        raise BadInput(f"{who} takes {meant[0]}, and this is a frame of {told}", fix=fix)
 
 
 def port(value: object, name: str = "port") -> int:

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from netlab.bundle import tracks
-from netlab.bundle.history import History, is_open
+from netlab.bundle.history import Past, is_open
 from netlab.errors import BadInput, CaptureError
 from netlab.tracer import clients, deltas
 
@@ -24,7 +24,7 @@ class Accounts:
             raise BadInput(f"client {client!r} is no name", fix='Give one such as "dashboard"')
         self._seen_ns.setdefault(client, now_ns)
 
-    def delta(self, client: str, connections: History, now_ns: int) -> pd.DataFrame:
+    def delta(self, client: str, connections: Past, now_ns: int) -> pd.DataFrame:
         """Return what changed since this client's last call; after going back in time that is nothing."""
         if client not in self._seen_ns:
             raise CaptureError(f"no client {client!r} is registered", fix=f"Call register({client!r}) first")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,14 @@ Times = npt.NDArray[np.int64]
 
 REPLACES = "netlab.replaces"
 FOR_EVER = np.iinfo(np.int64).max
+
+
+class Past(Protocol):
+    """What can show a frame as it was at each moment."""
+
+    def at(self, now_ns: int, /) -> pd.DataFrame:
+        """Return the frame as it was at a moment."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,17 +78,27 @@ class History:
         """Return the frame as it was at a moment, the rows of connections in the order of their starts."""
         frame = self.rows[(self.from_ns <= now_ns) & (now_ns < self.until_ns)]
         if self.rows.attrs["schema"] == CONNECTIONS.name:
-            frame = aged(frame.sort_values("opened_at", kind="stable", na_position="first"), now_ns)
+            frame = aged(in_order(frame), now_ns)
         frame = frame.reset_index(drop=True)
         gaps = [asdict(gap) for gap in self.missing(now_ns)]
         kept = self.rows.attrs
         frame.attrs = {"schema": kept["schema"], "coverage": [*gaps, *kept["coverage"]]}
         return frame
 
+    def last_told_ns(self, now_ns: int) -> int:
+        """Return when it was last looked at before a moment; 0 is never."""
+        told = int(np.searchsorted(self.told_ns, now_ns, side="right"))
+        return int(self.told_ns[told - 1]) if told else 0
+
     def missing(self, now_ns: int) -> list[Missing]:
         """Return what the frame lacked at a moment."""
         told = int(np.searchsorted(self.told_ns, now_ns, side="right"))
         return self.gaps[told - 1] if told else []
+
+
+def in_order(connections: pd.DataFrame) -> pd.DataFrame:
+    """Return connections in the order of their starts, those whose start is not known first."""
+    return connections.sort_values("opened_at", kind="stable", na_position="first")
 
 
 def aged(connections: pd.DataFrame, now_ns: int) -> pd.DataFrame:

@@ -12,8 +12,10 @@ import pandas as pd
 from netlab.bundle.contents import Bundle, Item, schema_of
 from netlab.bundle.loading import load
 from netlab.bundle.manifest import missing_of
+from netlab.bundle.pasts import end_ns
+from netlab.bundle.repeats import together
 from netlab.errors import BadInput
-from netlab.frames import HOST, concat
+from netlab.frames import HOST
 
 
 def merge(*recordings: Bundle | str | os.PathLike[str]) -> Bundle:
@@ -27,8 +29,9 @@ def merge(*recordings: Bundle | str | os.PathLike[str]) -> Bundle:
     Returns
     -------
     Bundle
-        All frames. Each gap in their coverage says of which host it is. `netlab.save` writes it to a file;
-        `netlab.connection_graph` tells the hosts apart.
+        All frames. Each gap in their coverage says of which host it is. Of a row that several recordings of
+        one host have, the one looked at last stays; where two captures may have told the same, the coverage
+        counts it. `netlab.save` writes it to a file; `netlab.connection_graph` tells the hosts apart.
 
     Raises
     ------
@@ -82,7 +85,8 @@ def _merged(name: str, items: Sequence[Item]) -> Item:
             fix="Save one of them under another name: netlab.save(path, other=recording[name])",
         )
     origins = dict.fromkeys(origin for item in items for origin in item.origins)
-    return Item(concat([_with_host(item) for item in items]), tuple(origins))
+    frames = [_with_host(item) for item in items]
+    return Item(together(frames, [end_ns(item) for item in items]), tuple(origins))
 
 
 def _with_host(item: Item) -> pd.DataFrame:

@@ -41,7 +41,7 @@ def pasts(items: Mapping[str, Item], *, most_bytes: int) -> dict[str, History]:
             item.segments, schema_of(item.frame), made_by=item.origins[0].netlab, most_bytes=most_bytes
         )
         if item.segments
-        else of_frame(item.frame, _end_ns(item))
+        else of_frame(item.frame, end_ns(item))
         for name, item in items.items()
     }
 
@@ -49,7 +49,7 @@ def pasts(items: Mapping[str, Item], *, most_bytes: int) -> dict[str, History]:
 def span(items: Mapping[str, Item], past: Mapping[str, History]) -> tuple[int, int]:
     """Return from when to when there is something to see."""
     times = np.concatenate([_moments(each) for each in past.values()])
-    ends = [_end_ns(item) for item in items.values()]
+    ends = [end_ns(item) for item in items.values()]
     return int(min([*times, *ends])), int(max([*times, *ends]))
 
 
@@ -104,7 +104,7 @@ def _moments(past: History) -> Times:
     return known
 
 
-def _end_ns(item: Item) -> int:
+def end_ns(item: Item) -> int:
     """Return when a frame was looked at last."""
     if item.segments and item.origins[-1].ended_at is None:
         return item.segments[-1].at_ns

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import datetime
 from types import TracebackType
 from typing import Self
@@ -13,10 +14,12 @@ import pandas as pd
 from netlab.bundle import pasts
 from netlab.bundle.accounts import Accounts
 from netlab.bundle.contents import Bundle
-from netlab.bundle.history import History
+from netlab.bundle.history import History, Past
 from netlab.bundle.loading import MOST_BYTES, foreign, load
 from netlab.bundle.playing import Playhead
+from netlab.bundle.several import one_of
 from netlab.errors import BadInput, CaptureError
+from netlab.frames import Gap, Missing
 from netlab.path.findings import Findings
 from netlab.schemas import (
     CONNECTIONS,
@@ -43,7 +46,8 @@ class Replay(Findings):
     It has what a capture has (`connections`, `failures`, `events`, `drops`, `requests`, `dns`, `names`,
     `tls`, `cost`, `register`, `delta`), what a monitor has (`hops`, `end_to_end`, `stats`, `changes`, `runs`,
     `explain`), and the tables `conntrack` and `nat` where they were recorded. `now()` is the moment
-    that is shown; `seek()` goes to another.
+    that is shown; `seek()` goes to another. What several captures saw is one table, with a connection that
+    both saw in it once or counted in the coverage; of several monitors the first one is shown.
     """
 
     def __init__(self, past: Mapping[str, History], playhead: Playhead) -> None:
@@ -196,18 +200,33 @@ class Replay(Findings):
 
     def hops(self) -> pd.DataFrame:
         """Return the probes to hops that were known then (`netlab.schemas.HOPS`)."""
-        return self._the(HOPS.name, through=False).at(self._playhead.now_ns())
+        return self._first(self._needed(HOPS.name, through=False))
 
     def end_to_end(self) -> pd.DataFrame:
         """Return the probes through to the target, if the recording is a monitor's."""
         names = self._names(HOPS.name, through=True)
-        return self._past[names[0]].at(self._playhead.now_ns()) if names else HOPS.empty()
+        return self._first(names) if names else HOPS.empty()
 
-    def _the(self, schema: str, *, through: bool | None = None) -> History:
+    def _the(self, schema: str) -> Past:
+        names = self._needed(schema, through=None)
+        return one_of([self._past[name] for name in names])
+
+    def _needed(self, schema: str, *, through: bool | None) -> list[str]:
         names = self._names(schema, through=through)
         if not names:
             raise CaptureError(f"this recording has no {schema}", fix=f"It has {', '.join(self._past)}")
-        return self._past[names[0]]
+        return names
+
+    def _first(self, names: list[str]) -> pd.DataFrame:
+        """Return the first of several monitors' probes: what is asked of them is asked of one path."""
+        frame = self._past[names[0]].at(self._playhead.now_ns())
+        others = ", ".join(f'netlab.load(path)["{name}"]' for name in names[1:])
+        if others:
+            gap = Missing(
+                HOPS.name, Gap.INCOMPLETE, len(names) - 1, f"only {names[0]} is played: see {others}"
+            )
+            frame.attrs["coverage"] = [*frame.attrs["coverage"], asdict(gap)]
+        return frame
 
     def _names(self, schema: str, *, through: bool | None) -> list[str]:
         return [

@@ -73,11 +73,8 @@ class Table:
     def of(cls, frame: pd.DataFrame) -> Table:
         """Hash *frame*; the numbers are given later."""
         identity = [name for name in IDENTITY[frame.attrs["schema"]] if name in frame]
-        keys = _hashes(frame[identity])
-        again = pd.Series(keys).groupby(keys).cumcount().to_numpy(np.uint64)  # alike rows go by their order
-        contents = _hashes(frame.drop(columns=_AGES, errors="ignore"))
-        distinct = np.asarray(keys + again * _ODD, np.uint64)
-        return cls(frame, distinct, contents, np.full(len(frame), -1, np.int64))
+        keys = distinct(hashes(frame[identity]), np.zeros(len(frame), np.int64))
+        return cls(frame, keys, hashes(told_of(frame)), np.full(len(frame), -1, np.int64))
 
     def passing(self) -> npt.NDArray[np.bool_]:
         """Tell which rows are over when the table no longer has them; of others it has only let go."""
@@ -149,5 +146,17 @@ class Track:
         self.before = change.now
 
 
-def _hashes(frame: pd.DataFrame) -> Hashes:
+def told_of(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the columns that change only when there is something to tell."""
+    return frame.drop(columns=_AGES, errors="ignore")
+
+
+def distinct(keys: Hashes, place: Numbers) -> Hashes:
+    """Return keys that tell apart the alike rows of one *place*: they go by their order there."""
+    again = pd.Series(keys).groupby([keys, place]).cumcount().to_numpy(np.uint64)
+    return np.asarray(keys + again * _ODD, np.uint64)
+
+
+def hashes(frame: pd.DataFrame) -> Hashes:
+    """Return a hash of each row."""
     return np.asarray(pd.util.hash_pandas_object(frame, index=False), np.uint64)

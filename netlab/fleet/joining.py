@@ -60,8 +60,9 @@ def joined(
     -------
     DataFrame
         As `netlab.schemas.JOINED`: connections with both ends, then clients and servers without the other.
-        The coverage counts the ends that fitted several others, which stay alone, and those that are left
-        out because nothing tells who opened the connection.
+        The coverage counts the ends that fitted several others, or others at another time only, which stay
+        alone, and those that are left out because nothing tells who opened the connection. It has the gaps of
+        *nat*, too.
 
     Raises
     ------
@@ -78,14 +79,15 @@ def joined(
     _check(connections, nat)
     skew = pd.Timedelta(seconds=checks.positive("clock_skew_s", clock_skew_s, unit="seconds"))
     clients, servers = (_ends(connections, role) for role in _PLACES)
+    unclear = 0
     if nat is not None:
-        clients = _beyond(clients, nat)
+        clients, unclear = _beyond(clients, nat)
     whole = [ends.dropna(subset=_TUPLE) for ends in (clients, servers)]
     pairs = whole[0].merge(whole[1], on=_KEY, suffixes=("_c", "_s"))
     apart = (pairs["opened_at_c"] > pairs["closed_at_s"] + skew) | (
         pairs["opened_at_s"] > pairs["closed_at_c"] + skew
     )  # what is not known is no reason
-    pairs = pairs[~apart]
+    parted, pairs = pairs[apart], pairs[~apart]
     doubtful = pairs["row_c"].duplicated(keep=False) | pairs["row_s"].duplicated(keep=False)
     sure = pairs.loc[~doubtful, ["row_c", "row_s"]]
     both = pd.concat(
@@ -106,21 +108,25 @@ def joined(
     frame = JOINED.frame({str(name): found[name] for name in found})
     frame.attrs["coverage"] = [
         *connections.attrs.get("coverage", []),
-        *map(asdict, _missing(connections, pairs[doubtful])),
+        *_lacking(nat),
+        *map(asdict, _missing(connections, pairs[doubtful], _ends_of(parted, but=pairs), skew, unclear)),
     ]
     return frame
 
 
 def _check(connections: object, nat: object) -> None:
     needed = {"host", "direction", "protocol", *_ENDS, *_TOLD}
-    kinds = {CONNECTIONS.name, DELTAS.name}
     if not isinstance(connections, pd.DataFrame) or not needed <= {*connections.columns}:
         raise BadInput(
             "joined() takes connections with a column 'host'",
             fix="Pass what Fleet.connections(nat=True) returned, or netlab.merge(...)['connections']",
         )
-    if connections.attrs.get("schema", CONNECTIONS.name) not in kinds:
-        raise BadInput("joined() takes connections", fix="Pass what Fleet.connections(nat=True) returned")
+    checks.kind(
+        "joined()",
+        connections,
+        (CONNECTIONS.name, DELTAS.name),
+        fix="Pass what Fleet.connections(nat=True) returned",
+    )
     if nat is not None and not (isinstance(nat, pd.DataFrame) and {*_ENTRY, "protocol"} <= {*nat.columns}):
         raise BadInput("nat is no frame of translations", fix="Pass what Fleet.nat() returned")
 
@@ -155,11 +161,16 @@ def _ends(connections: pd.DataFrame, role: str) -> pd.DataFrame:
     return found
 
 
-def _beyond(clients: pd.DataFrame, nat: pd.DataFrame) -> pd.DataFrame:
-    """Return the clients' ends with the tuples that they have beyond the gateways that translate them."""
+def _beyond(clients: pd.DataFrame, nat: pd.DataFrame) -> tuple[pd.DataFrame, int]:
+    """Return the clients' ends with the tuples that they have beyond the gateways that translate them.
+
+    The number is how many of them several entries translate in different ways, which are left as they are.
+    """
     entries = nat.rename(columns=_ENTRY)[["protocol", *_ENTRY.values()]].astype({"protocol": "string"})
     entries = entries.dropna().drop_duplicates()
-    entries = entries[~entries.duplicated(subset=_TUPLE, keep=False)]  # else whose it is, is open
+    contested = entries.duplicated(subset=_TUPLE, keep=False)  # whose it is, is open
+    unclear = entries.loc[contested, _TUPLE].drop_duplicates()
+    entries = entries[~contested]
     for _ in range(_MOST_GATEWAYS):
         after = clients.merge(entries, on=_TUPLE, how="left").set_index(clients.index)
         changed = {
@@ -169,7 +180,18 @@ def _beyond(clients: pd.DataFrame, nat: pd.DataFrame) -> pd.DataFrame:
         if after["new_address_a"].isna().all():
             break
         clients = clients.assign(**changed)
-    return clients
+    return clients, len(clients.merge(unclear, on=_TUPLE))
+
+
+def _lacking(nat: pd.DataFrame | None) -> list[dict[str, object]]:
+    """Return the gaps of the translations: what a gateway that gave no answer translates is not followed."""
+    gaps = [] if nat is None else nat.attrs.get("coverage", [])
+    return [gap | {"what": f"nat: {gap['what']}"} for gap in gaps]
+
+
+def _ends_of(pairs: pd.DataFrame, *, but: pd.DataFrame) -> int:
+    """Return how many ends are in *pairs*, those left out that are in other pairs, too."""
+    return sum(pairs.loc[~pairs[row].isin(but[row]), row].nunique() for row in ("row_c", "row_s"))
 
 
 def _columns(connections: pd.DataFrame, role: str) -> pd.DataFrame:
@@ -182,16 +204,25 @@ def _columns(connections: pd.DataFrame, role: str) -> pd.DataFrame:
     ]
 
 
-def _missing(connections: pd.DataFrame, doubtful: pd.DataFrame) -> list[Missing]:
+def _missing(
+    connections: pd.DataFrame, doubtful: pd.DataFrame, parted: int, skew: pd.Timedelta, unclear: int
+) -> list[Missing]:
     ends = doubtful["row_c"].nunique() + doubtful["row_s"].nunique()
     sides = connections["direction"].isin([_side(role) for role in _PLACES])
     unknown = int((~sides & connections["remote_address"].notna()).sum())
     several = "their tuple and time fit several ends, for example where two workers list one host's sockets"
     neither = "nothing tells which end opened the connection"
+    elsewhen = (
+        f"another end has their tuple, more than {skew.total_seconds():g} s before or after: where the "
+        "hosts' clocks differ by more, pass clock_skew_s="
+    )
+    ways = "gateways translate their tuple in different ways, so that it is not followed"
     return [
         Missing(what, kind, count, detail)
         for what, kind, count, detail in (
             ("the other end", Gap.UNAVAILABLE, ends, several),
+            ("the other end", Gap.UNAVAILABLE, parted, elsewhen),
+            ("the other end", Gap.UNAVAILABLE, unclear, ways),
             ("connections of unknown direction", Gap.UNAVAILABLE, unknown, neither),
         )
         if count

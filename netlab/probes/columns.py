@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from netlab import addresses
 from netlab.kernel.processes import printable
+from netlab.probes.network import of_member
 
 Records: TypeAlias = npt.NDArray[Any]
 
@@ -30,7 +31,7 @@ def columns(
     records
         An array of structs.
     network_order
-        Numbers that are in network order: they become the host's.
+        Paths of the numbers that are in network order, such as `peer.port`: they become the host's.
     to_utc_ns
         What to add to the kernel's clock to get UTC.
     inside
@@ -49,7 +50,7 @@ def columns(
         if _ADDRESS.fullmatch(name) and (shown := _addresses(values)) is not None:
             found[title] = shown
         elif values.dtype.names:
-            found |= columns(values, frozenset(), to_utc_ns, inside=f"{title}.")
+            found |= columns(values, of_member(name, network_order), to_utc_ns, inside=f"{title}.")
         elif (time := _TIME.fullmatch(name)) and values.dtype == np.uint64:
             found[f"{inside}{time[1]}"] = _times(values, to_utc_ns)
         else:

@@ -11,7 +11,7 @@ import numpy as np
 
 from netlab.errors import BadInput
 from netlab.kernel.objects import names_of
-from netlab.probes import layout
+from netlab.probes import layout, network
 from netlab.probes.source import Source, layout_of
 
 _OWN = "netlab_"
@@ -34,7 +34,7 @@ _RING = 27
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How a struct lies in memory, and which of its members are in network order."""
+    """How a type lies in memory, and the paths of what of it is in network order."""
 
     dtype: np.dtype[Any]
     network_order: frozenset[str]
@@ -107,7 +107,10 @@ class Description:
     def _side(self, table: str, side: str) -> Layout:
         """Return the layout of a map's keys or values."""
         description, dtype = self._described(table, side)
-        known = self._known(layout.members(description)) if dtype.names else None
+        if not dtype.names:
+            swapped = {network.ITSELF} if (table, side) in self._source.swapped_maps else set()
+            return Layout(dtype, frozenset(swapped))
+        known = self._known(layout.members(description))
         return known if known and known.dtype == dtype else Layout(dtype, frozenset())
 
     def _described(self, table: str, side: str) -> tuple[str, np.dtype[Any]]:

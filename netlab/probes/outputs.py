@@ -15,11 +15,14 @@ import pandas as pd
 from netlab.frames import Gap, Missing
 from netlab.probes.columns import columns, plain
 from netlab.probes.description import PER_CPU, Layout, MapKind, Table
+from netlab.probes.network import ITSELF
 from netlab.probes.program import ProbeProgram
 
 SCHEMA = "probe"  # a kind of frame whose columns are each probe's own
 _POSSIBLE = Path("/sys/devices/system/cpu/possible")
-_HASHES = {MapKind.HASH, MapKind.PERCPU_HASH}  # the others have every entry, or let go of the oldest
+_HASHES = {MapKind.HASH, MapKind.PERCPU_HASH}
+_FORGETFUL = {MapKind.LRU_HASH, MapKind.LRU_PERCPU_HASH}  # the others have every entry
+_FREED = 128  # entries that each CPU frees at once, before the map is full (kernel/bpf/bpf_lru_list.c)
 
 
 class Slots(Enum):
@@ -119,9 +122,16 @@ class Entries:
         counted = self._side(values, self._table.value, value)
         clash = {name: f"value.{name}" for name in counted if name in found}
         found |= {clash.get(name, name): column for name, column in counted.items()}
-        full = self._table.kind in _HASHES and len(self._keys) >= self._map.entries
-        missing = [Missing(self._name, Gap.LOST, None, _FULL.format(self._map.entries))] if full else []
-        return _frame(found, missing, skipped)
+        return _frame(found, self._missing(), skipped)
+
+    def _missing(self) -> list[Missing]:
+        """Return what a map that is full has no room for, or no longer has."""
+        room, used = self._map.entries, len(self._keys)
+        if self._table.kind in _HASHES and used >= room:
+            return [Missing(self._name, Gap.LOST, None, _FULL.format(room))]
+        if self._table.kind in _FORGETFUL and used >= room - min(_FREED * _possible_cpus(), room // 2):
+            return [Missing(self._name, Gap.APPROXIMATE, None, _LETS_GO.format(room))]
+        return []
 
     def glance(self, rows: int, skipped: int) -> Glance:
         """Return the first *rows* entries."""
@@ -131,10 +141,14 @@ class Entries:
     def _side(self, values: npt.NDArray[Any], layout: Layout, name: str) -> dict[str, Any]:
         if values.dtype.names:
             return columns(values, layout.network_order, self._to_utc_ns)
-        return {name: plain(values)}
+        return {name: plain(values, swapped=ITSELF in layout.network_order)}
 
 
 _FULL = "the map has all of its {} entries: keys that came later are not in it"
+
+_LETS_GO = (
+    "the map lets go of keys that were not used for long before it has {} entries: some may not be in it"
+)
 
 
 def _bounds(slots: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from netlab.errors import BadInput
+from netlab.probes import network
 from netlab.probes.hooks import Hook, hook
 
 NAME = "cell"  # what the compiler calls the user's text
@@ -28,14 +29,13 @@ _LOGARITHM = re.compile(r"\bbpf_log2l?\s*\(")
 _UNREAD = re.compile(r"\b(perf_submit_skb|bpf_trace_printk|KFUNC_PROBE|KRETFUNC_PROBE|LSM_PROBE)\s*\(")
 _STRUCT = re.compile(r"(\btypedef\s+)?\bstruct\b(?:\s*__attribute__\s*\(\(.*?\)\))?\s*(\w+)?\s*$")
 _ALIAS = re.compile(r"\s*(?:__attribute__\s*\(\(.*?\)\)\s*)?(\w+)?")
-_BIG_ENDIAN = re.compile(r"\b__be(?:16|32|64)\s+([^;{}]+);")
 _FUNCTION = re.compile(r"\b\w+\s+(\w+)\s*\(([^{}]*)\)\s*$")
 _MACRO = re.compile(r"\b(RAW_TRACEPOINT|TRACEPOINT)_PROBE\s*\(([^{}]*)\)\s*$")
 
 
 @dataclass(frozen=True, slots=True)
 class Struct:
-    """A struct that the text defines: its type in C, and which members are in network order."""
+    """A struct that the text defines: its type in C, and the paths of what is in network order."""
 
     type: str
     network_order: frozenset[str]
@@ -50,6 +50,7 @@ class Source:
     histograms: frozenset[str]
     logarithmic: bool  # the histograms' slots are powers of two
     structs: tuple[Struct, ...]
+    swapped_maps: frozenset[tuple[str, str]]  # and "key" or "leaf", where that is a number in network order
     hooks: tuple[Hook, ...]
 
 
@@ -75,7 +76,9 @@ def read(text: str) -> Source:
     outputs = list(_OUTPUT.finditer(code))
     rings = tuple(found[2] for found in outputs)
     blocks = list(_blocks(_blanked(_DIRECTIVE, code)))
-    structs = tuple(struct for block in blocks if (struct := _struct(code, *block)))
+    network.refuse_macros(code)
+    known = network.types(code)
+    structs = tuple(struct for block in blocks if (struct := _struct(code, *block, known)))
     functions = [function for block in blocks if (function := _function(code, *block))]
     if not functions:
         raise BadInput(
@@ -89,6 +92,7 @@ def read(text: str) -> Source:
         frozenset(_HISTOGRAM.findall(code)),
         _LOGARITHM.search(code) is not None,
         structs,
+        network.maps(code, known),
         tuple(function.hook for function in functions),
     )
 
@@ -127,16 +131,16 @@ def _blocks(code: str) -> Iterator[tuple[int, int, int]]:
             head = found.end()
 
 
-def _struct(code: str, head: int, opened: int, closed: int) -> Struct | None:
+def _struct(code: str, head: int, opened: int, closed: int, known: dict[str, network.Paths]) -> Struct | None:
+    """Return the struct that a block is the body of, if it has a name; it is *known* from there on."""
     found = _STRUCT.search(code[head:opened])
     if found is None:
         return None
     alias = _ALIAS.match(code, closed + 1)
     name = (alias and alias[1]) if found[1] else found[2] and f"struct {found[2]}"
-    members = (member for group in _BIG_ENDIAN.findall(code[opened:closed]) for member in group.split(","))
-    return (
-        Struct(name, frozenset(re.sub(r"\[.*", "", member).strip() for member in members)) if name else None
-    )
+    order = network.members(code[opened + 1 : closed], known)
+    known.update(dict.fromkeys(filter(None, (name, found[2] and f"struct {found[2]}")), order))
+    return Struct(name, order) if name else None
 
 
 def _function(code: str, head: int, opened: int, _: int) -> _Function | None:

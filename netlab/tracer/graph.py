@@ -12,12 +12,13 @@ import pandas as pd
 from netlab import checks
 from netlab.errors import BadInput
 from netlab.frames import Gap, Missing
-from netlab.schemas import CONNECTIONS
+from netlab.schemas import CONNECTIONS, DELTAS, FLEET_DELTAS
 from netlab.tracer.graphedges import edges
 from netlab.tracer.graphnodes import Key, addresses, counted, gateways, processes, translations
 
 Graph: TypeAlias = "nx.MultiDiGraph[Key]"
 
+_KINDS = (CONNECTIONS.name, DELTAS.name, FLEET_DELTAS.name)  # one row per connection, each
 _NEEDED = ["protocol", "direction", "local_address", "local_port", "remote_address", "remote_port"]
 _TEXTS = ["process", "container", "cmdline", "remote_name", "error"]
 _WAYS = ["via_gateway", "via_mac", "via_interface"]
@@ -97,6 +98,7 @@ def _table(connections: object) -> pd.DataFrame:
         raise BadInput(
             f"connection_graph() takes connections, not {type(connections).__name__} objects", fix=fix
         )
+    checks.kind("connection_graph()", connections, _KINDS, fix=fix)
     lacking = [name for name in _NEEDED if name not in connections.columns]
     if lacking:
         raise BadInput(f"this frame has no column {lacking[0]!r}", fix=fix)

@@ -48,6 +48,53 @@ def test_rows_are_under_each_other_with_their_host_and_gaps_with_theirs() -> Non
     assert netlab.coverage(both)[["count", "detail"]].to_numpy().tolist() == [[2, "web1: full"]]
 
 
+def sockets(*lives: tuple[int, float | None, str], **more: list[object]) -> pd.DataFrame:
+    """Return connections by cookie, when they opened, in seconds, and state."""
+    begun = pd.Timestamp("2026-03-01T12:00:00Z")
+    opened = [None if at is None else begun + pd.Timedelta(seconds=at) for _, at, _ in lives]
+    cookies, states = [life[0] for life in lives], [life[2] for life in lives]
+    return CONNECTIONS.frame({"cookie": cookies, "opened_at": opened, "state": states, **more})
+
+
+def test_what_two_recordings_of_one_host_have_is_there_once_as_it_was_last() -> None:
+    early = sockets((1, 0.0, "established"), (2, 1.0, "closed"))
+    late = sockets((1, 0.0, "closed"), (2, 1.0, "closed"), (3, 2.0, "syn-sent"))
+
+    both = netlab.merge(of("a", connections=early), of("a", connections=late), of("b", connections=late))
+
+    found = both["connections"]
+    assert found[["host", "cookie", "state"]].to_numpy().tolist() == [
+        *(["a", cookie, state] for cookie, state in ((1, "closed"), (2, "closed"), (3, "syn-sent"))),
+        *(["b", cookie, state] for cookie, state in ((1, "closed"), (2, "closed"), (3, "syn-sent"))),
+    ]
+    assert netlab.coverage(found).empty
+
+
+def test_what_two_captures_of_one_host_may_have_told_twice_is_counted() -> None:
+    one = sockets((1, 0.0, "closed"), (2, 1.0, "closed"), (3, None, "closed"), (4, 0.0, "closed"))
+    other = sockets((1, 0.002, "closed"), (2, 90.0, "closed"), (3, 1.0, "closed"), (5, 0.0, "closed"))
+
+    found = netlab.merge(of("a", connections=one), of("a", connections=other))["connections"]
+
+    assert len(found) == 8
+    assert netlab.coverage(found)[["what", "kind", "count"]].to_numpy().tolist() == [
+        ["connections", "approximate", 2]
+    ]
+
+
+def test_sockets_that_nothing_tells_apart_are_one_only_if_all_of_them_is_alike() -> None:
+    one, other = sockets((1, None, "closed")), sockets((1, None, "closed"))
+    one["cookie"] = other["cookie"] = pd.array([None], one["cookie"].dtype)
+    differing = other.assign(state=pd.Categorical(["listen"], one["state"].cat.categories.union(["listen"])))
+    differing.attrs = other.attrs
+
+    alike = netlab.merge(of("a", connections=one), of("a", connections=other))["connections"]
+    unlike = netlab.merge(of("a", connections=one), of("a", connections=differing))["connections"]
+
+    assert (len(alike), len(unlike)) == (1, 2)
+    assert netlab.coverage(unlike)["count"].tolist() == [1]
+
+
 def test_frames_that_only_one_has_are_kept() -> None:
     both = netlab.merge(of("a", connections=connections("x")), of("b", nat=CONNTRACK.empty()))
 

@@ -198,6 +198,61 @@ def test_deltas_are_those_that_the_capture_told(tmp_path: Path) -> None:
     assert past.delta("test").empty
 
 
+@pytest.mark.parametrize("append", [True, False])
+def test_all_captures_of_a_recording_are_played(tmp_path: Path, *, append: bool) -> None:
+    path = tmp_path / "a.netlab"
+    web, db = connections(), connections().assign(cookie=[3, 4, 5])
+    web.attrs = db.attrs = connections().attrs
+    if append:
+        with netlab.record(path, web.copy, every_s=NEVER):
+            pass
+        with netlab.record(path, db.copy, every_s=NEVER, append=True):
+            pass
+    else:
+        with netlab.record(path, web=web.copy, db=db.copy, every_s=NEVER):
+            pass
+    past = netlab.replay(path)
+    past.register("test")
+    past.seek(past.end)
+
+    seen = past.connections()
+
+    assert sorted(seen["cookie"]) == [1, 2, 3, 3, 4, 5]
+    assert seen["opened_at"].dropna().is_monotonic_increasing
+    assert netlab.coverage(seen)["count"].tolist() == [2]
+    assert len(past.failures()) == 2
+    assert len(past.delta("test")) == (3 if append else 0)
+
+
+def test_one_capture_that_was_recorded_twice_is_played_once(tmp_path: Path) -> None:
+    path, frame = tmp_path / "a.netlab", connections()
+    for append in (False, True):
+        with netlab.record(path, frame.copy, every_s=NEVER, append=append):
+            pass
+        frame.loc[0, "state"] = "closed"
+    past = netlab.replay(path)
+    past.seek(past.end)
+
+    assert past.connections().set_index("process")["state"].to_dict() == {
+        "sshd": "closed",
+        "curl": "closed",
+        "wget": "closed",
+    }
+
+
+def test_of_several_traces_the_first_is_played_and_the_coverage_names_the_others() -> None:
+    origin = bundle.Metadata.of_here("")
+    hops = HOPS.frame({"trace": ["t"], "ttl": [1], "sent_at": [T0]})
+    past = netlab.replay(bundle.Bundle({name: bundle.Item(hops, (origin,)) for name in ("web", "db")}))
+    past.seek(past.end)
+
+    told = netlab.coverage(past.hops())
+
+    assert len(past.hops()) == 1
+    assert told[["kind", "count"]].to_numpy().tolist() == [["incomplete", 1]]
+    assert 'netlab.load(path)["db"]' in told["detail"].iloc[0]
+
+
 def wait_for_silence(cap: Any) -> None:
     """Wait until two looks find the same."""
     columns = ["cookie", "state", "bytes_sent", "packets_received"]

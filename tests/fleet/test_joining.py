@@ -16,7 +16,8 @@ from hypothesis import given, settings, strategies as st
 import netlab
 from netlab.errors import BadInput
 from netlab.fleet import Fleet, joined
-from netlab.schemas import CONNECTIONS
+from netlab.frames import Gap, Missing
+from netlab.schemas import CONNECTIONS, NAT
 
 PORT, SERVICE, REDIRECTED = 7001, "198.51.100.10", 7100
 _SO_COOKIE = 57  # include/uapi/asm-generic/socket.h
@@ -151,6 +152,48 @@ def test_an_end_that_fits_two_others_stays_alone_and_is_counted() -> None:
     assert netlab.coverage(found).set_index("what").loc["the other end", "count"] == 3
 
 
+def told(found: pd.DataFrame) -> dict[str, int]:
+    return dict(netlab.coverage(found)[["detail", "count"]].to_numpy().tolist())
+
+
+def test_ends_whose_times_are_too_far_apart_are_counted_with_what_to_do() -> None:
+    rows = ends(life("near", 1, 0, lasts_s=1), life("far", 2, 4, lasts_s=1))
+
+    apart, fitting = joined(rows), joined(rows, clock_skew_s=5)
+
+    assert sorted(apart["ends"]) == ["client", "server"]
+    assert [(count, "clock_skew_s=" in detail) for detail, count in told(apart).items()] == [(2, True)]
+    assert (fitting["ends"].tolist(), told(fitting)) == (["both"], {})
+
+
+def translations(*new_ports: int) -> pd.DataFrame:
+    """Return entries of gateways that translate the connection of `ends`, each to another port."""
+    count = len(new_ports)
+    entry = {"protocol": "tcp", "src": "10.0.0.1", "sport": 5000, "dst": "10.0.0.2", "dport": 80}
+    entry |= {"reply_src": "10.0.0.2", "reply_dst": "10.0.0.1", "reply_dport": 5000}
+    columns = {name: [value] * count for name, value in entry.items()}
+    return NAT.frame(
+        columns | {"reply_sport": list(new_ports)},
+        [Missing("rows of host gw1", Gap.UNAVAILABLE, None, "gw1: no answer within 30 s")],
+    )
+
+
+def test_what_the_gateways_did_not_tell_is_in_the_coverage() -> None:
+    found = joined(ends(life("near", 1, 0)), nat=translations())
+
+    coverage = netlab.coverage(found)
+    assert coverage[["what", "detail"]].to_numpy().tolist() == [
+        ["nat: rows of host gw1", "gw1: no answer within 30 s"]
+    ]
+
+
+def test_ends_that_gateways_translate_in_different_ways_are_counted() -> None:
+    found = joined(ends(life("near", 1, 0), life("far", 2, 0) | {"local_port": 81}), nat=translations(81, 82))
+
+    assert sorted(found["ends"]) == ["client", "server"]
+    assert [count for detail, count in told(found).items() if "different ways" in detail] == [1]
+
+
 def test_an_attempt_that_got_no_port_stays_and_one_of_unknown_direction_is_counted() -> None:
     failed = life("near", 1, 0) | {"local_port": None, "error": "EADDRNOTAVAIL"}
 
@@ -172,3 +215,7 @@ def test_loopback_addresses_of_two_hosts_are_not_one_connection() -> None:
 def test_a_frame_without_hosts_is_refused() -> None:
     with pytest.raises(BadInput, match="with a column 'host'"):
         joined(netlab.connections())
+    other = ends({"end": "near"})
+    other.attrs["schema"] = "requests"
+    with pytest.raises(BadInput, match="takes connections, and this is a frame of requests"):
+        joined(other)

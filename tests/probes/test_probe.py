@@ -151,6 +151,33 @@ def test_histograms_hashes_and_per_cpu_maps_agree_on_one_count() -> None:
     assert probe["cpus"]["cpu"].tolist() == list(range(len(probe["cpus"])))
 
 
+def test_ports_in_network_order_are_the_hosts_wherever_they_are() -> None:
+    text = """
+    struct end { __be16 port; u16 raw; };
+    struct pair { struct end far; u32 port; };
+    BPF_HASH(keys, __be16, u64);
+    BPF_HASH(values, u32, __be16);
+    BPF_HASH(pairs, struct pair, u64);
+    int cgroup__inet4_connect(struct bpf_sock_addr *ctx) {
+        if (bpf_get_current_pid_tgid() >> 32 != PID) return 1;
+        __be16 port = ctx->user_port;
+        u32 one = 1;
+        struct pair both = {};
+        both.far.port = both.far.raw = port;
+        both.port = port;
+        keys.increment(port);
+        values.update(&one, &port);
+        pairs.increment(both);
+        return 1;
+    }
+    """.replace("PID", str(os.getpid()))
+    with netlab.probe(text) as probe:
+        refused(9)
+
+    assert probe["keys"]["key"].tolist() == probe["values"]["value"].tolist() == [9]
+    assert probe["pairs"][["far.port", "far.raw", "port"]].to_numpy().tolist() == [[9, 9 << 8, 9 << 8]]
+
+
 def test_a_hash_that_is_full_says_so() -> None:
     text = """
     BPF_HASH(ports, u32, u64, 2);
@@ -165,6 +192,25 @@ def test_a_hash_that_is_full_says_so() -> None:
             refused(port)
 
     assert netlab.coverage(probe["ports"])["kind"].tolist() == ["lost"]
+
+
+@pytest.mark.parametrize(("keys", "kinds"), [(5, []), (5000, ["approximate"])])
+def test_a_map_that_lets_go_of_keys_says_so(keys: int, kinds: list[str]) -> None:
+    text = """
+    BPF_TABLE("lru_hash", u64, u64, calls, 1000);
+    int uprobe__c__getppid(struct pt_regs *ctx) {
+        u64 at = bpf_ktime_get_ns(), one = 1;
+        if (bpf_get_current_pid_tgid() >> 32 == PID) calls.update(&at, &one);
+        return 0;
+    }
+    """.replace("PID", str(os.getpid()))
+    with netlab.probe(text) as probe:
+        for _ in range(keys):
+            os.getppid()
+
+    calls = probe["calls"]
+    assert len(calls) == keys or (len(calls) < keys and kinds)
+    assert netlab.coverage(calls)["kind"].tolist() == kinds
 
 
 def test_a_function_of_a_library_is_seen_with_its_arguments() -> None:

@@ -41,6 +41,35 @@ def test_structs_outputs_and_hooks_are_found() -> None:
     assert source.hooks == (Hook("raw_tracepoint__sys_enter", Kind.RAW_TRACEPOINT, "sys_enter"),)
 
 
+def test_what_is_in_network_order_is_told_by_its_path() -> None:
+    source = read(
+        """
+        typedef __be16 port_t;
+        struct inner { port_t port; u16 plain; };
+        typedef struct { struct inner near, far[2]; struct { __be32 word; u32 port; } own; } pair_t;
+        struct outer { u32 word; pair_t pair; struct { const __be64 id; }; union { __be16 a; u16 b; } it; };
+        BPF_HASH(ports, __be16);
+        BPF_HASH(last, u32, port_t, (1 << 4));
+        BPF_ARRAY(words, __be32, 4);
+        BPF_TABLE("lru_hash", u64, __be64, recent, 10);
+        """
+        + RUNS
+    )
+
+    assert [sorted(each.network_order) for each in source.structs] == [
+        ["port"],
+        ["far.port", "near.port", "own.word"],
+        ["id", "it.a", "pair.far.port", "pair.near.port", "pair.own.word"],
+    ]
+    assert source.swapped_maps == {("ports", "key"), ("last", "leaf"), ("words", "leaf"), ("recent", "leaf")}
+
+
+def test_a_macro_that_stands_for_a_type_in_network_order_is_refused() -> None:
+    with pytest.raises(BadInput, match="line 2: netlab does not see where this macro puts a __be16"):
+        read(f"\n#define PORT __be16\nstruct event {{ PORT port; }};\n{RUNS}")
+    assert read(f"#define AS_PORT(x) ((__be16)(x))\n{RUNS}").hooks
+
+
 @pytest.mark.parametrize(
     "hidden", ["// BPF_PERF_OUTPUT(old);", "/* BPF_PERF_OUTPUT(old); */", 'char *s = "BPF_PERF_OUTPUT(old)";']
 )

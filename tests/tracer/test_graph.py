@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 import netlab
-from netlab.frames import Gap, Missing
-from netlab.schemas import CONNECTIONS
+from netlab.frames import Gap, Missing, Schema
+from netlab.schemas import CONNECTIONS, DELTAS, EVENTS, REQUESTS
 
 VIP = {
     "remote_address": "10.96.0.10",
@@ -251,13 +251,33 @@ def test_no_connection_is_an_empty_graph(empty: pd.DataFrame) -> None:
 
 @pytest.mark.parametrize(
     ("given", "said"),
-    [(None, "NoneType"), (netlab.schemas.HOPS.empty(), "no column"), ({}, "dict objects")],
+    [
+        (None, "NoneType"),
+        (pd.DataFrame(), "no column"),
+        (netlab.schemas.HOPS.empty(), "frame of hops"),
+        ({}, "dict objects"),
+    ],
 )
 def test_anything_else_is_refused(given: Any, said: str) -> None:
     with pytest.raises(netlab.BadInput, match=said):
         netlab.connection_graph(given)
     with pytest.raises(netlab.BadInput, match="by"):
         netlab.connection_graph(frame({}), by="name")
+
+
+@pytest.mark.parametrize("kind", [EVENTS, REQUESTS])
+def test_frames_of_another_kind_with_the_same_columns_are_refused(kind: Schema) -> None:
+    rows = frame({}, {"error": "ECONNREFUSED"})
+    other = kind.frame({name: rows[name] for name in rows if name in kind.names and name != "protocol"})
+
+    with pytest.raises(netlab.BadInput, match=f"takes connections, and this is a frame of {kind.name}"):
+        netlab.connection_graph(other)
+
+
+def test_deltas_are_a_graph_of_the_connections_that_changed() -> None:
+    graph = netlab.connection_graph(DELTAS.frame(dict(frame({}, {"error": "ECONNREFUSED"}))))
+
+    assert [data["failures"] for *_, data in graph.edges(data=True)] == [1]
 
 
 def test_sockets_that_are_open_now_are_a_graph() -> None:
