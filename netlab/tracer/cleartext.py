@@ -17,8 +17,9 @@ import numpy.typing as npt
 
 from netlab.frames import Gap, Missing
 from netlab.kernel.bpf import CgroupHook, Program
+from netlab.tracer.account import Account
 from netlab.tracer.budgets import ClearBudgets
-from netlab.tracer.conversations import Account, Conversations, Fate, Request
+from netlab.tracer.conversations import Conversations, Fate, Request
 from netlab.tracer.layout import CLEAR, CONVERSATION
 from netlab.tracer.limits import Limits
 from netlab.tracer.packets import Pieces

@@ -5,8 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from collections import Counter, OrderedDict, deque
-from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -15,6 +14,7 @@ import numpy.typing as npt
 from netlab.protocols.dialog import Exchange, Outcome
 from netlab.protocols.ordered import Segment
 from netlab.protocols.streams import Stream
+from netlab.tracer.account import Account
 from netlab.tracer.budgets import HEADS, IGNORE, Budgets
 from netlab.tracer.layout import PIECE, Direction
 from netlab.tracer.packets import Packet, Packets, Pieces, conversation
@@ -56,30 +56,6 @@ class Talk:
     def request(self, exchange: Exchange) -> Request:
         """Return an exchange of this connection as its own."""
         return Request(exchange, self.cookie, self.ends, bool(self.stream.client_is_local), self.seen)
-
-
-@dataclass(slots=True)
-class Account:
-    """What was not understood, in numbers."""
-
-    midway: int = 0  # connections that were open before, read from some message on
-    over_tls: int = 0  # connections whose handshake was not asked for
-    midway_since_ns: int = 0  # by when there was such a message on each of those that have said one
-    ignored: int = 0  # connections that speak nothing that is asked for
-    undecided: int = 0  # connections that ended, or go on, before it is clear what they speak
-    missed_bytes: int = 0  # of connections that are read
-    cut_bytes: int = 0  # behind what is handed up of a packet
-    unread_bytes: int = 0
-    unknown_fields: int = 0  # of HTTP/2
-    given_up: int = 0  # streams of HTTP/2 that made room for others
-    switched: int = 0  # connections that went on in another protocol
-    evicted: int = 0  # connections that made room for others
-    dropped: int = 0  # requests likewise
-
-    def joined(self, other: Account) -> Account:
-        """Return one account of both."""
-        sums = {one.name: getattr(self, one.name) + getattr(other, one.name) for one in fields(Account)}
-        return Account(**sums | {"midway_since_ns": max(self.midway_since_ns, other.midway_since_ns)})
 
 
 class Conversations:
@@ -286,7 +262,10 @@ class Conversations:
         self._over.extend(map(talk.request, exchanges))
 
     def _forget(self, talk: Talk) -> None:
-        _add(self._account, talk, self._readers.stacks.over_tls())
+        self._account.add(talk.stream, is_tls=self._is_tls(talk), since_ns=talk.since_ns)
+
+    def _is_tls(self, talk: Talk) -> bool:
+        return talk.cookie in self._readers.stacks.over_tls()
 
     def requests(self) -> list[Request]:
         """Return the exchanges that are over and kept, in that order, then those that are not over."""
@@ -297,30 +276,9 @@ class Conversations:
         """Return what was not understood by now."""
         now = replace(self._account)
         for talk in self._talks.values():
-            _add(now, talk, self._readers.stacks.over_tls())
+            now.add(talk.stream, is_tls=self._is_tls(talk), since_ns=talk.since_ns)
         return now
 
 
 def _tuple(ends: np.void) -> bytes:
     return b"".join(ends[name].tobytes() for name in _TUPLE)
-
-
-def _add(account: Account, talk: Talk, over_tls: AbstractSet[int]) -> None:
-    stream = talk.stream
-    if stream.dialog is None and talk.cookie in over_tls:
-        account.over_tls += 1
-        return
-    if stream.dialog is None:
-        account.ignored += stream.is_ignored
-        account.undecided += stream.has_spoken and not stream.is_ignored
-        return
-    if stream.midway:
-        account.midway += 1
-        account.midway_since_ns = max(account.midway_since_ns, talk.since_ns)
-    account.missed_bytes += stream.missed_bytes
-    account.cut_bytes += stream.cut_bytes
-    account.unread_bytes += stream.dialog.unread_bytes
-    # of those protocols that have the like
-    account.unknown_fields += getattr(stream.dialog, "unknown_fields", 0)
-    account.given_up += getattr(stream.dialog, "given_up", 0)
-    account.switched += getattr(stream.dialog, "upgraded", None) is not None

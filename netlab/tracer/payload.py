@@ -14,10 +14,11 @@ from netlab.frames import Gap, Missing
 from netlab.kernel import capabilities, clock
 from netlab.kernel.bpf import CgroupHook, Program
 from netlab.protocols.masking import STANDARD, Masking
+from netlab.tracer.account import Account
 from netlab.tracer.budgets import JUDGED, PacketBudgets
 from netlab.tracer.cleartext import ClearText
 from netlab.tracer.closings import Closings
-from netlab.tracer.conversations import Account, Conversations, Fate, Request
+from netlab.tracer.conversations import Conversations, Fate, Request
 from netlab.tracer.filters import port_condition
 from netlab.tracer.layout import CONVERSATION, PIECE, Counter
 from netlab.tracer.limits import Limits
