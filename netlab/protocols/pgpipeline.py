@@ -89,7 +89,11 @@ class Pipeline:
         return over
 
     def give_up(self, outcome: Outcome) -> None:
-        """End what waits without an answer."""
+        """End what waits without an answer, the connection being over or lost."""
+        front = self._steps[0].exchange if self._steps else None
+        if outcome is Outcome.UNANSWERED and front and front.error:  # FATAL: no ReadyForQuery comes behind it
+            self._steps.popleft()
+            self._end(front, front.status, front.error, front.ended_ns)
         for exchange in self.pending():
             exchange.outcome = outcome
             self._over.append(exchange)
@@ -241,7 +245,7 @@ class Pipeline:
         if step.kind != b"S" or step.exchange.error:
             self._end(step.exchange, step.exchange.status or "OK", step.exchange.error, message.ended_ns)
 
-    def _end(self, exchange: Exchange, status: str | None, error: str | None, at_ns: int) -> None:
+    def _end(self, exchange: Exchange, status: str | None, error: str | None, at_ns: int | None) -> None:
         exchange.outcome, exchange.status, exchange.error = Outcome.ANSWERED, status, error
         exchange.ended_ns, exchange.version = at_ns, self._version
         if exchange.answered_ns is None:  # by the failure of another

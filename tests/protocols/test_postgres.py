@@ -373,6 +373,48 @@ def test_what_comes_before_a_query_in_the_pipeline_is_answered_before_it() -> No
     assert [(one.operation, one.answered_ns) for one in found] == [("PREPARE", 11), ("SELECT", 12)]
 
 
+FATAL = pg("E", b"SFATAL\0C57P01\0Mterminating connection due to administrator command\0\0")
+
+
+@pytest.mark.parametrize(
+    ("asked", "answered", "row"),
+    [
+        (pg("Q", b"SELECT 1 FROM t\0"), b"", ("SELECT", "t")),
+        (pg("Q", b"SELECT 1 FROM t\0"), pg("T", b"\0\0"), ("SELECT", "t")),
+        (pg("F", bytes(12)), b"", ("CALL", None)),
+        (EXECUTE + pg("S"), b"", ("SELECT", "t")),
+        (EXECUTE + pg("S"), EXECUTED, ("SYNC", None)),  # while it commits
+    ],
+    ids=["a query", "a query with an answer so far", "a function call", "an execute", "a sync"],
+)
+def test_a_server_that_ends_the_connection_answers_what_waits(
+    asked: bytes, answered: bytes, row: tuple[str, str | None]
+) -> None:
+    dialog = started()
+    heard = [(Side.CLIENT, asked, 10), (Side.SERVER, answered, 11), (Side.SERVER, FATAL, 12)]
+
+    found = read(dialog, heard)[-1]
+
+    assert (found.operation, found.resource) == row
+    assert (found.outcome, found.status, found.error) == (Outcome.ANSWERED, "57P01", "admin_shutdown")
+    assert found.ended_ns == 12
+
+
+def test_what_was_asked_behind_a_fatal_answer_is_unanswered() -> None:
+    dialog = started()
+    heard = [
+        (Side.CLIENT, pg("Q", b"SELECT 1\0") + pg("Q", b"DELETE FROM t\0"), 10),
+        (Side.SERVER, FATAL, 12),
+    ]
+
+    found = read(dialog, heard)
+
+    assert [(one.outcome, one.status) for one in found] == [
+        (Outcome.ANSWERED, "57P01"),
+        (Outcome.UNANSWERED, None),
+    ]
+
+
 def test_a_sync_that_a_server_ignores_costs_what_waits_and_makes_no_wrong_row() -> None:
     dialog = started()
     heard = [(Side.CLIENT, pg("P", b"\0COPY t FROM STDIN\0\0\0") + pg("B", bytes(8)) + pg("E", bytes(5)), 10)]
