@@ -40,6 +40,10 @@ _TABLE_COMMAND = re.compile(
     rf"((?:{_NAME}\.)*{_NAME})",
     re.IGNORECASE,
 )
+_DEALLOCATE = re.compile(  # alone, and a name that is the same in any encoding
+    r'deallocate (?:prepare )?(?!all\b)(?:([a-z_][a-z0-9_$]{0,61})|"([!#-~]{1,62})") ?;?',
+    re.IGNORECASE | re.ASCII,
+)
 _PARSED = {"SELECT", "INSERT", "UPDATE", "DELETE", "MERGE", "WITH", "TABLE", "VALUES"}
 _COMMANDS = _PARSED | {
     *("ABORT", "ALTER", "ANALYZE", "BEGIN", "CALL", "CHECKPOINT", "CLOSE", "CLUSTER", "COMMENT", "COMMIT"),
@@ -79,6 +83,7 @@ class Statement:
 
     operation: str | None = None
     tables: tuple[str, ...] = ()
+    deallocated: bytes | None = None  # the one prepared statement that a DEALLOCATE names
 
 
 def statement(text: str) -> Statement:
@@ -117,6 +122,8 @@ def _read(bare: str) -> Statement:
         return Statement()
     if command in _PARSED and bare.count("(") <= _DEEPEST:
         return _parsed(bare) or Statement(None if command == "WITH" else command)
+    if command == "DEALLOCATE" and (one := _DEALLOCATE.fullmatch(bare)):
+        return Statement(command, deallocated=(one[2] or one[1].lower()).encode())
     named = _TABLE_COMMAND.match(bare)
     return Statement(command, (named[1].replace('"', ""),) if named else ())
 
