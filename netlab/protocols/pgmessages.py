@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import string
+
 from netlab.protocols import sql
 from netlab.protocols.dialog import Side
 from netlab.protocols.framing import Framer, Message
@@ -14,6 +16,7 @@ TLS, GSS, CANCEL = (
     80877102,
 )  # what a message without a type asks for, instead of a version
 
+_OF_NAMES = string.ascii_letters.encode() + b"0123456789_$." + bytes(range(0x80, 0x100))
 UNASKED = {b"A", b"N", b"S"}  # a server says that at any time: notification, notice, parameter status
 _KINDS = {Side.CLIENT: b"BCDEFHPQSXcdfp", Side.SERVER: b"123ACDEGHIKNRSTVWZcdnstv"}
 _EMPTY = {Side.CLIENT: b"HSXc", Side.SERVER: b"123Icns"}  # of these the length is laid down
@@ -56,8 +59,9 @@ def database(startup: bytes) -> str | None:
 
 
 def query(body: bytes) -> sql.Statement:
-    """Return the statement of a Query's body, or what there is of it."""
-    return sql.statement(_text(body.partition(b"\0")[0]))
+    """Return the statement of a Query's body, or what there is of it: up to its last whole word."""
+    said, is_whole, _ = body.partition(b"\0")
+    return sql.statement(_text(said if is_whole else said.rstrip(_OF_NAMES)))
 
 
 def parsed(body: bytes) -> tuple[bytes, sql.Statement] | None:

@@ -583,6 +583,28 @@ def test_a_parse_that_was_missed_may_have_given_any_name() -> None:
     assert (one.operation, one.resource) == ("DELETE", None)
 
 
+@pytest.mark.parametrize(
+    ("seen", "operation", "resource"),
+    [
+        (b"SELECT * FROM ord", "SELECT", None),
+        (b"SELECT * FROM a, shop.ord", "SELECT", "a"),
+        (b"TRUNCATE shop.", "TRUNCATE", None),
+        (b"TRUNCATE caf\xc3", "TRUNCATE", None),
+        (b"DELETE FROM orders WHERE x = 'y", "DELETE", "orders"),
+    ],
+)
+def test_a_word_that_was_not_seen_to_its_end_names_no_table(
+    seen: bytes, operation: str, resource: str | None
+) -> None:
+    dialog = started()
+    dialog.said(Side.CLIENT, b"Q" + (4 + len(seen) + 9).to_bytes(4, "big") + seen, 10)
+    dialog.missed(Side.CLIENT, 9, 11)
+
+    (one,) = dialog.said(Side.SERVER, done(operation.encode()) + READY, 12)
+
+    assert (one.operation, one.resource) == (operation, resource)
+
+
 def test_statements_that_a_client_drops_cost_the_others_nothing(server: int) -> None:
     with overhearing(server) as through:
         options = {"host": "127.0.0.1", "port": through.port, "user": "postgres", "sslmode": "disable"}
