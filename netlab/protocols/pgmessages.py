@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import string
+
 from netlab.protocols import sql
 from netlab.protocols.dialog import Side
 from netlab.protocols.framing import Framer, Message
@@ -14,12 +16,13 @@ TLS, GSS, CANCEL = (
     80877102,
 )  # what a message without a type asks for, instead of a version
 
+_OF_NAMES = string.ascii_letters.encode() + b"0123456789_$." + bytes(range(0x80, 0x100))
 UNASKED = {b"A", b"N", b"S"}  # a server says that at any time: notification, notice, parameter status
 _KINDS = {Side.CLIENT: b"BCDEFHPQSXcdfp", Side.SERVER: b"123ACDEGHIKNRSTVWZcdnstv"}
 _EMPTY = {Side.CLIENT: b"HSXc", Side.SERVER: b"123Icns"}  # of these the length is laid down
 _KEPT = {  # bytes of the body; of the others none, so neither passwords nor rows
-    Side.CLIENT: {b"Q": LONGEST_SQL, b"P": LONGEST_SQL, b"B": 160, b"E": 96},
-    Side.SERVER: {b"C": 64, b"E": 256, b"v": 4},
+    Side.CLIENT: {b"Q": LONGEST_SQL, b"P": LONGEST_SQL, b"B": 160, b"C": 96, b"E": 96},
+    Side.SERVER: {b"C": 64, b"E": 256, b"Z": 1, b"v": 4},
 }
 
 
@@ -56,8 +59,9 @@ def database(startup: bytes) -> str | None:
 
 
 def query(body: bytes) -> sql.Statement:
-    """Return the statement of a Query's body, or what there is of it."""
-    return sql.statement(_text(body.partition(b"\0")[0]))
+    """Return the statement of a Query's body, or what there is of it: up to its last whole word."""
+    said, is_whole, _ = body.partition(b"\0")
+    return sql.statement(_text(said if is_whole else said.rstrip(_OF_NAMES)))
 
 
 def parsed(body: bytes) -> tuple[bytes, sql.Statement] | None:
@@ -70,6 +74,18 @@ def bound(body: bytes) -> tuple[bytes, bytes] | None:
     """Return the names of portal and statement of a Bind's body; None: too little was seen."""
     names = body.split(b"\0", 2)
     return (names[0], names[1]) if len(names) > 2 else None
+
+
+def executed(body: bytes) -> bytes | None:
+    """Return the name of the portal of an Execute's body; None: too little was seen."""
+    name, end, _ = body.partition(b"\0")
+    return name if end else None
+
+
+def closed(body: bytes) -> bytes | None:
+    """Return the name of what a Close's body closes; None: too little was seen, or it is not known what."""
+    name, end, _ = body[1:].partition(b"\0")
+    return name if end and body[:1] in {b"S", b"P"} else None
 
 
 def sqlstate(message: Message) -> str | None:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import deque
 from dataclasses import dataclass, field
 
 from netlab.protocols import pgmessages as messages, sql
 from netlab.protocols.dialog import Exchange, Outcome
 from netlab.protocols.framing import LostError, Message
 from netlab.protocols.masking import Masking
+from netlab.protocols.pgnames import Names, Naming
 from netlab.protocols.sqlstates import condition
 
-_MOST_NAMES = 1000  # prepared statements that are remembered, and portals
 _MOST_STEPS = 10_000  # messages that wait for their answer
-_UNKNOWN = sql.Statement()
+_UNKNOWN, _CALL, _SYNC = sql.Statement(), sql.Statement("CALL"), sql.Statement("SYNC")
 _STARTUP = b"startup"  # a step's kind; the others are the messages' own
 _SIMPLE = {b"Q", b"F"}
 _COPY = {b"G", b"H", b"W", b"d", b"c"}
@@ -45,6 +45,8 @@ class Step:
 
     kind: bytes
     exchange: Exchange
+    naming: Naming = field(default_factory=Naming)
+    is_executed: bool = False  # by the same exchange
 
 
 @dataclass(slots=True)
@@ -54,14 +56,11 @@ class Group:
     begun_ns: int
     size: int = 0
     statement: sql.Statement = _UNKNOWN
-    kinds: list[bytes] = field(default_factory=list)
+    said: list[tuple[bytes, Naming]] = field(default_factory=list)  # messages by kind and what they name
 
 
 class Pipeline:
-    """What waits for its answer on one connection, in the order in which it was asked.
-
-    Statements and portals are known by the names that the client gave them on this connection.
-    """
+    """What waits for its answer on one connection, in the order in which it was asked."""
 
     def __init__(self, masks: Masking) -> None:
         self._masks = masks
@@ -70,8 +69,7 @@ class Pipeline:
         self._steps: deque[Step] = deque()
         self._group: Group | None = None
         self._is_skipping = False  # the server discards what comes before the next Sync
-        self._statements: OrderedDict[bytes, sql.Statement] = OrderedDict()
-        self._portals: OrderedDict[bytes, sql.Statement] = OrderedDict()
+        self._names = Names()
 
     @property
     def is_idle(self) -> bool:
@@ -89,7 +87,11 @@ class Pipeline:
         return over
 
     def give_up(self, outcome: Outcome) -> None:
-        """End what waits without an answer."""
+        """End what waits without an answer, the connection being over or lost."""
+        front = self._steps[0].exchange if self._steps else None
+        if outcome is Outcome.UNANSWERED and front and front.error:  # FATAL: no ReadyForQuery comes behind it
+            self._steps.popleft()
+            self._end(front, front.status, front.error, front.ended_ns)
         for exchange in self.pending():
             exchange.outcome = outcome
             self._over.append(exchange)
@@ -99,8 +101,7 @@ class Pipeline:
     def forget(self) -> None:
         """Begin anew behind a gap: which names there are is not known."""
         self._is_skipping = False
-        self._statements.clear()
-        self._portals.clear()
+        self._names.forget()
 
     def open(self, startup: bytes, begun_ns: int) -> None:
         """Expect the answer to a startup message, or to a request to cancel."""
@@ -119,15 +120,16 @@ class Pipeline:
         kind = message.header[:1]
         if kind in _SIMPLE:
             self._end_group()
-            said = messages.query(message.body) if kind == b"Q" else sql.Statement("CALL")
-            self._expect([kind], self._exchange(message.begun_ns, message.size, said))
+            asked = self._names.query(message.body) if kind == b"Q" else Naming(statement=_CALL)
+            self._expect([(kind, asked)], self._exchange(message.begun_ns, message.size, asked.statement))
         elif kind in _WITHOUT_EXECUTE or kind == b"E":
             self._extend(kind, message)
         elif kind in {b"S", b"H"}:
             self._end_group()
             if kind == b"S":
                 self._is_skipping = False
-                self._expect([kind], self._exchange(message.begun_ns, message.size, sql.Statement("SYNC")))
+                self._names.sync()
+                self._expect([(kind, Naming())], self._exchange(message.begun_ns, message.size, _SYNC))
         elif kind in {b"d", b"c", b"f"} and self._steps:  # the data of a COPY, and their end
             self._steps[0].exchange.request_bytes = (
                 self._steps[0].exchange.request_bytes or 0
@@ -136,18 +138,13 @@ class Pipeline:
     def _extend(self, kind: bytes, message: Message) -> None:
         group = self._group = self._group or Group(message.begun_ns)
         group.size += message.size
-        group.kinds.append(kind)
-        if kind == b"P":
-            group.statement = _remember(self._statements, messages.parsed(message.body))
-        elif kind == b"B":
-            names = messages.bound(message.body)
-            found = (names[0], self._statements.get(names[1], _UNKNOWN)) if names else None
-            group.statement = _remember(self._portals, found)
-        elif kind == b"E":
-            name, end, _ = message.body.partition(b"\0")
-            group.statement = self._portals.get(name, _UNKNOWN) if end else _UNKNOWN
+        naming, statement = self._names.ask(kind, message.body)
+        group.said.append((kind, naming))
+        if kind in {b"P", b"B", b"E"}:
+            group.statement = statement
+        if kind == b"E":
             self._end_group()
-        if len(group.kinds) > _MOST_STEPS:
+        if len(group.said) > _MOST_STEPS:
             raise LostError
 
     def _end_group(self) -> None:
@@ -155,9 +152,9 @@ class Pipeline:
         if group is None:
             return
         said = group.statement
-        if group.kinds[-1] != b"E":
-            said = sql.Statement(_WITHOUT_EXECUTE[group.kinds[0]], said.tables)
-        self._expect(group.kinds, self._exchange(group.begun_ns, group.size, said))
+        if group.said[-1][0] != b"E":
+            said = sql.Statement(_WITHOUT_EXECUTE[group.said[0][0]], said.tables)
+        self._expect(group.said, self._exchange(group.begun_ns, group.size, said))
 
     def _exchange(self, begun_ns: int, size: int, said: sql.Statement) -> Exchange:
         return Exchange(
@@ -169,13 +166,27 @@ class Pipeline:
             version=self._version,
         )
 
-    def _expect(self, kinds: list[bytes], exchange: Exchange) -> None:
+    def _expect(self, said: list[tuple[bytes, Naming]], exchange: Exchange) -> None:
         if self._is_skipping:
             self._end(exchange, None, _ABORTED, exchange.requested_ns)
             return
-        if len(self._steps) + len(kinds) > _MOST_STEPS:
+        if len(self._steps) + len(said) > _MOST_STEPS:
             raise LostError
-        self._steps.extend(Step(kind, exchange) for kind in kinds)
+        is_executed, is_next = said[-1][0] == b"E", not self._steps
+        self._steps.extend(Step(kind, exchange, naming, is_executed) for kind, naming in said)
+        if is_next:
+            self._come_next()
+
+    def _come_next(self) -> None:
+        """Name what is answered next by what the names stand for, now that all before it is answered."""
+        if not self._steps:
+            return
+        step = self._steps[0]
+        if step.kind in {b"B", b"E"}:
+            step.naming.statement = said = self._names.meant(step.kind, step.naming)
+            step.exchange.resource = self._masks.names(said.tables)
+            if step.is_executed:
+                step.exchange.operation = said.operation
 
     # What the server answers
 
@@ -193,18 +204,23 @@ class Pipeline:
         if kind == b"E":
             self._fail(step, message)
         elif kind in _ENDS[step.kind]:
+            self._names.done(step.kind, step.naming)
             if kind == b"C":
-                exchange.records = self._completed(exchange, message)
+                exchange.records = self._completed(step, message)
+            elif kind == b"Z":
+                self._names.ready(message.body)
             self._pop(message)
         elif kind in _MAY_PRECEDE.get(step.kind, ()):
             self._go_on(step, kind, message)
         elif kind not in messages.UNASKED:
             raise LostError
+        if self.is_idle:
+            self._names.settle()
 
     def _go_on(self, step: Step, kind: bytes, message: Message) -> None:
         exchange = step.exchange
         if kind == b"C":  # of one of several statements
-            rows = self._completed(exchange, message)
+            rows = self._completed(step, message)
             exchange.records = exchange.records if rows is None else (exchange.records or 0) + rows
         elif kind == b"D" and step.kind == b"E":
             exchange.records = (exchange.records or 0) + 1
@@ -213,15 +229,16 @@ class Pipeline:
         elif kind == b"v" and len(message.body) == 4:  # the newest that the server knows
             self._version = f"3.{int.from_bytes(message.body, 'big') & 0xFFFF}"
 
-    @staticmethod
-    def _completed(exchange: Exchange, message: Message) -> int | None:
+    def _completed(self, step: Step, message: Message) -> int | None:
         """Take note of a statement's end, and return on how many rows it was."""
         command, rows = messages.completed(message)
-        exchange.operation = exchange.operation or command
+        step.exchange.operation = step.exchange.operation or command
+        self._names.completed(message.body, step.naming.statement)
         return rows
 
     def _fail(self, step: Step, message: Message) -> None:
         exchange = step.exchange
+        self._names.failed(step.kind, step.naming)
         exchange.status = messages.sqlstate(message)
         exchange.error = condition(exchange.status) if exchange.status else "unknown"
         if step.kind in _SIMPLE or step.kind == b"S":
@@ -233,30 +250,19 @@ class Pipeline:
             if other.outcome is Outcome.PENDING:
                 self._end(other, None, _ABORTED, message.ended_ns)
         self._is_skipping = not self._steps and step.kind != _STARTUP
+        self._come_next()
 
     def _pop(self, message: Message) -> None:
         step = self._steps.popleft()
+        self._come_next()
         if self._steps and self._steps[0].exchange is step.exchange:
             return
         if step.kind != b"S" or step.exchange.error:
             self._end(step.exchange, step.exchange.status or "OK", step.exchange.error, message.ended_ns)
 
-    def _end(self, exchange: Exchange, status: str | None, error: str | None, at_ns: int) -> None:
+    def _end(self, exchange: Exchange, status: str | None, error: str | None, at_ns: int | None) -> None:
         exchange.outcome, exchange.status, exchange.error = Outcome.ANSWERED, status, error
         exchange.ended_ns, exchange.version = at_ns, self._version
         if exchange.answered_ns is None:  # by the failure of another
             exchange.answered_ns = at_ns
         self._over.append(exchange)
-
-
-def _remember(
-    known: OrderedDict[bytes, sql.Statement], named: tuple[bytes, sql.Statement] | None
-) -> sql.Statement:
-    if named is None:
-        known.clear()  # one of them is another now, and nobody knows which
-        return _UNKNOWN
-    known[named[0]] = named[1]
-    known.move_to_end(named[0])
-    if len(known) > _MOST_NAMES:
-        known.popitem(last=False)
-    return named[1]

@@ -70,10 +70,10 @@ class Postgres:
 
     def ended(self, at_ns: int) -> list[Exchange]:  # noqa: ARG002 - an exchange ends with its answer
         """Take note that the connection is closed."""
-        waiting = Outcome.UNANSWERED if self._proof.is_sure else Outcome.MISSED
-        self._told += self._proof.prove() if self._pipeline.is_idle else self._proof.refute()
-        self._pipeline.give_up(waiting)
-        return self._taken()
+        is_idle = self._pipeline.is_idle
+        self._pipeline.give_up(Outcome.UNANSWERED if self._proof.is_sure else Outcome.MISSED)
+        told = self._taken()
+        return (self._proof.prove() if is_idle else self._proof.refute()) + told
 
     def pending(self) -> list[Exchange]:
         """Return what is not answered yet, as far as it was asked."""

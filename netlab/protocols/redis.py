@@ -201,7 +201,7 @@ class Redis:
         elif not (listens and told in _PUSHED):
             return False
         if told.endswith(b"subscribe"):
-            self._is_subscribed = voice.count != 0  # channels that are left
+            self._is_subscribed = voice.count != b"0"  # channels that are left
         return told != front.lower().encode()
 
     def _leave(self, upgraded: str) -> None:

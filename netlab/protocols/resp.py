@@ -42,7 +42,7 @@ class Voice:
     kind: bytes = b""  # type of a reply
     is_failure: bool = False  # the string that comes is one
     error: str | None = None
-    count: int | None = None  # the latest number among the values
+    count: bytes = b""  # the latest number behind a string: to who subscribes, how many channels are left
 
     @property
     def is_over(self) -> bool:
@@ -51,7 +51,7 @@ class Voice:
 
     def next_message(self, at_ns: int) -> None:
         """Forget the message that is over."""
-        self.kept, self.size, self.error, self.count, self.began_ns = [], 0, None, None, at_ns
+        self.kept, self.size, self.error, self.count, self.began_ns = [], 0, None, b"", at_ns
 
     def step(self, data: bytes, place: int) -> int:
         """Read the next part at *place* and return the place behind it; *place* if it is not whole yet."""
@@ -114,7 +114,7 @@ class Voice:
             if kind == b"-":
                 self.error = self.error or _error(rest)
             elif kind == b":" and self.kept:
-                self.count = _number(rest)
+                self.count = rest  # of any length: times in milliseconds have more digits than lengths
         else:
             raise GarbledError
         if self.items > _MOST_ITEMS:

@@ -16,27 +16,33 @@ _LONGEST = 4096  # characters that are read
 _DEEPEST = 40  # brackets: what is nested deeper is not parsed
 _MOST_TABLES = 8
 
-_VALUES = re.compile(
-    r"""(?P<comment> --[^\n]* | /\*.*?(?:\*/|\Z) )
+_LETTER = r"A-Za-z_\x80-\U0010ffff"  # to PostgreSQL, for which a name begins with one
+_TOKENS = re.compile(  # as PostgreSQL's scan.l cuts them: where one ends, a value may begin
+    rf"""(?P<blank> (?: [ \t\n\r\f\v]+ | --[^\r\n]* | /\*.*?(?:\*/|\Z) )+ )
       | (?P<name> "(?:[^"]|"")*" )
       | (?P<text> [eE]'(?:[^'\\]|\\.|'')*(?:'|\Z) | (?:[bBxXnN]|[uU]&)?'(?:[^']|'')*(?:'|\Z)
-                | \$((?:[^\W\d]\w*)?)\$.*?(?:\$\4\$|\Z) | "[^"]*\Z )
-      | (?P<number> (?<![\w$])\d[\w.]*(?:(?<=[eE])[+-]\d+)? )
-      | (?P<space> \s+ )""",
+                | (?P<tag>\$(?:[{_LETTER}][{_LETTER}0-9]*)?\$).*?(?:(?P=tag)|\Z) | "[^"]*\Z )
+      | (?P<word> [{_LETTER}][{_LETTER}0-9$]* | \$[0-9]+ )
+      | (?P<doubt> [0-9][0-9.]*+[{_LETTER}][{_LETTER}0-9.]*+\$.* )
+      | (?P<number> [0-9][{_LETTER}0-9.]*(?:(?<=[eE])[+-][0-9]+)? )""",
     re.VERBOSE | re.DOTALL,
 )
 _NESTED = re.compile(r"/\*(?:(?!\*/).)*?/\*", re.DOTALL)
 _VALUE = r"(?:''|0|\$\d+)"
 _VALUE_LIST = re.compile(rf"({_VALUE})(?: ?, ?{_VALUE})+")
 _ROW_LIST = re.compile(rf"(\( ?{_VALUE} ?\))(?: ?, ?\( ?{_VALUE} ?\))+")
-_NAME = r'(?:[^\W\d][\w$]*|"(?:[^"]|"")+")'
+_NAME = rf'(?:[{_LETTER}][{_LETTER}0-9$]*|"(?:[^"]|"")+")'
 _TABLE_COMMAND = re.compile(
     r"(?:create (?:(?:global |local )?temp(?:orary)? |unlogged )?table|alter table|drop table"
-    r"|truncate(?: table)?|copy|lock(?: table)?"
+    r"|truncate(?: table)?|copy(?: binary)?|lock(?: table)?"
     r"|(?:vacuum|analyze)(?: ?\([^)]*\))?+(?: full)?+(?: freeze)?+(?: verbose)?+(?: analyze)?+)"
-    r" (?:if (?:not )?exists )?(?:only )?"
+    r" (?:if (?:not )?exists )?(?:only )?(?!(?:table|only|all|if|binary)\b|u&)"  # these are no names
     rf"((?:{_NAME}\.)*{_NAME})",
     re.IGNORECASE,
+)
+_DEALLOCATE = re.compile(  # alone, and a name that is the same in any encoding
+    r'deallocate (?:prepare )?(?!all\b)(?:([a-z_][a-z0-9_$]{0,61})|"([!#-~]{1,62})") ?;?',
+    re.IGNORECASE | re.ASCII,
 )
 _PARSED = {"SELECT", "INSERT", "UPDATE", "DELETE", "MERGE", "WITH", "TABLE", "VALUES"}
 _COMMANDS = _PARSED | {
@@ -77,6 +83,7 @@ class Statement:
 
     operation: str | None = None
     tables: tuple[str, ...] = ()
+    deallocated: bytes | None = None  # the one prepared statement that a DEALLOCATE names
 
 
 def statement(text: str) -> Statement:
@@ -91,17 +98,18 @@ def fingerprint(text: str) -> str:
     """Return *text* without its comments and values: numbers are 0, strings are empty, lists have one item.
 
     Of a text in which a quote may be escaped or may not (a backslash before it, which a setting of the
-    session decides), or a comment is in another, only the first word is left.
+    session decides), or a comment is in another, only the first word is left; of one in which a dollar is
+    part of a name or not (behind 0x1f or 1_000, which the server's version decides), what is before that.
     """
     if "\\'" in text or _NESTED.search(text):
         text = text[: re.match(r"\s*\w*", text).end()]  # type: ignore[union-attr] # it matches nothing, too
-    bare = _VALUES.sub(_without_value, text[:_LONGEST]).strip()
+    bare = _TOKENS.sub(_without_value, text[:_LONGEST]).strip()
     return _ROW_LIST.sub(r"\1", _VALUE_LIST.sub(r"\1", bare))
 
 
 def _without_value(found: re.Match[str]) -> str:
     kind = found.lastgroup
-    if kind == "name":
+    if kind in {"name", "word"}:
         return found[0]
     return {"text": "''", "number": "0"}.get(kind or "", " ")
 
@@ -114,6 +122,8 @@ def _read(bare: str) -> Statement:
         return Statement()
     if command in _PARSED and bare.count("(") <= _DEEPEST:
         return _parsed(bare) or Statement(None if command == "WITH" else command)
+    if command == "DEALLOCATE" and (one := _DEALLOCATE.fullmatch(bare)):
+        return Statement(command, deallocated=(one[2] or one[1].lower()).encode())
     named = _TABLE_COMMAND.match(bare)
     return Statement(command, (named[1].replace('"', ""),) if named else ())
 

@@ -373,6 +373,297 @@ def test_what_comes_before_a_query_in_the_pipeline_is_answered_before_it() -> No
     assert [(one.operation, one.answered_ns) for one in found] == [("PREPARE", 11), ("SELECT", 12)]
 
 
+def parse(name: bytes, statement: bytes) -> bytes:
+    return pg("P", name + b"\0" + statement + bytes(3))
+
+
+def bind(statement: bytes, portal: bytes = b"") -> bytes:
+    return pg("B", portal + b"\0" + statement + bytes(7))
+
+
+def execute(portal: bytes = b"") -> bytes:
+    return pg("E", portal + bytes(5))
+
+
+def failed(code: bytes) -> bytes:
+    return pg("E", b"SERROR\0C" + code + bytes(2))
+
+
+def done(tag: bytes) -> bytes:
+    return pg("C", tag + b"\0")
+
+
+SYNC, OPEN = pg("S"), b"Z\0\0\0\5T"  # in a transaction
+PARSED, BOUND, CLOSED = pg("1"), pg("2"), pg("3")
+A, B = parse(b"s", b"SELECT 1 FROM a") + SYNC, parse(b"s", b"DELETE FROM b") + SYNC
+RUN, RAN = bind(b"s") + execute() + SYNC, BOUND + done(b"SELECT 1") + READY
+UNNAMED = bind(b"") + execute() + SYNC
+NOT_THERE = failed(b"26000") + READY
+CURSOR = (b"DECLARE c CURSOR FOR SELECT 1 FROM b", b"DECLARE CURSOR")
+Turns = list[tuple[bytes, bytes]]  # what the client asks, and the server's answer
+
+
+def in_sql(statement: bytes, tag: bytes, ready: bytes = READY) -> tuple[bytes, bytes]:
+    return pg("Q", statement + b"\0"), done(tag) + ready
+
+
+NAMED: dict[str, tuple[Turns, Row]] = {  # and the last row
+    "a name that is taken": (
+        [(A, PARSED + READY), (B, failed(b"42P05") + READY), (RUN, RAN)],
+        ("SELECT", "a", "OK", None, 1),
+    ),
+    "a name that is given anew": (
+        [(A, PARSED + READY), (pg("C", b"Ss\0") + B, CLOSED + PARSED + READY), (RUN, RAN)],
+        ("DELETE", "b", "OK", None, 1),
+    ),
+    "a name that was closed": (
+        [(A, PARSED + READY), (pg("C", b"Ss\0") + SYNC, CLOSED + READY), (RUN, NOT_THERE)],
+        (None, None, "26000", "invalid_sql_statement_name", None),
+    ),
+    "another that was closed": (
+        [(A, PARSED + READY), (pg("C", b"Sx\0") + pg("C", b"Ps\0") + SYNC, CLOSED * 2 + READY), (RUN, RAN)],
+        ("SELECT", "a", "OK", None, 1),
+    ),
+    "no name, behind another without": (
+        [
+            (parse(b"", b"SELECT 1 FROM a") + SYNC, PARSED + READY),
+            (parse(b"", b"DELET FROM b") + SYNC, failed(b"42601") + READY),
+            (UNNAMED, NOT_THERE),
+        ],
+        (None, None, "26000", "invalid_sql_statement_name", None),
+    ),
+    "no name, behind a failure with a name": (
+        [
+            (parse(b"", b"SELECT 1 FROM a") + SYNC, PARSED + READY),
+            (B, failed(b"42P05") + READY),
+            (UNNAMED, RAN),
+        ],
+        ("SELECT", "a", "OK", None, 1),
+    ),
+    "no name, behind a simple query": (
+        [
+            (parse(b"", b"SELECT 1 FROM a") + SYNC, PARSED + READY),
+            in_sql(b"SELECT 1", b"SELECT 1"),
+            (UNNAMED, NOT_THERE),
+        ],
+        (None, None, "26000", "invalid_sql_statement_name", None),
+    ),
+    "deallocated and prepared in SQL": (
+        [
+            (A, PARSED + READY),
+            (
+                pg("Q", b"DEALLOCATE s; PREPARE s AS DELETE FROM b\0"),
+                done(b"DEALLOCATE") + done(b"PREPARE") + READY,
+            ),
+            (RUN, BOUND + done(b"DELETE 1") + READY),
+        ],
+        ("DELETE", None, "OK", None, 1),
+    ),
+    "deallocated, and who knows what": (
+        [(A, PARSED + READY), in_sql(b'/* x */ DEALLOCATE U&"s"', b"DEALLOCATE"), (RUN, NOT_THERE)],
+        (None, None, "26000", "invalid_sql_statement_name", None),
+    ),
+    "another deallocated": (
+        [(A, PARSED + READY), in_sql(b"deallocate Prepare _PG3_0;", b"DEALLOCATE"), (RUN, RAN)],
+        ("SELECT", "a", "OK", None, 1),
+    ),
+    "deallocated by an execute": (
+        [
+            (A, PARSED + READY),
+            (
+                parse(b"", b"DEALLOCATE S") + bind(b"") + execute() + SYNC,
+                PARSED + BOUND + done(b"DEALLOCATE") + READY,
+            ),
+            (RUN, NOT_THERE),
+        ],
+        (None, None, "26000", "invalid_sql_statement_name", None),
+    ),
+    "not deallocated": (
+        [(A, PARSED + READY), (pg("Q", b"DEALLOCATE ALL\0"), failed(b"42501") + READY), (RUN, RAN)],
+        ("SELECT", "a", "OK", None, 1),
+    ),
+    "discarded": (
+        [(A, PARSED + READY), in_sql(b"DISCARD ALL", b"DISCARD ALL"), (RUN, NOT_THERE)],
+        (None, None, "26000", "invalid_sql_statement_name", None),
+    ),
+    "a transaction that was prepared, or rolled back": (
+        [
+            (A, PARSED + READY),
+            in_sql(b"PREPARE TRANSACTION 'x'", b"PREPARE TRANSACTION"),
+            in_sql(b"ROLLBACK", b"ROLLBACK"),
+            (RUN, RAN),
+        ],
+        ("SELECT", "a", "OK", None, 1),
+    ),
+    "a portal in its transaction": (
+        [
+            (A, PARSED + OPEN),
+            (bind(b"s", b"c") + SYNC, BOUND + OPEN),
+            (execute(b"c") + SYNC, done(b"SELECT 1") + OPEN),
+        ],
+        ("SELECT", "a", "OK", None, 1),
+    ),
+    "a portal whose name is taken": (
+        [
+            (A, PARSED + OPEN),
+            (bind(b"s", b"c") + SYNC, BOUND + OPEN),
+            (
+                parse(b"t", b"TABLE b") + bind(b"t", b"c") + execute(b"c") + SYNC,
+                PARSED + failed(b"42P03") + OPEN,
+            ),
+            (execute(b"c") + SYNC, done(b"SELECT 1") + OPEN),
+        ],
+        ("SELECT", "a", "OK", None, 1),
+    ),
+    "a portal behind its transaction": (
+        [
+            (A, PARSED + OPEN),
+            (bind(b"s", b"c") + SYNC, BOUND + OPEN),
+            in_sql(b"COMMIT", b"COMMIT"),
+            in_sql(*CURSOR, OPEN),
+            (execute(b"c") + SYNC, done(b"SELECT 1") + OPEN),
+        ],
+        ("SELECT", None, "OK", None, 1),
+    ),
+    "a portal that a cursor replaced": (
+        [
+            (A, PARSED + OPEN),
+            (bind(b"s", b"c") + SYNC, BOUND + OPEN),
+            (pg("Q", b"CLOSE c; " + CURSOR[0] + b"\0"), done(b"CLOSE CURSOR") + done(CURSOR[1]) + OPEN),
+            (execute(b"c") + SYNC, done(b"SELECT 1") + OPEN),
+        ],
+        ("SELECT", None, "OK", None, 1),
+    ),
+}
+
+
+@pytest.mark.parametrize("is_at_once", [False, True], ids=["one after another", "at once"])
+@pytest.mark.parametrize("name", NAMED)
+def test_a_name_stands_for_what_the_server_took_it_for(name: str, *, is_at_once: bool) -> None:
+    turns, row = NAMED[name]
+    said = turns
+    if is_at_once:
+        said = [(b"".join(asked for asked, _ in turns), b"".join(answer for _, answer in turns))]
+    heard = [
+        (side, data, at) for at, both in enumerate(said, 10) for side, data in zip(Side, both, strict=True)
+    ]
+
+    for pieces in (heard, cut(heard, [1])):
+        dialog = started()
+        found = [one for said in pieces for one in dialog.said(*said)]
+
+        assert rows(found)[-1] == row
+        assert {one.outcome for one in found} == {Outcome.ANSWERED}
+        assert dialog.unread_bytes == 0
+
+
+def test_what_waits_is_named_by_what_is_sure() -> None:
+    dialog = started()
+    heard = [(Side.CLIENT, A, 10), (Side.SERVER, PARSED + READY, 11), (Side.CLIENT, B + RUN, 12)]
+    names = []
+
+    for said in (*heard, (Side.SERVER, failed(b"42P05") + READY, 13)):
+        dialog.said(*said)
+        names.append([(one.operation, one.resource) for one in dialog.pending()])
+
+    assert names[2:] == [[("PREPARE", "b"), (None, None)], [("SELECT", "a")]]
+
+
+def test_a_parse_that_was_missed_may_have_given_any_name() -> None:
+    dialog = started()
+    for side, data in ((Side.CLIENT, A), (Side.SERVER, PARSED + READY), (Side.CLIENT, B[:5])):
+        dialog.said(side, data, 10)
+    dialog.missed(Side.CLIENT, len(B) - 5 - len(SYNC), 11)
+    dialog.said(Side.CLIENT, SYNC, 12)
+    dialog.said(Side.SERVER, PARSED + READY, 12)
+    dialog.said(Side.CLIENT, RUN, 13)
+
+    (one,) = dialog.said(Side.SERVER, BOUND + done(b"DELETE 1") + READY, 14)
+
+    assert (one.operation, one.resource) == ("DELETE", None)
+
+
+@pytest.mark.parametrize(
+    ("seen", "operation", "resource"),
+    [
+        (b"SELECT * FROM ord", "SELECT", None),
+        (b"SELECT * FROM a, shop.ord", "SELECT", "a"),
+        (b"TRUNCATE shop.", "TRUNCATE", None),
+        (b"TRUNCATE caf\xc3", "TRUNCATE", None),
+        (b"DELETE FROM orders WHERE x = 'y", "DELETE", "orders"),
+    ],
+)
+def test_a_word_that_was_not_seen_to_its_end_names_no_table(
+    seen: bytes, operation: str, resource: str | None
+) -> None:
+    dialog = started()
+    dialog.said(Side.CLIENT, b"Q" + (4 + len(seen) + 9).to_bytes(4, "big") + seen, 10)
+    dialog.missed(Side.CLIENT, 9, 11)
+
+    (one,) = dialog.said(Side.SERVER, done(operation.encode()) + READY, 12)
+
+    assert (one.operation, one.resource) == (operation, resource)
+
+
+def test_statements_that_a_client_drops_cost_the_others_nothing(server: int) -> None:
+    with overhearing(server) as through:
+        options = {"host": "127.0.0.1", "port": through.port, "user": "postgres", "sslmode": "disable"}
+        with psycopg.connect(**options, autocommit=True) as connection:
+            connection.prepared_max = 2
+            for number in range(8):
+                connection.execute("SELECT 1 FROM pg_class LIMIT 1", prepare=True)
+                connection.execute(f"SELECT {number} FROM pg_index LIMIT 1", prepare=True)  # noqa: S608
+
+    found = read(Postgres(), through.whole(1)[0])
+
+    assert [row for row in rows(found) if row[0] == "SELECT"] == [
+        ("SELECT", "pg_class", "OK", None, 1),
+        ("SELECT", "pg_index", "OK", None, 1),
+    ] * 8
+
+
+FATAL = pg("E", b"SFATAL\0C57P01\0Mterminating connection due to administrator command\0\0")
+
+
+@pytest.mark.parametrize(
+    ("asked", "answered", "row"),
+    [
+        (pg("Q", b"SELECT 1 FROM t\0"), b"", ("SELECT", "t")),
+        (pg("Q", b"SELECT 1 FROM t\0"), pg("T", b"\0\0"), ("SELECT", "t")),
+        (pg("F", bytes(12)), b"", ("CALL", None)),
+        (EXECUTE + pg("S"), b"", ("SELECT", "t")),
+        (EXECUTE + pg("S"), EXECUTED, ("SYNC", None)),  # while it commits
+    ],
+    ids=["a query", "a query with an answer so far", "a function call", "an execute", "a sync"],
+)
+def test_a_server_that_ends_the_connection_answers_what_waits(
+    asked: bytes, answered: bytes, row: tuple[str, str | None]
+) -> None:
+    dialog = started()
+    heard = [(Side.CLIENT, asked, 10), (Side.SERVER, answered, 11), (Side.SERVER, FATAL, 12)]
+
+    found = read(dialog, heard)[-1]
+
+    assert (found.operation, found.resource) == row
+    assert (found.outcome, found.status, found.error) == (Outcome.ANSWERED, "57P01", "admin_shutdown")
+    assert found.ended_ns == 12
+
+
+def test_what_was_asked_behind_a_fatal_answer_is_unanswered() -> None:
+    dialog = started()
+    heard = [
+        (Side.CLIENT, pg("Q", b"SELECT 1\0") + pg("Q", b"DELETE FROM t\0"), 10),
+        (Side.SERVER, FATAL, 12),
+    ]
+
+    found = read(dialog, heard)
+
+    assert [(one.outcome, one.status) for one in found] == [
+        (Outcome.ANSWERED, "57P01"),
+        (Outcome.UNANSWERED, None),
+    ]
+
+
 def test_a_sync_that_a_server_ignores_costs_what_waits_and_makes_no_wrong_row() -> None:
     dialog = started()
     heard = [(Side.CLIENT, pg("P", b"\0COPY t FROM STDIN\0\0\0") + pg("B", bytes(8)) + pg("E", bytes(5)), 10)]

@@ -255,6 +255,25 @@ def test_behind_a_reset_nothing_is_subscribed() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    "values",
+    [b"$2\r\nok\r\n:1763798000000\r\n", b"$9\r\nsubscribe\r\n:-9223372036854775808\r\n"],
+    ids=["a time behind a string", "the least number behind what looks like a subscription"],
+)
+@pytest.mark.parametrize("before", [b"", b">2\r\n$1\r\na\r\n:99999999999\r\n"], ids=["", "behind a push"])
+def test_a_number_behind_a_string_may_be_long(before: bytes, values: bytes) -> None:
+    heard: Heard = [(Side.CLIENT, b"EVAL any 0\r\n", 1)]
+    heard += [(Side.SERVER, before + b"*2\r\n" + values, 2), (Side.CLIENT, GET, 4), (Side.SERVER, VALUE, 5)]
+
+    for said in (heard, cut(heard, [1])):
+        dialog = Redis(whole=True)
+        assert [(one.operation, one.outcome) for one in read(dialog, said)] == [
+            ("EVAL", Outcome.ANSWERED),
+            ("GET", Outcome.ANSWERED),
+        ]
+        assert dialog.unread_bytes == 0
+
+
 def test_what_is_empty_is_a_value_too() -> None:
     dialog = Redis(whole=True)
     empty = b"$0\r\n\r\n"

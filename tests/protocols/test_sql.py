@@ -44,7 +44,34 @@ def test_no_value_is_left_in_a_fingerprint(one: str, other: str, end: int) -> No
     assert HIDDEN not in repr(statement(text))
 
 
-@given(st.text(alphabet="selct frominwh*(),;'\"$\\/-e1\n", max_size=200))
+@pytest.mark.parametrize(
+    "text",
+    [
+        "select 1 --x\r, 'a\n from hunter2 '",  # a carriage return ends a comment,
+        "select 1 --x\f from hunter2",  # and these are blanks within it
+        "select 1 --x\v from hunter2",
+        "select 1 --x\u2028 from hunter2",
+        "select 1 --x\x85 from hunter2",
+        "select a#'b' from t --' from hunter2",  # an operator
+        "select 1 a$$, '$$ from hunter2 '",  # dollars of a name
+        "select 1 a\u20ac$$, '$$ from hunter2 '",
+        "select 1 \xa0$$, '$$ from hunter2 '",
+        "select $\u20ac$ from hunter2 $\u20ac$",  # a name of a text
+        "select $1$$ from hunter2 $$",
+        "select 1e5$$ from hunter2 $$",
+        "select 0x1F$$ from hunter2 $$",  # a text behind a number, since PostgreSQL 16,
+        "select 0x1F$$, '$$ from hunter2 '",  # before that a name behind 0
+        "select 1._0$$, '$$ from hunter2 '",
+        "select 1*/* 'a */ 'b' --' from hunter2",
+        "copy /*/ from hunter2 */ t to 'hunter2'",
+    ],
+)
+def test_what_postgresql_takes_for_a_value_or_a_comment_is_not_shown(text: str) -> None:
+    for shown in (fingerprint(text), repr(statement(text))):
+        assert HIDDEN not in shown
+
+
+@given(st.text(alphabet="selct frominwh*(),;'\"$\\/-e1_\u20ac\r\n", max_size=200))
 def test_any_text_is_read(text: str) -> None:
     found = statement(text)
 
