@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
@@ -32,6 +33,8 @@ _SILENT = Missing(
     "net.netfilter.nf_conntrack_events was 0: the kernel tells of no entry until it is 1; only those that "
     "the first dump or the last one found are in",
 )
+
+_UNTOLD = "of what was made, changed or ended then only what a dump found is in"
 
 
 class ConntrackEvents(Watch):
@@ -111,8 +114,13 @@ class ConntrackEvents(Watch):
         """Say what was not heard."""
         listeners = self._all()
         gaps = [_NO_COUNTERS] if new else []
-        if any(listener.setting == 0 for listener in listeners):
+        if any(listener.began_silent for listener in listeners):
             gaps.append(_SILENT)
+        spans = [listener.silenced_ns for listener in listeners if listener.silenced_ns]
+        if spans:
+            between = " and ".join(map(_clock_time, (min(spans)[0], max(end for _, end in spans))))
+            detail = f"net.netfilter.nf_conntrack_events was 0 at some time between {between}: {_UNTOLD}"
+            gaps.append(Missing("entries", Gap.UNSEEN, None, detail))
         lost, refused = (sum(getattr(one, name) for one in listeners) for name in ("lost", "refused"))
         if lost:
             resyncs = sum(listener.resyncs for listener in listeners)
@@ -153,6 +161,10 @@ class ConntrackEvents(Watch):
         elif not full:
             listener.resync(next(self._orders))
         self._kept_bytes += listener.kept_bytes - before
+
+
+def _clock_time(at_ns: int) -> str:
+    return f"{datetime.fromtimestamp(at_ns / 1e9, UTC):%H:%M:%S} UTC"
 
 
 def _files(netns: spaces.Spaces) -> Mapping[int, Path]:
