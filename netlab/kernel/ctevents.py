@@ -7,11 +7,12 @@ when its first packet leaves the host, with both tuples, after translation.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import pandas as pd
 
@@ -41,7 +42,7 @@ class ConntrackEvents(Watch):
     """Listens for conntrack entries in network namespaces; made by `netlab.conntrack_events()`."""
 
     def __init__(self, netns: spaces.Spaces, most_bytes: int) -> None:
-        everywhere = netns == spaces.ALL
+        everywhere = spaces.is_all(netns)
         find = namespaces.everywhere if everywhere else partial(dict, _files(netns))
         capabilities.require("CAP_NET_ADMIN", doing="listen for conntrack entries")
         self._most_bytes = most_bytes
@@ -169,11 +170,12 @@ def _clock_time(at_ns: int) -> str:
 
 def _files(netns: spaces.Spaces) -> Mapping[int, Path]:
     """Return the namespaces to listen in."""
-    if isinstance(netns, Sequence) and not isinstance(netns, str):
+    if spaces.is_several(netns):
         if not netns:
             raise BadInput("netns is an empty list", fix='Give at least one, or "all"')
         return {namespaces.inode(one): namespaces.path(one) for one in netns}
-    return {namespaces.inode(netns): namespaces.path(netns)}
+    one = cast("namespaces.NetNs", netns)
+    return {namespaces.inode(one): namespaces.path(one)}
 
 
 def conntrack_events(*, netns: spaces.Spaces = None, most_bytes: int = 1 << 30) -> ConntrackEvents:

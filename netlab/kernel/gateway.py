@@ -76,8 +76,7 @@ def gateway(
     >>> print(way.type, way.interface, way.address, way.subnet)
     local lo 127.0.0.1 127.0.0.0/8
     """
-    several = [destination] if isinstance(destination, ONE) else list(destination)
-    wanted = [_packed("destination", one) for one in several]
+    wanted = [_packed("destination", one) for one in destinations(destination)]
     asked = _questions(wanted, source, mark, uid)
     found = spaces.ask(netns, lambda: _answered(asked, interface))
     ways = [way for some, _ in found.by_inode.values() for way in some]
@@ -104,6 +103,13 @@ _GUESSED = {
     "other": "policy rules look at what this is not told, such as the type of service: taken for none",
 }
 ONE = (str, ipaddress.IPv4Address, ipaddress.IPv6Address)
+
+
+def destinations(given: Address | Iterable[Address]) -> list[Address]:
+    """Return several destinations, or one alone, as a list; what is neither is refused when it is read."""
+    if isinstance(given, (*ONE, bytes)) or not isinstance(given, Iterable):
+        return [given]
+    return list(given)
 
 
 def _questions(
@@ -151,7 +157,7 @@ def _answered(asked: list[Question], interface: str | None) -> tuple[list[Way], 
 
 def _index(interface: str, links: dict[int, Link]) -> int:
     for link in links.values():
-        if link.name == interface:
+        if isinstance(interface, str) and link.name == interface:
             return link.index
     names = [link.name for link in links.values()]
     raise BadInput(f"there is no interface {interface!r}", fix=checks.nearest(str(interface), names))

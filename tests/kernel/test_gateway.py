@@ -206,6 +206,10 @@ def test_it_works_where_an_event_loop_runs() -> None:
     ("arguments", "message"),
     [
         ({"destination": "example.org"}, "not an IP address"),
+        ({"destination": pd.NA}, "destination <NA> is not an IP address"),
+        ({"destination": float("nan")}, "destination nan is not an IP address"),
+        ({"destination": b"443"}, "destination b'443' is not an IP address"),
+        ({"destination": "10.0.0.1", "interface": pd.NA}, "there is no interface <NA>"),
         ({"destination": "0.0.0.0"}, "stands for no address"),
         ({"destination": "fe80::1%east"}, "interface='east'"),
         ({"destination": "10.0.0.1", "source": "::1"}, "family"),
