@@ -76,7 +76,7 @@ def gateway(
     >>> print(way.type, way.interface, way.address, way.subnet)
     local lo 127.0.0.1 127.0.0.0/8
     """
-    wanted = [_packed("destination", one) for one in destinations(destination)]
+    wanted = [checked(one) for one in destinations(destination)]
     asked = _questions(wanted, source, mark, uid)
     found = spaces.ask(netns, lambda: _answered(asked, interface))
     ways = [way for some, _ in found.by_inode.values() for way in some]
@@ -126,6 +126,11 @@ def _questions(
     return [
         Question(4 if len(one) == 4 else 6, one, origin, mark=known_mark, uid=known_uid) for one in wanted
     ]
+
+
+def checked(destination: object) -> bytes:
+    """Return the bytes of a destination, or refuse it."""
+    return _packed("destination", destination)
 
 
 def _packed(name: str, value: object) -> bytes:

@@ -106,3 +106,15 @@ def test_from_another_pid_namespace_the_own_network_namespace_is_found(agent: Pa
 
 def test_a_process_is_found_by_its_number(host: Host) -> None:
     assert set(host.routes(netns=os.getpid())["netns"]) == {netns.inode()}
+
+
+@pytest.mark.parametrize("target", ["", "a/b", None])
+def test_what_no_request_can_name_is_refused_as_here(host: Host, target: Any) -> None:
+    with pytest.raises(netlab.BadInput, match=r"target .* is not a host name"):
+        host.traceroute(target)
+    with pytest.raises(netlab.BadInput, match=r"destination .* is not an IP address"):
+        host.gateway(target)
+
+
+def test_of_no_destination_there_is_no_way(host: Host) -> None:
+    assert host.gateway([]).columns.tolist() == netlab.gateway([]).columns.tolist()
