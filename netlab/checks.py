@@ -5,11 +5,13 @@ from __future__ import annotations
 import difflib
 import functools
 import inspect
+import os
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from numbers import Integral, Real
+from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from netlab.errors import BadInput, CapabilityError
@@ -27,6 +29,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 def options(function: Callable[P, R]) -> Callable[P, R]:
     """Refuse an unknown keyword of *function* with the nearest good name."""
+    title = function.__qualname__.split(".")[-2] if function.__name__ == "__init__" else function.__name__
     known = [
         name for name, p in inspect.signature(function).parameters.items() if p.kind is not p.VAR_KEYWORD
     ]
@@ -35,7 +38,7 @@ def options(function: Callable[P, R]) -> Callable[P, R]:
     def checked(*args: P.args, **kwargs: P.kwargs) -> R:
         for name in kwargs:
             if name not in known:
-                raise BadInput(f"{function.__name__}() has no option {name!r}", fix=nearest(name, known))
+                raise BadInput(f"{title}() has no option {name!r}", fix=nearest(name, known))
         return function(*args, **kwargs)
 
     return checked
@@ -98,6 +101,27 @@ def several(name: str, value: Iterable[R]) -> list[R]:
     if isinstance(value, str | bytes) or not isinstance(value, Iterable):
         raise BadInput(f"{name} {value!r} is no list", fix=f"Give {name} as a list, also if it is one")
     return list(value)
+
+
+def family(value: object) -> int | None:
+    """Return *value* if it is an IP version, or None for both."""
+    if value is None:
+        return None
+    for version in (4, 6):
+        if isinstance(value, Real) and value == version:
+            return version
+    raise BadInput(f"family {value!r} is not an address family", fix="Give 4 or 6")
+
+
+def path(value: object) -> Path:
+    """Return *value* if it can name a file."""
+    if not isinstance(value, str | os.PathLike):
+        raise BadInput(
+            f"{type(value).__name__} objects are no file name", fix="Give the path first, as text or Path"
+        )
+    if "\0" in str(value):
+        raise BadInput(f"{str(value)!r} has a NUL in it, which no file name has", fix="Give the path without")
+    return Path(value)
 
 
 def positive(name: str, value: object, *, unit: str, most: float = float("inf")) -> float:

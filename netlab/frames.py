@@ -149,7 +149,7 @@ def concat(frames: Iterable[pd.DataFrame]) -> pd.DataFrame:
     'connections'
     """
     fix = "Pass at least one, as netlab returned them"
-    parts = list(frames)
+    parts = list(frames) if isinstance(frames, Iterable) else [frames]
     for part in parts:
         tabular("concat()", part, fix=fix)
     kinds = {part.attrs.get("schema") for part in parts}

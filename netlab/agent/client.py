@@ -21,11 +21,12 @@ from netlab.frames import Gap, Missing, concat
 from netlab.kernel.conntrack import conntrack
 from netlab.kernel.ctevents import conntrack_events
 from netlab.kernel.ctfill import Fill
-from netlab.kernel.gateway import ONE, gateway
+from netlab.kernel.gateway import checked, destinations, gateway
 from netlab.kernel.nat import nat
 from netlab.kernel.routes import routes
 from netlab.kernel.spaces import Spaces
 from netlab.path.trace import traceroute
+from netlab.schemas import GATEWAY
 from netlab.tracer.capture import capture
 from netlab.tracer.sockets import connections
 
@@ -189,14 +190,19 @@ class Host(Caller):
     @taking(gateway)
     def gateway(self, asked: Given) -> pd.DataFrame:
         """As `netlab.gateway`; of several destinations each is asked for."""
-        destination = asked.pop("destination")
-        several = [destination] if isinstance(destination, ONE) else destination
+        several = destinations(asked.pop("destination"))
+        if not several:
+            return GATEWAY.empty()
+        for one in several:
+            checked(one)
         return concat([self.frame(f"/routes/{segment(one)}", **asked) for one in several])
 
     @taking(traceroute)
     def traceroute(self, asked: Given) -> pd.DataFrame:
         """As `netlab.traceroute`; stopped, it returns what it had been told by then. It shows no progress."""
         target, stop, seen = (asked.pop(name, None) for name in ("target", "stop", "seen"))
+        if not isinstance(target, str) or not target or "/" in target:  # which no path of a request can have
+            raise BadInput(f"target {target!r} is not a host name or an address", fix="Give one")
         path = f"/traceroute/{segment(target)}"
         if asked.pop("progress", False):
             raise BadInput("progress= is of this process, and the agent traces", fix="Give seen= instead")

@@ -6,7 +6,16 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from fastapi import Query
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+)
 
 
 def _number(word: str | None) -> str | int | None:
@@ -75,13 +84,13 @@ def _sealed(value: bool) -> bool:  # noqa: FBT001 - pydantic calls it
 
 Several = BeforeValidator(_listed)
 Space = Annotated[
-    Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_number)] | int,
+    Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_number)] | StrictInt,
     Field(description="a name under /run/netns, a path, a process id, or an inode"),
 ]
-Number = Annotated[int, Field(ge=1, le=65535)]
+Number = Annotated[StrictInt, Field(ge=1, le=65535)]
 Net = Annotated[str, Field(max_length=64)]
 Rule = Annotated[str, Field(max_length=1000)]
-Excluded = dict[Net, Annotated[tuple[Annotated[str, Field(max_length=32)] | int, ...], Several]]
+Excluded = dict[Net, Annotated[tuple[Annotated[str, Field(max_length=32)] | StrictInt, ...], Several]]
 
 
 class Asked(BaseModel):
@@ -90,9 +99,9 @@ class Asked(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     mode: Literal["ebpf", "poll"] = "ebpf"
-    duration_s: Annotated[float, Field(gt=0, le=86_400)] | None = None
+    duration_s: Annotated[StrictFloat, Field(gt=0, le=86_400)] | None = None
     port: Annotated[tuple[Number, ...], Several] | None = None
-    pid: Annotated[tuple[Annotated[int, Field(ge=1, le=1 << 22)], ...], Several] | None = None
+    pid: Annotated[tuple[Annotated[StrictInt, Field(ge=1, le=1 << 22)], ...], Several] | None = None
     process: Annotated[tuple[Annotated[str, Field(min_length=1, max_length=15)], ...], Several] | None = None
     remote: Annotated[tuple[Net, ...], Several] | None = None
     local: Annotated[tuple[Net, ...], Several] | None = None
@@ -101,25 +110,25 @@ class Asked(BaseModel):
     direction: Literal["outgoing", "incoming"] | None = None
     exclude_remote: Excluded | None = None
     exclude_local: Excluded | None = None
-    backfill: bool = True
-    events: bool = False
-    drops: bool = False
+    backfill: StrictBool = True
+    events: StrictBool = False
+    drops: StrictBool = False
     protocols: Annotated[tuple[Spoken | Literal["dns"], ...], Several] = ()
     dns_ports: Annotated[tuple[Number, ...], Several] = (53, 5353, 5355)
-    dns_timeout_s: Annotated[float, Field(gt=0, le=3600)] = 15.0
+    dns_timeout_s: Annotated[StrictFloat, Field(gt=0, le=3600)] = 15.0
     mask: Annotated[dict[Rule, Rule], Field(max_length=64)] | None = None
     mask_names: Annotated[tuple[Annotated[str, Field(max_length=255)], ...], Several] = ()
-    nat: bool | Space = True
-    clear_text: Annotated[bool, AfterValidator(_sealed)] = False
-    cost: bool = False
-    client_expiry_s: Annotated[float, Field(gt=0, le=3600)] = 120.0
-    poll_every_s: Annotated[float, Field(ge=0.1, le=3600)] = 0.5
-    max_open: Annotated[int, Field(ge=1), _most(1 << 18)] = 65_536
-    max_closed: Annotated[int, Field(ge=1), _most(1_000_000)] = 1_000_000
-    max_processes: Annotated[int, Field(ge=1), _most(1 << 16)] = 16_384
-    max_drops: Annotated[int, Field(ge=1), _most(1 << 16)] = 16_384
-    max_nat: Annotated[int, Field(ge=1), _most(1_000_000)] = 1_000_000
-    max_requests: Annotated[int, Field(ge=1), _most(200_000)] = 100_000
+    nat: StrictBool | Space = True
+    clear_text: Annotated[StrictBool, AfterValidator(_sealed)] = False
+    cost: StrictBool = False
+    client_expiry_s: Annotated[StrictFloat, Field(gt=0, le=3600)] = 120.0
+    poll_every_s: Annotated[StrictFloat, Field(ge=0.1, le=3600)] = 0.5
+    max_open: Annotated[StrictInt, Field(ge=1), _most(1 << 18)] = 65_536
+    max_closed: Annotated[StrictInt, Field(ge=1), _most(1_000_000)] = 1_000_000
+    max_processes: Annotated[StrictInt, Field(ge=1), _most(1 << 16)] = 16_384
+    max_drops: Annotated[StrictInt, Field(ge=1), _most(1 << 16)] = 16_384
+    max_nat: Annotated[StrictInt, Field(ge=1), _most(1_000_000)] = 1_000_000
+    max_requests: Annotated[StrictInt, Field(ge=1), _most(200_000)] = 100_000
 
 
 class Probing(BaseModel):
@@ -201,7 +210,7 @@ class Listening(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     netns: Annotated[list[Space] | None, Several, AfterValidator(_alone)] = None
-    most_bytes: Annotated[int, Field(ge=1), _most(1 << 30)] = 1 << 30
+    most_bytes: Annotated[StrictInt, Field(ge=1), _most(1 << 30)] = 1 << 30
 
 
 class Account(BaseModel):

@@ -10,12 +10,11 @@ from typing import Any, Protocol
 import pandas as pd
 from fastapi import Depends, FastAPI, Request, Response
 
-from netlab.agent import formats
+from netlab.agent import formats, places
 from netlab.agent.formats import Format
 from netlab.agent.peers import Peer
 from netlab.agent.problems import Problem, RefusedError
 from netlab.agent.work import Limit, done
-from netlab.kernel import netns as namespaces
 
 
 class InSpace(Protocol):
@@ -88,13 +87,17 @@ def kind_of(request: Request) -> Format:
 
 def place(request: Request, netns: Any) -> Any:
     """Return the namespace to look into: that of who asks on this host, if it names no other."""
-    peer: Peer | None = getattr(request.state, "peer", None)
-    if netns is not None or peer is None:
-        return netns
-    own = namespaces.inode(peer.pid) == namespaces.inode()
-    return None if own else peer.pid  # to enter the agent's own it would need a capability
+    return places.meant(_peer(request), netns)
 
 
 def placed(request: Request, asked: InSpace) -> dict[str, Any]:
-    """Return the arguments that were given, and which namespace that means."""
-    return asked.model_dump(exclude_unset=True) | {"netns": place(request, asked.netns)}
+    """Return the arguments that were given, and which namespaces they mean."""
+    given = asked.model_dump(exclude_unset=True) | {"netns": place(request, asked.netns)}
+    if not isinstance(given.get("nat", False), bool):
+        given["nat"] = places.named(_peer(request), given["nat"])
+    return given
+
+
+def _peer(request: Request) -> Peer | None:
+    peer: Peer | None = getattr(request.state, "peer", None)
+    return peer

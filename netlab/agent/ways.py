@@ -21,6 +21,7 @@ from urllib.parse import SplitResult, urlsplit
 
 import httpx
 
+from netlab import checks
 from netlab.agent.delegation import SOCKET
 from netlab.errors import BadInput, CapabilityError, NetlabError
 
@@ -229,7 +230,7 @@ def way_to(
     if (token or ca or certificate) and scheme not in {"http", "https"}:
         raise BadInput("token, ca and certificate are for TCP", fix="Give a URL: https://host:port")
     if parts is None:
-        return Local(Path(where))
+        return Local(checks.path(where))
     if scheme == "ssh":
         return Tunnel(parts, ssh_options)
     if scheme in {"http", "https"}:

@@ -16,7 +16,6 @@ from netlab import checks, parquet
 from netlab.bundle import archive, tabular
 from netlab.bundle.contents import schema_of
 from netlab.bundle.graphml import graphml
-from netlab.bundle.loading import path_of
 from netlab.bundle.saving import normalised
 from netlab.errors import BadInput, BundleError
 from netlab.path.graph import path_graph
@@ -65,7 +64,7 @@ def export(
     >>> netlab.export(netlab.connections(), "/tmp/connections.csv", overwrite=True)
     PosixPath('/tmp/connections.csv')
     """
-    target = path_of(path)
+    target = checks.path(path)
     checks.flag("overwrite", overwrite)
     make = _MAKERS.get(target.suffix)
     if make is None:

@@ -10,20 +10,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 
-from netlab import parquet
+from netlab import checks, parquet
 from netlab.bundle import manifest
 from netlab.bundle.archive import HISTORY, Archive
 from netlab.bundle.contents import Bundle, Item, Segment
 from netlab.bundle.history import History
 from netlab.bundle.manifest import Entry
 from netlab.checks import whole
-from netlab.errors import BadInput, BundleError
+from netlab.errors import BundleError
 from netlab.frames import HOST, Gap, Missing, Schema
 
 MOST_BYTES = 4 << 30
@@ -66,18 +64,9 @@ def load(path: str | os.PathLike[str], /, *, most_bytes: int = MOST_BYTES) -> Bu
     'connections'
     """
     limit = whole("most_bytes", most_bytes, 1, 1 << 50)
-    source = path_of(path)
+    source = checks.path(path)
     with foreign(source), source.open("rb") as file, Archive(file) as archive:
         return _read(archive, limit)
-
-
-def path_of(path: Any) -> Path:
-    """Return *path* if it can name a file."""
-    if isinstance(path, str | os.PathLike):
-        return Path(path)
-    raise BadInput(
-        f"{type(path).__name__} objects are no file name", fix="Give the path first, as text or Path"
-    )
 
 
 @contextmanager

@@ -11,7 +11,6 @@ import pandas as pd
 
 from netlab import checks
 from netlab.bundle import archive
-from netlab.bundle.loading import path_of
 from netlab.bundle.owners import Owners
 from netlab.bundle.saving import normalised
 from netlab.errors import BadInput, BundleError, DecodeError
@@ -86,7 +85,7 @@ def annotate_pcap(
     >>> netlab.annotate_pcap("/tmp/empty.pcap", netlab.connections(), "/tmp/o.pcapng", overwrite=True).packets
     0
     """
-    source, target = path_of(pcap), path_of(pcapng_out)
+    source, target = checks.path(pcap), checks.path(pcapng_out)
     checks.flag("overwrite", overwrite)
     typed = normalised(connections)
     if typed.attrs["schema"] != CONNECTIONS.name:

@@ -16,7 +16,7 @@ from netlab.bundle import archive, manifest, sources as followed
 from netlab.bundle.archive import HISTORY, Archive
 from netlab.bundle.contents import Item, Segment, schema_of
 from netlab.bundle.history import REPLACES
-from netlab.bundle.loading import history_of, path_of
+from netlab.bundle.loading import history_of
 from netlab.bundle.manifest import Entry, Metadata
 from netlab.bundle.saving import (
     checked_name,
@@ -281,7 +281,7 @@ def record(
     >>> netlab.load("/tmp/incident.netlab")["connections"].attrs["schema"]
     'connections'
     """
-    target = path_of(path)
+    target = checks.path(path)
     if checks.positive("every_s", every_s, unit="seconds", most=threading.TIMEOUT_MAX) < 0.1:
         raise BadInput(f"every_s {every_s!r} is below 0.1 seconds", fix="Give 0.1 or more")
     origin = Metadata.of_here(checked_notes(notes), ended=False)

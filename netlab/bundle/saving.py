@@ -13,7 +13,7 @@ from netlab import checks, parquet
 from netlab.bundle import archive, manifest
 from netlab.bundle.archive import HISTORY
 from netlab.bundle.contents import Bundle, Item, schema_of
-from netlab.bundle.loading import load, path_of
+from netlab.bundle.loading import load
 from netlab.bundle.manifest import Metadata
 from netlab.errors import BadInput, BundleError
 from netlab.schemas import ALL
@@ -75,7 +75,7 @@ def save(
     >>> netlab.save("/tmp/incident.netlab", netlab.connections(), notes="db times out", overwrite=True)
     PosixPath('/tmp/incident.netlab')
     """
-    target = path_of(path)
+    target = checks.path(path)
     origin = Metadata.of_here(checked_notes(notes))
     found = _named(items, named, origin)
     held = opened_for(target, overwrite=overwrite, append=append)

@@ -7,10 +7,12 @@ when its first packet leaves the host, with both tuples, after translation.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import pandas as pd
 
@@ -33,12 +35,14 @@ _SILENT = Missing(
     "the first dump or the last one found are in",
 )
 
+_UNTOLD = "of what was made, changed or ended then only what a dump found is in"
+
 
 class ConntrackEvents(Watch):
     """Listens for conntrack entries in network namespaces; made by `netlab.conntrack_events()`."""
 
     def __init__(self, netns: spaces.Spaces, most_bytes: int) -> None:
-        everywhere = netns == spaces.ALL
+        everywhere = spaces.is_all(netns)
         find = namespaces.everywhere if everywhere else partial(dict, _files(netns))
         capabilities.require("CAP_NET_ADMIN", doing="listen for conntrack entries")
         self._most_bytes = most_bytes
@@ -111,8 +115,13 @@ class ConntrackEvents(Watch):
         """Say what was not heard."""
         listeners = self._all()
         gaps = [_NO_COUNTERS] if new else []
-        if any(listener.setting == 0 for listener in listeners):
+        if any(listener.began_silent for listener in listeners):
             gaps.append(_SILENT)
+        spans = [listener.silenced_ns for listener in listeners if listener.silenced_ns]
+        if spans:
+            between = " and ".join(map(_clock_time, (min(spans)[0], max(end for _, end in spans))))
+            detail = f"net.netfilter.nf_conntrack_events was 0 at some time between {between}: {_UNTOLD}"
+            gaps.append(Missing("entries", Gap.UNSEEN, None, detail))
         lost, refused = (sum(getattr(one, name) for one in listeners) for name in ("lost", "refused"))
         if lost:
             resyncs = sum(listener.resyncs for listener in listeners)
@@ -155,13 +164,18 @@ class ConntrackEvents(Watch):
         self._kept_bytes += listener.kept_bytes - before
 
 
+def _clock_time(at_ns: int) -> str:
+    return f"{datetime.fromtimestamp(at_ns / 1e9, UTC):%H:%M:%S} UTC"
+
+
 def _files(netns: spaces.Spaces) -> Mapping[int, Path]:
     """Return the namespaces to listen in."""
-    if isinstance(netns, Sequence) and not isinstance(netns, str):
+    if spaces.is_several(netns):
         if not netns:
             raise BadInput("netns is an empty list", fix='Give at least one, or "all"')
         return {namespaces.inode(one): namespaces.path(one) for one in netns}
-    return {namespaces.inode(netns): namespaces.path(netns)}
+    one = cast("namespaces.NetNs", netns)
+    return {namespaces.inode(one): namespaces.path(one)}
 
 
 def conntrack_events(*, netns: spaces.Spaces = None, most_bytes: int = 1 << 30) -> ConntrackEvents:

@@ -12,6 +12,7 @@ import socket
 import struct
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import IntFlag
 from pathlib import Path
@@ -89,7 +90,11 @@ class Listener:
         self.resyncs = 0
         self.unanswered: NetlabError | None = None  # what the last dump failed for
         self._asked: Heard | None = None
-        self.setting = _setting()
+        self.setting = 1  # nf_conntrack_events: off, on, or 2: while somebody listens
+        self._sysctl: int | None = None
+        self.began_silent = False
+        self.silenced_ns: tuple[int, int] | None = None  # it was off later on, within these looks (UTC)
+        self._looked_ns, self._looked_at_ns = 0, time.time_ns()  # the last look, by both clocks
         self._buffer = _BUFFER_BYTES
         self._stale_since: float | None = None
         self._synced_at = 0.0
@@ -98,6 +103,10 @@ class Listener:
             if elsewhere:  # by the thread: the file that it came in by may be gone, with its process
                 self._file = os.open(namespaces.path(None), os.O_RDONLY | os.O_CLOEXEC)
             _load()
+            with suppress(OSError):  # no such setting: the kernel tells
+                self._sysctl = os.open(_SYSCTL, os.O_RDONLY | os.O_CLOEXEC)
+            self.setting = self._read_setting()
+            self.began_silent = self.setting == 0
             self._kernel = socket.socket(
                 socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, conntrack.NETFILTER
             )
@@ -113,15 +122,42 @@ class Listener:
             ) from error
 
     @property
+    def was_silent(self) -> bool:
+        """Tell whether the kernel was seen not to tell of entries, now or before."""
+        return self.began_silent or self.silenced_ns is not None
+
+    @property
     def silent_entries(self) -> bool:
         """Tell whether entries may change and end without a word: all, or those from before the start.
 
         With nf_conntrack_events=2, the default, only entries that are made while somebody on the host listens
         tell of themselves (nf_ct_ecache_ext_add(), net/netfilter/nf_conntrack_ecache.c).
         """
-        if self.setting == 0:
+        if self.was_silent:  # what was made then never tells
             return True
         return self.setting == 2 and any(len(heard.dump) for heard in self.heard if heard.first)
+
+    def look(self) -> None:
+        """See whether the kernel still tells of entries: the setting may change while we listen."""
+        before, self.setting, at_ns = self.setting, self._read_setting(), time.time_ns()
+        if before and not self.setting:
+            first_ns = self.silenced_ns[0] if self.silenced_ns else self._looked_at_ns
+            self.silenced_ns = first_ns, at_ns
+            self._known_ns = min(self._known_ns, self._looked_ns)
+        elif not before and self.silenced_ns:
+            self.silenced_ns = self.silenced_ns[0], at_ns
+        if self.setting and not before:
+            self._stale_since = time.monotonic()  # a dump finds what is left of what was made meanwhile
+        self._looked_ns, self._looked_at_ns = clock.now_ns(), at_ns
+
+    def _read_setting(self) -> int:
+        """Return nf_conntrack_events of the namespace that the file was opened in."""
+        if self._sysctl is None:
+            return 1
+        try:
+            return int(os.pread(self._sysctl, 16, 0))
+        except OSError:  # unloaded
+            return 1
 
     def receive(self, receiver: Receiver, orders: Iterator[int]) -> None:
         """Take what waits."""
@@ -228,7 +264,7 @@ class Listener:
     def is_uneventful(self) -> bool:
         """Tell whether there is nothing to say of the namespace: nothing heard, and nothing missed."""
         heard = any(len(one.dump) for one in self.heard)
-        return not (heard or self.lost or self.refused or self.unanswered or self.setting == 0)
+        return not (heard or self.lost or self.refused or self.unanswered or self.was_silent)
 
     @property
     def stale(self) -> bool:
@@ -240,14 +276,7 @@ class Listener:
         if hasattr(self, "_kernel") and self._kernel.fileno() >= 0:
             self._count_lost()
             self._kernel.close()
-        if self._file is not None:
-            os.close(self._file)
-            self._file = None
-
-
-def _setting() -> int:
-    """Return nf_conntrack_events of the calling thread's namespace: off, on, or 2: while somebody listens."""
-    try:
-        return int(_SYSCTL.read_text())
-    except OSError:  # no such setting: the kernel tells
-        return 1
+        for file in (self._file, self._sysctl):
+            if file is not None:
+                os.close(file)
+        self._file = self._sysctl = None

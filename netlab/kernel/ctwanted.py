@@ -62,8 +62,7 @@ def wanted(
     translated: bool = False,
 ) -> Wanted:
     """Return what the arguments of `netlab.conntrack` ask for, or refuse them."""
-    if family not in {None, 4, 6}:
-        raise BadInput(f"family {family!r} is not an address family", fix="Give 4 or 6")
+    family = checks.family(family)
     for name, value in (("address", address), ("src", src), ("dst", dst)):
         if value is not None:
             its_family = ctentries.family_of(len(packed(value, name)))
@@ -122,7 +121,9 @@ def _mark(mark: int | str) -> tuple[int, int]:
 
 
 def _status(status: str | Sequence[str] | None) -> int:
-    flags = [status] if isinstance(status, str) else status or ()
+    if status is None:
+        return 0
+    flags = [status] if isinstance(status, str) else checks.several("status", status)
     names = [checks.choice("status", flag, ctnames.FLAGS) for flag in flags]
     return sum(1 << ctnames.FLAGS.index(name) for name in set(names))
 

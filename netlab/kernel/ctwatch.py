@@ -53,7 +53,7 @@ class Watch(Closes):
         self._orders = itertools.count()
         self._stop, self._wake = threading.Event(), threading.Event()
         self._failure: NetlabError | None = None
-        self._looked_around_at = 0.0
+        self._looked_around_at = self._looked_at_settings_at = 0.0
         self._waiting = select.epoll()  # hundreds of sockets, of which few have something to say
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="netlab-conntrack")
         try:
@@ -78,7 +78,7 @@ class Watch(Closes):
         if self._stop.is_set():
             return
         try:
-            self._done(partial(self._take, settle=True))
+            self._done(partial(self._take_all, settle=True))
         finally:
             self._stop.set()
             self._thread.shutdown()
@@ -105,7 +105,7 @@ class Watch(Closes):
     def _catch_up(self, *, settle: bool) -> None:
         """Take what was told until now; with *settle* make up for what was lost, too."""
         if not self._stop.is_set():
-            self._done(partial(self._take, settle=settle))
+            self._done(partial(self._take_all, settle=settle))
         if self._failure:
             raise self._failure
 
@@ -158,6 +158,8 @@ class Watch(Closes):
             return
         try:
             self._take(settle=False)
+            if time.monotonic() - self._looked_at_settings_at >= LOOK_AROUND_S:
+                self._look_at_settings()
             if self._again and time.monotonic() - self._looked_around_at >= LOOK_AROUND_S:
                 self._look_around()
         except NetlabError as error:
@@ -170,6 +172,16 @@ class Watch(Closes):
         self._wake.clear()
         with suppress(RuntimeError):  # the interpreter is ending
             self._thread.submit(self._listen)
+
+    def _look_at_settings(self) -> None:
+        for listener in self._listeners.values():
+            listener.look()
+        self._looked_at_settings_at = time.monotonic()
+
+    def _take_all(self, *, settle: bool) -> None:
+        """Take what waits, knowing whether the kernel tells of everything."""
+        self._look_at_settings()
+        self._take(settle=settle)
 
     def _take(self, *, settle: bool) -> None:
         asked_ns = clock.now_ns()
@@ -185,6 +197,7 @@ class Watch(Closes):
         there = self._find()
         for inode in set(self._listeners) - set(there):
             listener = self._listeners.pop(inode)
+            listener.look()
             self._take_from(listener, settle=False)
             self._waiting.unregister(listener)
             listener.close()

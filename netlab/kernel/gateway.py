@@ -76,11 +76,12 @@ def gateway(
     >>> print(way.type, way.interface, way.address, way.subnet)
     local lo 127.0.0.1 127.0.0.0/8
     """
-    several = [destination] if isinstance(destination, ONE) else list(destination)
-    wanted = [_packed("destination", one) for one in several]
+    wanted = [checked(one) for one in destinations(destination)]
     asked = _questions(wanted, source, mark, uid)
     found = spaces.ask(netns, lambda: _answered(asked, interface))
-    ways = [way for some in found.by_inode.values() for way in some]
+    ways = [way for some, _ in found.by_inode.values() for way in some]
+    looked_at = [what for _, what in found.by_inode.values()]
+    not_given = [name for name, given in (("mark", mark), ("uid", uid), *_NEVER_GIVEN) if given is None]
     data = {field.name: [getattr(way, field.name) for way in ways] for field in fields(Way)}
     return GATEWAY.frame(
         {
@@ -89,11 +90,26 @@ def gateway(
             "destination": [rtnetlink.text(one) for one in wanted] * len(found.by_inode),
             **data,
         },
-        [*found.missing, *_hashed(ways)],
+        [*found.missing, *_hashed(ways), *_guessed(not_given, looked_at, len(asked))],
     )
 
 
+_CHOSEN = "gateway, mac, interface"
+_NEVER_GIVEN = (("flow", None), ("other", None))
+_GUESSED = {
+    "mark": "policy rules look at the packets' mark, and mark= was not given: taken for 0",
+    "uid": "policy rules look at the user, and uid= was not given: taken for the calling one",
+    "flow": "policy rules look at the protocol or ports, which this is not told: taken for none",
+    "other": "policy rules look at what this is not told, such as the type of service: taken for none",
+}
 ONE = (str, ipaddress.IPv4Address, ipaddress.IPv6Address)
+
+
+def destinations(given: Address | Iterable[Address]) -> list[Address]:
+    """Return several destinations, or one alone, as a list; what is neither is refused when it is read."""
+    if isinstance(given, (*ONE, bytes)) or not isinstance(given, Iterable):
+        return [given]
+    return list(given)
 
 
 def _questions(
@@ -110,6 +126,11 @@ def _questions(
     return [
         Question(4 if len(one) == 4 else 6, one, origin, mark=known_mark, uid=known_uid) for one in wanted
     ]
+
+
+def checked(destination: object) -> bytes:
+    """Return the bytes of a destination, or refuse it."""
+    return _packed("destination", destination)
 
 
 def _packed(name: str, value: object) -> bytes:
@@ -131,16 +152,17 @@ def _packed(name: str, value: object) -> bytes:
     return address.packed
 
 
-def _answered(asked: list[Question], interface: str | None) -> list[Way]:
-    """Ask in the calling thread's namespace."""
+def _answered(asked: list[Question], interface: str | None) -> tuple[list[Way], set[str]]:
+    """Ask in the calling thread's namespace; tell what its rules look at, too."""
     with Routing() as routing:
         index = 0 if interface is None else _index(interface, routing.links)
-        return routing.ways([question._replace(interface=index) for question in asked])
+        ways = routing.ways([question._replace(interface=index) for question in asked])
+        return ways, routing.rules_look_at
 
 
 def _index(interface: str, links: dict[int, Link]) -> int:
     for link in links.values():
-        if link.name == interface:
+        if isinstance(interface, str) and link.name == interface:
             return link.index
     names = [link.name for link in links.values()]
     raise BadInput(f"there is no interface {interface!r}", fix=checks.nearest(str(interface), names))
@@ -154,4 +176,12 @@ def _hashed(ways: list[Way]) -> list[Missing]:
     detail = (
         "the route has several next hops, and the kernel chooses by a hash of the flow: another may differ"
     )
-    return [Missing("gateway, mac, interface", Gap.APPROXIMATE, count, detail)]
+    return [Missing(_CHOSEN, Gap.APPROXIMATE, count, detail)]
+
+
+def _guessed(names: list[str], looked_at: list[set[str]], each: int) -> list[Missing]:
+    """Say which answers hang on what was not given, because a rule looks at it."""
+    counts = {name: each * sum(name in some for some in looked_at) for name in names}
+    return [
+        Missing(_CHOSEN, Gap.APPROXIMATE, count, _GUESSED[name]) for name, count in counts.items() if count
+    ]

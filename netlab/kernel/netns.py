@@ -29,6 +29,7 @@ NetNs: TypeAlias = str | int | os.PathLike[str] | None
 _NAMED = Path("/run/netns")  # where iproute2 keeps them (ip-netns(8))
 _OWN = Path("/proc/thread-self/ns/net")
 _MOUNTS = Path("/proc/thread-self/mountinfo")
+_MOST_PID = 1 << 22  # what is above is an inode (proc(5): pid_max)
 _CLONE_NEWNET = 0x40000000
 _inside = threading.local()  # `netns` of the block that this thread is in
 
@@ -47,7 +48,8 @@ def path(netns: NetNs) -> Path:
     Parameters
     ----------
     netns
-        A name under /run/netns, a path (with a slash), a process id, or None for the calling thread's own.
+        A name under /run/netns, a path (with a slash), a process id, an inode as in frames, or None
+        for the calling thread's own.
 
     Raises
     ------
@@ -60,6 +62,8 @@ def path(netns: NetNs) -> Path:
     match netns:
         case None:
             return _OWN
+        case int() if not isinstance(netns, bool) and netns > _MOST_PID:
+            return _by_inode(netns)
         case int() if not isinstance(netns, bool):
             return _existing(Path(f"/proc/{netns}/ns/net"), f"process {netns} has no network namespace")
         case str() if netns not in {"", ".", ".."} and "/" not in netns:
@@ -68,6 +72,13 @@ def path(netns: NetNs) -> Path:
             return _existing(Path(netns), f"there is no network namespace at {os.fspath(netns)!r}")
         case _:
             raise BadInput(f"netns {netns!r} is neither a name, a path nor a process id", fix=_known())
+
+
+def _by_inode(number: int) -> Path:
+    file = everywhere().get(number)
+    if file is None:
+        raise BadInput(f"no process, name or mount here has the network namespace {number}", fix=_known())
+    return file
 
 
 def inode(netns: NetNs = None) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from netlab.errors import BadInput
+from netlab import checks
 from netlab.frames import Gap, Missing
 from netlab.kernel import netlink, netns as namespaces, routemessages, rtnetlink, spaces
 from netlab.schemas import ROUTES
@@ -106,9 +106,8 @@ def routes(*, netns: namespaces.NetNs = None, family: int | None = None) -> pd.D
     >>> table.columns[:4].tolist()
     ['netns', 'family', 'table', 'type']
     """
-    if family not in {None, *rtnetlink.FAMILIES}:
-        raise BadInput(f"family {family!r} is not an address family", fix="Give 4 or 6")
-    families = list(rtnetlink.FAMILIES) if family is None else [family]
+    version = checks.family(family)
+    families = list(rtnetlink.FAMILIES) if version is None else [version]
     answers = spaces.ask(netns, lambda: _listed(families))
     parts = [found.assign(netns=inode) for inode, (found, _) in answers.by_inode.items()]
     interrupted = [_INTERRUPTED] if any(torn for _, torn in answers.by_inode.values()) else []

@@ -141,6 +141,11 @@ class Routing(Closes):
         return self._looks_at
 
     @property
+    def rules_look_at(self) -> set[str]:
+        """What policy rules look at here beside addresses, in the words of `looks_at`."""
+        return self._rules_look_at
+
+    @property
     def links(self) -> dict[int, rtnetlink.Link]:
         """The interfaces by index."""
         return self._links
@@ -229,9 +234,8 @@ class Routing(Closes):
                 self._places.setdefault(local, set()).add(index)
                 self._networks.setdefault((index, local), []).append(network)
                 self._on.setdefault(index, []).append(network)
-        self._looks_at = rtnetlink.rule_selectors(self._kernel)
-        if self._hashes_flow:
-            self._looks_at.add("flow")
+        self._rules_look_at = rtnetlink.rule_selectors(self._kernel)
+        self._looks_at = self._rules_look_at | ({"flow"} if self._hashes_flow else set())
         self._whole = True
 
     def _heard(self) -> tuple[bool, bool]:

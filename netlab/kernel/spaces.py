@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, TypeAlias, TypeVar
+from typing import Generic, TypeAlias, TypeGuard, TypeVar, cast
 
 from netlab.errors import BadInput, NetlabError
 from netlab.frames import Gap, Missing
@@ -49,14 +49,26 @@ def ask(netns: Spaces, question: Callable[[], T], *, only: Collection[int] | Non
     NetlabError
         If no namespace answered: what the first one said.
     """
-    if isinstance(netns, Sequence) and not isinstance(netns, str):
+    if is_several(netns):
         return _of_each(netns, question)
     if netns is None:
         return Answers({namespaces.inode(): question()}, [])
+    if not is_all(netns):
+        namespaces.path(cast("namespaces.NetNs", netns))  # refuses what can be none
     with ThreadPoolExecutor(1) as thread:
-        if netns == ALL:
+        if is_all(netns):
             return thread.submit(_in_turn, namespaces.everywhere(), question, only).result()
-        return thread.submit(_inside, netns, question).result()
+        return thread.submit(_inside, cast("namespaces.NetNs", netns), question).result()
+
+
+def is_all(netns: object) -> bool:
+    """Tell whether *netns* stands for every namespace."""
+    return isinstance(netns, str) and netns == ALL
+
+
+def is_several(netns: Spaces) -> TypeGuard[Sequence[namespaces.NetNs]]:
+    """Tell whether *netns* is a list: a text is not one of its letters, nor are bytes one of numbers."""
+    return isinstance(netns, Sequence) and not isinstance(netns, str | bytes | bytearray)
 
 
 def _inside(netns: namespaces.NetNs, question: Callable[[], T]) -> Answers[T]:

@@ -232,6 +232,7 @@ class LiveConntrack(LiveTable[Dumps | Played, tuple[pd.DataFrame, list[Fill]]]):
     >>> panel.close()
     """
 
+    @checks.options
     def __init__(
         self,
         source: TrackedFeed | Tables | None = None,

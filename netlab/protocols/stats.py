@@ -132,7 +132,7 @@ class Tally:
 
 def _keys(requests: pd.DataFrame, by: Sequence[str]) -> tuple[str, ...]:
     """Return the columns to group by if they are some, and *requests* has what is counted."""
-    absent = [name for name in (*_COUNTED, *by) if name not in requests]
+    absent = [str(name) for name in (*_COUNTED, *by) if name not in requests]
     if absent:
         raise BadInput(
             f"request_stats() finds no column {absent[0]!r}",

@@ -207,10 +207,10 @@ def _addresses(name: str, value: Addresses) -> tuple[object, ...]:
 
 def _inodes(value: Spaces) -> tuple[int, ...]:
     """Return the inodes of the namespaces asked for; none for all. None is the own one, as everywhere."""
-    if isinstance(value, str) and value == spaces.ALL:
+    if spaces.is_all(value):
         return ()
     several = (None,) if value is None else _several("netns", value)
-    if spaces.ALL in several:
+    if any(map(spaces.is_all, several)):
         raise BadInput(f'netns has "{spaces.ALL}" beside others', fix="Leave netns out to follow all of them")
     return tuple(sorted({_inode(one) for one in several}))
 

@@ -38,6 +38,11 @@ _SILENT = (
     "netlab looked are known. Run there: sysctl -w net.netfilter.nf_conntrack_events=1"
 )
 
+_SILENCED = (
+    "net.netfilter.nf_conntrack_events was set to 0 in so many network namespaces while netlab listened: of "
+    "entries made while it was, only those that were there when netlab looked are known"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Host:
@@ -91,7 +96,8 @@ class Translations(Watch):
             Missing(
                 WHAT, Gap.LOST, self._lives.dropped, f"only {self._most} translations are kept, the latest"
             ),
-            Missing(WHAT, Gap.UNAVAILABLE, sum(one.setting == 0 for one in listeners), _SILENT),
+            Missing(WHAT, Gap.UNAVAILABLE, sum(one.began_silent for one in listeners), _SILENT),
+            Missing(WHAT, Gap.UNSEEN, sum(one.silenced_ns is not None for one in listeners), _SILENCED),
             Missing(WHAT, Gap.UNAVAILABLE, len(failures), str(failures[0]) if failures else ""),
         ]
         return [gap for gap in gaps if gap.count]
@@ -120,7 +126,7 @@ class Translations(Watch):
 
     def _take_from(self, listener: Listener, *, settle: bool) -> None:
         listener.receive(self._receiver, self._orders)
-        untold = listener.stale or listener.setting == 0
+        untold = listener.stale or not listener.setting
         listener.resync(next(self._orders), force=settle and untold)
         self._absorb(listener)
 

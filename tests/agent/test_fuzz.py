@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -21,20 +22,24 @@ ALONE = ["unshare", "--net"]  # what is traced or asked for is not to leave this
 
 
 @pytest.fixture(scope="module")
-def web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
-    """Yield a client of an agent that has a network namespace without any interface."""
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, int]]:
+    """Yield the socket and the process of an agent that has a network namespace without any interface."""
     place = tmp_path_factory.mktemp("agent")
-    with (
-        running(place, inside=ALONE) as (path, _),
-        httpx.Client(
-            transport=httpx.HTTPTransport(uds=str(path)), base_url="http://agent", timeout=60
-        ) as client,
-    ):
-        yield client
+    with running(place, inside=ALONE) as (path, process):
+        yield path, process.pid
     assert "Traceback" not in (place / "agent.log").read_text(encoding="utf-8")
 
 
-def test_no_request_is_answered_by_an_internal_error(web: httpx.Client) -> None:
+@pytest.fixture(scope="module")
+def web(alone: tuple[Path, int]) -> Iterator[httpx.Client]:
+    """Yield a client of it."""
+    path, _ = alone
+    transport = httpx.HTTPTransport(uds=str(path))
+    with httpx.Client(transport=transport, base_url="http://agent", timeout=60) as client:
+        yield client
+
+
+def test_no_request_is_answered_by_an_internal_error(web: httpx.Client, alone: tuple[Path, int]) -> None:
     schema = schemathesis.openapi.from_dict(web.get("/openapi.json").json())
     operations = [found.ok() for found in schema.get_all_operations()]
     asked = st.one_of([operation.as_strategy() for operation in operations])
@@ -46,7 +51,7 @@ def test_no_request_is_answered_by_an_internal_error(web: httpx.Client) -> None:
         answer = web.request(
             request["method"],
             request["url"],
-            params={**request.get("params", {}), **_quick(case.path)},
+            params={**request.get("params", {}), **_quick(case.path, alone[1])},
             json=request.get("json"),
             headers={"Accept": request["headers"].get("Accept", "*/*")},
         )
@@ -57,9 +62,9 @@ def test_no_request_is_answered_by_an_internal_error(web: httpx.Client) -> None:
     assert web.get("/health").status_code == 200
 
 
-def _quick(path: str) -> dict[str, str]:
+def _quick(path: str, agent: int) -> dict[str, str]:
     """Return what keeps a trace from waiting a minute for what cannot come."""
-    return {"timeout_ms": "1", "netns": "/proc/self/ns/net"} if path.startswith("/traceroute") else {}
+    return {"timeout_ms": "1", "netns": str(agent)} if path.startswith("/traceroute") else {}
 
 
 def test_the_page_of_parameters_is_openapi_3(web: httpx.Client) -> None:

@@ -98,6 +98,28 @@ def test_one_or_several_are_the_same_to_the_agent() -> None:
 
 
 @pytest.mark.parametrize(
+    "options",
+    [
+        {"port": True},
+        {"pid": "1"},
+        {"events": "no"},
+        {"max_closed": True},
+        {"duration_s": "5"},
+        {"backfill": 1},
+    ],
+)
+def test_the_agent_takes_no_more_of_a_type_than_the_function_does(options: dict[str, Any]) -> None:
+    with pytest.raises(netlab.BadInput):
+        netlab.capture(**options)
+    with pytest.raises(ValidationError):
+        models.Asked.model_validate(options)
+
+
+def test_a_time_may_be_a_whole_number_to_the_agent() -> None:
+    assert models.Asked.model_validate({"duration_s": 5}).duration_s == 5.0
+
+
+@pytest.mark.parametrize(
     "option", [name for name in models.Asked.model_fields if name.startswith("max_")], ids=str
 )
 def test_no_client_may_have_more_of_the_agents_memory_than_its_part(option: str) -> None:

@@ -416,6 +416,12 @@ def test_without_the_privilege_it_is_refused_with_what_to_do() -> None:
         ({"address": "fe80::1%eth0"}, "names an interface"),
         ({"dst": "fe80::1%eth0"}, "dst 'fe80::1%eth0' names an interface"),
         ({"mark": "0x41/0xf0"}, "bits outside of its mask"),
+        ({"family": [4]}, "family [4]"),
+        ({"status": 1}, "status 1 is no list"),
+        ({"status": 0}, "status 0 is no list"),
+        ({"netns": pd.NA}, "netns <NA> is neither"),
+        ({"netns": b"443"}, "netns b'443' is neither"),
+        ({"netns": (1 << 32) - 1}, "has the network namespace 4294967295"),
         ({"netns": "no-such-namespace"}, "no network namespace 'no-such-namespace'"),
     ],
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -12,6 +12,7 @@ import pytest
 
 import netlab
 from netlab.lab.network import PracticeNetwork
+from tests.support.programs import wait_until
 
 pytestmark = pytest.mark.privileged
 
@@ -58,20 +59,55 @@ def test_entries_made_before_the_start_and_after_the_end_are_not_heard(net: Prac
     assert [len(heard(entries, port)) for port in (before, during, after)] == [0, 1, 0]
 
 
-def test_a_namespace_that_tells_of_no_entry_is_said_to_be_silent(net: PracticeNetwork) -> None:
+@pytest.fixture
+def telling(net: PracticeNetwork) -> Iterator[Callable[[int], None]]:
+    """Yield what sets nf_conntrack_events of the gateway."""
     setting = Path("/proc/sys/net/netfilter/nf_conntrack_events")
-    with net.gateway.entered():
-        usual = setting.read_text()
-        setting.write_text("0")
-    try:
-        with netlab.conntrack_events(netns=net.gateway.netns) as events:
-            left = connect(net, 4, net.ports.http)
-            connect(net, 4, net.ports.refuses)
-    finally:
+
+    def tell(value: int) -> None:
         with net.gateway.entered():
-            setting.write_text(usual)
+            setting.write_text(str(value))
+
+    yield tell
+    tell(2)
+
+
+def test_a_namespace_that_tells_of_no_entry_is_said_to_be_silent(
+    net: PracticeNetwork, telling: Callable[[int], None]
+) -> None:
+    telling(0)
+    with netlab.conntrack_events(netns=net.gateway.netns) as events:
+        left = connect(net, 4, net.ports.http)
+        connect(net, 4, net.ports.refuses)
 
     entries = events.entries()
     assert entries["sport"].tolist() == [left]  # by the dump at the end; the refused one was gone then
     assert events.events()["event"].eq("found").all()
     assert netlab.coverage(entries)["detail"].str.contains("nf_conntrack_events was 0").any()
+
+
+def untold(frame: pd.DataFrame) -> list[str]:
+    gaps = netlab.coverage(frame)
+    return gaps.loc[gaps["kind"] == "unseen", "detail"].tolist()
+
+
+@pytest.mark.parametrize("back", [False, True])
+def test_a_namespace_that_falls_silent_while_it_is_listened_in_is_said_to(
+    net: PracticeNetwork, telling: Callable[[int], None], back: bool
+) -> None:
+    with netlab.conntrack_events(netns=net.gateway.netns) as events:
+        heard_of = connect(net, 4, net.ports.refuses)
+        assert untold(events.entries()) == []
+        telling(0)
+        connect(net, 4, net.ports.refuses)
+        left = connect(net, 4, net.ports.http)
+        wait_until(lambda: untold(events.entries()))
+        if back:
+            telling(1)
+            after = connect(net, 4, net.ports.refuses)
+
+    for frame in (events.entries(), events.events(), events.table()):
+        (detail,) = untold(frame)
+        assert "nf_conntrack_events was 0 at some time between" in detail
+    assert set(events.entries()["sport"]) == {heard_of, left, *([after] if back else [])}
+    assert left in set(events.table()["sport"])

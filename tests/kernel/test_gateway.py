@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from routers import DATA, Router, router
+from routers import DATA, Router, router, run
 
 import netlab
 from netlab.kernel import lookups, netlink, netns, rtnetlink
@@ -23,6 +23,16 @@ ERRORS = {os.strerror(number): name for number, name in errno.errorcode.items()}
 def middle() -> Iterator[Router]:
     with router() as built:
         yield built
+
+
+@pytest.fixture
+def lone() -> Iterator[str]:
+    """Yield a namespace without any rule but the usual ones."""
+    name = f"netlab-gw{os.getpid()}"
+    run("ip", "netns", "add", name)
+    run("ip", "-n", name, "link", "set", "lo", "up")
+    yield name
+    run("ip", "netns", "del", name)
 
 
 def drawn(count: int) -> list[tuple[str, str | None, int]]:
@@ -136,11 +146,36 @@ def test_a_source_that_is_not_the_hosts_is_no_blackhole(middle: Router) -> None:
 
 @pytest.mark.privileged
 def test_the_choice_among_several_next_hops_is_said_to_be_one_of_them(middle: Router) -> None:
-    gaps = netlab.coverage(netlab.gateway(["10.61.1.1", "10.60.1.1"], netns=middle.netns))
+    ways = netlab.gateway(["10.61.1.1", "10.60.1.1"], mark=0, uid=0, netns=middle.netns)
 
+    gaps = netlab.coverage(ways)
     assert gaps[["what", "kind", "count"]].to_numpy().tolist() == [
         ["gateway, mac, interface", "approximate", 1]
     ]
+
+
+@pytest.mark.privileged
+@pytest.mark.parametrize(
+    ("rule", "given", "word"),
+    [
+        ("fwmark 7", {"uid": 0}, "mark= was not given"),
+        ("uidrange 33-33", {"mark": 0}, "uid= was not given"),
+        ("ipproto tcp dport 80", {"mark": 0, "uid": 0}, "protocol or ports"),
+        ("tos 0x10", {"mark": 0, "uid": 0}, "type of service"),
+    ],
+)
+def test_a_rule_that_looks_at_what_was_not_given_is_named(
+    lone: str, rule: str, given: dict[str, int], word: str
+) -> None:
+    def guessed() -> list[list[Any]]:
+        gaps = netlab.coverage(netlab.gateway(["127.0.0.1", "127.0.0.2"], **given, netns=lone))
+        return gaps[["what", "kind", "count", "detail"]].to_numpy().tolist()
+
+    assert guessed() == []
+    run("ip", "-n", lone, "rule", "add", "pref", "100", *rule.split(), "lookup", "100")
+    ((what, kind, count, detail),) = guessed()
+    assert (what, kind, count) == ("gateway, mac, interface", "approximate", 2)
+    assert word in detail
 
 
 @pytest.mark.privileged
@@ -171,6 +206,10 @@ def test_it_works_where_an_event_loop_runs() -> None:
     ("arguments", "message"),
     [
         ({"destination": "example.org"}, "not an IP address"),
+        ({"destination": pd.NA}, "destination <NA> is not an IP address"),
+        ({"destination": float("nan")}, "destination nan is not an IP address"),
+        ({"destination": b"443"}, "destination b'443' is not an IP address"),
+        ({"destination": "10.0.0.1", "interface": pd.NA}, "there is no interface <NA>"),
         ({"destination": "0.0.0.0"}, "stands for no address"),
         ({"destination": "fe80::1%east"}, "interface='east'"),
         ({"destination": "10.0.0.1", "source": "::1"}, "family"),

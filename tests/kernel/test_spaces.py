@@ -33,6 +33,14 @@ def test_a_named_namespace_is_asked_alone(space: str) -> None:
 
 
 @pytest.mark.privileged
+def test_an_inode_as_frames_have_it_is_a_namespace(space: str) -> None:
+    inode = netns.inode(space)
+
+    assert set(spaces.ask(inode, netns.inode).by_inode) == {inode}
+    assert set(spaces.ask([inode], netns.inode).by_inode) == {inode}
+
+
+@pytest.mark.privileged
 def test_all_namespaces_are_asked_each_from_inside(space: str) -> None:
     answers = spaces.ask("all", netns.inode)
 

@@ -414,6 +414,19 @@ def test_a_namespace_that_tells_nothing_is_said_to(net: Between) -> None:
     assert gaps(frame)["detail"].str.contains("nf_conntrack_events is 0").any()
 
 
+def test_a_namespace_that_tells_nothing_any_more_is_said_to(net: Between) -> None:
+    try:
+        with netlab.capture(protocol="tcp", nat=net.router) as capture:
+            inside(net.router, "sysctl", "-qw", "net.netfilter.nf_conntrack_events=0")
+            with talked(net, 4, (SERVICE[4], 80)):
+                assert gaps(capture.connections())["kind"].tolist() == ["unseen"]
+            inside(net.router, "sysctl", "-qw", "net.netfilter.nf_conntrack_events=2")
+    finally:
+        inside(net.router, "sysctl", "-qw", "net.netfilter.nf_conntrack_events=2")
+
+    assert gaps(capture.connections())["detail"].str.contains("nf_conntrack_events was set to 0").any()
+
+
 def test_the_host_is_let_go_when_it_is_gone() -> None:
     """A socket in it would keep it alive, and with it the other ends of its pairs."""
     with between(94) as passing, netlab.capture(protocol="tcp", nat=passing.router) as capture:
