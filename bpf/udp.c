@@ -80,20 +80,18 @@ static __always_inline void netlab_leave_out(struct netlab_packet *packet)
 {
 	struct netlab_udp_socket *socket = netlab_udp_sockets.lookup(&packet->key.cookie);
 
-	if (socket)
+	if (socket && !socket->unfollowed)
 		socket->unfollowed = 1;
 }
 
 /*
- * Who made the socket may have handed it on: whether the owner is wanted is known when somebody sends. Nor is the
- * direction known here: of a socket older than the capture this need not be the first packet.
+ * Who made the socket may have handed it on: whether the owner is wanted is known when somebody sends. A process that is
+ * wanted may send on the same socket later.
  */
-static __always_inline bool netlab_is_wanted_flow(struct netlab_attempt *flow)
+static __always_inline bool netlab_is_anothers(struct netlab_attempt *flow)
 {
-	if (flow->pid_source == NETLAB_PID_SEND &&
-	    !NETLAB_WANTED_PROCESS(flow->pid, ((u64 *)flow->process)))
-		return false;
-	return netlab_has_wanted_ends(flow);
+	return flow->pid_source == NETLAB_PID_SEND &&
+	       !NETLAB_WANTED_PROCESS(flow->pid, ((u64 *)flow->process));
 }
 
 /*
@@ -143,7 +141,10 @@ static __always_inline void netlab_begin_flow(struct netlab_attempt *flow, struc
 	struct netlab_attempt *known;
 	int failed;
 
-	if (!netlab_is_wanted_flow(flow))
+	if (netlab_is_anothers(flow))
+		netlab_leave_out(packet);
+	/* Nor is the direction known yet: of a socket older than the capture this need not be the first packet. */
+	if (netlab_is_anothers(flow) || !netlab_has_wanted_ends(flow))
 		return;
 	if (netlab_is_paused()) {
 		netlab_count(NETLAB_PACKETS_WHILE_PAUSED);

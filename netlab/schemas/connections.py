@@ -115,8 +115,8 @@ CONNECTIONS = Schema(
         Column(
             "seen",
             CATEGORY,
-            "live (its start was traced), backfill (its socket was open before; UDP: or used in a pause), "
-            "poll (a snapshot)",
+            "live (its start was traced), backfill (its socket was open before; UDP: or used in a pause or "
+            "by others), poll (a snapshot)",
         ),
         Column(
             "pid_source",

@@ -932,6 +932,32 @@ def test_with_two_ports_that_the_kernel_chose_who_began_an_older_flow_may_be_unk
     assert ways == ["unknown", "incoming", "outgoing", "outgoing"]
 
 
+def test_a_flow_that_another_process_has_sent_on_before_is_said_to_be_no_exact_number(
+    net: PracticeNetwork, opened: contextlib.ExitStack
+) -> None:
+    peers = Peers(Place(net, 4), opened)
+    server = peers.bound()
+    ours, theirs = (opened.enter_context(end) for end in socket.socketpair())
+    child = os.fork()
+    if not child:
+        with socket.socket(fileno=socket.recv_fds(theirs, 1, 1)[1][0]) as shared:
+            shared.send(bytes(7))
+        theirs.send(b"!")
+        os._exit(0)
+    with netlab.capture(protocol="udp", netns=net.client.netns, pid=child) as capture:
+        client = peers.connected(server)
+        client.send(bytes(100))
+        socket.send_fds(ours, [b"?"], [client.fileno()])
+        ours.recv(1)
+        os.waitpid(child, 0)
+        client.send(bytes(100))
+        flows = capture.connections().query("direction == 'outgoing'")
+    assert flows[["bytes_sent", "pid"]].to_numpy().tolist() == [[107, child]]
+    said = netlab.coverage(flows).set_index("what")
+    assert said.loc["opened_at, bytes, packets", ["kind", "count"]].tolist() == ["approximate", 1]
+    assert "a process that is not asked for" in said.loc["opened_at, bytes, packets", "detail"]
+
+
 def test_a_new_socket_beside_older_ones_has_its_direction_from_its_first_packet(
     net: PracticeNetwork, opened: contextlib.ExitStack
 ) -> None:
