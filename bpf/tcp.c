@@ -136,10 +136,13 @@ static __always_inline bool netlab_is_used_here(const struct sock *sk)
 	return sk->sk_lock.owned && !sk->sk_err;
 }
 
-/* MPTCP's worker connects and closes sockets for the process that has the connection; sock_diag tells who that is. */
-static __always_inline bool netlab_is_for_another(const struct tcp_sock *tp)
+/*
+ * A kernel thread closes what processes have left: a socket that was on its way through another one (unix(7), SCM_RIGHTS),
+ * say. MPTCP's worker connects sockets, too, for the process that has the connection; sock_diag tells who that is.
+ */
+static __always_inline bool netlab_is_for_another(const struct tcp_sock *tp, int after)
 {
-	return NETLAB_IS_MPTCP(tp) && netlab_current()->flags & NETLAB_PF_KTHREAD;
+	return (after != TCP_SYN_SENT || NETLAB_IS_MPTCP(tp)) && netlab_current()->flags & NETLAB_PF_KTHREAD;
 }
 
 /*
@@ -257,7 +260,7 @@ static __always_inline void netlab_change_of(struct sock *changed, u64 key, int 
 	if (!attempt)
 		return;
 	if (depth == NETLAB_OUTER && attempt->pid_source == NETLAB_NO_PID &&
-	    (after == TCP_SYN_SENT || netlab_is_used_here(sk)) && !netlab_is_for_another(tp))
+	    (after == TCP_SYN_SENT || netlab_is_used_here(sk)) && !netlab_is_for_another(tp, after))
 		netlab_read_owner(attempt, after == TCP_SYN_SENT ? NETLAB_PID_CONNECT : NETLAB_PID_CLOSE);
 	if (after == TCP_CLOSE)
 		netlab_report(attempt, attempt->opened_ns ? NETLAB_ATTEMPT_LOST : NETLAB_END_LOST);
