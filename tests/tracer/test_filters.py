@@ -296,6 +296,23 @@ def test_a_connection_from_before_that_ends_in_the_capture_keeps_the_direction_i
 
 
 @pytest.mark.privileged
+@pytest.mark.parametrize(("direction", "rows"), [("incoming", []), ("outgoing", ["outgoing"])])
+def test_a_socket_that_connects_to_itself_accepts_nothing(
+    ports: tuple[int, int], direction: str, rows: list[str]
+) -> None:
+    itself = ("127.0.0.1", ports[0])
+    with netlab.capture(protocol="tcp", port=ports[0], direction=direction) as capture:
+        with socket.socket() as alone:
+            alone.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            alone.bind(itself)
+            alone.connect(itself)
+            assert alone.getpeername() == itself
+        frame = capture.connections()
+
+    assert frame["direction"].tolist() == rows
+
+
+@pytest.mark.privileged
 @pytest.mark.parametrize("direction", ["incoming", "outgoing"])
 def test_an_end_of_the_other_direction_is_no_row(echo: Echo, direction: str) -> None:
     with netlab.capture(direction=direction, port=echo.port) as capture:
