@@ -150,7 +150,7 @@ struct netlab_attempt {
 	u8 pid_source;
 	u8 protocol;
 	u8 unsent;		/* connect() was called and no SYN has been sent */
-	u8 complete;		/* the tuple and the cookie are final */
+	u8 complete;		/* the tuple and the cookie are final; UDP: the first packet that was seen is the flow's first */
 	u32 mark;		/* SO_MARK */
 };
 

@@ -102,6 +102,29 @@ static __always_inline void netlab_accept(u64 key, const struct tcp_sock *tp, u6
 	netlab_follow_unless_paused(key, &attempt);
 }
 
+/*
+ * Fast Open (RFC 7413): a server may read and answer what the SYN brought before the handshake ends, if it ever does. Its
+ * socket is told from that of a handshake's last packet only later: where Fast Open is allowed, every one begins here.
+ */
+#define NETLAB_FAST_OPEN_SERVER 2	/* TFO_SERVER_ENABLE, include/net/tcp.h */
+
+static __always_inline bool netlab_serves_fast_open(const struct tcp_sock *tp)
+{
+	const struct net *net = ((const struct sock_common *)tp)->skc_net.net;
+
+	return net->ipv4.sysctl_tcp_fastopen & NETLAB_FAST_OPEN_SERVER;
+}
+
+/*
+ * Who connects to itself, or to somebody who connects back at once, is in TCP_SYN_RECV, too. What a listener has made has no
+ * struct socket before accept(), which only Fast Open lets come before the end of the handshake; a path that is added to an
+ * MPTCP connection has that of the connection.
+ */
+static __always_inline bool netlab_has_connected(const struct tcp_sock *tp)
+{
+	return ((const struct sock *)tp)->sk_socket && !NETLAB_IS_MPTCP(tp) && !netlab_serves_fast_open(tp);
+}
+
 /* The handshake ended. An accepted socket appears here for the first time with its tuple. */
 static __always_inline void netlab_established(u64 key, const struct tcp_sock *tp, int before, u64 now)
 {
@@ -123,7 +146,7 @@ static __always_inline void netlab_established(u64 key, const struct tcp_sock *t
 			netlab_open.delete(&key);
 		return;
 	}
-	if (before == TCP_SYN_RECV)
+	if (before == TCP_SYN_RECV && !netlab_has_connected(tp))
 		netlab_accept(key, tp, now, now);
 }
 
@@ -136,10 +159,13 @@ static __always_inline bool netlab_is_used_here(const struct sock *sk)
 	return sk->sk_lock.owned && !sk->sk_err;
 }
 
-/* MPTCP's worker connects and closes sockets for the process that has the connection; sock_diag tells who that is. */
-static __always_inline bool netlab_is_for_another(const struct tcp_sock *tp)
+/*
+ * A kernel thread closes what processes have left: a socket that was on its way through another one (unix(7), SCM_RIGHTS),
+ * say. MPTCP's worker connects sockets, too, for the process that has the connection; sock_diag tells who that is.
+ */
+static __always_inline bool netlab_is_for_another(const struct tcp_sock *tp, int after)
 {
-	return NETLAB_IS_MPTCP(tp) && netlab_current()->flags & NETLAB_PF_KTHREAD;
+	return (after != TCP_SYN_SENT || NETLAB_IS_MPTCP(tp)) && netlab_current()->flags & NETLAB_PF_KTHREAD;
 }
 
 /*
@@ -257,7 +283,7 @@ static __always_inline void netlab_change_of(struct sock *changed, u64 key, int 
 	if (!attempt)
 		return;
 	if (depth == NETLAB_OUTER && attempt->pid_source == NETLAB_NO_PID &&
-	    (after == TCP_SYN_SENT || netlab_is_used_here(sk)) && !netlab_is_for_another(tp))
+	    (after == TCP_SYN_SENT || netlab_is_used_here(sk)) && !netlab_is_for_another(tp, after))
 		netlab_read_owner(attempt, after == TCP_SYN_SENT ? NETLAB_PID_CONNECT : NETLAB_PID_CLOSE);
 	if (after == TCP_CLOSE)
 		netlab_report(attempt, attempt->opened_ns ? NETLAB_ATTEMPT_LOST : NETLAB_END_LOST);
@@ -360,19 +386,6 @@ int netlab_received(struct netlab_space_adjust *ctx)
 	if (owned && (!known || known->pid_source != NETLAB_NO_PID))
 		*owned = cookie;
 	return 0;
-}
-
-/*
- * Fast Open (RFC 7413): a server may read and answer what the SYN brought before the handshake ends, if it ever does. Its
- * socket is told from that of a handshake's last packet only later: where Fast Open is allowed, every one begins here.
- */
-#define NETLAB_FAST_OPEN_SERVER 2	/* TFO_SERVER_ENABLE, include/net/tcp.h */
-
-static __always_inline bool netlab_serves_fast_open(const struct tcp_sock *tp)
-{
-	const struct net *net = ((const struct sock_common *)tp)->skc_net.net;
-
-	return net->ipv4.sysctl_tcp_fastopen & NETLAB_FAST_OPEN_SERVER;
 }
 
 struct netlab_congestion_state {

@@ -22,6 +22,7 @@ BPF_RINGBUF_OUTPUT(netlab_flow_reports, NETLAB_RING_PAGES);
 struct netlab_udp_socket {
 	struct netlab_owner owner;
 	u64 flows;		/* how many have begun, and packets that did not fit into the map */
+	u64 unfollowed;		/* whether packets of its flows were left out: the next one seen need not be a first one */
 };
 
 BPF_TABLE("lru_hash", u64, struct netlab_udp_socket, netlab_udp_sockets, NETLAB_OPEN_MAX);
@@ -68,20 +69,29 @@ static __always_inline void netlab_read_flow(struct netlab_attempt *flow, struct
 	mapped = flow->family == NETLAB_AF_INET6 && packet->key.ends.version == 4;
 	netlab_as_the_socket_sees(flow->local_address, packet->key.ends.local_address, mapped);
 	netlab_as_the_socket_sees(flow->remote_address, packet->key.ends.remote_address, mapped);
-	if (socket)
-		netlab_set_owner(flow, &socket->owner, NETLAB_PID_CREATE);
+	if (!socket)
+		return;
+	netlab_set_owner(flow, &socket->owner, NETLAB_PID_CREATE);
+	flow->complete = !socket->unfollowed;
+}
+
+/* From now on the first packet that is seen of a flow of this socket need not be the flow's first. */
+static __always_inline void netlab_leave_out(struct netlab_packet *packet)
+{
+	struct netlab_udp_socket *socket = netlab_udp_sockets.lookup(&packet->key.cookie);
+
+	if (socket && !socket->unfollowed)
+		socket->unfollowed = 1;
 }
 
 /*
- * Who made the socket may have handed it on: whether the owner is wanted is known when somebody sends. Nor is the
- * direction known here: of a socket older than the capture this need not be the first packet.
+ * Who made the socket may have handed it on: whether the owner is wanted is known when somebody sends. A process that is
+ * wanted may send on the same socket later.
  */
-static __always_inline bool netlab_is_wanted_flow(struct netlab_attempt *flow)
+static __always_inline bool netlab_is_anothers(struct netlab_attempt *flow)
 {
-	if (flow->pid_source == NETLAB_PID_SEND &&
-	    !NETLAB_WANTED_PROCESS(flow->pid, ((u64 *)flow->process)))
-		return false;
-	return netlab_has_wanted_ends(flow);
+	return flow->pid_source == NETLAB_PID_SEND &&
+	       !NETLAB_WANTED_PROCESS(flow->pid, ((u64 *)flow->process));
 }
 
 /*
@@ -131,10 +141,14 @@ static __always_inline void netlab_begin_flow(struct netlab_attempt *flow, struc
 	struct netlab_attempt *known;
 	int failed;
 
-	if (!netlab_is_wanted_flow(flow))
+	if (netlab_is_anothers(flow))
+		netlab_leave_out(packet);
+	/* Nor is the direction known yet: of a socket older than the capture this need not be the first packet. */
+	if (netlab_is_anothers(flow) || !netlab_has_wanted_ends(flow))
 		return;
 	if (netlab_is_paused()) {
 		netlab_count(NETLAB_PACKETS_WHILE_PAUSED);
+		netlab_leave_out(packet);
 		return;
 	}
 	flow->direction = outgoing ? NETLAB_OUTGOING : NETLAB_INCOMING;

@@ -49,7 +49,8 @@ CONNECTIONS = Schema(
         Column(
             "connect_ms",
             REAL,
-            "from the first SYN to the established state; UDP: from the first packet to the first answer",
+            "from the first SYN to the established state; UDP: from the first packet to the first answer, "
+            "where the first packet was seen",
             "ms",
         ),
         Column("last_packet_at", TIME, "UDP: the last packet, to some milliseconds"),
@@ -114,7 +115,8 @@ CONNECTIONS = Schema(
         Column(
             "seen",
             CATEGORY,
-            "live (its start was traced), backfill (its socket was open before), poll (a snapshot)",
+            "live (its start was traced), backfill (its socket was open before; UDP: or used in a pause or "
+            "by others), poll (a snapshot)",
         ),
         Column(
             "pid_source",

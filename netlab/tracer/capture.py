@@ -83,6 +83,8 @@ def capture(
     netns
         Follow only attempts in these network namespaces: a name under /run/netns, a path, a process id, an
         inode as in the frames' `netns` column, or several; None is the calling thread's own, "all" is all.
+        One that is named is kept until the capture stops, with its interfaces, even when its container is
+        gone: the kernel would give its inode to the next one.
     direction
         "outgoing" or "incoming". Of a connection older than the capture it is told from the ports; where that
         is not possible the connection is kept, and its `direction` is "unknown".

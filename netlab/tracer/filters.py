@@ -11,8 +11,9 @@ import os
 import struct
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from numbers import Integral
+from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
@@ -60,6 +61,7 @@ class Filter:
     exclude_local: Excludes = _NOTHING
     protocol: int = 0  # IPPROTO_*
     netns: tuple[int, ...] = ()  # inodes
+    netns_files: tuple[Path | None, ...] = field(default=(), compare=False)  # of those not given by inode
     direction: Direction = Direction.UNKNOWN
 
     @classmethod
@@ -78,6 +80,7 @@ class Filter:
         exclude_local: Excluded | None = None,
     ) -> Filter:
         """Check what the caller gave."""
+        files = _spaces(netns)
         return cls(
             ports=tuple(checks.port(value) for value in _several("port", port)),
             pids=tuple(_pid(value) for value in _several("pid", pid)),
@@ -87,7 +90,8 @@ class Filter:
             exclude_remote=Excludes.of("exclude_remote", exclude_remote),
             exclude_local=Excludes.of("exclude_local", exclude_local),
             protocol=0 if protocol is None else PROTOCOLS[checks.choice("protocol", protocol, PROTOCOLS)],
-            netns=_inodes(netns),
+            netns=tuple(files),
+            netns_files=tuple(files.values()),
             direction=Direction.UNKNOWN
             if direction is None
             else _DIRECTIONS[checks.choice("direction", direction, _DIRECTIONS)],
@@ -205,28 +209,34 @@ def _addresses(name: str, value: Addresses) -> tuple[object, ...]:
     return (value,) if hasattr(value, "network_address") else _several(name, value)
 
 
-def _inodes(value: Spaces) -> tuple[int, ...]:
-    """Return the inodes of the namespaces asked for; none for all. None is the own one, as everywhere."""
+def _spaces(value: Spaces) -> dict[int, Path | None]:
+    """Return the namespaces asked for by inode, none for all, with their files where these were named.
+
+    None is the own one, as everywhere.
+    """
     if spaces.is_all(value):
-        return ()
+        return {}
     several = (None,) if value is None else _several("netns", value)
     if any(map(spaces.is_all, several)):
         raise BadInput(f'netns has "{spaces.ALL}" beside others', fix="Leave netns out to follow all of them")
-    return tuple(sorted({_inode(one) for one in several}))
+    found: dict[int, Path | None] = {}
+    for inode, file in map(_space, several):
+        found[inode] = found.get(inode) or file
+    return dict(sorted(found.items()))
 
 
-def _inode(value: object) -> int:
+def _space(value: object) -> tuple[int, Path | None]:
     if isinstance(value, Integral) and int(value) > _PID_MAX:  # an inode, as frames show
-        return checks.whole("netns", value, 1, _INODE_MAX)
+        return checks.whole("netns", value, 1, _INODE_MAX), None
     import fcntl  # not on every system that this module is imported on
 
-    inode = namespaces.inode(value)  # type: ignore[arg-type]  # it refuses what it does not know
-    file = namespaces.path(value)  # type: ignore[arg-type]
+    file = namespaces.path(value)  # type: ignore[arg-type]  # it refuses what it does not know
+    inode = namespaces.inode(value)  # type: ignore[arg-type]
     with suppress(BadInput):  # no namespace at all, such as `ip netns` leaves behind when its mount is gone
         descriptor = namespaces.opened(file)
         try:
             if fcntl.ioctl(descriptor, _NS_GET_NSTYPE) == _CLONE_NEWNET:
-                return inode
+                return inode, None if value is None else file  # the thread that asks need not be there later
         finally:
             os.close(descriptor)
     raise BadInput(

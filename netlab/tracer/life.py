@@ -20,6 +20,7 @@ from netlab.errors import CaptureError
 from netlab.kernel import clock
 from netlab.tracer import source
 from netlab.tracer.holders import Holders
+from netlab.tracer.keeping import Kept
 from netlab.tracer.live import Live
 from netlab.tracer.options import Options
 from netlab.tracer.poll import Poll
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 _BAR_FROM_S = 2.0  # shorter waits need no progress bar
 _TICK_S = 0.2
 _GRACE_S = 10.0  # a capture that should have ended this long ago will not
-
 
 Watch: TypeAlias = "Live | Poll | Branch"
 
@@ -87,7 +87,7 @@ class Life:
         self._process = os.getpid()
         self._to_utc_ns = self._stopped_ns = 0
         self._before = self._now = Snapshot.empty()
-        self._holders = Holders()
+        self._holders, self._spaces = Holders(), Kept()
         self._ended = threading.Event()
         self._lock = threading.RLock()
 
@@ -118,6 +118,8 @@ class Life:
         with self._lock:
             self._expect(State.NEW, doing="start")
             try:
+                self._attached.callback(self._spaces.close)
+                uninterrupted(partial(self._spaces.keep, self._options.wanted))
                 uninterrupted(self._attach)
                 self._list_before()
                 self._state = State.RUNNING
@@ -153,14 +155,12 @@ class Life:
         self._attached.callback(forgotten.detach)
 
     def _begin(self, after: Callable[[], object]) -> Watch:
-        options = self._options
+        options, wanted = self._options, self._options.wanted
         if options.mode == "poll":
             after()
-            return Poll(
-                options.limits, options.wanted.protocol, every_s=options.poll_every_s, source=self._source
-            )
+            return Poll(options.limits, wanted.protocol, every_s=options.poll_every_s, source=self._source)
         return Live(
-            options.wanted,
+            wanted,
             options.limits,
             changes=options.events,
             cost=options.cost,
@@ -266,6 +266,7 @@ class Life:
             self._state = State.STOPPED
             self._watch.abandon()
             self._nat.abandon()
+            self._spaces.close()
 
     def _snapshot_of(self, opened: Attempts) -> Snapshot:
         """List the sockets of the namespaces that have *opened* attempts."""

@@ -167,7 +167,10 @@ def _count(flags: npt.NDArray[np.bool_]) -> int:
 
 
 _MAY_BELONG = "their owner is not known, so they may belong to the process asked for"
-_OLDER = "UDP flows of sockets older than the capture: what came before it is not in them"
+_OLDER = (
+    "UDP flows of sockets older than the capture, used in a pause, or by a process that is not asked for: "
+    "what came before is not in them, and what others send on them then is"
+)
 _SILENT = "connected UDP sockets that were silent in the capture: the kernel counts for none of them"
 _END = "the kernel did not run the program when the connection ended; found because its socket is gone"
 _UNLISTED = (

@@ -15,7 +15,17 @@ import pandas as pd
 
 from netlab.kernel.sockdiag import State
 from netlab.tracer.layout import NOT_TOLD, Direction, PidSource
-from netlab.tracer.records import OWNER, Attempts, Cookies, chosen, has_peer, is_udp, joined, never_sent
+from netlab.tracer.records import (
+    OWNER,
+    Attempts,
+    Cookies,
+    begun_unseen,
+    chosen,
+    has_peer,
+    is_udp,
+    joined,
+    never_sent,
+)
 from netlab.tracer.snapshot import Snapshot
 
 Places = npt.NDArray[np.intp]
@@ -47,7 +57,7 @@ class Table:
     attempts: Attempts
     states: npt.NDArray[np.uint8]
     inodes: npt.NDArray[np.uint64]
-    backfilled: npt.NDArray[np.bool_]  # open before the capture and listed at its start
+    backfilled: npt.NDArray[np.bool_]  # open before the capture and listed at its start, or `begun_unseen`
 
     def where(self, keep: npt.NDArray[Any]) -> Table:
         """Return the rows that *keep* selects: flags or places."""
@@ -88,8 +98,7 @@ def merge(
     _name_udp_states(attempts[running], states[running])
 
     places = _places(attempts, before.attempts)
-    _settle_udp_directions(attempts, before, places)
-    backfilled = ((attempts["opened_ns"] == 0) | is_udp(attempts)) & (places >= 0)
+    backfilled = ((attempts["opened_ns"] == 0) & (places >= 0)) | begun_unseen(attempts)
     return Table(attempts, states, inodes, backfilled)
 
 
@@ -153,7 +162,7 @@ def _fill_owner(attempts: Attempts, listed: Snapshot) -> None:
     ownerless = known[attempts["pid_source"][known] == PidSource.NONE]
     for name in OWNER:
         attempts[name][ownerless] = listed.attempts[name][places[ownerless]]
-    undirected = known[attempts["direction"][known] == Direction.UNKNOWN]
+    undirected = known[((attempts["direction"] == Direction.UNKNOWN) & ~begun_unseen(attempts))[known]]
     attempts["direction"][undirected] = listed.attempts["direction"][places[undirected]]
 
 
@@ -185,9 +194,3 @@ def _name_udp_states(attempts: Attempts, states: npt.NDArray[np.uint8]) -> None:
     states[udp & (states == State.CLOSE)] = UNCONNECTED
     states[unlisted] = np.where(flow, attempts["last_state"], State.CLOSE)[unlisted]
     states[unlisted & flow & (states == State.CLOSE)] = UNCONNECTED
-
-
-def _settle_udp_directions(attempts: Attempts, before: Snapshot, places: Places) -> None:
-    """Tell the direction from the ports where the first packet that was seen need not be the flow's first."""
-    older = is_udp(attempts) & (places >= 0)
-    attempts["direction"][older] = before.attempts["direction"][places[older]]

@@ -191,14 +191,29 @@ class _Compared:
     @classmethod
     def of(cls, known: Attempts, now: Attempts, away: Mapping[int, int], now_ns: int) -> _Compared:
         place = pd.Index(now["cookie"]).get_indexer(pd.Index(known["cookie"]))
-        there, missed = chosen(now, place[place >= 0]), chosen(known, place < 0)
+        listed = np.flatnonzero(place >= 0)
+        same = _same_ends(chosen(known, listed), chosen(now, place[listed]))
+        there, missed = chosen(now, place[listed[same]]), chosen(known, place < 0)
         for name in ("opened_ns", "socket"):
-            there[name] = known[name][place >= 0]
+            there[name] = known[name][listed[same]]
         since_ns = np.array([away.get(cookie, 0) for cookie in missed["cookie"].tolist()], np.uint64)
-        gone, waiting = chosen(missed, since_ns != 0), chosen(missed, since_ns == 0)
-        gone["closed_ns"] = since_ns[since_ns != 0]
+        left, waiting = chosen(missed, since_ns != 0), chosen(missed, since_ns == 0)
+        left["closed_ns"] = since_ns[since_ns != 0]
+        elsewhere = chosen(known, listed[~same])  # the socket has connected again meanwhile
+        elsewhere["closed_ns"] = now_ns
+        gone = joined([left, elsewhere])
         gone["last_state"] = State.CLOSE  # nobody saw in which state it was
         return cls(joined([there, waiting]), gone, dict.fromkeys(waiting["cookie"].tolist(), now_ns))
+
+
+def _same_ends(ones: Attempts, others: Attempts) -> npt.NDArray[np.bool_]:
+    """Tell which of *ones* have the ends that the record at the same place of *others* has."""
+    same = np.ones(len(ones), bool)
+    for name in ("local_port", "remote_port"):
+        same &= ones[name] == others[name]
+    for name in ("local_address", "remote_address"):
+        same &= (ones[name] == others[name]).all(axis=1)
+    return same
 
 
 _TOO_SHORT = (

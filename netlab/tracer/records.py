@@ -141,6 +141,13 @@ def is_udp(attempts: Attempts) -> npt.NDArray[np.bool_]:
     return udp
 
 
+def begun_unseen(attempts: Attempts) -> npt.NDArray[np.bool_]:
+    """Tell which UDP flows need not have begun with the first packet that was seen."""
+    flow = is_udp(attempts) & (attempts["last_ns"] != 0)
+    unseen: npt.NDArray[np.bool_] = flow & (attempts["complete"] == 0)
+    return unseen
+
+
 def has_peer(attempts: Attempts) -> npt.NDArray[np.bool_]:
     """Tell which sockets are connected: a UDP socket need not be."""
     connected: npt.NDArray[np.bool_] = attempts["remote_port"] != 0

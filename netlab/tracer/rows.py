@@ -21,7 +21,7 @@ from netlab.tracer.layout import AF_INET6, NOT_COUNTED, NOT_TOLD, Direction, Pid
 from netlab.tracer.merge import Table
 from netlab.tracer.owners import Known, Owners
 from netlab.tracer.reasons import explain
-from netlab.tracer.records import Attempts, end_unseen, is_udp
+from netlab.tracer.records import Attempts, begun_unseen, end_unseen, is_udp
 from netlab.tracer.translated import Known as Translations
 
 _NO_RTT = 0xFFFFFFFF  # the kernel's windowed minimum before the first sample
@@ -137,6 +137,7 @@ def _times(attempts: Attempts, to_utc_ns: int, now_ns: int) -> dict[str, Any]:
     ended = np.where(closed == 0, now_ns, closed)
     unseen = end_unseen(attempts) | (attempts["unsent"] != 0)  # of those the release of the socket was seen
     shook_hands = (opened != 0) & (established != 0) & (attempts["direction"] == Direction.OUTGOING)
+    shook_hands &= ~begun_unseen(attempts)
     return {
         "opened_at": np.ma.array(opened + to_utc_ns, mask=opened == 0),
         "closed_at": np.ma.array(closed + to_utc_ns, mask=(closed == 0) | unseen),

@@ -81,7 +81,9 @@ def take(
         udp = sockets.protocol == socket.IPPROTO_UDP
         connected = udp | (sockets.whole & ~np.isin(sockets.state, _NO_CONNECTION))
         direction = np.where(
-            udp, _udp_directions(sockets, ephemeral), _DIRECTIONS[directions.of(sockets, ephemeral)]
+            udp,
+            directions.of_udp(sockets.records["local_port"], ephemeral),
+            _DIRECTIONS[directions.of(sockets, ephemeral)],
         )
         direction = direction[connected].astype(np.uint8)
         listed.append((_attempts(sockets.where(connected), direction, inode), sockets.where(connected)))
@@ -92,13 +94,6 @@ def take(
         complete=frozenset(complete),
         half_open=np.concatenate(half_open),
     )
-
-
-def _udp_directions(sockets: Sockets, ephemeral: range) -> npt.NDArray[np.uint8]:
-    """Tell who begins: a port that the kernel chose is a client's, one that was asked for is a server's."""
-    port = sockets.records["local_port"]
-    chosen_port = (port >= ephemeral.start) & (port < ephemeral.stop)
-    return np.where(chosen_port, np.uint8(Direction.OUTGOING), np.uint8(Direction.INCOMING))
 
 
 def _attempts(sockets: Sockets, direction: npt.NDArray[np.uint8], inode: int) -> npt.NDArray[np.void]:

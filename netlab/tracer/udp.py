@@ -14,6 +14,7 @@ from netlab.errors import CapabilityError, KernelError
 from netlab.frames import Gap, Missing
 from netlab.kernel import btf, capabilities, clock, netstat
 from netlab.kernel.bpf import CgroupHook, Program
+from netlab.tracer import directions
 from netlab.tracer.closed import Closed
 from netlab.tracer.filters import Filter
 from netlab.tracer.idle import UdpTimeouts
@@ -21,10 +22,10 @@ from netlab.tracer.layout import ATTEMPT, FLOW_KEY, Direction
 from netlab.tracer.records import Attempts, chosen, joined, same_flow, summed
 
 _FLOW_HOOKS = {
-    "netlab_udp_created": CgroupHook.SOCK_CREATE,
     "netlab_udp_released": CgroupHook.SOCK_RELEASE,
     "netlab_datagram_received": CgroupHook.INET_INGRESS,
     "netlab_datagram_sent": CgroupHook.INET_EGRESS,
+    "netlab_udp_created": CgroupHook.SOCK_CREATE,  # last: of a socket that it saw every packet is seen
 }
 _TRACEPOINTS = {
     "netlab_datagram_refused": ("udp_fail_queue_rcv_skb", "receive_drops"),
@@ -53,7 +54,7 @@ class UdpSource:
 
     def __init__(self, program: Program, wanted: Filter, ended: Closed) -> None:
         self._program, self._ended = program, ended
-        # Of older sockets the direction is told from the ports.
+        self._ports = directions.Ports()  # tell the direction of older flows, so that it is not asked before
         self._wanted = replace(wanted, direction=Direction.UNKNOWN)
         self._missing: list[Missing] = []
         self._released = np.empty(0, ATTEMPT)  # sockets that were closed: cookie and moment
@@ -163,7 +164,9 @@ class UdpSource:
         self._append(flows)
 
     def _append(self, flows: Attempts) -> None:
-        self._ended.append(chosen(flows, self._wanted.may_keep(flows)))
+        kept = chosen(flows, self._wanted.may_keep(flows))
+        self._ports.settle(kept)
+        self._ended.append(kept)
         self._over = np.union1d(self._over, np.intersect1d(flows["cookie"], self._listed))
 
     def open(self) -> Attempts:
@@ -171,7 +174,9 @@ class UdpSource:
         if self._last_open is not None:
             return self._last_open
         with self._lock:
-            return self._sweep()
+            running = self._sweep()
+            self._ports.settle(running)
+            return running
 
     def expect(self, listed: Attempts, *, complete: bool) -> None:  # noqa: ARG002 - as of every source
         """Remember the *listed* sockets; a flow begins with the first packet that is seen."""

@@ -22,6 +22,7 @@ from netlab.errors import BadInput
 from netlab.kernel import netns as namespaces
 from netlab.lab import PracticeNetwork
 from netlab.tracer.filters import MOST_IN_KERNEL, Filter
+from netlab.tracer.keeping import Kept
 from netlab.tracer.layout import ATTEMPT, Direction
 from netlab.tracer.live import Live
 from netlab.tracer.tcp import TcpSource
@@ -210,8 +211,9 @@ def test_more_networks_than_fit_into_the_kernel_keep_the_same_rows(network: Prac
 
 @pytest.mark.privileged
 def test_the_largest_filters_that_go_into_the_kernel_are_accepted_by_its_verifier(
-    network: PracticeNetwork,
+    network: PracticeNetwork, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(Kept, "keep", lambda *_: None)  # most of the namespaces are none
     numbers = range(MOST_IN_KERNEL)
     v6 = [f"2001:db8:{2 * number:x}:1:2:3:4:{number:x}" for number in numbers[1:]]
     excluded = {address: f"{100 + 10 * n}-{105 + 10 * n}" for n, address in enumerate(v6)}
@@ -291,6 +293,23 @@ def test_a_connection_from_before_that_ends_in_the_capture_keeps_the_direction_i
     frame = capture.connections()
     assert frame["cookie"].tolist() == [number]
     assert frame["state"].tolist() == ["closed"]
+
+
+@pytest.mark.privileged
+@pytest.mark.parametrize(("direction", "rows"), [("incoming", []), ("outgoing", ["outgoing"])])
+def test_a_socket_that_connects_to_itself_accepts_nothing(
+    ports: tuple[int, int], direction: str, rows: list[str]
+) -> None:
+    itself = ("127.0.0.1", ports[0])
+    with netlab.capture(protocol="tcp", port=ports[0], direction=direction) as capture:
+        with socket.socket() as alone:
+            alone.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            alone.bind(itself)
+            alone.connect(itself)
+            assert alone.getpeername() == itself
+        frame = capture.connections()
+
+    assert frame["direction"].tolist() == rows
 
 
 @pytest.mark.privileged

@@ -104,6 +104,38 @@ def test_an_owner_that_only_a_list_told_is_known_when_a_reset_has_ended_the_conn
         assert (incoming["pid"], incoming["pid_source"]) == (os.getpid(), "socket")
 
 
+def test_a_worker_of_the_kernel_that_closes_what_a_process_has_left_is_not_the_owner(
+    ports: tuple[int, int],
+) -> None:
+    """Sockets that are on their way through each other, with nobody to take them out, a worker collects."""
+
+    def left(*others: socket.socket) -> None:
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            socket.send_fds(ours, [b"x"], [*(other.fileno() for other in others), theirs.fileno()])
+            socket.send_fds(theirs, [b"x"], [ours.fileno()])
+
+    with (
+        socket.create_server(("127.0.0.1", ports[0])) as server,
+        netlab.capture(protocol="tcp", port=ports[0]) as capture,
+        socket.create_connection(server.getsockname()),
+    ):
+        accepted = server.accept()[0]
+        left(accepted)
+        accepted.close()
+
+        def is_collected() -> bool:
+            left()
+            rows = capture.connections().query("direction == 'incoming'")
+            return bool(rows["closed_at"].notna().all() or rows["state"].ne("established").all())
+
+        wait_until(is_collected)
+        incoming = only(capture.connections().query("direction == 'incoming'"))
+
+    assert not str(incoming["process"]).startswith("kworker")
+    assert incoming["pid_source"] != "close"
+
+
 def test_in_a_pid_namespace_of_its_own_no_number_is_taken_for_one_of_the_roots() -> None:
     script = """
 import netlab, socket

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from attempts import attempts
-from loopback import Echo, cookie, finish
+from loopback import Echo, cookie, disconnect, finish
 from programs import wait_until
 
 import netlab
@@ -121,6 +121,31 @@ def test_a_connection_that_two_lists_lack_ended_when_the_first_was_made() -> Non
     assert ended["cookie"] == 1
     assert ended["opened_ns"] < ended["closed_ns"] <= first_ns
     assert watch.open()["cookie"].tolist() == [2]
+
+
+def test_a_socket_that_connects_again_between_two_looks_is_two_connections(ports: tuple[int, int]) -> None:
+    with contextlib.ExitStack() as opened:
+        first, second = (opened.enter_context(socket.create_server(("127.0.0.1", port))) for port in ports)
+        client = opened.enter_context(socket.socket())
+        with netlab.capture(mode="poll", poll_every_s=60, port=ports, direction="outgoing") as capture:
+            watch = capture._watch
+            assert isinstance(watch, Poll)
+            client.connect(first.getsockname())
+            client.sendall(bytes(1000))
+            watch.look(watch._listed())
+            between = pd.Timestamp.now("UTC")
+            disconnect(client)
+            client.connect(second.getsockname())
+            client.sendall(bytes(5))
+            watch.look(watch._listed())
+            watch.look(watch._listed())
+            frame = capture.connections()
+
+    assert frame["remote_port"].tolist() == list(ports)
+    assert frame["state"].tolist() == ["closed", "established"]
+    assert frame["bytes_sent"].tolist() == [1000, 5]
+    assert (frame["opened_at"] < between).tolist() == [True, False]
+    assert frame["closed_at"].iloc[0] >= between
 
 
 def test_what_opened_in_a_pause_is_forgotten_when_it_ends() -> None:
