@@ -14,13 +14,22 @@ from netlab.path.bucket import Flags, Limit, Reals
 from netlab.path.course import Change
 from netlab.path.extent import RUN
 
-COLUMNS = (*segments.COLUMNS, "attempt", "reply_id")
+COLUMNS = (*segments.COLUMNS, "target_address", "attempt", "reply_id")
+_REJECTIONS = {
+    "admin-prohibited": "communication administratively prohibited",
+    "net-unreachable": "network unreachable",
+    "host-unreachable": "host unreachable",
+}
 _SEEKING_RUNS = 3  # that a monitor may need to find the end
 
 
 @dataclass(slots=True)
 class Hop:
-    """The probes of one TTL, in order: when each was sent, and whether it was answered."""
+    """The probes of one TTL, in order: when each was sent, and whether it was answered.
+
+    A rejected probe is answered. `rejected` counts those and `rejection` says in words who did that and why;
+    `turned_back` counts those that are lost all the same, because this is the end and they did not get here.
+    """
 
     ttl: int
     address: str | None
@@ -31,6 +40,9 @@ class Hop:
     changed: bool = False
     overshot: bool = False
     limit: Limit | None = None
+    rejected: int = 0
+    rejection: str = ""
+    turned_back: int = 0
 
     @property
     def probes(self) -> int:
@@ -73,7 +85,10 @@ def hops_of(probes: pd.DataFrame, flows: list[segments.Course]) -> list[Hop]:
     for ttl, part in probes.groupby("ttl", sort=True):
         changed = since.get(int(str(ttl)))
         kept = part if changed is None else part[part["sent_at"] >= changed]
-        addresses = kept["address"].value_counts()
+        rejected = kept[kept["rejected"]]
+        turned_back = int((kept["rejected"] & kept["at_end"]).sum())
+        arrived = kept[~kept["rejected"] & kept["address"].notna()]
+        addresses = (arrived if len(arrived) else kept)["address"].value_counts()
         found.append(
             Hop(
                 ttl=int(str(ttl)),
@@ -83,9 +98,18 @@ def hops_of(probes: pd.DataFrame, flows: list[segments.Course]) -> list[Hop]:
                 answered=kept["address"].notna().to_numpy(bool),
                 reply_ids=kept["reply_id"].to_numpy(np.float64, na_value=np.nan),
                 changed=changed is not None,
+                rejected=len(rejected),
+                rejection=_in_words(rejected) if len(rejected) else "",
+                turned_back=turned_back,
             )
         )
     return [hop for hop in found if hop.probes]
+
+
+def _in_words(rejected: pd.DataFrame) -> str:
+    """Return who rejected most of the probes, and with what."""
+    who, what = (str(rejected[column].mode().iloc[0]) for column in ("address", "reply"))
+    return f"rejected by {who}: {_REJECTIONS.get(what, what)}"
 
 
 def overshot(every: pd.DataFrame, counted: pd.DataFrame) -> bool:
