@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from netlab.path import course, segments
 from netlab.path.bucket import Flags, Limit, Reals
 from netlab.path.course import Change
 from netlab.path.extent import RUN
+
+Numbers: TypeAlias = npt.NDArray[np.int64]
 
 COLUMNS = (*segments.COLUMNS, "target_address", "attempt", "reply_id")
 _REJECTIONS = {
@@ -43,6 +46,8 @@ class Hop:
     rejected: int = 0
     rejection: str = ""
     turned_back: int = 0
+    flows: Numbers = field(default_factory=lambda: np.empty(0, np.int64))
+    dead: list[int] = field(default_factory=list)
 
     @property
     def probes(self) -> int:
@@ -73,7 +78,11 @@ class Hop:
         """Return the part of it from one time to another."""
         inside = (self.at_s >= first_s) & (self.at_s <= last_s)
         return dataclasses.replace(
-            self, at_s=self.at_s[inside], answered=self.answered[inside], reply_ids=self.reply_ids[inside]
+            self,
+            at_s=self.at_s[inside],
+            answered=self.answered[inside],
+            reply_ids=self.reply_ids[inside],
+            flows=self.flows[inside],
         )
 
 
@@ -99,6 +108,7 @@ def hops_of(probes: pd.DataFrame, flows: list[segments.Course]) -> list[Hop]:
                 reply_ids=kept["reply_id"].to_numpy(np.float64, na_value=np.nan),
                 changed=changed is not None,
                 rejected=len(rejected),
+                flows=kept["flow"].to_numpy(np.int64),
                 rejection=_in_words(rejected) if len(rejected) else "",
                 turned_back=turned_back,
             )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from enum import StrEnum
 
-from netlab.path import bucket, replyids
+from netlab.path import bucket, deadflows, replyids
 from netlab.path.evidence import Hop
 from netlab.path.significance import fisher_greater, wilson
 
@@ -50,8 +50,8 @@ class Bench:
         if not hop.lost:
             self._probes += hop.probes
             return Verdict.OK, f"all {hop.probes} probes were answered"
-        if hop.limit is not None:
-            return Verdict.RATE_LIMITED, _bucket_in_words(hop)
+        if hop.dead or hop.limit is not None:
+            return self._of_dead_flows(place) if hop.dead else (Verdict.RATE_LIMITED, _bucket_in_words(hop))
         contradicting = self._contradicting(place)
         if contradicting is not None:
             return self._of_own_loss(hop, contradicting)
@@ -81,6 +81,16 @@ class Bench:
             return Verdict.SILENT, f"none of {hop.probes} probes in {hop.span_s:.3g} s, but later hops answer"
         why = f"only {hop.probes} probes in {hop.span_s:.3g} s: a rate limit that was used up looks alike"
         return Verdict.NOT_ENOUGH_DATA, why
+
+    def _of_dead_flows(self, place: int) -> tuple[Verdict, str]:
+        hop = self._hops[place]
+        what = deadflows.in_words(hop)
+        if place and set(hop.dead) <= set(self._hops[place - 1].dead):
+            return Verdict.EARLIER_LOSS, f"{what}, as at TTL {self._hops[place - 1].ttl}"
+        if deadflows.may_be_limits(self._hops, place):
+            return Verdict.NOT_ENOUGH_DATA, f"{what}; a limit that meets these flows in turn looks alike"
+        self._lost, self._probes, self._began = hop.lost, hop.probes, hop
+        return Verdict.PATH_LOSS, what
 
     def _contradicting(self, place: int) -> Hop | None:
         """Return a later hop that lost significantly less than this one, or None."""

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from netlab.path import bucket, evidence, holes, segments
+from netlab.path import bucket, deadflows, evidence, holes, segments
 from netlab.path.evidence import Hop
 from netlab.path.extent import in_order, of_one_source
 from netlab.path.holes import Hole
@@ -29,6 +29,8 @@ def explain(hops: pd.DataFrame, *, mtu: pd.DataFrame | None = None) -> pd.DataFr
     2. `rate-limited`: a token bucket, fitted to the hop's own probes, foretells which of them were answered
        far better than chance, or bursts of loss, would (`netlab.path.bucket`). A second trace right after
        the first finds a bucket empty, and is no loss.
+       Flows that take turns make a pattern, too, if one of them is dead: one that nothing answers from a hop
+       on, while others are answered there, is `path-loss`.
     3. What is lost on the way to a hop is missing at every later hop too. If any later hop lost
        significantly less at the same time (Fisher's exact test), the loss is not forward: it is the hop's own
        limit, or on the way back from it. Without a bucket that fits, only the identification of its answers
@@ -105,7 +107,9 @@ def explain(hops: pd.DataFrame, *, mtu: pd.DataFrame | None = None) -> pd.DataFr
 def _judged(hops: list[Hop], known: list[Hole], *, reached: bool) -> list[tuple[Any, ...]]:
     """Return a row for each hop, the verdicts found from the first to the last."""
     for place, hop in enumerate(hops):
-        hop.limit = bucket.fit(hop.at_s, hop.answered, background=_background(hops, place))
+        hop.dead = deadflows.find(hops, place)
+        if not hop.dead:
+            hop.limit = bucket.fit(hop.at_s, hop.answered, background=_background(hops, place))
     bench = Bench(hops)
     rows = []
     for place, hop in enumerate(hops):
@@ -124,7 +128,7 @@ def _judged(hops: list[Hop], known: list[Hole], *, reached: bool) -> list[tuple[
             seen = hole.in_words(may_be_back=hole.echoed and place == len(hops) - 2)
             kept = _LOSSES | {Verdict.REJECTED}
             verdict, why = (verdict, f"{why}; {seen}") if verdict in kept else (Verdict.MTU_HOLE, seen)
-        end = hops[-1] if reached else None
+        end = next((hop for hop in reversed(hops) if hop.answers), None) if reached else None
         mtu_bytes = hole.mtu_bytes if hole else None
         rows.append((*_row(hop, verdict, why, bench.lowest_later(place), end), mtu_bytes))
     return rows
