@@ -46,6 +46,7 @@ class Hop:
     rejected: int = 0
     rejection: str = ""
     turned_back: int = 0
+    reached: bool = False
     flows: Numbers = field(default_factory=lambda: np.empty(0, np.int64))
     dead: list[int] = field(default_factory=list)
 
@@ -111,6 +112,7 @@ def hops_of(probes: pd.DataFrame, flows: list[segments.Course]) -> list[Hop]:
                 flows=kept["flow"].to_numpy(np.int64),
                 rejection=_in_words(rejected) if len(rejected) else "",
                 turned_back=turned_back,
+                reached=bool(kept["reached"].fillna(value=False).any()),
             )
         )
     return [hop for hop in found if hop.probes]

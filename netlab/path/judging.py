@@ -132,8 +132,9 @@ class Bench:
         if doubt:
             return Verdict.NOT_ENOUGH_DATA, doubt
         self._lost, self._probes, self._began = hop.lost, hop.probes, hop
-        least = min((other.loss for other in later if other.limit is None), default=hop.loss)
-        what = f"{_counted(hop)} lost, and at least {least:.0%} at every later hop"
+        least = min((other.loss for other in later if other.limit is None), default=None)
+        what = f"{_counted(hop)} lost"
+        what += "" if least is None else f", and at least {least:.0%} at every later hop"
         sent = next((s for s in map(_answers_sent, self._hops[place:]) if s is not None), None)
         if sent is None:
             return Verdict.PATH_LOSS, f"{what}; on the way there or back"
@@ -145,6 +146,8 @@ class Bench:
         """Return why a loss from *hop* on may be something else, or nothing."""
         if not later and hop.overshot:
             return "the target also got probes past the end, which no row tells of, and may limit its answers"
+        if not later and not hop.reached and _answers_sent(hop) is not True:
+            return f"{_counted(hop)} lost, but no later hop answers: a limit shared with others looks alike"
         telling = [other for other in later if other.limit is None]
         if later and not telling:
             return "every later hop is rate-limited and cannot confirm the loss"

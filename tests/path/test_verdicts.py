@@ -120,3 +120,33 @@ def test_what_the_hops_lack_the_verdicts_lack() -> None:
 def test_what_is_no_frame_of_hops_is_refused() -> None:
     with pytest.raises(BadInput, match=r"explain\(\) needs the column 'target'"):
         explain(pd.DataFrame())
+
+
+@pytest.mark.parametrize("numbered", [False, True])
+def test_a_limit_that_others_use_up_in_front_of_a_silent_target_is_no_loss(*, numbered: bool) -> None:
+    graph = chain()
+    graph.nodes["web"]["udp"] = "silent"
+    graph.nodes["r2"]["counts_answers"] = numbered
+    hops = watched(WalkedChannel(graph), every_s=0.1, duration_s=20, max_ttl=4)
+    chosen = random.Random(1)
+    own = hops.index[hops["ttl"] == 2]
+    unanswered = [place for place in own if chosen.random() < 0.4]  # as a bucket in others' hands has it
+    answers = ["address", "rtt_ms", "reply", "reached", "reply_ttl", "reply_id"]
+    hops.loc[unanswered, answers] = pd.NA
+    answered = own.difference(unanswered)
+    hops.loc[answered, "reply_id"] = range(1, len(answered) + 1) if numbered else pd.NA
+
+    second = explain(hops).set_index("ttl").loc[2]
+
+    assert second["verdict"] == Verdict.NOT_ENOUGH_DATA
+    assert "no later hop answers" in second["why"]
+
+
+def test_loss_at_the_end_is_not_said_to_be_at_later_hops() -> None:
+    graph = chain().to_directed()
+    graph.edges["r2", "web"]["loss"] = 0.25
+
+    last = explain(watched(WalkedChannel(graph), every_s=0.5, duration_s=120)).iloc[-1]
+
+    assert last["verdict"] == Verdict.PATH_LOSS
+    assert "later hop" not in last["why"]
