@@ -135,12 +135,27 @@ class Bench:
         least = min((other.loss for other in later if other.limit is None), default=None)
         what = f"{_counted(hop)} lost"
         what += "" if least is None else f", and at least {least:.0%} at every later hop"
-        sent = next((s for s in map(_answers_sent, self._hops[place:]) if s is not None), None)
+        sent = self._sent_from(place)
         if sent is None:
             return Verdict.PATH_LOSS, f"{what}; on the way there or back"
         if sent:
             return Verdict.RETURN_LOSS, f"{what}; the answers' numbers have a gap for each missing one"
         return Verdict.FORWARD_LOSS, f"{what}; the answers' numbers have no gaps: none was sent"
+
+    def _sent_from(self, place: int) -> bool | None:
+        """Whether the answers that did not come had been sent: as this hop's numbers tell, or a later one's.
+
+        What a later hop did not send it may have not sent for a limit of its own, if it loses more than this.
+        """
+        hop = self._hops[place]
+        for later in range(place, len(self._hops)):
+            other = self._hops[later]
+            more = fisher_greater(other.lost, other.probes, hop.lost, hop.probes) < _AGREES
+            own = other is not hop and (other.limit is not None or more or self._contradicting(later))
+            sent = None if own else _answers_sent(other)
+            if sent is not None:
+                return sent
+        return None
 
     def _doubt(self, hop: Hop, later: list[Hop]) -> str:
         """Return why a loss from *hop* on may be something else, or nothing."""

@@ -150,3 +150,16 @@ def test_loss_at_the_end_is_not_said_to_be_at_later_hops() -> None:
 
     assert last["verdict"] == Verdict.PATH_LOSS
     assert "later hop" not in last["why"]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_a_later_limited_hop_did_not_send_does_not_tell_the_way_of_the_loss(seed: int) -> None:
+    graph = nx.path_graph(["client", "r1", "r2", "r3", "web"]).to_directed()
+    nx.set_edge_attributes(graph, 2, "delay_ms")
+    graph.edges["r2", "r1"]["loss"] = 0.15
+    graph.nodes["r3"].update(icmp_per_s=2, icmp_burst=30, counts_answers=True)
+    graph.nodes["web"]["udp"] = "reply"
+
+    found = explain(watched(WalkedChannel(graph, seed=seed), every_s=0.1, duration_s=40))
+
+    assert Verdict.FORWARD_LOSS not in set(found["verdict"])
