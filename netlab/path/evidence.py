@@ -41,6 +41,7 @@ class Hop:
     answered: Flags
     reply_ids: Reals
     changed: bool = False
+    behind_change: bool = False
     overshot: bool = False
     limit: Limit | None = None
     rejected: int = 0
@@ -88,12 +89,15 @@ class Hop:
 
 
 def hops_of(probes: pd.DataFrame, flows: list[segments.Course]) -> list[Hop]:
-    """Return what is known of each TTL, since the path last changed there."""
+    """Return what is known of each TTL, since the path last changed there or before.
+
+    Else a hop behind a new one would be judged by what the old one lost, which no hop before it shows now.
+    """
     since = _changed_at(flows)
     start = probes["sent_at"].min()
     found = []
     for ttl, part in probes.groupby("ttl", sort=True):
-        changed = since.get(int(str(ttl)))
+        changed = max((at for where, at in since.items() if where <= int(str(ttl))), default=None)
         kept = part if changed is None else part[part["sent_at"] >= changed]
         rejected = kept[kept["rejected"]]
         turned_back = int((kept["rejected"] & kept["at_end"]).sum())
@@ -107,7 +111,8 @@ def hops_of(probes: pd.DataFrame, flows: list[segments.Course]) -> list[Hop]:
                 at_s=(kept["sent_at"] - start).dt.total_seconds().to_numpy(np.float64),
                 answered=kept["address"].notna().to_numpy(bool),
                 reply_ids=kept["reply_id"].to_numpy(np.float64, na_value=np.nan),
-                changed=changed is not None,
+                changed=int(str(ttl)) in since,
+                behind_change=changed is not None and int(str(ttl)) not in since,
                 rejected=len(rejected),
                 flows=kept["flow"].to_numpy(np.int64),
                 rejection=_in_words(rejected) if len(rejected) else "",

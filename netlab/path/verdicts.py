@@ -41,7 +41,7 @@ def explain(hops: pd.DataFrame, *, mtu: pd.DataFrame | None = None) -> pd.DataFr
        and on the same way back look alike, unless the answers are numbered: where none was sent it is
        `forward-loss`, where one is missing `return-loss`. Later hops with no more loss have `earlier-loss`.
     5. `path-changed`: the hop at this TTL is another than before, and what is known since then is no loss.
-       Its numbers are those since the change.
+       Its numbers are those since the change, and so are those of later hops.
     6. `mtu-hole`, if *mtu* is given: large packets vanish behind the hop and small ones pass, which no
        probe of one size shows. A verdict of lost packets stays, and `why` and `mtu_bytes` have the hole.
     7. `rejected`: an answer said that packets go no further (unreachable, prohibited), before the target.
@@ -119,6 +119,8 @@ def _judged(hops: list[Hop], known: list[Hole], *, reached: bool) -> list[tuple[
                 Verdict.PATH_CHANGED,
                 "another hop took this place; the numbers are those since then",
             )
+        if hop.behind_change:
+            why = f"{why}; since the path last changed before it"
         if hop.rejected:
             seen = f"{hop.rejected} of {hop.probes} {hop.rejection}"
             verdict, why = (verdict, f"{why}; {seen}") if verdict in _LOSSES else (Verdict.REJECTED, seen)

@@ -163,3 +163,18 @@ def test_what_a_later_limited_hop_did_not_send_does_not_tell_the_way_of_the_loss
     found = explain(watched(WalkedChannel(graph, seed=seed), every_s=0.1, duration_s=40))
 
     assert Verdict.FORWARD_LOSS not in set(found["verdict"])
+
+
+def test_nobody_is_blamed_for_the_loss_of_a_hop_that_is_gone() -> None:
+    links = [("client", "r1"), ("r1", "bad"), ("bad", "r3"), ("r1", "good"), ("good", "r3"), ("r3", "web")]
+    graph = nx.Graph(links)
+    nx.set_edge_attributes(graph, 2, "delay_ms")
+    graph.edges["r1", "good"]["metric"] = 5
+    graph.edges["r1", "bad"].update(metric=2, loss=0.25)
+    graph.graph["changes"] = [{"at_s": 11, "between": ["r1", "good"], "metric": 1}]
+    graph.nodes["web"]["udp"] = "reply"
+
+    found = explain(watched(WalkedChannel(graph), every_s=0.1, duration_s=20)).set_index("ttl")
+
+    assert found["verdict"].tolist()[1:] == ["path-changed", "ok", "ok"]
+    assert found.loc[3, "why"].endswith("since the path last changed before it")
