@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 import pandas as pd
 
 from netlab.frames import concat
-from netlab.path import course, extent, stats, verdicts
+from netlab.path import course, rejections, stats, verdicts
 
 
 class Findings(ABC):
@@ -26,7 +26,8 @@ class Findings(ABC):
 
         The last row, with TTL 64, is the end-to-end probe.
         """
-        return stats.path_stats(concat([self.hops(), self.end_to_end()]))
+        # Apart, because what ends the path of a run does not end that of its probe to the target.
+        return concat([stats.path_stats(self.hops()), stats.path_stats(self.end_to_end())])
 
     def changes(self) -> pd.DataFrame:
         """Return when the path became another (`netlab.path.path_changes`)."""
@@ -39,7 +40,7 @@ class Findings(ABC):
     def explain(self, *, mtu: pd.DataFrame | None = None) -> pd.DataFrame:
         """Return what each hop's losses mean (`netlab.path.explain`); end-to-end probes count for the end."""
         hops, ends = self.hops(), self.end_to_end()
-        return verdicts.explain(concat([hops, extent.at_the_end(ends, hops)]), mtu=mtu)
+        return verdicts.explain(concat([hops, rejections.at_the_target(ends, hops)]), mtu=mtu)
 
 
 class Given(Findings):

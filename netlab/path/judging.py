@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from enum import StrEnum
 
-from netlab.path import bucket, replyids
+from netlab.path import bucket, deadflows, replyids
 from netlab.path.evidence import Hop
 from netlab.path.significance import fisher_greater, wilson
 
@@ -23,6 +23,7 @@ class Verdict(StrEnum):
     RATE_LIMITED = "rate-limited"  # it answers as a token bucket lets it; packets through it are not lost
     PATH_LOSS = "path-loss"  # from here on packets are lost; there or on the way back is not known
     FORWARD_LOSS = "forward-loss"  # from here on packets are lost on the way there
+    REJECTED = "rejected"  # somebody on the way answers that packets go no further, and why
     RETURN_LOSS = "return-loss"  # its answers are sent, and lost on their way back
     MTU_HOLE = "mtu-hole"  # packets above some size vanish behind it, and nobody says so
     SILENT = "silent-by-policy"  # it never answers, later hops do
@@ -49,8 +50,8 @@ class Bench:
         if not hop.lost:
             self._probes += hop.probes
             return Verdict.OK, f"all {hop.probes} probes were answered"
-        if hop.limit is not None:
-            return Verdict.RATE_LIMITED, _bucket_in_words(hop)
+        if hop.dead or hop.limit is not None:
+            return self._of_dead_flows(place) if hop.dead else (Verdict.RATE_LIMITED, _bucket_in_words(hop))
         contradicting = self._contradicting(place)
         if contradicting is not None:
             return self._of_own_loss(hop, contradicting)
@@ -80,6 +81,16 @@ class Bench:
             return Verdict.SILENT, f"none of {hop.probes} probes in {hop.span_s:.3g} s, but later hops answer"
         why = f"only {hop.probes} probes in {hop.span_s:.3g} s: a rate limit that was used up looks alike"
         return Verdict.NOT_ENOUGH_DATA, why
+
+    def _of_dead_flows(self, place: int) -> tuple[Verdict, str]:
+        hop = self._hops[place]
+        what = deadflows.in_words(hop)
+        if place and set(hop.dead) <= set(self._hops[place - 1].dead):
+            return Verdict.EARLIER_LOSS, f"{what}, as at TTL {self._hops[place - 1].ttl}"
+        if deadflows.may_be_limits(self._hops, place):
+            return Verdict.NOT_ENOUGH_DATA, f"{what}; a limit that meets these flows in turn looks alike"
+        self._lost, self._probes, self._began = hop.lost, hop.probes, hop
+        return Verdict.PATH_LOSS, what
 
     def _contradicting(self, place: int) -> Hop | None:
         """Return a later hop that lost significantly less than this one, or None."""
@@ -121,19 +132,37 @@ class Bench:
         if doubt:
             return Verdict.NOT_ENOUGH_DATA, doubt
         self._lost, self._probes, self._began = hop.lost, hop.probes, hop
-        least = min((other.loss for other in later if other.limit is None), default=hop.loss)
-        what = f"{_counted(hop)} lost, and at least {least:.0%} at every later hop"
-        sent = next((s for s in map(_answers_sent, self._hops[place:]) if s is not None), None)
+        least = min((other.loss for other in later if other.limit is None), default=None)
+        what = f"{_counted(hop)} lost"
+        what += "" if least is None else f", and at least {least:.0%} at every later hop"
+        sent = self._sent_from(place)
         if sent is None:
             return Verdict.PATH_LOSS, f"{what}; on the way there or back"
         if sent:
             return Verdict.RETURN_LOSS, f"{what}; the answers' numbers have a gap for each missing one"
         return Verdict.FORWARD_LOSS, f"{what}; the answers' numbers have no gaps: none was sent"
 
+    def _sent_from(self, place: int) -> bool | None:
+        """Whether the answers that did not come had been sent: as this hop's numbers tell, or a later one's.
+
+        What a later hop did not send it may have not sent for a limit of its own, if it loses more than this.
+        """
+        hop = self._hops[place]
+        for later in range(place, len(self._hops)):
+            other = self._hops[later]
+            more = fisher_greater(other.lost, other.probes, hop.lost, hop.probes) < _AGREES
+            own = other is not hop and (other.limit is not None or more or self._contradicting(later))
+            sent = None if own else _answers_sent(other)
+            if sent is not None:
+                return sent
+        return None
+
     def _doubt(self, hop: Hop, later: list[Hop]) -> str:
         """Return why a loss from *hop* on may be something else, or nothing."""
         if not later and hop.overshot:
             return "the target also got probes past the end, which no row tells of, and may limit its answers"
+        if not later and not hop.reached and _answers_sent(hop) is not True:
+            return f"{_counted(hop)} lost, but no later hop answers: a limit shared with others looks alike"
         telling = [other for other in later if other.limit is None]
         if later and not telling:
             return "every later hop is rate-limited and cannot confirm the loss"

@@ -81,7 +81,9 @@ class Answer(NamedTuple):
 class Run:
     """The probes of one run of one flow by their marks, and the first answer to each.
 
-    `end_ttl` is the lowest TTL whose answer ends the path, `given_up_early` how many silent probes got less
+    `end_ttl` is the lowest TTL whose answer ends the path, `target_ttl` the lowest at which the destination
+    answered, `rejecting_ttls` those at which a probe was rejected on the way, `passed_ttl` the last at which
+    a router answered that it would have gone on; `given_up_early` is how many silent probes got less
     than the full timeout because later hops had answered, `unplaced` how many answers of the target did
     not say which probe they are for, `placed` how many of those were given to the only one they can be for.
     `too_short` is how many ICMP errors quoted too little to say it and have no place, `short_placed` how many
@@ -94,6 +96,9 @@ class Run:
     probes: dict[int, Probe] = field(default_factory=dict)
     answers: dict[int, Answer] = field(default_factory=dict)
     end_ttl: int | None = None
+    target_ttl: int | None = None
+    rejecting_ttls: set[int] = field(default_factory=set)
+    passed_ttl: int = 0
     given_up_early: int = 0
     unplaced: int = 0
     placed: int = 0
@@ -113,9 +118,23 @@ class Run:
         if probe is None or probe.mark in self.answers:
             return None
         self.answers[probe.mark] = answer
-        if answer.ends_path:
-            self.end_ttl = min(probe.ttl, self.end_ttl or probe.ttl)
+        self._learn(probe.ttl, answer)
         return probe
+
+    def _learn(self, ttl: int, answer: Answer) -> None:
+        """Move the end to where the destination is, or else to where the nearest packet was rejected.
+
+        Of ways that packets take in turn one may reject them, while others go on: as answers from as far or
+        further tell.
+        """
+        if answer.reply in DESTINATION:
+            self.target_ttl = min(ttl, self.target_ttl or ttl)
+        elif answer.ends_path:
+            self.rejecting_ttls.add(ttl)
+        else:
+            self.passed_ttl = max(ttl, self.passed_ttl)
+        rejecting = (ttl for ttl in self.rejecting_ttls if ttl > self.passed_ttl)
+        self.end_ttl = self.target_ttl or min(rejecting, default=None)
 
     def reported(self) -> list[tuple[Probe, Answer | None]]:
         """Return the probes up to the end of the path, by TTL and attempt, each with its answer."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pandas as pd
 
-from netlab.path.extent import in_order, of_one_source, within_path
+from netlab.path.extent import in_order, of_one_source
+from netlab.path.rejections import within_path_marked
 from netlab.path.significance import wilson
 from netlab.schemas import HOP_STATS
 
-_COLUMNS = ["target", "flow", "run", "ttl", "address", "name", "rtt_ms", "reply", "reached", "sent_at"]
+_COLUMNS = ["target", "target_address", "flow", "run", "ttl", "address", "name", "rtt_ms", "reply", "reached"]
+_COLUMNS += ["sent_at"]
 _KEYS = ["target", "ttl"]
 _QUANTILES = {"p50_ms": 0.5, "p95_ms": 0.95, "p99_ms": 0.99}
 
@@ -29,7 +31,8 @@ def path_stats(hops: pd.DataFrame) -> pd.DataFrame:
         answered most often. `jitter_ms` is the mean difference of consecutive round-trip times of one flow
         and address (`|D(i-1,i)|` of RFC 3550 section 6.4.1, for round trips and without its smoothing).
         Quantiles are those of what was seen: of a few answers p99 is near the largest. Probes past the end of
-        the path, which a run sends where the answer at the end was lost, are left out.
+        the path, which a run sends where the answer at the end was lost, are left out. At the end only what
+        arrives is answered: a probe that somebody on the way rejected (unreachable, prohibited) is lost.
 
     Raises
     ------
@@ -43,11 +46,13 @@ def path_stats(hops: pd.DataFrame) -> pd.DataFrame:
     >>> stats[["ttl", "address", "probes", "answers", "loss"]].values.tolist()
     [[1, '127.0.0.1', 5, 5, 0.0]]
     """
-    probes = within_path(in_order(hops, _COLUMNS, "path_stats()"))
+    probes = within_path_marked(in_order(hops, _COLUMNS, "path_stats()"))
     of_one_source(hops, "path_stats()")
-    probes["rtt"] = probes["rtt_ms"].astype("float64")
+    turned_back = probes["rejected"] & probes["at_end"]
+    probes["came"] = probes["address"].notna() & ~turned_back
+    probes["rtt"] = probes["rtt_ms"].astype("float64").mask(turned_back)
     groups = probes.groupby(_KEYS, sort=True)
-    found = pd.DataFrame({"probes": groups.size(), "answers": groups["address"].count()})
+    found = pd.DataFrame({"probes": groups.size(), "answers": groups["came"].sum()})
     low, high = wilson(found["probes"] - found["answers"], found["probes"])
     found = found.assign(loss=1 - found["answers"] / found["probes"], loss_low=low, loss_high=high)
     rtts = groups["rtt"]
@@ -64,7 +69,9 @@ def path_stats(hops: pd.DataFrame) -> pd.DataFrame:
 
 
 def _of_answers(probes: pd.DataFrame) -> pd.DataFrame:
-    answered = probes[probes["address"].notna()]
+    # If none has arrived, who rejects them is all there is.
+    arrived = probes.groupby(_KEYS, observed=True)["came"].transform("any").astype(bool)
+    answered = probes[probes["came"] | (probes["address"].notna() & ~arrived)]
     groups = answered.groupby(_KEYS, sort=True)
     steps = answered.groupby([*_KEYS, "flow", "address"], observed=True)["rtt"].diff().abs()
     jitter = steps.groupby([answered[key] for key in _KEYS]).mean()

@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from netlab.path import bucket, evidence, holes, segments
+from netlab.path import bucket, deadflows, evidence, holes, segments
 from netlab.path.evidence import Hop
-from netlab.path.extent import in_order, of_one_source, within_path
+from netlab.path.extent import in_order, of_one_source
 from netlab.path.holes import Hole
 from netlab.path.judging import Bench, Verdict
+from netlab.path.rejections import is_rejected, within_path_marked
 from netlab.path.significance import wilson
 from netlab.schemas import VERDICTS
 
@@ -28,6 +29,8 @@ def explain(hops: pd.DataFrame, *, mtu: pd.DataFrame | None = None) -> pd.DataFr
     2. `rate-limited`: a token bucket, fitted to the hop's own probes, foretells which of them were answered
        far better than chance, or bursts of loss, would (`netlab.path.bucket`). A second trace right after
        the first finds a bucket empty, and is no loss.
+       Flows that take turns make a pattern, too, if one of them is dead: one that nothing answers from a hop
+       on, while others are answered there, is `path-loss`.
     3. What is lost on the way to a hop is missing at every later hop too. If any later hop lost
        significantly less at the same time (Fisher's exact test), the loss is not forward: it is the hop's own
        limit, or on the way back from it. Without a bucket that fits, only the identification of its answers
@@ -38,10 +41,13 @@ def explain(hops: pd.DataFrame, *, mtu: pd.DataFrame | None = None) -> pd.DataFr
        and on the same way back look alike, unless the answers are numbered: where none was sent it is
        `forward-loss`, where one is missing `return-loss`. Later hops with no more loss have `earlier-loss`.
     5. `path-changed`: the hop at this TTL is another than before, and what is known since then is no loss.
-       Its numbers are those since the change.
+       Its numbers are those since the change, and so are those of later hops.
     6. `mtu-hole`, if *mtu* is given: large packets vanish behind the hop and small ones pass, which no
        probe of one size shows. A verdict of lost packets stays, and `why` and `mtu_bytes` have the hole.
-    7. Whatever these tests do not decide is `not-enough-data`.
+    7. `rejected`: an answer said that packets go no further (unreachable, prohibited), before the target.
+       `why` has who said it. At the end such probes are lost: they count in its `loss` and in `end_loss`.
+       A verdict of lost packets stays, and its `why` has that, too.
+    8. Whatever these tests do not decide is `not-enough-data`.
 
     Parameters
     ----------
@@ -80,8 +86,9 @@ def explain(hops: pd.DataFrame, *, mtu: pd.DataFrame | None = None) -> pd.DataFr
     """
     every = in_order(hops, evidence.COLUMNS, "explain()")
     of_one_source(hops, "explain()")
-    found = segments.courses(every)
-    probes = within_path(every)
+    # Who rejects a packet stands in for the hop that it did not get to, and does not take its place.
+    found = segments.courses(every.assign(address=every["address"].mask(is_rejected(every))))
+    probes = within_path_marked(every)
     holes_to = holes.holes(mtu, set(every["target"]))
     rows, missing = [], []
     for target, part in probes.groupby("target", sort=True, observed=True):
@@ -100,7 +107,9 @@ def explain(hops: pd.DataFrame, *, mtu: pd.DataFrame | None = None) -> pd.DataFr
 def _judged(hops: list[Hop], known: list[Hole], *, reached: bool) -> list[tuple[Any, ...]]:
     """Return a row for each hop, the verdicts found from the first to the last."""
     for place, hop in enumerate(hops):
-        hop.limit = bucket.fit(hop.at_s, hop.answered, background=_background(hops, place))
+        hop.dead = deadflows.find(hops, place)
+        if not hop.dead:
+            hop.limit = bucket.fit(hop.at_s, hop.answered, background=_background(hops, place))
     bench = Bench(hops)
     rows = []
     for place, hop in enumerate(hops):
@@ -110,12 +119,18 @@ def _judged(hops: list[Hop], known: list[Hole], *, reached: bool) -> list[tuple[
                 Verdict.PATH_CHANGED,
                 "another hop took this place; the numbers are those since then",
             )
+        if hop.behind_change:
+            why = f"{why}; since the path last changed before it"
+        if hop.rejected:
+            seen = f"{hop.rejected} of {hop.probes} {hop.rejection}"
+            verdict, why = (verdict, f"{why}; {seen}") if verdict in _LOSSES else (Verdict.REJECTED, seen)
         hole = holes.behind(hop, known)
         if hole is not None:
             # Before the end large probes are answered by small errors, at the end by echoes as large.
             seen = hole.in_words(may_be_back=hole.echoed and place == len(hops) - 2)
-            verdict, why = (verdict, f"{why}; {seen}") if verdict in _LOSSES else (Verdict.MTU_HOLE, seen)
-        end = hops[-1] if reached else None
+            kept = _LOSSES | {Verdict.REJECTED}
+            verdict, why = (verdict, f"{why}; {seen}") if verdict in kept else (Verdict.MTU_HOLE, seen)
+        end = next((hop for hop in reversed(hops) if hop.answers), None) if reached else None
         mtu_bytes = hole.mtu_bytes if hole else None
         rows.append((*_row(hop, verdict, why, bench.lowest_later(place), end), mtu_bytes))
     return rows
@@ -127,8 +142,12 @@ def _background(hops: list[Hop], place: int) -> float:
     return min(later) if later else hops[place - 1].loss if place and hops[place - 1].answers else 0.0
 
 
+def _not_arrived(hop: Hop) -> int:
+    return hop.lost + hop.turned_back
+
+
 def _row(hop: Hop, verdict: Verdict, why: str, later: Hop | None, end: Hop | None) -> tuple[Any, ...]:
-    low, high = wilson(hop.lost, hop.probes)
+    low, high = wilson(_not_arrived(hop), hop.probes)
     spacing = np.diff(hop.at_s[hop.answered])
     limit = hop.limit
     return (
@@ -138,13 +157,13 @@ def _row(hop: Hop, verdict: Verdict, why: str, later: Hop | None, end: Hop | Non
             verdict.value,
             why,
             hop.probes,
-            hop.answers,
-            hop.loss,
+            hop.probes - _not_arrived(hop),
+            _not_arrived(hop) / hop.probes,
             float(low),
             float(high),
         ),
         *((later.ttl, later.loss) if later else (None, None)),
-        end.loss if end else None,
+        _not_arrived(end) / end.probes if end else None,
         bucket.longest(~hop.answered),
         float(np.median(spacing)) if len(spacing) else None,
         *((limit.per_s, limit.burst, limit.misfit, limit.evidence) if limit else (None,) * 4),

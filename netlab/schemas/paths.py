@@ -99,8 +99,8 @@ HOP_STATS = Schema(
         Column("name", TEXT, "that address's name, when looked up"),
         Column("addresses", INTEGER, "how many different addresses answered"),
         Column("probes", INTEGER, "how many were sent"),
-        Column("answers", INTEGER, "how many of them were answered"),
-        Column("loss", REAL, "share of probes without an answer, from 0 to 1"),
+        Column("answers", INTEGER, "how many of them were answered, at the end not counting rejections"),
+        Column("loss", REAL, "share of probes without an answer, at the end also of rejected ones: 0 to 1"),
         Column("loss_low", REAL, "lower end of its 95 % interval (Wilson)"),
         Column("loss_high", REAL, "upper end of its 95 % interval"),
         Column("last_ms", REAL, "round-trip time of the latest answer", "ms"),
@@ -161,13 +161,13 @@ VERDICTS = Schema(
         Column(
             "verdict",
             CATEGORY,
-            "ok, earlier-loss, rate-limited, path-loss, forward-loss, return-loss, mtu-hole, "
+            "ok, earlier-loss, rate-limited, path-loss, forward-loss, rejected, return-loss, mtu-hole, "
             "silent-by-policy, path-changed, unreached, not-enough-data",
         ),
         Column("why", TEXT, "the verdict's reason in words"),
         Column("probes", INTEGER, "how many were sent"),
-        Column("answers", INTEGER, "how many of them were answered"),
-        Column("loss", REAL, "share of probes without an answer, from 0 to 1"),
+        Column("answers", INTEGER, "how many of them were answered, at the end not counting rejections"),
+        Column("loss", REAL, "share of probes without an answer, at the end also of rejected ones: 0 to 1"),
         Column("loss_low", REAL, "lower end of its 95 % interval (Wilson)"),
         Column("loss_high", REAL, "upper end of its 95 % interval"),
         Column("later_ttl", INTEGER, "the later hop that lost least at the same time"),

@@ -286,3 +286,21 @@ def test_each_flow_has_its_own_path() -> None:
         {1: [f"10.0.0.{1 + flow}"] * 2, 2: ["10.0.0.99"] * 2} for flow in (0, 7)
     ]
     assert {probe.flow for run in runs for probe, _ in run.reported()} == {0, 7}
+
+
+def test_a_rejection_on_one_of_two_ways_does_not_hide_the_target_on_the_other() -> None:
+    prohibited = SimulatedHop(address="10.0.0.3", rtt_ms=3, reply="admin-prohibited")
+    ways = [[*routers(1, 2, 3), destination(4)], [*routers(1, 2), prohibited, prohibited]]
+    turn = itertools.count()
+    channel = SimulatedChannel(lambda _, ttl: ways[next(turn) % 2][min(ttl, 4) - 1])
+
+    run = traced(channel, queries=9)
+
+    assert run.end_ttl == 4
+    assert set(heard(run)[4]) == {"10.0.0.99", "10.0.0.3"}
+
+
+def test_a_path_ends_where_all_are_rejected() -> None:
+    rejected = SimulatedHop(address="10.0.0.2", rtt_ms=2, reply="host-unreachable")
+
+    assert max(heard(traced(SimulatedChannel([*routers(1, 2), rejected])))) == 3

@@ -120,3 +120,61 @@ def test_what_the_hops_lack_the_verdicts_lack() -> None:
 def test_what_is_no_frame_of_hops_is_refused() -> None:
     with pytest.raises(BadInput, match=r"explain\(\) needs the column 'target'"):
         explain(pd.DataFrame())
+
+
+@pytest.mark.parametrize("numbered", [False, True])
+def test_a_limit_that_others_use_up_in_front_of_a_silent_target_is_no_loss(*, numbered: bool) -> None:
+    graph = chain()
+    graph.nodes["web"]["udp"] = "silent"
+    graph.nodes["r2"]["counts_answers"] = numbered
+    hops = watched(WalkedChannel(graph), every_s=0.1, duration_s=20, max_ttl=4)
+    chosen = random.Random(1)
+    own = hops.index[hops["ttl"] == 2]
+    unanswered = [place for place in own if chosen.random() < 0.4]  # as a bucket in others' hands has it
+    answers = ["address", "rtt_ms", "reply", "reached", "reply_ttl", "reply_id"]
+    hops.loc[unanswered, answers] = pd.NA
+    answered = own.difference(unanswered)
+    hops.loc[answered, "reply_id"] = range(1, len(answered) + 1) if numbered else pd.NA
+
+    second = explain(hops).set_index("ttl").loc[2]
+
+    assert second["verdict"] == Verdict.NOT_ENOUGH_DATA
+    assert "no later hop answers" in second["why"]
+
+
+def test_loss_at_the_end_is_not_said_to_be_at_later_hops() -> None:
+    graph = chain().to_directed()
+    graph.edges["r2", "web"]["loss"] = 0.25
+
+    last = explain(watched(WalkedChannel(graph), every_s=0.5, duration_s=120)).iloc[-1]
+
+    assert last["verdict"] == Verdict.PATH_LOSS
+    assert "later hop" not in last["why"]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_a_later_limited_hop_did_not_send_does_not_tell_the_way_of_the_loss(seed: int) -> None:
+    graph = nx.path_graph(["client", "r1", "r2", "r3", "web"]).to_directed()
+    nx.set_edge_attributes(graph, 2, "delay_ms")
+    graph.edges["r2", "r1"]["loss"] = 0.15
+    graph.nodes["r3"].update(icmp_per_s=2, icmp_burst=30, counts_answers=True)
+    graph.nodes["web"]["udp"] = "reply"
+
+    found = explain(watched(WalkedChannel(graph, seed=seed), every_s=0.1, duration_s=40))
+
+    assert Verdict.FORWARD_LOSS not in set(found["verdict"])
+
+
+def test_nobody_is_blamed_for_the_loss_of_a_hop_that_is_gone() -> None:
+    links = [("client", "r1"), ("r1", "bad"), ("bad", "r3"), ("r1", "good"), ("good", "r3"), ("r3", "web")]
+    graph = nx.Graph(links)
+    nx.set_edge_attributes(graph, 2, "delay_ms")
+    graph.edges["r1", "good"]["metric"] = 5
+    graph.edges["r1", "bad"].update(metric=2, loss=0.25)
+    graph.graph["changes"] = [{"at_s": 11, "between": ["r1", "good"], "metric": 1}]
+    graph.nodes["web"]["udp"] = "reply"
+
+    found = explain(watched(WalkedChannel(graph), every_s=0.1, duration_s=20)).set_index("ttl")
+
+    assert found["verdict"].tolist()[1:] == ["path-changed", "ok", "ok"]
+    assert found.loc[3, "why"].endswith("since the path last changed before it")

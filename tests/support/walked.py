@@ -16,11 +16,11 @@ from netlab.lab.internet.journey import Journey
 from netlab.lab.internet.routing import Atlas
 from netlab.lab.internet.shape import CLIENT
 from netlab.path import engine, mtu, pathmtu, rows
-from netlab.path.extent import at_the_end
 from netlab.path.kinds import SynFlow, UdpFlow
 from netlab.path.matching import Register
 from netlab.path.pace import Pace
 from netlab.path.probes import MARKS, Flow, Protocol
+from netlab.path.rejections import at_the_target
 from netlab.path.rounds import Rounds
 from netlab.path.rows import Traced
 from netlab.path.state import Answer, Run
@@ -174,7 +174,7 @@ def watch(
 def watched(channel: WalkedChannel, **how: float) -> pd.DataFrame:
     """Return what a monitor explains: end-to-end probes count for the end."""
     hops, ends = watch(channel, **how)
-    return concat([hops, at_the_end(ends, hops)])
+    return concat([hops, at_the_target(ends, hops)])
 
 
 def path_mtu(channel: WalkedChannel, *, most_bytes: int = 1500) -> pd.DataFrame:
