@@ -200,11 +200,13 @@ COMPARISON = Schema(
         Column("rtt_after_ms", REAL, "median round-trip time", "ms"),
         Column("rtt_shift_ms", REAL, "difference of the medians", "ms"),
         Column("rtt_p", REAL, "p-value of the Mann-Whitney test that neither side's times are longer"),
-        Column("rtt_changed", FLAG, "the shift is significant, and not below 0.1 ms"),
+        Column(
+            "rtt_changed", FLAG, "the shift is significant, and at least 0.1 ms; missing: too few answers"
+        ),
         Column("loss_before", REAL, "share of its TTL's probes without an answer, from 0 to 1"),
         Column("loss_after", REAL, "share of its TTL's probes without an answer, from 0 to 1"),
         Column("loss_p", REAL, "p-value of Fisher's exact test that both sides lose alike"),
-        Column("loss_changed", FLAG, "the difference is significant"),
+        Column("loss_changed", FLAG, "the difference is significant; missing: too few probes"),
         Column("probes_before", INTEGER, "probes that its TTL got"),
         Column("probes_after", INTEGER, "probes that its TTL got"),
     ),

@@ -68,6 +68,37 @@ def test_loss_shows_where_it_begins_and_at_the_end() -> None:
     assert "loss 0.0% →" in found.attrs["summary"]
 
 
+def test_a_slower_link_on_the_way_to_a_silent_target_is_said() -> None:
+    before, after = chain(), chain(delay_ms=150)
+    for graph in (before, after):
+        graph.nodes["web"]["udp"] = "silent"
+
+    found = compare(*(trace(WalkedChannel(graph), queries=20, max_ttl=6) for graph in (before, after)))
+
+    said = "web: same path; RTT of 2 hops changed, from TTL 2 (198.18.0.3) on; the target does not answer"
+    assert found.attrs["summary"] == said
+
+
+@pytest.mark.parametrize("queries", [3, 5])
+def test_what_so_few_answers_cannot_tell_is_left_open(queries: int) -> None:
+    before, after = (trace(WalkedChannel(chain(delay_ms=ms)), queries=queries) for ms in (2, 150))
+
+    found = compare(before, after)
+
+    assert found["rtt_changed"].isna().all()
+    assert found["loss_changed"].isna().all()
+    too_few = "too few answers to tell whether the {} changed"
+    assert found.attrs["summary"] == f"web: same path; {too_few.format('round trip or the loss')}"
+    gaps = {gap["detail"]: gap["count"] for gap in found.attrs["coverage"]}
+    assert gaps == {too_few.format("round trip"): 4, too_few.format("loss"): 4}
+
+
+def test_eight_answers_on_each_side_tell_a_shift() -> None:
+    before, after = (trace(WalkedChannel(chain(delay_ms=ms)), queries=8) for ms in (2, 150))
+
+    assert compare(before, after)["rtt_changed"].tolist() == [False, True, True, True]
+
+
 def test_hops_of_a_longer_path_appear_move_and_vanish() -> None:
     longer = nx.path_graph(["client", "r1", "r2", "r3", "web"])
     longer.add_nodes_from(chain().nodes)
@@ -102,7 +133,7 @@ def test_a_path_that_another_flow_has_is_said_to_be_of_one() -> None:
     said = compare(one, other).attrs["summary"]
 
     assert said.startswith("web: another path at TTL 2 (")
-    assert said.endswith(" of another flow, as a load balancer may have it")
+    assert " of another flow, as a load balancer may have it; " in said
 
 
 def test_a_target_that_is_gone_is_said() -> None:
