@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from netlab.path import segments
-from netlab.path.extent import within_path
+from netlab.path.extent import ends_path, within_path
 from netlab.path.segments import Pattern
 from netlab.path.significance import Reals, fisher, mann_whitney, mann_whitney_least
 
@@ -56,15 +56,30 @@ class Side:
         answered = probes[probes["address"].notna()]
         ttls = answered.groupby("address")["ttl"].agg(lambda values: values.mode().iloc[0])
         lost = probes["address"].isna().groupby(probes["ttl"]).agg(["sum", "size"])
+        counts = {int(str(ttl)): (int(row["sum"]), int(row["size"])) for ttl, row in lost.iterrows()}
         reached = answered.loc[answered["reached"].fillna(value=False), "address"]
         rtts: Any = answered.groupby("address")["rtt_ms"]
         return cls(
             pattern=max(weights.values(), key=lambda pair: pair[0])[1],
             rtts_ms={str(a): r.to_numpy(np.float64) for a, r in rtts},
             ttls={str(address): int(ttl) for address, ttl in ttls.items()},
-            probes={int(str(ttl)): (int(row["sum"]), int(row["size"])) for ttl, row in lost.iterrows()},
+            probes=counts | _arrivals(probes, counts),
             end=str(reached.mode().iloc[0]) if len(reached) else None,
         )
+
+
+def _arrivals(probes: pd.DataFrame, counts: dict[int, tuple[int, int]]) -> dict[int, tuple[int, int]]:
+    """Return lost and all probes at the target's TTL: what somebody turned back has not arrived there.
+
+    A run that is turned back on the way sends nothing further, so that its probes count from where that was.
+    """
+    reached = probes["reached"].fillna(value=False).astype(bool)
+    if not reached.any():
+        return {}
+    end = int(probes.loc[reached, "ttl"].mode().iloc[0])
+    back = probes.loc[ends_path(probes) & ~reached, "ttl"]
+    lost, every = counts[end]
+    return {end: (lost + int((back <= end).sum()), every + int((back < end).sum()))}
 
 
 @dataclass(slots=True)

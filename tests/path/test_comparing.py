@@ -99,6 +99,29 @@ def test_eight_answers_on_each_side_tell_a_shift() -> None:
     assert compare(before, after)["rtt_changed"].tolist() == [False, True, True, True]
 
 
+def rejecting(share: float, count: int = 200) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return a path whose second hop turns back that share of the runs, and the probes through to its end."""
+    graph = nx.path_graph(["client", "r1", "r2", "web"])
+    whole = hops(graph, runs=count).astype({"reply": object})
+    back = whole["run"] < share * count
+    turned = {"reply": "admin-prohibited", "reached": False}
+    parts = whole[~(back & (whole["ttl"] > 2))].copy()
+    parts.loc[back & (parts["ttl"] == 2), list(turned)] = list(turned.values())
+    ends = whole[whole["ttl"] == 3].assign(ttl=64)
+    ends.loc[back, [*turned, "address"]] = [*turned.values(), "198.18.0.3"]
+    return parts, ends
+
+
+@pytest.mark.parametrize("which", [0, 1], ids=["hops", "end to end"])
+def test_probes_that_were_turned_back_have_not_arrived(which: int) -> None:
+    found = compare(rejecting(0)[which], rejecting(0.5)[which])
+
+    end = found[found["address"] == "198.18.0.4"].iloc[0]
+    assert (end["loss_before"], end["loss_after"], end["probes_after"]) == (0, 0.5, 200)
+    assert found.attrs["summary"].endswith("; loss 0.0% → 50.0% at the end")
+    assert found.loc[found["address"] != "198.18.0.4", "loss_changed"].fillna(value=False).sum() == 0
+
+
 def test_hops_of_a_longer_path_appear_move_and_vanish() -> None:
     longer = nx.path_graph(["client", "r1", "r2", "r3", "web"])
     longer.add_nodes_from(chain().nodes)
