@@ -115,7 +115,8 @@ def _cells(row: Row) -> tuple[Any, ...]:
 
 def _in_words(old: Side, new: Side, rows: list[Row]) -> str:
     parts = [_path_in_words(old, new)]
-    end = next((row for row in rows if row.address is not None and row.address == new.end), None)
+    ends = [row for row in rows if row.address is not None and row.address == new.end]
+    end = max(ends, key=lambda row: (not math.isnan(row.rtt_p), (row.probes[1] or (0, 0))[1]), default=None)
     parts += _shift_in_words(old, rows, end)
     parts += _loss_in_words(rows, end)
     if old.end is None and new.end is None:

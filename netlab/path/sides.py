@@ -31,11 +31,10 @@ class Difference(StrEnum):
 
 @dataclass(slots=True)
 class Side:
-    """One of the two: the path that most runs met, RTTs by address, lost and all probes by TTL, its flows."""
+    """One of the two: the path that most runs met, RTTs by address and TTL, lost and all probes by TTL."""
 
     pattern: Pattern = field(default_factory=dict)
-    rtts_ms: dict[str, Reals] = field(default_factory=dict)
-    ttls: dict[str, int] = field(default_factory=dict)
+    rtts_ms: dict[tuple[str, int], Reals] = field(default_factory=dict)
     probes: dict[int, tuple[int, int]] = field(default_factory=dict)
     end: str | None = None
     flows: frozenset[tuple[Any, ...]] = frozenset()
@@ -54,15 +53,13 @@ class Side:
                 weights[text] = (runs + segment.last - segment.first + 1, pattern)
         probes = within_path(probes)
         answered = probes[probes["address"].notna()]
-        ttls = answered.groupby("address")["ttl"].agg(lambda values: values.mode().iloc[0])
         lost = probes["address"].isna().groupby(probes["ttl"]).agg(["sum", "size"])
         counts = {int(str(ttl)): (int(row["sum"]), int(row["size"])) for ttl, row in lost.iterrows()}
         reached = answered.loc[answered["reached"].fillna(value=False), "address"]
-        rtts: Any = answered.groupby("address")["rtt_ms"]
+        rtts: Any = answered.groupby(["address", "ttl"])["rtt_ms"]
         return cls(
             pattern=max(weights.values(), key=lambda pair: pair[0])[1],
-            rtts_ms={str(a): r.to_numpy(np.float64) for a, r in rtts},
-            ttls={str(address): int(ttl) for address, ttl in ttls.items()},
+            rtts_ms={(str(address), int(ttl)): times.to_numpy(np.float64) for (address, ttl), times in rtts},
             probes=counts | _arrivals(probes, counts),
             end=str(reached.mode().iloc[0]) if len(reached) else None,
         )
@@ -111,10 +108,11 @@ class Row:
 
 def rows_of(old: Side, new: Side) -> Iterator[Row]:
     """Yield the hops by TTL, then the TTLs at which nothing answered on either side."""
-    places = {address: (old.ttls.get(address), new.ttls.get(address)) for address in old.ttls | new.ttls}
-    met = {ttl for pair in places.values() for ttl in pair}
+    addresses = dict.fromkeys(address for address, _ in [*old.rtts_ms, *new.rtts_ms])
+    places = [(address, ttls) for address in addresses for ttls in _places(address, old, new)]
+    met = {ttl for _, pair in places for ttl in pair}
     silent = sorted((old.probes.keys() | new.probes.keys()) - met)
-    found: list[tuple[str | None, tuple[int | None, int | None]]] = [*places.items()]
+    found: list[tuple[str | None, tuple[int | None, int | None]]] = [*places]
     found += [
         (None, (ttl if ttl in old.probes else None, ttl if ttl in new.probes else None)) for ttl in silent
     ]
@@ -122,10 +120,23 @@ def rows_of(old: Side, new: Side) -> Iterator[Row]:
         yield _row(address, ttls, old, new)
 
 
+def _places(address: str, old: Side, new: Side) -> list[tuple[int | None, int | None]]:
+    """Return the TTLs at which one address was met before and after, a pair for each hop.
+
+    Where one side met it at several, they are several hops that answer by one name, or paths of several
+    lengths: none of them has moved, and each is compared with what was at its own TTL.
+    """
+    before, after = ({ttl for name, ttl in side.rtts_ms if name == address} for side in (old, new))
+    if len(before) <= 1 and len(after) <= 1:
+        return [(min(before, default=None), min(after, default=None))]
+    return [(ttl if ttl in before else None, ttl if ttl in after else None) for ttl in before | after]
+
+
 def _row(address: str | None, ttls: tuple[int | None, int | None], old: Side, new: Side) -> Row:
-    rtts = [side.rtts_ms.get(address or "", np.array([])) for side in (old, new)]
+    both = list(zip((old, new), ttls, strict=True))
+    rtts = [side.rtts_ms.get((address or "", ttl or 0), np.array([])) for side, ttl in both]
     # Where a hop vanished, what its TTL lost since is not its loss.
-    probes = tuple(side.probes.get(ttl or 0) for side, ttl in zip((old, new), ttls, strict=True))
+    probes = tuple(side.probes.get(ttl or 0) for side, ttl in both)
     loss_p = loss_least_p = math.nan
     if probes[0] is not None and probes[1] is not None:
         loss_p = fisher(*probes[0], *probes[1])

@@ -79,6 +79,25 @@ def test_a_slower_link_on_the_way_to_a_silent_target_is_said() -> None:
     assert found.attrs["summary"] == said
 
 
+def test_two_hops_that_answer_by_one_name_are_two() -> None:
+    before = nx.path_graph(["client", "r1", "r2", "r3", "web"])
+    nx.set_edge_attributes(before, 2, "delay_ms")
+    nx.set_edge_attributes(before, 0.5, "jitter_ms")
+    for node in ("r2", "r3"):
+        before.nodes[node]["answers_from4"] = "192.0.2.9"
+    slow, lossy = before.copy(), before.copy()
+    slow.edges["r2", "r3"]["delay_ms"] = 100
+    lossy.nodes["r3"].update(icmp_per_s=0.1, icmp_burst=1)
+
+    longer, thinner = (compare(hops(before), hops(after, 1)) for after in (slow, lossy))
+
+    assert longer["ttl_after"].tolist() == thinner["ttl_after"].tolist() == [1, 2, 3, 4]
+    assert longer["rtt_changed"].tolist() == [False, False, True, True]
+    assert ", from TTL 3 (192.0.2.9) on)" in longer.attrs["summary"]
+    assert thinner["loss_changed"].tolist() == [False, False, True, False]
+    assert thinner["address"].notna().all()
+
+
 @pytest.mark.parametrize("queries", [3, 5])
 def test_what_so_few_answers_cannot_tell_is_left_open(queries: int) -> None:
     before, after = (trace(WalkedChannel(chain(delay_ms=ms)), queries=queries) for ms in (2, 150))
