@@ -12,6 +12,7 @@ import pandas as pd
 from netlab.frames import Gap, Missing
 from netlab.path import extent, segments
 from netlab.path.extent import in_order, of_one_source
+from netlab.path.interruption import was_interrupted
 from netlab.path.sides import Row, Side, decide, rows_of
 from netlab.schemas import COMPARISON
 
@@ -65,6 +66,7 @@ def compare(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
     every: list[Row] = []
     for target in targets:
         old, new = (Side.of(side[side["target"] == target]) for side in sides)
+        old.cut, new.cut = map(was_interrupted, (before, after))
         old.flows, new.flows = (_flows(hops[hops["target"] == target]) for hops in (before, after))
         rows = list(rows_of(old, new))
         decide(rows)
@@ -129,11 +131,14 @@ def _in_words(old: Side, new: Side, rows: list[Row]) -> str:
 
 
 def _path_in_words(old: Side, new: Side) -> str:
+    if (not old.pattern and old.cut) or (not new.pattern and new.cut):
+        return "nothing was heard before an interruption"
     if not old.pattern or not new.pattern:
         return "nothing answered before" if new.pattern else "nothing answers now"
     if old.end != new.end and None in {old.end, new.end}:
         reached = "reached now, and not before" if new.end else "not reached any more"
-        return f"the target is {reached}"
+        cut = new.cut if old.end else old.cut
+        return "the target is not reached in what was interrupted" if cut else f"the target is {reached}"
     ttls = segments.differing(old.pattern, new.pattern)
     if not ttls:
         return "same path"

@@ -38,6 +38,7 @@ class Side:
     probes: dict[int, tuple[int, int]] = field(default_factory=dict)
     end: str | None = None
     flows: frozenset[tuple[Any, ...]] = frozenset()
+    cut: bool = False
 
     @classmethod
     def of(cls, probes: pd.DataFrame) -> Side:

@@ -188,6 +188,20 @@ def test_a_target_that_is_gone_is_said() -> None:
     assert found.set_index("address").loc["198.18.0.5", "change"] == "vanished"
 
 
+CUT = {"what": "runs", "kind": "incomplete", "count": 1, "detail": "interrupted: the rest was not sent"}
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_target_that_an_interrupted_trace_did_not_reach_is_not_gone(*, turned: bool) -> None:
+    whole = hops(chain(), runs=1)
+    cut = whole[whole["ttl"] <= 2].copy()
+    cut.attrs["coverage"] = [CUT]
+
+    found = compare(cut, whole) if turned else compare(whole, cut)
+
+    assert found.attrs["summary"] == "web: the target is not reached in what was interrupted"
+
+
 def test_no_hops_compare_to_none() -> None:
     nothing = hops(chain(), runs=1).iloc[:0]
 

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from netlab.errors import BadInput
-from netlab.frames import concat
+from netlab.frames import concat, coverage
 from netlab.path import path_metrics
 from netlab.schemas import HOPS
 
@@ -57,6 +57,21 @@ def test_a_path_whose_last_hop_is_a_router_is_unreachable_and_has_no_length() ->
         "path.reachable": 0,
         "path.unreachable": 1,
     }
+
+
+@pytest.mark.parametrize("reached", [False, True])
+def test_an_interrupted_trace_does_not_say_that_its_target_is_unreachable(*, reached: bool) -> None:
+    cut = trace((1, 2.0, False), (2, 4.0, reached))
+    cut.attrs["coverage"] = [
+        {"what": "runs", "kind": "incomplete", "count": 1, "detail": "interrupted: the rest was not sent"}
+    ]
+
+    found = path_metrics(cut)
+
+    assert ("path.unreachable" in values(found)) is ("path.reachable" in values(found)) is reached
+    said = "interrupted before they reached the target: whether it is reachable is not known"
+    assert coverage(found)["detail"].tolist()[1:] == ([] if reached else [said])
+    assert coverage(found)["detail"].tolist()[0] == "interrupted: the rest was not sent"
 
 
 def test_an_interval_is_a_gauge_of_its_own() -> None:
