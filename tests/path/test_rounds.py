@@ -210,6 +210,32 @@ def test_no_probe_has_more_than_the_timeout_because_others_left_later() -> None:
     assert (hops["ttl"] > 6).eq(hops["address"].isna()).all()
 
 
+class Held(WalkedChannel):
+    """A process that is stopped for 1.6 seconds now and then, and reads what came when it goes on."""
+
+    def receive(self, wait_ns: int) -> list[Answer]:
+        answers = super().receive(wait_ns)
+        return [answer._replace(received_ns=self.now_ns()) for answer in answers]
+
+
+def test_what_came_while_this_process_did_not_run_is_not_lost() -> None:
+    channel = Held(chain(delay_ms=50))
+    rounds = rounds_over(channel)
+    stops = [2.05, 5.15, 8.25]
+    while channel.now_ns() < 12 * SECOND:
+        rounds.send_due()
+        if stops and channel.now_ns() >= stops[0] * SECOND:
+            del stops[0]
+            channel.wait(1.6)
+            continue
+        rounds.take(channel.receive(min(rounds.wait_ns(), SECOND // 20)))
+
+    reported = [answer for each in rounds.settled for _, answer in each.hops.reported()]
+    assert stops == []
+    assert None not in reported
+    assert rounds.late == 0
+
+
 def test_an_answer_that_does_not_say_which_probe_is_counted() -> None:
     rounds = rounds_over(WalkedChannel(chain()))
 
