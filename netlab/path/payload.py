@@ -192,6 +192,9 @@ def _run(probes: pd.DataFrame) -> Table:
 def _hop_count(trace: pd.DataFrame) -> Table:
     """Return how far the last answers came from, over the runs that had any."""
     answered = trace[trace["address"].notna()]
+    first = trace["ttl"].min()
+    if first > 1 and (answered["ends"] & (answered["ttl"] == first)).any():
+        return {}  # it answers whatever comes so far, and may be nearer
     counts = answered["ttl"].astype("int64").groupby([answered[name] for name in RUN]).max().tolist()
     if not counts:
         return {}

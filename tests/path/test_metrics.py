@@ -74,6 +74,20 @@ def test_an_interrupted_trace_does_not_say_that_its_target_is_unreachable(*, rea
     assert coverage(found)["detail"].tolist()[0] == "interrupted: the rest was not sent"
 
 
+@pytest.mark.parametrize("first", [1, 10])
+def test_a_target_that_answers_the_first_ttl_above_one_is_not_so_far_away(first: int) -> None:
+    found = path_metrics(trace((first, 2.0, True), (first, None, False)))
+
+    assert values(found)["path.reachable"] == 1
+    assert values(found).get("path.hops") == (1 if first == 1 else None)
+    said = "the target answered the first TTL, which was above 1, and may be nearer"
+    assert coverage(found)["detail"].tolist() == ([] if first == 1 else [said])
+
+
+def test_a_trace_that_begins_on_the_way_to_its_target_has_its_length() -> None:
+    assert values(path_metrics(trace((2, 1.0, False), (3, 2.0, True))))["path.hops"] == 3
+
+
 def test_an_interval_is_a_gauge_of_its_own() -> None:
     assert values(path_metrics(trace((1, 1.0, True)), interval_s=60))["check_interval"] == 60
 

@@ -247,6 +247,14 @@ def test_hops_are_counted_to_the_last_answer_of_each_run() -> None:
     assert to_network_path(concat(parts))["traceroute"]["hop_count"] == {"avg": 2, "min": 1, "max": 3}
 
 
+@pytest.mark.parametrize(("first", "count"), [(1, {"avg": 1, "min": 1, "max": 1}), (10, None)])
+def test_a_target_that_answers_the_first_ttl_above_one_is_not_so_far_away(first: int, count: object) -> None:
+    found = to_network_path(hops("192.0.2.9").assign(ttl=first))
+
+    assert found["traceroute"].get("hop_count") == count
+    assert found["e2e_probe"]["packets_received"] == 1
+
+
 def test_a_single_list_of_hops_is_of_one_flow() -> None:
     parts = [
         hops("192.0.2.2", None),
