@@ -23,6 +23,7 @@ MOVED_RUNS = 8
 def in_order(hops: pd.DataFrame, columns: Sequence[str], who: str) -> pd.DataFrame:
     """Return *columns* of the probes in *hops*, by the time of sending; refuse what is no frame of hops.
 
+    Runs of one trace stay in their order where the clock was set back between them.
     Where there are several traces of one target, its runs are numbered through them, and so are its flows
     where one number stands for several: other ports, another protocol, another source.
     """
@@ -30,9 +31,23 @@ def in_order(hops: pd.DataFrame, columns: Sequence[str], who: str) -> pd.DataFra
     if lacking:
         raise BadInput(f"{who} needs the column {lacking[0]!r}", fix="Pass what netlab.traceroute returned")
     probes = hops.dropna(subset=["ttl"])  # a target that could not be probed is a row without
-    ordered = probes.sort_values("sent_at", kind="stable", ignore_index=True)
+    ordered = _by_time(probes)
     found = ordered[list(columns)].assign(flow=_flows_numbered_through(ordered))
     return found.assign(run=_numbered_through(ordered)) if "trace" in ordered else found
+
+
+def _by_time(probes: pd.DataFrame) -> pd.DataFrame:
+    if not {"trace", "target", "run"} <= set(probes.columns):
+        return probes.sort_values("sent_at", kind="stable", ignore_index=True)
+    runs = probes.groupby(["target", "trace", "run"], observed=True, dropna=False)["sent_at"]
+    begin = runs.min()
+    if not (begin.groupby(level=[0, 1], observed=True, dropna=False).cummax() > begin).any():
+        return probes.sort_values("sent_at", kind="stable", ignore_index=True)
+    # No run begins before an earlier one of its trace: those after the step wait for the clock.
+    in_turn = probes.assign(begin=runs.transform("min")).sort_values(["run", "sent_at"], kind="stable")
+    traces = in_turn.groupby(["target", "trace"], observed=True, dropna=False)["begin"]
+    ordered = in_turn.assign(begin=traces.cummax()).sort_values(["begin", "run", "sent_at"])
+    return ordered.drop(columns="begin").reset_index(drop=True)
 
 
 def of_one_source(hops: pd.DataFrame, who: str) -> None:
@@ -47,8 +62,9 @@ def _numbered_through(hops: pd.DataFrame) -> pd.Series:
     if hops["trace"].nunique() < 2:
         return hops["run"]
     several = hops.groupby("target", observed=True)["trace"].transform("nunique") > 1
-    begin = hops.groupby(["target", "trace", "run"], observed=True)["sent_at"].transform("min")
-    number = begin.groupby(hops["target"], observed=True).rank("dense") - 1
+    keys = ["target", "trace", "run"]
+    met = hops.groupby(keys, observed=True, dropna=False, sort=False).ngroup()  # in order of time
+    number = met.groupby(hops["target"], observed=True).rank("dense") - 1
     return hops["run"].where(~several, number.astype("Int64"))
 
 

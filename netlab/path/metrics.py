@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 from typing import Any
 
 import pandas as pd
 
 from netlab import checks
 from netlab.errors import BadInput
+from netlab.frames import Gap, Missing
+from netlab.path.interruption import was_interrupted
 from netlab.schemas import PATH_METRICS
 
+_CUT = "interrupted before they reached the target: whether it is reachable is not known"
+_NEARER = "the target answered the first TTL, which was above 1, and may be nearer"
 _PREFIX = "datadog.network_path."
 _NEEDED = ["target", "target_address", "protocol", "port", "ttl", "rtt_ms", "reached", "sent_at"]
 _TRACE = ["trace", "target", "target_address", "protocol", "port"]
@@ -42,8 +47,10 @@ def path_metrics(
     DataFrame
         One row per metric of each trace, columns as in `netlab.schemas.PATH_METRICS`: the duration from the
         first probe to the last answer, whether the path is monitored (always 1), whether it reached its
-        target, and at which TTL if it did. A path is reachable when its *target* answered in any run; the
-        agent asks only whether the last hop did. A target that could not be probed has no metrics.
+        target, and at which TTL if it did and was not met at once by a trace that began further on. A path is
+        reachable when its *target* answered in any run; the agent asks only whether the last hop did. A
+        target that could not be probed has no metrics, and one that an interrupted trace did not reach is
+        neither reachable nor unreachable.
 
     Raises
     ------
@@ -69,7 +76,9 @@ def path_metrics(
     interval = None if interval_s is None else checks.positive("interval_s", interval_s, unit="seconds")
     more = [_tag(tag) for tag in checks.several("tags", tags)]
     table = hops.reindex(columns=["trace", *_NEEDED]).dropna(subset=["ttl"])
+    cut = was_interrupted(hops)
     rows = []
+    unknown = nearer = 0
     for _, trace in table.groupby(_TRACE, dropna=False, sort=False, observed=True):
         first = trace.iloc[0]
         same = {
@@ -78,20 +87,53 @@ def path_metrics(
             "target": first["target"],
             "at": trace["sent_at"].min(),
         }
+        unknown += _is_unknown(trace, cut)
+        nearer += _may_be_nearer(trace)
         rows += [
             {"metric": _PREFIX + name, "value": value, "unit": unit, **same}
-            for name, value, unit in _gauges(trace, interval)
+            for name, value, unit in _gauges(trace, interval, cut)
         ]
-    return PATH_METRICS.frame({name: [row[name] for row in rows] for name in (rows[0] if rows else ())})
+    frame = PATH_METRICS.frame({name: [row[name] for row in rows] for name in (rows[0] if rows else ())})
+    gaps = [
+        Missing("paths", Gap.INCOMPLETE, unknown, _CUT),
+        Missing("path.hops", Gap.INCOMPLETE, nearer, _NEARER),
+    ]
+    frame.attrs["coverage"] = [
+        *hops.attrs.get("coverage", []),
+        *(asdict(gap) for gap in gaps if gap.count),
+    ]
+    return frame
 
 
-def _gauges(trace: pd.DataFrame, interval_s: float | None) -> Iterator[tuple[str, float | None, str]]:
+def _reached_at(trace: pd.DataFrame) -> pd.Series[int]:
+    ttls: pd.Series[int] = trace.loc[trace["reached"].fillna(value=False), "ttl"]
+    return ttls
+
+
+def _is_unknown(trace: pd.DataFrame, cut: bool) -> bool:  # noqa: FBT001
+    """Return whether it is not known if the target would have answered."""
+    return cut and _reached_at(trace).empty
+
+
+def _may_be_nearer(trace: pd.DataFrame) -> bool:
+    """Return whether the target answered the first TTL, which was not 1: it may be anywhere before."""
+    first = int(trace["ttl"].min())
+    return first > 1 and bool((_reached_at(trace) == first).any())
+
+
+def _gauges(
+    trace: pd.DataFrame,
+    interval_s: float | None,
+    cut: bool,  # noqa: FBT001
+) -> Iterator[tuple[str, float | None, str]]:
     yield "check_duration", _duration_s(trace), "seconds"
     if interval_s is not None:
         yield "check_interval", interval_s, "seconds"
     yield "path.monitored", 1, "paths"
-    ends = trace.loc[trace["reached"].fillna(value=False), "ttl"]
-    if len(ends):
+    if _is_unknown(trace, cut):
+        return
+    ends = _reached_at(trace)
+    if len(ends) and not _may_be_nearer(trace):
         yield "path.hops", int(ends.min()), "hops"
     yield "path.reachable", int(len(ends) > 0), "paths"
     yield "path.unreachable", int(len(ends) == 0), "paths"

@@ -177,7 +177,7 @@ def monitor(
     timeout_s
         A probe that is not answered within so many seconds is lost.
     max_probes
-        How many probes to keep; of older ones only their number is known.
+        How many probes to keep; of older ones only their number is known, and when those that are kept begin.
 
     Returns
     -------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -12,8 +12,9 @@ from netlab import __version__, checks
 from netlab.errors import BadInput
 from netlab.frames import attached
 from netlab.path import fields
-from netlab.path.extent import is_within_path
+from netlab.path.extent import ends_path, is_within_path
 from netlab.path.fields import Layout
+from netlab.path.interruption import was_interrupted
 
 Table: TypeAlias = dict[str, Any]
 
@@ -66,8 +67,10 @@ def to_network_path(
 
     Notes
     -----
-    Fields and types are those of pkg/networkpath/payload in the Datadog Agent. The probes to the last TTL of
-    a path are its probes from end to end, received when the target answered them.
+    Fields and types are those of pkg/networkpath/payload in the Datadog Agent. The probes to the TTL of a
+    path's end, to the last TTL where it has none, are its probes from end to end, received when the target
+    answered them. A run that has sent none, as in an interrupted trace and every other round of a monitor,
+    counts neither there nor for `hop_count`.
 
     Examples
     --------
@@ -98,10 +101,13 @@ def to_network_path(
         },
     }
     if kind is Layout.RUNS:
-        runs = [_run(part) for _, part in trace.groupby(RUN, sort=True)]
+        whole = _to_the_end(trace, cut=was_interrupted(hops))
         made |= {
-            "traceroute": {"runs": runs, "hop_count": _hop_count(runs)},
-            "e2e_probe": _end_to_end(trace),
+            "traceroute": {
+                "runs": [_run(part) for _, part in trace.groupby(RUN, sort=True)],
+                "hop_count": _hop_count(whole),
+            },
+            "e2e_probe": _end_to_end(whole),
         }
     else:
         made["hops"] = _single_list(trace, kind)
@@ -127,9 +133,32 @@ def _one_trace(hops: object) -> pd.DataFrame:
             fix="[to_network_path(one) for _, one in hops.groupby(['trace', 'target'])]",
         )
     ordered = hops.reindex(columns=[*_NEEDED, "reply"]).sort_values("sent_at", kind="stable")
-    on_path = is_within_path(ordered).reindex(hops.index)
+    known = {"on_path": is_within_path(ordered), "ends": ends_path(ordered)}
     plain = hops[_NEEDED].astype(object)
-    return plain.where(plain.notna(), None).assign(on_path=on_path)
+    return plain.where(plain.notna(), None).assign(
+        **{name: told.reindex(hops.index) for name, told in known.items()}
+    )
+
+
+def _to_the_end(trace: pd.DataFrame, *, cut: bool) -> pd.DataFrame:
+    """Return the probes of the runs that went as far as the path's `end` then was, as a column.
+
+    It is where the run itself met it, or else its flow before or since. Where a flow never did, that is as
+    far as each run went, unless some were *cut* short.
+    """
+    ttl = trace["ttl"].astype("float64")
+    of_run = [trace["run"], trace["flow"]]
+    runs = pd.DataFrame(
+        {
+            "end": ttl.where(trace["ends"] & trace["on_path"]).groupby(of_run).min(),
+            "last": ttl.where(trace["on_path"]).groupby(of_run).max(),
+        }
+    ).sort_index()
+    end = runs["end"].groupby(level="flow").ffill()
+    end = end.fillna(runs["end"].groupby(level="flow").bfill())
+    runs["end"] = end if cut else end.fillna(runs["last"])
+    known = trace.join(runs, on=["run", "flow"])
+    return known[known["last"] >= known["end"]]
 
 
 def _milliseconds(at: pd.Timestamp | None) -> int | None:
@@ -160,17 +189,22 @@ def _run(probes: pd.DataFrame) -> Table:
     }
 
 
-def _hop_count(runs: Sequence[Table]) -> Table:
+def _hop_count(trace: pd.DataFrame) -> Table:
     """Return how far the last answers came from, over the runs that had any."""
-    counts = [max(found) for run in runs if (found := [h["ttl"] for h in run["hops"] if h["reachable"]])]
+    answered = trace[trace["address"].notna()]
+    first = trace["ttl"].min()
+    if first > 1 and (answered["ends"] & (answered["ttl"] == first)).any():
+        return {}  # it answers whatever comes so far, and may be nearer
+    counts = answered["ttl"].astype("int64").groupby([answered[name] for name in RUN]).max().tolist()
     if not counts:
         return {}
     return {"avg": float(np.mean(counts)), "min": min(counts), "max": max(counts)}
 
 
 def _end_to_end(trace: pd.DataFrame) -> Table:
-    trace = trace[trace["on_path"]]  # behind a lost answer the target is met again
-    last = trace[trace["ttl"] == trace.groupby(["run", "flow"])["ttl"].transform("max")]
+    last = trace[trace["on_path"] & (trace["ttl"] == trace["end"])]  # behind a lost answer it is met again
+    if last.empty:
+        return {}
     received = last[last["reached"].eq(other=True)].sort_values("sent_at")
     rtts = received["rtt_ms"].dropna().astype(float).tolist()
     return {

@@ -76,6 +76,10 @@ def from_network_path(payload: Mapping[str, Any] | str | bytes) -> pd.DataFrame:
         ],
     )
     rest = {name: value for name, value in found.items() if name not in {"hops", "traceroute", "timestamp"}}
+    if "traceroute" in found:
+        # What was not known stays so: the hops do not tell of interruptions.
+        rest["traceroute"] = {"hop_count": found["traceroute"].get("hop_count")}
+        rest.setdefault("e2e_probe", None)
     frame.attrs[ATTRIBUTE] = {"trace": trace, "fields": rest}
     return frame
 

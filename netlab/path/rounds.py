@@ -25,7 +25,7 @@ from netlab.errors import ProbeError
 from netlab.path.engine import Channel
 from netlab.path.pace import Pace
 from netlab.path.probes import MARKS
-from netlab.path.state import Answer, Probe, Run
+from netlab.path.state import Answer, Probe, Run, timing
 
 END_TTL = 64  # what hosts send with (RFC 1700); no longer path is common
 _AHEAD = 4
@@ -41,10 +41,10 @@ class Round:
     end: Run
     sent_ns: int = 0
 
-    def left_ns(self, mark: int) -> int:
-        """Return when a probe of the round left."""
+    def probe(self, mark: int) -> Probe:
+        """Return the probe of the round with that mark."""
         run = self.hops if mark in self.hops.probes else self.end
-        return run.probes[mark].sent_ns
+        return run.probes[mark]
 
 
 @dataclass(slots=True)
@@ -191,7 +191,8 @@ class Rounds:
             self.unplaced += 1
             return
         this = self._by_mark.get((answer.flow, answer.mark))
-        if this is None or answer.received_ns - this.left_ns(answer.mark) > self._timeout_ns:
+        # By the kernel's stamps, where there are any: it may be read long after it came.
+        if this is None or timing(this.probe(answer.mark), answer)[0] > self._timeout_ns:
             self.late += 1
             return
         probe = this.hops.take(answer)
@@ -206,8 +207,15 @@ class Rounds:
         reach.answered = reach.end or max(reach.answered, probe.ttl)
 
     def _settle(self, now: int) -> None:
-        while self._under_way and self._under_way[0].sent_ns + self._timeout_ns <= now:
+        if self._is_over(now):
+            # What came in time may wait to be read, because this process did not run since the last look.
+            self.take(self._channel.receive(0))
+        while self._is_over(now):
             self._close(self._under_way.popleft())
+
+    def _is_over(self, now: int) -> bool:
+        """Return whether nothing is waited for any more in the first round under way."""
+        return bool(self._under_way) and self._under_way[0].sent_ns + self._timeout_ns <= now
 
     def _close(self, this: Round) -> None:
         for run in (this.hops, this.end):

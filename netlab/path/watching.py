@@ -39,10 +39,13 @@ Framed = Callable[[Sequence[Run], Sequence[Missing]], pd.DataFrame]
 
 
 class Ledger:
-    """Runs in order, the older ones as frames; holds *most* probes and counts those it let go."""
+    """Runs in order, the older ones as frames; holds *most* probes and counts those it let go.
+
+    `forgotten` is how many probes that were, `gone` how many blocks of runs.
+    """
 
     def __init__(self, framed: Framed, most: int) -> None:
-        self.forgotten = 0
+        self.forgotten = self.gone = 0
         self._framed = framed
         self._most = most
         self._blocks: deque[pd.DataFrame] = deque()
@@ -58,8 +61,24 @@ class Ledger:
             self._blocks.append(block)
             self._probes += len(block)
         while self._probes > self._most:
-            self._probes -= len(self._blocks[0])
-            self.forgotten += len(self._blocks.popleft())
+            self.forget(self.gone + 1)
+
+    def forget(self, blocks: int) -> None:
+        """Let go of the first *blocks* of all there were."""
+        while self.gone < blocks:
+            oldest = self._blocks.popleft()
+            self._probes -= len(oldest)
+            self.forgotten += len(oldest)
+            self.gone += 1
+
+    def since(self) -> pd.Timestamp | None:
+        """Return when the first of the probes that it holds was sent."""
+        for block in self._blocks:
+            if len(block):
+                return block["sent_at"].min()  # type: ignore[no-any-return]
+        sent = (probe.wall_ns for run in self._runs for probe in run.probes.values())
+        first = next((wall_ns for wall_ns in sent if wall_ns), None)  # what was refused has no time
+        return None if first is None else pd.Timestamp(first, unit="ns", tz="UTC")
 
     def copy(self) -> tuple[list[pd.DataFrame], list[Run]]:
         """Return what it holds, for `frame`."""
@@ -133,6 +152,11 @@ class Watch:
         for each in self._rounds.settled:
             self._hops.add(each.hops)
             self._ends.add(each.end)
+        # A loss that only one of them still knew of would look like one at the target. Each has had the same
+        # rounds, and so the same in each block.
+        gone = max(self._hops.gone, self._ends.gone)
+        self._hops.forget(gone)
+        self._ends.forget(gone)
         self._rounds.settled.clear()
 
     def hops(self) -> pd.DataFrame:
@@ -153,7 +177,7 @@ class Watch:
         rounds, channel = self._rounds, self._channel
         reason = str(rounds.refusal) if rounds.refusal else ""
         found = [
-            Missing("probes", Gap.LOST, ledger.forgotten, LET_GO),
+            Missing("probes", Gap.LOST, ledger.forgotten, self._before() + LET_GO),
             Missing("probes", Gap.UNSEEN, rounds.unsent, f"this host refused to send them: {reason}"),
             Missing("probes", Gap.INCOMPLETE, rounds.under_way, "of the last rounds: may still be answered"),
             Missing("rounds", Gap.UNSEEN, rounds.skipped, "this process did not run when they were due"),
@@ -163,6 +187,10 @@ class Watch:
             Missing("answers", Gap.UNSEEN, channel.unreadable, "packets that are not what they claim to be"),
         ]
         return [item for item in found if item.count]
+
+    def _before(self) -> str:
+        times = [at for at in (self._hops.since(), self._ends.since()) if at is not None]
+        return f"sent before {min(times):%Y-%m-%d %H:%M:%S} UTC, " if times else ""
 
     def check(self) -> None:
         """Raise what ended it, if it was an error."""

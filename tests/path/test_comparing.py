@@ -68,6 +68,79 @@ def test_loss_shows_where_it_begins_and_at_the_end() -> None:
     assert "loss 0.0% →" in found.attrs["summary"]
 
 
+def test_a_slower_link_on_the_way_to_a_silent_target_is_said() -> None:
+    before, after = chain(), chain(delay_ms=150)
+    for graph in (before, after):
+        graph.nodes["web"]["udp"] = "silent"
+
+    found = compare(*(trace(WalkedChannel(graph), queries=20, max_ttl=6) for graph in (before, after)))
+
+    said = "web: same path; RTT of 2 hops changed, from TTL 2 (198.18.0.3) on; the target does not answer"
+    assert found.attrs["summary"] == said
+
+
+def test_two_hops_that_answer_by_one_name_are_two() -> None:
+    before = nx.path_graph(["client", "r1", "r2", "r3", "web"])
+    nx.set_edge_attributes(before, 2, "delay_ms")
+    nx.set_edge_attributes(before, 0.5, "jitter_ms")
+    for node in ("r2", "r3"):
+        before.nodes[node]["answers_from4"] = "192.0.2.9"
+    slow, lossy = before.copy(), before.copy()
+    slow.edges["r2", "r3"]["delay_ms"] = 100
+    lossy.nodes["r3"].update(icmp_per_s=0.1, icmp_burst=1)
+
+    longer, thinner = (compare(hops(before), hops(after, 1)) for after in (slow, lossy))
+
+    assert longer["ttl_after"].tolist() == thinner["ttl_after"].tolist() == [1, 2, 3, 4]
+    assert longer["rtt_changed"].tolist() == [False, False, True, True]
+    assert ", from TTL 3 (192.0.2.9) on)" in longer.attrs["summary"]
+    assert thinner["loss_changed"].tolist() == [False, False, True, False]
+    assert thinner["address"].notna().all()
+
+
+@pytest.mark.parametrize("queries", [3, 5])
+def test_what_so_few_answers_cannot_tell_is_left_open(queries: int) -> None:
+    before, after = (trace(WalkedChannel(chain(delay_ms=ms)), queries=queries) for ms in (2, 150))
+
+    found = compare(before, after)
+
+    assert found["rtt_changed"].isna().all()
+    assert found["loss_changed"].isna().all()
+    too_few = "too few answers to tell whether the {} changed"
+    assert found.attrs["summary"] == f"web: same path; {too_few.format('round trip or the loss')}"
+    gaps = {gap["detail"]: gap["count"] for gap in found.attrs["coverage"]}
+    assert gaps == {too_few.format("round trip"): 4, too_few.format("loss"): 4}
+
+
+def test_eight_answers_on_each_side_tell_a_shift() -> None:
+    before, after = (trace(WalkedChannel(chain(delay_ms=ms)), queries=8) for ms in (2, 150))
+
+    assert compare(before, after)["rtt_changed"].tolist() == [False, True, True, True]
+
+
+def rejecting(share: float, count: int = 200) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return a path whose second hop turns back that share of the runs, and the probes through to its end."""
+    graph = nx.path_graph(["client", "r1", "r2", "web"])
+    whole = hops(graph, runs=count).astype({"reply": object})
+    back = whole["run"] < share * count
+    turned = {"reply": "admin-prohibited", "reached": False}
+    parts = whole[~(back & (whole["ttl"] > 2))].copy()
+    parts.loc[back & (parts["ttl"] == 2), list(turned)] = list(turned.values())
+    ends = whole[whole["ttl"] == 3].assign(ttl=64)
+    ends.loc[back, [*turned, "address"]] = [*turned.values(), "198.18.0.3"]
+    return parts, ends
+
+
+@pytest.mark.parametrize("which", [0, 1], ids=["hops", "end to end"])
+def test_probes_that_were_turned_back_have_not_arrived(which: int) -> None:
+    found = compare(rejecting(0)[which], rejecting(0.5)[which])
+
+    end = found[found["address"] == "198.18.0.4"].iloc[0]
+    assert (end["loss_before"], end["loss_after"], end["probes_after"]) == (0, 0.5, 200)
+    assert found.attrs["summary"].endswith("; loss 0.0% → 50.0% at the end")
+    assert found.loc[found["address"] != "198.18.0.4", "loss_changed"].fillna(value=False).sum() == 0
+
+
 def test_hops_of_a_longer_path_appear_move_and_vanish() -> None:
     longer = nx.path_graph(["client", "r1", "r2", "r3", "web"])
     longer.add_nodes_from(chain().nodes)
@@ -102,7 +175,7 @@ def test_a_path_that_another_flow_has_is_said_to_be_of_one() -> None:
     said = compare(one, other).attrs["summary"]
 
     assert said.startswith("web: another path at TTL 2 (")
-    assert said.endswith(" of another flow, as a load balancer may have it")
+    assert " of another flow, as a load balancer may have it; " in said
 
 
 def test_a_target_that_is_gone_is_said() -> None:
@@ -113,6 +186,20 @@ def test_a_target_that_is_gone_is_said() -> None:
 
     assert found.attrs["summary"] == "web: the target is not reached any more"
     assert found.set_index("address").loc["198.18.0.5", "change"] == "vanished"
+
+
+CUT = {"what": "runs", "kind": "incomplete", "count": 1, "detail": "interrupted: the rest was not sent"}
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_target_that_an_interrupted_trace_did_not_reach_is_not_gone(*, turned: bool) -> None:
+    whole = hops(chain(), runs=1)
+    cut = whole[whole["ttl"] <= 2].copy()
+    cut.attrs["coverage"] = [CUT]
+
+    found = compare(cut, whole) if turned else compare(whole, cut)
+
+    assert found.attrs["summary"] == "web: the target is not reached in what was interrupted"
 
 
 def test_no_hops_compare_to_none() -> None:

@@ -111,6 +111,23 @@ def test_each_change_is_told_with_its_time_and_both_paths(detour: list[str], los
     assert changes["kind"].tolist() == ["unknown", "return"]
 
 
+@pytest.mark.parametrize("several", [False, True])
+def test_a_clock_that_is_set_back_hides_and_makes_no_change(*, several: bool) -> None:
+    hops, _ = watch(WalkedChannel(with_detour("b", "c")), duration_s=30)
+    hops = hops.assign(trace="one")
+    stepped = hops.copy()
+    stepped.loc[stepped["run"] >= 10, "sent_at"] -= pd.Timedelta("2.5s")
+    if several:
+        earlier = hops.assign(trace="other", sent_at=hops["sent_at"] - pd.Timedelta("1h"))
+        hops, stepped = concat([earlier, hops]), concat([earlier, stepped])
+
+    found, true = path_changes(stepped), path_changes(hops)
+
+    columns = ["run", "kind", "hops_before", "hops_after"]
+    assert len(true) == (4 if several else 2)
+    assert found[columns].to_numpy().tolist() == true[columns].to_numpy().tolist()
+
+
 def test_lost_answers_make_no_other_path() -> None:
     graph = links(["client", "r1", "r2", "r3", "web"], delay_ms=2, loss=0.15)
 

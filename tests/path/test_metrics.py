@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from netlab.errors import BadInput
-from netlab.frames import concat
+from netlab.frames import concat, coverage
 from netlab.path import path_metrics
 from netlab.schemas import HOPS
 
@@ -57,6 +57,35 @@ def test_a_path_whose_last_hop_is_a_router_is_unreachable_and_has_no_length() ->
         "path.reachable": 0,
         "path.unreachable": 1,
     }
+
+
+@pytest.mark.parametrize("reached", [False, True])
+def test_an_interrupted_trace_does_not_say_that_its_target_is_unreachable(*, reached: bool) -> None:
+    cut = trace((1, 2.0, False), (2, 4.0, reached))
+    cut.attrs["coverage"] = [
+        {"what": "runs", "kind": "incomplete", "count": 1, "detail": "interrupted: the rest was not sent"}
+    ]
+
+    found = path_metrics(cut)
+
+    assert ("path.unreachable" in values(found)) is ("path.reachable" in values(found)) is reached
+    said = "interrupted before they reached the target: whether it is reachable is not known"
+    assert coverage(found)["detail"].tolist()[1:] == ([] if reached else [said])
+    assert coverage(found)["detail"].tolist()[0] == "interrupted: the rest was not sent"
+
+
+@pytest.mark.parametrize("first", [1, 10])
+def test_a_target_that_answers_the_first_ttl_above_one_is_not_so_far_away(first: int) -> None:
+    found = path_metrics(trace((first, 2.0, True), (first, None, False)))
+
+    assert values(found)["path.reachable"] == 1
+    assert values(found).get("path.hops") == (1 if first == 1 else None)
+    said = "the target answered the first TTL, which was above 1, and may be nearer"
+    assert coverage(found)["detail"].tolist() == ([] if first == 1 else [said])
+
+
+def test_a_trace_that_begins_on_the_way_to_its_target_has_its_length() -> None:
+    assert values(path_metrics(trace((2, 1.0, False), (3, 2.0, True))))["path.hops"] == 3
 
 
 def test_an_interval_is_a_gauge_of_its_own() -> None:

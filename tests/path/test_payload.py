@@ -11,11 +11,13 @@ import networkx as nx
 import pandas as pd
 import pytest
 from hypothesis import given, strategies as st
+from walked import WalkedChannel, watch
 
 from netlab.errors import BadInput
 from netlab.frames import concat, coverage
-from netlab.path import from_network_path, to_network_path
+from netlab.path import from_network_path, rows, to_network_path
 from netlab.path.graph import path_graph
+from netlab.path.state import Probe, Run
 from netlab.path.trace import traceroute
 from netlab.schemas import HOPS
 
@@ -192,14 +194,65 @@ def test_an_answer_met_behind_a_lost_one_is_no_probe_from_end_to_end() -> None:
     assert (probe["packets_sent"], probe["packets_received"]) == (3, 2)
 
 
+def test_a_run_that_sent_nothing_to_the_end_says_nothing_of_it() -> None:
+    parts = [
+        hops("192.0.2.2", None, "192.0.2.9", run=0),
+        hops("192.0.2.2", None, None, run=1),
+        hops("192.0.2.2", run=2),  # interrupted, or a monitor's that probed its end with another TTL
+    ]
+
+    found = to_network_path(concat(parts))
+
+    assert found["e2e_probe"]["packets_sent"] == 2
+    assert found["e2e_probe"]["packet_loss_percentage"] == 0.5
+    assert found["traceroute"]["hop_count"] == {"avg": 2, "min": 1, "max": 3}
+
+
+def test_a_trace_that_was_interrupted_before_its_end_has_no_loss() -> None:
+    channel = WalkedChannel(nx.path_graph(["client", "r1", "r2", "web"]))
+    run = Run(0)
+    for ttl in (1, 2):
+        wall_ns = channel.send(0, ttl, ttl)
+        run.probes[ttl] = Probe(mark=ttl, ttl=ttl, attempt=0, wall_ns=wall_ns, sent_ns=channel.now_ns())
+    for answer in channel.receive(10**9):
+        run.take(answer)
+    run.cut_short = True
+    origin = {"host": "here", "trace": "id"}
+    cut = rows.frame([run], channel.target, "udp", channel.ports).assign(**origin)
+
+    found = to_network_path(cut)
+
+    assert "e2e_probe" not in found
+    assert "hop_count" not in found["traceroute"]
+
+
+@pytest.mark.parametrize("duration_s", [8, 9])
+def test_the_rounds_of_a_monitor_lose_nothing_that_was_not_lost(duration_s: float) -> None:
+    graph = nx.path_graph(["client", "r1", "r2", "web"])
+    watched, _ = watch(WalkedChannel(graph), duration_s=duration_s)
+
+    found = to_network_path(watched.assign(host="here", trace="id"))
+
+    assert found["e2e_probe"]["packet_loss_percentage"] == 0
+    assert found["traceroute"]["hop_count"] == {"avg": 3, "min": 3, "max": 3}
+
+
 def test_hops_are_counted_to_the_last_answer_of_each_run() -> None:
     parts = [
         hops("192.0.2.2", None, "192.0.2.9", run=0),
-        hops("192.0.2.2", None, run=1),
-        hops(None, None, run=2),
+        hops("192.0.2.2", None, None, run=1),
+        hops(None, None, None, run=2),
     ]
 
     assert to_network_path(concat(parts))["traceroute"]["hop_count"] == {"avg": 2, "min": 1, "max": 3}
+
+
+@pytest.mark.parametrize(("first", "count"), [(1, {"avg": 1, "min": 1, "max": 1}), (10, None)])
+def test_a_target_that_answers_the_first_ttl_above_one_is_not_so_far_away(first: int, count: object) -> None:
+    found = to_network_path(hops("192.0.2.9").assign(ttl=first))
+
+    assert found["traceroute"].get("hop_count") == count
+    assert found["e2e_probe"]["packets_received"] == 1
 
 
 def test_a_single_list_of_hops_is_of_one_flow() -> None:

@@ -16,7 +16,7 @@ from netlab.path import rows
 from netlab.path.rounds import END_TTL, Rounds
 from netlab.path.state import Answer, Run
 from netlab.path.stats import path_stats
-from netlab.path.watching import Ledger
+from netlab.path.watching import LET_GO, Ledger, Watch
 
 SECOND = 10**9
 
@@ -210,6 +210,32 @@ def test_no_probe_has_more_than_the_timeout_because_others_left_later() -> None:
     assert (hops["ttl"] > 6).eq(hops["address"].isna()).all()
 
 
+class Held(WalkedChannel):
+    """A process that is stopped for 1.6 seconds now and then, and reads what came when it goes on."""
+
+    def receive(self, wait_ns: int) -> list[Answer]:
+        answers = super().receive(wait_ns)
+        return [answer._replace(received_ns=self.now_ns()) for answer in answers]
+
+
+def test_what_came_while_this_process_did_not_run_is_not_lost() -> None:
+    channel = Held(chain(delay_ms=50))
+    rounds = rounds_over(channel)
+    stops = [2.05, 5.15, 8.25]
+    while channel.now_ns() < 12 * SECOND:
+        rounds.send_due()
+        if stops and channel.now_ns() >= stops[0] * SECOND:
+            del stops[0]
+            channel.wait(1.6)
+            continue
+        rounds.take(channel.receive(min(rounds.wait_ns(), SECOND // 20)))
+
+    reported = [answer for each in rounds.settled for _, answer in each.hops.reported()]
+    assert stops == []
+    assert None not in reported
+    assert rounds.late == 0
+
+
 def test_an_answer_that_does_not_say_which_probe_is_counted() -> None:
     rounds = rounds_over(WalkedChannel(chain()))
 
@@ -281,3 +307,30 @@ def test_a_ledger_forgets_the_oldest_and_counts_them() -> None:
     assert len(kept) + ledger.forgotten == sent
     assert 1000 < len(kept) < 3000
     assert kept["run"].tolist()[-1] == rounds.settled[-1].hops.number
+
+
+class Closable(WalkedChannel):
+    """A channel for a thread of its own."""
+
+    def close(self) -> None:
+        """Nothing was opened."""
+
+
+def test_probes_to_the_hops_and_to_the_end_are_kept_for_the_same_time() -> None:
+    channel = Closable(chain())
+    rounds = rounds_over(channel)
+
+    def framed(runs: list[Run], missing: list[Missing]) -> pd.DataFrame:
+        return rows.frame(runs, channel.target, "udp", channel.ports, missing=missing)
+
+    watch = Watch(channel, rounds, framed, most=2000, duration_ns=1100 * SECOND)
+    assert watch.ended.wait(60)
+    watch.check()
+    hops, ends = watch.hops(), watch.ends()
+
+    assert hops["run"].min() == 512
+    assert ends["run"].min() == 513  # the round before has its probe to the end among the hops
+    for found in (hops, ends):
+        (gap,) = (gap for gap in found.attrs["coverage"] if gap["detail"].endswith(LET_GO))
+        assert gap["detail"].startswith(f"sent before {hops['sent_at'].min():%Y-%m-%d %H:%M:%S} UTC, ")
+        assert gap["count"] > 0

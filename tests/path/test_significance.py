@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from netlab.path.significance import fisher, fisher_greater, mann_whitney, wilson
+from netlab.path import significance
+from netlab.path.significance import fisher, fisher_greater, mann_whitney, mann_whitney_least, wilson
 
 
 @pytest.mark.parametrize(
@@ -67,13 +68,38 @@ def exact_mann_whitney(before: list[float], after: list[float]) -> float:
     return sum(way >= seen for way in ways) / len(ways)
 
 
-@given(st.lists(st.integers(0, 1000), min_size=12, max_size=15, unique=True))
-def test_the_rank_test_is_near_the_exact_one(values: list[int]) -> None:
-    before, after = values[:6], values[6:]
+@given(st.lists(st.integers(0, 20), min_size=2, max_size=11), st.data())
+def test_the_rank_test_of_few_values_is_exact_with_ties_too(values: list[int], data: st.DataObject) -> None:
+    n = data.draw(st.integers(1, len(values) - 1))
+    before, after = values[:n], values[n:]
 
     found = mann_whitney(np.array(before, float), np.array(after, float))
 
-    assert found == pytest.approx(exact_mann_whitney(before, after), abs=0.06)
+    assert found == pytest.approx(exact_mann_whitney(before, after))
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.4, 0.8])
+def test_the_rank_test_of_many_values_is_near_the_exact_one(
+    shift: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(7)
+    values, more = rng.normal(size=20), rng.normal(shift, size=20)
+    exact = mann_whitney(values, more)
+
+    monkeypatch.setattr(significance, "_FEW", 0)
+
+    assert mann_whitney(values, more) == pytest.approx(exact, abs=0.005)
+
+
+@pytest.mark.parametrize(("n", "m"), [(3, 3), (5, 5), (4, 9)])
+def test_the_least_p_of_the_rank_test_is_that_of_two_ways_of_all(n: int, m: int) -> None:
+    assert mann_whitney_least(n, m) == pytest.approx(2 / math.comb(n + m, n))
+
+
+def test_the_least_p_of_the_rank_test_of_many_values_is_what_it_says_of_them() -> None:
+    found = mann_whitney(np.arange(30.0), np.arange(30.0, 60.0))
+
+    assert mann_whitney_least(30, 30) == found < 1e-9
 
 
 def test_the_rank_test_of_equal_values_sees_no_difference() -> None:
