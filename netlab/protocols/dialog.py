@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum, StrEnum
 from functools import cache
 from typing import Protocol, TypeGuard, runtime_checkable
@@ -51,6 +51,19 @@ class Exchange:
     stream: int | None = None  # HTTP/2's stream, Kafka's correlation id
     partition: int | None = None
     records: int | None = None
+
+    def unproved(self) -> Exchange:
+        """Return the request alone: what was read of an answer may be another one's."""
+        return replace(
+            self,
+            outcome=Outcome.MISSED,
+            answered_ns=None,
+            ended_ns=None,
+            status=None,
+            error=None,
+            response_bytes=None,
+            records=None,
+        )
 
 
 class Dialog(Protocol):

@@ -94,7 +94,7 @@ class Pipeline:
             self._end(front, front.status, front.error, front.ended_ns)
         for exchange in self.pending():
             exchange.outcome = outcome
-            self._over.append(exchange)
+            self._over.append(exchange.unproved() if outcome is Outcome.MISSED else exchange)
         self._steps.clear()
         self._group = None
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from netlab.protocols.dialog import Exchange, Outcome
 
 MOST_HELD = 1000
@@ -48,16 +46,4 @@ class Proof:
 
     def held(self) -> list[Exchange]:
         """Return what is held back, as far as it is sure."""
-        return [
-            replace(
-                one,
-                outcome=Outcome.MISSED,
-                answered_ns=None,
-                ended_ns=None,
-                status=None,
-                error=None,
-                response_bytes=None,
-                records=None,
-            )
-            for one in self._held
-        ]
+        return [one.unproved() for one in self._held]

@@ -213,7 +213,8 @@ class Redis:
     def _give_up(self, outcome: Outcome) -> None:
         for command in self._waiting:
             command.exchange.outcome = outcome
-            self._over.append(command.exchange)
+            is_missed = outcome is Outcome.MISSED
+            self._over.append(command.exchange.unproved() if is_missed else command.exchange)
         self._waiting.clear()
 
     def _astray(self, voice: Voice, data: bytes, place: int) -> None:

@@ -274,6 +274,20 @@ def test_answers_to_what_was_not_seen_are_nobodys(talks: dict[str, Talk]) -> Non
     assert [(one.outcome, one.status) for one in found] == [(Outcome.MISSED, None)]
 
 
+def test_an_error_that_may_be_another_statements_is_not_that_of_one_that_is_missed() -> None:
+    dialog = Postgres(whole=False)
+    error = b"SERROR\0C23505\0Mtaken\0\0"
+    heard = [
+        (Side.CLIENT, b"Q" + (13).to_bytes(4, "big") + b"select 1\0", 1),
+        (Side.SERVER, b"E" + (4 + len(error)).to_bytes(4, "big") + error, 2),
+    ]
+
+    found = [one for said in heard for one in dialog.said(*said)] + dialog.ended(3)
+
+    assert [(one.operation, one.outcome) for one in found] == [("SELECT", Outcome.MISSED)]
+    assert (found[0].status, found[0].error, found[0].answered_ns) == (None, None, None)
+
+
 def test_messages_that_look_whole_and_are_not_are_read_once() -> None:
     dialog = Postgres(whole=False)
     query, sync_with_a_body = b"Q\0\0\0\x05\0", b"S\0\0\0\x05\0"
