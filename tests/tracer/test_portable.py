@@ -467,7 +467,7 @@ def test_filters_select_rows_that_psutil_lists(sockets: Sockets) -> None:
     assert count() == count(pid=os.getpid()) == count(process=name) == count(protocol="tcp") == 2
     assert count(remote=address) == count(local=[address]) == 2
     assert count(direction="incoming") == count(direction="outgoing") == 1
-    assert count(pid=os.getpid() + 1) == count(process="nobody") == count(protocol="udp") == 0
+    assert count(pid=os.getppid()) == count(process="nobody") == count(protocol="udp") == 0
     assert count(remote="192.0.2.1") == count(exclude_remote={address: "*"}) == 0
     assert count(exclude_local={"*": str(sockets.port)}) == 1
 
