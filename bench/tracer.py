@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import shutil
 import signal
@@ -111,27 +112,22 @@ def _programs(work: str) -> list[tuple[str, float, str]]:
 
 
 def measure() -> list[tuple[str, float, str]]:
-    first, *_, last = sorted(os.sched_getaffinity(0))
+    cores = os.sched_getaffinity(0)
+    first, last = min(cores), max(cores)
     many, much = f"{CONNECTIONS} connections by a Python client", f"{STREAM_BYTES >> 30} GiB over loopback"
     return [
         *_compared("connect and close", netlab.capture, "netlab.capture()", f"{many}; target 1.05"),
-        *_compared(
-            "connect and close",
-            netlab.capture,
-            "netlab.capture()",
-            f"{many}; target 1.05; {PINNED_ROUNDS} pairs",
-            rounds=PINNED_ROUNDS,
-            where=" on one core",
-            cores=(last, last),
-        ),
-        *_compared(
-            "connect and close",
-            netlab.capture,
-            "netlab.capture()",
-            f"{many}; target 1.05; {PINNED_ROUNDS} pairs",
-            rounds=PINNED_ROUNDS,
-            where=" on a core each",
-            cores=(first, last),
+        *itertools.chain.from_iterable(
+            _compared(
+                "connect and close",
+                netlab.capture,
+                "netlab.capture()",
+                f"{many}; target 1.05; {PINNED_ROUNDS} pairs",
+                rounds=PINNED_ROUNDS,
+                where=where,
+                cores=pinned,
+            )
+            for where, pinned in ((" on one core", (last, last)), (" on a core each", (first, last)))
         ),
         *_compared("connect and close", tcplife, "tcplife", many),
         *_programs("connect and close"),

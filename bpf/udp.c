@@ -141,10 +141,12 @@ static __always_inline void netlab_begin_flow(struct netlab_attempt *flow, struc
 	struct netlab_attempt *known;
 	int failed;
 
-	if (netlab_is_anothers(flow))
+	if (netlab_is_anothers(flow)) {
 		netlab_leave_out(packet);
+		return;
+	}
 	/* Nor is the direction known yet: of a socket older than the capture this need not be the first packet. */
-	if (netlab_is_anothers(flow) || !netlab_has_wanted_ends(flow))
+	if (!netlab_has_wanted_ends(flow))
 		return;
 	if (netlab_is_paused()) {
 		netlab_count(NETLAB_PACKETS_WHILE_PAUSED);

@@ -13,7 +13,7 @@ import pandas as pd
 from netlab.path import course, segments
 from netlab.path.bucket import Flags, Limit, Reals
 from netlab.path.course import Change
-from netlab.path.extent import RUN
+from netlab.path.extent import RUN, has_reached
 
 Numbers: TypeAlias = npt.NDArray[np.int64]
 
@@ -117,7 +117,7 @@ def hops_of(probes: pd.DataFrame, flows: list[segments.Course]) -> list[Hop]:
                 flows=kept["flow"].to_numpy(np.int64),
                 rejection=_in_words(rejected) if len(rejected) else "",
                 turned_back=turned_back,
-                reached=bool(kept["reached"].fillna(value=False).any()),
+                reached=bool(has_reached(kept).any()),
             )
         )
     return [hop for hop in found if hop.probes]

@@ -135,7 +135,12 @@ def _moved_to(probes: pd.DataFrame) -> pd.Series[float]:
 def ends_path(hops: pd.DataFrame) -> pd.Series[bool]:
     """Return for each of the hops whether its answer says that packets go no further."""
     replied = hops["reply"].notna() & (hops["reply"] != icmp.Error.TIME_EXCEEDED.value)
-    return replied | hops["reached"].fillna(value=False).astype(bool)  # a payload tells no replies
+    return replied | has_reached(hops)  # a payload tells no replies
+
+
+def has_reached(hops: pd.DataFrame) -> pd.Series[bool]:
+    """Return for each of the hops whether the target answered: without an answer it did not."""
+    return hops["reached"].fillna(value=False).astype(bool)
 
 
 def at_the_end(ends: pd.DataFrame, hops: pd.DataFrame) -> pd.DataFrame:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from netlab.path.extent import FLOW, at_the_end, ends_path, is_within_path
+from netlab.path.extent import FLOW, at_the_end, ends_path, has_reached, is_within_path
 from netlab.wire import icmp
 
 # A firewall on the target itself says so from the target's address: the probe has arrived there. Nobody who
@@ -15,7 +15,7 @@ _OWN_FIREWALL = icmp.Error.ADMIN_PROHIBITED.value
 def is_rejected(hops: pd.DataFrame) -> pd.Series[bool]:
     """Return for each of the hops whether somebody on the way rejected the probe."""
     own = (hops["reply"] == _OWN_FIREWALL) & (hops["address"] == hops["target_address"])
-    return ends_path(hops) & ~_reached(hops) & ~own.fillna(value=False).astype(bool)
+    return ends_path(hops) & ~has_reached(hops) & ~own.fillna(value=False).astype(bool)
 
 
 def within_path_marked(probes: pd.DataFrame) -> pd.DataFrame:
@@ -28,14 +28,14 @@ def within_path_marked(probes: pd.DataFrame) -> pd.DataFrame:
     rejected = is_rejected(probes)
     ttl = probes["ttl"].astype("float64")
     of_flow = [probes[key] for key in FLOW]
-    nearest = ttl.where(_reached(probes)).groupby(of_flow, observed=True).transform("min")
+    nearest = ttl.where(has_reached(probes)).groupby(of_flow, observed=True).transform("min")
     passed = rejected & (ttl < nearest)
     reply = probes["reply"].astype(object).mask(passed, icmp.Error.TIME_EXCEEDED.value)
     within = is_within_path(probes.assign(reply=reply)).to_numpy()
     counted = probes.assign(rejected=rejected)[within].reset_index(drop=True)
     of_ttl = [counted[key] for key in ("target", "ttl")]
     last = counted.groupby("target", observed=True)["ttl"].transform("max")
-    ends = _reached(counted).groupby(of_ttl, observed=True).transform("any") | (counted["ttl"] == last)
+    ends = has_reached(counted).groupby(of_ttl, observed=True).transform("any") | (counted["ttl"] == last)
     return counted.assign(at_end=ends.astype(bool))
 
 
@@ -45,9 +45,5 @@ def at_the_target(ends: pd.DataFrame, hops: pd.DataFrame) -> pd.DataFrame:
     Only where it was never reached that is the TTL at which the path was seen to end.
     """
     met = within_path_marked(hops.sort_values("sent_at", kind="stable", ignore_index=True))
-    reaches = _reached(met).groupby(met["flow"]).transform("any").astype(bool)
+    reaches = has_reached(met).groupby(met["flow"]).transform("any").astype(bool)
     return at_the_end(ends, met[~(met["rejected"] & reaches)])
-
-
-def _reached(hops: pd.DataFrame) -> pd.Series[bool]:
-    return hops["reached"].fillna(value=False).astype(bool)

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from netlab.path import segments
-from netlab.path.extent import ends_path, within_path
+from netlab.path.extent import ends_path, has_reached, within_path
 from netlab.path.segments import Pattern
 from netlab.path.significance import Reals, fisher, mann_whitney, mann_whitney_least
 
@@ -56,7 +56,7 @@ class Side:
         answered = probes[probes["address"].notna()]
         lost = probes["address"].isna().groupby(probes["ttl"]).agg(["sum", "size"])
         counts = {int(str(ttl)): (int(row["sum"]), int(row["size"])) for ttl, row in lost.iterrows()}
-        reached = answered.loc[answered["reached"].fillna(value=False), "address"]
+        reached = answered.loc[has_reached(answered), "address"]
         rtts: Any = answered.groupby(["address", "ttl"])["rtt_ms"]
         return cls(
             pattern=max(weights.values(), key=lambda pair: pair[0])[1],
@@ -71,7 +71,7 @@ def _arrivals(probes: pd.DataFrame, counts: dict[int, tuple[int, int]]) -> dict[
 
     A run that is turned back on the way sends nothing further, so that its probes count from where that was.
     """
-    reached = probes["reached"].fillna(value=False).astype(bool)
+    reached = has_reached(probes)
     if not reached.any():
         return {}
     end = int(probes.loc[reached, "ttl"].mode().iloc[0])

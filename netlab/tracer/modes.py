@@ -20,7 +20,7 @@ def refuse_spaces(netns: Spaces, nat: bool | namespaces.NetNs) -> None:  # noqa:
     """Refuse what names a network namespace on a system that has none."""
     if source.LINUX:
         return
-    if not (isinstance(netns, str) and netns == spaces.ALL):
+    if not spaces.is_all(netns):
         raise BadInput(
             f"netns is {netns!r}, and this system has no network namespaces", fix="Leave netns out"
         )

@@ -133,9 +133,10 @@ class TcpSource:
     def _known(self, ended: Attempts) -> npt.NDArray[np.bool_]:
         """Tell which ended attempts belong here; who owns those without an owner a snapshot may know."""
         followed = ended["opened_ns"] != 0
-        known = np.isin(ended["cookie"], [] if self._listed is None else self._listed)
-        known &= ~np.isin(ended["cookie"], self._over)  # else the end of its socket's next connection
-        followed |= self._first_told(ended) & (known | self._strangers)
+        if not followed.all():  # nearly always they are
+            known = np.isin(ended["cookie"], [] if self._listed is None else self._listed)
+            known &= ~np.isin(ended["cookie"], self._over)  # else the end of its socket's next connection
+            followed |= self._first_told(ended) & (known | self._strangers)
         mine: npt.NDArray[np.bool_] = followed & self._wanted.may_keep(ended)
         return mine
 
