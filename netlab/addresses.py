@@ -1,7 +1,7 @@
 """IP addresses as columns: network-order bytes in numpy, canonical text in Arrow, no per-row Python.
 
-IPv4 text is assembled in one pass from a table of the 256 octets. IPv6 text (RFC 5952) is made once
-per distinct address. An IPv4-mapped IPv6 address is shown as IPv4.
+IPv4 text is assembled in one pass from a table of the 256 octets. Text is made once per distinct address: of
+many rows most are about the same few hosts. An IPv4-mapped IPv6 address is shown as IPv4 (IPv6: RFC 5952).
 """
 
 from __future__ import annotations
@@ -19,10 +19,21 @@ Bytes = npt.NDArray[np.uint8]
 _MAPPED = bytes(10) + b"\xff\xff"
 _OCTETS = np.array([f"{octet}." for octet in range(256)], dtype="S4").view(np.uint8).reshape(256, 4)
 _OCTET_USED = _OCTETS != 0
+_FEW = 200  # of so few each is written sooner than the distinct ones are found
 
 
 def ipv4_text(addresses: Bytes) -> pa.Array:
     """Return the dotted text of an (n, 4) array of network-order bytes."""
+    if len(addresses) < _FEW:
+        return _dotted(addresses)
+    encoded = pa.array(np.ascontiguousarray(addresses).view(np.uint32).ravel()).dictionary_encode()
+    distinct = encoded.dictionary.to_numpy()
+    if len(distinct) > len(addresses) // 2:
+        return _dotted(addresses)
+    return _dotted(distinct.view(np.uint8).reshape(-1, 4)).take(encoded.indices)
+
+
+def _dotted(addresses: Bytes) -> pa.Array:
     rows = len(addresses)
     used = _OCTET_USED[addresses].reshape(rows, 16)
     if rows:
@@ -50,6 +61,8 @@ def text(family: int, addresses: Bytes) -> pa.Array:
 
 def mixed(is_ipv4: npt.NDArray[np.bool_], addresses: Bytes) -> pd.api.extensions.ExtensionArray:
     """Return an (n, 16) array of both families as a column; an IPv4 address is in the first four bytes."""
+    if is_ipv4.all():
+        return column([ipv4_text(addresses[:, :4])])
     parts = [ipv4_text(addresses[is_ipv4, :4]), ipv6_text(addresses[~is_ipv4])]
     back = np.argsort(np.concatenate([np.flatnonzero(is_ipv4), np.flatnonzero(~is_ipv4)]))
     return column(parts).take(back)

@@ -95,3 +95,16 @@ def test_an_address_has_one_canonical_spelling(given_text: str, canonical: str) 
 def test_what_is_no_address_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="does not appear to be"):
         addresses.canonical(text)
+
+
+@given(st.lists(v4, min_size=1, max_size=8), st.integers(200, 300))
+def test_many_rows_of_few_addresses_are_each_spelt_in_their_place(known: list[bytes], rows: int) -> None:
+    repeated = [known[row % len(known)] for row in range(rows)]
+
+    assert addresses.ipv4_text(table(repeated, 4)).to_pylist() == [spelt(row) for row in repeated]
+
+
+def test_many_distinct_addresses_are_each_spelt_in_their_place() -> None:
+    packed = [number.to_bytes(4, "big") for number in range(2**32 - 300, 2**32)]
+
+    assert addresses.ipv4_text(table(packed, 4)).to_pylist() == [spelt(row) for row in packed]

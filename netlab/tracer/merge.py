@@ -112,10 +112,12 @@ def _ended(opened: Attempts, closed: Attempts) -> npt.NDArray[np.bool_]:
     The start moves on when the SYN is sent. A record from before that has ended too when any later attempt of
     its socket has: there is no second one before the first is over.
     """
+    ended: npt.NDArray[np.bool_] = np.isin(opened["socket"], closed["socket"])
+    same = np.flatnonzero(ended)
     ours, theirs = (
-        pd.MultiIndex.from_arrays([part["socket"], part["opened_ns"]]) for part in (opened, closed)
+        pd.MultiIndex.from_arrays([part["socket"], part["opened_ns"]]) for part in (opened[same], closed)
     )
-    ended: npt.NDArray[np.bool_] = ours.isin(theirs)
+    ended[same] = ours.isin(theirs)
     for place in np.flatnonzero((opened["unsent"] != 0) & ~ended):  # caught in connect(): hardly ever one
         of_socket = closed["socket"] == opened["socket"][place]
         ended[place] = (of_socket & (closed["opened_ns"] >= opened["opened_ns"][place])).any()

@@ -57,7 +57,7 @@ def explain(
     cases = [(int(case) >> 35, _Story(int(case) >> 32 & 7), int(case) & 0xFFFFFFFF) for case in distinct]
     names = np.array([_name(code) for code, *_ in cases], object)
     sentences = pd.array([_sentence(*case) for case in cases], dtype="string")
-    return pd.Categorical(names[places]), pd.Series(sentences.take(places))
+    return pd.Categorical(names).take(places), pd.Series(sentences.take(places))
 
 
 class _Story(IntEnum):
@@ -74,7 +74,7 @@ def error_names(codes: npt.NDArray[np.integer[Any]]) -> pd.Categorical:
     """Return the errnos' names, missing where there is none."""
     places, distinct = pd.factorize(codes)
     names = np.array([_name(int(code)) for code in distinct], object)
-    return pd.Categorical(names[places])
+    return pd.Categorical(names).take(places)
 
 
 def _name(code: int) -> str | None:

@@ -191,7 +191,9 @@ def _outcome(attempts: Attempts, states: npt.NDArray[np.uint8]) -> dict[str, Any
 def _address(attempts: Attempts, name: str) -> Any:
     """Return one address column."""
     text = addresses.mixed(attempts["family"] != AF_INET6, attempts[name])
-    return pd.Series(text).mask(~attempts[name].any(axis=1) & (attempts["remote_port"] == 0))
+    nowhere = attempts["remote_port"] == 0
+    nowhere[nowhere] = ~attempts[name][nowhere].any(axis=1)
+    return pd.Series(text).mask(nowhere) if nowhere.any() else text
 
 
 def _unless_zero(values: npt.NDArray[Any]) -> Any:
