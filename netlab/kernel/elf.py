@@ -33,13 +33,14 @@ def functions(descriptor: int, names: Iterable[str]) -> dict[str, int]:
     try:
         with mmap.mmap(descriptor, 0, prot=mmap.PROT_READ) as image:
             return _functions(image, frozenset(name.encode() for name in names))
-    except (OSError, ValueError, struct.error):  # mmap raises ValueError for an empty file
+    except (OSError, ValueError, OverflowError, struct.error):
+        # mmap raises ValueError for an empty file, struct OverflowError where a place is beyond 63 bits
         return {}
 
 
 def _functions(image: mmap.mmap, names: frozenset[bytes]) -> dict[str, int]:
     header = image[:_HEADER_BYTES]
-    if header[:4] != b"\x7fELF" or header[4] != _CLASS_64:
+    if header[:4] != b"\x7fELF" or len(header) < _HEADER_BYTES or header[4] != _CLASS_64:
         return {}
     order = "<" if header[5] == _LITTLE else ">"
     programs_at, sections_at = struct.unpack_from(f"{order}QQ", header, 32)

@@ -6,7 +6,7 @@ import ctypes
 from pathlib import Path
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import example, given, strategies as st
 
 from netlab.kernel import elf
 
@@ -31,6 +31,10 @@ def test_a_function_is_where_the_loader_has_put_it(name: str) -> None:
         assert elf.functions(file.fileno(), [name, "SSL_that_is_not_there"]) == {name: offset}
 
 
+_SECTIONS_BEYOND_63_BITS = (bytes([0, 0, 0, 0, 0, 0, 0, 128]), 40)
+
+
+@example(*_SECTIONS_BEYOND_63_BITS)
 @given(st.binary(max_size=200), st.integers(0, 4096))
 def test_damaged_files_offer_what_can_be_read_and_raise_nothing(
     tmp_path_factory: pytest.TempPathFactory, noise: bytes, at: int
@@ -41,3 +45,11 @@ def test_damaged_files_offer_what_can_be_read_and_raise_nothing(
     damaged.write_bytes(image[:at] + noise + image[at + len(noise) :])
     with damaged.open("rb") as file:
         assert elf.functions(file.fileno(), ["inflate"]).keys() <= {"inflate"}
+
+
+@pytest.mark.parametrize("image", [b"", b"\x7fELF", b"\x7fELF\x02\x01" + bytes(40)])
+def test_files_that_end_within_the_header_offer_nothing(tmp_path: Path, image: bytes) -> None:
+    cut = tmp_path / "library"
+    cut.write_bytes(image)
+    with cut.open("rb") as file:
+        assert elf.functions(file.fileno(), ["inflate"]) == {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dis
+import gc
 import itertools
 import signal
 from collections.abc import Callable
@@ -13,6 +14,11 @@ from typing import Any
 _LEAVING = {dis.opmap[name] for name in ("PUSH_EXC_INFO", "POP_EXCEPT", "COPY", "RERAISE")}
 
 
+def _collects(code: CodeType) -> bool:
+    """Tell what the garbage collector calls, at any time: Python ignores what that raises."""
+    return any(getattr(callback, "__code__", None) is code for callback in gc.callbacks)
+
+
 def interrupt_at(step: int, caller: CodeType) -> Callable[..., Any]:
     """Return a trace function that presses Ctrl-C before the given instruction of what *caller* calls.
 
@@ -21,7 +27,7 @@ def interrupt_at(step: int, caller: CodeType) -> Callable[..., Any]:
     left = itertools.count(step, -1)
 
     def trace(frame: FrameType, event: str, _: object) -> Callable[..., Any] | None:
-        if frame.f_code is caller:
+        if frame.f_code is caller or _collects(frame.f_code):
             return None
         frame.f_trace_opcodes = True
         leaves = frame.f_lasti >= 0 and frame.f_code.co_code[frame.f_lasti] in _LEAVING
