@@ -14,7 +14,7 @@ from netlab.tracer import rows
 from netlab.tracer.filters import Filter
 from netlab.tracer.layout import ATTEMPT
 from netlab.tracer.limits import Limits
-from netlab.tracer.live import kernel_macros
+from netlab.tracer.macros import kernel_macros
 from netlab.tracer.merge import merge
 from netlab.tracer.owners import Owners, Processes
 from netlab.tracer.snapshot import Snapshot

@@ -21,7 +21,7 @@ Flags: TypeAlias = npt.NDArray[np.bool_]
 # Attribute paths: enum ctattr_type, then the enums of what is nested in it.
 ORIGINAL, REPLY = 1, 2
 STATUS, MARK, ZONE, MARK_MASK, FILTER, STATUS_MASK = 3, 8, 18, 21, 25, 26
-_NEW, _DELETE = 0x100, 0x102  # (NFNL_SUBSYS_CTNETLINK << 8) | IPCTNL_MSG_CT_*: what has entries
+_NEW, DELETE = 0x100, 0x102  # (NFNL_SUBSYS_CTNETLINK << 8) | IPCTNL_MSG_CT_*: what has entries
 _TIMEOUT, _USE, _ID = (7,), (11,), (12,)
 _STARTED, _STOPPED, _EVENT = (20, 1), (20, 2), (27,)
 _ICMP_TYPES, _ICMP_CODES = ((ORIGINAL, 2, 5), (ORIGINAL, 2, 8)), ((ORIGINAL, 2, 6), (ORIGINAL, 2, 9))
@@ -67,7 +67,7 @@ def decoded(group: nlmessages.Group) -> Entries:
         If a message is not an entry of ctnetlink, or not one that a kernel can have made.
     """
     types = group.types()
-    if ((types != _NEW) & (types != _DELETE)).any():
+    if ((types != _NEW) & (types != DELETE)).any():
         raise KernelError("a netlink message is not a conntrack entry")
     family = family_of(group.length((ORIGINAL, 1, 1)))
     places, numbers = _tuple(group, ORIGINAL, family, "")

@@ -13,14 +13,12 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from netlab.frames import Missing
 from netlab.kernel import ctentries, ctframe, nlmessages
 from netlab.kernel.ctframe import BODY, Part
 from netlab.kernel.ctlisten import Heard
 from netlab.schemas import CONNTRACK, CONNTRACK_EVENTS
 
-_DELETE = 2  # IPCTNL_MSG_CT_DELETE
-_CREATED = 0x600 << 16  # NLM_F_CREATE | NLM_F_EXCL, above the type in the second word of the header
+_CREATED = 0x600  # NLM_F_CREATE | NLM_F_EXCL
 _KINDS = ["new", "update", "destroy", "found"]
 NEW, UPDATE, DESTROY, FOUND = range(4)
 _CLOCKS = ["kernel", "user"]
@@ -38,7 +36,7 @@ class History:
     superseded: npt.NDArray[np.bool_]  # from before a later dump of the same namespace
 
     @classmethod
-    def of(cls, heard: Mapping[int, Sequence[Heard]], missing: Sequence[Missing] = ()) -> History:
+    def of(cls, heard: Mapping[int, Sequence[Heard]]) -> History:
         """Put together what was heard in each namespace, by inode."""
         joined = [(inode, one) for inode, all_of_it in heard.items() for one in _blocks_joined(all_of_it)]
         parts: list[Part] = []
@@ -49,9 +47,9 @@ class History:
                 rows.append({name: values[group.rows] for name, values in one.columns().items()})
         if not rows:
             nothing = np.zeros(0, np.int64)
-            return cls(CONNTRACK_EVENTS.empty(missing), nothing, nothing > 0, nothing > 0)
+            return cls(CONNTRACK_EVENTS.empty(), nothing, nothing > 0, nothing > 0)
         column = {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
-        frame = _framed(parts, column, list(missing))
+        frame = _framed(parts, column)
         order = np.lexsort((column["place"], column["order"]))
         return cls(
             frame.iloc[order].reset_index(drop=True),
@@ -125,15 +123,14 @@ class _Joined:
 
     def columns(self) -> dict[str, npt.NDArray[np.int64]]:
         """Return what is known of each message beside its attributes."""
-        header = self.dump.words[self.dump.starts + 1]
-        update = np.where(header & _CREATED == _CREATED, NEW, UPDATE)
-        kinds = np.where(header & 0xFF == _DELETE, DESTROY, update)
+        update = np.where(self.dump.flags() & _CREATED == _CREATED, NEW, UPDATE)
+        kinds = np.where(self.dump.types() == ctentries.DELETE, DESTROY, update)
         return {
             "at_ns": self.at_ns,
             "order": self.order,
-            "place": np.arange(len(header)),
-            "kind": np.full(len(header), FOUND) if self.found else kinds,
-            "first": np.full(len(header), int(self.first)),
+            "place": np.arange(len(kinds)),
+            "kind": np.full(len(kinds), FOUND) if self.found else kinds,
+            "first": np.full(len(kinds), int(self.first)),
             "superseded": self.superseded.astype(np.int64),
         }
 
@@ -155,19 +152,14 @@ def _blocks_joined(heard: Sequence[Heard]) -> list[_Joined]:
     ]
     events = [one for one in heard if not one.found]
     if events:
-        ends = np.cumsum([len(one.dump.words) for one in events])
-        starts = [one.dump.starts + end - len(one.dump.words) for one, end in zip(events, ends, strict=True)]
-        words = np.concatenate([one.dump.words for one in events])
+        dump = nlmessages.Dump.joined([one.dump for one in events])
         order = np.repeat([one.order for one in events], [len(one.dump) for one in events])
-        dump = nlmessages.Dump(words, np.concatenate(starts), interrupted=False)
         at = np.concatenate([one.at_ns for one in events])
         joined.append(_Joined(dump, at, order, found=False, first=False, superseded=order < last_dump))
     return joined
 
 
-def _framed(
-    parts: list[Part], column: dict[str, npt.NDArray[np.int64]], missing: list[Missing]
-) -> pd.DataFrame:
+def _framed(parts: list[Part], column: dict[str, npt.NDArray[np.int64]]) -> pd.DataFrame:
     stamped = [part.entries.numbers["at"] for part in parts]
     by_kernel = np.repeat([stamps is not None for stamps in stamped], [len(part.entries) for part in parts])
     at = column["at_ns"].copy()
@@ -176,7 +168,7 @@ def _framed(
     )
     frame = ctframe.framed(
         parts,
-        missing,
+        [],
         CONNTRACK_EVENTS,
         at=np.ma.array(at),
         clock=pd.Categorical.from_codes(np.where(by_kernel, 0, 1), pd.Index(_CLOCKS)),

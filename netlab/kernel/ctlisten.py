@@ -66,6 +66,17 @@ def _load() -> None:
     netlink.dump(conntrack.NETFILTER, _STATISTICS, bytes(4), doing=doing, module=conntrack.MODULE)
 
 
+def _refusal(error: OSError) -> NetlabError:
+    return netlink.refusal(error.errno, "listen for conntrack entries", module=conntrack.MODULE)
+
+
+def _socket() -> socket.socket:
+    try:
+        return socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, conntrack.NETFILTER)
+    except OSError as error:
+        raise _refusal(error) from error
+
+
 def _give_room(kernel: socket.socket, size: int) -> None:
     """Let *size* bytes wait; root of a user namespace only gets what net.core.rmem_max allows."""
     try:
@@ -99,6 +110,7 @@ class Listener:
         self._stale_since: float | None = None
         self._synced_at = 0.0
         self._empty_ns = self._known_ns = 0  # nothing waited then; everything was known then
+        self._kernel = _socket()
         try:
             if elsewhere:  # by the thread: the file that it came in by may be gone, with its process
                 self._file = os.open(namespaces.path(None), os.O_RDONLY | os.O_CLOEXEC)
@@ -107,9 +119,6 @@ class Listener:
                 self._sysctl = os.open(_SYSCTL, os.O_RDONLY | os.O_CLOEXEC)
             self.setting = self._read_setting()
             self.began_silent = self.setting == 0
-            self._kernel = socket.socket(
-                socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, conntrack.NETFILTER
-            )
             _give_room(self._kernel, self._buffer)
             self._kernel.bind((0, groups))
         except NetlabError:
@@ -117,9 +126,7 @@ class Listener:
             raise
         except OSError as error:
             self.close()
-            raise netlink.refusal(
-                error.errno, "listen for conntrack entries", module=conntrack.MODULE
-            ) from error
+            raise _refusal(error) from error
 
     @property
     def was_silent(self) -> bool:
@@ -273,7 +280,7 @@ class Listener:
 
     def close(self) -> None:
         """Let go of the socket and of the namespace; what was heard stays."""
-        if hasattr(self, "_kernel") and self._kernel.fileno() >= 0:
+        if self._kernel.fileno() >= 0:
             self._count_lost()
             self._kernel.close()
         for file in (self._file, self._sysctl):

@@ -41,7 +41,6 @@ LIFE = np.dtype(
     ]
 )
 _NEW, _FOUND, _DESTROY = range(3)
-_DELETE = 2  # IPCTNL_MSG_CT_DELETE
 _ENTRY = ["netns", "zone", "protocol", "src", "dst", "sport", "dport"]
 _NUMBERS = ["id", "sport", "dport", "reply_sport", "reply_dport", "protocol"]
 _FOLLOWED = (6, 17)  # TCP and UDP
@@ -155,15 +154,11 @@ def messages(inode: int, heard: Sequence[Heard]) -> Entries:
 
     Of an end the begin is not known, and of a begin the end.
     """
-    ends = np.cumsum([len(one.dump.words) for one in heard])
-    starts = [one.dump.starts + end - len(one.dump.words) for one, end in zip(heard, ends, strict=True)]
-    dump = nlmessages.Dump(
-        np.concatenate([one.dump.words for one in heard]), np.concatenate(starts), interrupted=False
-    )
+    dump = nlmessages.Dump.joined([one.dump for one in heard])
     counts = [len(one.dump) for one in heard]
     told = np.zeros(len(dump), LIFE)
     found = np.repeat([one.found for one in heard], counts)
-    delete = dump.words[dump.starts + 1] & 0xFF == _DELETE
+    delete = dump.types() == ctentries.DELETE
     told["netns"] = inode
     told["kind"] = np.select([found, delete], [_FOUND, _DESTROY], _NEW)
     since, until = (

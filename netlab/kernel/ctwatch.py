@@ -165,8 +165,8 @@ class Watch(Closes):
         except NetlabError as error:
             self._failure = error
             return
-        except OSError as error:
-            self._failure = CaptureError(f"listening for conntrack entries ended: {error}")
+        except Exception as error:  # noqa: BLE001 - whatever ends it has to be told
+            self._failure = CaptureError(f"listening for conntrack entries ended: {error!r}")
             return
         self._wake.wait(_DRAIN_S)
         self._wake.clear()

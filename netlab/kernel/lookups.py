@@ -19,12 +19,13 @@ from typing import Any, NamedTuple
 
 from netlab.errors import KernelError
 from netlab.kernel import netlink, routemessages
+from netlab.kernel.nlattr import attribute
 from netlab.kernel.rtnetlink import FAMILIES, attributes, text
 
 _GET_ROUTE, _REQUEST, _ERROR = 26, 1, 2
 _LOOKUP_TABLE, _FIB_MATCH = 0x1000, 0x2000  # RTM_F_*: name the table; the route itself instead of its result
 _HEADER, _BODY = struct.Struct("=IHHII"), struct.Struct("=8BI")  # struct nlmsghdr; struct rtmsg
-_ATTRIBUTE, _NUMBER = struct.Struct("=HH"), struct.Struct("=HHI")  # struct nlattr, alone and with a u32
+_NUMBER = struct.Struct("=I")
 _DESTINATION, _SOURCE, _ARRIVED, _INTERFACE, _PRIORITY = 1, 2, 3, 4, 6  # RTA_*, as those below
 _PREFERRED, _METRICS, _MULTIPATH, _TABLE = 7, 8, 9, 15
 _MARK, _UID, _PROTOCOL, _SOURCE_PORT, _PORT = 16, 25, 27, 28, 29
@@ -208,22 +209,17 @@ def _request(question: Question, flags: int, sequence: int) -> bytes:
     family, *lengths = FAMILIES[question.family], 8 * len(destination), 8 * len(source)
     parts = [
         _BODY.pack(family, *lengths, 0, 0, 0, 0, 0, flags | _LOOKUP_TABLE),
-        _bytes(_DESTINATION, destination),
+        attribute(_DESTINATION, destination),
     ]
     if source:
-        parts.append(_bytes(_SOURCE, source))
+        parts.append(attribute(_SOURCE, source))
     numbers = (_ARRIVED, question.arrived), (_INTERFACE, question.interface), (_MARK, question.mark)
-    parts += [_NUMBER.pack(_NUMBER.size, kind, value) for kind, value in numbers if value]
+    parts += [attribute(kind, _NUMBER.pack(value)) for kind, value in numbers if value]
     if question.uid is not None:  # else the kernel takes this process's, or nobody's for what has arrived
-        parts.append(_NUMBER.pack(_NUMBER.size, _UID, question.uid))
+        parts.append(attribute(_UID, _NUMBER.pack(question.uid)))
     if question.protocol:
-        parts.append(_bytes(_PROTOCOL, bytes([question.protocol])))
-        parts.append(_bytes(_SOURCE_PORT, question.source_port.to_bytes(2, "big")))
-        parts.append(_bytes(_PORT, question.port.to_bytes(2, "big")))
+        parts.append(attribute(_PROTOCOL, bytes([question.protocol])))
+        parts.append(attribute(_SOURCE_PORT, question.source_port.to_bytes(2, "big")))
+        parts.append(attribute(_PORT, question.port.to_bytes(2, "big")))
     content = b"".join(parts)
     return _HEADER.pack(_HEADER.size + len(content), _GET_ROUTE, _REQUEST, sequence, 0) + content
-
-
-def _bytes(kind: int, value: bytes) -> bytes:
-    """Return an attribute, padded to four bytes."""
-    return _ATTRIBUTE.pack(_ATTRIBUTE.size + len(value), kind) + value + bytes(-len(value) % 4)

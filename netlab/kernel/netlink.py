@@ -107,9 +107,7 @@ def get(protocol: int, message_type: int, body: bytes, *, doing: str, module: st
     sequence = secrets.randbits(32) | 1
     header = HEADER.pack(HEADER.size + len(body), message_type, _REQUEST, sequence, 0)
     try:
-        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol) as kernel:
-            kernel.settimeout(_SILENCE_S)
-            kernel.bind((0, 0))
+        with opened(protocol) as kernel:
             kernel.send(header + body)
             answer = kernel.recv(_LARGEST_BLOCK)
         _closes(memoryview(answer), 0, sequence)  # raises the error it may be

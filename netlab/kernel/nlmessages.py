@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import struct
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,8 +48,24 @@ class Dump:
         """Find the messages in what was received without a request, such as events."""
         return cls(words, _walk(words), interrupted=False)
 
+    @classmethod
+    def joined(cls, dumps: Sequence[Dump]) -> Dump:
+        """Put the messages of several behind each other: those of one layout are then read together."""
+        ends = np.cumsum([len(dump.words) for dump in dumps])
+        starts = [dump.starts + end - len(dump.words) for dump, end in zip(dumps, ends, strict=True)]
+        words = np.concatenate([dump.words for dump in dumps])
+        return cls(words, np.concatenate(starts), any(dump.interrupted for dump in dumps))
+
     def __len__(self) -> int:
         return len(self.starts)
+
+    def types(self) -> npt.NDArray[Any]:
+        """Return the type of every message."""
+        return _types_and_flags(self.words, self.starts)[0]
+
+    def flags(self) -> npt.NDArray[Any]:
+        """Return the flags of every message."""
+        return _types_and_flags(self.words, self.starts)[1]
 
     def body(self, dtype: np.dtype[np.void]) -> npt.NDArray[np.void]:
         """Return the fixed body of every message as records of *dtype*."""

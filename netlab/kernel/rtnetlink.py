@@ -19,6 +19,7 @@ import pandas as pd
 
 from netlab import addresses
 from netlab.kernel import netlink, nlmessages
+from netlab.kernel.nlattr import attribute
 
 T = TypeVar("T")
 Array: TypeAlias = npt.NDArray[Any]
@@ -106,7 +107,7 @@ def each_distinct(octets: npt.NDArray[np.uint8], parse: Callable[[bytes], T]) ->
 
 def links(kernel: socket.socket) -> dict[int, Link]:
     """Return the interfaces by index."""
-    body = bytes(_LINK.itemsize) + struct.pack("=HHI", 8, _EXT_MASK, _SKIP_STATS)
+    body = bytes(_LINK.itemsize) + attribute(_EXT_MASK, struct.pack("=I", _SKIP_STATS))
     dump = netlink.dump_over(kernel, _GET_LINK, body, doing="list interfaces")
     index = dump.body(_LINK)["index"]
     found = {}

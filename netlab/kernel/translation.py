@@ -11,6 +11,7 @@ from netlab.errors import BadInput
 from netlab.kernel import conntrack, ctentries, ctframe, ctwanted, netlink, netns as namespaces, spaces
 from netlab.kernel.ctentries import ORIGINAL, ZONE
 from netlab.kernel.nlattr import attribute, nested
+from netlab.kernel.rtnetlink import text
 
 _ICMP = {1: (4, 5, 6, 8), 58: (7, 8, 9, 128)}  # attributes of id, type and code; the type of an echo request
 _REPLIES = {1: 0, 58: 129}
@@ -118,7 +119,7 @@ def translate(
             raise BadInput(f"dport {dport!r} has no meaning for {protocol}", fix="Leave it out")
     else:
         sport, dport = checks.port(sport, "sport"), checks.port(dport, "dport")
-    asked = _Tuple(_text(places[0]), sport, _text(places[1]), dport)
+    asked = _Tuple(text(places[0]), sport, text(places[1]), dport)
     answers = spaces.ask(netns, lambda: _found(number, asked, zone))
     ((inode, found),) = answers.by_inode.items()
     if found is None:
@@ -174,9 +175,9 @@ def _tuples(entries: ctentries.Entries) -> tuple[_Tuple, _Tuple]:
     def side(prefix: str) -> _Tuple:
         sport, dport = (entries.numbers[f"{prefix}{name}"] for name in ("sport", "dport"))
         return _Tuple(
-            _text(entries.places[f"{prefix}src"][0].tobytes()),
+            text(entries.places[f"{prefix}src"][0].tobytes()),
             None if sport is None else int(sport[0]),
-            _text(entries.places[f"{prefix}dst"][0].tobytes()),
+            text(entries.places[f"{prefix}dst"][0].tobytes()),
             None if dport is None else int(dport[0]),
         )
 
@@ -189,7 +190,3 @@ def _other_side(asked: _Tuple, side: Side, original: _Tuple, reply: _Tuple) -> t
     here, there = (before, after) if side is Side.BEFORE else (after, before)
     direction = next(way for way, packet in here.items() if packet == asked)
     return direction, there[direction]
-
-
-def _text(places: bytes) -> str:
-    return socket.inet_ntop(socket.AF_INET if len(places) == 4 else socket.AF_INET6, places)

@@ -13,6 +13,7 @@ import platform
 import struct
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -91,12 +92,11 @@ def _has_links() -> bool:
 
 
 def _events(program: int, path: ctypes.Array[ctypes.c_char], place: Place) -> list[int]:
-    import fcntl  # not on every system that this module is imported on
-
     kind, return_flag = _device()
     number = _NUMBERS.get(platform.machine(), -1)
     events: list[int] = []
-    try:
+    with ExitStack() as placed:
+        placed.callback(close, events)
         for offset in place.offsets:
             where = (ctypes.addressof(path), offset)
             wanted = (kind, _ATTRIBUTES.size, return_flag if place.at_return else 0, 1, 0, 0, 0, 1, 0, *where)
@@ -104,15 +104,19 @@ def _events(program: int, path: ctypes.Array[ctypes.c_char], place: Place) -> li
             if event < 0:
                 raise _refused()
             events.append(event)
-            fcntl.ioctl(event, _SET_PROGRAM, program)
-            fcntl.ioctl(event, _ENABLE, 0)
-    except OSError as error:
-        close(events)
-        raise ProgramError(f"a program could not be attached to a uprobe: {error.strerror}") from error
-    except ProgramError:
-        close(events)
-        raise
+            _run(program, event)
+        placed.pop_all()
     return events
+
+
+def _run(program: int, event: int) -> None:
+    import fcntl  # not on every system that this module is imported on
+
+    try:
+        fcntl.ioctl(event, _SET_PROGRAM, program)
+        fcntl.ioctl(event, _ENABLE, 0)
+    except OSError as error:
+        raise ProgramError(f"a program could not be attached to a uprobe: {error.strerror}") from error
 
 
 def _refused() -> ProgramError:

@@ -79,11 +79,6 @@ class Framer:
         self._missed = True
         return self._finish(at_ns) if self._left == 0 else None
 
-    @property
-    def is_between(self) -> bool:
-        """Whether the next byte begins a message."""
-        return self._body is None and not self._head
-
     def _begin(self) -> None:
         size = self.measure(self._head)
         if size < self.header_size:

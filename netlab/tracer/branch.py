@@ -140,12 +140,15 @@ class Branch(Closes):
     def close(self) -> None:
         """Follow no more and keep what was seen; safe to call again."""
         if self._last is None:
-            self._live.drain()
             live = self._live
-            self._last = _Last(
-                self.open(), live.over(), self.losses(), live.processes(), live.usage(), live.maps()
-            )
-            self._live.ends.followers.remove(self._take)
+            try:
+                live.drain()
+                self._last = _Last(
+                    self.open(), live.over(), self.losses(), live.processes(), live.usage(), live.maps()
+                )
+            finally:
+                if self._take in live.ends.followers:
+                    live.ends.followers.remove(self._take)
 
     def abandon(self) -> None:
         """There are no descriptors of its own to let go of in a forked child."""

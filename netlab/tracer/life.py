@@ -46,7 +46,6 @@ class Base:
     watch: Watch
     nat: Translations | NoTranslations
     before: Snapshot
-    to_utc_ns: int
     lock: threading.RLock
 
 
@@ -107,7 +106,7 @@ class Life:
     def base(self) -> Base:
         """Return what a branch of this capture takes from it."""
         with self._asked() as watch:
-            return Base(self._options, watch, self._nat, self._before, self._to_utc_ns, self._lock)
+            return Base(self._options, watch, self._nat, self._before, self._lock)
 
     def start(self) -> Self:
         """Attach the programs, then list what is open already; returns when both are done, or raises.
@@ -212,10 +211,12 @@ class Life:
                 uninterrupted(self._detach)
 
     def _detach(self) -> None:
-        self._attached.close()
-        self._stopped_ns = clock.now_ns()
-        self._state = State.STOPPED
-        self._ended.set()
+        try:
+            self._attached.close()
+        finally:
+            self._stopped_ns = clock.now_ns()
+            self._state = State.STOPPED
+            self._ended.set()
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Wait for the end of a capture with a duration; tell whether it has ended.

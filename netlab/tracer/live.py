@@ -15,27 +15,27 @@ import numpy.typing as npt
 
 from netlab.closing import Closes
 from netlab.frames import Gap, Missing
-from netlab.kernel import btf, heap
+from netlab.kernel import heap
 from netlab.kernel.bell import Bell
-from netlab.kernel.bpf import Program, cast_macros
+from netlab.kernel.bpf import Program
 from netlab.kernel.usage import Usage, count_runs
 from netlab.tracer import losses
 from netlab.tracer.cleartext import clear_layouts
 from netlab.tracer.closed import Closed, Ended
 from netlab.tracer.drops import DropSource, drop_layouts, drop_macros
 from netlab.tracer.filters import Filter
-from netlab.tracer.layout import ATTEMPT, CHANGE, ENDS, FLOW_KEY, NOT_COUNTED, PROCESS, PROCESS_KEY
+from netlab.tracer.layout import ATTEMPT, CHANGE, ENDS, FLOW_KEY, PROCESS, PROCESS_KEY, Counter
 from netlab.tracer.limits import Limits
+from netlab.tracer.macros import kernel_macros
 from netlab.tracer.owners import Processes
 from netlab.tracer.payload import Heard, PayloadSource, Spoken, Totals, payload_layouts, payload_macros
 from netlab.tracer.records import Attempts, joined
 from netlab.tracer.tcp import TcpSource
-from netlab.tracer.udp import UdpSource, verdict_macro
+from netlab.tracer.udp import UdpSource
 
 _DRAIN_EVERY_S = 0.05
 _REST_S = 0.005  # between two readings, however urgent the next one is
 _TRIM_EVERY_S = 30.0
-_CLOCK_MONOTONIC_COARSE = 6  # include/uapi/linux/time.h; its resolution is one jiffy
 _SHARED = {
     "netlab_attempt": ATTEMPT,
     "netlab_ends": ENDS,
@@ -89,6 +89,9 @@ class Live(Closes):
         self._run_counts: int | None = None
         self._ended = threading.Event()
         self._failed, self._failure = 0, ""
+        self._last_processes, self._last_usage = Processes.none(), list[Usage]()
+        self._last_counters: dict[int, int] = dict.fromkeys(map(int, Counter), 0)
+        self._last_misses = 0
         self.ends = Closed(limits.max_closed)
         files = _FILES.get(wanted.protocol, ["tcp", "udp"])
         settings = wanted.macros() | limits.macros() | kernel_macros(changes=changes)
@@ -138,7 +141,7 @@ class Live(Closes):
             try:
                 self.drain()
             except Exception as error:  # noqa: BLE001 - such as want of descriptors, which passes
-                self._failed, self._failure = self._failed + 1, str(error)
+                self._note(error)
             if time.monotonic() - trimmed_s > _TRIM_EVERY_S:
                 heap.trim()
                 trimmed_s = time.monotonic()
@@ -239,7 +242,16 @@ class Live(Closes):
         self._ended.set()
         self._bell.ring()
         self._reader.join()
-        self.program.detach()
+        try:
+            self.program.detach()
+            self._keep_last()
+        except Exception as error:
+            self._note(error)
+            raise
+        finally:
+            self._release()
+
+    def _keep_last(self) -> None:
         for source in self._sources.values():
             source.drain()
             source.last()
@@ -248,9 +260,12 @@ class Live(Closes):
         if self._payload:
             self._payload.last()
         self._last_processes = Processes(*self._processes.items())
-        self._last_counters, self._last_misses = self._read_counters(), self._misses()
+        self._last_counters = self._read_counters()
+        self._last_misses = self._misses()
         self._last_usage = self.program.usage()
-        self._release()
+
+    def _note(self, error: Exception) -> None:
+        self._failed, self._failure = self._failed + 1, str(error)
 
     def _release(self) -> None:
         self._held.close()
@@ -261,30 +276,3 @@ class Live(Closes):
     def abandon(self) -> None:
         """Let go of a forked child's copies without reading: what it took its parent would never see."""
         self._release()
-
-
-def kernel_macros(*, changes: bool = False) -> dict[str, str]:
-    """Return what the programs have to know: of this kernel, and whether to report *changes* of state."""
-    counted = btf.has_field("tcp_sock", "total_rto")
-    parent = "__parent" if btf.has_field("kernfs_node", "__parent") else "parent"  # since 6.15
-    tick_us = round(time.clock_getres(_CLOCK_MONOTONIC_COARSE) * 1e6)
-    return {
-        "NETLAB_CHANGES": str(int(changes)),
-        "NETLAB_US_PER_JIFFY": str(tick_us),
-        "NETLAB_PARENT(node)": f"(node)->{parent}",
-        "NETLAB_TOTAL_RTO(tp)": "(tp)->total_rto" if counted else f"{NOT_COUNTED}U",
-        "NETLAB_IS_MPTCP(tp)": "(tp)->is_mptcp" if btf.has_field("tcp_sock", "is_mptcp") else "0",
-        **_conntrack_macros(),
-        **({"NETLAB_TRACKED": "1"} if btf.has_field("sk_buff", "_nfct") else {}),
-        **verdict_macro(),
-        **cast_macros("sk_buff", "bpf_cg_run_ctx"),
-    }
-
-
-def _conntrack_macros() -> dict[str, str]:
-    """Return where an entry of conntrack has what the programs read, if conntrack is there."""
-    fields = {"NETLAB_CONN_STATUS": "status", "NETLAB_CONN_TUPLES": "tuplehash"}
-    if btf.has_field("nf_conn", "status"):
-        return {macro: f"__builtin_offsetof(struct nf_conn, {field})" for macro, field in fields.items()}
-    offsets = btf.module_offsets("nf_conntrack", "nf_conn")
-    return {macro: str(offsets[field]) for macro, field in fields.items()} if offsets else {}

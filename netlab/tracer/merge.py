@@ -118,7 +118,7 @@ def _ended(opened: Attempts, closed: Attempts) -> npt.NDArray[np.bool_]:
         pd.MultiIndex.from_arrays([part["socket"], part["opened_ns"]]) for part in (opened[same], closed)
     )
     ended[same] = ours.isin(theirs)
-    for place in np.flatnonzero((opened["unsent"] != 0) & ~ended):  # caught in connect(): hardly ever one
+    for place in same[(opened["unsent"][same] != 0) & ~ended[same]]:  # caught in connect(): hardly ever one
         of_socket = closed["socket"] == opened["socket"][place]
         ended[place] = (of_socket & (closed["opened_ns"] >= opened["opened_ns"][place])).any()
     return ended

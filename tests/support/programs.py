@@ -15,7 +15,7 @@ from netlab.kernel import bpf
 from netlab.tracer.filters import Filter
 from netlab.tracer.layout import ATTEMPT
 from netlab.tracer.limits import Limits
-from netlab.tracer.live import kernel_macros
+from netlab.tracer.macros import kernel_macros
 
 
 def tcp_program(layout: np.dtype[np.void] = ATTEMPT, **settings: str) -> bpf.Program:

@@ -96,6 +96,27 @@ def test_a_start_for_which_there_are_too_few_descriptors_leaves_none_behind() ->
         assert (held(), threads()) == (before, set())
 
 
+def test_a_stop_without_descriptors_left_fails_once_leaves_nothing_behind_and_keeps_what_was_seen(
+    echo: Echo,
+) -> None:
+    before, limits = held(), resource.getrlimit(resource.RLIMIT_NOFILE)
+    capture = netlab.capture(port=echo.port, nat=False, backfill=False).start()
+    echo.talk(4, 5)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1, limits[1]))
+    try:
+        with pytest.raises((netlab.NetlabError, OSError)):
+            capture.stop()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    capture.stop()
+
+    assert capture.state == "stopped"
+    assert (held(), threads()) == (before, set())
+    rows = capture.connections()
+    assert len(rows) == 2
+    assert netlab.coverage(rows)["detail"].str.contains("Too many open files").any()
+
+
 def test_a_stop_that_is_interrupted_at_any_moment_can_be_made_again(echo: Echo) -> None:
     def started() -> Capture:
         capture = netlab.capture(port=echo.port, nat=False).start()
