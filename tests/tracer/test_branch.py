@@ -9,7 +9,6 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -138,18 +137,6 @@ def test_a_failure_is_told_with_its_errno(everything: Capture) -> None:
         port = reserved.getsockname()[1]
 
     assert failed.loc[failed["remote_port"] == port, "error"].tolist() == ["ECONNREFUSED"]
-
-
-def test_its_times_are_by_the_clock_as_it_is_when_it_begins(everything: Capture, echo: Echo) -> None:
-    hour_ns = 3600 * 10**9
-    base = everything.base()
-    set_since = replace(base, to_utc_ns=base.to_utc_ns - hour_ns)
-    before = pd.Timestamp.now("UTC")
-
-    with Branched(netlab.capture(port=echo.port).options, set_since) as part:
-        echo.talk(4, 1)
-
-    assert part.connections()["opened_at"].between(before, pd.Timestamp.now("UTC")).tolist() == [True, True]
 
 
 def test_one_that_nobody_has_any_more_ends_wherever_garbage_is_collected(everything: Capture) -> None:
