@@ -154,7 +154,7 @@ struct netlab_attempt {
 	u32 mark;		/* SO_MARK */
 };
 
-/* Nothing is lost silently: each way to lose something has a slot here. Keep in step with tracer/layout.py. */
+/* Nothing is lost silently: each way to lose something has a slot here. See tracer/layout.py. */
 enum netlab_counter {
 	NETLAB_ATTEMPT_LOST,	/* an attempt did not fit into the ring buffer */
 	NETLAB_END_LOST,	/* nor did the end of one that was not followed */

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from enum import IntEnum
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -88,6 +89,11 @@ def layout_check(name: str, layout: np.dtype[np.void]) -> str:
     ]
     size = f'_Static_assert(sizeof(struct {name}) == {layout.itemsize}, "{name} has grown");'
     return "\n".join([*checks, size])
+
+
+def number_check(name: str, number: int) -> str:
+    """Return C that fails to compile unless what C calls *name* is *number*."""
+    return f'_Static_assert({name} == {number:#x}, "{name} is another number");'
 
 
 class Unit(Closes):
@@ -225,13 +231,24 @@ class Program(Unit):
         Macros put in front of the source. Values come from validated numbers only, never from text as given.
     layouts
         C struct name to the dtype netlab reads it with.
+    numbers
+        C name of a constant to the number that netlab takes it for.
     """
 
     def __init__(
-        self, *names: str, settings: Mapping[str, str], layouts: Mapping[str, np.dtype[np.void]]
+        self,
+        *names: str,
+        settings: Mapping[str, str],
+        layouts: Mapping[str, np.dtype[np.void]],
+        numbers: Mapping[str, int] = MappingProxyType({}),
     ) -> None:
         macros = "".join(f"#define {macro} {value}\n" for macro, value in settings.items())
-        checks = "\n".join(layout_check(struct, layout) for struct, layout in layouts.items())
+        checks = "\n".join(
+            [
+                *(layout_check(struct, layout) for struct, layout in layouts.items()),
+                *(number_check(name, number) for name, number in numbers.items()),
+            ]
+        )
         unit = " + ".join(f"bpf/{name}.c" for name in names)
         text = macros + _source(names) + checks
         headers = btf.header_tree(_everything())

@@ -11,6 +11,7 @@ from netlab.protocols.dialog import Dialog, passes_bodies
 from netlab.tracer.layout import CONVERSATION
 
 GO_ON, HEADS, IGNORE = 0xFFFFFFFF, 0xFFFFFFFE, 0
+budget_numbers = {"NETLAB_GO_ON": GO_ON, "NETLAB_HEADS": HEADS}
 JUDGED = 1 << 16  # places in the table of bpf/payload.c, 8 bytes each
 
 

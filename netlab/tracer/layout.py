@@ -202,3 +202,13 @@ class DropKind(IntEnum):
     DROPPED = 0
     RESET_SENT = 1
     RESET_RECEIVED = 2
+
+
+# What C calls these numbers; the compiler checks that it means the same.
+NUMBERS = {
+    "NETLAB_NO_PID": PidSource.NONE,
+    **{f"NETLAB_PID_{source.name}": source for source in PidSource if source},
+    **{f"NETLAB_{direction.name}": direction for direction in Direction},
+    **{f"NETLAB_{counter.name}": counter for counter in Counter},
+}
+DROP_NUMBERS = {f"NETLAB_{kind.name}": kind for kind in DropKind}

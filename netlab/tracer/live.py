@@ -20,11 +20,22 @@ from netlab.kernel.bell import Bell
 from netlab.kernel.bpf import Program
 from netlab.kernel.usage import Usage, count_runs
 from netlab.tracer import losses
+from netlab.tracer.budgets import budget_numbers
 from netlab.tracer.cleartext import clear_layouts
 from netlab.tracer.closed import Closed, Ended
 from netlab.tracer.drops import DropSource, drop_layouts, drop_macros
 from netlab.tracer.filters import Filter
-from netlab.tracer.layout import ATTEMPT, CHANGE, ENDS, FLOW_KEY, PROCESS, PROCESS_KEY, Counter
+from netlab.tracer.layout import (
+    ATTEMPT,
+    CHANGE,
+    DROP_NUMBERS,
+    ENDS,
+    FLOW_KEY,
+    NUMBERS,
+    PROCESS,
+    PROCESS_KEY,
+    Counter,
+)
 from netlab.tracer.limits import Limits
 from netlab.tracer.macros import kernel_macros
 from netlab.tracer.owners import Processes
@@ -96,12 +107,15 @@ class Live(Closes):
         files = _FILES.get(wanted.protocol, ["tcp", "udp"])
         settings = wanted.macros() | limits.macros() | kernel_macros(changes=changes)
         layouts = _SHARED | {struct: layout for file in files for struct, layout in _LAYOUTS[file].items()}
+        numbers: dict[str, int] = {**NUMBERS}
         if drops:
             settings |= drop_macros()
             layouts |= drop_layouts
+            numbers |= DROP_NUMBERS
         if spoken:
             settings |= payload_macros(files, spoken, limits)
             layouts |= payload_layouts
+            numbers |= budget_numbers
         clear = bool(spoken and spoken.clear_text)
         layouts |= clear_layouts if clear else {}
         extra = ["drops"] * drops + ["payload"] * bool(spoken) + ["tls"] * clear
@@ -110,7 +124,7 @@ class Live(Closes):
         try:
             self._bell = self._held.enter_context(Bell())
             self.program = self._held.enter_context(
-                Program(*files, *extra, settings=settings, layouts=layouts)
+                Program(*files, *extra, settings=settings, layouts=layouts, numbers=numbers)
             )
             after()
             if cost:

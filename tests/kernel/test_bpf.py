@@ -14,7 +14,7 @@ from programs import tcp_program
 
 from netlab.errors import CapabilityError, KernelError, ProgramError
 from netlab.kernel import bpf, btf, capabilities, compiler
-from netlab.tracer.layout import ATTEMPT
+from netlab.tracer.layout import ATTEMPT, NUMBERS
 
 
 @pytest.mark.privileged
@@ -30,6 +30,12 @@ def test_a_layout_that_differs_from_the_c_struct_does_not_compile() -> None:
 
     with pytest.raises(ProgramError, match="has moved"):
         tcp_program(moved)
+
+
+@pytest.mark.privileged
+def test_a_number_that_differs_from_the_c_constant_does_not_compile() -> None:
+    with pytest.raises(ProgramError, match="NETLAB_MAP_FULL is another number"):
+        tcp_program(numbers=NUMBERS | {"NETLAB_MAP_FULL": NUMBERS["NETLAB_MAP_FULL"] + 1})
 
 
 @pytest.mark.privileged

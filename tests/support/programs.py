@@ -6,23 +6,26 @@ import contextlib
 import json
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 
 from netlab.kernel import bpf
 from netlab.tracer.filters import Filter
-from netlab.tracer.layout import ATTEMPT
+from netlab.tracer.layout import ATTEMPT, NUMBERS
 from netlab.tracer.limits import Limits
 from netlab.tracer.macros import kernel_macros
 
 
-def tcp_program(layout: np.dtype[np.void] = ATTEMPT, **settings: str) -> bpf.Program:
+def tcp_program(
+    layout: np.dtype[np.void] = ATTEMPT, numbers: Mapping[str, int] = NUMBERS, **settings: str
+) -> bpf.Program:
     """Compile bpf/tcp.c with small maps, or as *settings* say."""
     small = {"NETLAB_OPEN_MAX": "1024", "NETLAB_RING_PAGES": "64"}
     usual = Filter().macros() | Limits().macros() | kernel_macros()
-    return bpf.Program("tcp", settings=usual | small | settings, layouts={"netlab_attempt": layout})
+    all_settings, layouts = usual | small | settings, {"netlab_attempt": layout}
+    return bpf.Program("tcp", settings=all_settings, layouts=layouts, numbers=numbers)
 
 
 def held_by(pid: int) -> set[int]:
