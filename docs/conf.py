@@ -18,6 +18,7 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # the parameters' text has the units, which types do not
 napoleon_google_docstring = False
 napoleon_use_rtype = False
+napoleon_attr_annotations = False  # nor those of data classes
 nitpicky = True
 napoleon_preprocess_types = True
 napoleon_type_aliases = {

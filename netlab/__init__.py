@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from netlab import fleet as fleet, lab as lab, panels as panels, path as path, schemas as schemas
+    from netlab.agent.client import connect as connect
     from netlab.bundle.exporting import export as export
     from netlab.bundle.loading import load as load
     from netlab.bundle.merging import merge as merge
@@ -60,11 +61,11 @@ if TYPE_CHECKING:
 _HOME = {
     "annotate_pcap": "netlab.bundle.packets",
     "capture": "netlab.tracer.capture",
+    "concat": "netlab.frames",
+    "connect": "netlab.agent.client",
     "connection_graph": "netlab.tracer.graph",
     "connections": "netlab.tracer.sockets",
     "conntrack": "netlab.kernel.conntrack",
-    "concat": "netlab.frames",
-    "connect": "netlab.agent.client",
     "conntrack_events": "netlab.kernel.ctevents",
     "coverage": "netlab.frames",
     "dns_stats": "netlab.protocols.dns.stats",

@@ -52,7 +52,7 @@ def test_the_reference_has_every_public_name() -> None:
     reference = "".join(page.read_text(encoding="utf-8") for page in DOCS.glob("reference/*.md"))
     elsewhere = {*vars(errors), "fleet", "lab", "panels", "path", "schemas"}
     wanted = [f"netlab.{name}" for name in netlab.__all__ if name not in elsewhere]
-    rooms = (netlab.fleet, netlab.path, netlab.panels)
+    rooms = (netlab.fleet, netlab.lab, netlab.path, netlab.panels)
     wanted += [f"{room.__name__}.{name}" for room in rooms for name in room.__all__]
 
     assert [name for name in wanted if f":: {name}\n" not in reference] == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -57,6 +58,14 @@ def imported_rooms(path: Path) -> set[str]:
     return rooms
 
 
+def imported_packages(path: Path) -> set[str]:
+    """Return the packages that a module imports, wherever in it."""
+    nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    names = {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module}
+    names |= {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    return {name.partition(".")[0] for name in names}
+
+
 def loaded_after(statement: str) -> set[str]:
     code = f"import sys; {statement}; print(*sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -74,12 +83,11 @@ def test_a_room_imports_only_from_rooms_below_it(path: Path) -> None:
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_only_views_draw_and_only_panels_have_widgets(path: Path) -> None:
-    text = path.read_text(encoding="utf-8")
-    room = room_of(name_of(path))
+    found, room = imported_packages(path), room_of(name_of(path))
 
-    assert "scapy" not in text
-    assert room == "netlab.views" or "import matplotlib" not in text
-    assert room == "netlab.panels" or "import ipywidgets" not in text
+    assert "scapy" not in found
+    assert room == "netlab.views" or "matplotlib" not in found
+    assert room == "netlab.panels" or not found & {"anywidget", "ipywidgets"}
 
 
 def foreign_after(statement: str) -> set[str]:
@@ -118,3 +126,22 @@ def test_no_module_hides_a_public_function_of_its_name() -> None:
     functions = set(netlab.__all__) - {"fleet", "lab", "panels", "path", "schemas"}
 
     assert functions & {path.stem for path in PACKAGE.glob("*.py")} == set()
+
+
+def typed_names(path: Path) -> set[str]:
+    """Return the names that a package has for type checkers only."""
+    blocks = [
+        node
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+    ]
+    imports = [node for block in blocks for node in block.body if isinstance(node, ast.ImportFrom)]
+    return {alias.asname or alias.name for node in imports for alias in node.names}
+
+
+@pytest.mark.parametrize("room", ["", "bundle", "fleet", "lab", "panels", "path"])
+def test_type_checkers_know_every_name_that_is_imported_when_it_is_used(room: str) -> None:
+    package = importlib.import_module(f"netlab.{room}".rstrip("."))
+    known = typed_names(PACKAGE / room / "__init__.py")
+
+    assert set(package.__all__) - known == set()

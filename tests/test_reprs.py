@@ -37,7 +37,6 @@ MADE: dict[str, Callable[[Path], Any]] = {
     "picture": lambda _: netlab.plot_connections(CONNECTIONS.empty()),
     "doctor": lambda _: netlab.doctor(),
 }
-READABLE = r"capture|127\.0\.0\.1|192\.0\.2\.2|connections|Live|kprobes"
 EACH = pytest.mark.parametrize("make", MADE.values(), ids=MADE)
 
 

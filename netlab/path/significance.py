@@ -15,13 +15,13 @@ _FEW = 40  # values of both samples: so many ways to split them are counted in a
 _Z95 = 1.959964  # 97.5 % quantile of the normal distribution
 
 
-def wilson(successes: npt.ArrayLike, trials: npt.ArrayLike, z: float = _Z95) -> tuple[Reals, Reals]:
-    """Return the Wilson score interval of a share, 95 % unless *z* says otherwise; NaN without trials.
+def wilson(successes: npt.ArrayLike, trials: npt.ArrayLike) -> tuple[Reals, Reals]:
+    """Return the Wilson score interval of a share, of 95 %; NaN without trials.
 
     Unlike the plain one it stays within 0 and 1 and is not empty when nothing, or everything, was lost
     (Wilson, "Probable inference, the law of succession, and statistical inference", JASA 1927).
     """
-    k, n = np.asarray(successes, np.float64), np.asarray(trials, np.float64)
+    z, k, n = _Z95, np.asarray(successes, np.float64), np.asarray(trials, np.float64)
     with np.errstate(divide="ignore", invalid="ignore"):
         share = k / n
         middle = (share + z * z / (2 * n)) / (1 + z * z / n)

@@ -18,12 +18,13 @@ class Sweep:
 
     def next(self) -> list[Ask]:
         """Return what to send now."""
-        asks = [ask for flow in range(self._limits.flows) for ask in self._due(flow)]
+        extent = self.sightings.extent
+        asks = [ask for flow in range(self._limits.flows) for ask in self._due(flow, extent)]
         for flow, ttl in asks:
             self.sightings.sent(flow, ttl)
         return asks
 
-    def _due(self, flow: int) -> list[Ask]:
+    def _due(self, flow: int, extent: int) -> list[Ask]:
         first, last = self._limits.first_ttl, self.sightings.ends.get(flow, self._limits.max_ttl)
         cells = {ttl: self.sightings.cells[ttl].get(flow) for ttl in range(first, last + 1)}
         lost = [
@@ -31,13 +32,13 @@ class Sweep:
             for ttl, cell in cells.items()
             if cell and cell.lost < _TRIES and not (cell.heard or cell.waiting)
         ]
-        again = [ttl for ttl in lost if ttl <= self.sightings.extent + 1]
+        again = [ttl for ttl in lost if ttl <= extent + 1]
         waiting = sum(cell.waiting for cell in cells.values() if cell)
         fresh = [ttl for ttl, cell in cells.items() if cell is None]
         if flow == _SCOUT:
             fresh = fresh[: max(0, AHEAD - waiting)]
         else:
-            fresh = [ttl for ttl in fresh if ttl <= self.sightings.extent + (not waiting)]
+            fresh = [ttl for ttl in fresh if ttl <= extent + (not waiting)]
         return [(flow, ttl) for ttl in again + fresh]
 
     def answered(self, flow: int, ttl: int, address: str, *, ends: bool, late: bool = False) -> None:
