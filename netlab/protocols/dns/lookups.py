@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from netlab.protocols.dns.message import AAAA, ANY, CNAME, A, Question, Record
 from netlab.protocols.dns.queries import Query
@@ -14,20 +14,22 @@ _FAMILIES = {A: socket.AF_INET, AAAA: socket.AF_INET6}
 _IMPATIENT_NS = 100_000_000  # no resolver gives up sooner; what is asked sooner is another thread's
 
 
-@dataclass(slots=True)
 class Lookup:
-    """One or more queries of one asker for one name and type, in the order they were sent."""
+    """One or more queries of one asker for one name and type, in the order they were sent.
 
-    queries: list[Query] = field(default_factory=list)
+    `last` is the query that was answered first and in full, else the last one.
+    """
 
-    @property
-    def last(self) -> Query:
-        """The query that was answered first and in full, else the last one."""
-        if len(self.queries) == 1:
-            return self.queries[0]
-        answered = [query for query in self.queries if query.answered_ns is not None]
-        whole = [query for query in answered if not query.is_truncated]
-        return min(whole, key=_answered_ns) if whole else self.queries[-1]
+    def __init__(self, first: Query) -> None:
+        self.queries = [first]
+        self.last = first
+
+    def go_on(self, query: Query) -> None:
+        """Take the next query."""
+        self.queries.append(query)
+        is_sooner = _is_whole(query) and _answered_ns(query) < _answered_ns(self.last)
+        if is_sooner or not _is_whole(self.last):
+            self.last = query
 
     @property
     def retries(self) -> int:
@@ -68,10 +70,10 @@ def grouped(queries: Iterable[Query], askers: Sequence[Hashable], *, timeout_s: 
         alike[:] = [lookup for lookup in alike if _may_go_on(lookup, query.asked_ns, timeout_ns)]
         lookup = next((lookup for lookup in alike if _goes_on(lookup, query)), None)
         if lookup is None:
-            lookup = Lookup()
-            alike.append(lookup)
-            found.append(lookup)
-        lookup.queries.append(query)
+            alike.append(Lookup(query))
+            found.append(alike[-1])
+        else:
+            lookup.go_on(query)
     return found
 
 
@@ -98,6 +100,10 @@ def _goes_on(lookup: Lookup, query: Query) -> bool:
 
 def _answered_ns(query: Query) -> int:
     return query.answered_ns or 0
+
+
+def _is_whole(query: Query) -> bool:
+    return query.answered_ns is not None and not query.is_truncated
 
 
 @dataclass(frozen=True, slots=True)
