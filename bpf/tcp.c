@@ -69,7 +69,8 @@ static __always_inline struct netlab_attempt *netlab_connecting(
 		attempt->unsent = 0;
 		attempt->error = 0;
 		attempt->opened_ns = now;
-		attempt->local_port = sk->__sk_common.skc_num;
+		attempt->local_port = 0;
+		netlab_read_tuple(attempt, &sk->__sk_common);	/* a program after ours may have changed where to */
 		if (!netlab_has_wanted_ends(attempt))
 			netlab_open.delete(&key);
 		return NULL;
