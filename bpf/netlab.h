@@ -126,11 +126,11 @@ struct netlab_attempt {
 	u64 bytes_sent;
 	u64 bytes_received;
 	u64 process_started_ns;	/* tells the owner from others with its pid: see netlab_meet_process() */
+	u64 packets_sent;	/* TCP's own counts have 32 bits */
+	u64 packets_received;
 	u32 pid;
 	u32 uid;
 	u32 netns;
-	u32 packets_sent;
-	u32 packets_received;
 	u32 retransmits;
 	u32 syn_retransmits;
 	u32 srtt_us;

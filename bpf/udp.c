@@ -251,7 +251,7 @@ int netlab_datagram_refused(struct netlab_refusal *ctx)
 	flow = netlab_flows.lookup(&arrived->key);
 	if (!flow)
 		return 0;
-	__sync_fetch_and_add(&flow->packets_received, -arrived->packets);
+	__sync_fetch_and_add(&flow->packets_received, -(u64)arrived->packets);
 	__sync_fetch_and_add(&flow->bytes_received, -(u64)arrived->bytes);
 	__sync_fetch_and_add(&flow->receive_drops, arrived->packets);
 	return 0;

@@ -60,13 +60,14 @@ CONNECTIONS = Schema(
         Column(
             "packets_sent",
             INTEGER,
-            "segments sent and sent again; the kernel leaves an acceptor's SYN-ACK out; UDP: datagrams",
+            "segments sent and sent again, which the kernel counts from 0 again after 2^32; it leaves an "
+            "acceptor's SYN-ACK out; UDP: datagrams",
             "packets",
         ),
         Column(
             "packets_received",
             INTEGER,
-            "segments received; UDP: datagrams put into the receive queue",
+            "segments received, counted likewise; UDP: datagrams put into the receive queue",
             "packets",
         ),
         Column(
