@@ -51,6 +51,7 @@ static __always_inline void netlab_read_identity(struct netlab_attempt *attempt,
 	attempt->protocol = IPPROTO_TCP;
 	attempt->family = sk->__sk_common.skc_family;
 	attempt->mark = sk->sk_mark;
+	attempt->interface = sk->__sk_common.skc_bound_dev_if;
 	attempt->netns = net->ns.inum;
 	netlab_complete(attempt, &sk->__sk_common);
 }

@@ -218,6 +218,7 @@ static __always_inline struct netlab_attempt *netlab_closed_now(
 		return NULL;
 	netlab_read_counters(attempt, tp);
 	attempt->mark = sk->sk_mark;	/* may have been set since the start */
+	attempt->interface = sk->__sk_common.skc_bound_dev_if;
 	attempt->error = netlab_error(tp, before, TCP_CLOSE);
 	if (!attempt->established_ns)
 		attempt->syn_retransmits = attempt->retransmits;

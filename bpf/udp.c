@@ -63,6 +63,7 @@ static __always_inline void netlab_read_flow(struct netlab_attempt *flow, struct
 	flow->opened_ns = bpf_ktime_get_ns();
 	NETLAB_READ(flow->family, sk->__sk_common.skc_family);
 	NETLAB_READ(flow->mark, sk->sk_mark);
+	NETLAB_READ(flow->interface, sk->__sk_common.skc_bound_dev_if);
 	netlab_probe_read(&flow->last_state, 1, (void *)&sk->__sk_common.skc_state);
 	NETLAB_READ(net, sk->__sk_common.skc_net.net);
 	NETLAB_READ(flow->netns, net->ns.inum);

@@ -33,6 +33,12 @@ CONNECTIONS = Schema(
             "the socket's firewall mark (SO_MARK); of a UDP flow that ended, as of its first packet",
         ),
         Column(
+            "bound_ifindex",
+            INTEGER,
+            "index of the interface or VRF that the socket is bound to (SO_BINDTODEVICE, or the scope of a "
+            "link-local address), in its own namespace; missing where it is to none",
+        ),
+        Column(
             "cgroup",
             TEXT,
             "path of the owner's control group, as in /proc/PID/cgroup seen from the root namespace: version "

@@ -46,6 +46,8 @@ ATTEMPT = np.dtype(
         ("unsent", "u1"),
         ("complete", "u1"),
         ("mark", "u4"),
+        ("interface", "u4"),
+        ("padding", "u4"),
     ]
 )
 ENDS = np.dtype(

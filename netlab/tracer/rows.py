@@ -80,6 +80,7 @@ def connections(
         "seen": categories(table.backfilled.astype(np.int8), ["live", "backfill"]),
         "inode": _unless_zero(table.inodes),
         "mark": np.ma.array(attempts["mark"], mask=attempts["mark"] == NOT_TOLD),
+        "bound_ifindex": _unless_zero(attempts["interface"]),
     }
     parts = (
         _owner(attempts, known),
