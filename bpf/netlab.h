@@ -153,7 +153,7 @@ struct netlab_attempt {
 	u8 complete;		/* the tuple and the cookie are final; UDP: the first packet that was seen is the flow's first */
 	u32 mark;		/* SO_MARK */
 	u32 interface;		/* index of what the socket is bound to: SO_BINDTODEVICE, a scope id */
-	u32 padding;
+	u32 deferred_us;	/* how long connect() left the SYN to a first write; all ones: not known */
 };
 
 /* Nothing is lost silently: each way to lose something has a slot here. Keep in step with tracer/layout.py. */

@@ -126,6 +126,23 @@ static __always_inline bool netlab_has_connected(const struct tcp_sock *tp)
 	return ((const struct sock *)tp)->sk_socket && !NETLAB_IS_MPTCP(tp) && !netlab_serves_fast_open(tp);
 }
 
+/*
+ * With TCP_FASTOPEN_CONNECT and a cookie from before, connect() leaves the SYN to the first write, which nothing tells of. What
+ * does is the round trip that has just been measured, unless the SYN was sent again.
+ */
+#define NETLAB_NOT_KNOWN 0xffffffff
+
+static __always_inline u32 netlab_deferred_us(const struct netlab_attempt *attempt, const struct tcp_sock *tp)
+{
+	u64 took_us = (attempt->established_ns - attempt->opened_ns) / 1000, round_trip_us = tp->srtt_us >> 3;
+
+	if (!tp->fastopen_connect)
+		return 0;
+	if (tp->total_retrans || !round_trip_us || took_us >= NETLAB_NOT_KNOWN)
+		return NETLAB_NOT_KNOWN;
+	return took_us > round_trip_us ? took_us - round_trip_us : 0;
+}
+
 /* The handshake ended. An accepted socket appears here for the first time with its tuple. */
 static __always_inline void netlab_established(u64 key, const struct tcp_sock *tp, int before, u64 now)
 {
@@ -139,6 +156,7 @@ static __always_inline void netlab_established(u64 key, const struct tcp_sock *t
 	} else if (known) {
 		known->established_ns = now;
 		known->syn_retransmits = tp->total_retrans;
+		known->deferred_us = netlab_deferred_us(known, tp);
 		if (known->complete)
 			return;
 		netlab_complete(known, sk);

@@ -55,8 +55,9 @@ CONNECTIONS = Schema(
         Column(
             "connect_ms",
             REAL,
-            "from the first SYN to the established state; UDP: from the first packet to the first answer, "
-            "where the first packet was seen",
+            "from the first SYN to the established state; missing where Fast Open left the SYN to a write "
+            "and it was sent again; UDP: from the first packet to the first answer, where the first packet "
+            "was seen",
             "ms",
         ),
         Column("last_packet_at", TIME, "UDP: the last packet, to some milliseconds"),

@@ -47,7 +47,7 @@ ATTEMPT = np.dtype(
         ("complete", "u1"),
         ("mark", "u4"),
         ("interface", "u4"),
-        ("padding", "u4"),
+        ("deferred_us", "u4"),
     ]
 )
 ENDS = np.dtype(
@@ -79,6 +79,7 @@ PROCESS = np.dtype(
 )
 AF_INET, AF_INET6 = 2, 10  # in `family`: Linux's numbers, on every system
 NOT_COUNTED = 0xFFFFFFFF  # in a counter that this kernel does not have
+NOT_KNOWN = 0xFFFFFFFF  # in `deferred_us`
 NOT_TOLD = 0xFFFFFFFF  # the mark of a socket that was only listed, to somebody without CAP_NET_ADMIN
 
 CHANGE = np.dtype(

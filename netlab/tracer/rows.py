@@ -17,7 +17,7 @@ from netlab.frames import Missing
 from netlab.kernel.processes import printable
 from netlab.kernel.sockdiag import State
 from netlab.schemas import CONNECTIONS
-from netlab.tracer.layout import AF_INET6, NOT_COUNTED, NOT_TOLD, Direction, PidSource
+from netlab.tracer.layout import AF_INET6, NOT_COUNTED, NOT_KNOWN, NOT_TOLD, Direction, PidSource
 from netlab.tracer.merge import Table
 from netlab.tracer.owners import Known, Owners
 from netlab.tracer.reasons import explain
@@ -138,12 +138,13 @@ def _times(attempts: Attempts, to_utc_ns: int, now_ns: int) -> dict[str, Any]:
     ended = np.where(closed == 0, now_ns, closed)
     unseen = end_unseen(attempts) | (attempts["unsent"] != 0)  # of those the release of the socket was seen
     shook_hands = (opened != 0) & (established != 0) & (attempts["direction"] == Direction.OUTGOING)
-    shook_hands &= ~begun_unseen(attempts)
+    deferred_us = attempts["deferred_us"]
+    shook_hands &= ~begun_unseen(attempts) & (deferred_us != NOT_KNOWN)
     return {
         "opened_at": np.ma.array(opened + to_utc_ns, mask=opened == 0),
         "closed_at": np.ma.array(closed + to_utc_ns, mask=(closed == 0) | unseen),
         "duration_s": np.ma.array((ended - opened) / 1e9, mask=(opened == 0) | unseen),
-        "connect_ms": np.ma.array((established - opened) / 1e6, mask=~shook_hands),
+        "connect_ms": np.ma.array((established - opened) / 1e6 - deferred_us / 1e3, mask=~shook_hands),
         "last_packet_at": np.ma.array(
             np.maximum(attempts["last_ns"].astype(np.int64), opened) + to_utc_ns,
             mask=attempts["last_ns"] == 0,

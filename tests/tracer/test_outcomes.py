@@ -17,7 +17,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from loopback import LINGER_0, disconnect
+from loopback import LINGER_0, cookie, disconnect
 from places import Place, marked, told
 
 import netlab
@@ -497,6 +497,24 @@ def no_free_local_port_after_a_connection(at: Place) -> None:
         finally:
             with at.net.client.entered():
                 usual.write_text(before)
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_connect_ms_is_the_handshake_alone_where_fast_open_leaves_the_syn_to_a_write(
+    net: PracticeNetwork, capture: Capture, family: plan.Family
+) -> None:
+    at = Place(net, family)
+    with fast_listener(at) as listening, at.socket() as client:
+        client.setsockopt(socket.IPPROTO_TCP, TCP_FASTOPEN_CONNECT, 1)
+        client.connect(listening.getsockname())
+        time.sleep(0.2)
+        client.sendall(b"late")
+        with listening.accept()[0] as server:
+            assert server.recv(4, socket.MSG_WAITALL) == b"late"
+            frame = capture.connections()
+            row = frame[frame["cookie"] == cookie(client)].iloc[0]
+
+    assert row["connect_ms"] == pytest.approx(row["rtt_ms"], abs=0.002)  # that of the handshake, the only one
 
 
 @pytest.mark.parametrize("family", [4, 6])
