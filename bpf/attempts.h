@@ -24,8 +24,8 @@ static __always_inline void netlab_read_tuple(struct netlab_attempt *attempt, co
 {
 	if (sk->skc_num)
 		attempt->local_port = sk->skc_num;
-	if (!sk->skc_dport)
-		return;
+	if (!sk->skc_dport && sk->skc_state != TCP_SYN_SENT)
+		return;		/* and not port 0 */
 	attempt->remote_port = netlab_ntohs(sk->skc_dport);
 	if (attempt->family == NETLAB_AF_INET) {
 		__builtin_memcpy(attempt->local_address, &sk->skc_rcv_saddr, 4);

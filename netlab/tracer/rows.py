@@ -96,6 +96,7 @@ def connections(
 
 def identity(attempts: Attempts) -> dict[str, Any]:
     """Return the columns that say which connection it is."""
+    portless = (attempts["remote_port"] == 0) & (is_udp(attempts) | ~attempts["remote_address"].any(axis=1))
     return {
         "protocol": categories(is_udp(attempts).astype(np.int8), ["tcp", "udp"]),
         "family": np.where(attempts["family"] == AF_INET6, 6, 4),
@@ -103,7 +104,7 @@ def identity(attempts: Attempts) -> dict[str, Any]:
         "local_address": _address(attempts, "local_address"),
         "local_port": _unless_zero(attempts["local_port"]),
         "remote_address": _address(attempts, "remote_address"),
-        "remote_port": _unless_zero(attempts["remote_port"]),
+        "remote_port": np.ma.array(attempts["remote_port"], mask=portless),  # TCP may ask for port 0
         "netns": _unless_zero(attempts["netns"]),
         "cookie": _unless_zero(attempts["cookie"]),
     }

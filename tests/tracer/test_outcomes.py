@@ -63,6 +63,12 @@ def refused(at: Place) -> None:
         client.connect((at.home, 1))
 
 
+def refused_at_port_0(at: Place) -> None:
+    """What a number that was never set asks for."""
+    with at.socket() as client, pytest.raises(ConnectionRefusedError):
+        client.connect((at.home, 0))
+
+
 def refused_without_waiting(at: Place) -> None:
     with at.socket() as client:
         client.setblocking(False)
