@@ -135,11 +135,11 @@ static __always_inline void netlab_follow(u64 key, struct netlab_attempt *attemp
 	netlab_report(attempt, NETLAB_ATTEMPT_LOST);
 }
 
-/* All but the owner. */
+/* All but the owner. A connection that is restored from a checkpoint (TCP_REPAIR) may have been accepted before. */
 static __always_inline void netlab_begin(struct netlab_attempt *attempt, u64 key, const struct sock *sk, u64 now)
 {
 	netlab_read_identity(attempt, key, sk);
-	attempt->direction = NETLAB_OUTGOING;
+	attempt->direction = ((const struct tcp_sock *)sk)->repair ? NETLAB_UNKNOWN : NETLAB_OUTGOING;
 	attempt->opened_ns = now;
 }
 

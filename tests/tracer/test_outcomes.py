@@ -29,6 +29,8 @@ pytestmark = pytest.mark.privileged
 CASES = tomllib.loads(Path(__file__).with_suffix("").with_name("outcomes.toml").read_text())["case"]
 MSG_FASTOPEN, TCP_FASTOPEN, TCP_FASTOPEN_CONNECT, TCP_SYNCNT = 0x2000_0000, 23, 30, 7
 TCP_USER_TIMEOUT, IPPROTO_MPTCP = 18, 262
+TCP_REPAIR, TCP_REPAIR_QUEUE, TCP_QUEUE_SEQ = 19, 20, 21
+RECEIVE_QUEUE, SEND_QUEUE, REPAIR_OFF = 1, 2, -1  # without a probe of the window
 NOWHERE = {4: "203.0.113.1", 6: "2001:db8:ffff::1"}
 SECOND = {4: "127.0.0.2", 6: "::1"}
 
@@ -465,6 +467,24 @@ def shared_by_fork(at: Place) -> None:
         client.sendall(bytes(10))
         client.close()
         assert len(until_closed(server)) == 30
+
+
+def restored_from_a_checkpoint(at: Place) -> None:
+    """Both ends go on where they were, as CRIU has them do: connect() sends nothing (TCP_REPAIR)."""
+    ends = at.socket(), at.socket()
+    with ends[0], ends[1]:
+        for end in ends:
+            end.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, 1)
+            end.bind((at.home, 0))
+        for end, peer, numbers in zip(ends, reversed(ends), ((1000, 2000), (2000, 1000)), strict=True):
+            for queue, number in zip((RECEIVE_QUEUE, SEND_QUEUE), numbers, strict=True):
+                end.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR_QUEUE, queue)
+                end.setsockopt(socket.IPPROTO_TCP, TCP_QUEUE_SEQ, number)
+            end.connect(peer.getsockname())
+        for end in ends:
+            end.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, REPAIR_OFF)
+        ends[0].sendall(b"hello")
+        assert ends[1].recv(5, socket.MSG_WAITALL) == b"hello"
 
 
 def blocked_by_a_policy(at: Place) -> None:
