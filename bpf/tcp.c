@@ -247,6 +247,21 @@ static __always_inline struct netlab_attempt *netlab_closed_now(
 	return attempt;
 }
 
+/* Tell whether a change may be of an attempt that is wanted: of many it is known that they are not. */
+static __always_inline bool netlab_may_want_change(const struct tcp_sock *tp, int after)
+{
+	u16 local = netlab_ntohs(tp->inet_conn.icsk_inet.inet_sport);
+	const struct sock_common *sk = (const struct sock_common *)tp;
+	u16 remote = netlab_ntohs(sk->skc_dport);
+	const struct net *net = sk->skc_net.net;
+
+	if (!NETLAB_WANTED_NETNS(net->ns.inum))
+		return false;
+	if (after == TCP_SYN_SENT || !local || !remote)
+		return true;	/* a port is not known yet */
+	return NETLAB_WANTED_PORT(local) || NETLAB_WANTED_PORT(remote);
+}
+
 /* Each moment is read once, so that a change and the attempt it belongs to carry the same. */
 static __always_inline void netlab_changed(u64 key, const struct tcp_sock *tp, int before, int after, u64 now)
 {
@@ -254,6 +269,8 @@ static __always_inline void netlab_changed(u64 key, const struct tcp_sock *tp, i
 	const struct sock_common *sk = (const struct sock_common *)tp;
 	const struct net *net = sk->skc_net.net;
 
+	if (!netlab_may_want_change(tp, after))
+		return;		/* it takes no room from others, and is not lost */
 	change.at_ns = now;
 	change.cookie = sk->skc_cookie.counter;
 	change.error = netlab_error(tp, before, after);
