@@ -24,8 +24,8 @@ static __always_inline void netlab_read_tuple(struct netlab_attempt *attempt, co
 {
 	if (sk->skc_num)
 		attempt->local_port = sk->skc_num;
-	if (!sk->skc_dport)
-		return;
+	if (!sk->skc_dport && sk->skc_state != TCP_SYN_SENT)
+		return;		/* and not port 0 */
 	attempt->remote_port = netlab_ntohs(sk->skc_dport);
 	if (attempt->family == NETLAB_AF_INET) {
 		__builtin_memcpy(attempt->local_address, &sk->skc_rcv_saddr, 4);
@@ -51,6 +51,7 @@ static __always_inline void netlab_read_identity(struct netlab_attempt *attempt,
 	attempt->protocol = IPPROTO_TCP;
 	attempt->family = sk->__sk_common.skc_family;
 	attempt->mark = sk->sk_mark;
+	attempt->interface = sk->__sk_common.skc_bound_dev_if;
 	attempt->netns = net->ns.inum;
 	netlab_complete(attempt, &sk->__sk_common);
 }
@@ -134,11 +135,11 @@ static __always_inline void netlab_follow(u64 key, struct netlab_attempt *attemp
 	netlab_report(attempt, NETLAB_ATTEMPT_LOST);
 }
 
-/* All but the owner. */
+/* All but the owner. A connection that is restored from a checkpoint (TCP_REPAIR) may have been accepted before. */
 static __always_inline void netlab_begin(struct netlab_attempt *attempt, u64 key, const struct sock *sk, u64 now)
 {
 	netlab_read_identity(attempt, key, sk);
-	attempt->direction = NETLAB_OUTGOING;
+	attempt->direction = ((const struct tcp_sock *)sk)->repair ? NETLAB_UNKNOWN : NETLAB_OUTGOING;
 	attempt->opened_ns = now;
 }
 

@@ -126,11 +126,11 @@ struct netlab_attempt {
 	u64 bytes_sent;
 	u64 bytes_received;
 	u64 process_started_ns;	/* tells the owner from others with its pid: see netlab_meet_process() */
+	u64 packets_sent;	/* TCP's own counts have 32 bits */
+	u64 packets_received;
 	u32 pid;
 	u32 uid;
 	u32 netns;
-	u32 packets_sent;
-	u32 packets_received;
 	u32 retransmits;
 	u32 syn_retransmits;
 	u32 srtt_us;
@@ -152,6 +152,8 @@ struct netlab_attempt {
 	u8 unsent;		/* connect() was called and no SYN has been sent */
 	u8 complete;		/* the tuple and the cookie are final; UDP: the first packet that was seen is the flow's first */
 	u32 mark;		/* SO_MARK */
+	u32 interface;		/* index of what the socket is bound to: SO_BINDTODEVICE, a scope id */
+	u32 deferred_us;	/* how long connect() left the SYN to a first write; all ones: not known */
 };
 
 /* Nothing is lost silently: each way to lose something has a slot here. See tracer/layout.py. */

@@ -69,7 +69,8 @@ static __always_inline struct netlab_attempt *netlab_connecting(
 		attempt->unsent = 0;
 		attempt->error = 0;
 		attempt->opened_ns = now;
-		attempt->local_port = sk->__sk_common.skc_num;
+		attempt->local_port = 0;
+		netlab_read_tuple(attempt, &sk->__sk_common);	/* a program after ours may have changed where to */
 		if (!netlab_has_wanted_ends(attempt))
 			netlab_open.delete(&key);
 		return NULL;
@@ -125,6 +126,23 @@ static __always_inline bool netlab_has_connected(const struct tcp_sock *tp)
 	return ((const struct sock *)tp)->sk_socket && !NETLAB_IS_MPTCP(tp) && !netlab_serves_fast_open(tp);
 }
 
+/*
+ * With TCP_FASTOPEN_CONNECT and a cookie from before, connect() leaves the SYN to the first write, which nothing tells of. What
+ * does is the round trip that has just been measured, unless the SYN was sent again.
+ */
+#define NETLAB_NOT_KNOWN 0xffffffff
+
+static __always_inline u32 netlab_deferred_us(const struct netlab_attempt *attempt, const struct tcp_sock *tp)
+{
+	u64 took_us = (attempt->established_ns - attempt->opened_ns) / 1000, round_trip_us = tp->srtt_us >> 3;
+
+	if (!tp->fastopen_connect)
+		return 0;
+	if (tp->total_retrans || !round_trip_us || took_us >= NETLAB_NOT_KNOWN)
+		return NETLAB_NOT_KNOWN;
+	return took_us > round_trip_us ? took_us - round_trip_us : 0;
+}
+
 /* The handshake ended. An accepted socket appears here for the first time with its tuple. */
 static __always_inline void netlab_established(u64 key, const struct tcp_sock *tp, int before, u64 now)
 {
@@ -138,6 +156,7 @@ static __always_inline void netlab_established(u64 key, const struct tcp_sock *t
 	} else if (known) {
 		known->established_ns = now;
 		known->syn_retransmits = tp->total_retrans;
+		known->deferred_us = netlab_deferred_us(known, tp);
 		if (known->complete)
 			return;
 		netlab_complete(known, sk);
@@ -217,6 +236,7 @@ static __always_inline struct netlab_attempt *netlab_closed_now(
 		return NULL;
 	netlab_read_counters(attempt, tp);
 	attempt->mark = sk->sk_mark;	/* may have been set since the start */
+	attempt->interface = sk->__sk_common.skc_bound_dev_if;
 	attempt->error = netlab_error(tp, before, TCP_CLOSE);
 	if (!attempt->established_ns)
 		attempt->syn_retransmits = attempt->retransmits;
@@ -227,6 +247,21 @@ static __always_inline struct netlab_attempt *netlab_closed_now(
 	return attempt;
 }
 
+/* Tell whether a change may be of an attempt that is wanted: of many it is known that they are not. */
+static __always_inline bool netlab_may_want_change(const struct tcp_sock *tp, int after)
+{
+	u16 local = netlab_ntohs(tp->inet_conn.icsk_inet.inet_sport);
+	const struct sock_common *sk = (const struct sock_common *)tp;
+	u16 remote = netlab_ntohs(sk->skc_dport);
+	const struct net *net = sk->skc_net.net;
+
+	if (!NETLAB_WANTED_NETNS(net->ns.inum))
+		return false;
+	if (after == TCP_SYN_SENT || !local || !remote)
+		return true;	/* a port is not known yet */
+	return NETLAB_WANTED_PORT(local) || NETLAB_WANTED_PORT(remote);
+}
+
 /* Each moment is read once, so that a change and the attempt it belongs to carry the same. */
 static __always_inline void netlab_changed(u64 key, const struct tcp_sock *tp, int before, int after, u64 now)
 {
@@ -234,6 +269,8 @@ static __always_inline void netlab_changed(u64 key, const struct tcp_sock *tp, i
 	const struct sock_common *sk = (const struct sock_common *)tp;
 	const struct net *net = sk->skc_net.net;
 
+	if (!netlab_may_want_change(tp, after))
+		return;		/* it takes no room from others, and is not lost */
 	change.at_ns = now;
 	change.cookie = sk->skc_cookie.counter;
 	change.error = netlab_error(tp, before, after);

@@ -63,6 +63,7 @@ static __always_inline void netlab_read_flow(struct netlab_attempt *flow, struct
 	flow->opened_ns = bpf_ktime_get_ns();
 	NETLAB_READ(flow->family, sk->__sk_common.skc_family);
 	NETLAB_READ(flow->mark, sk->sk_mark);
+	NETLAB_READ(flow->interface, sk->__sk_common.skc_bound_dev_if);
 	netlab_probe_read(&flow->last_state, 1, (void *)&sk->__sk_common.skc_state);
 	NETLAB_READ(net, sk->__sk_common.skc_net.net);
 	NETLAB_READ(flow->netns, net->ns.inum);
@@ -251,7 +252,7 @@ int netlab_datagram_refused(struct netlab_refusal *ctx)
 	flow = netlab_flows.lookup(&arrived->key);
 	if (!flow)
 		return 0;
-	__sync_fetch_and_add(&flow->packets_received, -arrived->packets);
+	__sync_fetch_and_add(&flow->packets_received, -(u64)arrived->packets);
 	__sync_fetch_and_add(&flow->bytes_received, -(u64)arrived->bytes);
 	__sync_fetch_and_add(&flow->receive_drops, arrived->packets);
 	return 0;

@@ -85,9 +85,14 @@ class Answer:
 
 def answers(kernel: socket.socket, questions: Sequence[Question]) -> list[Answer]:
     """Return the kernel's answer to each question, in order."""
-    count = len(questions)
-    told = _asked(kernel, [*questions, *questions], [0] * count + [_FIB_MATCH] * count)
-    found, matched = told[:count], told[count:]
+    found, matched = _found(kernel, questions)
+    strayed = [
+        place for place, question in enumerate(questions) if _may_stray(question, _index(found[place]))
+    ]
+    again = [questions[place]._replace(source=b"") for place in strayed]
+    for place, told, route in zip(strayed, *_found(kernel, again), strict=True):
+        if _index(told) in {0, questions[place].interface}:  # else it is a VRF, whose routes lead elsewhere
+            found[place], matched[place] = told, route
     foreign = _foreign(kernel, questions, found)
     return [
         Answer(error=errno.errorcode.get(told), reason=FOREIGN)
@@ -95,6 +100,32 @@ def answers(kernel: socket.socket, questions: Sequence[Question]) -> list[Answer
         else answer(question, told, route)
         for question, told, route in zip(questions, found, matched, strict=True)
     ]
+
+
+def _found(
+    kernel: socket.socket, questions: Sequence[Question]
+) -> tuple[list[bytes | int], list[bytes | int]]:
+    """Return the way of each question, and the route that matched."""
+    count = len(questions)
+    told = _asked(kernel, [*questions, *questions], [0] * count + [_FIB_MATCH] * count)
+    return told[:count], told[count:]
+
+
+def _may_stray(question: Question, index: int) -> bool:
+    """Tell whether IPv6 has taken the interface as a mere wish, as it does where a source is given.
+
+    A socket that is bound to it gets no other (RT6_LOOKUP_F_IFACE, ip6_route_output_flags()); nor does a
+    question without a source.
+    """
+    bound = question.family == 6 and question.interface and question.source and not question.arrived
+    return bool(bound) and index != question.interface
+
+
+def _index(told: bytes | int) -> int:
+    """Return by which interface an answer says that packets leave; 0 if it says none."""
+    return (
+        0 if isinstance(told, int) else _whole(attributes(told[_HEADER.size + _BODY.size :]), _INTERFACE) or 0
+    )
 
 
 def answer(question: Question, told: bytes | int, matched: bytes | int) -> Answer:

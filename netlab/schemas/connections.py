@@ -33,6 +33,12 @@ CONNECTIONS = Schema(
             "the socket's firewall mark (SO_MARK); of a UDP flow that ended, as of its first packet",
         ),
         Column(
+            "bound_ifindex",
+            INTEGER,
+            "index of the interface or VRF that the socket is bound to (SO_BINDTODEVICE, or the scope of a "
+            "link-local address), in its own namespace; missing where it is to none",
+        ),
+        Column(
             "cgroup",
             TEXT,
             "path of the owner's control group, as in /proc/PID/cgroup seen from the root namespace: version "
@@ -49,8 +55,9 @@ CONNECTIONS = Schema(
         Column(
             "connect_ms",
             REAL,
-            "from the first SYN to the established state; UDP: from the first packet to the first answer, "
-            "where the first packet was seen",
+            "from the first SYN to the established state; missing where Fast Open left the SYN to a write "
+            "and it was sent again; UDP: from the first packet to the first answer, where the first packet "
+            "was seen",
             "ms",
         ),
         Column("last_packet_at", TIME, "UDP: the last packet, to some milliseconds"),
@@ -60,13 +67,14 @@ CONNECTIONS = Schema(
         Column(
             "packets_sent",
             INTEGER,
-            "segments sent and sent again; the kernel leaves an acceptor's SYN-ACK out; UDP: datagrams",
+            "segments sent and sent again, which the kernel counts from 0 again after 2^32; it leaves an "
+            "acceptor's SYN-ACK out; UDP: datagrams",
             "packets",
         ),
         Column(
             "packets_received",
             INTEGER,
-            "segments received; UDP: datagrams put into the receive queue",
+            "segments received, counted likewise; UDP: datagrams put into the receive queue",
             "packets",
         ),
         Column(

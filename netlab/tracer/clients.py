@@ -20,7 +20,7 @@ CHANGES = np.dtype([*((name, "i8") for name in COUNTED), ("is_new", "?"), ("is_c
 
 _LONGEST_NAME = 64
 _EXPIRED_MOST = 1024  # names that are remembered, for a better message
-_WRAP = 1 << 32  # the kernel counts packets in 32 bits
+_WRAP = 1 << 32  # the kernel counts TCP's segments in 32 bits
 _NS = 1_000_000_000
 
 

@@ -186,6 +186,7 @@ def _flow(values: Mapping[str, Any]) -> Flow | str:
         lasting=protocol == "tcp" and not _has_ended(values),
         uid=_whole(values, "uid", 2**32 - 2),
         mark=_whole(values, "mark", 2**32 - 1),
+        bound=_whole(values, "bound_ifindex", 2**31 - 1) or 0,
     )
 
 

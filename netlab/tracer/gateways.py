@@ -32,6 +32,7 @@ _FILLED = {
 }
 _MAX_AGE_S = 60.0
 _ENDS = ["local_address", "remote_address"]
+_BOUND = ["bound_ifindex"]  # recordings of versions that had no such column have none
 _LOOKED_AT = {"mark": ["mark"], "uid": ["uid"], "flow": ["protocol", "local_port", "remote_port"]}
 _NEEDED = {"netns", "closed_at", "nat_remote_address", *_ENDS, *_FILLED, "uid", *_LOOKED_AT["flow"]}
 # No peer: what a socket has that is not connected.
@@ -83,7 +84,7 @@ class RouteCache(Closes):
 
     def _keys(self, connections: pd.DataFrame) -> pd.DataFrame:
         """Return what ways depend on; what a namespace's rules do not look at is blank in its rows."""
-        keys = connections[["netns", *_ENDS]]
+        keys = connections[["netns", *_ENDS, *(name for name in _BOUND if name in connections)]]
         for what, names in _LOOKED_AT.items():
             looking = self._looking_at(what, connections)
             if looking.any():
@@ -144,7 +145,7 @@ def _question(known: Routing, row: dict[Any, Any]) -> Question | None:
     source = "" if pd.isna(row["local_address"]) else row["local_address"]
     if source in _UNSPECIFIED:
         source = ""
-    interface = known.interface_of(source) if source else 0
+    interface = _number(row.get("bound_ifindex")) or (known.interface_of(source) if source else 0)
     if destination.version == 6 and destination.is_link_local and not interface:
         return None
     protocol = row.get("protocol")
@@ -207,9 +208,9 @@ def with_gateway(connections: pd.DataFrame, *, known: RouteCache | None = None) 
 
     Notes
     -----
-    The look-ups are those of `netlab.gateway`, one for each distinct pair of addresses in a namespace. A
-    source address of a VRF, or of one link only (link-local), stands for what the socket is bound to; a
-    socket bound to another interface (SO_BINDTODEVICE, socket(7)) is looked up as if it were not. A mark that
+    The look-ups are those of `netlab.gateway`, one for each distinct pair of addresses in a namespace, by the
+    interface or VRF that the socket is bound to. Where that is not known (recordings of versions before
+    `bound_ifindex`), a source address of a VRF, or of one link only (link-local), stands for it. A mark that
     rules of netfilter or tc give to single packets is not seen.
 
     Examples

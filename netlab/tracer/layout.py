@@ -20,11 +20,11 @@ ATTEMPT = np.dtype(
         ("bytes_sent", "u8"),
         ("bytes_received", "u8"),
         ("process_started_ns", "u8"),
+        ("packets_sent", "u8"),
+        ("packets_received", "u8"),
         ("pid", "u4"),
         ("uid", "u4"),
         ("netns", "u4"),
-        ("packets_sent", "u4"),
-        ("packets_received", "u4"),
         ("retransmits", "u4"),
         ("syn_retransmits", "u4"),
         ("srtt_us", "u4"),
@@ -46,6 +46,8 @@ ATTEMPT = np.dtype(
         ("unsent", "u1"),
         ("complete", "u1"),
         ("mark", "u4"),
+        ("interface", "u4"),
+        ("deferred_us", "u4"),
     ]
 )
 ENDS = np.dtype(
@@ -77,6 +79,7 @@ PROCESS = np.dtype(
 )
 AF_INET, AF_INET6 = 2, 10  # in `family`: Linux's numbers, on every system
 NOT_COUNTED = 0xFFFFFFFF  # in a counter that this kernel does not have
+NOT_KNOWN = 0xFFFFFFFF  # in `deferred_us`
 NOT_TOLD = 0xFFFFFFFF  # the mark of a socket that was only listed, to somebody without CAP_NET_ADMIN
 
 CHANGE = np.dtype(

@@ -41,7 +41,11 @@ _WORDS = {
         "packets of new flows came while the capture was paused",
     ),
     Counter.NOT_PLAIN_UDP: (_UDP, Gap.UNSEEN, _NOT_PLAIN),
-    Counter.CHANGE_LOST: ("events", Gap.LOST, "state changes did not fit into their ring buffer"),
+    Counter.CHANGE_LOST: (
+        "events",
+        Gap.LOST,
+        "state changes did not fit into their ring buffer; some may be of attempts that nobody asked for",
+    ),
 }
 
 

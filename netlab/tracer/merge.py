@@ -177,6 +177,7 @@ def _measure(attempts: Attempts, now: Snapshot) -> tuple[npt.NDArray[np.uint8], 
     states, inodes = np.where(known, now.states[places], 0), np.where(known, now.inodes[places], 0)
     told = known & (found["mark"] != NOT_TOLD)
     attempts["mark"] = np.where(told, found["mark"], attempts["mark"])
+    attempts["interface"] = np.where(known, found["interface"], attempts["interface"])
     known &= ~is_udp(attempts)  # one socket has many flows, and the kernel counts for none of them
     for name in _MEASURED:
         attempts[name] = np.where(known, found[name], attempts[name])

@@ -71,7 +71,8 @@ class Packets:
         firsts = self.pieces[starts]
         numbers = {name: firsts[name].tolist() for name in _NUMBERS}
         fresh, other_fresh, outgoing = (firsts[name].astype(bool).tolist() for name in _FLAGS)
-        last, reset = ((firsts["tcp_flags"] & flag > 0).tolist() for flag in (_FIN, _RST))
+        last = (firsts["tcp_flags"] & _FIN > 0).tolist()
+        reset = (_resets(firsts) & (firsts["tcp_flags"] & _RST > 0)).tolist()
         budgets, protocols = (firsts["conversation"][name].tolist() for name in ("budget", "protocol"))
         lengths = (counts - 1) * _PIECE_BYTES + self.pieces["bytes"][starts + counts - 1]
         segments = map(
@@ -95,6 +96,12 @@ def conversation(ends: bytes) -> np.void:
     """Return a CONVERSATION field by field."""
     read: np.void = np.frombuffer(ends, CONVERSATION)[0]
     return read
+
+
+def _resets(packets: Pieces) -> npt.NDArray[np.bool_]:
+    """Tell which packets may be a reset: one that comes in with another number is challenged (RFC 5961)."""
+    taken: npt.NDArray[np.bool_] = (packets["sequence"] == packets["settled"]) | (packets["outgoing"] != 0)
+    return taken
 
 
 def _cut(text: bytes, starts: npt.NDArray[np.intp], lengths: npt.NDArray[np.intp] | int) -> list[bytes]:

@@ -51,7 +51,7 @@ _COUNTERS = (
     "last_packet_at, assured"
 )
 _OUTCOME = "error, reason, connect_ms"
-_LINUX_ONLY = "uid, netns, nspid, mark, cgroup, container, cookie, inode"
+_LINUX_ONLY = "uid, netns, nspid, mark, bound_ifindex, cgroup, container, cookie, inode"
 _NAT = "nat_local_address, nat_local_port, nat_remote_address, nat_remote_port"
 _AGAIN = "this system does not number its sockets: a tuple that is used again between two looks is one row"
 _UNCONNECTED = "UDP flows of sockets that are not connected; Windows lists every UDP socket as such"

@@ -17,7 +17,7 @@ from netlab.frames import Missing
 from netlab.kernel.processes import printable
 from netlab.kernel.sockdiag import State
 from netlab.schemas import CONNECTIONS
-from netlab.tracer.layout import AF_INET6, NOT_COUNTED, NOT_TOLD, Direction, PidSource
+from netlab.tracer.layout import AF_INET6, NOT_COUNTED, NOT_KNOWN, NOT_TOLD, Direction, PidSource
 from netlab.tracer.merge import Table
 from netlab.tracer.owners import Known, Owners
 from netlab.tracer.reasons import explain
@@ -80,6 +80,7 @@ def connections(
         "seen": categories(table.backfilled.astype(np.int8), ["live", "backfill"]),
         "inode": _unless_zero(table.inodes),
         "mark": np.ma.array(attempts["mark"], mask=attempts["mark"] == NOT_TOLD),
+        "bound_ifindex": _unless_zero(attempts["interface"]),
     }
     parts = (
         _owner(attempts, known),
@@ -95,6 +96,7 @@ def connections(
 
 def identity(attempts: Attempts) -> dict[str, Any]:
     """Return the columns that say which connection it is."""
+    portless = (attempts["remote_port"] == 0) & (is_udp(attempts) | ~attempts["remote_address"].any(axis=1))
     return {
         "protocol": categories(is_udp(attempts).astype(np.int8), ["tcp", "udp"]),
         "family": np.where(attempts["family"] == AF_INET6, 6, 4),
@@ -102,7 +104,7 @@ def identity(attempts: Attempts) -> dict[str, Any]:
         "local_address": _address(attempts, "local_address"),
         "local_port": _unless_zero(attempts["local_port"]),
         "remote_address": _address(attempts, "remote_address"),
-        "remote_port": _unless_zero(attempts["remote_port"]),
+        "remote_port": np.ma.array(attempts["remote_port"], mask=portless),  # TCP may ask for port 0
         "netns": _unless_zero(attempts["netns"]),
         "cookie": _unless_zero(attempts["cookie"]),
     }
@@ -137,12 +139,13 @@ def _times(attempts: Attempts, to_utc_ns: int, now_ns: int) -> dict[str, Any]:
     ended = np.where(closed == 0, now_ns, closed)
     unseen = end_unseen(attempts) | (attempts["unsent"] != 0)  # of those the release of the socket was seen
     shook_hands = (opened != 0) & (established != 0) & (attempts["direction"] == Direction.OUTGOING)
-    shook_hands &= ~begun_unseen(attempts)
+    deferred_us = attempts["deferred_us"]
+    shook_hands &= ~begun_unseen(attempts) & (deferred_us != NOT_KNOWN)
     return {
         "opened_at": np.ma.array(opened + to_utc_ns, mask=opened == 0),
         "closed_at": np.ma.array(closed + to_utc_ns, mask=(closed == 0) | unseen),
         "duration_s": np.ma.array((ended - opened) / 1e9, mask=(opened == 0) | unseen),
-        "connect_ms": np.ma.array((established - opened) / 1e6, mask=~shook_hands),
+        "connect_ms": np.ma.array((established - opened) / 1e6 - deferred_us / 1e3, mask=~shook_hands),
         "last_packet_at": np.ma.array(
             np.maximum(attempts["last_ns"].astype(np.int64), opened) + to_utc_ns,
             mask=attempts["last_ns"] == 0,

@@ -104,6 +104,7 @@ def _attempts(sockets: Sockets, direction: npt.NDArray[np.uint8], inode: int) ->
     attempts["rtos"] = np.ma.filled(sockets.info("total_rto").astype(np.uint32), NOT_COUNTED)
     attempts["rwnd_limited_us"] = sockets.info("rwnd_limited").filled(0)
     attempts["mark"] = sockets.mark.filled(NOT_TOLD)
+    attempts["interface"] = sockets.records["interface"]
     attempts["netns"], attempts["cookie"], attempts["direction"] = inode, sockets.cookie, direction
     attempts["bytes_sent"] = sockets.bytes_sent.filled(0)
     attempts["bytes_received"] = sockets.bytes_received.filled(0)

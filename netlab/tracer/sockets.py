@@ -189,6 +189,7 @@ def columns(found: Snapshot) -> dict[str, Any]:
         "cookie": sockets.cookie,
         "inode": np.ma.array(records["inode"], mask=~sockets.owned),
         "mark": sockets.mark,
+        "bound_ifindex": np.ma.masked_equal(records["interface"], 0),
     }
 
 

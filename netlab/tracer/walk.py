@@ -51,6 +51,7 @@ class Flow:
     lasting: bool  # open, and of a protocol whose entry lives as long: no entry is no translation
     uid: int | None = None
     mark: int | None = None
+    bound: int = 0  # index of the interface that its socket is bound to
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +205,7 @@ class Walk:
     def _question(self, at: _At, packet: Packet, routing: Routing) -> Question | None:
         """Return what to ask; None of a link-local destination whose link is not known."""
         destination, source = (ipaddress.ip_address(one) for one in (packet.dst, packet.src))
-        interface = 0 if at.index else routing.interface_of(packet.src)
+        interface = 0 if at.index else self.flow.bound or routing.interface_of(packet.src)
         if packet.family == 6 and destination.is_link_local and not (interface or at.index):
             return None
         return Question(

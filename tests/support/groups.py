@@ -7,6 +7,7 @@ import ctypes
 import os
 import struct
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,8 @@ from netlab.kernel import capabilities, syscall
 from netlab.kernel.bpf import CgroupHook
 
 _SKB, _SOCK_ADDR = 8, 18  # enum bpf_prog_type
+_LOAD, _STORE, _UNLESS, _PUT, _EXIT = 0x61, 0x63, 0x55, 0xB7, 0x95  # of u32; if not equal; 64 bits
+_R0, _R1, _R2 = range(3)
 
 
 @dataclass
@@ -98,16 +101,40 @@ def inside(group: Path) -> Iterator[None]:
         (capabilities.cgroup2_mount() / "cgroup.procs").write_text(str(os.getpid()))
 
 
-@contextlib.contextmanager
-def denied(group: Path, hook: CgroupHook) -> Iterator[None]:
+def denied(group: Path, hook: CgroupHook) -> contextlib.AbstractContextManager[None]:
     """Deny on *hook* whatever a control group does, as systemd's IPAddressDeny= does with packets."""
-    return_0 = struct.pack("=QQ", 0xB7, 0x95)  # r0 = 0; exit
-    program, free = ctypes.create_string_buffer(return_0, 16), ctypes.create_string_buffer(b"GPL")
+    return _attached(group, hook, [(_PUT, _R0, 0, 0), (_EXIT, 0, 0, 0)])
+
+
+def redirected(group: Path, port: int, to: int) -> contextlib.AbstractContextManager[None]:
+    """Have connect() to *port* over IPv4 go to another one, as Cilium does with the addresses of services."""
+    user_port = 24  # offset in struct bpf_sock_addr
+    here, there = (int.from_bytes(number.to_bytes(2, "big"), sys.byteorder) for number in (port, to))
+    return _attached(
+        group,
+        CgroupHook.INET4_CONNECT,
+        [
+            (_LOAD, _R2 | _R1 << 4, user_port, 0),
+            (_UNLESS, _R2, 2, here),
+            (_PUT, _R2, 0, there),
+            (_STORE, _R1 | _R2 << 4, user_port, 0),
+            (_PUT, _R0, 0, 1),
+            (_EXIT, 0, 0, 0),
+        ],
+    )
+
+
+@contextlib.contextmanager
+def _attached(group: Path, hook: CgroupHook, instructions: list[tuple[int, int, int, int]]) -> Iterator[None]:
+    """Run a program (of each instruction opcode, registers, offset, number) on a *hook* of a group."""
+    text = b"".join(struct.pack("=BBhi", *instruction) for instruction in instructions)
+    program, free = ctypes.create_string_buffer(text, len(text)), ctypes.create_string_buffer(b"GPL")
     commands = {"load": 5, "link": 28}  # include/uapi/linux/bpf.h
     kind = _SOCK_ADDR if hook in {CgroupHook.INET4_CONNECT, CgroupHook.INET6_CONNECT} else _SKB
     places = ctypes.addressof(program), ctypes.addressof(free)
     loaded = syscall.bpf(
-        commands["load"], struct.pack("=IIQQIIQII16xII", kind, 2, *places, 0, 0, 0, 0, 0, 0, hook)
+        commands["load"],
+        struct.pack("=IIQQIIQII16xII", kind, len(instructions), *places, 0, 0, 0, 0, 0, 0, hook),
     )
     at = os.open(group, os.O_RDONLY)
     link = syscall.bpf(commands["link"], struct.pack("=IIII", loaded, at, hook, 0))

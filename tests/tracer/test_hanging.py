@@ -10,6 +10,8 @@ import pandas as pd
 import pytest
 from loopback import LOOPBACK
 from overheard import until
+from scapy.layers.inet import IP, TCP
+from scapy.layers.inet6 import IPv6
 
 import netlab
 from netlab.tracer.session import Capture
@@ -17,6 +19,7 @@ from netlab.tracer.session import Capture
 pytestmark = pytest.mark.privileged
 FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
 ASKS = b"GET /slow HTTP/1.1\r\nHost: here\r\n\r\n"
+TCP_REPAIR, TCP_REPAIR_QUEUE, TCP_QUEUE_SEQ = 19, 20, 21  # include/uapi/linux/tcp.h
 FAMILIES = pytest.mark.parametrize("family", [4, 6])
 
 
@@ -73,3 +76,34 @@ def test_an_answer_that_goes_on_to_the_end_ends_with_what_the_server_says(family
 
         assert capture.requests()["response_bytes"].tolist() == [24, 24]
         assert set(capture.requests()["outcome"]) == {"answered"}
+
+
+def next_sequence(end: socket.socket) -> int:
+    """Return the number of the next byte that the peer is to send."""
+    receive_queue, off_without_a_probe = 1, -1
+    end.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, 1)
+    end.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR_QUEUE, receive_queue)
+    number = end.getsockopt(socket.IPPROTO_TCP, TCP_QUEUE_SEQ)
+    end.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, off_without_a_probe)
+    return number % (1 << 32)
+
+
+def forge_reset(family: int, source: int, target: int, sequence: int) -> None:
+    ends = {"src": LOOPBACK[family], "dst": LOOPBACK[family]}
+    header = IP(**ends) if family == 4 else IPv6(**ends)
+    packet = header / TCP(sport=source, dport=target, flags="R", seq=sequence)
+    with socket.socket(FAMILY[family], socket.SOCK_RAW, socket.IPPROTO_TCP) as raw:
+        raw.sendto(bytes(packet)[len(header) :], (LOOPBACK[family], 0))
+
+
+@FAMILIES
+def test_a_reset_that_tcp_does_not_take_ends_nothing(family: int) -> None:
+    """Within the window but not the next number, it is answered by a challenge (RFC 5961 section 3.2)."""
+    with asked(family) as (capture, client, server):
+        source, target = server.getsockname()[1], client.getsockname()[1]
+        forge_reset(family, source, target, (next_sequence(client) + 100) % (1 << 32))
+        server.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        assert client.recv(1000)
+        until(lambda: of(capture, "outgoing")["outcome"].tolist() == ["answered"])
+
+    assert len(of(capture, "outgoing")) == 1

@@ -17,7 +17,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from loopback import LINGER_0, disconnect
+from loopback import LINGER_0, cookie, disconnect
 from places import Place, marked, told
 
 import netlab
@@ -29,6 +29,8 @@ pytestmark = pytest.mark.privileged
 CASES = tomllib.loads(Path(__file__).with_suffix("").with_name("outcomes.toml").read_text())["case"]
 MSG_FASTOPEN, TCP_FASTOPEN, TCP_FASTOPEN_CONNECT, TCP_SYNCNT = 0x2000_0000, 23, 30, 7
 TCP_USER_TIMEOUT, IPPROTO_MPTCP = 18, 262
+TCP_REPAIR, TCP_REPAIR_QUEUE, TCP_QUEUE_SEQ = 19, 20, 21
+RECEIVE_QUEUE, SEND_QUEUE, REPAIR_OFF = 1, 2, -1  # without a probe of the window
 NOWHERE = {4: "203.0.113.1", 6: "2001:db8:ffff::1"}
 SECOND = {4: "127.0.0.2", 6: "::1"}
 
@@ -61,6 +63,12 @@ def until_closed(connection: socket.socket) -> bytes:
 def refused(at: Place) -> None:
     with at.socket() as client, pytest.raises(ConnectionRefusedError):
         client.connect((at.home, 1))
+
+
+def refused_at_port_0(at: Place) -> None:
+    """What a number that was never set asks for."""
+    with at.socket() as client, pytest.raises(ConnectionRefusedError):
+        client.connect((at.home, 0))
 
 
 def refused_without_waiting(at: Place) -> None:
@@ -461,6 +469,24 @@ def shared_by_fork(at: Place) -> None:
         assert len(until_closed(server)) == 30
 
 
+def restored_from_a_checkpoint(at: Place) -> None:
+    """Both ends go on where they were, as CRIU has them do: connect() sends nothing (TCP_REPAIR)."""
+    ends = at.socket(), at.socket()
+    with ends[0], ends[1]:
+        for end in ends:
+            end.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, 1)
+            end.bind((at.home, 0))
+        for end, peer, numbers in zip(ends, reversed(ends), ((1000, 2000), (2000, 1000)), strict=True):
+            for queue, number in zip((RECEIVE_QUEUE, SEND_QUEUE), numbers, strict=True):
+                end.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR_QUEUE, queue)
+                end.setsockopt(socket.IPPROTO_TCP, TCP_QUEUE_SEQ, number)
+            end.connect(peer.getsockname())
+        for end in ends:
+            end.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, REPAIR_OFF)
+        ends[0].sendall(b"hello")
+        assert ends[1].recv(5, socket.MSG_WAITALL) == b"hello"
+
+
 def blocked_by_a_policy(at: Place) -> None:
     """The table for local addresses has no route, the next one has: that is not why connect() fails."""
     family, rule, policy = f"-{at.family}", ("pref", "100", "lookup", "main"), ("dst", at.web, "dir", "out")
@@ -497,6 +523,24 @@ def no_free_local_port_after_a_connection(at: Place) -> None:
         finally:
             with at.net.client.entered():
                 usual.write_text(before)
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_connect_ms_is_the_handshake_alone_where_fast_open_leaves_the_syn_to_a_write(
+    net: PracticeNetwork, capture: Capture, family: plan.Family
+) -> None:
+    at = Place(net, family)
+    with fast_listener(at) as listening, at.socket() as client:
+        client.setsockopt(socket.IPPROTO_TCP, TCP_FASTOPEN_CONNECT, 1)
+        client.connect(listening.getsockname())
+        time.sleep(0.2)
+        client.sendall(b"late")
+        with listening.accept()[0] as server:
+            assert server.recv(4, socket.MSG_WAITALL) == b"late"
+            frame = capture.connections()
+            row = frame[frame["cookie"] == cookie(client)].iloc[0]
+
+    assert row["connect_ms"] == pytest.approx(row["rtt_ms"], abs=0.002)  # that of the handshake, the only one
 
 
 @pytest.mark.parametrize("family", [4, 6])

@@ -643,6 +643,25 @@ def test_a_flow_that_goes_on_after_it_was_over_is_another_row_and_no_byte_is_los
     assert flows.query("direction == 'incoming'")["bytes_received"].tolist() == [10, 20]
 
 
+def test_a_flow_may_have_more_datagrams_than_32_bits_count(
+    net: PracticeNetwork, opened: contextlib.ExitStack
+) -> None:
+    peers = Peers(Place(net, 4), opened)
+    with netlab.capture(protocol="udp", netns=net.client.netns, backfill=False) as capture:
+        server = peers.bound()
+        client = peers.connected(server)
+        client.send(b"first")
+        server.recv(10)
+        flows = capture._watch._sources["netlab_flows"]._flows  # type: ignore[union-attr]
+        for key, flow in zip(*flows.items(), strict=True):  # as if many had passed since
+            flow["packets_sent" if flow["packets_sent"] else "packets_received"] = (1 << 32) - 1
+            flows.set(key, flow)
+        client.send(b"next")
+        server.recv(10)
+    outgoing, incoming = capture.connections().sort_values("direction").itertuples()
+    assert (outgoing.packets_sent, incoming.packets_received) == (1 << 32, 1 << 32)
+
+
 def test_more_flows_than_fit_are_added_up_all_the_same_and_said(
     net: PracticeNetwork, opened: contextlib.ExitStack
 ) -> None:
