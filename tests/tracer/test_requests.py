@@ -284,6 +284,28 @@ def test_connections_that_take_turns_in_the_table_of_judgements_keep_their_own_e
     assert (rows["outcome"] == "answered").all()
 
 
+def test_an_answer_of_small_chunks_that_fills_a_packet_is_read_to_its_end() -> None:
+    said = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"3\r\nabc\r\n" * 6000 + b"0\r\n\r\n"
+    with _pair() as (client, server), netlab.capture(protocols="http") as capture:
+        for _ in range(5):
+            client.sendall(b"GET /rows HTTP/1.1\r\nHost: shop\r\n\r\n")
+            assert server.recv(4096)
+            server.sendall(said)
+            assert len(client.recv(len(said), socket.MSG_WAITALL)) == len(said)
+        port = client.getsockname()[1]
+        _until(lambda: (_of(port, capture)["outcome"] == "answered").sum() == 2 * 5)
+        rows = _of(port, capture)
+
+    assert rows["response_bytes"].tolist() == [len(said)] * 10
+    assert rows["duration_ms"].notna().all()
+
+
+def _of(port: int, capture: Capture) -> pd.DataFrame:
+    """Return what was said by and to the client at *port*."""
+    rows = capture.requests()
+    return rows[(rows["local_port"] == port) | (rows["remote_port"] == port)]
+
+
 @contextlib.contextmanager
 def _pair() -> Iterator[tuple[socket.socket, socket.socket]]:
     with (
