@@ -7,6 +7,7 @@ from typing import Protocol
 
 from netlab.protocols.dialog import Dialog, Exchange, Side, passes_bodies
 from netlab.protocols.ordered import Ordered, Said, Segment, cut
+from netlab.protocols.proxying import header_bytes
 
 MOST_UNCHOSEN = 1 << 14  # bytes of one side that are kept until it is clear what they are
 MOST_PIECES = 1 << 10  # of both sides, likewise, and gaps between them
@@ -135,12 +136,29 @@ class Stream:
         ways = (True, False) if self.client_is_local is None else (self.client_is_local,)
         answers = []
         for way in ways:
-            answer = self._choose(self._heads[way], self._heads[not way], whole=not self.midway)
+            introduced = 0 if self.midway else header_bytes(self._heads[way])
+            if introduced is None:
+                return Unchosen.MORE
+            client = self._heads[way][introduced:]
+            if introduced and not client:
+                return Unchosen.MORE
+            answer = self._choose(client, self._heads[not way], whole=not self.midway)
             if not isinstance(answer, Unchosen):
                 self.client_is_local = way
+                self._leave_out(introduced, local=way)
                 return answer
             answers.append(answer)
         return Unchosen.MORE if Unchosen.MORE in answers else Unchosen.NOTHING
+
+    def _leave_out(self, size: int, *, local: bool) -> None:
+        """Take the first *size* bytes of a side for none of its conversation."""
+        early, self._early = self._early, []
+        for side, said in early:
+            data = said.data
+            if side == local and isinstance(data, bytes):
+                size, data = max(size - len(data), 0), data[size:]
+            if data != b"":
+                self._early.append((side, said._replace(data=data)))
 
     def _tell(self, dialog: Dialog, said: Said, *, local: bool) -> list[Exchange]:
         side = self._side(local=local)
