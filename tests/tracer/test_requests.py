@@ -363,6 +363,21 @@ class _QuietHandler(http.server.SimpleHTTPRequestHandler):
         pass
 
 
+def test_what_may_be_http_3_is_counted() -> None:
+    initial = b"\xc3\0\0\0\1\x08" + bytes(1194)  # the head of QUIC's first packet (RFC 9000 section 17.2.2)
+    with (
+        netlab.capture(protocols=("http", "redis"), remote="127.0.0.77") as capture,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server,
+    ):
+        server.bind(("127.0.0.77", 443))
+        client.sendto(initial, server.getsockname())
+        _until(lambda: _said_of(capture.requests(), "HTTP/3") == 1)
+        of_redis = capture.requests("redis")
+
+    assert _said_of(of_redis, "HTTP/3") == 0
+
+
 def test_without_protocols_nothing_reads_payload(web: Web) -> None:
     with netlab.capture(port=web.port) as capture:
         names = set(capture.cost()["program"])
