@@ -285,7 +285,8 @@ _CUT = (
 _UNREAD = "bytes of connections that are read could not be understood"
 _FIELDS = "header fields of HTTP/2 name others that were sent before netlab looked"
 _SWITCHED = (
-    "connections went on in what is not read: an upgrade such as to WebSocket, CONNECT, Redis' MONITOR"
+    "connections went on in what is not read: an upgrade such as to WebSocket, CONNECT to what is not "
+    "asked for, Redis' MONITOR"
 )
 _IGNORED = "connections spoke something else than the protocols asked for"
 _UNDECIDED = "connections said too little to tell what they speak"
