@@ -206,7 +206,7 @@ static __always_inline void netlab_first_words(struct __sk_buff *skb, struct net
 	said->cookie = 0;
 	said->settled = said->sequence;
 	said->fresh = 1;
-	netlab_hand_up(skb, said);
+	netlab_hand_up(skb, said, NETLAB_PIECES_FEW);
 }
 
 /*
@@ -315,7 +315,7 @@ static __always_inline int netlab_segment(struct __sk_buff *skb, bool outgoing)
 		if (said.conversation->budget < NETLAB_HEADS)	/* what goes on has begun */
 			netlab_read_beginning(&said, (struct tcp_sock *)netlab_number(skb));
 	}
-	netlab_hand_up(skb, &said);
+	netlab_hand_up(skb, &said, NETLAB_PIECES_MAX);
 	return 1;
 }
 
@@ -364,7 +364,7 @@ static __always_inline int netlab_message(struct __sk_buff *skb, bool outgoing)
 	said.cookie = packet.key.cookie;
 	said.bytes = packet.bytes;
 	said.place = netlab_ip_bytes(skb) + NETLAB_UDP_HEADER;
-	netlab_hand_up(skb, &said);
+	netlab_hand_up(skb, &said, NETLAB_PIECES_FEW);
 	return 1;
 }
 

@@ -4,7 +4,9 @@
  *
  * Compile-time settings:
  *   NETLAB_PIECE_PAGES  size
- *   NETLAB_PIECES_MAX  of one packet: what is behind them is not handed up
+ *   NETLAB_PIECES_FEW  of one packet: what is behind them is handed up of segments, as long as there is room
+ *   NETLAB_PIECES_MAX  of one segment
+ *   NETLAB_LARGE_BYTES  how much of segments of more than the few there is room for, until user space has read
  *   NETLAB_UNJUDGED_BYTES  how much of a connection is handed up before user space has said that it goes on; behind
  *                          that only the lengths are
  */
@@ -143,31 +145,54 @@ static __always_inline bool netlab_put_head(struct __sk_buff *skb, struct netlab
 	return true;
 }
 
-/* The full pieces, then the rest: in one loop for both the verifier would follow each size through each turn. */
-static __always_inline void netlab_hand_up(struct __sk_buff *skb, struct netlab_said *said)
+/* What large segments have taken of the ring since user space has read: it puts 0 there. */
+BPF_ARRAY(netlab_large, u64, 1);
+
+static __always_inline bool netlab_has_room(u32 bytes)
+{
+	u32 zero = 0;
+	u64 *large = netlab_large.lookup(&zero);
+
+	if (!large || *large > NETLAB_LARGE_BYTES)
+		return false;
+	__sync_fetch_and_add(large, bytes);
+	return true;
+}
+
+/*
+ * The full pieces, *most* of them, then the rest: in one loop for both the verifier would follow each size through each turn.
+ * Messages end anywhere in a packet, so that one which is cut hides where the next one begins. A stream that is faster than
+ * user space would lose whole packets instead.
+ */
+static __always_inline void netlab_hand_up(struct __sk_buff *skb, struct netlab_said *said, const u32 most)
 {
 	struct netlab_conversation *conversation = said->conversation;
 	u32 handed = said->bytes, budget = conversation->budget;
 	u64 full, i;
 
-	if (handed > NETLAB_PIECES_MAX * NETLAB_PIECE)
-		handed = NETLAB_PIECES_MAX * NETLAB_PIECE;
+	if (handed > most * NETLAB_PIECE)
+		handed = most * NETLAB_PIECE;
+	if (most > NETLAB_PIECES_FEW && handed > NETLAB_PIECES_FEW * NETLAB_PIECE && !netlab_has_room(handed)) {
+		handed = NETLAB_PIECES_FEW * NETLAB_PIECE;
+		said->urgent = 1;
+	}
 	if (handed > budget - 1)
 		handed = budget - 1;
 	if (budget < NETLAB_HEADS) {	/* user space may write meanwhile; it sees here that it was in vain */
 		conversation->budget = budget - handed;
-		said->urgent = budget > NETLAB_LEISURE && budget - handed <= NETLAB_LEISURE;
+		said->urgent |= budget > NETLAB_LEISURE && budget - handed <= NETLAB_LEISURE;
 	}
 	said->at_ns = bpf_ktime_get_ns();
 	said->handed_bytes = handed;
 	full = handed / NETLAB_PIECE;
 #pragma clang loop unroll(disable)
-	for (i = 0; i < NETLAB_PIECES_MAX; i++) {
+	for (i = 0; i < most; i++) {
 		asm volatile("" : "+r"(i), "+r"(full));	/* clang knows the bound of full, and would test nothing else */
 		if (i >= full)
 			break;
 		if (!netlab_put(skb, said, i * NETLAB_PIECE, NETLAB_PIECE))
 			return;
+		said->urgent = 0;	/* to wake it once will do */
 	}
 	if (!handed || handed % NETLAB_PIECE)
 		netlab_put(skb, said, full * NETLAB_PIECE, handed % NETLAB_PIECE);

@@ -174,7 +174,7 @@ static __always_inline void netlab_put_all(struct netlab_words *words)
 	u64 full = handed / NETLAB_PIECE, i;
 
 #pragma clang loop unroll(disable)
-	for (i = 0; i < NETLAB_PIECES_MAX; i++) {
+	for (i = 0; i < NETLAB_PIECES_FEW; i++) {
 		asm volatile("" : "+r"(i), "+r"(full));
 		if (i >= full)
 			break;
@@ -194,8 +194,8 @@ static __always_inline void netlab_hand_up_clear(struct netlab_words *words)
 	words->budget = verdict ? *verdict : NETLAB_UNJUDGED_BYTES + 1 - session->handed;
 	if (session->unwanted || !words->budget)
 		return;
-	if (handed > NETLAB_PIECES_MAX * NETLAB_PIECE)
-		handed = NETLAB_PIECES_MAX * NETLAB_PIECE;
+	if (handed > NETLAB_PIECES_FEW * NETLAB_PIECE)
+		handed = NETLAB_PIECES_FEW * NETLAB_PIECE;
 	if (handed > words->budget - 1)
 		handed = words->budget - 1;
 	if (!handed && !session->cookie)

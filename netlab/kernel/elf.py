@@ -93,6 +93,8 @@ def _named(table: bytes, texts: bytes, names: frozenset[bytes], order: str) -> d
             ("size", f"{order}u8"),
         ]
     )
+    if not any(name + b"\0" in texts for name in names):
+        return {}
     symbols = np.frombuffer(table, layout, len(table) // layout.itemsize)
     symbols = symbols[(symbols["info"] & 15 == _FUNCTION) & (symbols["section"] != 0)]
     found = {}

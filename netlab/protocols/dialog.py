@@ -99,6 +99,18 @@ class PassesBodies(Protocol):
         """Return how many of the next bytes of *side* are only counted."""
 
 
+class Changes(Dialog, Protocol):
+    """A dialog after which another one may begin on the same connection."""
+
+    upgraded: str | None  # what is spoken from now on
+    left: int  # bytes of the last data that are in it
+
+
+def is_tunnel(dialog: Dialog) -> TypeGuard[Changes]:
+    """Return whether *dialog* is over, and its connection a tunnel from now on (RFC 9110 section 9.3.6)."""
+    return getattr(dialog, "upgraded", None) == "connect"
+
+
 def passes_bodies(dialog: Dialog | None) -> TypeGuard[PassesBodies]:
     """Return whether *dialog* counts bodies; before Python 3.12 the check itself takes as long as a head."""
     return _passes_bodies(type(dialog))  # type: ignore[arg-type]  # to mypy classes have no hash

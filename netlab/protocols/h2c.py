@@ -43,6 +43,11 @@ class Upgradable:
         """What is spoken from now on, if it is not read."""
         return None if self._second else self._first.upgraded
 
+    @property
+    def left(self) -> int:
+        """Bytes of the last data that are in what is not read."""
+        return self._first.left
+
     def said(self, side: Side, data: bytes, at_ns: int) -> list[Exchange]:
         """Read the next bytes of *side*."""
         if self._second:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from enum import Enum
 from typing import Protocol
 
-from netlab.protocols.dialog import Dialog, Exchange, Side, passes_bodies
+from netlab.protocols.dialog import Dialog, Exchange, Side, is_tunnel, passes_bodies
 from netlab.protocols.ordered import Ordered, Said, Segment, cut
+from netlab.protocols.proxying import header_bytes
 
 MOST_UNCHOSEN = 1 << 14  # bytes of one side that are kept until it is clear what they are
 MOST_PIECES = 1 << 10  # of both sides, likewise, and gaps between them
@@ -43,6 +44,7 @@ class Stream:
         self.midway = False  # what was said first is not known
         self.missed_bytes = self.cut_bytes = self._nobodys_bytes = 0
         self._choose = choose
+        self._outside: Dialog | None = None  # what was spoken before the tunnel
         self._sides = {local: Ordered() for local in (True, False)}
         self._early: list[tuple[bool, Said]] = []  # what was said until it is clear what it is
         self._heads = {True: b"", False: b""}
@@ -52,7 +54,7 @@ class Stream:
         """Return the exchanges that are over with *segment*, which the *local* end sent or got."""
         other, own = self._sides[not local], self._sides[local]
         if self.dialog is not None and other.has_reached(segment.other_settled) and own.goes_on(segment):
-            over = self.dialog.said(self._side(local=local), segment.data, segment.at_ns)
+            over = self._tell(self.dialog, Said(segment.data, segment.at_ns), local=local)
             return over + [one for said in cut(segment) for one in self._hear(said, local=local)]
         # First what was lost of the other side: to a dialog, an answer comes after the gap with its request.
         exchanges = []
@@ -86,6 +88,16 @@ class Stream:
             return []
         self.is_over = True
         return self.dialog.ended(at_ns) if self.dialog else []
+
+    @property
+    def is_tunnel(self) -> bool:
+        """Whether what is said in a tunnel is read by nobody."""
+        return self._outside is not None and self.dialog is None
+
+    @property
+    def unread_bytes(self) -> int:
+        """Bytes that were understood as nothing, by whoever read them."""
+        return sum(one.unread_bytes for one in (self._outside, self.dialog) if one)
 
     @property
     def has_spoken(self) -> bool:
@@ -135,18 +147,41 @@ class Stream:
         ways = (True, False) if self.client_is_local is None else (self.client_is_local,)
         answers = []
         for way in ways:
-            answer = self._choose(self._heads[way], self._heads[not way], whole=not self.midway)
+            introduced = 0 if self.midway else header_bytes(self._heads[way])
+            if introduced is None:
+                return Unchosen.MORE
+            client = self._heads[way][introduced:]
+            if introduced and not client:
+                return Unchosen.MORE
+            answer = self._choose(client, self._heads[not way], whole=not self.midway)
             if not isinstance(answer, Unchosen):
                 self.client_is_local = way
+                self._leave_out(introduced, local=way)
                 return answer
             answers.append(answer)
         return Unchosen.MORE if Unchosen.MORE in answers else Unchosen.NOTHING
 
+    def _leave_out(self, size: int, *, local: bool) -> None:
+        """Take the first *size* bytes of a side for none of its conversation."""
+        early, self._early = self._early, []
+        for side, said in early:
+            data = said.data
+            if side == local and isinstance(data, bytes):
+                size, data = max(size - len(data), 0), data[size:]
+            if data != b"":
+                self._early.append((side, said._replace(data=data)))
+
     def _tell(self, dialog: Dialog, said: Said, *, local: bool) -> list[Exchange]:
         side = self._side(local=local)
-        if isinstance(said.data, bytes):
-            return dialog.said(side, said.data, said.at_ns)
-        return dialog.missed(side, said.data, said.at_ns)
+        if not isinstance(said.data, bytes):
+            return dialog.missed(side, said.data, said.at_ns)
+        over = dialog.said(side, said.data, said.at_ns)
+        if over and is_tunnel(dialog):
+            self.dialog, self._outside = None, dialog
+            rest = said.data[len(said.data) - dialog.left :]
+            if rest:
+                over += self._hear(said._replace(data=rest), local=local)
+        return over
 
     def _side(self, *, local: bool) -> Side:
         return Side.CLIENT if local == self.client_is_local else Side.SERVER

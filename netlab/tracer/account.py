@@ -32,10 +32,11 @@ class Account:
 
     def add(self, stream: Stream, *, is_tls: bool, since_ns: int) -> None:
         """Add what one connection lacks, whose first request was read at *since_ns*."""
-        if stream.dialog is None and is_tls:
+        self.unread_bytes += stream.unread_bytes
+        if stream.dialog is None and is_tls and not stream.is_tunnel:
             self.over_tls += 1
             return
-        if stream.dialog is None:
+        if stream.dialog is None and not stream.is_tunnel:
             self.ignored += stream.is_ignored
             self.undecided += stream.has_spoken and not stream.is_ignored
             return
@@ -44,8 +45,7 @@ class Account:
             self.midway_since_ns = max(self.midway_since_ns, since_ns)
         self.missed_bytes += stream.missed_bytes
         self.cut_bytes += stream.cut_bytes
-        self.unread_bytes += stream.dialog.unread_bytes
         # of those protocols that have the like
         self.unknown_fields += getattr(stream.dialog, "unknown_fields", 0)
         self.given_up += getattr(stream.dialog, "given_up", 0)
-        self.switched += getattr(stream.dialog, "upgraded", None) is not None
+        self.switched += stream.is_tunnel or getattr(stream.dialog, "upgraded", None) is not None

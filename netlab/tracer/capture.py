@@ -105,8 +105,9 @@ def capture(
     clear_text
         Read *protocols* inside TLS, too, by probes on OpenSSL (1.1 and later) and GnuTLS in every process
         that uses these libraries: what users meant to be secret passes through netlab, and as little of it
-        is kept as of plain text. What other libraries seal (those of Go, Java, NSS, rustls, BoringSSL), or
-        these two linked into a program, is not read: the coverage counts such connections.
+        is kept as of plain text. Programs that have OpenSSL in them are read, if they offer its functions to
+        others, as Node.js does. What other libraries seal (those of Go, Java, NSS, rustls, BoringSSL), or
+        these two hidden in a program, is not read: the coverage counts such connections.
     dns_ports, dns_timeout_s
         With "dns": the ports that servers have, and how many seconds an answer may take. The filters above
         hold for lookups, too. DNS over TLS (port 853) is read with *clear_text*; over HTTPS it is not.

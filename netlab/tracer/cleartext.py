@@ -195,8 +195,8 @@ def _move(block: Pieces, late: npt.NDArray[np.intp], homes: Pieces) -> None:
 
 
 _NOT_CLEAR = (
-    "connections spoke TLS whose clear text was not seen: not by OpenSSL or GnuTLS, or these are part of the "
-    "program, or were called in a way that is not followed"
+    "connections spoke TLS whose clear text was not seen: not by OpenSSL or GnuTLS, or these are hidden in "
+    "the program, or were called in a way that is not followed"
 )
 _HOMELESS = "bytes of clear text are of no connection that is known"
 _UNSURE = "bytes were said while the probes of a TLS library were being placed"

@@ -22,6 +22,8 @@ from netlab.tracer.payload import Asked, Heard, Totals
 if TYPE_CHECKING:
     from netlab.tracer.lookups import LookedUp
 
+_OVER_QUIC = {"http", "http2", "tls"}  # what clients that know HTTP/3 ask for by it instead
+
 
 class Hearing(Looking):
     """A capture that reads what connections say, if it was made with `protocols=`."""
@@ -78,7 +80,9 @@ class Hearing(Looking):
             if wanted.by_owner:
                 theirs = set(connections["cookie"])
                 spoken = [one for one in spoken if one.cookie in theirs]
-            missing = [*heard.missing, *hidden, *look.at.missing()]
+            read = {protocol} if protocol else self._options.spoken.protocols
+            sealed = requests.over_quic(look.kept().attempts) if read & _OVER_QUIC else []
+            missing = [*heard.missing, *sealed, *hidden, *look.at.missing()]
             return frame(spoken, connections, to_utc_ns=self._to_utc_ns, missing=missing)
 
     def dns(self) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -43,7 +44,9 @@ _HOOKS = {
     },
 }
 _BLIND = (Counter.PAYLOAD_LOST, Counter.PAYLOAD_WHILE_PAUSED)  # of datagrams that were not seen
-_PIECES_MAX = 32  # 16 KiB of one packet
+_PIECES_FEW = 32  # 16 KiB of one packet
+_PIECES_MAX = 128  # 64 KiB, the largest that networks carry; the kernel's verifier walks through each
+_LARGE_SHARE = 2  # of the ring half is for packets of more than the few
 _UNJUDGED_BYTES = 1 << 19  # a fast connection's first 50 ms: only then user space has read what it speaks
 
 
@@ -82,7 +85,9 @@ def payload_macros(files: list[str], spoken: Spoken, limits: Limits) -> dict[str
         "NETLAB_CONVERSATIONS_MAX": str(limits.max_open),
         "NETLAB_JUDGED": str(JUDGED),
         "NETLAB_PIECE_PAGES": str(limits.piece_pages),
+        "NETLAB_PIECES_FEW": str(_PIECES_FEW),
         "NETLAB_PIECES_MAX": str(_PIECES_MAX),
+        "NETLAB_LARGE_BYTES": str(limits.piece_pages * mmap.PAGESIZE // _LARGE_SHARE),
         "NETLAB_UNJUDGED_BYTES": str(_UNJUDGED_BYTES),
         "NETLAB_CLEAR_PAGES": str(limits.clear_pages),
     }
@@ -138,6 +143,7 @@ class PayloadSource:
         )
         self._ring = program.ring("netlab_pieces", PIECE)
         self._counters = program.map("netlab_counters", "u4", "u8")
+        self._large = program.map("netlab_large", "u4", "u8")
         self._lost = 0
         self._ended_ns: int | None = None
         self.closings = Closings()
@@ -170,6 +176,8 @@ class PayloadSource:
     def _take(self, *, final: bool) -> None:
         closed = self.closings.turn()
         pieces = self._ring.read()
+        if len(pieces):
+            self._large.set(0, 0)
         if len(pieces) or self._talks.is_cut:
             self._talks.take(pieces, final=final)
         for attempt in [*closed, *(self.closings.turn() if final else ())]:
@@ -271,13 +279,14 @@ _MIDWAY = (
 )
 _BYTES = "bytes of connections that are read were lost on the way to netlab"
 _CUT = (
-    "bytes of connections that are read were not looked at: of one packet only the first 16 KiB are, "
-    "and of a connection 512 KiB until it is clear what it speaks"
+    "bytes of connections that are read were not looked at: of one packet only the first 64 KiB are, 16 KiB "
+    "inside TLS or where netlab falls behind, and of a connection 512 KiB until it is clear what it speaks"
 )
 _UNREAD = "bytes of connections that are read could not be understood"
 _FIELDS = "header fields of HTTP/2 name others that were sent before netlab looked"
 _SWITCHED = (
-    "connections went on in what is not read: an upgrade such as to WebSocket, CONNECT, Redis' MONITOR"
+    "connections went on in what is not read: an upgrade such as to WebSocket, CONNECT to what is not "
+    "asked for, Redis' MONITOR"
 )
 _IGNORED = "connections spoke something else than the protocols asked for"
 _UNDECIDED = "connections said too little to tell what they speak"

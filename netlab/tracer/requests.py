@@ -8,15 +8,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from netlab.frames import Missing
+from netlab.frames import Gap, Missing
 from netlab.schemas import REQUESTS
 from netlab.tracer import rows
 from netlab.tracer.conversations import Request
 from netlab.tracer.layout import ATTEMPT, CONVERSATION
+from netlab.tracer.records import Attempts, is_udp
 
 _TEXTS = ("operation", "resource", "host", "status", "error", "version")
 _NUMBERS = ("request_bytes", "response_bytes", "stream", "partition", "records")
 _OWNER = ("pid", "process", "container")
+_HTTPS = 443
+_QUIC = "flows of UDP on port 443 are not read: what is said there is HTTP/3, if it is what the port is for"
 
 
 def frame(
@@ -55,6 +58,13 @@ def frame(
     }
     data |= owners(data["cookie"], connections)
     return REQUESTS.frame(data, missing)
+
+
+def over_quic(attempts: Attempts) -> list[Missing]:
+    """Say how many flows may be HTTP/3, which is over QUIC: nobody on the way can read that (RFC 9000)."""
+    is_https = (attempts["remote_port"] == _HTTPS) | (attempts["local_port"] == _HTTPS)
+    count = int(np.count_nonzero(is_https & is_udp(attempts)))
+    return [Missing("requests", Gap.UNAVAILABLE, count, _QUIC)] if count else []
 
 
 def times(values: list[int | None]) -> Any:

@@ -1,5 +1,6 @@
 """The files of TLS libraries: those that processes have mapped, and those that the next ones will.
 
+Programs are among them, which may have a library in them.
 Each is opened as its process sees it, so that those of containers are found, too. Source: proc(5), ld.so(8).
 """
 
@@ -36,6 +37,10 @@ class Library(Enum):
     SSL = "libssl"
     CRYPTO = "libcrypto"
     GNUTLS = "libgnutls"
+    PROGRAM = "exe"  # any, to be looked into: Node.js has OpenSSL in it, and offers its functions to add-ons
+
+
+_NAMED = (Library.SSL, Library.CRYPTO, Library.GNUTLS)
 
 
 class Libraries:
@@ -56,6 +61,7 @@ class Libraries:
             try:
                 for path in self._paths(process):
                     self._tell(path, found)
+                self._tell(f"{process}/exe", found, Library.PROGRAM)
             except PermissionError:
                 self.unreadable += 1
             except OSError:
@@ -71,11 +77,12 @@ class Libraries:
         root = Path(process, "root").stat()
         if (root.st_dev, root.st_ino) not in self._roots:
             self._roots.add((root.st_dev, root.st_ino))
-            for library in Library:
+            for library in _NAMED:
                 for place in _USUAL:
                     yield from map(str, Path(f"{process}/root").glob(f"{place}/{library.value}.so.*"))
 
-    def _tell(self, path: str, found: Callable[[int, Library], None]) -> None:
+    def _tell(self, path: str, found: Callable[[int, Library], None], library: Library | None = None) -> None:
+        """Give a file that is new to *found*; the name tells which *library* it is, if nobody does."""
         with suppress(OSError):  # the other path may do
             file = _opened(path)
             try:
@@ -84,7 +91,7 @@ class Libraries:
                     return
                 self._known.add((known.st_dev, known.st_ino))
                 name = Path(f"/proc/self/fd/{file}").readlink().name
-                library = next((one for one in Library if name.startswith(one.value)), None)
+                library = library or next((one for one in _NAMED if name.startswith(one.value)), None)
                 if library:
                     found(file, library)
             finally:

@@ -45,12 +45,18 @@ _GNUTLS: _Places = (
     ("gnutls_init", "netlab_tls_makes", _RETURNED),
 )
 _CRYPTO: _Places = (("BIO_write", "netlab_tls_sealed", None),)
-_PLACES = {Library.SSL: _OPENSSL, Library.GNUTLS: _GNUTLS, Library.CRYPTO: _CRYPTO}
+_PLACES = {
+    Library.SSL: _OPENSSL,
+    Library.GNUTLS: _GNUTLS,
+    Library.CRYPTO: _CRYPTO,
+    Library.PROGRAM: _CRYPTO + _OPENSSL,
+}
 _FUNCTIONS = sorted({name for places in _PLACES.values() for _, *both in places for name in both if name})
 _NEEDED = {  # of a library that is one of these, and not another by a name like it
     Library.SSL: {"SSL_read", "SSL_write", "SSL_free", "SSL_new"},
     Library.GNUTLS: {"gnutls_record_recv", "gnutls_record_send", "gnutls_deinit", "gnutls_init"},
     Library.CRYPTO: {"BIO_write"},
+    Library.PROGRAM: {"SSL_read", "SSL_write", "SSL_free", "SSL_new", "BIO_write"},
 }
 
 

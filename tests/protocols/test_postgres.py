@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
@@ -704,6 +705,16 @@ def test_a_cancel_request_has_no_answer(server: int) -> None:
     cancel = read(Postgres(), through.whole(2)[1])
 
     assert [(e.operation, e.outcome, e.request_bytes) for e in cancel] == [("CANCEL", Outcome.UNANSWERED, 16)]
+
+
+def test_a_base_backup_is_told_as_one(server: int) -> None:
+    with overhearing(server) as relay:
+        where = ("-h", "127.0.0.1", "-p", str(relay.port), "-U", "postgres")
+        backup = (PROGRAMS[-1] / "pg_basebackup", *where, "-Ft", "-D", "-", "-X", "none", "-c", "fast")
+        subprocess.run(backup, check=True, stdout=subprocess.DEVNULL)
+        (heard,) = relay.whole(1)
+    said = [(one.operation, one.status) for one in read(Postgres(), heard)]
+    assert said[-1] == ("BASE_BACKUP", "OK")
 
 
 def test_encryption_refused_goes_on_in_clear(server: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -307,6 +308,22 @@ def test_a_monitor_says_what_is_no_reply(server: int) -> None:
 
     assert _rows(read(dialog, heard)) == log
     assert dialog.upgraded == "monitor"
+
+
+def test_what_a_sentinel_is_asked_is_named(server: int, tmp_path: Path) -> None:
+    port = free_port()
+    (tmp_path / "sentinel.conf").write_text(f"port {port}\nsentinel monitor shop 127.0.0.1 {server} 1\n")
+    with running(("redis-server", str(tmp_path / "sentinel.conf"), "--sentinel"), port):
+        heard, log = _talk(
+            port,
+            2,
+            lambda client: [
+                _did(client, "SENTINEL GET-MASTER-ADDR-BY-NAME", "shop"),
+                _did(client, "SENTINEL MASTER", "nowhere"),
+            ],
+        )
+    rows = [(row.operation, row.status) for row in read(Redis(whole=True), heard)]
+    assert rows[-2:] == log == [("SENTINEL GET-MASTER-ADDR-BY-NAME", "OK"), ("SENTINEL MASTER", "ERR")]
 
 
 def test_keys_are_where_the_server_says(server: int) -> None:

@@ -193,6 +193,30 @@ def test_what_was_said_before_the_choice_is_told_after_it(client_is_local: bool 
     assert recorder.told == [(Side.CLIENT, b"ASK"), (Side.CLIENT, b" me"), (Side.SERVER, b"ANSWER")]
 
 
+@pytest.mark.parametrize("header", [b"PROXY UNKNOWN\r\n", b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0"])
+@pytest.mark.parametrize("client_is_local", [True, None])
+def test_a_proxy_header_is_nothing_of_the_conversation_wherever_it_is_cut(
+    header: bytes, client_is_local: bool | None
+) -> None:
+    said = header + b"ASK me"
+    for size in range(1, len(said)):
+        recorder = Recorder()
+
+        def choose(
+            client: bytes, _: bytes, *, whole: bool, reader: Recorder = recorder
+        ) -> Recorder | Unchosen:
+            assert whole
+            return Unchosen.MORE if b"ASK".startswith(client) else reader
+
+        stream = Stream(choose, client_is_local=client_is_local)
+        for place in range(0, len(said), size):
+            piece = said[place : place + size]
+            segment = Segment(place, piece, len(piece), place, 0, 1, fresh=not place, other_fresh=True)
+            stream.take(segment, local=True)
+
+        assert b"".join(data for _, data in recorder.told if isinstance(data, bytes)) == b"ASK me"
+
+
 def test_a_connection_that_nobody_understands_is_given_up_with_little_kept() -> None:
     stream = Stream(lambda *_, **__: Unchosen.MORE, client_is_local=True)
 

@@ -14,6 +14,7 @@ from http.client import HTTPSConnection
 from pathlib import Path
 
 import pandas as pd
+import playwright
 import pytest
 import redis
 from certificates import certify, trusting
@@ -42,6 +43,24 @@ http {{
     }}
 }}
 """
+
+NODE = """
+const https = require('https'), fs = require('fs'), [place, port, does] = process.argv.slice(2);
+const agent = new https.Agent({keepAlive: true, maxSockets: 1, rejectUnauthorized: false});
+const get = path => new Promise(done => https.get({port, path, agent, host: '127.0.0.1'}, answer => {
+    answer.resume(); answer.on('end', done);
+}));
+async function ask(rounds) {
+    for (let round = 0; round < rounds; round++) { await get('/ok'); await get('/busy'); }
+    agent.destroy();
+}
+const read = name => fs.readFileSync(`${place}/${name}.pem`);
+if (does == 'ask') ask(ROUNDS);
+else https.createServer({key: read('key'), cert: read('cert')}, (request, answer) => {
+    answer.statusCode = request.url == '/busy' ? 503 : 200;
+    answer.end('SESAME'.repeat(100));
+}).listen(port, '127.0.0.1');
+""".replace("ROUNDS", str(ROUNDS))
 
 
 @dataclass(frozen=True)
@@ -259,6 +278,25 @@ def test_a_library_that_nobody_had_is_found_and_what_was_said_before_is_missing(
     answered = servers.requests(servers.web, "local_port")
     assert 0 < len(seen) < sum(answered["remote_port"] == seen["local_port"].iloc[0])
     assert set(_rows(seen)) == {("/ok/*", 200)}
+
+
+def test_a_program_that_has_openssl_in_it_is_read_at_both_ends(servers: Servers, tmp_path: Path) -> None:
+    node, port = Path(playwright.__file__).parent / "driver" / "node", free_port()
+    (tmp_path / "web.js").write_text(NODE, encoding="utf-8")
+    command = (str(node), str(tmp_path / "web.js"), str(servers.place), str(port))
+    with (
+        running((*command, "serve"), port),
+        netlab.capture(protocols=("http", "http2"), clear_text=True, port=port) as cap,
+    ):
+        subprocess.run((*command, "ask"), check=True, timeout=60)
+        until(lambda: len(cap.requests()) >= 2 * 2 * ROUNDS)
+        rows = cap.requests()
+
+    for direction in ("outgoing", "incoming"):
+        mine = rows[rows["direction"] == direction]
+        assert _rows(mine) == [("/ok", 200), ("/busy", 503)] * ROUNDS
+        assert mine["process"].str.startswith("node").all()
+    assert netlab.coverage(rows)["detail"].str.contains("clear text was not seen").sum() == 0
 
 
 def test_connections_whose_clear_text_is_not_seen_are_counted(servers: Servers) -> None:

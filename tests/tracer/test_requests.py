@@ -284,6 +284,28 @@ def test_connections_that_take_turns_in_the_table_of_judgements_keep_their_own_e
     assert (rows["outcome"] == "answered").all()
 
 
+def test_an_answer_of_small_chunks_that_fills_a_packet_is_read_to_its_end() -> None:
+    said = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"3\r\nabc\r\n" * 6000 + b"0\r\n\r\n"
+    with _pair() as (client, server), netlab.capture(protocols="http") as capture:
+        for _ in range(5):
+            client.sendall(b"GET /rows HTTP/1.1\r\nHost: shop\r\n\r\n")
+            assert server.recv(4096)
+            server.sendall(said)
+            assert len(client.recv(len(said), socket.MSG_WAITALL)) == len(said)
+        port = client.getsockname()[1]
+        _until(lambda: (_of(port, capture)["outcome"] == "answered").sum() == 2 * 5)
+        rows = _of(port, capture)
+
+    assert rows["response_bytes"].tolist() == [len(said)] * 10
+    assert rows["duration_ms"].notna().all()
+
+
+def _of(port: int, capture: Capture) -> pd.DataFrame:
+    """Return what was said by and to the client at *port*."""
+    rows = capture.requests()
+    return rows[(rows["local_port"] == port) | (rows["remote_port"] == port)]
+
+
 @contextlib.contextmanager
 def _pair() -> Iterator[tuple[socket.socket, socket.socket]]:
     with (
@@ -339,6 +361,21 @@ def test_requests_of_python_to_itself_are_rows_at_both_ends(tmp_path: Path, fami
 class _QuietHandler(http.server.SimpleHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
         pass
+
+
+def test_what_may_be_http_3_is_counted() -> None:
+    initial = b"\xc3\0\0\0\1\x08" + bytes(1194)  # the head of QUIC's first packet (RFC 9000 section 17.2.2)
+    with (
+        netlab.capture(protocols=("http", "redis"), remote="127.0.0.77") as capture,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server,
+    ):
+        server.bind(("127.0.0.77", 443))
+        client.sendto(initial, server.getsockname())
+        _until(lambda: _said_of(capture.requests(), "HTTP/3") == 1)
+        of_redis = capture.requests("redis")
+
+    assert _said_of(of_redis, "HTTP/3") == 0
 
 
 def test_without_protocols_nothing_reads_payload(web: Web) -> None:

@@ -11,6 +11,11 @@ from typing import NamedTuple, TypeAlias
 from netlab.protocols.dns.message import ANY, CNAME, NOERROR, QUERY, Message, Question, Record
 
 MOST_WAITING = 10_000  # queries in flight
+_TRANSFERS = {
+    251,
+    252,
+}  # IXFR, AXFR: the answer is as many messages as it takes (RFC 5936 section 2.2)
+_MOST_TRANSFERS = 1_000
 _GROUPS = {  # RFC 6762 section 3, RFC 4795 section 2
     5353: frozenset({b"\xe0\0\0\xfb", b"\xff\x02" + bytes(13) + b"\xfb"}),
     5355: frozenset({b"\xe0\0\0\xfc", b"\xff\x02" + bytes(11) + b"\x01\0\x03"}),
@@ -129,6 +134,7 @@ class Queries:
         self._over: deque[Query] = deque(maxlen=max_kept)
         self._waiting: OrderedDict[Query, None] = OrderedDict()  # the one sent longest ago first
         self._known: dict[_Key, dict[Question, Query]] = {}
+        self._transfers: OrderedDict[_Key, None] = OrderedDict()  # those that were answered, and may go on
 
     def said(self, ends: Ends, message: Message, at_ns: int, *, sent: bool) -> None:
         """Take note of a message that this socket *sent*, or got."""
@@ -190,7 +196,9 @@ class Queries:
             self._finish(query, Outcome.ANSWERED)
             if self._on_answer:
                 self._on_answer(query)
-        if not answered and ends.remote_port not in _SERVICES:  # others' multicast answers are everybody's
+        if answered or ends.remote_port in _SERVICES:  # others' multicast answers are everybody's
+            return
+        if _key(ends, message.id, sent=not sent, to_group=False) not in self._transfers:
             self.account.unasked += 1
 
     def _finish(self, query: Query, outcome: Outcome) -> None:
@@ -200,6 +208,10 @@ class Queries:
         del self._known[key][query.question]
         if not self._known[key]:
             del self._known[key]
+        if query.question.type in _TRANSFERS and outcome is Outcome.ANSWERED:
+            self._transfers[key] = None
+            if len(self._transfers) > _MOST_TRANSFERS:
+                self._transfers.popitem(last=False)
         if _concerns_us(query):
             self.totals[outcome, query.rcode] += 1
             self.account.dropped += len(self._over) == self._over.maxlen

@@ -123,6 +123,17 @@ def test_a_second_answer_and_one_that_comes_too_late_change_nothing() -> None:
     assert seen.account.unasked == 2
 
 
+def test_the_many_messages_of_a_zone_transfer_are_one_answer() -> None:
+    seen, over_tcp = queries(), ends(is_tcp=True)
+
+    seen.said(over_tcp, query(kind="AXFR"), 0, sent=True)
+    for at_ns in range(10, 60):
+        seen.said(over_tcp, answer(kind="AXFR"), at_ns, sent=False)
+
+    assert [(one.outcome, one.answered_ns) for one in seen.all()] == [(Outcome.ANSWERED, 10)]
+    assert seen.account.unasked == 0
+
+
 def test_a_query_sent_again_waits_on() -> None:
     seen = queries()
 
