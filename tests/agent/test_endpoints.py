@@ -96,6 +96,32 @@ def test_a_client_whose_answers_somebody_else_takes_is_told_so(host: Host, agent
         host.delta("twice")
 
 
+def test_an_answer_that_gets_lost_twice_is_told_by_the_third(host: Host) -> None:
+    host.register("unlucky")
+    port = connect_and_close(5)
+    for _ in range(2):
+        host.frame("/connections", client="unlucky", after=0)  # what it told is thrown away
+    rows: list[pd.DataFrame] = []
+
+    def told() -> int:
+        rows.append(host.delta("unlucky"))
+        together = netlab.concat(rows)
+        return int(((together["remote_port"] == port) & together["closed_at"].notna()).sum())
+
+    wait_until(lambda: told() == 5)
+
+
+def test_two_who_ask_in_turn_under_one_name_do_not_count_anything_twice(host: Host, agent: Path) -> None:
+    with netlab.connect(agent) as other:
+        for each in (host, other):
+            each.register("dashboard")
+        host.delta("dashboard")
+        other.delta("dashboard")
+
+        with pytest.raises(netlab.CaptureError, match=r"Somebody else asks under this name"):
+            host.delta("dashboard")
+
+
 def test_looking_at_a_clients_state_takes_nothing_from_its_account(host: Host, agent: Path) -> None:
     host.register("watched")
     port = connect_and_close(3)
