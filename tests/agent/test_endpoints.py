@@ -122,6 +122,17 @@ def test_two_who_ask_in_turn_under_one_name_do_not_count_anything_twice(host: Ho
             host.delta("dashboard")
 
 
+def test_what_a_capture_hides_is_not_shown_to_others(host: Host, agent: Path) -> None:
+    host.capture(protocols="http", mask={"secret": "*"}, mask_names="hidden.example").start().stop()
+
+    with http(agent) as web:
+        listed = web.get("/captures").text
+
+    assert "1 of its own" in listed
+    assert "secret" not in listed
+    assert "hidden" not in listed
+
+
 def test_looking_at_a_clients_state_takes_nothing_from_its_account(host: Host, agent: Path) -> None:
     host.register("watched")
     port = connect_and_close(3)
