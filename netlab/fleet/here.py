@@ -65,11 +65,11 @@ def order(name: str, what: str, *given: Any) -> None:
         getattr(held.capture, what)(*given)
 
 
-def look(name: str, what: str) -> bytes:
-    """Return the capture's table of that name."""
+def look(name: str, what: str, *given: Any) -> bytes:
+    """Return the capture's table of that name, for what is *given*."""
     held = _called(name)
     with held.lock:
-        return encoded(getattr(held.capture, what)(), Format.ARROW)
+        return encoded(getattr(held.capture, what)(*given), Format.ARROW)
 
 
 def delta(name: str, client: str, number: int) -> bytes:

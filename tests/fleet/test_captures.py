@@ -118,6 +118,23 @@ def test_a_recording_is_a_dataset_that_grows_adds_up_and_says_which_host_it_lost
     assert table[~table["closed_at"].isna()]["cookie"].compute().nunique() == 4
 
 
+def test_what_connections_say_is_told_by_host(rig: fleets.Rig, server: str, client: Client) -> None:
+    fleet = Fleet(client, hosts=["h1", server], timeout_s=60)
+    with fleet.capture(netns=None, protocols=("http", "tls", "dns")) as capture:
+        with rig.entered("h1"):
+            connection = socket.create_connection((fleets.address(server), PORT))
+        with connection:
+            connection.sendall(b"GET /a HTTP/1.1\r\nHost: shop.example\r\n\r\n")
+            wait_until(lambda: len(capture.requests("http")) == 2)
+
+    asked, counted = capture.requests(), capture.protocol_stats()
+    assert asked.set_index("on_host")["host"].to_dict() == {"h1": "shop.example", server: "shop.example"}
+    assert counted.set_index("host")["requests"].to_dict() == {"h1": 1, server: 1}
+    for table in (capture.dns(), capture.dns_stats(), capture.names(), capture.tls(), capture.cost()):
+        assert table.columns[0] == "host"
+    capture.close()
+
+
 @pytest.mark.filterwarnings("ignore:The inplace keyword:DeprecationWarning")  # dask's, since pandas 3.1
 def test_what_a_full_disk_did_not_take_is_written_when_there_is_room(
     rig: fleets.Rig, server: str, client: Client, small_disk: Path
