@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import os
@@ -131,6 +132,15 @@ def test_what_a_capture_hides_is_not_shown_to_others(host: Host, agent: Path) ->
     assert "1 of its own" in listed
     assert "secret" not in listed
     assert "hidden" not in listed
+
+
+def test_more_connections_than_the_agent_serves_are_said_to_be_too_many(host: Host, agent: Path) -> None:
+    with contextlib.ExitStack() as held:
+        for _ in range(520):
+            held.enter_context(socket.socket(socket.AF_UNIX)).connect(str(agent))
+
+        with pytest.raises(netlab.CaptureError, match=r"more connections open than it serves"):
+            host.health()
 
 
 def test_looking_at_a_clients_state_takes_nothing_from_its_account(host: Host, agent: Path) -> None:
