@@ -143,6 +143,18 @@ def test_more_connections_than_the_agent_serves_are_said_to_be_too_many(host: Ho
             host.health()
 
 
+def test_captures_that_have_ended_make_room_for_new_ones(host: Host) -> None:
+    ended = []
+    for _ in range(10):  # as who runs a cell again and again; eight may run
+        with host.capture(port=9) as capture:
+            pass
+        ended.append(capture)
+
+    assert ended[-1].connections().empty
+    with pytest.raises(netlab.NetlabError, match="made room for others"):
+        ended[0].connections()
+
+
 def test_looking_at_a_clients_state_takes_nothing_from_its_account(host: Host, agent: Path) -> None:
     host.register("watched")
     port = connect_and_close(3)
