@@ -58,10 +58,14 @@ HOST = Column("host", Kind.TEXT, "name of the host that the row is from")
 
 @dataclass(frozen=True, slots=True)
 class Schema:
-    """The columns of one kind of frame, in order."""
+    """The columns of one kind of frame, in order.
+
+    `host_column` is what names the host that a row is from, in frames of several hosts.
+    """
 
     name: str
     columns: tuple[Column, ...]
+    host_column: str = HOST.name
 
     @property
     def names(self) -> list[str]:
@@ -69,10 +73,10 @@ class Schema:
         return [column.name for column in self.columns]
 
     def with_host(self) -> Schema:
-        """Return the schema of such frames of several hosts: `host`, if it is new, is the first column."""
-        if HOST.name in self.names:
+        """Return the schema of such frames of several hosts: `host_column`, if it is new, is the first."""
+        if self.host_column in self.names:
             return self
-        return replace(self, columns=(HOST, *self.columns))
+        return replace(self, columns=(replace(HOST, name=self.host_column), *self.columns))
 
     def frame(self, data: Mapping[str, Any], missing: Iterable[Missing] = ()) -> pd.DataFrame:
         """Build the typed frame from arrays, one per column; columns not given are all NA.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import pandas as pd
@@ -129,7 +129,9 @@ def read(
     }
     if not found:
         columns |= _empty_categories(schema, files[0].metadata)
-    frame = schema.frame(columns, missing + _differences(schema, held, made_by))
+    frame = schema.frame(
+        columns, missing + _differences(schema, held, f"the recording, made by netlab {made_by},")
+    )
     if len(frame) != found:
         raise ValueError(f"it promises {found} rows and has no column of {schema.name} frames")
     return frame
@@ -142,7 +144,7 @@ def attrs_of(table: pa.Schema) -> dict[str, Any]:
 
 
 def from_arrow(table: pa.Table, schema: Schema) -> pd.DataFrame:
-    """Return the frame of *schema* that `as_arrow` made *table* from."""
+    """Return the frame of *schema* that `as_arrow` made *table* from, maybe that of another netlab."""
     table.validate(full=True)
     columns = {
         c.name: _column(table.column(c.name), c.kind, _UNBOUND)
@@ -151,6 +153,8 @@ def from_arrow(table: pa.Table, schema: Schema) -> pd.DataFrame:
     }
     frame = schema.frame(columns)
     frame.attrs |= attrs_of(table.schema)
+    differences = _differences(schema, table.column_names, "what answered, a netlab of another version,")
+    frame.attrs["coverage"] += map(asdict, differences)
     return frame
 
 
@@ -203,12 +207,12 @@ def _bound(needed_bytes: int, most_bytes: int) -> None:
         raise ValueError(f"it needs more than {most_bytes} bytes of memory; pass most_bytes= to allow that")
 
 
-def _differences(schema: Schema, held: list[str], made_by: str) -> list[Missing]:
-    """Return what a file made by another version has too few or too many."""
+def _differences(schema: Schema, held: list[str], source: str) -> list[Missing]:
+    """Return which columns the *source*, made by another version, has too few or too many."""
     absent = ", ".join(name for name in schema.names if name not in held)
     unknown = ", ".join(name for name in held if name not in schema.names)
     found = [
-        (absent, f"the recording, made by netlab {made_by}, does not hold them"),
+        (absent, f"{source} does not hold them"),
         (unknown, "this netlab does not know them; pandas.read_parquet shows them"),
     ]
     return [Missing(f"columns {names}", Gap.UNAVAILABLE, None, why) for names, why in found if names]

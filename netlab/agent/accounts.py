@@ -13,26 +13,35 @@ from netlab.errors import CaptureError
 from netlab.tracer.session import Capture
 
 
+@dataclass(frozen=True, slots=True)
+class _Answers:
+    """The number of a client's last answer, and of the one before whose changes it goes on from."""
+
+    before: int
+    last: int
+
+
 @dataclass
 class Accounts:
     """Numbers the answers to each client.
 
-    A client says which answer it got last. If that is the one before the last, the last got lost on its way:
-    its changes are told again, with those since.
+    A client says which answer it got last. If that is the one which the last goes on from, the last got lost
+    on its way: its changes are told again, with those since, however often. Any other number is of somebody
+    else who asks under the same name.
 
     `generation` tells this capture from those before: with another the accounts began anew.
     """
 
     capture: Capture
     generation: str = field(default_factory=lambda: secrets.token_hex(8))
-    _answers: dict[str, int] = field(default_factory=dict)
+    _answers: dict[str, _Answers] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def register(self, client: str) -> Account:
         """Begin to keep account for *client*; of one that is known, say how far it is."""
         with self._lock:
             self.capture.register(client)
-            self._answers.setdefault(client, 0)
+            self._answers.setdefault(client, _Answers(0, 0))
             return self._account(client)
 
     def delta(self, client: str, *, after: int | None) -> tuple[pd.DataFrame, Account]:
@@ -44,15 +53,16 @@ class Accounts:
             If the client has not registered, or somebody else has asked under its name.
         """
         with self._lock:
-            last = self._answers.get(client, after or 0)  # a stranger the capture refuses
-            if after is not None and after not in {last, last - 1}:
+            known = self._answers.get(client, _Answers(0, after or 0))  # a stranger the capture refuses
+            if after is not None and after not in {known.last, known.before}:
                 raise CaptureError(
-                    f"client {client!r} got answer {last} last, not {after}",
+                    f"client {client!r} got answer {known.last} last, not {after}",
                     fix="Somebody else asks under this name: register another",
                 )
-            frame = self.capture.delta(client, again=after is not None and after < last)
-            self._answers[client] = last + 1
+            again = after is not None and after != known.last
+            frame = self.capture.delta(client, again=again)
+            self._answers[client] = _Answers(known.before if again else known.last, known.last + 1)
             return frame, self._account(client)
 
     def _account(self, client: str) -> Account:
-        return Account(client=client, generation=self.generation, answer=self._answers[client])
+        return Account(client=client, generation=self.generation, answer=self._answers[client].last)

@@ -24,7 +24,7 @@ class RemoteCapture:
 
     def __init__(self, host: Caller, options: dict[str, Any]) -> None:
         self._host, self._options, self._name = host, options, ""
-        self._answers: dict[str, int] = {}  # the last that arrived, by client
+        self._answers: dict[str, tuple[int, int]] = {}  # of each client the last, and what it goes on from
 
     def __repr__(self) -> str:
         return f"<netlab capture {self._name or 'not started'}, of {self._host}>"
@@ -55,13 +55,14 @@ class RemoteCapture:
     def register(self, client: str) -> None:
         """As `Capture.register`."""
         told = self._host.ask("POST", self._place("register"), client=client).json()
-        self._answers[client] = told["answer"]
+        self._answers[client] = (told["answer"], told["answer"])
 
     def delta(self, client: str, *, again: bool = False) -> pd.DataFrame:
         """As `Capture.delta`; what an interrupted call would have told, the next one tells."""
-        last = self._answers.get(client)
-        after = None if last is None else max(last - again, 0)
-        frame, self._answers[client] = self._host.changed(self._place("delta"), client, after)
+        last, before = self._answers.get(client, (None, None))
+        after = before if again else last
+        frame, number = self._host.changed(self._place("delta"), client, after)
+        self._answers[client] = (number, number - 1 if after is None else after)
         return frame
 
     def connections(self) -> pd.DataFrame:

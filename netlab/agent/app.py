@@ -184,4 +184,7 @@ def _add_tables(app: FastAPI) -> None:
 
 
 def _state(held: HeldCapture) -> State:
-    return State(name=held.name, state=held.capture.state.value, options=dict(held.options))
+    """Return what everybody may know of a capture: its rules may quote what they hide, so only how many."""
+    rules = {name: len(held.options[name]) for name in ("mask", "mask_names") if held.options.get(name)}
+    options = {**held.options, **{name: f"{count} of its own" for name, count in rules.items()}}
+    return State(name=held.name, state=held.capture.state.value, options=options)

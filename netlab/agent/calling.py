@@ -145,6 +145,11 @@ def _error(answer: httpx.Response) -> NetlabError:
     try:
         return _told(answer.json())
     except (ValueError, LookupError, TypeError):
+        if answer.status_code == HTTPStatus.SERVICE_UNAVAILABLE:  # the server's own word, before the agent's
+            return errors.CaptureError(
+                "the agent has more connections open than it serves",
+                fix="Close what is not used, such as notebooks that are done: Host.close() or a `with` block",
+            )
         return errors.CaptureError(f"the agent answered {answer.status_code}", fix="netlab agent status")
 
 

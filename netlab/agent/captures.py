@@ -32,6 +32,10 @@ class HeldCapture(Held):
         """Stop it."""
         self.capture.stop()
 
+    def has_ended(self) -> bool:
+        """Tell whether it was stopped, or its time is over."""
+        return self.capture.state is State.STOPPED
+
     def is_used(self) -> bool:
         """Tell whether others run over its programs."""
         return self.used()

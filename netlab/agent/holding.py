@@ -35,6 +35,10 @@ class Held(ABC):
     def end(self) -> None:
         """End it, and keep what it saw; safe to call again."""
 
+    @abstractmethod
+    def has_ended(self) -> bool:
+        """Tell whether it only waits to be read."""
+
     def is_used(self) -> bool:
         """Tell whether something else that runs needs it."""
         return False
@@ -88,15 +92,21 @@ class Holding(Closes):
             return held
 
     def refuse_more(self, held: Sequence[Held], most: int) -> None:
-        """Refuse another beside those that clients *held* already, if these are too many."""
+        """Refuse another beside those that clients *held* already, if too many of these run.
+
+        Of those that have ended as many are kept: who runs a cell again begins a capture each time.
+        """
         own = [one for one in held if not one.is_everybodys]
-        if len(own) >= most:
+        ended = [one for one in own if one.has_ended()]
+        if len(own) - len(ended) >= most:
             raise RefusedError(
                 HTTPStatus.TOO_MANY_REQUESTS,
                 f"{most} {own[0].kind}s run already",
-                fix="DELETE ends one; those that nobody reads end by themselves",
+                fix="Stop one; those that nobody reads end by themselves",
                 wait_s=round(self._idle_s),
             )
+        if len(ended) >= most:
+            self.let_go(min(ended, key=lambda one: one.read_s))
 
     def read(self, name: str, kind: type[H]) -> H | None:
         """Return what has this name, if there is such, which counts as read by that."""
@@ -114,8 +124,8 @@ class Holding(Closes):
             raise RefusedError(
                 HTTPStatus.NOT_FOUND,
                 f"there is no {kind.kind} {name[:64]!r}",
-                fix=f"It was ended, nobody read it for {self._idle_s:g} s, or the agent ran out of memory "
-                "(netlab_captures_shed); POST makes another",
+                fix=f"It was ended, nobody read it for {self._idle_s:g} s, it stopped and made room for "
+                "others, or the agent ran out of memory (netlab_captures_shed); begin another",
             )
         return found
 

@@ -25,6 +25,10 @@ class HeldListener(Held):
         self.is_closed = True
         self.events.close()
 
+    def has_ended(self) -> bool:
+        """Tell whether it listens no more."""
+        return self.is_closed
+
 
 class Listeners:
     """Begins listeners and finds them by name, at most *most* at a time."""

@@ -6,7 +6,7 @@ import collections
 import re
 import resource
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import pandas as pd
@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from netlab import __version__
 from netlab.agent import budget
 from netlab.agent.captures import Captures
+from netlab.agent.holding import Held
 from netlab.agent.listeners import Listeners
 from netlab.frames import Missing
 from netlab.tracer.session import Capture
@@ -97,9 +98,9 @@ class _Captures(Collector):
         yield CounterMetricFamily(
             "netlab_agent_cpu_seconds", "CPU time of the agent", value=usage.ru_utime + usage.ru_stime
         )
-        yield GaugeMetricFamily("netlab_captures", "Captures that run", value=len(held))
+        yield GaugeMetricFamily("netlab_captures", "Captures that run", value=_running(held))
         yield GaugeMetricFamily(
-            "netlab_listeners", "Listeners for conntrack entries", value=len(self._listeners.all())
+            "netlab_listeners", "Listeners for conntrack entries", value=_running(self._listeners.all())
         )
         yield CounterMetricFamily(
             "netlab_captures_expired",
@@ -118,6 +119,10 @@ class _Captures(Collector):
         captures = [(one.name, one.capture) for one in held]
         yield from _of_captures(captures)
         yield from _of_speech(captures)
+
+
+def _running(held: Sequence[Held]) -> int:
+    return sum(not one.has_ended() for one in held)
 
 
 def _of_captures(held: list[tuple[str, Capture]]) -> Iterator[Metric]:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import os
 import secrets
+import stat
 import struct
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
@@ -126,7 +127,7 @@ def _is_sound(file: BinaryIO, member: zipfile.ZipInfo) -> bool:
 
 def write(path: Path, members: Members) -> None:
     """Make the file at *path*, or replace it; it appears whole or not at all."""
-    with replacing(path) as temporary, temporary.open("xb") as file:
+    with replacing(path) as temporary, temporary.open("wb") as file:
         with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
             for name, data in members:
                 # Parquet is compressed already, but of a segment of few rows most is its description.
@@ -142,11 +143,22 @@ def beside(path: Path, *, hidden: bool = False) -> Path:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a name beside *path* to write to; what is there at the end of the block takes its place."""
-    temporary = beside(path, hidden=True)
+    """Give an empty file to write to, which at the end of the block takes the place of what *path* leads to.
+
+    What is replaced leaves it its owner and permissions: a file that others may not read stays one.
+    """
+    real = Path(os.path.realpath(path))
+    temporary = beside(real, hidden=True)
     try:
+        temporary.touch(exist_ok=False)
+        before = real.stat() if real.exists() else temporary.stat()
+        with suppress(AttributeError, PermissionError):  # only root may, and not on every system
+            os.chown(temporary, before.st_uid, before.st_gid)
+        mode = stat.S_IMODE(before.st_mode)
+        temporary.chmod(mode | stat.S_IWUSR)
         yield temporary
-        temporary.replace(path)
+        temporary.chmod(mode)
+        temporary.replace(real)
     except OSError as error:
         raise BundleError(
             f"cannot write {path}: {error.strerror or error}", fix="Give a path that you can write to"
@@ -155,13 +167,26 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Have others who save to this directory wait: of two who add to one file one would lose what he adds."""
+    with ExitStack() as held:
+        with suppress(ImportError, OSError):  # where there are no locks it goes on
+            import fcntl  # not on every system that this module is imported on
+
+            directory = os.open(path.parent, os.O_RDONLY)
+            held.callback(os.close, directory)
+            fcntl.flock(directory, fcntl.LOCK_EX)
+        yield
+
+
 class Growing(Closes):
     """An archive to which members are added one by one; killed at any moment it keeps the whole ones."""
 
     def __init__(self, path: Path, members: Members) -> None:
         self._end = 0
         with replacing(path) as temporary:
-            self._file = temporary.open("xb", buffering=0)
+            self._file = temporary.open("wb", buffering=0)
             try:
                 for name, data in members:
                     self.append(name, data)

@@ -10,7 +10,7 @@ import pandas as pd
 from netlab.bundle.manifest import Entry, Metadata, attrs_of, missing_of
 from netlab.checks import nearest
 from netlab.foreign import escaped
-from netlab.frames import HOST, Schema
+from netlab.frames import Schema
 from netlab.schemas import ALL
 
 _LONGEST_TEXT = 2000  # of the notes as they are shown
@@ -44,7 +44,7 @@ class Item:
 def schema_of(frame: pd.DataFrame) -> Schema:
     """Return the schema of a frame that netlab returned; frames of several hosts have one more column."""
     schema = ALL[frame.attrs["schema"]]
-    return schema.with_host() if HOST.name in frame.columns else schema
+    return schema.with_host() if schema.host_column in frame.columns else schema
 
 
 class Bundle(Mapping[str, pd.DataFrame]):

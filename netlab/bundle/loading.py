@@ -22,7 +22,7 @@ from netlab.bundle.history import History
 from netlab.bundle.manifest import Entry
 from netlab.checks import whole
 from netlab.errors import BundleError
-from netlab.frames import HOST, Gap, Missing, Schema
+from netlab.frames import Gap, Missing, Schema
 
 MOST_BYTES = 4 << 30
 
@@ -148,7 +148,7 @@ def history_of(
 
 def _held(data: bytes, schema: Schema) -> Schema:
     """Return *schema* as it is in *data*: merged frames have the host of each row."""
-    return schema.with_host() if HOST.name in parquet.names(data) else schema
+    return schema.with_host() if schema.host_column in parquet.names(data) else schema
 
 
 def _lost_segments(entry: Entry, segments: tuple[Segment, ...]) -> Missing:

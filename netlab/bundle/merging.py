@@ -15,11 +15,12 @@ from netlab.bundle.manifest import missing_of
 from netlab.bundle.pasts import end_ns
 from netlab.bundle.repeats import together
 from netlab.errors import BadInput
-from netlab.frames import HOST
 
 
 def merge(*recordings: Bundle | str | os.PathLike[str]) -> Bundle:
     """Put recordings of several hosts together: frames of one name under each other, with a `host` column.
+
+    Of requests, whose `host` is the server that they name, that column is `on_host`.
 
     Parameters
     ----------
@@ -92,7 +93,8 @@ def _merged(name: str, items: Sequence[Item]) -> Item:
 def _with_host(item: Item) -> pd.DataFrame:
     """Return a frame whose rows and gaps say of which host they are."""
     frame, host = item.frame, item.origins[0].host
-    known = frame[HOST.name].fillna(host) if HOST.name in frame else [host] * len(frame)
+    column = schema_of(frame).host_column
+    known = frame[column].fillna(host) if column in frame else [host] * len(frame)
     single = len({origin.host for origin in item.origins}) == 1  # else its gaps say so already
     return hosted(frame, known, of=host if single else None)
 
@@ -102,7 +104,7 @@ def hosted(frame: pd.DataFrame, hosts: Any, *, of: str | None) -> pd.DataFrame:
     gaps = [missing_of(gap) for gap in frame.attrs["coverage"]]
     if of is not None:
         gaps = [replace(gap, detail=f"{of}: {gap.detail}") for gap in gaps]
-    columns = {str(name): frame[name] for name in frame}
-    found = schema_of(frame).with_host().frame({**columns, HOST.name: hosts}, gaps)
+    columns, schema = {str(name): frame[name] for name in frame}, schema_of(frame).with_host()
+    found = schema.frame({**columns, schema.host_column: hosts}, gaps)
     found.attrs = {**frame.attrs, **found.attrs}
     return found

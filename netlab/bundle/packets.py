@@ -119,7 +119,7 @@ def _annotate(file: BinaryIO, owners: Owners, temporary: Path, target: Path) -> 
     cut = False
     size = os.fstat(file.fileno()).st_size
     bar = tqdm(total=size, unit="B", unit_scale=True, leave=False, disable=size < _BAR_FROM_BYTES)
-    with temporary.open("xb") as out, bar:
+    with temporary.open("wb") as out, bar:
         try:
             for block in pcapng.blocks(file.read):
                 if isinstance(block, bytes):

@@ -170,8 +170,8 @@ class Recording(Closes):
 
     def _complete(self) -> None:
         """Write the file anew, with whole tables and a directory, in the place of the one that grew."""
-        target = self.path if self._file.is_at(self.path) else archive.beside(self.path)
-        with self._file.reader() as file, Archive(file) as grown:
+        with archive.alone(self.path), self._file.reader() as file, Archive(file) as grown:
+            target = self.path if self._file.is_at(self.path) else archive.beside(self.path)
             archive.write(target, self._completed(grown))
         if target != self.path:
             raise BundleError(
@@ -289,9 +289,10 @@ def record(
     found = [table for name, source in given for table in followed.tables(source, name)]
     if not found:
         raise BadInput("there is nothing to record", fix=followed.FIX)
-    held = opened_for(target, overwrite=overwrite, append=append)
-    tracks: list[Track] = []
-    for table in found:
-        name = free_name(table.name, [*held, *(track.name for track in tracks)])
-        tracks.append(Track(name, table.schema, table.read))
-    return Recording(target, tracks, every_s=every_s, origin=origin, held=held)
+    with archive.alone(target):
+        held = opened_for(target, overwrite=overwrite, append=append)
+        tracks: list[Track] = []
+        for table in found:
+            name = free_name(table.name, [*held, *(track.name for track in tracks)])
+            tracks.append(Track(name, table.schema, table.read))
+        return Recording(target, tracks, every_s=every_s, origin=origin, held=held)

@@ -14,8 +14,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from netlab.bundle.tracks import IDENTITY, distinct, hashes, told_of
-from netlab.frames import HOST, Gap, Missing, concat
-from netlab.schemas import CONNECTIONS, CONNTRACK_EVENTS, COST, DNS, DROPS, EVENTS, REQUESTS, TLS
+from netlab.frames import Gap, Missing, concat
+from netlab.schemas import ALL, CONNECTIONS, CONNTRACK_EVENTS, COST, DNS, DROPS, EVENTS, REQUESTS, TLS
 
 _SPANS = {  # from when to when it was; others last
     CONNECTIONS.name: ("opened_at", "opened_at"),
@@ -49,7 +49,7 @@ def together(parts: Sequence[pd.DataFrame], told_ns: Sequence[int]) -> pd.DataFr
         return frame
     place = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
     begin, end = _SPANS.get(schema, ("", ""))
-    names = [name for name in (HOST.name, *IDENTITY[schema]) if name in frame and name != begin]
+    names = [name for name in (ALL[schema].host_column, *IDENTITY[schema]) if name in frame and name != begin]
     keys = hashes(frame[[*names, begin]] if begin else frame[names])
     if begin:
         known = frame[begin].notna().to_numpy()

@@ -16,23 +16,20 @@ from netlab.bundle.accounts import Accounts
 from netlab.bundle.contents import Bundle
 from netlab.bundle.history import History, Past
 from netlab.bundle.loading import MOST_BYTES, foreign, load
+from netlab.bundle.overheard import Overheard
 from netlab.bundle.playing import Playhead
 from netlab.bundle.several import one_of
 from netlab.errors import BadInput, CaptureError
-from netlab.frames import Gap, Missing
+from netlab.frames import Gap, Missing, Schema
 from netlab.path.findings import Findings
 from netlab.schemas import (
     CONNECTIONS,
     CONNTRACK,
     COST,
-    DNS,
     DROPS,
     EVENTS,
     HOPS,
-    NAMES,
     NAT,
-    REQUESTS,
-    TLS,
 )
 from netlab.tracer import reasons
 from netlab.tracer.life import State
@@ -40,14 +37,14 @@ from netlab.tracer.life import State
 _THROUGH = "end_to_end"  # what `record` calls a monitor's probes to the end
 
 
-class Replay(Findings):
+class Replay(Overheard, Findings):
     """Shows a recording as it was at each moment, moving on at *speed*; made by `netlab.replay`.
 
     It has what a capture has (`connections`, `failures`, `events`, `drops`, `requests`, `dns`, `names`,
-    `tls`, `cost`, `register`, `delta`), what a monitor has (`hops`, `end_to_end`, `stats`, `changes`, `runs`,
-    `explain`), and the tables `conntrack` and `nat` where they were recorded. `now()` is the moment
-    that is shown; `seek()` goes to another. What several captures saw is one table, with a connection that
-    both saw in it once or counted in the coverage; of several monitors the first one is shown.
+    `tls`, their statistics, `cost`, `register`, `delta`), what a monitor has (`hops`, `end_to_end`, `stats`,
+    `changes`, `runs`, `explain`), and the tables `conntrack` and `nat` where they were recorded. `now()` is
+    the moment that is shown; `seek()` goes to another. What several captures saw is one table, with a
+    connection that both saw in it once or counted in the coverage; of several monitors the first is shown.
     """
 
     def __init__(self, past: Mapping[str, History], playhead: Playhead) -> None:
@@ -137,7 +134,7 @@ class Replay(Findings):
 
     def connections(self) -> pd.DataFrame:
         """Return the connections as they were then (`netlab.schemas.CONNECTIONS`)."""
-        return self._the(CONNECTIONS.name).at(self._playhead.now_ns())
+        return self._at(CONNECTIONS)
 
     def failures(self) -> pd.DataFrame:
         """Return those that had failed by then."""
@@ -145,40 +142,23 @@ class Replay(Findings):
 
     def events(self) -> pd.DataFrame:
         """Return the changes of state until then (`netlab.schemas.EVENTS`)."""
-        return self._the(EVENTS.name).at(self._playhead.now_ns())
+        return self._at(EVENTS)
 
     def drops(self) -> pd.DataFrame:
         """Return the packets dropped until then (`netlab.schemas.DROPS`)."""
-        return self._the(DROPS.name).at(self._playhead.now_ns())
-
-    def requests(self, protocol: str | None = None) -> pd.DataFrame:
-        """Return the requests that were known then (`netlab.schemas.REQUESTS`), all or of one protocol."""
-        found = self._the(REQUESTS.name).at(self._playhead.now_ns())
-        return found if protocol is None else found[found["protocol"] == protocol].reset_index(drop=True)
-
-    def dns(self) -> pd.DataFrame:
-        """Return the name lookups that were known then (`netlab.schemas.DNS`)."""
-        return self._the(DNS.name).at(self._playhead.now_ns())
-
-    def names(self) -> pd.DataFrame:
-        """Return the names of addresses that were known then (`netlab.schemas.NAMES`)."""
-        return self._the(NAMES.name).at(self._playhead.now_ns())
-
-    def tls(self) -> pd.DataFrame:
-        """Return the TLS handshakes that were known then (`netlab.schemas.TLS`)."""
-        return self._the(TLS.name).at(self._playhead.now_ns())
+        return self._at(DROPS)
 
     def conntrack(self) -> pd.DataFrame:
         """Return the tracked connections of then (`netlab.schemas.CONNTRACK`), if they were recorded."""
-        return self._the(CONNTRACK.name).at(self._playhead.now_ns())
+        return self._at(CONNTRACK)
 
     def nat(self) -> pd.DataFrame:
         """Return the translated connections of then (`netlab.schemas.NAT`), if they were recorded."""
-        return self._the(NAT.name).at(self._playhead.now_ns())
+        return self._at(NAT)
 
     def cost(self) -> pd.DataFrame:
         """Return what the capture had cost by then (`netlab.schemas.COST`)."""
-        return self._the(COST.name).at(self._playhead.now_ns())
+        return self._at(COST)
 
     def register(self, client: str) -> None:
         """Begin to keep account for *client* of what changes; safe to call again."""
@@ -206,6 +186,12 @@ class Replay(Findings):
         """Return the probes through to the target, if the recording is a monitor's."""
         names = self._names(HOPS.name, through=True)
         return self._first(names) if names else HOPS.empty()
+
+    def _at(self, schema: Schema) -> pd.DataFrame:
+        return self._the(schema.name).at(self._playhead.now_ns())
+
+    def _has(self, schema: Schema) -> bool:
+        return bool(self._names(schema.name, through=None))
 
     def _the(self, schema: str) -> Past:
         names = self._needed(schema, through=None)

@@ -78,8 +78,9 @@ def save(
     target = checks.path(path)
     origin = Metadata.of_here(checked_notes(notes))
     found = _named(items, named, origin)
-    held = opened_for(target, overwrite=overwrite, append=append)
-    archive.write(target, members(together(held, found)))
+    with archive.alone(target):
+        held = opened_for(target, overwrite=overwrite, append=append)
+        archive.write(target, members(together(held, found)))
     return target
 
 

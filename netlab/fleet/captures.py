@@ -84,9 +84,33 @@ class FleetCapture:
         """As `Capture.drops`."""
         return self._look("drops")
 
-    def requests(self) -> pd.DataFrame:
+    def requests(self, protocol: str | None = None) -> pd.DataFrame:
         """As `Capture.requests`."""
-        return self._look("requests")
+        return self._look("requests", *([] if protocol is None else [protocol]))
+
+    def protocol_stats(self) -> pd.DataFrame:
+        """As `Capture.protocol_stats`, counted on each host."""
+        return self._look("protocol_stats")
+
+    def dns(self) -> pd.DataFrame:
+        """As `Capture.dns`."""
+        return self._look("dns")
+
+    def dns_stats(self, by: Sequence[str] = ("server_address", "name", "type")) -> pd.DataFrame:
+        """As `Capture.dns_stats`, counted on each host."""
+        return self._look("dns_stats", by)
+
+    def names(self) -> pd.DataFrame:
+        """As `Capture.names`."""
+        return self._look("names")
+
+    def tls(self) -> pd.DataFrame:
+        """As `Capture.tls`."""
+        return self._look("tls")
+
+    def cost(self) -> pd.DataFrame:
+        """As `Capture.cost`."""
+        return self._look("cost")
 
     def register(self, client: str) -> None:
         """As `Capture.register`."""
@@ -112,8 +136,8 @@ class FleetCapture:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def _look(self, what: str) -> pd.DataFrame:
-        return self._merged(self._ask(here.look, dict.fromkeys(self._members(), (self._name, what))))
+    def _look(self, what: str, *given: Any) -> pd.DataFrame:
+        return self._merged(self._ask(here.look, dict.fromkeys(self._members(), (self._name, what, *given))))
 
     def _merged(self, answers: Answers) -> pd.DataFrame:
         frame = merged({**answers, **self._failed})

@@ -6,26 +6,32 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
+from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 import netlab
 from netlab.agent.formats import Format, encoded
 from netlab.errors import CaptureError
 from netlab.frames import concat
+from netlab.kernel.netns import inode
 
 IDLE_S = 600.0  # a capture that nobody asks for so long ends: the notebook may have died
+PLACE = "place"  # in the attrs of frames on their way: where the worker is
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
 def frame(function: str, options: Mapping[str, Any]) -> bytes:
     """Return what `netlab.FUNCTION` returns."""
-    return encoded(attrgetter(function)(netlab)(**options), Format.ARROW)
+    return _body(attrgetter(function)(netlab)(**options))
 
 
 def traces(targets: Sequence[str], at_once: int, options: Mapping[str, Any]) -> bytes:
     """Trace the ways to all targets, *at_once* of them side by side."""
     batches = [targets[first : first + at_once] for first in range(0, len(targets), at_once)]
     found = [netlab.path.trace_many(batch, **options) for batch in batches]
-    return encoded(concat(found), Format.ARROW)
+    return _body(concat(found))
 
 
 @dataclass(slots=True, eq=False)
@@ -65,11 +71,11 @@ def order(name: str, what: str, *given: Any) -> None:
         getattr(held.capture, what)(*given)
 
 
-def look(name: str, what: str) -> bytes:
-    """Return the capture's table of that name."""
+def look(name: str, what: str, *given: Any) -> bytes:
+    """Return the capture's table of that name, for what is *given*."""
     held = _called(name)
     with held.lock:
-        return encoded(getattr(held.capture, what)(), Format.ARROW)
+        return _body(getattr(held.capture, what)(*given))
 
 
 def delta(name: str, client: str, number: int) -> bytes:
@@ -78,7 +84,7 @@ def delta(name: str, client: str, number: int) -> bytes:
     with held.lock:
         frame = held.capture.delta(client, again=held.told.get(client) == number)
         held.told[client] = number
-        return encoded(frame, Format.ARROW)
+        return _body(frame)
 
 
 def end(name: str) -> None:
@@ -94,6 +100,13 @@ def forget(name: str) -> None:
     if held is not None:
         held.stay()
         held.capture.stop()
+
+
+def _body(frame: pd.DataFrame) -> bytes:
+    """Return *frame* as it travels, with the kernel and the network namespace that its worker is in."""
+    if _BOOT.exists():  # it is Linux
+        frame.attrs[PLACE] = [_BOOT.read_text(encoding="ascii"), inode()]
+    return encoded(frame, Format.ARROW)
 
 
 def _called(name: str) -> _Held:

@@ -27,7 +27,8 @@ class Fleet:
 
     Every call takes the arguments of netlab's function of its name, runs on each host with the privileges of
     its worker or through the host's agent, and returns one frame: its column `host` is the name of the
-    worker, or the address of its machine where the worker was not given a name.
+    worker, or the address of its machine where the worker was not given a name. Of requests, whose `host` is
+    the server that they name, that column is `on_host`.
 
     Parameters
     ----------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from typing import Any
 
 import pandas as pd
 
@@ -11,9 +12,12 @@ from netlab.agent.formats import decoded
 from netlab.bundle.merging import hosted
 from netlab.errors import CaptureError, DecodeError, NetlabError
 from netlab.fleet.asking import Answers
+from netlab.fleet.here import PLACE
 from netlab.frames import Gap, Missing, concat
+from netlab.schemas import HOPS
 
 _ROWS = "all rows of a host"
+_TWICE = "are workers on one machine: its rows are there for each of them; start one worker on each machine"
 
 
 def merged(answers: Answers) -> pd.DataFrame:
@@ -32,9 +36,25 @@ def merged(answers: Answers) -> pd.DataFrame:
         except DecodeError as error:
             errors[host] = error
     require(frames, errors)
+    repeated = _repeated({host: frame.attrs.pop(PLACE, None) for host, frame in frames.items()})
     whole = concat([hosted(frame, [host] * len(frame), of=host) for host, frame in frames.items()])
     whole.attrs["coverage"] += [asdict(gap_of(host, error, _ROWS)) for host, error in errors.items()]
+    if whole.attrs["schema"] != HOPS.name:  # each has sent probes of its own
+        whole.attrs["coverage"] += map(asdict, repeated)
     return whole
+
+
+def _repeated(places: Mapping[str, Any]) -> list[Missing]:
+    """Return which hosts are workers in one place, each of which has told all that is there."""
+    hosts: dict[str, list[str]] = {}
+    for host, place in places.items():
+        if place is not None:
+            hosts.setdefault(str(place), []).append(host)
+    return [
+        Missing("rows", Gap.APPROXIMATE, None, f"{' and '.join(group)} {_TWICE}")
+        for group in hosts.values()
+        if len(group) > 1
+    ]
 
 
 def require(answered: object, errors: Mapping[str, Exception]) -> None:

@@ -12,6 +12,7 @@ import json
 import os
 import secrets
 import threading
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -19,13 +20,14 @@ from urllib.parse import quote
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from netlab import checks, parquet
 from netlab.columns import Kind
-from netlab.errors import BadInput, NetlabError
+from netlab.errors import BadInput, BundleError, NetlabError
 from netlab.fleet.captures import FleetCapture
-from netlab.frames import HOST
+from netlab.frames import HOST, Gap, Missing
 from netlab.schemas import FLEET_DELTAS
 
 if TYPE_CHECKING:
@@ -34,23 +36,32 @@ if TYPE_CHECKING:
 COVERAGE = "_coverage.jsonl"  # readers of datasets leave out what begins like this
 _FILES = "host=*/hour=*/*.parquet"
 _CLIENT = "recording"
+_BETWEEN = "nobody recorded between two recordings: what connections did then is in no delta"
+# Without it a host called 007 would become the number 7.
+_PLACES = ds.partitioning(pa.schema([("host", pa.string()), ("hour", pa.string())]), flavor="hive")
 _COVERAGE = {"what": "string", "kind": "category", "count": "Int64", "detail": "string"}
 
 
 class FleetRecording:
-    """A capture whose deltas are written as they come; made by `Fleet.record()`."""
+    """A capture whose deltas are written as they come; made by `Fleet.record()`.
+
+    `failure` is what kept the last look from being written; it is tried again, and until then the hosts are
+    not asked for more.
+    """
 
     def __init__(self, capture: FleetCapture, directory: Path, *, every_s: float) -> None:
         self._capture, self._directory, self._every_s = capture, directory, every_s
         self._name = secrets.token_hex(4)
         self._looks = 0
+        self._unwritten: list[tuple[datetime, pd.DataFrame]] = []  # the last look, if that is so
         self._gaps: Any = None  # as they were last written
         self._over = threading.Event()
-        self._error: Exception | None = None
+        self.failure: Exception | None = None
         self._thread = threading.Thread(target=self._run, name="netlab-fleet-recording", daemon=True)
 
     def __repr__(self) -> str:
-        return f"<netlab recording of a fleet in {self._directory}, {self._looks} looks>"
+        failing = "" if self.failure is None else f", failing: {self.failure}"
+        return f"<netlab recording of a fleet in {self._directory}, {self._looks} looks{failing}>"
 
     def start(self) -> Self:
         """Start the capture on all hosts and the writing here.
@@ -72,6 +83,7 @@ class FleetRecording:
         self._capture.start()
         try:
             self._capture.register(_CLIENT)
+            self._begin()
         except BaseException:
             self._capture.close()
             raise
@@ -83,7 +95,7 @@ class FleetRecording:
 
         Raises
         ------
-        OSError
+        BundleError
             If something could not be written; the files that are there are whole.
         """
         if self._over.is_set() or self._thread.ident is None:
@@ -91,10 +103,13 @@ class FleetRecording:
         self._over.set()
         self._thread.join()
         try:
-            if self._error is not None:
-                raise self._error
+            self._write()
             self._capture.stop()
             self._look()
+        except OSError as error:
+            raise BundleError(
+                f"the last look is not in {self._directory}: {error}", fix="Make room before you stop"
+            ) from error
         finally:
             self._capture.close()
 
@@ -108,31 +123,58 @@ class FleetRecording:
         while not self._over.wait(self._every_s):
             try:
                 self._look()
-            except Exception as error:  # noqa: BLE001 - the thread ends, and stop() raises it
-                self._error = error
-                return
+            except Exception as error:  # noqa: BLE001 - it is tried again, and stop() raises what then fails
+                self.failure = error
+            else:
+                self.failure = None
+
+    def _begin(self) -> None:
+        """Say when this recording began, and since when nobody had recorded if there was one before."""
+        file = self._directory / COVERAGE
+        if file.exists():
+            until = datetime.fromtimestamp(file.stat().st_mtime, UTC)
+            os.truncate(file, file.read_bytes().rfind(b"\n") + 1)  # the rest is of a writer that was killed
+            self._note(until, [asdict(Missing("all rows", Gap.UNSEEN, None, _BETWEEN))])
+        self._note(datetime.now(UTC), [])
 
     def _look(self) -> None:
         """Write what is new since the last look; what no host tells now, it tells at the next one."""
+        self._write()
         at = datetime.now(UTC)
         try:
             frame = self._capture.delta(_CLIENT)
         except NetlabError as error:
             self._note(at, [{"what": "all rows", "kind": "incomplete", "count": None, "detail": str(error)}])
             return
-        self._note(at, frame.attrs["coverage"])
-        for host, rows in frame.groupby(HOST.name, sort=False):
-            place = self._directory / f"host={quote(str(host), safe='')}" / f"hour={at:%Y-%m-%dT%H}"
-            place.mkdir(parents=True, exist_ok=True)
-            write(rows.drop(columns=HOST.name), at, place / f"{self._name}-{self._looks:06}.parquet")
-        self._looks += 1
+        self._unwritten = [(at, frame)]
+        self._write()
+
+    def _write(self) -> None:
+        """Write the last look, if that has not been done; done again, it is the same files."""
+        for at, frame in self._unwritten:
+            for host, rows in frame.groupby(HOST.name, sort=False):
+                place = self._directory / f"host={quote(str(host), safe='')}" / f"hour={at:%Y-%m-%dT%H}"
+                place.mkdir(parents=True, exist_ok=True)
+                write(rows.drop(columns=HOST.name), at, place / f"{self._name}-{self._looks:06}.parquet")
+            self._note(at, frame.attrs["coverage"])
+            self._looks += 1
+        self._unwritten = []
 
     def _note(self, at: datetime, gaps: list[dict[str, Any]]) -> None:
-        if gaps == self._gaps:
-            return
-        self._gaps = gaps
-        with (self._directory / COVERAGE).open("a", encoding="utf-8") as out:
-            out.write(json.dumps({"at": at.isoformat(), "coverage": gaps}) + "\n")
+        """Write what is missing if that has changed; the time of the file is that of the last look."""
+        file = self._directory / COVERAGE
+        if gaps != self._gaps:
+            line = memoryview(json.dumps({"at": at.isoformat(), "coverage": gaps}).encode() + b"\n")
+            with file.open("ab", buffering=0) as out:
+                end = out.tell()
+                try:
+                    while line:
+                        line = line[out.write(line) :]
+                except BaseException:
+                    out.truncate(end)
+                    raise  # a line is there as a whole or not at all
+            self._gaps = gaps
+        os.utime(file, (at.timestamp(), at.timestamp()))
 
 
 def write(deltas: pd.DataFrame, at: datetime, file: Path) -> None:
@@ -148,8 +190,11 @@ def write(deltas: pd.DataFrame, at: datetime, file: Path) -> None:
     rows.attrs = {}  # what is missing is said once, in COVERAGE
     table = pa.Table.from_pandas(rows, schema=plain, preserve_index=False)
     unfinished = file.with_name(f".{file.name}.part")
-    pq.write_table(table, unfinished, compression="zstd")
-    os.replace(unfinished, file)  # noqa: PTH105 - the name that the system call has
+    try:
+        pq.write_table(table, unfinished, compression="zstd")
+        os.replace(unfinished, file)  # noqa: PTH105 - the name that the system call has
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def dataset(directory: str | os.PathLike[str]) -> DataFrame:
@@ -188,7 +233,7 @@ def dataset(directory: str | os.PathLike[str]) -> DataFrame:
     files = Path(directory, _FILES)
     if next(Path(directory).glob(_FILES), None) is None:
         raise _unrecorded(directory)
-    return dd.read_parquet(str(files), dtype_backend="numpy_nullable")
+    return dd.read_parquet(str(files), dtype_backend="numpy_nullable", dataset={"partitioning": _PLACES})
 
 
 def gaps(directory: str | os.PathLike[str]) -> pd.DataFrame:

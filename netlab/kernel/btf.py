@@ -177,6 +177,12 @@ _NUMBERED = re.compile(
 )
 
 
+def definition(name: str) -> str:
+    """Return the C text of "struct NAME" or "union NAME" of the running kernel, "" if it has none."""
+    kind, _, tag = name.partition(" ")
+    return _definition(tag, kind)
+
+
 @cache
 def _definition(tag: str, kind: str = "struct") -> str:
     """Return the C text of one struct or enum of the running kernel."""

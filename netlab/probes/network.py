@@ -6,7 +6,7 @@ BCC tells numbers by their width alone, so that this is read from the text.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from netlab.errors import BadInput
 
@@ -17,6 +17,7 @@ _MACRO = re.compile(r"^[ \t]*#[ \t]*define\b(?:\\\n|[^\n])*?\b(__be(?:16|32|64))
 _MEMBER = re.compile(
     r"\s*(?:(?:const|volatile)\s+)*((?:(?:struct|union)\s+)?\w+)\s+(?:(?:const|volatile)\s+)*(.+)", re.DOTALL
 )
+_BY_VALUE = re.compile(r"\b(struct|union)\s+(\w+)\s+\w")
 _ATTRIBUTE = re.compile(r"__attribute__\s*\(\(.*?\)\)")
 _MAP = re.compile(r"\bBPF_(\w+)\s*\(([^;{}]*)\)\s*;")
 _PLACES = {"HASH": (0, 1, 2), "ARRAY": (0, None, 1), "HISTOGRAM": (0, 1, None), "TABLE": (3, 1, 2)}
@@ -41,6 +42,17 @@ def types(code: str) -> dict[str, Paths]:
         if old in found:
             found[new] = found[old]
     return found
+
+
+def learn(body: str, known: dict[str, Paths], kernel: Callable[[str], str]) -> None:
+    """Add to *known* the kernel's structs that *body* has by value, whose text *kernel* returns."""
+    for words in _BY_VALUE.findall(body):
+        name = " ".join(words)
+        if name not in known:
+            known[name] = frozenset()
+            inner = kernel(name).partition("{")[2]
+            learn(inner, known, kernel)
+            known[name] = members(inner, known)
 
 
 def members(body: str, known: Mapping[str, Paths]) -> Paths:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from netlab.errors import BadInput
+from netlab.kernel import btf
 from netlab.probes import network
 from netlab.probes.hooks import Hook, hook
 
@@ -138,7 +139,9 @@ def _struct(code: str, head: int, opened: int, closed: int, known: dict[str, net
         return None
     alias = _ALIAS.match(code, closed + 1)
     name = (alias and alias[1]) if found[1] else found[2] and f"struct {found[2]}"
-    order = network.members(code[opened + 1 : closed], known)
+    body = code[opened + 1 : closed]
+    network.learn(body, known, btf.definition)
+    order = network.members(body, known)
     known.update(dict.fromkeys(filter(None, (name, found[2] and f"struct {found[2]}")), order))
     return Struct(name, order) if name else None
 

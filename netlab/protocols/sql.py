@@ -37,7 +37,7 @@ _TABLE_COMMAND = re.compile(
     r"|truncate(?: table)?|copy(?: binary)?|lock(?: table)?"
     r"|(?:vacuum|analyze)(?: ?\([^)]*\))?+(?: full)?+(?: freeze)?+(?: verbose)?+(?: analyze)?+)"
     r" (?:if (?:not )?exists )?(?:only )?(?!(?:table|only|all|if|binary)\b|u&)"  # these are no names
-    rf"((?:{_NAME}\.)*{_NAME})",
+    rf"((?:{_NAME} ?\. ?)*{_NAME})(?![{_LETTER}0-9$]| ?\.)",
     re.IGNORECASE,
 )
 _DEALLOCATE = re.compile(  # alone, and a name that is the same in any encoding
@@ -128,7 +128,8 @@ def _read(bare: str) -> Statement:
     if command == "DEALLOCATE" and (one := _DEALLOCATE.fullmatch(bare)):
         return Statement(command, deallocated=(one[2] or one[1].lower()).encode())
     named = _TABLE_COMMAND.match(bare)
-    return Statement(command, (named[1].replace('"', ""),) if named else ())
+    parts = re.findall(_NAME, named[1]) if named else []
+    return Statement(command, (".".join(part.replace('"', "") for part in parts),) if named else ())
 
 
 def _parsed(bare: str) -> Statement | None:

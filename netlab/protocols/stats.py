@@ -25,7 +25,7 @@ _BOUNDS = {"max_ms": "max", "first_at": "min", "last_at": "max"}
 _SHARES = {"p50_ms": 0.5, "p90_ms": 0.9, "p99_ms": 0.99}
 _COUNTED = ("status", "error", "outcome", "requested_at", "latency_ms", *_SIZES)
 _MEASURED = {"requested_at", "latency_ms", "duration_ms", *_SIZES}
-_GROUPABLE = [*(name for name in REQUESTS.names if name not in _MEASURED), CLASS]
+_GROUPABLE = [*(name for name in REQUESTS.with_host().names if name not in _MEASURED), CLASS]
 
 
 def request_stats(requests: pd.DataFrame, by: str | Sequence[str] = KEYS) -> pd.DataFrame:
@@ -175,7 +175,7 @@ def _quantiles(cells: pd.DataFrame, number: int) -> pd.DataFrame:
 
 def _schema(by: tuple[str, ...]) -> Schema:
     """Return the columns of statistics by other keys."""
-    known = {column.name: column for column in (*PROTOCOL_STATS.columns, *REQUESTS.columns)}
+    known = {column.name: column for column in (*PROTOCOL_STATS.columns, *REQUESTS.with_host().columns)}
     keys = [known[name] for name in by]
     measures = [column for column in REQUEST_STATS.columns if column.name not in KEYS]
     return replace(REQUEST_STATS, columns=(*keys, *measures))

@@ -45,6 +45,7 @@ REQUESTS = Schema(
         Column("netns", INTEGER, "inode of the network namespace"),
         Column("cookie", INTEGER, "the socket's cookie, as in connections()"),
     ),
+    host_column="on_host",  # `host` is the server's
 )
 
 TLS = Schema(

@@ -177,10 +177,11 @@ class Capture(Hearing):
     def counts(self) -> dict[str, int]:
         """Return how many connections are open, have ended and were let go of, and how many clients ask."""
         with self._asked() as watch:
-            ended = watch.closed(_LATER_THAN_ALL)
+            look = self._look(watch, since=_LATER_THAN_ALL)
+            opened, _ = look.told()
             return {
-                "open": len(watch.open()),
-                "closed": ended.following,
+                "open": len(opened.attempts),
+                "closed": look.ended.following,
                 "clients": len(self._clients),
                 "underflows": self._clients.underflows,
             }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import os
@@ -94,6 +95,64 @@ def test_a_client_whose_answers_somebody_else_takes_is_told_so(host: Host, agent
 
     with pytest.raises(netlab.CaptureError, match=r"got answer 2 last, not 0\. Somebody else asks"):
         host.delta("twice")
+
+
+def test_an_answer_that_gets_lost_twice_is_told_by_the_third(host: Host) -> None:
+    host.register("unlucky")
+    port = connect_and_close(5)
+    for _ in range(2):
+        host.frame("/connections", client="unlucky", after=0)  # what it told is thrown away
+    rows: list[pd.DataFrame] = []
+
+    def told() -> int:
+        rows.append(host.delta("unlucky"))
+        together = netlab.concat(rows)
+        return int(((together["remote_port"] == port) & together["closed_at"].notna()).sum())
+
+    wait_until(lambda: told() == 5)
+
+
+def test_two_who_ask_in_turn_under_one_name_do_not_count_anything_twice(host: Host, agent: Path) -> None:
+    with netlab.connect(agent) as other:
+        for each in (host, other):
+            each.register("dashboard")
+        host.delta("dashboard")
+        other.delta("dashboard")
+
+        with pytest.raises(netlab.CaptureError, match=r"Somebody else asks under this name"):
+            host.delta("dashboard")
+
+
+def test_what_a_capture_hides_is_not_shown_to_others(host: Host, agent: Path) -> None:
+    host.capture(protocols="http", mask={"secret": "*"}, mask_names="hidden.example").start().stop()
+
+    with http(agent) as web:
+        listed = web.get("/captures").text
+
+    assert "1 of its own" in listed
+    assert "secret" not in listed
+    assert "hidden" not in listed
+
+
+def test_more_connections_than_the_agent_serves_are_said_to_be_too_many(host: Host, agent: Path) -> None:
+    with contextlib.ExitStack() as held:
+        for _ in range(520):
+            held.enter_context(socket.socket(socket.AF_UNIX)).connect(str(agent))
+
+        with pytest.raises(netlab.CaptureError, match=r"more connections open than it serves"):
+            host.health()
+
+
+def test_captures_that_have_ended_make_room_for_new_ones(host: Host) -> None:
+    ended = []
+    for _ in range(10):  # as who runs a cell again and again; eight may run
+        with host.capture(port=9) as capture:
+            pass
+        ended.append(capture)
+
+    assert ended[-1].connections().empty
+    with pytest.raises(netlab.NetlabError, match="made room for others"):
+        ended[0].connections()
 
 
 def test_looking_at_a_clients_state_takes_nothing_from_its_account(host: Host, agent: Path) -> None:

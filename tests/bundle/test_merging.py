@@ -11,7 +11,7 @@ import netlab
 from netlab import bundle
 from netlab.errors import BadInput
 from netlab.frames import Gap, Missing
-from netlab.schemas import CONNECTIONS, CONNTRACK, HOPS
+from netlab.schemas import CONNECTIONS, CONNTRACK, HOPS, REQUESTS
 
 VERSION_1 = Path(__file__).parent.parent / "data" / "bundles" / "version_1.netlab"
 
@@ -120,6 +120,16 @@ def test_loopback_of_two_hosts_is_two_nodes_in_the_graph() -> None:
     graph = netlab.connection_graph(both["connections"])
 
     assert sorted(host for _, host in graph.nodes(data="host")) == ["a", "a", "b", "b"]
+
+
+def test_requests_of_two_hosts_keep_the_server_that_they_name() -> None:
+    asked = REQUESTS.frame({"host": ["shop.example"], "resource": ["/a"]})
+
+    both = netlab.merge(of("web1", requests=asked), of("web2", requests=asked))["requests"]
+
+    assert both["on_host"].tolist() == ["web1", "web2"]
+    assert both["host"].tolist() == ["shop.example"] * 2
+    assert netlab.request_stats(both, by="on_host")["requests"].tolist() == [1, 1]
 
 
 def test_hops_keep_the_host_that_probed() -> None:

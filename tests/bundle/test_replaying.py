@@ -13,7 +13,7 @@ import netlab
 from netlab import bundle
 from netlab.errors import BadInput, BundleError, CaptureError
 from netlab.frames import Gap, Missing
-from netlab.schemas import CONNECTIONS, DROPS, EVENTS, HOPS
+from netlab.schemas import CONNECTIONS, DNS, DROPS, EVENTS, HOPS, REQUESTS
 
 T0 = pd.Timestamp("2026-03-01T12:00:00Z")
 NEVER = 3600.0
@@ -326,6 +326,20 @@ def test_what_has_ended_can_be_started_again_after_a_seek(saved: bundle.Bundle) 
 def test_arguments_that_cannot_be_right_are_refused(saved: bundle.Bundle, call: Any) -> None:
     with pytest.raises(BadInput):
         call(saved)
+
+
+def test_what_was_said_is_counted_as_it_was_known_then(tmp_path: Path) -> None:
+    asked = REQUESTS.frame({"protocol": ["http"] * 2, "requested_at": [after(1), after(3)]})
+    lookups = DNS.frame(
+        {"name": ["db1"], "type": ["A"], "rcode": ["NOERROR"], "retries": [0], "asked_at": [after(1)]}
+    )
+    past = netlab.replay(bundle.save(tmp_path / "a.netlab", asked, lookups))
+
+    past.seek(after(2))
+
+    counted = past.protocol_stats()
+    assert counted.set_index("protocol")["requests"].to_dict() == {"dns": 1, "http": 1}
+    assert past.dns_stats(by="name")["lookups"].tolist() == [1]
 
 
 def test_what_is_not_in_the_recording_is_said(saved: bundle.Bundle) -> None:

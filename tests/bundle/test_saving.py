@@ -7,6 +7,7 @@ import os
 import time
 import zipfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -236,6 +237,33 @@ def test_overwrite_replaces_it(tmp_path: Path) -> None:
     bundle.save(path, hops(2), overwrite=True)
 
     assert len(bundle.load(path)["hops"]) == 2
+
+
+def test_what_many_add_to_one_file_at_once_is_all_in_it(tmp_path: Path) -> None:
+    path = bundle.save(tmp_path / "a.netlab", CONNECTIONS.empty())
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: bundle.save(path, COST.empty(), append=True), range(8)))
+
+    assert len(bundle.load(path)) == 9
+
+
+def test_a_file_that_others_may_not_read_stays_one_when_something_is_added(tmp_path: Path) -> None:
+    path = bundle.save(tmp_path / "a.netlab", CONNECTIONS.empty())
+    path.chmod(0o600)
+
+    bundle.save(path, COST.empty(), append=True)
+
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_link_leads_to_the_file_that_was_added_to(tmp_path: Path) -> None:
+    path = bundle.save(tmp_path / "a.netlab", CONNECTIONS.empty())
+    (tmp_path / "latest.netlab").symlink_to(path)
+
+    bundle.save(tmp_path / "latest.netlab", COST.empty(), append=True)
+
+    assert len(bundle.load(path)) == 2
 
 
 def test_whoever_reads_the_old_file_while_it_is_replaced_still_has_all_of_it(tmp_path: Path) -> None:

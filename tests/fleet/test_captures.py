@@ -6,8 +6,10 @@ import contextlib
 import os
 import signal
 import socket
+import subprocess
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import fleets
@@ -20,6 +22,8 @@ from programs import wait_until
 from netlab.errors import CaptureError
 from netlab.fleet import Fleet, dataset, gaps
 from netlab.fleet.captures import FleetCapture
+from netlab.fleet.recording import COVERAGE, write
+from netlab.schemas import DELTAS
 
 pytestmark = pytest.mark.privileged
 
@@ -112,6 +116,73 @@ def test_a_recording_is_a_dataset_that_grows_adds_up_and_says_which_host_it_lost
     assert found.loc["h1"].tolist() == [2 * SENT, 0]
     assert found.loc["h8"].tolist() == [0, 2 * SENT]
     assert table[~table["closed_at"].isna()]["cookie"].compute().nunique() == 4
+
+
+def test_what_connections_say_is_told_by_host(rig: fleets.Rig, server: str, client: Client) -> None:
+    fleet = Fleet(client, hosts=["h1", server], timeout_s=60)
+    with fleet.capture(netns=None, protocols=("http", "tls", "dns")) as capture:
+        with rig.entered("h1"):
+            connection = socket.create_connection((fleets.address(server), PORT))
+        with connection:
+            connection.sendall(b"GET /a HTTP/1.1\r\nHost: shop.example\r\n\r\n")
+            wait_until(lambda: len(capture.requests("http")) == 2)
+
+    asked, counted = capture.requests(), capture.protocol_stats()
+    assert asked.set_index("on_host")["host"].to_dict() == {"h1": "shop.example", server: "shop.example"}
+    assert counted.set_index("host")["requests"].to_dict() == {"h1": 1, server: 1}
+    for table in (capture.dns(), capture.dns_stats(), capture.names(), capture.tls(), capture.cost()):
+        assert table.columns[0] == "host"
+    capture.close()
+
+
+@pytest.mark.filterwarnings("ignore:The inplace keyword:DeprecationWarning")  # dask's, since pandas 3.1
+def test_what_a_full_disk_did_not_take_is_written_when_there_is_room(
+    rig: fleets.Rig, server: str, client: Client, small_disk: Path
+) -> None:
+    filling = small_disk / "filling"
+    options = {"every_s": 0.2, "netns": None, "port": PORT, "protocol": "tcp"}
+    with Fleet(client, hosts=["h1"], timeout_s=60).record(small_disk / "fleet", **options) as recording:
+        with contextlib.suppress(OSError), filling.open("wb", buffering=0) as full:
+            while full.write(bytes(4096)):
+                pass
+        talk(rig, "h1", server)
+        wait_until(lambda: recording.failure is not None)
+        filling.unlink()
+
+    assert dataset(small_disk / "fleet")["delta_bytes_sent"].sum().compute() == SENT
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(tmp_path)], check=True)
+    yield tmp_path
+    subprocess.run(["umount", "--lazy", str(tmp_path)], check=True)
+
+
+def test_the_time_between_two_recordings_in_one_directory_is_a_gap(client: Client, tmp_path: Path) -> None:
+    for _ in range(2):
+        with Fleet(client, hosts=["h1"], timeout_s=60).record(tmp_path, netns=None, port=PORT):
+            pass
+        with (tmp_path / COVERAGE).open("a") as torn:
+            torn.write('{"at": "of a writer that was killed')
+
+    between = gaps(tmp_path).set_index("what").loc["all rows"]
+    assert between["kind"] == "unseen"
+    assert between["until"] > between["at"]
+
+
+@pytest.mark.filterwarnings("ignore:The inplace keyword:DeprecationWarning")  # dask's, since pandas 3.1
+def test_a_host_whose_name_is_a_number_keeps_it(tmp_path: Path) -> None:
+    for host in ("db1", "007"):
+        place = tmp_path / f"host={host}" / "hour=2026-11-21T18"
+        place.mkdir(parents=True)
+        write(
+            DELTAS.frame({"delta_bytes_sent": [1]}),
+            datetime(2026, 11, 21, 18, tzinfo=UTC),
+            place / "1.parquet",
+        )
+
+    assert sorted(dataset(tmp_path)["host"].compute()) == ["007", "db1"]
 
 
 def test_a_capture_that_was_not_started_says_so(client: Client) -> None:

@@ -37,6 +37,14 @@ def test_every_row_and_every_gap_says_of_which_host_it_is(fleet: Fleet) -> None:
     assert {detail.partition(":")[0] for detail in netlab.coverage(found)["detail"]} == set(fleets.HOSTS)
 
 
+@pytest.mark.usefixtures("spare")
+def test_two_workers_on_one_machine_are_said_to_tell_its_rows_twice(client: Client) -> None:
+    found = Fleet(client, timeout_s=60, hosts=["h1", "h2", SPARE]).connections(listening=True)
+
+    (repeated,) = (gap["detail"] for gap in found.attrs["coverage"] if gap["what"] == "rows")
+    assert repeated.startswith(f"h1 and {SPARE} are workers on one machine")
+
+
 def test_a_host_that_fails_is_told_with_its_error_and_the_others_answer(fleet: Fleet) -> None:
     found = fleet.traceroute(fleets.SILENT, max_ttl=1, queries=1, timeout_s=0.2)
 

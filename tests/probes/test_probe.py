@@ -178,6 +178,23 @@ def test_ports_in_network_order_are_the_hosts_wherever_they_are() -> None:
     assert probe["pairs"][["far.port", "far.raw", "port"]].to_numpy().tolist() == [[9, 9 << 8, 9 << 8]]
 
 
+def test_ports_within_a_struct_of_the_kernels_are_the_hosts() -> None:
+    text = """
+    struct event { u32 pid; struct sockaddr_in to; };
+    BPF_RINGBUF_OUTPUT(connects, 8);
+    int cgroup__inet4_connect(struct bpf_sock_addr *ctx) {
+        if (bpf_get_current_pid_tgid() >> 32 != PID) return 1;
+        struct event event = {.pid = PID, .to.sin_port = ctx->user_port};
+        connects.ringbuf_output(&event, sizeof(event), 0);
+        return 1;
+    }
+    """.replace("PID", str(os.getpid()))
+    with netlab.probe(text) as probe:
+        refused(9)
+
+    assert probe["connects"]["to.sin_port"].tolist() == [9]
+
+
 def test_a_hash_that_is_full_says_so() -> None:
     text = """
     BPF_HASH(ports, u32, u64, 2);
