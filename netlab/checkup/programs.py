@@ -22,9 +22,12 @@ def attempts() -> Finding:
         return all_of(problems)
     if capabilities.kernel_version() < _OLDEST_FOR_UDP:
         return Finding(State.NO, "UDP flows need Linux 5.14", 'capture(protocol="tcp") works')
-    return Finding(
-        State.YES, f"BCC, bpftool and BTF are here; Linux {os.uname().release} loads raw tracepoints"
-    )
+    why = f"BCC, bpftool and BTF are here; Linux {os.uname().release} loads raw tracepoints"
+    place = capabilities.cgroup2_mount()
+    if place and (outside := capabilities.outside_cgroup(place)):
+        unseen = f"{outside} only TCP is seen, without what fails before the first packet"
+        return Finding(State.YES, f"{why}; but {unseen}", capabilities.WHOLE_CGROUP2)
+    return Finding(State.YES, why)
 
 
 def _missing_tools() -> list[Finding]:
