@@ -28,20 +28,31 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 
 def options(function: Callable[P, R]) -> Callable[P, R]:
-    """Refuse an unknown keyword of *function* with the nearest good name."""
+    """Refuse an unknown keyword of *function* with the nearest good name, and options without a name."""
     title = function.__qualname__.split(".")[-2] if function.__name__ == "__init__" else function.__name__
-    known = [
-        name for name, p in inspect.signature(function).parameters.items() if p.kind is not p.VAR_KEYWORD
-    ]
+    parameters = inspect.signature(function).parameters.values()
+    known = [p.name for p in parameters if p.kind is not p.VAR_KEYWORD]
+    named = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+    most = len([p for p in parameters if p.kind in {p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD}])
+    takes_any = any(p.kind is p.VAR_POSITIONAL for p in parameters)
 
     @functools.wraps(function)
     def checked(*args: P.args, **kwargs: P.kwargs) -> R:
         for name in kwargs:
             if name not in known:
                 raise BadInput(f"{title}() has no option {name!r}", fix=nearest(name, known))
+        if len(args) > most and named and not takes_any:
+            raise BadInput(
+                f"{title}() takes its options by name, and {_brief(args[most])} has none",
+                fix=f"Name it: {', '.join(f'{name}=' for name in named)}",
+            )
         return function(*args, **kwargs)
 
     return checked
+
+
+def _brief(value: object) -> str:
+    return repr(value) if isinstance(value, str | int | float) else f"the {type(value).__name__}"
 
 
 @contextmanager
@@ -101,6 +112,11 @@ def several(name: str, value: Iterable[R]) -> list[R]:
     if isinstance(value, str | bytes) or not isinstance(value, Iterable):
         raise BadInput(f"{name} {value!r} is no list", fix=f"Give {name} as a list, also if it is one")
     return list(value)
+
+
+def one_or_more(name: str, value: Any, one: type = str) -> list[Any]:
+    """Return *value* as a list, be it *one* thing of that type or several."""
+    return [value] if isinstance(value, one) else several(name, value)
 
 
 def family(value: object) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,13 +17,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     run: Callable[[argparse.Namespace], int] = options.run
     try:
-        return run(options)
+        return _flushed(run(options))
+    except BrokenPipeError:  # whoever reads has enough, as head(1)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more
+        return 0
     except NetlabError as error:
         print(f"netlab: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("netlab: interrupted; nothing was left behind", file=sys.stderr)
         return 130
+
+
+def _flushed(done: int) -> int:
+    sys.stdout.flush()  # here, where it is known what to do when nobody reads
+    return done
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -36,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
 
     demo = commands.add_parser("demo", help="the main job, on a practice network made for it")
     demo.add_argument("--here", action="store_true", help="on this host instead of the practice network")
-    demo.add_argument("--duration-s", type=float, default=10.0, help="with --here: seconds to capture (10)")
+    demo.add_argument("--duration-s", type=float, help="with --here: seconds to capture (10)")
     demo.add_argument("--target", action="append", help="with --here: what to trace (the peers seen most)")
     demo.add_argument("--output", type=Path, default=Path("build/demo"), help="where to write (build/demo)")
     demo.set_defaults(run=_demo)
@@ -86,8 +95,12 @@ def _doctor(_: argparse.Namespace) -> int:
 def _demo(options: argparse.Namespace) -> int:
     from netlab import demo
 
+    if not options.here and (options.target or options.duration_s is not None):
+        raise BadInput("--target and --duration-s are for this host", fix="Give --here, too")
+    demo.prepare(options.output)
     if options.here:
-        evidence = demo.on_this_host(duration_s=options.duration_s, targets=options.target or [])
+        seconds = 10.0 if options.duration_s is None else options.duration_s
+        evidence = demo.on_this_host(duration_s=seconds, targets=options.target or [])
     else:
         evidence = demo.on_practice_network()
     print(demo.report(evidence))
@@ -98,6 +111,7 @@ def _demo(options: argparse.Namespace) -> int:
 
 def _traceroute(options: argparse.Namespace) -> int:
     from netlab.console import as_text
+    from netlab.frames import coverage
     from netlab.path.trace import traceroute
 
     hops = traceroute(
@@ -108,6 +122,8 @@ def _traceroute(options: argparse.Namespace) -> int:
         max_ttl=options.max_ttl,
     )
     print(as_text(hops[["ttl", "attempt", "address", "rtt_ms", "reply", "reached"]]))
+    for gap in coverage(hops).itertuples():
+        print(f"netlab: {gap.kind}: {gap.what}: {gap.detail}", file=sys.stderr)
     return 0
 
 

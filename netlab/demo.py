@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.resources
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from tqdm.auto import tqdm
 import netlab
 from netlab.checks import needing
 from netlab.console import as_text
-from netlab.errors import NetlabError
+from netlab.errors import BadInput, NetlabError
 from netlab.lab import PracticeNetwork, drive, practice, shop
 from netlab.path.target import resolve
 
@@ -185,9 +186,19 @@ def report(evidence: Evidence) -> str:
     return "\n".join(parts)
 
 
+def prepare(directory: Path) -> None:
+    """Make the *directory* that `write` fills, or refuse it before anything is captured."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=directory).close()
+    except OSError as error:
+        raise BadInput(
+            f"cannot write to {directory}: {error.strerror}", fix="Give another --output"
+        ) from error
+
+
 def write(evidence: Evidence, directory: Path, *, notebook: bool) -> Iterator[Path]:
     """Write pictures, Parquet files and a bundle, and the executed notebook; yield each file's path."""
-    directory.mkdir(parents=True, exist_ok=True)
     pictures: dict[str, Callable[[], Any]] = {
         "timeline.png": lambda: netlab.plot_timeline(evidence.connections),
         "hops.png": lambda: netlab.plot_hops(evidence.hops),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -179,3 +180,36 @@ def test_a_package_that_is_missing_is_a_no_with_the_command_that_installs_it() -
 
     assert found.state is State.NO
     assert found.fix == f"{sys.executable} -m pip install 'netlab[plot]'"
+
+
+@pytest.mark.privileged
+@pytest.mark.parametrize(
+    ("taken", "capability", "why"),
+    [
+        ("mount -t tmpfs -o ro none {cache}", "follow connection attempts (eBPF)", "types cannot be kept"),
+        (
+            "mount --bind /proc/sys /proc/sys; mount -o remount,ro,bind /proc/sys",
+            "build a practice network",
+            "/proc/sys/net is read-only",
+        ),
+        ("mount -t tmpfs -o ro none /run", "build a practice network", "/run is read-only"),
+        ("mount -t tmpfs none /dev/net", "build a simulated internet", "/dev/net/tun is not here"),
+    ],
+)
+def test_what_is_taken_away_is_missed(tmp_path: Path, taken: str, capability: str, why: str) -> None:
+    show = f"import netlab; print(*netlab.doctor().set_index('capability').loc[{capability!r}], sep='|')"
+    python = [sys.executable, "-c", show]
+
+    run = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", f'{taken.format(cache=tmp_path)}; exec "$@"', "sh", *python],
+        env=os.environ | {"XDG_CACHE_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+
+    state, said, fix = run.stdout.strip().split("|")
+    assert state == "no"
+    assert why in said
+    assert fix != "<NA>"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -31,6 +30,7 @@ from netlab.tracer.capture import capture
 from netlab.tracer.sockets import connections
 
 
+@checks.options
 def connect(
     where: str | os.PathLike[str] = SOCKET,
     *,
@@ -81,12 +81,16 @@ def connect(
       ...
     netlab.errors.CapabilityError: no agent at /no/agent.sock. Start one as root: netlab agent --group NAME
     """
+    if not isinstance(token, str | None):
+        raise BadInput(f"the token is text, not a {type(token).__name__}", fix="Give what --token-file has")
+    if not (certificate is None or (isinstance(certificate, tuple | list) and len(certificate) == 2)):
+        raise BadInput("a certificate comes with its key", fix="certificate=('client.pem', 'client.key')")
     host = Host(
         way_to(
             where,
             token=token,
-            ca=None if ca is None else Path(ca),
-            certificate=None if certificate is None else (Path(certificate[0]), Path(certificate[1])),
+            ca=None if ca is None else checks.path(ca),
+            certificate=certificate and (checks.path(certificate[0]), checks.path(certificate[1])),
             ssh_options=ssh_options,
         )
     )

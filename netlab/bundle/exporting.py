@@ -25,6 +25,7 @@ from netlab.tracer.graph import connection_graph
 Files = Mapping[Path, bytes]
 
 
+@checks.options
 def export(
     what: pd.DataFrame | nx.Graph[Any], path: str | os.PathLike[str], /, *, overwrite: bool = False
 ) -> Path:

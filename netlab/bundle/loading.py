@@ -34,6 +34,7 @@ _UNREADABLE = (
 )  # fmt: skip
 
 
+@checks.options
 def load(path: str | os.PathLike[str], /, *, most_bytes: int = MOST_BYTES) -> Bundle:
     """Read a file that `save` or `record` wrote, also one that is still being written or was cut off.
 

@@ -32,6 +32,7 @@ class Annotated:
     cut: bool  # the capture ends in the middle of a packet, which is left out
 
 
+@checks.options
 def annotate_pcap(
     pcap: str | os.PathLike[str],
     connections: pd.DataFrame,

@@ -11,6 +11,7 @@ from typing import Self
 
 import pandas as pd
 
+from netlab import checks
 from netlab.bundle import pasts
 from netlab.bundle.accounts import Accounts
 from netlab.bundle.contents import Bundle
@@ -222,6 +223,7 @@ class Replay(Overheard, Findings):
         ]
 
 
+@checks.options
 def replay(
     recording: Bundle | str | os.PathLike[str],
     /,

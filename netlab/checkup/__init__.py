@@ -79,6 +79,7 @@ _CHECKS: dict[str, Callable[[], Finding]] = {
     "trace paths (raw sockets)": network.raw_sockets,
     "trace paths by echo requests without raw sockets": network.ping_sockets,
     "build a practice network": network.practice,
+    "build a simulated internet": network.simulated,
     "draw plots (matplotlib)": packages.importable("matplotlib", "plot"),
     "show panels (ipywidgets)": packages.importable("ipywidgets", "notebook"),
     "save recordings (Parquet)": packages.parquet,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import socket
 import struct
@@ -11,6 +12,9 @@ from pathlib import Path
 from netlab.checkup.finding import Finding, State, all_of, grant_or_leave, granting
 from netlab.errors import NetlabError
 from netlab.kernel import capabilities, netlink, netns
+
+_SETTINGS, _NAMES = "/proc/sys/net", "/run"
+TUN = "/dev/net/tun"
 
 
 def open_sockets() -> Finding:
@@ -101,4 +105,28 @@ def practice() -> Finding:
         problems.append(Finding(State.NO, error.problem, as_root))
     if capabilities.tool("nft") is None:
         problems.append(Finding(State.NO, "nft is not installed", "sudo apt-get install nftables"))
+    problems += _closed()
     return all_of(problems) if problems else Finding(State.YES, "namespaces and nft are here")
+
+
+def _closed() -> list[Finding]:
+    """Return which places that namespaces are made in cannot be written, as in many containers."""
+    return [
+        Finding(State.NO, f"{place} is read-only", f"docker run --privileged …, or mount {place} writable")
+        for place in (_SETTINGS, _NAMES)
+        if os.path.exists(place) and os.statvfs(place).f_flag & os.ST_RDONLY  # noqa: PTH110 - as statvfs is
+    ]
+
+
+def simulated() -> Finding:
+    """Tell whether all is here that simulated internets are made with."""
+    problems = []
+    try:
+        capabilities.require("CAP_NET_RAW", doing="take packets off a TUN device")
+    except NetlabError as error:
+        problems.append(Finding(State.NO, error.problem, error.fix))
+    if not Path(TUN).exists():
+        problems.append(Finding(State.NO, f"{TUN} is not here", "sudo modprobe tun"))
+    needed = practice()
+    problems += [needed] if needed.state is State.NO else []
+    return all_of(problems) if problems else Finding(State.YES, f"namespaces and {TUN} are here")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from netlab.checkup.finding import Finding, State, all_of, grant_or_leave, noting
-from netlab.kernel import capabilities, uprobes
+from netlab.kernel import btf, capabilities, uprobes
 from netlab.kernel.capabilities import ProgramKind
 
 _OLDEST = "5.12"  # typed tracepoints may make socket cookies
@@ -22,9 +22,12 @@ def attempts() -> Finding:
         return all_of(problems)
     if capabilities.kernel_version() < _OLDEST_FOR_UDP:
         return Finding(State.NO, "UDP flows need Linux 5.14", 'capture(protocol="tcp") works')
-    return Finding(
-        State.YES, f"BCC, bpftool and BTF are here; Linux {os.uname().release} loads raw tracepoints"
-    )
+    why = f"BCC, bpftool and BTF are here; Linux {os.uname().release} loads raw tracepoints"
+    place = capabilities.cgroup2_mount()
+    if place and (outside := capabilities.outside_cgroup(place)):
+        unseen = f"{outside} only TCP is seen, without what fails before the first packet"
+        return Finding(State.YES, f"{why}; but {unseen}", capabilities.WHOLE_CGROUP2)
+    return Finding(State.YES, why)
 
 
 def _missing_tools() -> list[Finding]:
@@ -42,7 +45,10 @@ def _missing_tools() -> list[Finding]:
             "sudo apt-get install linux-image-amd64, and boot it: CONFIG_DEBUG_INFO_BTF=y is needed",
         ),
     }
-    return [Finding(State.NO, why, fix) for why, (here, fix) in found.items() if not here]
+    missing = [Finding(State.NO, why, fix) for why, (here, fix) in found.items() if not here]
+    if capabilities.has_btf() and (place := btf.unkept()):
+        missing.append(Finding(State.NO, f"the kernel's types cannot be kept in {place}", btf.ELSEWHERE))
+    return missing
 
 
 def _refusals(kind: ProgramKind) -> list[Finding]:

@@ -62,6 +62,7 @@ class Fleet:
     'host'
     """
 
+    @checks.options
     def __init__(
         self, client: Client, *, timeout_s: float = 30.0, hosts: Iterable[str] | None = None
     ) -> None:

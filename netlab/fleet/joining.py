@@ -40,6 +40,7 @@ _ENTRY = {
 _MOST_GATEWAYS = 8
 
 
+@checks.options
 def joined(
     connections: pd.DataFrame, *, nat: pd.DataFrame | None = None, clock_skew_s: float = 1.0
 ) -> pd.DataFrame:

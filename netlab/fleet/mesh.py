@@ -7,11 +7,13 @@ from collections.abc import Mapping
 import networkx as nx
 import pandas as pd
 
+from netlab import checks
 from netlab.errors import BadInput
 from netlab.path.graph import path_graph
 from netlab.path.stops import SOURCE
 
 
+@checks.options
 def mesh_graph(hops: pd.DataFrame, *, aliases: Mapping[str, str] | None = None) -> nx.DiGraph[str]:
     """Draw traces between hosts as one directed graph, in which a host is one node, probing or probed.
 

@@ -76,6 +76,7 @@ def header_tree(source: str | None = None) -> Path:
     return _made(tree, lambda: _needed(source))
 
 
+ELSEWHERE = "Set XDG_CACHE_HOME to a directory that can be written, with some 10 MB of room"
 _DUMP = ("btf", "dump", "file", str(VMLINUX))
 
 
@@ -95,9 +96,17 @@ def _made(tree: Path, types: Callable[[], str]) -> Path:
     except OSError as error:
         raise CapabilityError(
             f"the kernel's types cannot be kept in {tree.parent}: {error.strerror}",
-            fix="Set XDG_CACHE_HOME to a directory that can be written, with some 10 MB of room",
+            fix=ELSEWHERE,
         ) from error
     return tree
+
+
+def unkept() -> Path | None:
+    """Return where types are to be kept, if nothing can be written there and this kernel's are not there."""
+    place = _cache()
+    there = next(directory for directory in (place, *place.parents) if directory.exists())
+    is_made = any(place.glob(f"headers-{platform.release()}-{_build()}*"))
+    return None if is_made or os.access(there, os.W_OK | os.X_OK) else place
 
 
 def has_field(struct: str, field: str) -> bool:

@@ -170,15 +170,31 @@ def bcc_home() -> Path | None:
 
 
 # Not where the hierarchies of cgroup v1 may be: it would hide them.
+WHOLE_CGROUP2 = "Start the container with --cgroupns=host, or mount the host's /sys/fs/cgroup into it, too"
 MOUNT_CGROUP2 = "sudo mkdir -p /run/cgroup2 && sudo mount -t cgroup2 none /run/cgroup2"
 
 
 def cgroup2_mount(mounts: str | None = None) -> Path | None:
-    """Return where the cgroup v2 hierarchy is mounted, the shortest path when there are several."""
+    """Return where the cgroup v2 hierarchy is mounted: its root if that is, the shortest path of several."""
     text = _MOUNTS.read_text(encoding="utf-8", errors="surrogateescape") if mounts is None else mounts
     fields = [line.split(" ") for line in text.splitlines()]
     places = [unescaped(field[1]) for field in fields if len(field) > 2 and field[2] == "cgroup2"]
-    return Path(min(places, key=len)) if places else None
+    return min(map(Path, places), key=lambda place: (is_inner_cgroup(place), len(str(place))), default=None)
+
+
+def is_inner_cgroup(place: Path) -> bool:
+    """Say whether *place* is a control group within others, as a container in a cgroup namespace has it.
+
+    All but the root of the hierarchy have this file (Documentation/admin-guide/cgroup-v2.rst).
+    """
+    return (place / "cgroup.type").exists()
+
+
+def outside_cgroup(place: Path) -> str | None:
+    """Return whom programs on the control group *place* do not run for; None where that is nobody."""
+    if not is_inner_cgroup(place):
+        return None
+    return f"{place} is a container's own control group and not the host's: of processes outside of it"
 
 
 def unescaped(place: str) -> str:

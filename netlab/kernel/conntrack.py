@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from netlab import checks
 from netlab.errors import KernelError
 from netlab.frames import Missing
 from netlab.kernel import ctframe, ctwanted, netlink, nlmessages, spaces
@@ -17,6 +18,7 @@ GET = 0x101  # (NFNL_SUBSYS_CTNETLINK << 8) | IPCTNL_MSG_CT_GET
 MODULE = "nf_conntrack_netlink"
 
 
+@checks.options
 def conntrack(
     *,
     netns: spaces.Spaces = None,

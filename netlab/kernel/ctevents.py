@@ -178,6 +178,7 @@ def _files(netns: spaces.Spaces) -> Mapping[int, Path]:
     return {namespaces.inode(one): namespaces.path(one)}
 
 
+@checks.options
 def conntrack_events(*, netns: spaces.Spaces = None, most_bytes: int = 1 << 30) -> ConntrackEvents:
     """Listen for conntrack entries that are made, change or end, from now until the block is left.
 

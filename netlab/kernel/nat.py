@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from netlab import checks
 from netlab.kernel import (
     conntrack,
     ctentries,
@@ -38,6 +39,7 @@ _KINDS = ["snat", "dnat", "both", "masquerade", "hairpin"]
 _MASQUERADE, _HAIRPIN = 4, 5
 
 
+@checks.options
 def nat(
     *,
     netns: spaces.Spaces = None,

@@ -72,6 +72,7 @@ _COPIED = [
 ]
 
 
+@checks.options
 def routes(*, netns: namespaces.NetNs = None, family: int | None = None) -> pd.DataFrame:
     """List the routes of every table of a network namespace, or of all.
 

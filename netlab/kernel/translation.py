@@ -59,6 +59,7 @@ class _Tuple:
         return _Tuple(self.dst, self.dport, self.src, self.sport)
 
 
+@checks.options
 def translate(
     protocol: str | int,
     src: str,

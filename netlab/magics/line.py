@@ -173,7 +173,12 @@ def _arguments(call: str, words: list[str], known: list[str]) -> tuple[list[str]
         if name not in known and name.removeprefix("no_") in known:
             name, negated = name.removeprefix("no_"), True
         if name not in known:
-            raise BadInput(f"%netlab {call} has no option {word!r}", fix=nearest(title, map(_title, known)))
+            fix = nearest(title, map(_title, known)) if known else "It takes none"
+            raise BadInput(f"%netlab {call} has no option {word!r}", fix=fix)
+        if name in options:
+            raise BadInput(
+                f"{_option(name)} is given twice", fix=f"Several values have commas: {_option(name)} a,b"
+            )
         if negated or (not given and (not rest or rest[-1].startswith("--"))):
             options[name] = not negated
         else:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from netlab import checks
 from netlab.path import bucket, deadflows, evidence, holes, segments
 from netlab.path.evidence import Hop
 from netlab.path.extent import in_order, of_one_source
@@ -19,6 +20,7 @@ from netlab.schemas import VERDICTS
 _LOSSES = {Verdict.FORWARD_LOSS, Verdict.RETURN_LOSS, Verdict.PATH_LOSS}
 
 
+@checks.options
 def explain(hops: pd.DataFrame, *, mtu: pd.DataFrame | None = None) -> pd.DataFrame:
     """Say for each hop what its losses mean, with the numbers behind it.
 

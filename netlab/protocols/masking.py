@@ -123,7 +123,7 @@ def masking(rules: Mapping[str, str] | None = None, domains: Iterable[str] = ())
     >>> masking({r"^/~[^/]+": "/~user"}).path("/~jane/10?token=1")
     '/~user/*'
     """
-    if not isinstance(rules or {}, Mapping):
+    if not isinstance(rules, Mapping | None):
         raise BadInput(f"mask {rules!r} is no mapping", fix=_LIKE)
     for pattern, replacement in (rules or {}).items():
         try:

@@ -18,6 +18,11 @@ _LARGEST_RECORD = (1 << 14) + 2048
 _MOST_KEPT = 1 << 16  # bytes of one side's handshake
 _TLS_1_3 = 0x304
 _FATAL = 2
+_EARLY_DATA = 42  # the extension
+# What an alert of TLS 1.3 takes when it is sealed (RFC 8446 section 5.2): two bytes, its type, and the tag. A
+# Finished has 32 bytes and more, so a client whose first sealed record is as short as this has refused.
+_ALERT_SIZE, _TAG, _SHORT_TAG = 3, 16, 8
+HIDDEN_ALERT = "encrypted_alert"
 
 
 @dataclass(slots=True)
@@ -30,6 +35,7 @@ class Handshake(Exchange):
     ja4: str | None = None
     inner: str | None = None  # what is known to be inside
     may_ask_dns: bool = False  # of a public resolver, over HTTP/2
+    may_say_early: bool = False  # sealed records before its Finished
 
     @property
     def stack(self) -> str:
@@ -41,10 +47,11 @@ class Handshake(Exchange):
 class Tls:
     """Reads the handshake of one TLS connection over TCP, and nothing behind it.
 
-    It is over when the server has said hello (TLS 1.3), or changed to the cipher (up to 1.2), or either side
-    sent a fatal alert. A connection met in the middle has no handshake to read. Of the server's name is kept
-    what *masks* leave. TLS may begin behind bytes of both sides that are in *clear*, and what is *inner* be
-    known from these, or from the port.
+    It is over when the client has answered the server's hello (TLS 1.3), or the server changed to the cipher
+    (up to 1.2), or either side sent a fatal alert. Behind the hello TLS 1.3 seals all: that a client refuses
+    shows in the size of its record, why does not. A connection met in the middle has no handshake to read. Of
+    the server's name is kept what *masks* leave. TLS may begin behind bytes of both sides in *clear*,
+    and what is *inner* be known from these, or from the port.
     """
 
     def __init__(
@@ -64,6 +71,7 @@ class Tls:
         self._begun_ns = dict.fromkeys(Side, 0)  # its first byte
         self._bytes = dict.fromkeys(Side, 0)  # of records
         self._handshake: Handshake | None = None
+        self._is_sealed = False  # TLS 1.3, behind the server's hello: only the client's answer is waited for
         self._over: list[Exchange] = []
 
     def said(self, side: Side, data: bytes, at_ns: int) -> list[Exchange]:
@@ -76,7 +84,7 @@ class Tls:
             return []
         if side is Side.SERVER and self._handshake is None:
             self._is_over = True  # the client speaks first: this is the middle of something
-        if self._is_over:
+        if self._is_over or (self._is_sealed and side is Side.SERVER):
             return []
         try:
             for record in self._framers[side].feed(data, at_ns):
@@ -88,7 +96,8 @@ class Tls:
 
     def missed(self, side: Side, size: int | None, at_ns: int) -> list[Exchange]:  # noqa: ARG002 - a Dialog's
         """Give up: what was not seen may be what the exchange is about."""
-        self._end(Outcome.MISSED)
+        if not (self._is_sealed and side is Side.SERVER):
+            self._end(Outcome.MISSED)
         return self._taken()
 
     def ended(self, at_ns: int) -> list[Exchange]:  # noqa: ARG002 - a Dialog's
@@ -113,7 +122,10 @@ class Tls:
 
     def _take(self, side: Side, record: Message) -> None:
         kind, handshake = record.header[0], self._handshake
-        if self._is_over:
+        if self._is_over or (self._is_sealed and side is Side.SERVER):
+            return
+        if self._is_sealed and kind == _DATA and handshake:
+            self._confirm(handshake, record)
             return
         self._bytes[side] += record.size
         if handshake:
@@ -158,6 +170,7 @@ class Tls:
                 alpn=_text(hello.protocols[0]) if len(hello.protocols) == 1 else None,
                 ja4=hellos.ja4(hello),
                 inner=self._inner,
+                may_say_early=_EARLY_DATA in hello.extensions,
                 may_ask_dns=b"h2" in hello.protocols and is_resolver(hello.server_name or ""),
             )
         elif side is Side.SERVER and self._handshake and kind == _SERVER_HELLO:
@@ -172,10 +185,21 @@ class Tls:
             return
         handshake.version = VERSIONS.get(hello.version, f"0x{hello.version:04x}")
         handshake.cipher = CIPHERS.get(hello.ciphers[0], f"0x{hello.ciphers[0]:04x}")
-        if hello.version >= _TLS_1_3:
+        if hello.version >= _TLS_1_3 and handshake.may_say_early:
             self._agree(handshake, record)
+        elif hello.version >= _TLS_1_3:
+            self._is_sealed, handshake.ended_ns = True, record.ended_ns
         else:
             handshake.alpn = _text(hello.protocols[0]) if hello.protocols else None
+
+    def _confirm(self, handshake: Handshake, record: Message) -> None:
+        """Tell by the size of the client's first sealed record whether it goes on."""
+        tag = _SHORT_TAG if (handshake.cipher or "").endswith("CCM_8_SHA256") else _TAG
+        if int.from_bytes(record.header[3:5], "big") == _ALERT_SIZE + tag:
+            handshake.error, handshake.ended_ns = HIDDEN_ALERT, record.ended_ns
+        else:
+            handshake.status = "OK"
+        self._end(Outcome.ANSWERED)
 
     def _agree(self, handshake: Handshake, record: Message) -> None:
         handshake.status, handshake.ended_ns = "OK", record.ended_ns

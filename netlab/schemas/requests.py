@@ -67,8 +67,18 @@ TLS = Schema(
         ),
         Column("tls_ja4", TEXT, "JA4 fingerprint of the client"),
         Column("protocol_stack", TEXT, "the layers, the outermost first: tls, tls+http2"),
-        Column("status", TEXT, "OK, or the number of the fatal alert that ended the handshake"),
-        Column("error", TEXT, "the alert by name; missing when the handshake went well or has no answer"),
+        Column(
+            "status",
+            TEXT,
+            "OK, or the number of the fatal alert that ended the handshake; missing where it is encrypted",
+        ),
+        Column(
+            "error",
+            TEXT,
+            "the alert by name; encrypted_alert where TLS 1.3 hides why the client refused, such as for a "
+            "certificate that has expired; missing when the handshake went well or has no answer, and where "
+            "a server of TLS 1.3 refuses the client's certificate, which nothing tells",
+        ),
         Column(
             "outcome", CATEGORY, "answered, pending, unanswered (the connection ended) or missed (unseen)"
         ),
@@ -77,7 +87,8 @@ TLS = Schema(
         Column(
             "duration_ms",
             REAL,
-            "from the client's hello to the server's end of the handshake; TLS 1.3: to its hello",
+            "from the client's hello to the server's end of the handshake, or to the alert; TLS 1.3: to the "
+            "server's hello",
             "ms",
         ),
         *REQUESTS.columns[[column.name for column in REQUESTS.columns].index("direction") :],

@@ -213,7 +213,7 @@ def capture(
     checks.whole("max_drops", max_drops, 1, 1 << 24)
     checks.whole("max_nat", max_nat, 1, 1 << 30)
     checks.whole("max_requests", max_requests, 1, 1 << 24)
-    masks = masking(mask, (mask_names,) if isinstance(mask_names, str) else mask_names)
+    masks = masking(mask, checks.one_or_more("mask_names", mask_names))
     spoken = _spoken(
         protocols,
         dns_ports,
@@ -262,7 +262,7 @@ def _spoken(
     only: tuple[int, ...],
 ) -> Spoken:
     """Check what is to be read of what connections say."""
-    given = (protocols,) if isinstance(protocols, str) else tuple(protocols)
+    given = checks.one_or_more("protocols", protocols)
     names = frozenset(checks.choice("protocols", name, readers.PROTOCOLS) for name in given)
     readers.prepare(names)
     checks.positive("dns_timeout_s", timeout_s, unit="seconds")
@@ -271,9 +271,7 @@ def _spoken(
             f'{min(names - {"dns"})} is spoken over TCP, which protocol="udp" leaves out',
             fix="Leave protocol out",
         )
-    dns_ports = tuple(
-        checks.port(port, "dns_ports") for port in ((ports,) if isinstance(ports, int) else ports)
-    )
+    dns_ports = tuple(checks.port(port, "dns_ports") for port in checks.one_or_more("dns_ports", ports, int))
     if clear_text and not names - {"tls"}:
         raise BadInput(
             "clear_text= reads protocols inside TLS, and none is asked for",

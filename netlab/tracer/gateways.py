@@ -181,6 +181,7 @@ def _with(
     return filled
 
 
+@checks.options
 def with_gateway(connections: pd.DataFrame, *, known: RouteCache | None = None) -> pd.DataFrame:
     """Fill the `via_*` columns of connections: which way their packets go, as this host's kernel says now.
 
@@ -226,6 +227,7 @@ def with_gateway(connections: pd.DataFrame, *, known: RouteCache | None = None) 
         return once.fill(connections)
 
 
+@checks.options
 def route_cache(*, max_age_s: float = _MAX_AGE_S) -> RouteCache:
     """Keep what is known of routing, for `netlab.with_gateway()` to be called again and again.
 

@@ -30,6 +30,7 @@ _PEERLESS = "sockets without a peer are no connections"
 _LOWER = "not counted for these connections: the sums of their edges are lower bounds"
 
 
+@checks.options
 def connection_graph(connections: pd.DataFrame, *, by: str = "process") -> Graph:
     """Draw connections as a graph: processes, addresses, translations and gateways.
 

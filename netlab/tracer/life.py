@@ -31,6 +31,7 @@ from netlab.tracer.translations import NoTranslations, Translations
 if TYPE_CHECKING:
     from netlab.tracer.branch import Branch
 
+_BAR = "{desc}: {percentage:3.0f}%|{bar}| {n:.1f} of {total:g} s"
 _BAR_FROM_S = 2.0  # shorter waits need no progress bar
 _TICK_S = 0.2
 _GRACE_S = 10.0  # a capture that should have ended this long ago will not
@@ -237,7 +238,7 @@ class Life:
         from tqdm.auto import tqdm  # it brings asyncio: what starts a capture need not wait for that
 
         with tqdm(
-            total=round(total, 1), unit="s", desc="capturing", leave=False, disable=total < _BAR_FROM_S
+            total=round(total, 1), desc="capturing", bar_format=_BAR, leave=False, disable=total < _BAR_FROM_S
         ) as bar:
             while not self._ended.wait(min(_TICK_S, max(0.0, deadline - time.monotonic()))):
                 bar.update(min(_TICK_S, total - bar.n))

@@ -153,6 +153,8 @@ class PayloadSource:
                 "no cgroup v2 tree is mounted, and payload is read on its root",
                 fix=f"Run: {capabilities.MOUNT_CGROUP2}; or leave protocols out",
             )
+        outside = capabilities.outside_cgroup(root)
+        self._unheard = [Missing("requests", Gap.UNSEEN, None, f"{outside} none is heard")] if outside else []
         for file in spoken.parts(files):
             for function, hook in _HOOKS[file].items():
                 program.attach_cgroup(function, root, hook)
@@ -208,7 +210,11 @@ class PayloadSource:
         gaps = _gaps(account, counts, self._limits) + (clear.missing if clear else [])
         gaps = [gap for gap in gaps if gap.count]
         return Heard(
-            requests, asked, [*gaps, *asked.missing], stacks, clear.cookies if clear else frozenset()
+            requests,
+            asked,
+            [*self._unheard, *gaps, *asked.missing],
+            stacks,
+            clear.cookies if clear else frozenset(),
         )
 
     def totals(self, counts: dict[int, int]) -> Totals:

@@ -54,6 +54,7 @@ class Snapshot:
         )
 
 
+@checks.options
 def connections(
     *,
     protocol: str | None = None,
@@ -265,6 +266,7 @@ def _check(
     *,
     listening: bool,
 ) -> None:
+    checks.flag("listening", listening)
     if protocol is not None:
         checks.choice("protocol", protocol, _TABLES)
     if port is not None:

@@ -89,6 +89,8 @@ class TcpSource:
         if root is None:
             self._miss("connections", f"no cgroup v2 tree is mounted; {_NO_UNSENT}")
             return
+        if outside := capabilities.outside_cgroup(root):
+            self._missing.append(Missing("connections", Gap.UNSEEN, None, f"{outside} {_NO_UNSENT}"))
         try:
             for function, hook in _CONNECT_HOOKS.items():
                 self._program.attach_cgroup(function, root, hook)

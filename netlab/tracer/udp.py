@@ -79,6 +79,8 @@ class UdpSource:
                 "no cgroup v2 tree is mounted, and UDP is followed on its root",
                 fix=f'Run: {capabilities.MOUNT_CGROUP2}; or capture(protocol="tcp")',
             )
+        if outside := capabilities.outside_cgroup(root):
+            self._missing.append(Missing("UDP flows", Gap.UNSEEN, None, f"{outside} none is seen"))
         for function, hook in _FLOW_HOOKS.items():
             self._program.attach_cgroup(function, root, hook)
         if not verdict_macro():

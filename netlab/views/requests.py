@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -19,6 +21,7 @@ _COLUMNS = ("operation", "resource", "host", "status", "error", "outcome", "late
 _KEY = f"to the answer's first byte (ms{{scale}}): a dot per answer, {MOST_DOTS} at most; line: the median"
 _UNANSWERED = {"unanswered": "closed first", "missed": "not seen", "pending": "waiting"}
 _ASKED, _KIND = 48, 28  # characters
+_ASKED_BY = ("operation", "host", "resource")
 
 
 @options
@@ -77,9 +80,18 @@ def plot_requests(requests: pd.DataFrame, *, resources: int = 12, theme: str | N
 
 def _asked(table: pd.DataFrame) -> pd.Series[str]:
     """Return what each request asked for: the operation, and as a URL has them host and path."""
-    parts = (table[name].astype("string").fillna("") for name in ("operation", "host", "resource"))
+    parts = (table[name].astype("string").fillna("") for name in _ASKED_BY)
     operation, host, resource = parts
     return (operation + " " + host + resource).str.strip().replace("", "?")
+
+
+def _label(row: pd.Series[Any]) -> str:
+    """Return what was asked, cut where it says least: a host of any length leaves most of it to the path."""
+    operation, host, resource = ("" if pd.isna(row[name]) else str(row[name]) for name in _ASKED_BY)
+    begins = legible(operation, _ASKED // 2) + " " * bool(operation)
+    room = _ASKED - len(begins)
+    begins += legible(host, max(room - len(resource), room // 3))
+    return (begins + legible(resource, _ASKED - len(begins))).strip() or "?"
 
 
 def _kind(table: pd.DataFrame) -> pd.Series[str]:
@@ -103,7 +115,7 @@ def _rows(table: pd.DataFrame) -> list[Row]:
     for (is_bad, kind), part in table.groupby(["bad", "kind"]):
         times = np.sort(part["latency_ms"].dropna().to_numpy(float))
         note = "" if len(times) else _UNANSWERED.get(str(part["outcome"].iloc[0]), "")
-        asked = "" if rows else legible(part["asked"].iloc[0], _ASKED)
+        asked = "" if rows else _label(part.iloc[0])
         rows.append(Row(asked, legible(kind, _KIND), times, len(part), note, bool(is_bad)))
     return rows
 

@@ -260,6 +260,8 @@ def test_a_capture_is_begun_looked_at_and_ended(kernel: Kernel) -> None:
         ("failures --port 3", "takes no arguments"),
         ("dns www.example", "takes no arguments"),
         ("capture start --protocols http,dms", "Did you mean 'dns'"),
+        ("connections --port 443 --port 80", "--port is given twice. Several values have commas"),
+        ("doctor --all", "It takes none"),
         ("connections --port http", "port"),
         ("trace 127.0.0.1 --port __import__('os').getpid()", "port"),
     ],

@@ -45,7 +45,14 @@ import ipywidgets, threading
 threads = [thread.name for thread in threading.enumerate() if "netlab" in thread.name]
 threads, len(ipywidgets.widget._instances)
 """
-CELLS = [NETWORK, MAKE, TRAFFIC, ANSWER, LEFT]
+PLAIN = """
+panel = netlab.panels.LiveConnections(port=9)
+panel.start()
+"""
+CELLS = [NETWORK, MAKE, TRAFFIC, ANSWER, LEFT, PLAIN]
+GONE = """panel => [getComputedStyle(panel.querySelector('[role=status]'), '::after').content,
+                    [...panel.querySelectorAll('*'), panel].filter(part =>
+                        getComputedStyle(part, '::before').content.includes('\\uf127')).length]"""
 
 
 @pytest.fixture(scope="module")
@@ -143,3 +150,21 @@ def test_running_the_cell_again_ends_the_panel_it_made_and_close_takes_it_away(n
 
     assert run(notebook, LEFT) == "([], 0)"
     assert notebook.complaints == []
+
+
+@pytest.mark.privileged
+def test_a_panel_whose_kernel_is_gone_says_that_it_is_not_live(notebook: Notebook) -> None:
+    run(notebook, PLAIN)
+    panel = panel_of(notebook).last
+    expect(state_of(panel)).to_have_text("live", timeout=60_000)
+
+    notebook.choose("Kernel", "Restart Kernel…")
+    notebook.page.locator(".jp-Dialog button.jp-mod-accept").click()
+
+    expect(panel).to_have_class(re.compile("jupyter-widgets-disconnected"), timeout=60_000)
+    said, marks = panel.evaluate(GONE)
+    assert "the kernel that made this is gone" in said
+    assert marks == 0
+    expect(panel.get_by_role("button", name="Pause")).to_be_hidden()
+    picture(notebook, "gone")
+    notebook.page.get_by_text("Python 3 (ipykernel) | Idle").wait_for(timeout=60_000)

@@ -92,6 +92,7 @@ def cases(server: int) -> dict[str, Case]:
         "1.3": shake(server, client(ssl.TLSVersion.TLSv1_3, "h2"), None),
         "refused by the client": shake(server, refused),
         "refused by the server": shake(server, none_common),
+        "refused by the client in 1.3": shake(server, ssl.create_default_context()),
     }
 
 
@@ -115,7 +116,7 @@ def test_tls_1_3_tells_what_it_does_not_encrypt(cases: dict[str, Case]) -> None:
 
     assert (case.version, found.version, found.cipher) == ("TLSv1.3", "TLS 1.3", case.cipher)
     assert (found.host, found.alpn, found.certificate_end_ns) == (None, "h2", None)
-    assert found.outcome == Outcome.ANSWERED
+    assert (found.outcome, found.status, found.error) == (Outcome.ANSWERED, "OK", None)
 
 
 def test_the_server_may_ask_for_another_hello(cases: dict[str, Case]) -> None:
@@ -165,6 +166,35 @@ def test_alerts_name_the_failure(cases: dict[str, Case]) -> None:
     assert (theirs.error, theirs.status, theirs.cipher) == ("handshake_failure", "40", None)
 
 
+def test_a_sealed_alert_in_place_of_the_finished_is_told_by_its_size(cases: dict[str, Case]) -> None:
+    sealed, heard = b"\x17\3\3", cases["1.3"].heard
+    place = next(i for i, (side, data, _) in enumerate(heard) if side is Side.CLIENT and sealed in data)
+    side, data, at = heard[place]
+    alert = sealed + b"\0\x13" + bytes(19)  # what Go, NSS and rustls send (RFC 8446 sections 5.2 and 6)
+
+    found = handshake([*heard[:place], (side, data.partition(sealed)[0] + alert, at)])
+
+    assert (found.version, found.outcome) == ("TLS 1.3", Outcome.ANSWERED)
+    assert (found.error, found.status) == ("encrypted_alert", None)
+
+
+def test_a_client_of_tls_1_3_that_leaves_instead_of_its_finished_has_not_answered(
+    cases: dict[str, Case],
+) -> None:
+    heard = cases["1.3"].heard
+    place = next(i for i, (side, data, _) in enumerate(heard) if side is Side.CLIENT and b"\x17\3\3" in data)
+
+    found = handshake(heard[:place])
+
+    assert (found.version, found.outcome, found.status) == ("TLS 1.3", Outcome.UNANSWERED, None)
+
+
+def test_the_reason_of_openssl_which_seals_no_such_alert_is_told_in_tls_1_3(cases: dict[str, Case]) -> None:
+    found = handshake(cases["refused by the client in 1.3"].heard)
+
+    assert (found.version, found.error, found.status) == ("TLS 1.3", "unknown_ca", "48")
+
+
 def suite(name: str | None) -> str:
     listed = subprocess.run(
         ["openssl", "ciphers", "-stdname", "ALL"], capture_output=True, text=True, check=True
@@ -182,7 +212,7 @@ def test_names_of_ciphers_are_those_of_the_registry() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(
-    st.sampled_from(["1.2", "1.3", "refused by the client"]),
+    st.sampled_from(["1.2", "1.3", "refused by the client", "refused by the client in 1.3"]),
     st.lists(st.integers(1, 90), min_size=1, max_size=4),
 )
 def test_it_does_not_matter_where_segments_end(cases: dict[str, Case], name: str, sizes: list[int]) -> None:

@@ -54,6 +54,16 @@ def test_what_fails_comes_first_and_then_what_is_slow() -> None:
     assert asked[4] == "GET shop.example/"
 
 
+def test_paths_behind_a_long_host_can_be_told_apart() -> None:
+    host = "payments-gateway.production.eu-central-1.svc.cluster.local"
+    rows = [{"host": host, "resource": path, "latency_ms": 1.0} for path in ("/v1/pay", "/v1/refund")]
+
+    said = words(plot_requests(requests(*rows)))
+
+    asked = [text for text in said if text.startswith("GET payments-gateway.")]
+    assert [text[-7:] for text in asked] == ["/v1/pay", "/refund"]
+
+
 def test_requests_without_an_answer_are_no_time_and_no_zero() -> None:
     said = words(plot_requests(requests(*answered(1.0), UNANSWERED)))
 
