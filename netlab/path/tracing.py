@@ -13,7 +13,7 @@ from typing import TypeAlias
 from netlab.errors import NetlabError
 from netlab.frames import Gap, Missing
 from netlab.kernel.netns import NetNs, entered
-from netlab.path import loop, methods, sack
+from netlab.path import crowding, loop, methods, sack
 from netlab.path.methods import AnyOutlet, AnyProber, AnyStation
 from netlab.path.origin import Origin, origins
 from netlab.path.pace import Pace
@@ -270,8 +270,9 @@ def _failed(name: str, error: NetlabError) -> Traced:
 
 
 def losses(station: AnyStation) -> list[Missing]:
-    """Return what this host did not hear."""
+    """Return what this host did not hear, and what it could not send at once."""
     lost = [
+        Missing("probes", Gap.APPROXIMATE, station.held, crowding.WHAT),
         Missing(
             "answers", Gap.LOST, station.dropped, "the sockets' buffers were full: this host was too busy"
         ),

@@ -11,7 +11,7 @@ import pandas as pd
 
 from netlab.errors import NetlabError, ProbeError
 from netlab.frames import Gap, Missing, concat
-from netlab.path import engine
+from netlab.path import crowding, engine
 from netlab.path.rounds import Rounds
 from netlab.path.state import Run
 
@@ -26,6 +26,10 @@ class Channel(engine.Channel, Protocol):
     @property
     def dropped(self) -> int:
         """How many packets the kernel dropped because they were not read in time."""
+
+    @property
+    def held(self) -> int:
+        """How many probes had to wait for this host's own queue."""
 
     @property
     def unreadable(self) -> int:
@@ -184,6 +188,7 @@ class Watch:
             Missing("answers", Gap.INCOMPLETE, rounds.late, "came after timeout_s, and count as lost"),
             Missing("answers", Gap.UNSEEN, rounds.unplaced, "did not say which probe they are for"),
             Missing("answers", Gap.LOST, channel.dropped, "the sockets' buffers were full"),
+            Missing("probes", Gap.APPROXIMATE, channel.held, crowding.WHAT),
             Missing("answers", Gap.UNSEEN, channel.unreadable, "packets that are not what they claim to be"),
         ]
         return [item for item in found if item.count]
