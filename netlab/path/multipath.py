@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -14,7 +15,7 @@ from netlab import checks
 from netlab.errors import BadInput
 from netlab.frames import Gap, Missing
 from netlab.kernel import netns as namespaces
-from netlab.path import branches, filters, loop, pace, target as targeting, tracing
+from netlab.path import branches, filters, leaving, loop, pace, target as targeting, tracing
 from netlab.path.engine import Plan
 from netlab.path.explorer import Explorer
 from netlab.path.mda import Limits, Search
@@ -188,7 +189,8 @@ def _limits(how: How, confidence: float | None, flows: int | None, plan: Plan) -
 def _explored(
     jobs: Sequence[_Job], request: Request, *, stopped: Callable[[], bool] | None
 ) -> tuple[list[Traced], list[Missing]]:
-    ways = origins([(job.target, job.source) for job in jobs], request.netns)
+    asked = [(job.target, job.source) for job in jobs]
+    ways = origins(asked, request.netns)
     with Station(
         request.protocol,
         {job.target.family for job in jobs},
@@ -209,6 +211,7 @@ def _explored(
             )
             for job, outlet in zip(jobs, outlets, strict=True)
         ]
+        begin_s = time.monotonic()
         with contextlib.suppress(KeyboardInterrupt):
             loop.drive(
                 explorers,
@@ -229,7 +232,7 @@ def _explored(
             )
             for job, way, outlet, explorer in zip(jobs, ways, outlets, explorers, strict=True)
         ]
-        return traces, tracing.losses(station)
+        return traces, [*tracing.losses(station), *leaving.changes(ways, asked, request.netns, begin_s)]
 
 
 def _unsure(found: branches.Account) -> list[Missing]:

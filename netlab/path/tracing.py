@@ -13,7 +13,7 @@ from typing import TypeAlias
 from netlab.errors import NetlabError
 from netlab.frames import Gap, Missing
 from netlab.kernel.netns import NetNs, entered
-from netlab.path import crowding, loop, methods, sack
+from netlab.path import crowding, leaving, loop, methods, sack
 from netlab.path.methods import AnyOutlet, AnyProber, AnyStation
 from netlab.path.origin import Origin, origins
 from netlab.path.pace import Pace
@@ -110,8 +110,10 @@ def trace(
             place = iter(ways)
             return [_traced(name, choice, trail, place, request) for name, choice, trail in found]
 
+        begin_s = time.monotonic()
         trails.drive(stopped if seen is None else _showing(traced, seen, stopped))
     missing = [*losses(station), *methods.unseen(station), *trails.unbegun()]
+    missing += leaving.changes(ways, good, request.netns, begin_s)
     return traced(), missing
 
 
