@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -12,7 +11,7 @@ from enum import StrEnum
 import pandas as pd
 
 from netlab import checks
-from netlab.errors import BadInput
+from netlab.errors import BadInput, ProbeError
 from netlab.frames import Gap, Missing
 from netlab.kernel import netns as namespaces
 from netlab.path import branches, filters, leaving, loop, pace, target as targeting, tracing
@@ -99,7 +98,8 @@ def multipath(
     BadInput
         If an argument cannot be right.
     ProbeError
-        If the target has no address or no route, a source port is taken, or the host refuses to send.
+        If the target has no address or no route, a source port is taken, or the host refuses to send from
+        the start; later on, a row's `error` says so.
     CapabilityError
         Without CAP_NET_RAW, or with `netns` without CAP_SYS_ADMIN.
 
@@ -139,6 +139,8 @@ def multipath(
     search: Search | Sweep = Search(limits) if how is How.MDA else Sweep(limits)
     others = _beside(asked[0], neighbours, limits, netns)
     traces, missing = _explored([_Job(*asked, search), *others], request, stopped=stopped_by(stop))
+    if traces[0].error is not None and not traces[0].sent:
+        raise traces[0].error
     if isinstance(search, Sweep):
         return frame_of(traces, request, missing, resolve=resolve)
     found = branches.account(search)
@@ -212,7 +214,8 @@ def _explored(
             for job, outlet in zip(jobs, outlets, strict=True)
         ]
         begin_s = time.monotonic()
-        with contextlib.suppress(KeyboardInterrupt):
+        refused = None
+        try:
             loop.drive(
                 explorers,
                 lambda wait_ns: [(places[id(outlet)], answer) for outlet, answer in station.receive(wait_ns)],
@@ -220,6 +223,10 @@ def _explored(
                 pace.Pace(request.packets_per_s),
                 stopped=stopped,
             )
+        except KeyboardInterrupt:
+            pass
+        except ProbeError as error:
+            refused = error
         for explorer in explorers:
             explorer.abandon()
         traces = [
@@ -229,6 +236,7 @@ def _explored(
                 origin=way,
                 ports=outlet.ports,
                 runs=[explorer.runs[flow] for flow in sorted(explorer.runs)],
+                error=refused,
             )
             for job, way, outlet, explorer in zip(jobs, ways, outlets, explorers, strict=True)
         ]

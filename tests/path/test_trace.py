@@ -398,3 +398,17 @@ def test_bad_input_is_refused_before_a_packet_leaves(chain: Chain, wrong: dict[s
         traceroute(given.pop("target"), **given)
 
     assert refusal.value.problem
+
+
+@pytest.mark.parametrize("method", ["raw", "unprivileged"])
+def test_what_was_heard_before_the_host_refused_to_send_is_kept(chain: Chain, method: str) -> None:
+    too_many = "udp dport 33434 limit rate over 1/hour burst 20 packets"
+    drop = f"type filter hook output priority 0\n{too_many} drop"
+
+    with chain.rules("client", drop):
+        hops = traceroute(chain.target(4), netns=chain.client, runs=5, method=method)
+
+    assert path(hops) == [{address} for address in chain.hops(4)]
+    assert hops["address"].notna().sum() >= 12
+    assert hops["error"].dropna().str.contains("cannot send a probe").tolist() == [True]
+    assert "runs" in coverage(hops)["what"].tolist()
