@@ -305,3 +305,21 @@ def test_what_was_heard_before_the_host_refused_to_send_is_kept(diamond: Network
     assert hops["address"].notna().sum() >= 20
     assert hops["error"].dropna().str.contains("cannot send a probe").tolist() == [True]
     assert "branches" in netlab.coverage(hops)["what"].tolist()
+
+
+@pytest.mark.privileged
+def test_loss_behind_a_per_packet_balancer_is_no_single_routers() -> None:
+    shape = lab.load_shape(shapes.DIRECTORY / "per_packet.toml")
+    shape.edges["r1", "b"]["loss"] = shape.edges["b", "r1"]["loss"] = 0.3
+    with lab.simulated(shape, seed=SEED) as net:
+        hops = netlab.multipath(net.address("web"), netns=net.client.netns)
+        others = [net.address(node) for node in ("a", "b")]
+
+    graph = netlab.path_graph(hops)
+
+    known = [graph.nodes[node] for node in others]
+    assert [node["loss"] for node in known] == [None, None]
+    second = hops[hops["ttl"] == 2]
+    assert [node["answers"] for node in known] == [
+        int((second["address"] == other).sum()) for other in others
+    ]
