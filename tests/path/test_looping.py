@@ -51,7 +51,7 @@ def test_a_monitor_tells_a_loop_whose_routers_limit_their_answers(loop: Chain) -
         for node in ("r1", "r2"):
             loop.run(node, "sysctl", "-qw", f"net.ipv4.icmp_ratelimit={ms}")
 
-    limit(1000)
+    limit(100)
     try:
         with monitor(LOST[4], netns=loop.client, every_s=0.2, duration_s=3, max_ttl=12) as watched:
             watched.wait()
