@@ -17,7 +17,7 @@ from netlab.path.state import Run
 
 _NAP_NS = 100 * engine.MILLISECOND  # how long a stop may have to wait
 LET_GO = "older than the max_probes that are kept"  # in the coverage
-_BLOCK = 256  # rounds: so many runs become a frame, which is smaller
+_BLOCK = 256  # rounds: so many runs become a frame, which is smaller; fewer of a ledger that holds little
 
 
 class Channel(engine.Channel, Protocol):
@@ -52,6 +52,7 @@ class Ledger:
         self.forgotten = self.gone = 0
         self._framed = framed
         self._most = most
+        self._block = min(_BLOCK, -(-most // _BLOCK))  # what is let go at once is a small part of all
         self._blocks: deque[pd.DataFrame] = deque()
         self._runs: list[Run] = []
         self._probes = 0
@@ -59,7 +60,7 @@ class Ledger:
     def add(self, run: Run) -> None:
         """Keep one more run."""
         self._runs.append(run)
-        if len(self._runs) == _BLOCK:
+        if len(self._runs) == self._block:
             block = self._framed(self._runs, [])
             self._runs = []
             self._blocks.append(block)
