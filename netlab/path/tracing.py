@@ -112,7 +112,7 @@ def trace(
 
         begin_s = time.monotonic()
         trails.drive(stopped if seen is None else _showing(traced, seen, stopped))
-    missing = [*losses(station), *methods.unseen(station), *trails.unbegun()]
+    missing = [*losses(station), *methods.unseen(station), *trails.unbegun(), *trails.beyond()]
     missing += leaving.changes(ways, good, request.netns, begin_s)
     return traced(), missing
 
@@ -233,6 +233,13 @@ class _Trails:
         detail = "interrupted before they had begun"
         return [Missing("runs", Gap.INCOMPLETE, count, detail)] if count else []
 
+    def beyond(self) -> list[Missing]:
+        """Return how many paths are known to go on behind the last TTL that may be probed."""
+        last = self._request.plan.max_ttl
+        count = sum(_goes_on(trail.runs, last) for trail in self._trails)
+        detail = f"the path goes on past max_ttl={last}: a router answered there, and nothing ended it"
+        return [Missing("hops", Gap.INCOMPLETE, count, detail)] if count else []
+
     def _hear(self, wait_ns: int) -> list[tuple[list[int], Answer]]:
         return [(self._places[id(outlet)], answer) for outlet, answer in self._station.receive(wait_ns)]
 
@@ -245,6 +252,10 @@ def marks(request: Request) -> Iterator[int]:
     # starting anywhere does the same for the next trace from this port.
     start = random.randrange(MARKS)  # noqa: S311 - no secret
     return (1 + number % MARKS for number in itertools.count(start))
+
+
+def _goes_on(runs: Sequence[Run], last_ttl: int) -> bool:
+    return all(run.end_ttl is None for run in runs) and any(run.passed_ttl == last_ttl for run in runs)
 
 
 def _traced(

@@ -412,3 +412,14 @@ def test_what_was_heard_before_the_host_refused_to_send_is_kept(chain: Chain, me
     assert hops["address"].notna().sum() >= 12
     assert hops["error"].dropna().str.contains("cannot send a probe").tolist() == [True]
     assert "runs" in coverage(hops)["what"].tolist()
+
+
+@pytest.mark.parametrize(("max_ttl", "gaps"), [(3, ["hops"]), (4, [])])
+@pytest.mark.parametrize("method", ["raw", "unprivileged"])
+def test_a_path_that_goes_on_past_the_last_ttl_is_said_to(
+    chain: Chain, method: str, max_ttl: int, gaps: list[str]
+) -> None:
+    hops = traceroute(chain.target(4), netns=chain.client, method=method, max_ttl=max_ttl)
+
+    told = coverage(hops)
+    assert told.loc[told["kind"] == "incomplete", "what"].tolist() == gaps
