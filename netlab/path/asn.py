@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import lzma
 import os
 import socket
+import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -22,6 +25,7 @@ Owner: TypeAlias = tuple[int, str | None]  # AS number and name
 
 _FORMATS = "Give a MaxMind DB with AS numbers (*.mmdb), or a table of iptoasn.com (ip2asn-*.tsv, also .gz)"
 _COLUMNS = ["start", "end", "asn", "country", "name"]
+_DAMAGE = (zlib.error, lzma.LZMAError, zipfile.BadZipFile)  # of what pandas unpacks by the file's name
 _FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 _LAST = b"\xff"  # behind each packed address: numpy cuts zeros off the end of byte strings
 _KEYS = {  # what makers of MaxMind DBs call them
@@ -127,7 +131,7 @@ def _ranges(path: Path, _changed_ns: int, _size_bytes: int) -> _Ranges:
             path, sep="\t", names=_COLUMNS, usecols=range(5), quoting=3, keep_default_na=False, dtype=str
         )
         table["asn"] = table["asn"].astype("int64")
-    except (OSError, ValueError, EOFError) as error:  # pandas' parser errors are ValueErrors
+    except (OSError, ValueError, EOFError, ImportError, *_DAMAGE) as error:  # pandas' own are ValueErrors
         raise BadInput(f"{path} is no table of iptoasn.com: {error}", fix=_FORMATS) from error
     is_v6 = table["start"].str.contains(":", regex=False)
     starts, ends, owners = {}, {}, {}
@@ -163,6 +167,7 @@ class _Maxmind:
         self._path = path
         self._reader = reader
         self._damage = damage
+        self._numbered = self._unnumbered = 0
 
     def owner(self, address: str) -> Owner | None:
         try:
@@ -174,12 +179,19 @@ class _Maxmind:
         if record is None:
             return None
         number = self._field(record, "asn")
-        if number is None:
-            kind = self._reader.metadata().database_type
-            raise BadInput(f"{self._path} has no AS numbers: it is a {kind}", fix=_FORMATS)
+        if number is None:  # as of some providers among others in GeoIP2-ISP
+            self._unnumbered += 1
+            return None
+        self._numbered += 1
         digits = str(number).upper().removeprefix("AS")
         name = self._field(record, "name")
         return (int(digits), str(name) if name else None) if digits.isdecimal() else None
+
+    def check(self) -> None:
+        """Refuse a database of something else: it knew addresses and had no AS number for any of them."""
+        if self._unnumbered and not self._numbered:
+            kind = self._reader.metadata().database_type
+            raise BadInput(f"{self._path} has no AS numbers: it is a {kind}", fix=_FORMATS)
 
     @staticmethod
     def _field(record: Any, what: str) -> Any:
@@ -197,4 +209,6 @@ def _maxmind(path: Path) -> Iterator[_Maxmind]:
     except (OSError, ValueError, maxminddb.InvalidDatabaseError) as error:
         raise BadInput(f"{path} is no MaxMind DB: {error}", fix=_FORMATS) from error
     with reader:
-        yield _Maxmind(path, reader, maxminddb.InvalidDatabaseError)
+        owners = _Maxmind(path, reader, maxminddb.InvalidDatabaseError)
+        yield owners
+        owners.check()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import networkx as nx
@@ -74,11 +74,22 @@ def annotate(graph: nx.DiGraph[str], found: Account) -> None:
             known = graph.nodes[node["address"]]
             known["confidence"] = min(node["confidence"], known["confidence"] or 1.0)
             known["balances"] = node["balances"] or known["balances"]
+        if node["balances"] == PACKET:
+            _share(graph, node["next"])
     links = {(link["from"], link["to"]): link for link in found["links"]}
     for near, far, edge in graph.edges(data=True):
         link = links.get((near, far))
         if link is not None:
             edge["certain"], edge["confidence"] = link["certain"], link["confidence"]
+
+
+def _share(graph: nx.DiGraph[str], beside: Sequence[str]) -> None:
+    """Tell of nodes that a balancer takes packets to in turn that what one of them lost may be another's."""
+    for node in beside:
+        for figures in (graph.nodes[node], *(edge for *_, edge in graph.in_edges(node, data=True))):
+            lost = figures["probes"] - figures["answers"]
+            if lost:
+                figures.update(shared=figures["shared"] + lost, probes=figures["answers"], loss=None)
 
 
 def _is_tested(search: Search, place: Place, stop: Stop) -> bool:

@@ -29,6 +29,11 @@ class StationChannel:
         return self._station.dropped
 
     @property
+    def held(self) -> int:
+        """How many probes had to wait for this host's own queue."""
+        return self._station.held
+
+    @property
     def unreadable(self) -> int:
         """How many packets came that are not what they claim to be."""
         return self._station.unreadable

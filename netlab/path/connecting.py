@@ -23,6 +23,7 @@ import numpy as np
 from netlab.errors import CapabilityError
 from netlab.kernel import capabilities
 from netlab.kernel.sockdiag import TCP_INFO
+from netlab.path.crowding import Crowding
 from netlab.path.errorqueue import ErrorQueue
 from netlab.path.kinds import SynFlow
 from netlab.path.lines import set_ttl
@@ -38,6 +39,7 @@ LONGEST_NS = 900 * 10**6
 
 _SINCE = (6, 2)
 _SYN_SENT, _CLOSE = 2, 7  # include/net/tcp_states.h
+_REDUCED = 2  # TCP_CA_CWR, while connecting: the local queue dropped the SYN (__tcp_transmit_skb())
 _ABORT = struct.pack("=ii", 1, 0)  # struct linger: close() sends a reset, and nothing stays behind
 
 
@@ -71,11 +73,17 @@ class SynLine:
                 fix=f"Use protocol='udp', or: {capabilities.grant(['CAP_NET_RAW'])}",
             )
         self.unreadable = 0
+        self.crowding = Crowding()
         self.flow = flow
         self._station = station
         self._outlet = outlet
         self._source = source
         self._attempt: _Attempt | None = None
+
+    @property
+    def held(self) -> int:
+        """How many SYNs had to wait for this host's own queue."""
+        return self.crowding.held
 
     def close(self) -> None:
         """End the attempt that is under way; doing it again does nothing."""
@@ -93,6 +101,11 @@ class SynLine:
             If the kernel does not let it out.
         """
         self.close()
+        self._attempt = attempt = self.crowding.sent(lambda: self._connecting(ttl, mark))
+        self._station.watch(attempt.sock, self._outlet, self, selectors.EVENT_READ | selectors.EVENT_WRITE)
+        return attempt.wall_ns
+
+    def _connecting(self, ttl: int, mark: int) -> _Attempt:
         target = self._outlet.target
         with ExitStack() as opened:
             sock = opened.enter_context(self._station.open(target.family))
@@ -102,12 +115,12 @@ class SynLine:
             queue = ErrorQueue(sock)
             now = time.time_ns()
             code = connect(sock, target, self.flow.port, self.flow)
+            if code == errno.EINPROGRESS and _tcp_info(sock)["ca_state"] == _REDUCED:
+                code = errno.ENOBUFS  # connect() itself does not tell
             if code not in {0, errno.EINPROGRESS}:
                 raise OSError(code, os.strerror(code))
             opened.pop_all()
-        self._attempt = _Attempt(mark, sock, queue, now)
-        self._station.watch(sock, self._outlet, self, selectors.EVENT_READ | selectors.EVENT_WRITE)
-        return now
+        return _Attempt(mark, sock, queue, now)
 
     def answers(self) -> list[Answer]:
         """Return the answer to the SYN that is under way, if it has come."""

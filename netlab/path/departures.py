@@ -8,6 +8,7 @@ import struct
 import time
 from typing import Any
 
+from netlab.path.crowding import Crowding
 from netlab.path.target import Sockaddr
 
 # From asm-generic/socket.h and linux/net_tstamp.h; Python's socket module lacks them.
@@ -19,7 +20,8 @@ _EXTENDED_ERROR = struct.Struct(
     "=IBBBBII"
 )  # struct sock_extended_err (linux/errqueue.h); `ee_data` is the number
 _ORIGIN_TIMESTAMPING = 4
-_RECVERR = {(socket.IPPROTO_IP, 11), (socket.IPPROTO_IPV6, 25)}
+_RECVERR_OF = {socket.AF_INET: (socket.IPPROTO_IP, 11), socket.AF_INET6: (socket.IPPROTO_IPV6, 25)}
+_RECVERR = set(_RECVERR_OF.values())
 _ANCILLARY = 256
 _QUEUE = int(socket.MSG_ERRQUEUE | socket.MSG_DONTWAIT)
 _MOST_WAITING = 1024  # packets without a time; where none ever comes, they must not pile up
@@ -30,7 +32,8 @@ class Sender:
 
     The kernel notes when it hands the packet to the device (Documentation/networking/timestamping.rst), and
     the note waits in the socket's error queue: at once, unless a queueing discipline holds the packet back.
-    Where the kernel or the device notes nothing, there are no stamps.
+    Where the kernel or the device notes nothing, there are no stamps. What a full queue of this host drops
+    is sent again; `crowding` counts that.
 
     Parameters
     ----------
@@ -39,7 +42,9 @@ class Sender:
     """
 
     def __init__(self, sock: socket.socket) -> None:
+        self.crowding = Crowding()
         self._sock = sock
+        sock.setsockopt(*_RECVERR_OF[sock.family], 1)  # else a full queue drops packets without a word
         self._number = 0
         self._waiting: dict[int, Any] = {}
         self._stamped: list[tuple[Any, int]] = []
@@ -47,16 +52,20 @@ class Sender:
 
     def send(self, packet: bytes, to: Sockaddr, what: Any) -> int:
         """Send; return the wall-clock time just before. *what* is what `stamps` will call this packet."""
+        now = self.crowding.sent(lambda: self._send(packet, to))
+        self._waiting[self._number] = what
+        self._number += 1
+        if len(self._waiting) > _MOST_WAITING:
+            del self._waiting[next(iter(self._waiting))]
+        return now
+
+    def _send(self, packet: bytes, to: Sockaddr) -> int:
         now = time.time_ns()
         try:
             self._sock.sendto(packet, to)
         except OSError:
             self._restart()  # whether the kernel has counted this packet is not known
             raise
-        self._waiting[self._number] = what
-        self._number += 1
-        if len(self._waiting) > _MOST_WAITING:
-            del self._waiting[next(iter(self._waiting))]
         return now
 
     def stamps(self) -> list[tuple[Any, int]]:

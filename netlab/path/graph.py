@@ -14,6 +14,7 @@ from netlab.path.extent import is_within_path
 
 _COLUMNS = ["target", "run", "flow", "ttl", "address", "rtt_ms", "reached", "name"]
 _FLOW = ["target", "target_address", "protocol", "source_address", "source_port", "port", "flow"]
+_FLOW += ["host", "netns"]  # containers of many hosts have one address
 _HIGH = 0.95  # quantile
 
 _ENDS = ["near", "far"]
@@ -42,19 +43,20 @@ def path_graph(hops: pd.DataFrame) -> nx.DiGraph[str]:
         graph has `target`, the hops' `coverage`, and `flows`: what tells each of the flows apart.
 
         A node has `ttl` (the lowest it was met at, 0 at a source), `probes` (answered by it, or by nobody
-        where it alone answered others of the flow, behind the same hop), `answers`, `loss` (share of probes
-        without an answer), `rtt_ms` (median), `rtt_min_ms`, `rtt_p95_ms`, `rtt_max_ms`, `flows` (places in
-        the graph's `flows`), `targets`, `first_seen` and `last_seen` (when the first and last answered probe
-        was sent), `reached`, `name`, `silent`, `source`, `rewrites` (fields of probes that a NAT rewrites, as
-        later quotes show), `mpls` (the label stacks that its answers showed), `asn` and `as_name` (of
-        `netlab.path.with_asn`), and, of `netlab.multipath`, `balances` ("flow", "packet", "unknown") and
-        `confidence`: that no next hop is missing.
+        where it alone answered others of the flow, behind the same hop), `answers`, `shared` (probes that
+        nobody answered where it and others did: any of them may have lost those), `loss` (share of probes
+        without an answer; not known where some are shared), `rtt_ms` (median), `rtt_min_ms`, `rtt_p95_ms`,
+        `rtt_max_ms`, `flows` (places in the graph's `flows`), `targets`, `first_seen` and `last_seen` (when
+        the first and last answered probe was sent), `reached`, `name`, `silent`, `source`, `rewrites` (fields
+        of probes that a NAT rewrites, as later quotes show), `mpls` (the label stacks that its answers
+        showed), `asn` and `as_name` (of `netlab.path.with_asn`), and, of `netlab.multipath`, `balances`
+        ("flow", "packet", "unknown") and `confidence`: that no next hop is missing.
 
-        An edge has `probes`, `answers`, `loss`, `rtt_ms`, `flows`, `targets`, `first_seen` and `last_seen` of
-        its farther node on that step, `rtt_increase_ms` (difference of the medians), `confidence`, and
-        `certain`: False where one trace met several nodes at both TTLs, so that any one of the pairs may be
-        no link. Edges from a source have the `gateway` and `interface` that the probes left by. What is not
-        known is None.
+        An edge has `probes`, `answers`, `shared`, `loss`, `rtt_ms`, `flows`, `targets`, `first_seen` and
+        `last_seen` of its farther node on that step, `rtt_increase_ms` (difference of the medians),
+        `confidence`, and `certain`: False where one trace met several nodes at both TTLs, so that any one of
+        the pairs may be no link. Edges from a source have the `gateway` and `interface` that the probes left
+        by. What is not known is None.
 
     Raises
     ------
@@ -172,10 +174,12 @@ def _told(stops: pd.DataFrame, by: list[str]) -> Figures:
     figures = stops.groupby(by, sort=False).agg(
         probes=("probes", "sum"),
         answers=("answers", "sum"),
+        shared=("shared", "sum"),
         first_seen=("first", "min"),
         last_seen=("last", "max"),
     )
-    figures["loss"] = 1 - figures["answers"] / figures["probes"].where(figures["probes"] > 0)
+    known = (figures["probes"] > 0) & (figures["shared"] == 0)
+    figures["loss"] = 1 - figures["answers"] / figures["probes"].where(known)
     flows, targets = _distinct(stops, by, "flow"), _distinct(stops, by, "target")
     return {
         key: {**found, "flows": flows[key], "targets": targets[key]}

@@ -23,6 +23,7 @@ class Verdict(StrEnum):
     RATE_LIMITED = "rate-limited"  # it answers as a token bucket lets it; packets through it are not lost
     PATH_LOSS = "path-loss"  # from here on packets are lost; there or on the way back is not known
     FORWARD_LOSS = "forward-loss"  # from here on packets are lost on the way there
+    LOOP = "loop"  # packets come back to routers that they have passed, and never get to the target
     REJECTED = "rejected"  # somebody on the way answers that packets go no further, and why
     RETURN_LOSS = "return-loss"  # its answers are sent, and lost on their way back
     MTU_HOLE = "mtu-hole"  # packets above some size vanish behind it, and nobody says so

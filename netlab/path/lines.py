@@ -6,12 +6,14 @@ the payload was made for.
 
 from __future__ import annotations
 
+import errno
 import socket
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 
 from netlab.errors import DecodeError
+from netlab.path.crowding import Crowding
 from netlab.path.errorqueue import ErrorQueue
 from netlab.path.listening import Heard
 from netlab.path.probes import TRAILER, Flow
@@ -35,6 +37,7 @@ class Line(ABC):
         self.unreadable = 0
         self.flow = flow
         self.queue = ErrorQueue(sock)
+        self.crowding = Crowding()
         self._sock = sock
         self._sent: set[int] = set()
         self._early: list[Answer] = []
@@ -74,14 +77,18 @@ class Line(ABC):
         _, transport = ip.decode(self.flow.packet(ttl, mark))
         set_ttl(self._sock, ttl)
         self._sent.add(mark)
+        payload = self.payload(transport)
+        return self.crowding.sent(lambda: self._send(payload))
+
+    def _send(self, payload: bytes) -> int:
         for attempt in range(_ATTEMPTS):
             # A socket that an ICMP error waits for refuses to send, once or until the error is read.
             self._early += self._errors()
             now = time.time_ns()
             try:
-                self._sock.send(self.payload(transport))
-            except OSError:
-                if attempt == _ATTEMPTS - 1:
+                self._sock.send(payload)
+            except OSError as error:
+                if attempt == _ATTEMPTS - 1 or error.errno == errno.ENOBUFS:
                     raise
             else:
                 break
@@ -100,6 +107,11 @@ class Line(ABC):
     def dropped(self) -> int:
         """How many packets the kernel dropped because they were not read in time."""
         return self.queue.dropped
+
+    @property
+    def held(self) -> int:
+        """How many probes had to wait for this host's own queue."""
+        return self.crowding.held
 
     @property
     def has_answers(self) -> bool:

@@ -19,11 +19,13 @@ from netlab.kernel import capabilities, netns as namespaces
 from netlab.path import methods, rows
 from netlab.path.channel import StationChannel
 from netlab.path.findings import Findings
+from netlab.path.leaving import Leaving
 from netlab.path.methods import Method
 from netlab.path.origin import origins
 from netlab.path.probes import Protocol
 from netlab.path.requests import ports_of
 from netlab.path.rounds import Rounds
+from netlab.path.rows import Traced
 from netlab.path.state import Run
 from netlab.path.target import resolve as addresses_of, routed
 from netlab.path.watching import Watch
@@ -223,18 +225,16 @@ def monitor(
         )
     chosen, source = routed(addresses_of(target, family, netns), netns)
     (origin,) = origins([(chosen, source)], netns)
+    leaving = Leaving(origin, chosen, source, netns)
 
     def begin() -> Watch:
         def framed(runs: Sequence[Run], missing: Sequence[Missing]) -> pd.DataFrame:
-            return rows.frame(
-                runs,
-                chosen,
-                kind.value,
-                outlet.ports,
-                origin=origin,
-                method=how.value,
-                missing=[*missing, *methods.unseen(station)],
-            )
+            name, kept, ports = chosen.name, how.value, outlet.ports
+            parts = [
+                Traced(name=name, target=chosen, origin=way, method=kept, ports=ports, runs=part)
+                for way, part in leaving.parts(runs)
+            ]
+            return rows.frame_of(parts, kind.value, missing=[*missing, *methods.unseen(station)])
 
         with contextlib.ExitStack() as resources:
             station = methods.station(
@@ -243,7 +243,14 @@ def monitor(
             resources.enter_context(station)
             outlet = methods.outlet(station, chosen, source)
             channel = StationChannel(station, outlet)
-            rounds = Rounds(channel, every_ns=every_ns, timeout_ns=timeout_ns, max_ttl=max_ttl, flows=flows)
+            rounds = Rounds(
+                channel,
+                every_ns=every_ns,
+                timeout_ns=timeout_ns,
+                max_ttl=max_ttl,
+                flows=flows,
+                leaving=leaving.look,
+            )
             rounds.send_due()
             watch = Watch(channel, rounds, framed, most=max_probes, duration_ns=duration_ns)
             resources.pop_all()  # its thread closes the station now

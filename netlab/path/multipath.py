@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -11,10 +11,10 @@ from enum import StrEnum
 import pandas as pd
 
 from netlab import checks
-from netlab.errors import BadInput
+from netlab.errors import BadInput, ProbeError
 from netlab.frames import Gap, Missing
 from netlab.kernel import netns as namespaces
-from netlab.path import branches, filters, loop, pace, target as targeting, tracing
+from netlab.path import branches, filters, leaving, loop, pace, target as targeting, tracing
 from netlab.path.engine import Plan
 from netlab.path.explorer import Explorer
 from netlab.path.mda import Limits, Search
@@ -98,7 +98,8 @@ def multipath(
     BadInput
         If an argument cannot be right.
     ProbeError
-        If the target has no address or no route, a source port is taken, or the host refuses to send.
+        If the target has no address or no route, a source port is taken, or the host refuses to send from
+        the start; later on, a row's `error` says so.
     CapabilityError
         Without CAP_NET_RAW, or with `netns` without CAP_SYS_ADMIN.
 
@@ -138,6 +139,8 @@ def multipath(
     search: Search | Sweep = Search(limits) if how is How.MDA else Sweep(limits)
     others = _beside(asked[0], neighbours, limits, netns)
     traces, missing = _explored([_Job(*asked, search), *others], request, stopped=stopped_by(stop))
+    if traces[0].error is not None and not traces[0].sent:
+        raise traces[0].error
     if isinstance(search, Sweep):
         return frame_of(traces, request, missing, resolve=resolve)
     found = branches.account(search)
@@ -188,7 +191,8 @@ def _limits(how: How, confidence: float | None, flows: int | None, plan: Plan) -
 def _explored(
     jobs: Sequence[_Job], request: Request, *, stopped: Callable[[], bool] | None
 ) -> tuple[list[Traced], list[Missing]]:
-    ways = origins([(job.target, job.source) for job in jobs], request.netns)
+    asked = [(job.target, job.source) for job in jobs]
+    ways = origins(asked, request.netns)
     with Station(
         request.protocol,
         {job.target.family for job in jobs},
@@ -209,7 +213,9 @@ def _explored(
             )
             for job, outlet in zip(jobs, outlets, strict=True)
         ]
-        with contextlib.suppress(KeyboardInterrupt):
+        begin_s = time.monotonic()
+        refused = None
+        try:
             loop.drive(
                 explorers,
                 lambda wait_ns: [(places[id(outlet)], answer) for outlet, answer in station.receive(wait_ns)],
@@ -217,6 +223,10 @@ def _explored(
                 pace.Pace(request.packets_per_s),
                 stopped=stopped,
             )
+        except KeyboardInterrupt:
+            pass
+        except ProbeError as error:
+            refused = error
         for explorer in explorers:
             explorer.abandon()
         traces = [
@@ -226,10 +236,11 @@ def _explored(
                 origin=way,
                 ports=outlet.ports,
                 runs=[explorer.runs[flow] for flow in sorted(explorer.runs)],
+                error=refused,
             )
             for job, way, outlet, explorer in zip(jobs, ways, outlets, explorers, strict=True)
         ]
-        return traces, tracing.losses(station)
+        return traces, [*tracing.losses(station), *leaving.changes(ways, asked, request.netns, begin_s)]
 
 
 def _unsure(found: branches.Account) -> list[Missing]:

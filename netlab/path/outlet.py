@@ -65,7 +65,11 @@ class BaseOutlet(Generic[AStation]):
     def _unsent(self, error: OSError) -> ProbeError:
         name, address = self.target.name, self.target.address
         rule = "`nft list ruleset`, for a local firewall rule that drops it"
-        fix = rule if error.errno == errno.EPERM else f"`ip route get {address}`, and at {rule}"
+        fixes = {
+            errno.EPERM: rule,
+            errno.ENOBUFS: "`tc -s qdisc`: this host's own queue is full and drops what is sent",
+        }
+        fix = fixes.get(error.errno or 0, f"`ip route get {address}`, and at {rule}")
         reason = os.strerror(error.errno or 0)
         return ProbeError(f"cannot send a probe to {name} ({address}): {reason}", fix=f"Look at {fix}")
 

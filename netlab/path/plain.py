@@ -83,6 +83,11 @@ class PlainStation(contextlib.AbstractContextManager["PlainStation"]):
         return sum(line.dropped for line in self._lines)
 
     @property
+    def held(self) -> int:
+        """How many probes had to wait for this host's own queue."""
+        return sum(line.held for line in self._lines)
+
+    @property
     def unreadable(self) -> int:
         """How many packets came that are not what they claim to be."""
         return sum(line.unreadable for line in self._lines)

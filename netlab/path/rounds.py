@@ -18,7 +18,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from netlab.errors import ProbeError
@@ -79,6 +79,8 @@ class Rounds:
         The last TTL to try.
     flows
         How many flows take turns, a round each.
+    leaving
+        Is told the number of each round before its probes leave; a ProbeError keeps them here.
 
     Attributes
     ----------
@@ -92,12 +94,21 @@ class Rounds:
     """
 
     def __init__(
-        self, channel: Channel, *, every_ns: int, timeout_ns: int, max_ttl: int, flows: int = 1
+        self,
+        channel: Channel,
+        *,
+        every_ns: int,
+        timeout_ns: int,
+        max_ttl: int,
+        flows: int = 1,
+        leaving: Callable[[int], None] = lambda _: None,
     ) -> None:
         self.settled: list[Round] = []
         self.late = self.unplaced = self.skipped = self.unsent = 0
         self.refusal: ProbeError | None = None
         self._channel = channel
+        self._leaving = leaving
+        self._kept_here: ProbeError | None = None
         self._every_ns, self._timeout_ns, self._max_ttl, self._flows = every_ns, timeout_ns, max_ttl, flows
         # From anywhere on, so that a late answer to another monitor by the same port fits nothing.
         start = random.randrange(MARKS)  # noqa: S311 - no secret
@@ -150,12 +161,21 @@ class Rounds:
             if reach.tried >= self._max_ttl:
                 reach.tried = 0  # the end is not up to there: begin again after the last answer
             reach.tried = max(reach.tried, reach.answered) + _AHEAD
+        self._kept_here = self._prevented()
         this = Round(Run(self._number, flow), Run(self._number, flow), now)
         self._under_way.append(this)
         if self._is_end_turn(this):
             self._send(this, this.end, max(END_TTL, self._max_ttl))
         self._go_on(this)
         self._number += 1
+
+    def _prevented(self) -> ProbeError | None:
+        """Return what keeps the probes of the next round from leaving."""
+        try:
+            self._leaving(self._number)
+        except ProbeError as error:
+            return error
+        return None
 
     def _is_end_turn(self, this: Round) -> bool:
         return this.hops.number // self._flows % 2 == 1
@@ -175,12 +195,16 @@ class Rounds:
         mark, now = next(self._marks), self._channel.now_ns()
         this.sent_ns = now
         self._pace.sent(now)
-        try:
-            wall_ns = self._channel.send(run.flow, ttl, mark)
-        except ProbeError as error:
-            if not run.number and self.refusal is None and not self._by_mark:
-                raise
-            self.unsent, self.refusal, wall_ns = self.unsent + 1, error, 0
+        wall_ns, refusal = 0, self._kept_here
+        if refusal is None:
+            try:
+                wall_ns = self._channel.send(run.flow, ttl, mark)
+            except ProbeError as error:
+                if not run.number and self.refusal is None and not self._by_mark:
+                    raise
+                refusal = error
+        if refusal is not None:
+            self.unsent, self.refusal = self.unsent + 1, refusal
             run.void.add(mark)
         run.probes[mark] = Probe(flow=run.flow, mark=mark, ttl=ttl, attempt=0, sent_ns=now, wall_ns=wall_ns)
         if mark not in run.void:

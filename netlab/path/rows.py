@@ -43,6 +43,11 @@ class Traced:
     runs: Sequence[Run] = ()
     error: NetlabError | None = None
 
+    @property
+    def sent(self) -> bool:
+        """Whether there are probes to tell of."""
+        return any(run.reported() for run in self.runs)
+
 
 def frame(
     runs: Sequence[Run],

@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 
 from netlab.path import segments
-from netlab.path.extent import ends_path, has_reached, within_path
+from netlab.path.extent import has_reached, within_path
+from netlab.path.rejections import is_rejected
 from netlab.path.segments import Pattern
 from netlab.path.significance import Reals, fisher, mann_whitney, mann_whitney_least
 
@@ -75,7 +76,7 @@ def _arrivals(probes: pd.DataFrame, counts: dict[int, tuple[int, int]]) -> dict[
     if not reached.any():
         return {}
     end = int(probes.loc[reached, "ttl"].mode().iloc[0])
-    back = probes.loc[ends_path(probes) & ~reached, "ttl"]
+    back = probes.loc[is_rejected(probes), "ttl"]
     lost, every = counts[end]
     return {end: (lost + int((back <= end).sum()), every + int((back < end).sum()))}
 

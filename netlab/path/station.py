@@ -136,6 +136,11 @@ class Station(contextlib.AbstractContextManager["Station"]):
         """How many packets the kernel dropped because they were not read in time."""
         return sum(ear.dropped for ear, _ in self._ears.values())
 
+    @property
+    def held(self) -> int:
+        """How many probes had to wait for this host's own queue."""
+        return sum(sender.crowding.held for sender in self._senders.values())
+
     def join(self, outlet: Outlet) -> None:
         """Give what comes from the target of *outlet*, or is about packets to it, to *outlet*.
 

@@ -106,8 +106,10 @@ def _only(traces: Iterable[_Heard], ttl: int, beside: _Heard) -> str | None:
 def stops(table: pd.DataFrame) -> pd.DataFrame:
     """Return the stops among *table*, what `probes` returned, by trace and TTL.
 
-    `probes` are those that the node answered, and those that nobody did where it had answered others;
-    `first` and `last` are when the first and the last that it answered were sent.
+    `probes` are those that the node answered, and those that nobody did where it alone had answered others;
+    `shared` are those that nobody did where several have answered one trace of the flow: behind a balancer
+    that takes each packet by itself. `first` and `last` are when the first and the last that it answered were
+    sent.
     """
     sent = table["ttl"] > 0
     answers = table["rtt_ms"].notna() & sent
@@ -126,8 +128,12 @@ def stops(table: pd.DataFrame) -> pd.DataFrame:
         .reset_index()
         .join(lost, on=_AT)
     )
-    found["probes"] += found.pop("lost")
-    return found.join(table.drop_duplicates("trace").set_index("trace")[_CONSTANT], on="trace")
+    found = found.join(table.drop_duplicates("trace").set_index("trace")[_CONSTANT], on="trace")
+    beside = found.groupby(_AT)["node"].transform("size")
+    alone = beside.groupby([found["flow"], found["ttl"]]).transform("max").eq(1)
+    found["shared"] = found["lost"].mask(alone, 0)
+    found["probes"] += found.pop("lost").where(alone, 0)
+    return found
 
 
 def steps(found: pd.DataFrame) -> pd.DataFrame:

@@ -102,14 +102,16 @@ def traceroute(
         One row per probe, as in `netlab.schemas.HOPS`, by run, TTL and attempt; `address` is missing where
         nothing answered. It ends with the first TTL that the target answered (`reached`) or from which a
         router said that the packet cannot go on. `reached` goes by the kind of answer, not the address,
-        so a firewall that rejects with port-unreachable looks like the target.
+        so a firewall that rejects with port-unreachable looks like the target. Where the host refuses to
+        send any more, in the middle, the last row is no probe and its `error` says why.
 
     Raises
     ------
     BadInput
         If an argument cannot be right.
     ProbeError
-        If the target has no address or no route, the source port is taken, or the host refuses to send.
+        If the target has no address or no route, the source port is taken, or the host refuses to send from
+        the start.
     CapabilityError
         With `method="raw"` without CAP_NET_RAW, or with `netns` without CAP_SYS_ADMIN. Unprivileged, "icmp"
         takes a group in the sysctl net.ipv4.ping_group_range, and "tcp" Linux 6.2.
@@ -165,7 +167,7 @@ def traceroute(
                 request, asked, stopped=stopped_by(stop), on_run=count, seen=show
             )
             missing = [Missing("SACK probes", Gap.UNAVAILABLE, None, detail), *missing]
-    if traced.error is not None:
+    if traced.error is not None and not traced.sent:
         raise traced.error
     return frame_of([traced], request, missing, resolve=resolve)
 

@@ -13,7 +13,7 @@ from typing import TypeAlias
 from netlab.errors import NetlabError
 from netlab.frames import Gap, Missing
 from netlab.kernel.netns import NetNs, entered
-from netlab.path import loop, methods, sack
+from netlab.path import crowding, leaving, loop, methods, sack
 from netlab.path.methods import AnyOutlet, AnyProber, AnyStation
 from netlab.path.origin import Origin, origins
 from netlab.path.pace import Pace
@@ -110,8 +110,10 @@ def trace(
             place = iter(ways)
             return [_traced(name, choice, trail, place, request) for name, choice, trail in found]
 
+        begin_s = time.monotonic()
         trails.drive(stopped if seen is None else _showing(traced, seen, stopped))
-    missing = [*losses(station), *methods.unseen(station), *trails.unbegun()]
+    missing = [*losses(station), *methods.unseen(station), *trails.unbegun(), *trails.beyond()]
+    missing += leaving.changes(ways, good, request.netns, begin_s)
     return traced(), missing
 
 
@@ -231,6 +233,13 @@ class _Trails:
         detail = "interrupted before they had begun"
         return [Missing("runs", Gap.INCOMPLETE, count, detail)] if count else []
 
+    def beyond(self) -> list[Missing]:
+        """Return how many paths are known to go on behind the last TTL that may be probed."""
+        last = self._request.plan.max_ttl
+        count = sum(_goes_on(trail.runs, last) for trail in self._trails)
+        detail = f"the path goes on past max_ttl={last}: a router answered there, and nothing ended it"
+        return [Missing("hops", Gap.INCOMPLETE, count, detail)] if count else []
+
     def _hear(self, wait_ns: int) -> list[tuple[list[int], Answer]]:
         return [(self._places[id(outlet)], answer) for outlet, answer in self._station.receive(wait_ns)]
 
@@ -243,6 +252,10 @@ def marks(request: Request) -> Iterator[int]:
     # starting anywhere does the same for the next trace from this port.
     start = random.randrange(MARKS)  # noqa: S311 - no secret
     return (1 + number % MARKS for number in itertools.count(start))
+
+
+def _goes_on(runs: Sequence[Run], last_ttl: int) -> bool:
+    return all(run.end_ttl is None for run in runs) and any(run.passed_ttl == last_ttl for run in runs)
 
 
 def _traced(
@@ -270,8 +283,9 @@ def _failed(name: str, error: NetlabError) -> Traced:
 
 
 def losses(station: AnyStation) -> list[Missing]:
-    """Return what this host did not hear."""
+    """Return what this host did not hear, and what it could not send at once."""
     lost = [
+        Missing("probes", Gap.APPROXIMATE, station.held, crowding.WHAT),
         Missing(
             "answers", Gap.LOST, station.dropped, "the sockets' buffers were full: this host was too busy"
         ),

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from netlab import checks
-from netlab.path import bucket, deadflows, evidence, holes, segments
+from netlab.path import bucket, deadflows, evidence, holes, looping, segments
 from netlab.path.evidence import Hop
 from netlab.path.extent import in_order, of_one_source
 from netlab.path.holes import Hole
@@ -49,7 +49,8 @@ def explain(hops: pd.DataFrame, *, mtu: pd.DataFrame | None = None) -> pd.DataFr
     7. `rejected`: an answer said that packets go no further (unreachable, prohibited), before the target.
        `why` has who said it. At the end such probes are lost: they count in its `loss` and in `end_loss`.
        A verdict of lost packets stays, and its `why` has that, too.
-    8. Whatever these tests do not decide is `not-enough-data`.
+    8. `loop`: the target never answers, and from the hop on to the last TTL the same routers do in turn.
+    9. Whatever these tests do not decide is `not-enough-data`.
 
     Parameters
     ----------
@@ -113,6 +114,7 @@ def _judged(hops: list[Hop], known: list[Hole], *, reached: bool) -> list[tuple[
         if not hop.dead:
             hop.limit = bucket.fit(hop.at_s, hop.answered, background=_background(hops, place))
     bench = Bench(hops)
+    loop = None if reached else looping.find(hops)
     rows = []
     for place, hop in enumerate(hops):
         verdict, why = bench.judge(place)
@@ -132,6 +134,8 @@ def _judged(hops: list[Hop], known: list[Hole], *, reached: bool) -> list[tuple[
             seen = hole.in_words(may_be_back=hole.echoed and place == len(hops) - 2)
             kept = _LOSSES | {Verdict.REJECTED}
             verdict, why = (verdict, f"{why}; {seen}") if verdict in kept else (Verdict.MTU_HOLE, seen)
+        if loop is not None and hop.ttl >= loop.first_ttl:
+            verdict, why = Verdict.LOOP, loop.in_words()
         end = next((hop for hop in reversed(hops) if hop.answers), None) if reached else None
         mtu_bytes = hole.mtu_bytes if hole else None
         rows.append((*_row(hop, verdict, why, bench.lowest_later(place), end), mtu_bytes))

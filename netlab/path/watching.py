@@ -11,13 +11,13 @@ import pandas as pd
 
 from netlab.errors import NetlabError, ProbeError
 from netlab.frames import Gap, Missing, concat
-from netlab.path import engine
+from netlab.path import crowding, engine
 from netlab.path.rounds import Rounds
 from netlab.path.state import Run
 
 _NAP_NS = 100 * engine.MILLISECOND  # how long a stop may have to wait
 LET_GO = "older than the max_probes that are kept"  # in the coverage
-_BLOCK = 256  # rounds: so many runs become a frame, which is smaller
+_BLOCK = 256  # rounds: so many runs become a frame, which is smaller; fewer of a ledger that holds little
 
 
 class Channel(engine.Channel, Protocol):
@@ -26,6 +26,10 @@ class Channel(engine.Channel, Protocol):
     @property
     def dropped(self) -> int:
         """How many packets the kernel dropped because they were not read in time."""
+
+    @property
+    def held(self) -> int:
+        """How many probes had to wait for this host's own queue."""
 
     @property
     def unreadable(self) -> int:
@@ -48,6 +52,7 @@ class Ledger:
         self.forgotten = self.gone = 0
         self._framed = framed
         self._most = most
+        self._block = min(_BLOCK, -(-most // _BLOCK))  # what is let go at once is a small part of all
         self._blocks: deque[pd.DataFrame] = deque()
         self._runs: list[Run] = []
         self._probes = 0
@@ -55,7 +60,7 @@ class Ledger:
     def add(self, run: Run) -> None:
         """Keep one more run."""
         self._runs.append(run)
-        if len(self._runs) == _BLOCK:
+        if len(self._runs) == self._block:
             block = self._framed(self._runs, [])
             self._runs = []
             self._blocks.append(block)
@@ -184,6 +189,7 @@ class Watch:
             Missing("answers", Gap.INCOMPLETE, rounds.late, "came after timeout_s, and count as lost"),
             Missing("answers", Gap.UNSEEN, rounds.unplaced, "did not say which probe they are for"),
             Missing("answers", Gap.LOST, channel.dropped, "the sockets' buffers were full"),
+            Missing("probes", Gap.APPROXIMATE, channel.held, crowding.WHAT),
             Missing("answers", Gap.UNSEEN, channel.unreadable, "packets that are not what they claim to be"),
         ]
         return [item for item in found if item.count]

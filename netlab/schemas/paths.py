@@ -161,7 +161,7 @@ VERDICTS = Schema(
         Column(
             "verdict",
             CATEGORY,
-            "ok, earlier-loss, rate-limited, path-loss, forward-loss, rejected, return-loss, mtu-hole, "
+            "ok, earlier-loss, rate-limited, path-loss, forward-loss, loop, rejected, return-loss, mtu-hole, "
             "silent-by-policy, path-changed, unreached, not-enough-data",
         ),
         Column("why", TEXT, "the verdict's reason in words"),

@@ -147,13 +147,20 @@ def _lines(node: str, data: Mapping[str, Any], theme: Theme) -> tuple[Line, ...]
         return (Line(name, theme.text, weight="bold"),)
     if data["silent"]:
         return (Line("no answer", theme.muted),)
-    lost = data["probes"] - data["answers"]
-    figures = milliseconds(data["rtt_ms"]) + (f" · loss {share(lost, data['probes'])}" if lost else "")
+    lost = _loss(data)
+    figures = " · ".join([milliseconds(data["rtt_ms"]), *([lost] if lost else [])])
     lines = [Line(legible(node, 60), theme.text, weight="bold" if data["reached"] else "normal")]
     if data["name"]:
         lines.append(Line(legible(data["name"], 42), theme.muted, SMALL_PT))
     lines.append(Line(figures, theme.bad if lost else theme.muted, SMALL_PT))
     return (*lines, *(Line(legible(mark, 42), theme.text, SMALL_PT) for mark in _marks(data)))
+
+
+def _loss(data: Mapping[str, Any]) -> str:
+    """Return the loss in words, nothing where there is none; of what others may have lost it is the most."""
+    shared = data.get("shared") or 0
+    lost, probes = data["probes"] - data["answers"] + shared, data["probes"] + shared
+    return f"loss {'up to ' if shared else ''}{share(lost, probes)}" if lost else ""
 
 
 def _marks(data: Mapping[str, Any]) -> Iterator[str]:
@@ -242,9 +249,9 @@ def _step_label(graph: Graph, far: str, data: Mapping[str, Any]) -> str:
     """Return the increase of the round-trip time, and the loss where the box cannot tell whose it is."""
     rise = data.get("rtt_increase_ms")
     parts = [] if rise is None else [f"{'+' if rise >= 0 else MINUS}{significant(abs(rise))} ms"]
-    lost = data["probes"] - data["answers"]
+    lost = _loss(data)
     if lost and graph.in_degree(far) > 1 and not graph.nodes[far]["silent"]:
-        parts.append(f"loss {share(lost, data['probes'])}")
+        parts.append(lost)
     return " · ".join(parts)
 
 

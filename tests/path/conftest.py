@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import pytest
 
@@ -242,3 +243,64 @@ def build_diamond(network: Network) -> None:
         network.ip("r2", f"route add default via {hop.format(30, 1)}")
         network.ip("client", f"route add default via {hop.format(1, 2)}")
         network.ip("server", f"route add default via {hop.format(2, 1)}")
+
+
+class Fork(Network):
+    """client - {a, b} - server; both ends have an address of no link, and go by one of the routers."""
+
+    SERVER: ClassVar = {4: "10.99.9.9", 6: "fd99:9::9"}
+    CLIENT: ClassVar = {4: "10.99.8.8", 6: "fd99:8::8"}
+    ROUTERS: ClassVar = {"a": 1, "b": 2}
+
+    def build(self) -> None:
+        self.add("client", "a", "b", "server")
+        for router, number in self.ROUTERS.items():
+            self.link("client", router, number)
+            self.link(router, "server", number + 2)
+            for family in (4, 6):
+                self.ip(
+                    router,
+                    f"route add {self.CLIENT[family]} via {self.near(number, family)}",
+                    f"route add {self.SERVER[family]} via {self.far(number + 2, family)}",
+                )
+        for family in (4, 6):
+            self.ip("server", f"address add {self.SERVER[family]} dev lo")
+        self.go_by("a")
+
+    def go_by(self, router: str) -> None:
+        number = self.ROUTERS[router]
+        for family in (4, 6):
+            client, server = self.CLIENT[family], self.SERVER[family]
+            gateway, at_once = self.far(number, family), "nodad" if family == 6 else ""
+            self.ip(
+                "client",
+                f"address replace {client} dev lo {at_once}",
+                f"route replace {server} via {gateway} src {client}",
+            )
+            self.ip("server", f"route replace {client} via {self.near(number + 2, family)}")
+
+    @staticmethod
+    def near(number: int, family: int) -> str:
+        return f"10.99.{number}.1" if family == 4 else f"fd99:{number}::1"
+
+    @staticmethod
+    def far(number: int, family: int) -> str:
+        return f"10.99.{number}.2" if family == 4 else f"fd99:{number}::2"
+
+
+@pytest.fixture(scope="module")
+def wired_fork() -> Iterator[Fork]:
+    network = Fork()
+    try:
+        network.build()
+        network.warm()
+        yield network
+    finally:
+        network.remove()
+
+
+@pytest.fixture
+def fork(wired_fork: Fork) -> Fork:
+    """Return the fork with both ends going by router a, whatever the test before has done."""
+    wired_fork.go_by("a")
+    return wired_fork

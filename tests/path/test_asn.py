@@ -197,3 +197,27 @@ def test_without_the_package_the_error_says_what_to_install(
 def test_a_frame_without_addresses_is_refused(table: Path) -> None:
     with pytest.raises(BadInput, match="needs the column 'address'"):
         with_asn(HOPS.frame({"ttl": [1]}).drop(columns="address"), table)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("flipped.tsv.gz", gzip.compress(TABLE.encode() * 50)[:40] + b"\xff\x00" * 60),
+        ("table.tsv.xz", TABLE.encode()),
+        ("table.tsv.zip", TABLE.encode()),
+        ("table.tsv.zst", TABLE.encode()),
+    ],
+)
+def test_a_table_that_cannot_be_unpacked_is_refused(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+
+    with pytest.raises(BadInput, match="is no table"), opened(tmp_path / name):
+        pass
+
+
+def test_a_database_may_have_no_number_for_some_providers(tmp_path: Path) -> None:
+    records = {"1.0.0.0/24": {"isp": "Example"}, "2.0.0.0/24": {"autonomous_system_number": 64500}}
+    path = maxmind(tmp_path / "isp.mmdb", records, kind="GeoIP2-ISP")
+
+    with opened(path) as owners:
+        assert [owners.owner(address) for address in ("1.0.0.1", "2.0.0.1")] == [None, (64500, None)]

@@ -9,6 +9,7 @@ from walked import WalkedChannel, trace
 
 from netlab.errors import BadInput
 from netlab.path.comparing import compare
+from netlab.path.stats import path_stats
 from netlab.schemas import COMPARISON, HOPS
 
 
@@ -219,3 +220,16 @@ def test_a_target_that_could_not_be_probed_does_not_answer() -> None:
 def test_what_is_no_frame_of_hops_is_refused() -> None:
     with pytest.raises(BadInput, match=r"compare\(\) needs the column 'target'"):
         compare(hops(chain(), runs=1), pd.DataFrame())
+
+
+def test_what_the_targets_own_firewall_rejects_has_arrived_as_for_statistics() -> None:
+    before = hops(chain())
+    own = before["reached"].fillna(value=False) & (before["run"] % 2 == 0)
+    after = before.assign(
+        reply=before["reply"].astype(object).mask(own, "admin-prohibited").astype("category"),
+        reached=before["reached"].mask(own, other=False),
+    )
+
+    found = compare(before, after).set_index("ttl_after")
+
+    assert found.loc[4, "loss_after"] == path_stats(after).set_index("ttl").loc[4, "loss"] == 0

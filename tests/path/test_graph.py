@@ -51,6 +51,7 @@ def test_a_trace_is_a_chain_from_the_source_to_the_destination() -> None:
         "ttl": 2,
         "probes": 3,
         "answers": 3,
+        "shared": 0,
         "loss": 0,
         "rtt_ms": 5,
         "rtt_min_ms": 4,
@@ -76,6 +77,7 @@ def test_a_trace_is_a_chain_from_the_source_to_the_destination() -> None:
     assert graph.edges["a", "b"] == {
         "probes": 3,
         "answers": 3,
+        "shared": 0,
         "loss": 0,
         "rtt_ms": 5,
         "rtt_increase_ms": 3,
@@ -282,6 +284,27 @@ def test_an_empty_frame_is_an_empty_graph() -> None:
 def test_what_is_no_trace_is_refused(wrong: object) -> None:
     with pytest.raises(BadInput, match="needs the column"):
         path_graph(wrong)  # type: ignore[arg-type]
+
+
+def test_what_one_of_several_lost_at_a_ttl_is_the_loss_of_none() -> None:
+    graph = joined(hops("r:1,r:1,r:1 a:5,b:5,* d!9,d!9,d!9"), hops("r:1,r:1,r:1 a:5,*,* d!9,d!9,d!9", run=1))
+
+    figures = {
+        node: [graph.nodes[node][key] for key in ("probes", "answers", "shared", "loss")] for node in "abd"
+    }
+    assert figures == {"a": [2, 2, 3, None], "b": [1, 1, 1, None], "d": [6, 6, 0, 0.0]}
+
+
+def test_flows_of_hosts_with_one_address_are_apart() -> None:
+    # Containers, both with one address; what one lost at TTL 2 is at the end of the path of the other.
+    def way(text: str, host: str, at: int) -> pd.DataFrame:
+        sent_at = pd.Timestamp(at, unit="s", tz="UTC")
+        return hops(text, host=host, source_address="172.17.0.2", target_address="d", sent_at=sent_at)
+
+    graph = joined(way("r:1 d!9", "one", 1), way("s:1 * u:7 d!9", "two", 2))
+
+    assert [flow["host"] for flow in graph.graph["flows"]] == ["one", "two"]
+    assert nx.has_path(graph, "source two", "u")
 
 
 def test_what_the_target_lost_is_its_loss() -> None:

@@ -292,3 +292,34 @@ def test_a_nat_is_found_by_what_later_quotes_show(shape: str) -> None:
         expected = {net.address(node): fields for node, fields in REWRITING[shape].items()}
 
     assert found == expected
+
+
+@pytest.mark.privileged
+def test_what_was_heard_before_the_host_refused_to_send_is_kept(diamond: Network) -> None:
+    too_many = "udp dport 33434 limit rate over 1/hour burst 40 packets"
+    drop = f"type filter hook output priority 0\n{too_many} drop"
+
+    with diamond.rules("client", drop):
+        hops = netlab.multipath("10.99.2.2", netns=diamond.netns("client"))
+
+    assert hops["address"].notna().sum() >= 20
+    assert hops["error"].dropna().str.contains("cannot send a probe").tolist() == [True]
+    assert "branches" in netlab.coverage(hops)["what"].tolist()
+
+
+@pytest.mark.privileged
+def test_loss_behind_a_per_packet_balancer_is_no_single_routers() -> None:
+    shape = lab.load_shape(shapes.DIRECTORY / "per_packet.toml")
+    shape.edges["r1", "b"]["loss"] = shape.edges["b", "r1"]["loss"] = 0.3
+    with lab.simulated(shape, seed=SEED) as net:
+        hops = netlab.multipath(net.address("web"), netns=net.client.netns)
+        others = [net.address(node) for node in ("a", "b")]
+
+    graph = netlab.path_graph(hops)
+
+    known = [graph.nodes[node] for node in others]
+    assert [node["loss"] for node in known] == [None, None]
+    second = hops[hops["ttl"] == 2]
+    assert [node["answers"] for node in known] == [
+        int((second["address"] == other).sum()) for other in others
+    ]

@@ -398,3 +398,28 @@ def test_bad_input_is_refused_before_a_packet_leaves(chain: Chain, wrong: dict[s
         traceroute(given.pop("target"), **given)
 
     assert refusal.value.problem
+
+
+@pytest.mark.parametrize("method", ["raw", "unprivileged"])
+def test_what_was_heard_before_the_host_refused_to_send_is_kept(chain: Chain, method: str) -> None:
+    too_many = "udp dport 33434 limit rate over 1/hour burst 20 packets"
+    drop = f"type filter hook output priority 0\n{too_many} drop"
+
+    with chain.rules("client", drop):
+        hops = traceroute(chain.target(4), netns=chain.client, runs=5, method=method)
+
+    assert path(hops) == [{address} for address in chain.hops(4)]
+    assert hops["address"].notna().sum() >= 12
+    assert hops["error"].dropna().str.contains("cannot send a probe").tolist() == [True]
+    assert "runs" in coverage(hops)["what"].tolist()
+
+
+@pytest.mark.parametrize(("max_ttl", "gaps"), [(3, ["hops"]), (4, [])])
+@pytest.mark.parametrize("method", ["raw", "unprivileged"])
+def test_a_path_that_goes_on_past_the_last_ttl_is_said_to(
+    chain: Chain, method: str, max_ttl: int, gaps: list[str]
+) -> None:
+    hops = traceroute(chain.target(4), netns=chain.client, method=method, max_ttl=max_ttl)
+
+    told = coverage(hops)
+    assert told.loc[told["kind"] == "incomplete", "what"].tolist() == gaps

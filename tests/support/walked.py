@@ -34,7 +34,7 @@ _KIND = {Protocol.UDP: UdpFlow, Protocol.TCP: SynFlow}
 class WalkedChannel:
     """UDP or TCP probes into a graph, as `netlab.path.engine.Channel`; waiting takes no time."""
 
-    dropped = unreadable = 0
+    dropped = unreadable = held = 0
 
     def __init__(
         self,

@@ -114,6 +114,13 @@ def test_boxes_have_name_median_and_loss_and_lines_the_increase() -> None:
     assert "TTL 2" in shown
 
 
+def test_loss_that_may_be_anothers_is_the_most_that_it_can_be() -> None:
+    graph = path_graph(trace(LINE))
+    graph.nodes["10.2.0.1"].update(probes=6, answers=6, shared=2, loss=None)
+
+    assert any(line.endswith("loss up to 25 %") for line in words(plot_path(graph)))
+
+
 def test_a_fall_of_the_median_has_a_minus_sign() -> None:
     shown = words(plot_path(trace(LINE, rtt_ms=lambda ttl: 10.0 - ttl)))
 
