@@ -73,6 +73,7 @@ class RouteCache(Closes):
         missing = [
             *waygaps.unasked(int((~here).sum()), silent),
             *waygaps.unanswered(codes, ways),
+            *waygaps.balanced(codes, ways, self._repeatable(wanted[here])),
             *waygaps.doubtful(wanted, {what: self._looking_at(what, wanted) for what in waygaps.GUESSED}),
         ]
         filled.attrs["coverage"] = [
@@ -86,10 +87,20 @@ class RouteCache(Closes):
         keys = connections[["netns", *_ENDS]]
         for what, names in _LOOKED_AT.items():
             looking = self._looking_at(what, connections)
-            if looking.any():
-                known = [name for name in names if name in connections]
-                keys = keys.assign(**{name: connections[name].where(looking) for name in known})
+            for name in (name for name in names if name in connections):
+                # IPv6 hashes the protocol by whatever policy: rt6_multipath_hash(), net/ipv6/route.c.
+                counts = looking | _is_ipv6(connections) if name == "protocol" else looking
+                if counts.any():
+                    keys = keys.assign(**{name: connections[name].where(counts)})
         return keys
+
+    def _repeatable(self, connections: pd.DataFrame) -> npt.NDArray[np.bool_]:
+        """Tell for which a look-up now chooses among next hops as the kernel did when the socket got its way.
+
+        That was before it had a port, or in IPv6 an address, unless it was bound to them; and the hash of
+        chosen fields (policy 3) is another for look-ups than for packets.
+        """
+        return (~_is_ipv6(connections) & ~self._looking_at("flow", connections)).to_numpy(bool)
 
     def _looking_at(self, what: str, connections: pd.DataFrame) -> pd.Series[bool]:
         inodes = [inode for inode, known in self._known.items() if what in known.looks_at]
@@ -161,6 +172,10 @@ def _question(known: Routing, row: dict[Any, Any]) -> Question | None:
     )
 
 
+def _is_ipv6(connections: pd.DataFrame) -> pd.Series[bool]:
+    return connections["remote_address"].str.contains(":", regex=False).fillna(value=False).astype(bool)
+
+
 def _number(value: Any) -> int | None:
     return None if value is None or pd.isna(value) else int(value)
 
@@ -196,7 +211,7 @@ def with_gateway(connections: pd.DataFrame, *, known: RouteCache | None = None) 
         The same rows in the same order. Each was looked up in its own network namespace, from its own
         source address, with the socket's mark, user and ports where policy rules or the choice among several
         next hops depend on them. A row that has no answer keeps what it had; the coverage says how many, and
-        why.
+        why, and of how many the choice among several next hops cannot be repeated.
 
     Raises
     ------

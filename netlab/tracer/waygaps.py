@@ -22,6 +22,10 @@ GUESSED = {
     "other": "policy rules look at what connections do not tell, such as the type of service: taken for none",
 }
 _ENDED = "of connections that ended: the way is that of now"
+_BALANCED = (
+    "the route has several next hops: the kernel may have chosen before the socket had its address or "
+    "port, or by a hash that no look-up repeats, and have taken another"
+)
 _TRANSLATED = "translated ones: the way is that to the address that the socket uses"
 
 
@@ -41,6 +45,15 @@ def unanswered(codes: npt.NDArray[Any], ways: list[Way | None]) -> list[Missing]
         if way is None or way.type is None:
             reasons[(way.reason or _UNNAMED) if way else _SCOPELESS] += count
     return [Missing(WHAT, Gap.UNAVAILABLE, count, reason) for reason, count in reasons.items()]
+
+
+def balanced(
+    codes: npt.NDArray[Any], ways: list[Way | None], repeatable: npt.NDArray[np.bool_]
+) -> list[Missing]:
+    """Say of how many connections the next hop is one of several and may be another."""
+    several = np.array([way is not None and (way.nexthops or 0) > 1 for way in ways], bool)[codes]
+    count = int((several & ~repeatable).sum())
+    return [Missing(WHAT, Gap.APPROXIMATE, count, _BALANCED)] if count else []
 
 
 def doubtful(connections: pd.DataFrame, looked_at: Mapping[str, pd.Series[bool]]) -> list[Missing]:

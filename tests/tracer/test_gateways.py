@@ -108,6 +108,47 @@ def test_packets_leave_by_the_interface_that_was_told(middle: Router) -> None:
     assert set(left) == {"east", "west"}
 
 
+@pytest.mark.privileged
+def test_ipv6_packets_of_a_bound_socket_leave_by_the_interface_that_was_told(middle: Router) -> None:
+    """IPv6 hashes the protocol, too, whatever the policy."""
+    for gateway, side in (("fd50:1::2", "east"), ("fd50:2::2", "west")):
+        lladdr = "02:00:00:00:09:09"
+        middle.ip("neighbour", "replace", gateway, "lladdr", lladdr, "dev", side, "nud", "permanent")
+    remotes = [f"fd61::{last:x}" for last in range(1, 25)]
+    left = []
+    for remote in remotes:
+        with middle.entered(), socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as client:
+            client.bind(("fd50:255::1", 0))
+            client.connect((remote, 9))
+            before = sent(middle)
+            client.send(b"x" * 1000)
+            after = sent(middle)
+        left.append(max(after, key=lambda side: after[side] - before[side]))
+
+    frame = connections(
+        middle, remotes, protocol=["udp"] * len(remotes), local_address=["fd50:255::1"] * len(remotes)
+    )
+
+    assert netlab.with_gateway(frame)["via_interface"].tolist() == left
+    assert set(left) == {"east", "west"}
+
+
+@pytest.mark.privileged
+@pytest.mark.parametrize(
+    ("remote", "policy", "counted"), [("10.61.1.1", 0, []), ("10.61.1.1", 1, [3]), ("fd61::1", 0, [3])]
+)
+def test_a_choice_among_next_hops_that_no_look_up_repeats_is_said(
+    middle: Router, remote: str, policy: int, counted: list[int]
+) -> None:
+    """A socket that is not bound gets its way before its port, in IPv6 before its address."""
+    run("ip", "netns", "exec", middle.netns, "sysctl", "-qw", f"net.ipv4.fib_multipath_hash_policy={policy}")
+    frame = connections(middle, [remote] * 3, uid=[0] * 3, mark=[0] * 3)
+
+    gaps = netlab.coverage(netlab.with_gateway(frame))
+
+    assert gaps["count"][gaps["detail"].str.contains("several next hops")].tolist() == counted
+
+
 def sent(middle: Router) -> dict[str, int]:
     links = middle.told("-s", "link", "show", "type", "veth")
     return {link["ifname"]: link["stats64"]["tx"]["bytes"] for link in links}
