@@ -52,7 +52,7 @@ class Heard:
     """
 
     dump: nlmessages.Dump
-    at_ns: npt.NDArray[np.int64]  # when each was read, UTC
+    at_ns: npt.NDArray[np.int64]  # when each was read, UTC: the same moment as until_ns
     order: int  # of all that this process heard
     found: bool  # by a dump; what it lacks was gone then
     first: bool  # the dump at the start
@@ -174,7 +174,8 @@ class Listener:
                 self.quiet(asked_ns)
                 return
             self.refused += block.refused
-            at = np.full(len(block.starts), time.time_ns(), np.int64)
+            until_ns = clock.now_ns()
+            at = np.full(len(block.starts), until_ns + clock.to_utc_ns(), np.int64)
             dump = nlmessages.Dump(block.words, block.starts, interrupted=False)
             self._keep(
                 Heard(
@@ -184,7 +185,7 @@ class Listener:
                     found=False,
                     first=False,
                     since_ns=self._empty_ns,
-                    until_ns=clock.now_ns(),
+                    until_ns=until_ns,
                 )
             )
 
@@ -245,8 +246,8 @@ class Listener:
             self.unanswered = error
             return
         self.unanswered = None
-        at = np.full(len(dump), time.time_ns(), np.int64)
         since_ns, until_ns = self._known_ns, clock.now_ns()
+        at = np.full(len(dump), until_ns + clock.to_utc_ns(), np.int64)
         found = Heard(dump, at, order, found=True, first=first, since_ns=since_ns, until_ns=until_ns)
         if replace:
             self._replace_asked(found)
