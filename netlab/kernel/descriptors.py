@@ -1,0 +1,36 @@
+"""How many descriptors netlab leaves to the rest of its process, which can do nothing without."""
+
+from __future__ import annotations
+
+import os
+
+from netlab.errors import KernelError
+
+_LEFT = 4  # one of so many
+
+
+def leave_some(any_open: int, *, doing: str) -> None:
+    """Refuse to open more of what there may be hundreds of, if what is left is for others.
+
+    The kernel gives the lowest number that is free: that of a copy of *any_open* tells how many are taken.
+
+    Raises
+    ------
+    KernelError
+        If only the last quarter of the descriptors that this process may have is free.
+    """
+    import resource  # not on every system that this module is imported on
+
+    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        lowest = os.dup(any_open)
+    except OSError:
+        lowest = most
+    else:
+        os.close(lowest)
+    if most != resource.RLIM_INFINITY and lowest >= most - most // _LEFT:
+        raise KernelError(
+            f"netlab does not {doing}: of the {most} descriptors that this process may have, the last "
+            "quarter is left to the rest of it",
+            fix="Raise the number of open files: `ulimit -n 65536` before it starts",
+        )
