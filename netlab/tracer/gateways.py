@@ -92,6 +92,8 @@ class RouteCache(Closes):
                 counts = looking | _is_ipv6(connections) if name == "protocol" else looking
                 if counts.any():
                     keys = keys.assign(**{name: connections[name].where(counts)})
+        if "direction" in connections and _is_ipv6(connections).any():
+            keys = keys.assign(direction=connections["direction"].where(_is_ipv6(connections)))
         return keys
 
     def _repeatable(self, connections: pd.DataFrame) -> npt.NDArray[np.bool_]:
@@ -107,7 +109,12 @@ class RouteCache(Closes):
         return connections["netns"].isin(inodes)
 
     def _ways(self, distinct: pd.DataFrame) -> list[Way | None]:
-        """Return the way of each row, each namespace asked once; None where it cannot be asked for."""
+        """Return the way of each row, each namespace asked once; None where it cannot be asked for.
+
+        An IPv6 socket that connects keeps the next hop that was chosen before it had a source, unless it was
+        bound (tcp_v6_connect(), net/ipv6/tcp_ipv6.c); where ports are hashed, that choice cannot be repeated.
+        """
+        outgoing = distinct.get("direction", pd.Series(pd.NA, distinct.index)).eq("outgoing").to_numpy()
         places: dict[int, list[int]] = {}
         questions = []
         for place, row in enumerate(distinct.to_dict("records")):
@@ -117,8 +124,18 @@ class RouteCache(Closes):
                 places.setdefault(row["netns"], []).append(place)
         found: list[Way | None] = [None] * len(questions)
         for inode, some in places.items():
-            asked = [question for place in some if (question := questions[place])]
-            for place, way in zip(some, self._known[inode].ways(asked), strict=True):
+            asked = {place: question for place in some if (question := questions[place])}
+            ways = _each(self._known[inode], asked)
+            opened = {
+                place: question._replace(source=b"")
+                for place, question in asked.items()
+                if "flow" not in self._known[inode].looks_at
+                if outgoing[place] and question.family == 6 and (ways[place].nexthops or 0) > 1
+            }
+            for place, way in _each(self._known[inode], opened).items():
+                if way.address == ways[place].address:  # else the socket was bound before
+                    ways[place] = way
+            for place, way in ways.items():
                 found[place] = way
         return found
 
@@ -147,6 +164,10 @@ class RouteCache(Closes):
             self._closed = True
             while self._known:
                 self._known.popitem()[1].close()
+
+
+def _each(known: Routing, asked: dict[int, Question]) -> dict[int, Way]:
+    return dict(zip(asked, known.ways(list(asked.values())), strict=True))
 
 
 def _question(known: Routing, row: dict[Any, Any]) -> Question | None:

@@ -109,25 +109,27 @@ def test_packets_leave_by_the_interface_that_was_told(middle: Router) -> None:
 
 
 @pytest.mark.privileged
-def test_ipv6_packets_of_a_bound_socket_leave_by_the_interface_that_was_told(middle: Router) -> None:
-    """IPv6 hashes the protocol, too, whatever the policy."""
+@pytest.mark.parametrize("bound", [True, False])
+def test_ipv6_packets_leave_by_the_interface_that_was_told(middle: Router, *, bound: bool) -> None:
+    """IPv6 hashes the protocol, too, and chooses before a socket that is not bound has its source."""
     for gateway, side in (("fd50:1::2", "east"), ("fd50:2::2", "west")):
         lladdr = "02:00:00:00:09:09"
         middle.ip("neighbour", "replace", gateway, "lladdr", lladdr, "dev", side, "nud", "permanent")
     remotes = [f"fd61::{last:x}" for last in range(1, 25)]
-    left = []
+    left, sources = [], []
     for remote in remotes:
         with middle.entered(), socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as client:
-            client.bind(("fd50:255::1", 0))
+            if bound:
+                client.bind(("fd50:255::1", 0))
             client.connect((remote, 9))
             before = sent(middle)
             client.send(b"x" * 1000)
             after = sent(middle)
+            sources.append(client.getsockname()[0])
         left.append(max(after, key=lambda side: after[side] - before[side]))
 
-    frame = connections(
-        middle, remotes, protocol=["udp"] * len(remotes), local_address=["fd50:255::1"] * len(remotes)
-    )
+    same = {name: [word] * len(remotes) for name, word in (("protocol", "udp"), ("direction", "outgoing"))}
+    frame = connections(middle, remotes, local_address=sources, **same)
 
     assert netlab.with_gateway(frame)["via_interface"].tolist() == left
     assert set(left) == {"east", "west"}
