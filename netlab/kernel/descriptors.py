@@ -1,12 +1,16 @@
-"""How many descriptors netlab leaves to the rest of its process, which can do nothing without."""
+"""Descriptors: what netlab leaves of them to the rest of its process, and what to do where none is left."""
 
 from __future__ import annotations
 
+import errno
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from netlab.errors import KernelError
+from netlab.errors import KernelError, NetlabError
 
 _LEFT = 4  # one of so many
+_RAISE = "Raise the number of open files: `ulimit -n 65536` before the process starts"
 
 
 def leave_some(any_open: int, *, doing: str) -> None:
@@ -32,5 +36,24 @@ def leave_some(any_open: int, *, doing: str) -> None:
         raise KernelError(
             f"netlab does not {doing}: of the {most} descriptors that this process may have, the last "
             "quarter is left to the rest of it",
-            fix="Raise the number of open files: `ulimit -n 65536` before it starts",
+            fix=_RAISE,
         )
+
+
+@contextmanager
+def explained(*, doing: str) -> Iterator[None]:
+    """Say how to get more descriptors where the block finds none left.
+
+    Raises
+    ------
+    KernelError
+        If this process, or the host, has too many files open.
+    """
+    try:
+        yield
+    except NetlabError:
+        raise
+    except OSError as error:
+        if error.errno not in {errno.EMFILE, errno.ENFILE}:
+            raise
+        raise KernelError(f"cannot {doing}: {os.strerror(error.errno).lower()}", fix=_RAISE) from error
