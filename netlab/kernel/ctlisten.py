@@ -12,7 +12,7 @@ import socket
 import struct
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import IntFlag
 from pathlib import Path
@@ -25,10 +25,12 @@ from netlab.kernel import clock, conntrack, netlink, netns as namespaces, nlmess
 from netlab.kernel.ctwanted import Wanted
 from netlab.kernel.manymsg import Receiver
 
+LISTEN = "listen for conntrack entries"
 _STATISTICS = 0x104  # (NFNL_SUBSYS_CTNETLINK << 8) | IPCTNL_MSG_CT_GET_STATS_CPU
 _BUFFER_BYTES = 32 << 20  # some 40,000 messages: the kernel charges one far more than its length
 _LARGEST_BUFFER = 512 << 20
 _SO_RCVBUFFORCE, _SO_MEMINFO = 33, 55
+_SIOCGSKNS = 0x894C  # a descriptor of the socket's network namespace
 _MEMINFO = struct.Struct("=9I")  # SK_MEMINFO_*; the last counts the messages thrown away
 _RESYNC_S = 1.0  # not more often: a dump takes time that listening needs
 _SYSCTL = Path("/proc/sys/net/netfilter/nf_conntrack_events")
@@ -52,7 +54,7 @@ class Heard:
     """
 
     dump: nlmessages.Dump
-    at_ns: npt.NDArray[np.int64]  # when each was read, UTC
+    at_ns: npt.NDArray[np.int64]  # when each was read, UTC: the same moment as until_ns
     order: int  # of all that this process heard
     found: bool  # by a dump; what it lacks was gone then
     first: bool  # the dump at the start
@@ -62,12 +64,11 @@ class Heard:
 
 def _load() -> None:
     """Load the module that tells of entries: binding alone has the kernel load it, and does not wait."""
-    doing = "listen for conntrack entries"
-    netlink.dump(conntrack.NETFILTER, _STATISTICS, bytes(4), doing=doing, module=conntrack.MODULE)
+    netlink.dump(conntrack.NETFILTER, _STATISTICS, bytes(4), doing=LISTEN, module=conntrack.MODULE)
 
 
 def _refusal(error: OSError) -> NetlabError:
-    return netlink.refusal(error.errno, "listen for conntrack entries", module=conntrack.MODULE)
+    return netlink.refusal(error.errno, LISTEN, module=conntrack.MODULE)
 
 
 def _socket() -> socket.socket:
@@ -93,7 +94,7 @@ class Listener:
 
     def __init__(self, groups: Group = Group.ALL, *, elsewhere: bool) -> None:
         self.inode = namespaces.inode()
-        self._file: int | None = None
+        self._elsewhere = elsewhere
         self.heard: list[Heard] = []
         self.kept_bytes = 0  # of it, as the kernel sent it
         self.lost = 0
@@ -112,8 +113,6 @@ class Listener:
         self._empty_ns = self._known_ns = 0  # nothing waited then; everything was known then
         self._kernel = _socket()
         try:
-            if elsewhere:  # by the thread: the file that it came in by may be gone, with its process
-                self._file = os.open(namespaces.path(None), os.O_RDONLY | os.O_CLOEXEC)
             _load()
             with suppress(OSError):  # no such setting: the kernel tells
                 self._sysctl = os.open(_SYSCTL, os.O_RDONLY | os.O_CLOEXEC)
@@ -181,7 +180,8 @@ class Listener:
                 self.quiet(asked_ns)
                 return
             self.refused += block.refused
-            at = np.full(len(block.starts), time.time_ns(), np.int64)
+            until_ns = clock.now_ns()
+            at = np.full(len(block.starts), until_ns + clock.to_utc_ns(), np.int64)
             dump = nlmessages.Dump(block.words, block.starts, interrupted=False)
             self._keep(
                 Heard(
@@ -191,7 +191,7 @@ class Listener:
                     found=False,
                     first=False,
                     since_ns=self._empty_ns,
-                    until_ns=clock.now_ns(),
+                    until_ns=until_ns,
                 )
             )
 
@@ -246,20 +246,38 @@ class Listener:
             return
         self._synced_at, asked_ns = now, clock.now_ns()
         try:
-            with namespaces.entered(None if self._file is None else f"/proc/self/fd/{self._file}"):
+            with self._entered():
                 dump = conntrack.dump(Wanted())
         except NetlabError as error:
             self.unanswered = error
             return
         self.unanswered = None
-        at = np.full(len(dump), time.time_ns(), np.int64)
         since_ns, until_ns = self._known_ns, clock.now_ns()
+        at = np.full(len(dump), until_ns + clock.to_utc_ns(), np.int64)
         found = Heard(dump, at, order, found=True, first=first, since_ns=since_ns, until_ns=until_ns)
         if replace:
             self._replace_asked(found)
         self._keep(found)
         self.resyncs += not first
         self._stale_since, self._known_ns = None, asked_ns
+
+    @contextmanager
+    def _entered(self) -> Iterator[None]:
+        """Be where the socket is: the file that the thread came in by may be gone, with its process."""
+        if not self._elsewhere:
+            yield
+            return
+        import fcntl  # not on every system that this module is imported on
+
+        try:
+            space = fcntl.ioctl(self._kernel.fileno(), _SIOCGSKNS)
+        except OSError as error:
+            raise netlink.refusal(error.errno, "find a socket's network namespace") from error
+        try:
+            with namespaces.entered(f"/proc/self/fd/{space}"):
+                yield
+        finally:
+            os.close(space)
 
     def _replace_asked(self, found: Heard) -> None:
         if self._asked is not None:
@@ -279,11 +297,10 @@ class Listener:
         return self._stale_since is not None
 
     def close(self) -> None:
-        """Let go of the socket and of the namespace; what was heard stays."""
+        """Let go of the socket, and with it of the namespace; what was heard stays."""
         if self._kernel.fileno() >= 0:
             self._count_lost()
             self._kernel.close()
-        for file in (self._file, self._sysctl):
-            if file is not None:
-                os.close(file)
-        self._file = self._sysctl = None
+        if self._sysctl is not None:
+            os.close(self._sysctl)
+        self._sysctl = None

@@ -20,8 +20,8 @@ from typing import TypeVar
 
 from netlab.closing import Closes, uninterrupted
 from netlab.errors import BadInput, CaptureError, NetlabError
-from netlab.kernel import clock, netns as namespaces
-from netlab.kernel.ctlisten import Group, Listener
+from netlab.kernel import clock, descriptors, netns as namespaces
+from netlab.kernel.ctlisten import LISTEN, Group, Listener
 from netlab.kernel.manymsg import Receiver
 
 T = TypeVar("T")
@@ -138,6 +138,8 @@ class Watch(Closes):
         """Listen in one more namespace, if that can be; to enter the own one takes no privilege."""
         own = inode == namespaces.inode()
         try:
+            if self._listeners:
+                descriptors.leave_some(self._waiting.fileno(), doing=LISTEN)
             with namespaces.entered(None if own else file):
                 listener = Listener(self._groups, elsewhere=not own)
         except NetlabError as error:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from netlab.errors import KernelError
-from netlab.kernel import netlink, routemessages
+from netlab.kernel import netlink, nexthops, routemessages
 from netlab.kernel.nlattr import attribute
 from netlab.kernel.rtnetlink import FAMILIES, attributes, text
 
@@ -28,7 +28,7 @@ _HEADER, _BODY = struct.Struct("=IHHII"), struct.Struct("=8BI")  # struct nlmsgh
 _NUMBER = struct.Struct("=I")
 _DESTINATION, _SOURCE, _ARRIVED, _INTERFACE, _PRIORITY = 1, 2, 3, 4, 6  # RTA_*, as those below
 _PREFERRED, _METRICS, _MULTIPATH, _TABLE = 7, 8, 9, 15
-_MARK, _UID, _PROTOCOL, _SOURCE_PORT, _PORT = 16, 25, 27, 28, 29
+_MARK, _UID, _PROTOCOL, _SOURCE_PORT, _PORT, _NEXTHOP_ID = 16, 25, 27, 28, 29, 30
 _ANSWER = struct.Struct("=IHHIIi")  # a header, and the errno that an error message carries
 _LARGEST = 1 << 16
 _BATCH = 64  # requests in flight: the answers of one batch fit into any receive buffer
@@ -81,6 +81,7 @@ class Answer:
     route: str | None = None  # the network of the route that matched, and what else that route has
     metric: int | None = None
     nexthops: int | None = None
+    object: int | None = None  # the next hop object that stands for the next hops
 
 
 def answers(kernel: socket.socket, questions: Sequence[Question]) -> list[Answer]:
@@ -94,12 +95,21 @@ def answers(kernel: socket.socket, questions: Sequence[Question]) -> list[Answer
         if _index(told) in {0, questions[place].interface}:  # else it is a VRF, whose routes lead elsewhere
             found[place], matched[place] = told, route
     foreign = _foreign(kernel, questions, found)
-    return [
+    answered = [
         Answer(error=errno.errorcode.get(told), reason=FOREIGN)
         if isinstance(told, int) and question.source in foreign
         else answer(question, told, route)
         for question, told, route in zip(questions, found, matched, strict=True)
     ]
+    return _counted(kernel, answered)
+
+
+def _counted(kernel: socket.socket, answered: list[Answer]) -> list[Answer]:
+    """Return the answers with the number of next hops of routes that only name an object."""
+    if not any(one.object for one in answered):
+        return answered
+    known = nexthops.objects(kernel)
+    return [replace(one, nexthops=len(known[one.object])) if one.object in known else one for one in answered]
 
 
 def _found(
@@ -170,7 +180,13 @@ def _route(matched: bytes | int) -> dict[str, Any]:
     family, length, *_ = _BODY.unpack_from(matched, _HEADER.size)
     inside = attributes(matched[_HEADER.size + _BODY.size :])
     network = inside.get(_DESTINATION, bytes(4 if family == socket.AF_INET else 16))
-    hops = inside.get(_MULTIPATH)
+    hops, named = inside.get(_MULTIPATH), _whole(inside, _NEXTHOP_ID)
+    if hops is None and named and _INTERFACE not in inside:
+        return {
+            "route": f"{text(network)}/{length}",
+            "metric": _whole(inside, _PRIORITY) or 0,
+            "object": named,
+        }
     return {
         "route": f"{text(network)}/{length}",
         "metric": _whole(inside, _PRIORITY) or 0,

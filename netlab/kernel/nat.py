@@ -67,7 +67,8 @@ def nat(
         hold. `kind` says more where more can be known: "masquerade" is a snat to an address of this
         namespace, which a MASQUERADE rule makes, and a SNAT rule with such an address as well; "hairpin" is
         a dnat, with or without snat, whose client and new destination are on one link of this namespace, or
-        are the same. Ends behind another router are not recognised as being on one link.
+        are the same; what is sent to this namespace itself, as by a REDIRECT rule, stays a dnat. Ends behind
+        another router are not recognised as being on one link.
 
     Notes
     -----
@@ -137,7 +138,7 @@ def _kind(entries: Entries, homes: list[_Home]) -> Array:
     known = np.asarray(entries.numbers["nat"])
     link, new_link = _link(source, homes), _link(target, homes)
     same_link = ((link == new_link) & (link > 0)) | ~ctentries.differ(source, target)
-    hairpin = (known >= 2) & same_link & ~_own(source, homes)
+    hairpin = (known >= 2) & same_link & ~_own(source, homes) & ~_own(target, homes)
     masquerade = (known == 1) & _own(new_source, homes) & ctentries.differ(source, new_source)
     return np.select([hairpin, masquerade], [_HAIRPIN, _MASQUERADE], known)
 

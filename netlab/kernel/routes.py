@@ -7,7 +7,7 @@ import pandas as pd
 
 from netlab import checks
 from netlab.frames import Gap, Missing
-from netlab.kernel import netlink, netns as namespaces, routemessages, rtnetlink, spaces
+from netlab.kernel import netlink, netns as namespaces, nexthops, routemessages, rtnetlink, spaces
 from netlab.schemas import ROUTES
 
 _GET_ROUTE = 26
@@ -131,6 +131,11 @@ def _listed(families: list[int]) -> tuple[pd.DataFrame, bool]:
             body = bytes([rtnetlink.FAMILIES[family]]).ljust(routemessages.BODY.itemsize, b"\0")
             dump = netlink.dump_over(kernel, _GET_ROUTE, body, doing="list routes")
             found = routemessages.decoded(dump, family)
+            named = found["nexthop_id"][nexthops.is_bare(found)]
+            if len(named):
+                known = nexthops.objects(kernel)
+                found = nexthops.spelt_out(found, known)
+                torn |= not named.isin(list(known)).all()
             torn |= dump.interrupted
             parts.append(found[(found["message_flags"] & _CLONED) == 0].assign(family=family))
         names = {index: link.name for index, link in rtnetlink.links(kernel).items()}

@@ -96,7 +96,7 @@ class Way:
     reason: str | None
 
 
-_COPIED = [field.name for field in fields(lookups.Answer) if field.name != "index"]
+_COPIED = [field.name for field in fields(lookups.Answer) if field.name not in {"index", "object"}]
 
 
 class Routing(Closes):

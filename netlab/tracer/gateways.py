@@ -74,6 +74,7 @@ class RouteCache(Closes):
         missing = [
             *waygaps.unasked(int((~here).sum()), silent),
             *waygaps.unanswered(codes, ways),
+            *waygaps.balanced(codes, ways, self._repeatable(wanted[here])),
             *waygaps.doubtful(wanted, {what: self._looking_at(what, wanted) for what in waygaps.GUESSED}),
         ]
         filled.attrs["coverage"] = [
@@ -87,17 +88,34 @@ class RouteCache(Closes):
         keys = connections[["netns", *_ENDS, *(name for name in _BOUND if name in connections)]]
         for what, names in _LOOKED_AT.items():
             looking = self._looking_at(what, connections)
-            if looking.any():
-                known = [name for name in names if name in connections]
-                keys = keys.assign(**{name: connections[name].where(looking) for name in known})
+            for name in (name for name in names if name in connections):
+                # IPv6 hashes the protocol by whatever policy: rt6_multipath_hash(), net/ipv6/route.c.
+                counts = looking | _is_ipv6(connections) if name == "protocol" else looking
+                if counts.any():
+                    keys = keys.assign(**{name: connections[name].where(counts)})
+        if "direction" in connections and _is_ipv6(connections).any():
+            keys = keys.assign(direction=connections["direction"].where(_is_ipv6(connections)))
         return keys
+
+    def _repeatable(self, connections: pd.DataFrame) -> npt.NDArray[np.bool_]:
+        """Tell for which a look-up now chooses among next hops as the kernel did when the socket got its way.
+
+        That was before it had a port, or in IPv6 an address, unless it was bound to them; and the hash of
+        chosen fields (policy 3) is another for look-ups than for packets.
+        """
+        return (~_is_ipv6(connections) & ~self._looking_at("flow", connections)).to_numpy(bool)
 
     def _looking_at(self, what: str, connections: pd.DataFrame) -> pd.Series[bool]:
         inodes = [inode for inode, known in self._known.items() if what in known.looks_at]
         return connections["netns"].isin(inodes)
 
     def _ways(self, distinct: pd.DataFrame) -> list[Way | None]:
-        """Return the way of each row, each namespace asked once; None where it cannot be asked for."""
+        """Return the way of each row, each namespace asked once; None where it cannot be asked for.
+
+        An IPv6 socket that connects keeps the next hop that was chosen before it had a source, unless it was
+        bound (tcp_v6_connect(), net/ipv6/tcp_ipv6.c); where ports are hashed, that choice cannot be repeated.
+        """
+        outgoing = distinct.get("direction", pd.Series(pd.NA, distinct.index)).eq("outgoing").to_numpy()
         places: dict[int, list[int]] = {}
         questions = []
         for place, row in enumerate(distinct.to_dict("records")):
@@ -107,8 +125,18 @@ class RouteCache(Closes):
                 places.setdefault(row["netns"], []).append(place)
         found: list[Way | None] = [None] * len(questions)
         for inode, some in places.items():
-            asked = [question for place in some if (question := questions[place])]
-            for place, way in zip(some, self._known[inode].ways(asked), strict=True):
+            asked = {place: question for place in some if (question := questions[place])}
+            ways = _each(self._known[inode], asked)
+            opened = {
+                place: question._replace(source=b"")
+                for place, question in asked.items()
+                if "flow" not in self._known[inode].looks_at
+                if outgoing[place] and question.family == 6 and (ways[place].nexthops or 0) > 1
+            }
+            for place, way in _each(self._known[inode], opened).items():
+                if way.address == ways[place].address:  # else the socket was bound before
+                    ways[place] = way
+            for place, way in ways.items():
                 found[place] = way
         return found
 
@@ -139,6 +167,10 @@ class RouteCache(Closes):
                 self._known.popitem()[1].close()
 
 
+def _each(known: Routing, asked: dict[int, Question]) -> dict[int, Way]:
+    return dict(zip(asked, known.ways(list(asked.values())), strict=True))
+
+
 def _question(known: Routing, row: dict[Any, Any]) -> Question | None:
     """Return what to ask; None for a link-local peer whose link is not known."""
     destination = ipaddress.ip_address(row["remote_address"])
@@ -160,6 +192,10 @@ def _question(known: Routing, row: dict[Any, Any]) -> Question | None:
         source_port=_number(row.get("local_port")) or 0,
         port=_number(row.get("remote_port")) or 0,
     )
+
+
+def _is_ipv6(connections: pd.DataFrame) -> pd.Series[bool]:
+    return connections["remote_address"].str.contains(":", regex=False).fillna(value=False).astype(bool)
 
 
 def _number(value: Any) -> int | None:
@@ -198,7 +234,7 @@ def with_gateway(connections: pd.DataFrame, *, known: RouteCache | None = None) 
         The same rows in the same order. Each was looked up in its own network namespace, from its own
         source address, with the socket's mark, user and ports where policy rules or the choice among several
         next hops depend on them. A row that has no answer keeps what it had; the coverage says how many, and
-        why.
+        why, and of how many the choice among several next hops cannot be repeated.
 
     Raises
     ------

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Self, TypeAlias
 
 from netlab.closing import uninterrupted
 from netlab.errors import CaptureError
-from netlab.kernel import clock
+from netlab.kernel import clock, descriptors
 from netlab.tracer import source
 from netlab.tracer.holders import Holders
 from netlab.tracer.keeping import Kept
@@ -115,7 +115,7 @@ class Life:
         In this order nothing falls between: a socket that opens meanwhile is in both, and counted once.
         """
         self._refuse_child()
-        with self._lock:
+        with self._lock, descriptors.explained(doing="start the capture"):
             self._expect(State.NEW, doing="start")
             try:
                 self._attached.callback(self._spaces.close)

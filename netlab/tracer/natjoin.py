@@ -63,26 +63,26 @@ class Found:
     translated: Flags
     doubtful: Flags  # the attempt before or after may have made the entry
     contested: Flags  # entries of several zones say different things: none was taken
+    replaced: Flags  # an entry that says something else was there before, in the attempt's time
 
 
 def beyond(tuples: Tuples, times: Times, entries: Entries) -> Found:
     """Return what the namespaces of the *tuples* translate them to, at the time of each."""
-    found = Found(
-        tuples.copy(), *(np.zeros(len(tuples), bool) for _ in ("translated", "doubtful", "contested"))
-    )
+    found = Found(tuples.copy(), *np.zeros((4, len(tuples)), bool))
     codes, distinct = keys.numbered(keys.packed(tuples, TUPLE.names or ()))
     sides = _sides(entries, distinct)
     known = np.zeros(len(tuples), bool)
     for zone in range(int(sides.zone.max(initial=_NOTHING)) + 1):  # of most tuples there is one
         here = sides.where(sides.zone == zone)
         rows = np.flatnonzero(np.isin(codes, here.codes))
-        place, doubtful = _matched(codes[rows], times.where(rows), here)
+        place, doubtful, replaced = _matched(codes[rows], times.where(rows), here)
         hit = rows[place != _NOTHING]
         after = keys.chosen(here.after, place[place != _NOTHING])
         differs = known[hit] & (after != found.tuples[hit])
         found.contested[hit[differs]] = True
         found.tuples[hit] = after
         found.doubtful[rows] |= doubtful
+        found.replaced[rows] |= replaced & ~doubtful
         known[hit] = True
     found.tuples[found.contested] = tuples[found.contested]
     found.translated[:] = found.tuples != tuples
@@ -130,18 +130,18 @@ def _sides(entries: Entries, distinct: pa.Array) -> _Sides:
     return _Sides(code, zone, chosen, keys.chosen(np.concatenate(after), order))
 
 
-def _matched(codes: Numbers, times: Times, sides: _Sides) -> tuple[Numbers, Flags]:
-    """Return the place of each attempt's entry, and whether it may be another attempt's.
+def _matched(codes: Numbers, times: Times, sides: _Sides) -> tuple[Numbers, Flags, Flags]:
+    """Return the place of each attempt's entry, whether it may be another attempt's, and if it replaced one.
 
     There is one zone for each code.
     """
-    place, doubtful = np.full(len(codes), _NOTHING), np.zeros(len(codes), bool)
+    place, (doubtful, replaced) = np.full(len(codes), _NOTHING), np.zeros((2, len(codes)), bool)
     order = np.lexsort((times.opened_ns, times.closed_ns, codes))
     codes, times = codes[order], times.where(order)
     owners, first, last = _owners(codes, times, sides)
     owned = np.flatnonzero(owners != _NOTHING)  # the others were made when every attempt was over
     if not len(owned):
-        return place, doubtful
+        return place, doubtful, replaced
     attempts = np.arange(len(codes))
     newest = np.searchsorted(owners[owned], attempts, side="right") - 1
     entry = owned[newest.clip(min=0)]
@@ -152,7 +152,11 @@ def _matched(codes: Numbers, times: Times, sides: _Sides) -> tuple[Numbers, Flag
     taken = there & same
     place[order[taken]] = entry[taken]
     doubtful[order] = same & (first[entry] < last[entry]) & (attempts <= last[entry])
-    return place, doubtful
+    before, after = owned[:-1], owned[1:]
+    again = (owners[before] == owners[after]) & (sides.after[before] != sides.after[after])
+    again &= sides.entries["ended_since_ns"][before] >= times.opened_ns[owners[before]]
+    replaced[order[owners[after[again]]]] = True
+    return place, doubtful, replaced
 
 
 def _owners(codes: Numbers, times: Times, sides: _Sides) -> tuple[Numbers, Numbers, Numbers]:

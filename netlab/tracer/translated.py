@@ -29,12 +29,21 @@ _DOUBTFUL = (
     "their tuple was used again within moments: the translation may be that of the attempt before or after, "
     "which then may lack it"
 )
+_REPLACED = (
+    "their conntrack entry ended while they were open, and the next one translates them differently: the "
+    "columns tell the latest, and what was sent before went elsewhere"
+)
 _CONTESTED = "conntrack has their tuple in several zones, translated in different ways"
 _LATE = (
     "they opened before their network namespace, or its conntrack, was found: up to "
     f"{LOOK_AROUND_S:g} s after it came; if they were translated, the entry was gone by then"
 )
-_KINDS = {_DOUBTFUL: Gap.APPROXIMATE, _CONTESTED: Gap.UNAVAILABLE, _LATE: Gap.UNSEEN}
+_KINDS = {
+    _DOUBTFUL: Gap.APPROXIMATE,
+    _REPLACED: Gap.APPROXIMATE,
+    _CONTESTED: Gap.UNAVAILABLE,
+    _LATE: Gap.UNSEEN,
+}
 
 Late: TypeAlias = dict[int, tuple[int, int]]  # from when until when a namespace may have been, unknown
 
@@ -76,7 +85,7 @@ class Known:
     def beyond(self, before: Tuples, times: Times) -> Translated:
         """Look up tuples of sockets, as they were at the time of each."""
         own = natjoin.beyond(before, times, self.entries)
-        after, doubtful, contested = own.tuples, own.doubtful, own.contested
+        after, doubtful, contested, replaced = own.tuples, own.doubtful, own.contested, own.replaced
         out = np.flatnonzero((before["netns"] != self.host) & ~contested & ~_stays(after))
         leaving = after[out]
         leaving["netns"] = self.host
@@ -85,11 +94,13 @@ class Known:
         after[out] = there.tuples
         doubtful[out] |= there.doubtful
         contested[out] |= there.contested
+        replaced[out] |= there.replaced
         after[contested] = before[contested]
         translated = after != before
         gaps = self._gaps(
             {
                 _DOUBTFUL: doubtful & ~contested,
+                _REPLACED: replaced & ~contested,
                 _CONTESTED: contested,
                 _LATE: self._too_early(before["netns"], times) & ~translated,
             }

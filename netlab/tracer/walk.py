@@ -24,7 +24,7 @@ from netlab.kernel.onward import End, Onward
 from netlab.kernel.routing import Routing, Way
 from netlab.kernel.rtnetlink import Link
 from netlab.kernel.translation import Direction, Side, translate
-from netlab.tracer import ends
+from netlab.tracer import ends, waygaps
 from netlab.tracer.stations import Packet, Station
 
 _MOST_PLACES = 32  # namespaces and bridges; more is taken for a loop
@@ -36,7 +36,6 @@ _FAR = f"not followed any further after {_MOST_PLACES} network namespaces and br
 _GONE = "this network namespace has no process and no name here: it is gone, or of another host"
 _NO_ENTRY = "no conntrack entry (a reset deletes it, others expire): whether it is translated is not known"
 _BY_ROW = "no conntrack entry any more: the connection's nat_* columns say what it became, not where"
-_MARKS = "policy rules look at the packets' mark, which is not known: taken for 0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,9 +179,9 @@ class Walk:
             return None
         (way,) = routing.ways([question])
         here = _with_way(here, way)
-        if "mark" in routing.looks_at and at.mark is None:
-            here = replace(here, detail=_MARKS)
-            self._lacks("routes", _MARKS, Gap.APPROXIMATE)
+        for doubt in waygaps.of_packet(way, routing.looks_at, marked=at.mark is not None):
+            here = replace(here, detail="; ".join(filter(None, (here.detail, doubt))))
+            self._lacks("routes", doubt, Gap.APPROXIMATE)
         if way.type == "local":
             self._note(here)
             self._note(self._peer(at, new))

@@ -21,7 +21,12 @@ GUESSED = {
     "uid": "policy rules look at the user, which is not known of these: taken for this process's",
     "other": "policy rules look at what connections do not tell, such as the type of service: taken for none",
 }
+_UNMARKED = "policy rules look at the packets' mark, which is not known: taken for 0"
 _ENDED = "of connections that ended: the way is that of now"
+_BALANCED = (
+    "the route has several next hops: the kernel may have chosen before the socket had its address or "
+    "port, or by a hash that no look-up repeats, and have taken another"
+)
 _TRANSLATED = "translated ones: the way is that to the address that the socket uses"
 
 
@@ -41,6 +46,26 @@ def unanswered(codes: npt.NDArray[Any], ways: list[Way | None]) -> list[Missing]
         if way is None or way.type is None:
             reasons[(way.reason or _UNNAMED) if way else _SCOPELESS] += count
     return [Missing(WHAT, Gap.UNAVAILABLE, count, reason) for reason, count in reasons.items()]
+
+
+def balanced(
+    codes: npt.NDArray[Any], ways: list[Way | None], repeatable: npt.NDArray[np.bool_]
+) -> list[Missing]:
+    """Say of how many connections the next hop is one of several and may be another."""
+    several = np.array([way is not None and (way.nexthops or 0) > 1 for way in ways], bool)[codes]
+    count = int((several & ~repeatable).sum())
+    return [Missing(WHAT, Gap.APPROXIMATE, count, _BALANCED)] if count else []
+
+
+def of_packet(way: Way, looks_at: set[str], *, marked: bool) -> list[str]:
+    """Return why a packet may go, or have gone, another way than the one that a look-up tells.
+
+    *looks_at* is what the way depends on in its namespace, *marked* whether the packet's mark is known.
+    """
+    doubts = [_UNMARKED] if "mark" in looks_at and not marked else []
+    if (way.nexthops or 0) > 1 and ("flow" in looks_at or ":" in (way.route or "")):
+        doubts.append(_BALANCED)
+    return doubts
 
 
 def doubtful(connections: pd.DataFrame, looked_at: Mapping[str, pd.Series[bool]]) -> list[Missing]:

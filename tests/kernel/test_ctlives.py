@@ -6,6 +6,7 @@ import itertools
 import os
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -36,9 +37,9 @@ FLOW = "-p udp -s 10.0.0.1 -d 10.0.0.2 --sport 5 --dport 53"
 class Heard:
     """A listener in the namespace, and the lives of what it hears."""
 
-    def __init__(self, listener: Listener, most: int = 1000) -> None:
+    def __init__(self, listener: Listener, most: int = 1000, orders: Iterator[int] | None = None) -> None:
         self.listener, self.lives = listener, Lives(most)
-        self._receiver, self._orders = Receiver(), itertools.count()
+        self._receiver, self._orders = Receiver(), orders or itertools.count()
         listener.resync(next(self._orders), first=True)
 
     def take(self, *, dump: bool = False) -> list[tuple[str, bool]]:
@@ -116,6 +117,27 @@ def test_the_kernels_own_times_are_exact(listener: Listener) -> None:
     assert before - between_clocks_ns <= life["made_since_ns"] <= made + between_clocks_ns
     assert life["ended_since_ns"] == life["ended_until_ns"] <= ended + between_clocks_ns
     assert life["ended_since_ns"] >= made - between_clocks_ns
+
+
+def test_a_reader_that_is_held_up_does_not_move_the_kernels_times(listener: Listener) -> None:
+    def held_up() -> Iterator[int]:
+        for number in itertools.count():
+            time.sleep(0.05)
+            yield number
+
+    run("ip", "-n", SPACE, "link", "set", "lo", "up")
+    inside(SPACE, "nft", "-f", "-", text=TURN)
+    inside(SPACE, "sysctl", "-qw", "net.netfilter.nf_conntrack_timestamp=1")
+    heard = Heard(listener, orders=held_up())
+    heard.take()
+    with netns.entered(SPACE), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        sender.sendto(b"x", ("127.0.0.1", 53))
+        made = clock.now_ns()
+    heard.take()
+
+    (life,) = heard.all
+    between_clocks_ns = 1_000_000
+    assert life["made_since_ns"] == life["made_until_ns"] <= made + between_clocks_ns
 
 
 def test_a_stamp_from_before_utc_was_set_says_nothing(listener: Listener) -> None:

@@ -22,8 +22,8 @@ SPACE, LATER = (f"netlab-watch{os.getpid()}{role}" for role in ("", "later"))
 FLOW = "-p udp -s 10.0.0.1 -d 10.0.0.2 --sport 1 --dport 53 -t 600"
 
 
-def run(*command: str) -> str:
-    return subprocess.run(command, text=True, check=True, capture_output=True).stdout
+def run(*command: str, text: str | None = None) -> str:
+    return subprocess.run(command, input=text, text=True, check=True, capture_output=True).stdout
 
 
 def insert(space: str, flow: str = FLOW) -> None:
@@ -102,6 +102,27 @@ def test_a_namespace_for_which_no_descriptor_is_left_is_refused_and_leaves_none(
             resource.setrlimit(resource.RLIMIT_NOFILE, limits)
         assert os.dup(0) == lowest
     os.close(lowest)
+
+
+def test_a_quarter_of_the_descriptors_is_left_to_the_rest_of_the_process(space: str) -> None:
+    names = [f"{space}-{number}" for number in range(40)]
+    script = f"""
+import os, resource, netlab
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+with netlab.conntrack_events(netns={names!r}) as events:
+    last = os.dup(0)
+    gaps = netlab.coverage(events.events())
+print(last, gaps["what"].tolist(), "ulimit -n" in gaps["detail"][0])
+"""
+    run("ip", "-batch", "-", text="".join(f"netns add {name}\n" for name in names))
+    try:
+        said = run(sys.executable, "-c", script).strip()
+    finally:
+        run("ip", "-batch", "-", text="".join(f"netns del {name}\n" for name in names))
+
+    last, _, gap = said.partition(" ")
+    assert int(last) <= 50
+    assert gap == "['network namespaces'] True"
 
 
 def test_a_namespace_that_may_not_be_entered_is_counted_once(space: str) -> None:

@@ -16,7 +16,8 @@ from netlab.kernel import netns
 from netlab.kernel.translation import Direction, Side, Translation
 
 # Ports say what happens: 1 masquerade, 2 snat to an address of nobody, 3 dnat, 4 dnat and masquerade, 5 and 6
-# hairpin: back to the client's own link. UDP is tracked before anybody answers, so nobody needs to.
+# hairpin: back to the client's own link, 7 redirect: to the router itself. UDP is tracked before
+# anybody answers, so nobody needs to.
 RULES = """
 table inet netlab_nat {
     chain targets {
@@ -28,6 +29,7 @@ table inet netlab_nat {
         ip daddr 10.78.2.1 udp dport 4005 dnat ip to 10.78.1.2:5005
         ip6 daddr fd78:2::1 udp dport 4005 dnat ip6 to [fd78:1::2]:5005
         ip daddr 10.78.2.1 udp dport 4006 dnat ip to 10.78.1.77:5006
+        udp dport 4007 redirect to :5007
     }
     chain sources {
         type nat hook postrouting priority srcnat
@@ -45,11 +47,13 @@ FLOWS = [
     ("10.78.1.1", 4004, "both"),
     ("10.78.2.1", 4005, "hairpin"),  # to the client itself
     ("10.78.2.1", 4006, "hairpin"),  # to a neighbour of the client
+    ("10.78.2.2", 4007, "dnat"),  # to the router's own address on the client's link
     ("fd78:2::2", 4001, "masquerade"),
     ("fd78:2::2", 4002, "snat"),
     ("fd78:1::1", 4003, "dnat"),
     ("fd78:1::1", 4004, "both"),
     ("fd78:2::1", 4005, "hairpin"),
+    ("fd78:2::2", 4007, "dnat"),
 ]
 PLAIN = ("10.78.2.2", 4999)
 

@@ -90,6 +90,31 @@ def test_next_hop_objects_mtu_and_preference_are_told(middle: Router) -> None:
 
 
 @pytest.mark.privileged
+def test_routes_that_only_name_their_next_hop_objects_are_spelt_out(middle: Router) -> None:
+    """As routing daemons set it for large tables."""
+    for command in (
+        "nexthop add id 18 via fd50:1::8 dev east",
+        "nexthop add id 19 via fd50:2::9 dev west",
+        "nexthop add id 20 group 18,1/19,5",
+        "-6 route add fd72::/32 nhid 20",
+    ):
+        middle.ip(*command.split())
+    spelt = netlab.routes(netns=middle.netns)
+    compatible = "net.ipv4.nexthop_compat_mode={}"
+    run("ip", "netns", "exec", middle.netns, "sysctl", "-qw", compatible.format(0))
+    try:
+        named = netlab.routes(netns=middle.netns)
+        ways = netlab.gateway(["10.72.128.1", "10.72.0.1", "fd72::1"], netns=middle.netns)
+    finally:
+        run("ip", "netns", "exec", middle.netns, "sysctl", "-qw", compatible.format(1))
+
+    pd.testing.assert_frame_equal(named, spelt)
+    assert named["weight"][named["nexthop_id"] == 20].tolist() == [1, 5]
+    assert ways["nexthops"].tolist() == [2, 1, 2]
+    assert netlab.coverage(ways)["count"].tolist()[:1] == [2]
+
+
+@pytest.mark.privileged
 def test_all_namespaces_are_told_apart(middle: Router) -> None:
     found = netlab.routes(netns="all", family=4)
 

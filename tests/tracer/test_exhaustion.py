@@ -37,3 +37,37 @@ def test_a_reader_outlives_want_of_descriptors_and_says_so(mode: str) -> None:
     )
 
     assert run.stdout == "True True\n"
+
+
+STARTS = """
+import os, resource
+import netlab
+
+with netlab.capture(nat=False):  # what is imported and kept needs no descriptor any more
+    pass
+free = os.dup(0)
+limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+refused = 0
+for more in range(1, 400, 4):
+    capture = netlab.capture(nat=False)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free + more, limits[1]))
+    try:
+        capture.start()
+    except netlab.NetlabError:
+        refused += 1
+    else:
+        break
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+capture.stop()
+print(capture.state, refused > 5, os.dup(0) - free)
+"""
+
+
+@pytest.mark.privileged
+def test_a_start_without_enough_descriptors_is_refused_in_words_and_leaves_none() -> None:
+    run = subprocess.run(
+        [sys.executable, "-c", STARTS], capture_output=True, text=True, check=True, timeout=120
+    )
+
+    assert run.stdout == "stopped True 1\n"

@@ -16,9 +16,11 @@ from typing import Any
 import chains
 import pandas as pd
 import pytest
+import routers
 from pictures import trace
 
 import netlab
+from netlab.kernel import netns
 from netlab.schemas import CONNECTIONS, EXPLANATION
 from netlab.tracer import explain
 from netlab.tracer.walk import Flow, Walk
@@ -326,6 +328,23 @@ def test_a_packet_that_the_reverse_path_filter_takes_is_not_followed() -> None:
     assert [last["station"], last["netns"]] == ["route", chains.inode("host")]
     assert last["reason"].startswith("thrown away: ")
     assert "reverse path filter (rp_filter)" in last["reason"]
+
+
+@pytest.mark.privileged
+@pytest.mark.parametrize(
+    ("remote", "policy", "doubtful"), [("10.61.1.1", 0, 0), ("10.61.1.1", 1, 1), ("fd61::1", 0, 1)]
+)
+def test_one_of_several_next_hops_is_said_to_be_no_more(remote: str, policy: int, doubtful: int) -> None:
+    """The kernel chooses before a socket has its port, in IPv6 before its address."""
+    local = "fd50:255::1" if ":" in remote else "10.50.3.1"
+    with routers.router() as middle:
+        setting = f"net.ipv4.fib_multipath_hash_policy={policy}"
+        routers.run("ip", "netns", "exec", middle.netns, "sysctl", "-qw", setting)
+        inode = netns.inode(middle.netns)
+        found = netlab.explain(attempt(netns=inode, local_address=local, remote_address=remote, mark=0))
+
+    assert sum("several next hops" in gap for gap in gaps(found)) == doubtful
+    assert found.frame["detail"].astype("string").str.contains("several next hops").sum() == doubtful
 
 
 @pytest.mark.privileged

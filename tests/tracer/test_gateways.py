@@ -108,6 +108,49 @@ def test_packets_leave_by_the_interface_that_was_told(middle: Router) -> None:
     assert set(left) == {"east", "west"}
 
 
+@pytest.mark.privileged
+@pytest.mark.parametrize("bound", [True, False])
+def test_ipv6_packets_leave_by_the_interface_that_was_told(middle: Router, *, bound: bool) -> None:
+    """IPv6 hashes the protocol, too, and chooses before a socket that is not bound has its source."""
+    for gateway, side in (("fd50:1::2", "east"), ("fd50:2::2", "west")):
+        lladdr = "02:00:00:00:09:09"
+        middle.ip("neighbour", "replace", gateway, "lladdr", lladdr, "dev", side, "nud", "permanent")
+    remotes = [f"fd61::{last:x}" for last in range(1, 25)]
+    left, sources = [], []
+    for remote in remotes:
+        with middle.entered(), socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as client:
+            if bound:
+                client.bind(("fd50:255::1", 0))
+            client.connect((remote, 9))
+            before = sent(middle)
+            client.send(b"x" * 1000)
+            after = sent(middle)
+            sources.append(client.getsockname()[0])
+        left.append(max(after, key=lambda side: after[side] - before[side]))
+
+    same = {name: [word] * len(remotes) for name, word in (("protocol", "udp"), ("direction", "outgoing"))}
+    frame = connections(middle, remotes, local_address=sources, **same)
+
+    assert netlab.with_gateway(frame)["via_interface"].tolist() == left
+    assert set(left) == {"east", "west"}
+
+
+@pytest.mark.privileged
+@pytest.mark.parametrize(
+    ("remote", "policy", "counted"), [("10.61.1.1", 0, []), ("10.61.1.1", 1, [3]), ("fd61::1", 0, [3])]
+)
+def test_a_choice_among_next_hops_that_no_look_up_repeats_is_said(
+    middle: Router, remote: str, policy: int, counted: list[int]
+) -> None:
+    """A socket that is not bound gets its way before its port, in IPv6 before its address."""
+    run("ip", "netns", "exec", middle.netns, "sysctl", "-qw", f"net.ipv4.fib_multipath_hash_policy={policy}")
+    frame = connections(middle, [remote] * 3, uid=[0] * 3, mark=[0] * 3)
+
+    gaps = netlab.coverage(netlab.with_gateway(frame))
+
+    assert gaps["count"][gaps["detail"].str.contains("several next hops")].tolist() == counted
+
+
 def sent(middle: Router) -> dict[str, int]:
     links = middle.told("-s", "link", "show", "type", "veth")
     return {link["ifname"]: link["stats64"]["tx"]["bytes"] for link in links}

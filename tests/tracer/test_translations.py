@@ -64,6 +64,16 @@ table inet netlab_own {
 }
 """
 
+# A service whose flows go to two ports in turn.
+TURNS = """
+table ip netlab_turns {
+    chain targets {
+        type nat hook prerouting priority dstnat - 1
+        udp dport 59 dnat to 10.92.2.2 : numgen inc mod 2 map { 0 : 5301, 1 : 5302 }
+    }
+}
+"""
+
 
 @pytest.fixture(scope="module")
 def net() -> Iterator[Between]:
@@ -168,6 +178,28 @@ def test_both_ends_of_a_udp_flow_agree(net: Between, family: int) -> None:
 
     assert row(frame, net.client, one)[NAT].tolist() == turned(other)
     assert row(frame, net.server, other)[NAT].tolist() == turned(one)
+
+
+def test_a_udp_flow_whose_entry_is_followed_by_another_is_said_to_have_gone_elsewhere(net: Between) -> None:
+    """As behind a service with several servers, when the flow pauses for longer than its entry lives."""
+    inside(net.router, "nft", "-f", "-", text=TURNS)
+    with (
+        netlab.capture(protocol="udp", nat=net.router, netns=net.client) as capture,
+        made(net.server, 4, socket.SOCK_DGRAM) as first,
+        made(net.server, 4, socket.SOCK_DGRAM) as second,
+        made(net.client, 4, socket.SOCK_DGRAM) as client,
+    ):
+        first.bind(("", 5301))
+        second.bind(("", 5302))
+        client.connect((SERVICE[4], 59))
+        client.send(b"to the first")
+        before = capture.connections()
+        inside(net.router, "conntrack", "-D", "-p", "udp", "--dport", "59")
+        client.send(b"to the second")
+        after = capture.connections()
+
+    assert [frame["nat_remote_port"].tolist() for frame in (before, after)] == [[5301], [5302]]
+    assert [gaps(frame)["kind"].tolist() for frame in (before, after)] == [[], ["approximate"]]
 
 
 def test_what_the_own_namespace_does_is_shown_without_a_host_that_translates(net: Between) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable, Mapping
+from numbers import Real
 from typing import Any, TypeAlias
 
 from netlab import checks
@@ -14,6 +15,7 @@ from netlab.wire.extensions import Label
 
 _Check: TypeAlias = Callable[[str, Any], Any]  # (what it is about, value) → what the shape has
 
+_WRITTEN = (str, ipaddress.IPv4Address, ipaddress.IPv6Address)
 _PROTOCOLS = {
     "udp": frozenset({ip.UDP}),
     "tcp": frozenset({ip.TCP}),
@@ -33,7 +35,7 @@ def number(low: float, high: float) -> _Check:
     """Return the check for a number from *low* to *high*."""
 
     def check(what: str, value: Any) -> float:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        if isinstance(value, bool) or not isinstance(value, Real) or not low <= float(value) <= high:
             raise BadInput(f"{what}: {value!r} is not a number from {low:g} to {high:g}")
         return float(value)
 
@@ -72,14 +74,19 @@ def address(family: int) -> _Check:
 
     def check(what: str, value: Any) -> bytes:
         try:
-            found = ipaddress.ip_address(value)
+            found = ipaddress.ip_address(value) if isinstance(value, _WRITTEN) else None
         except ValueError:
             found = None
-        if found is None or found.version != family or found.is_multicast or found.is_loopback:
+        if found is None or found.version != family or _of_no_host(found):
             raise BadInput(f"{what}: {value!r} is no IPv{family} address of a host")
         return found.packed
 
     return check
+
+
+def _of_no_host(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    everyone = address == ipaddress.IPv4Address("255.255.255.255")
+    return address.is_multicast or address.is_loopback or address.is_unspecified or everyone
 
 
 def _prefixes(what: str, value: Any) -> tuple[tuple[int, int, int], ...]:

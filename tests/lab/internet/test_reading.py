@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import networkx as nx
+import numpy as np
 import pytest
 
 from netlab import lab
@@ -31,6 +32,7 @@ def graph(node: dict[str, Any] | None = None, link: dict[str, Any] | None = None
         ({"address4": "198.51.100.300"}, "address4 of node 'r1': '198.51.100.300' is no IPv4 address"),
         ({"address4": "2001:db8::1"}, "no IPv4 address"),
         ({"address6": "ff02::1"}, "no IPv6 address of a host"),
+        *(({"address4": wrong}, "no IPv4 address") for wrong in ("0.0.0.0", "255.255.255.255", True, 7)),
         ({"nat4": "127.0.0.1"}, "no IPv4 address of a host"),
         ({"prefixes": ["203.0.113.1/24"]}, "prefixes of node 'r1'.*has host bits set"),
         ({"prefixes": "203.0.113.0/24"}, "is no list"),
@@ -109,6 +111,13 @@ def test_a_wrong_change_is_refused(changes: list[Any], said: str) -> None:
 def test_what_is_no_shape_is_refused(made: Any, said: str) -> None:
     with pytest.raises(BadInput, match=said):
         reading.epochs(made)
+
+
+def test_numbers_may_be_those_of_numpy() -> None:
+    (epoch,) = reading.epochs(graph(link={"delay_ms": np.int64(5), "loss": np.float32(0.5)}))
+
+    (link,) = epoch.shape.links["web"]
+    assert (link.delay_ns, link.loss) == (5_000_000, 0.5)
 
 
 def test_two_nodes_with_one_address_are_refused_by_name() -> None:
