@@ -140,6 +140,14 @@ def path(value: object) -> Path:
     return Path(value)
 
 
+def between(name: str, value: object, least: float, most: float, *, unit: str = "") -> float:
+    """Return *value* as a float if it is a number from *least* to *most*, in *unit* if it has one."""
+    if isinstance(value, bool) or not isinstance(value, Real) or not least <= float(value) <= most:
+        limits = f"{least:g} to {most:g} {unit}".rstrip()
+        raise BadInput(f"{name} {value!r} is not a number from {limits}", fix=f"Give {name} from {limits}")
+    return float(value)
+
+
 def positive(name: str, value: object, *, unit: str, most: float = float("inf")) -> float:
     """Return *value* as a float if it is a number above 0 and at most *most*, in *unit*."""
     if isinstance(value, bool) or not isinstance(value, Real) or not 0 < float(value) <= most:

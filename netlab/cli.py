@@ -130,7 +130,7 @@ def _traceroute(options: argparse.Namespace) -> int:
 def _agent(options: argparse.Namespace) -> int:
     from netlab.agent import client, delegation, remote, server
 
-    path = options.socket or delegation.SOCKET
+    path = options.socket or delegation.usual_socket()
     if options.action == "status":
         with client.connect(path) as host:
             print("\n".join(f"{name}: {value}" for name, value in host.status().items()))

@@ -135,3 +135,16 @@ def test_a_capture_in_place_of_its_frame_is_refused_with_what_to_pass(
 
     assert "takes frames, not object objects" in caught.value.problem
     assert fix in caught.value.fix
+
+
+@pytest.mark.parametrize("value", [0.5, 0.95, np.float64(0.999)])
+def test_a_number_passes_within_its_limits_and_at_them(value: float) -> None:
+    assert checks.between("confidence", value, 0.5, 0.999) == value
+
+
+@pytest.mark.parametrize("value", [0.49, 1, float("nan"), True, "0.9", None])
+def test_a_number_beyond_its_limits_is_refused_with_them(value: object) -> None:
+    with pytest.raises(BadInput, match=r"is not a number from 0\.5 to 0\.999") as caught:
+        checks.between("confidence", value, 0.5, 0.999)
+
+    assert caught.value.fix == "Give confidence from 0.5 to 0.999"

@@ -12,7 +12,7 @@ import pandas as pd
 from netlab import checks
 from netlab.agent.afar import RemoteCapture, RemoteConntrackEvents
 from netlab.agent.calling import Caller, segment
-from netlab.agent.delegation import SOCKET
+from netlab.agent.delegation import usual_socket
 from netlab.agent.signatures import Given, taking
 from netlab.agent.ways import Way, way_to
 from netlab.errors import BadInput, CaptureError, NetlabError
@@ -32,7 +32,7 @@ from netlab.tracer.sockets import connections
 
 @checks.options
 def connect(
-    where: str | os.PathLike[str] = SOCKET,
+    where: str | os.PathLike[str] | None = None,
     *,
     token: str | None = None,
     ca: str | os.PathLike[str] | None = None,
@@ -44,8 +44,9 @@ def connect(
     Parameters
     ----------
     where
-        The path of its unix socket; `ssh://[user@]host[:port][/path]`, which ssh(1) forwards to here;
-        or `https://host:port`, where it was started with `--listen`.
+        The path of its unix socket, by default what the environment variable NETLAB_AGENT says, or else
+        /run/netlab/agent.sock; `ssh://[user@]host[:port][/path]`, which ssh(1) forwards to here; or
+        `https://host:port`, where it was started with `--listen`.
     token
         What the agent over TCP takes.
     ca
@@ -85,6 +86,7 @@ def connect(
         raise BadInput(f"the token is text, not a {type(token).__name__}", fix="Give what --token-file has")
     if not (certificate is None or (isinstance(certificate, tuple | list) and len(certificate) == 2)):
         raise BadInput("a certificate comes with its key", fix="certificate=('client.pem', 'client.key')")
+    where = usual_socket() if where is None else where
     host = Host(
         way_to(
             where,

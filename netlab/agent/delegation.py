@@ -17,13 +17,18 @@ from netlab.frames import Gap, Missing
 P = ParamSpec("P")
 R = TypeVar("R")
 
-SOCKET = Path(os.environ.get("NETLAB_AGENT", "/run/netlab/agent.sock"))
+SOCKET = Path("/run/netlab/agent.sock")
+
+
+def usual_socket() -> Path:
+    """Return where the agent of this host is asked: where the environment says so, or at the usual place."""
+    return Path(os.environ.get("NETLAB_AGENT", SOCKET))
 
 
 def reachable() -> bool:
     """Tell whether an agent answers this user."""
     with socket.socket(socket.AF_UNIX) as probe:
-        return probe.connect_ex(str(SOCKET)) == 0
+        return probe.connect_ex(str(usual_socket())) == 0
 
 
 @functools.cache
@@ -38,7 +43,7 @@ def delegated(function: Callable[P, R]) -> Callable[P, R]:
         try:
             return function(*args, **kwargs)
         except CapabilityError as error:
-            if not os.access(SOCKET, os.F_OK):
+            if not os.access(usual_socket(), os.F_OK):
                 raise
             answer: R = _asked(function.__name__, error, args, kwargs)
             return answer
@@ -50,10 +55,11 @@ def _asked(name: str, error: CapabilityError, args: Any, kwargs: Any) -> Any:
     from netlab.agent.client import Host
     from netlab.agent.ways import Local
 
-    detail = f"the agent at {SOCKET} answered: {error.problem}"
+    path = usual_socket()
+    detail = f"the agent at {path} answered: {error.problem}"
     beside = Missing("what this process sees itself", Gap.UNAVAILABLE, None, detail)
     try:
-        host = Host(Local(SOCKET), beside=beside)
+        host = Host(Local(path), beside=beside)
     except CapabilityError as refusal:
         problem, fix = f"{error.problem}, and {refusal.problem}", f"{refusal.fix}; or: {error.fix}"
         raise CapabilityError(problem, fix=fix) from error

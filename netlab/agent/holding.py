@@ -161,8 +161,7 @@ class Holding(Closes):
         self._sweeper.join()
         with self.starting:  # what is just starting is ended, too
             for held in reversed(self._everything()):  # what uses others was begun after them
-                held.end()
-            self._held.clear()
+                self._let_go_safely(held)
 
     def _everything(self) -> list[Held]:
         with self._lock:
@@ -173,9 +172,16 @@ class Holding(Closes):
             now_s = time.monotonic()
             for held in self._everything():
                 if now_s - held.read_s > self._idle_s and not held.is_used():
-                    self.let_go(held)
+                    self._let_go_safely(held)
                     self.expired += 1
             self._shed()
+
+    def _let_go_safely(self, held: Held) -> None:
+        """End it; what that raises has nobody to be told, and must not keep the others."""
+        try:
+            self.let_go(held)
+        except Exception:  # noqa: BLE001 - whatever it is
+            _log.exception("%s %s did not end in order", held.kind, held.name)
 
     def _shed(self) -> None:
         """End what was not read for longest, if there is too little memory for all."""
@@ -185,6 +191,6 @@ class Holding(Closes):
         heap.trim()
         if budget.resident_bytes() > self.most_bytes:
             least = min(others, key=lambda held: held.read_s)
-            self.let_go(least)
+            self._let_go_safely(least)
             self.shed += 1
             _log.warning("%s %s ended for want of memory", least.kind, least.name)

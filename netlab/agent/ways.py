@@ -145,12 +145,16 @@ class Tunnel:
 
     def __init__(self, parts: SplitResult, options: Sequence[str]) -> None:
         if not parts.hostname or parts.hostname.startswith("-"):
-            raise BadInput(f"{parts.geturl()} names no host", fix="Such as ssh://db1 or ssh://user@db1:22")
+            raise BadInput(f"{parts.geturl()} names no host", fix=_SUCH_AS)
+        try:
+            port = [] if parts.port is None else ["-p", str(parts.port)]
+        except ValueError as error:
+            raise BadInput(f"{parts.geturl()} names no port: {error}", fix=_SUCH_AS) from error
+        options = checks.several("ssh_options", options)
         self._place = Path(tempfile.mkdtemp(prefix="netlab-ssh-"))
         self._url, self._remote = parts.geturl(), parts.path or str(SOCKET)
         self._log = (self._place / "log").open("w+b")
         user = [] if parts.username is None else ["-l", parts.username]
-        port = [] if parts.port is None else ["-p", str(parts.port)]
         forwarded = ["-L", f"{self._place / 'agent.sock'}:{self._remote}"]
         quiet = [word for option in _SSH for word in ("-o", option)]
         command = ["ssh", "-N", "-T", *quiet, *options, *user, *port, *forwarded, "--", parts.hostname]
@@ -158,11 +162,11 @@ class Tunnel:
             self._ssh = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=self._log
             )
-        except FileNotFoundError as error:
+        except OSError as error:
             self._forget()
-            raise CapabilityError(
-                "ssh is not installed", fix="sudo apt-get install openssh-client"
-            ) from error
+            missing = isinstance(error, FileNotFoundError)
+            problem = "ssh is not installed" if missing else f"ssh cannot be run: {error.strerror}"
+            raise CapabilityError(problem, fix="sudo apt-get install openssh-client") from error
 
     def __str__(self) -> str:
         return self._url
@@ -203,6 +207,7 @@ class Tunnel:
         shutil.rmtree(self._place, ignore_errors=True)
 
 
+_SUCH_AS = "Such as ssh://db1 or ssh://user@db1:22"
 _SSH = (
     "BatchMode=yes",  # nobody is there to type
     "ExitOnForwardFailure=yes",

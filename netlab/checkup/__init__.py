@@ -63,7 +63,7 @@ def _examined(check: Callable[[], Finding]) -> Finding:
 
 def _delegated(here: Finding) -> Finding:
     """Return what an agent makes of what does not work *here*."""
-    return Finding(State.YES, f"the agent at {delegation.SOCKET} does it; here {here.why}")
+    return Finding(State.YES, f"the agent at {delegation.usual_socket()} does it; here {here.why}")
 
 
 _CHECKS: dict[str, Callable[[], Finding]] = {

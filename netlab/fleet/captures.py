@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import secrets
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from types import TracebackType
 from typing import Any, Self, TypeAlias
 
 import pandas as pd
@@ -16,6 +19,7 @@ from netlab.fleet.asking import Answers
 from netlab.fleet.merging import gap_of, merged, require
 from netlab.frames import Missing
 
+_TOUCH_S = here.IDLE_S / 10
 Ask: TypeAlias = Callable[[Callable[..., Any], Mapping[str, tuple[Any, ...]]], Answers]
 
 
@@ -32,6 +36,7 @@ class FleetCapture:
         self._name = secrets.token_hex(8)
         self._hosts: list[str] = []  # on which it runs
         self._failed: Answers = {}
+        self._began_s = 0.0
         self._undone: list[Missing] = []  # orders that a host did not carry out
         self._received: Counter[tuple[str, str]] = Counter()  # deltas, by client and host
 
@@ -53,6 +58,7 @@ class FleetCapture:
         self._hosts = [host for host in answers if host not in self._failed]
         # Where the start was only late, nobody will ask for it, so that it ends by itself.
         require(self._hosts, self._failed)
+        self._began_s = time.monotonic()
         return self
 
     def pause(self) -> None:
@@ -62,6 +68,26 @@ class FleetCapture:
     def resume(self) -> None:
         """As `Capture.resume`."""
         self._order("resume")
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """As `Capture.wait`, by this host's clock; meanwhile the hosts keep it.
+
+        Parameters
+        ----------
+        timeout_s
+            Wait at most this many seconds.
+        """
+        duration_s = self._options.get("duration_s")
+        if duration_s is None and timeout_s is None:
+            raise CaptureError(
+                "this capture has no duration to wait for", fix="Give duration_s= or timeout_s="
+            )
+        over_s = math.inf if duration_s is None else self._began_s + duration_s
+        until_s = min(over_s, math.inf if timeout_s is None else time.monotonic() + timeout_s)
+        while (left_s := until_s - time.monotonic()) > 0:
+            time.sleep(min(left_s, _TOUCH_S))
+            self._ask(here.touch, dict.fromkeys(self._members(), (self._name,)))
+        return time.monotonic() >= over_s
 
     def stop(self) -> None:
         """Detach everything on all hosts; what was seen stays readable there for ten minutes."""
@@ -133,8 +159,14 @@ class FleetCapture:
     def __enter__(self) -> Self:
         return self.start()
 
-    def __exit__(self, *_: object) -> None:
-        self.stop()
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None and self._options.get("duration_s") is not None:
+                self.wait()
+        finally:
+            self.stop()
 
     def _look(self, what: str, *given: Any) -> pd.DataFrame:
         return self._merged(self._ask(here.look, dict.fromkeys(self._members(), (self._name, what, *given))))

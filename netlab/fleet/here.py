@@ -64,6 +64,11 @@ def begin(name: str, options: Mapping[str, Any]) -> None:
     _called(name)
 
 
+def touch(name: str) -> None:
+    """Keep the capture: somebody waits for it."""
+    _called(name)
+
+
 def order(name: str, what: str, *given: Any) -> None:
     """Have the capture do *what*, which returns nothing: pause, resume, register."""
     held = _called(name)
@@ -115,5 +120,6 @@ def _called(name: str) -> _Held:
         raise CaptureError(
             "the capture is not there: its worker is another one than at the start", fix="Begin a new one"
         )
-    held.forget_later(name)
+    with held.lock:  # two who ask at once would each set a timer, of which one is forgotten
+        held.forget_later(name)
     return held

@@ -23,13 +23,13 @@ import numpy.typing as npt
 from netlab.errors import CaptureError, NetlabError
 from netlab.kernel import clock, conntrack, netlink, netns as namespaces, nlmessages
 from netlab.kernel.ctwanted import Wanted
-from netlab.kernel.manymsg import Receiver
+from netlab.kernel.manymsg import Receiver, give_room
 
 LISTEN = "listen for conntrack entries"
 _STATISTICS = 0x104  # (NFNL_SUBSYS_CTNETLINK << 8) | IPCTNL_MSG_CT_GET_STATS_CPU
 _BUFFER_BYTES = 32 << 20  # some 40,000 messages: the kernel charges one far more than its length
 _LARGEST_BUFFER = 512 << 20
-_SO_RCVBUFFORCE, _SO_MEMINFO = 33, 55
+_SO_MEMINFO = 55
 _SIOCGSKNS = 0x894C  # a descriptor of the socket's network namespace
 _MEMINFO = struct.Struct("=9I")  # SK_MEMINFO_*; the last counts the messages thrown away
 _RESYNC_S = 1.0  # not more often: a dump takes time that listening needs
@@ -67,23 +67,12 @@ def _load() -> None:
     netlink.dump(conntrack.NETFILTER, _STATISTICS, bytes(4), doing=LISTEN, module=conntrack.MODULE)
 
 
-def _refusal(error: OSError) -> NetlabError:
-    return netlink.refusal(error.errno, LISTEN, module=conntrack.MODULE)
-
-
-def _socket() -> socket.socket:
+@contextmanager
+def _refused() -> Iterator[None]:
     try:
-        return socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, conntrack.NETFILTER)
+        yield
     except OSError as error:
-        raise _refusal(error) from error
-
-
-def _give_room(kernel: socket.socket, size: int) -> None:
-    """Let *size* bytes wait; root of a user namespace only gets what net.core.rmem_max allows."""
-    try:
-        kernel.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, size)
-    except PermissionError:
-        kernel.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
+        raise netlink.refusal(error.errno, LISTEN, module=conntrack.MODULE) from error
 
 
 class Listener:
@@ -111,21 +100,23 @@ class Listener:
         self._stale_since: float | None = None
         self._synced_at = 0.0
         self._empty_ns = self._known_ns = 0  # nothing waited then; everything was known then
-        self._kernel = _socket()
-        try:
-            _load()
-            with suppress(OSError):  # no such setting: the kernel tells
-                self._sysctl = os.open(_SYSCTL, os.O_RDONLY | os.O_CLOEXEC)
-            self.setting = self._read_setting()
-            self.began_silent = self.setting == 0
-            _give_room(self._kernel, self._buffer)
-            self._kernel.bind((0, groups))
-        except NetlabError:
-            self.close()
-            raise
-        except OSError as error:
-            self.close()
-            raise _refusal(error) from error
+        kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC
+        with _refused():
+            self._kernel = socket.socket(socket.AF_NETLINK, kind, conntrack.NETFILTER)
+            try:
+                self._begin(groups)
+            except BaseException:
+                self.close()
+                raise
+
+    def _begin(self, groups: Group) -> None:
+        _load()
+        with suppress(OSError):  # no such setting: the kernel tells
+            self._sysctl = os.open(_SYSCTL, os.O_RDONLY | os.O_CLOEXEC)
+        self.setting = self._read_setting()
+        self.began_silent = self.setting == 0
+        give_room(self._kernel, self._buffer)
+        self._kernel.bind((0, groups))
 
     @property
     def was_silent(self) -> bool:
@@ -210,7 +201,7 @@ class Listener:
         self._stale_since = time.monotonic()
         if self._buffer < _LARGEST_BUFFER:
             self._buffer *= 2
-            _give_room(self._kernel, self._buffer)
+            give_room(self._kernel, self._buffer)
 
     def _keep(self, heard: Heard) -> None:
         self.heard.append(heard)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import socket
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,10 +13,19 @@ import numpy as np
 from netlab.kernel.libc import libc
 from netlab.kernel.nlmessages import Rows, Words
 
+_SO_RCVBUFFORCE = 33  # asm-generic/socket.h
 _MSG_DONTWAIT, _MSG_TRUNC = 0x40, 0x20
 _BATCH = 512
 _SLOT_BYTES = 2048  # a conntrack event has some 250 bytes, one with everything in it less than 1,000
 _ADDRESS_BYTES = 12  # struct sockaddr_nl
+
+
+def give_room(kernel: socket.socket, size: int) -> None:
+    """Let *size* bytes wait; root of a user namespace only gets what net.core.rmem_max allows."""
+    try:
+        kernel.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, size)
+    except PermissionError:
+        kernel.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
 
 
 class _Vector(ctypes.Structure):  # struct iovec

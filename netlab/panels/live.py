@@ -7,6 +7,7 @@ import time
 from abc import abstractmethod
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from enum import StrEnum
 from typing import Any, Generic, Protocol, Self, TypeVar, runtime_checkable
 
@@ -15,7 +16,7 @@ import pandas as pd
 import traitlets
 
 from netlab.errors import CaptureError
-from netlab.panels import cells
+from netlab.panels import cells, parts
 from netlab.panels.words import clock, fault
 
 _EVERY_S = 0.25  # nobody reads faster
@@ -166,10 +167,12 @@ class LivePanel(widgets.VBox, Generic[F, Seen]):
             return
         self._closed = True
         self._end_tasks()
-        self._end_feed()
-        self._worker.shutdown(wait=False, cancel_futures=True)
-        for widget in _whole(self):
-            widgets.VBox.close(widget) if widget is self else widget.close()
+        try:
+            self._end_feed()
+        finally:
+            self._worker.shutdown(wait=False, cancel_futures=True)
+            for widget in parts.whole(self):
+                widgets.VBox.close(widget) if widget is self else widget.close()
 
     @abstractmethod
     def _read(self, feed: F) -> Seen:
@@ -261,7 +264,8 @@ class LivePanel(widgets.VBox, Generic[F, Seen]):
         self._fault.value = fault(error)
         self.state = State.FAILED
         self._end_tasks()
-        self._end_feed()
+        with suppress(Exception):  # what failed first is what is shown
+            self._end_feed()
 
     def _end_following(self) -> None:
         if self._follower is not None:
@@ -291,10 +295,3 @@ def _running_loop() -> asyncio.AbstractEventLoop:
             "a panel needs the event loop of a notebook",
             fix="Use it in Jupyter; netlab.capture() works anywhere",
         ) from error
-
-
-def _whole(widget: widgets.Widget) -> list[widgets.Widget]:
-    """Return a widget and everything that it made: each has a channel of its own to the browser."""
-    inner = [part for child in getattr(widget, "children", ()) for part in _whole(child)]
-    own = [getattr(widget, name, None) for name in ("layout", "style")]
-    return [*inner, *(part for part in own if part is not None), widget]

@@ -33,6 +33,7 @@ class Sight:
 
     seen: tuple[tuple[int, int], ...]  # how many probes, and the last round: old ones are let go
     stats: pd.DataFrame
+    through: int  # how many rows of it, the last, are of end-to-end probes
     verdicts: pd.DataFrame
     runs: pd.DataFrame
     changes: pd.DataFrame
@@ -108,6 +109,7 @@ class Watched:
             self.last = Sight(
                 seen=seen,
                 stats=found.stats(),
+                through=through["ttl"].nunique(),
                 verdicts=found.explain(),
                 runs=found.runs(),
                 changes=found.changes(),
@@ -187,7 +189,7 @@ class LivePath(LivePanel[Watched, Sight]):
         return feed.read()
 
     def _show(self, seen: Sight) -> None:
-        self._hops.value = hop_table(seen.stats, seen.verdicts, seen.charts)
+        self._hops.value = hop_table(seen.stats, seen.verdicts, seen.charts, through=seen.through)
         self._courses.value = timeline(seen.runs, seen.changes)
         self._foot.value = gaps(seen.coverage)
         shape = frozenset(seen.graph.edges), seen.runs["run"].max() // _PICTURE_EVERY if len(seen.runs) else 0

@@ -165,5 +165,5 @@ def _kind(
 def _frame(schema: Any, rows: list[tuple[Any, ...]], hops: pd.DataFrame) -> pd.DataFrame:
     columns: list[Any] = list(zip(*rows, strict=True)) or [()] * len(schema.names)
     frame: pd.DataFrame = schema.frame(dict(zip(schema.names, map(list, columns), strict=True)))
-    frame.attrs["coverage"] = hops.attrs.get("coverage", [])
+    frame.attrs["coverage"] = list(hops.attrs.get("coverage", []))
     return frame

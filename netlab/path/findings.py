@@ -24,7 +24,7 @@ class Findings(ABC):
     def stats(self) -> pd.DataFrame:
         """Return loss, round-trip times and jitter per hop so far (`netlab.path.path_stats`).
 
-        The last row, with TTL 64, is the end-to-end probe.
+        The last row, with TTL 64, or `max_ttl` if that is larger, is the end-to-end probe.
         """
         # Apart, because what ends the path of a run does not end that of its probe to the target.
         return concat([stats.path_stats(self.hops()), stats.path_stats(self.end_to_end())])

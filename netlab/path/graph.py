@@ -84,7 +84,7 @@ def path_graph(hops: pd.DataFrame) -> nx.DiGraph[str]:
     stops = tables.stops(probes)
     graph: nx.DiGraph[str] = nx.DiGraph(
         target=", ".join(sorted(hops["target"].dropna().unique())),
-        coverage=hops.attrs.get("coverage", []),
+        coverage=list(hops.attrs.get("coverage", [])),
         flows=flows,
     )
     _add_nodes(graph, probes, stops)

@@ -13,7 +13,7 @@ from typing import Self
 import pandas as pd
 
 from netlab import checks
-from netlab.errors import BadInput, CapabilityError, CaptureError
+from netlab.errors import CapabilityError, CaptureError
 from netlab.frames import Missing
 from netlab.kernel import capabilities, netns as namespaces
 from netlab.path import methods, rows
@@ -150,8 +150,9 @@ def monitor(
     """Probe each hop of a path, and its target, at a steady pace, and look at any moment what was found.
 
     A thread sends a round of probes every *every_s*, all at once, and waits for nothing. The target gets one
-    probe a round: in turn one with the TTL of the path's end and one with TTL 64, which goes through also
-    when the path has become longer. Never more than 1000 packets are sent in a second.
+    probe a round: in turn one with the TTL of the path's end and one with TTL 64 (or `max_ttl` if that is
+    larger), which goes through also when the path has become longer. Never more than 1000 packets are sent in
+    a second.
 
     Parameters
     ----------
@@ -207,7 +208,7 @@ def monitor(
     """
     kind = Protocol(checks.choice("protocol", protocol, _KINDS))
     port, source_port = ports_of(kind, port, source_port)
-    every_ns = round(_between("every_s", every_s, 0.1, 3600) * 10**9)
+    every_ns = round(checks.between("every_s", every_s, 0.1, 3600, unit="seconds") * 10**9)
     timeout_ns = round(checks.positive("timeout_s", timeout_s, unit="seconds", most=60) * 10**9)
     duration_ns = None
     if duration_s is not None:
@@ -257,10 +258,3 @@ def monitor(
         return watch
 
     return Monitor(target, begin, waits=duration_s is not None)
-
-
-def _between(name: str, value: object, least: float, most: float) -> float:
-    number = checks.positive(name, value, unit="seconds", most=most)
-    if number < least:
-        raise BadInput(f"{name} {value!r} is below {least:g} seconds", fix=f"Give {least:g} or more")
-    return number

@@ -180,9 +180,7 @@ def _beside(
 def _limits(how: How, confidence: float | None, flows: int | None, plan: Plan) -> Limits:
     if confidence is not None and how is not How.MDA:
         raise BadInput(f"confidence {confidence!r} was given with strategy {how.value!r}", fix="Leave it out")
-    sure = 0.95 if confidence is None else checks.positive("confidence", confidence, unit="1", most=_MOST)
-    if sure < _LEAST:
-        raise BadInput(f"confidence {confidence!r} is below {_LEAST}", fix=f"Give {_LEAST} to {_MOST}")
+    sure = 0.95 if confidence is None else checks.between("confidence", confidence, _LEAST, _MOST)
     usual = filters.MOST_PORTS if how is How.MDA else _DUBLIN_FLOWS
     most = checks.whole("flows", usual if flows is None else flows, 1, filters.MOST_PORTS)
     return Limits(confidence=sure, first_ttl=plan.first_ttl, max_ttl=plan.max_ttl, flows=most)

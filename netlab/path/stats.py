@@ -64,7 +64,7 @@ def path_stats(hops: pd.DataFrame) -> pd.DataFrame:
     found = found.reset_index()
     data = {name: found[name] for name in HOP_STATS.names}
     frame = HOP_STATS.frame({name: pd.array(values) for name, values in data.items()})
-    frame.attrs["coverage"] = hops.attrs.get("coverage", [])
+    frame.attrs["coverage"] = list(hops.attrs.get("coverage", []))
     return frame
 
 

@@ -45,7 +45,7 @@ def protocol_stats(*heard: pd.DataFrame) -> pd.DataFrame:
     requests = concat([_requests(frame) for frame in heard] or [REQUESTS.empty()])
     stats = Tally.of(requests, (*KEYS, CLASS)).stats()
     found = PROTOCOL_STATS.frame({name: stats[name] for name in PROTOCOL_STATS.names})
-    found.attrs["coverage"] = requests.attrs.get("coverage", [])
+    found.attrs["coverage"] = list(requests.attrs.get("coverage", []))
     return found
 
 
@@ -84,5 +84,5 @@ def _lookups(dns: pd.DataFrame) -> pd.DataFrame:
             "response_bytes": dns["answer_bytes"],
         }
     )
-    requests.attrs["coverage"] = dns.attrs.get("coverage", [])
+    requests.attrs["coverage"] = list(dns.attrs.get("coverage", []))
     return requests

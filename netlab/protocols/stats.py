@@ -62,7 +62,7 @@ def request_stats(requests: pd.DataFrame, by: str | Sequence[str] = KEYS) -> pd.
     """
     tabular("request_stats()", requests, fix="Pass what cap.requests() returned")
     stats = Tally.of(requests, [by] if isinstance(by, str) else by).stats()
-    stats.attrs["coverage"] = requests.attrs.get("coverage", [])
+    stats.attrs["coverage"] = list(requests.attrs.get("coverage", []))
     return stats
 
 

@@ -88,8 +88,7 @@ class Life:
         self._to_utc_ns = self._stopped_ns = 0
         self._before = self._now = Snapshot.empty()
         self._holders, self._spaces = Holders(), Kept()
-        self._ended = threading.Event()
-        self._lock = threading.RLock()
+        self._ended, self._lock = threading.Event(), threading.RLock()
 
     def __repr__(self) -> str:
         return f"<netlab capture: {self._state}>"

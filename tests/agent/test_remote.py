@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -167,3 +168,29 @@ def test_what_ssh_cannot_do_is_told_in_its_words(tmp_path: Path, sshd: dict[str,
         netlab.connect(f"{sshd['to']}{tmp_path}/none.sock", ssh_options=sshd["options"])
     with pytest.raises(netlab.CapabilityError, match="Permission denied"):
         netlab.connect(f"{sshd['to']}/none.sock", ssh_options=[*sshd["options"][:2], *sshd["options"][4:]])
+
+
+@pytest.mark.parametrize(
+    ("where", "options", "problem"),
+    [
+        ("ssh://db1:70000", [], "names no port"),
+        ("ssh://db1:http", [], "names no port"),
+        ("ssh://db1", "-i key", "ssh_options '-i key' is no list"),
+    ],
+)
+def test_what_ssh_cannot_be_given_is_refused_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, options: Any, problem: str
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with pytest.raises(netlab.BadInput, match=problem):
+        netlab.connect(where, ssh_options=options)
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_environment_says_where_the_agent_is_whenever_one_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NETLAB_AGENT", str(tmp_path / "other.sock"))
+    with pytest.raises(netlab.CapabilityError, match=r"other\.sock"):
+        netlab.connect()

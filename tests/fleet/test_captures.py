@@ -97,6 +97,30 @@ def test_a_delta_whose_answer_was_lost_is_told_by_the_next_call(
     assert after.empty
 
 
+def test_a_block_with_a_duration_is_left_when_that_is_over(
+    rig: fleets.Rig, server: str, client: Client
+) -> None:
+    fleet = Fleet(client, hosts=["h1", server], timeout_s=60)
+    stop = threading.Event()
+
+    def keep_talking() -> None:
+        while not stop.wait(0.1):
+            talk(rig, "h1", server)
+
+    talker = threading.Thread(target=keep_talking)
+    talker.start()
+    try:
+        with fleet.capture(netns=None, port=PORT, protocol="tcp", duration_s=1.0) as seen:
+            pass
+    finally:
+        stop.set()
+        talker.join()
+
+    assert set(seen.connections()["host"]) == {"h1", server}
+    assert seen.wait()
+    seen.close()
+
+
 @pytest.mark.filterwarnings("ignore:The inplace keyword:DeprecationWarning")  # dask's, since pandas 3.1
 def test_a_recording_is_a_dataset_that_grows_adds_up_and_says_which_host_it_lost(
     rig: fleets.Rig, server: str, client: Client, spare: int, tmp_path: Path

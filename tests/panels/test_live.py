@@ -6,6 +6,7 @@ import asyncio
 import gc
 import itertools
 import os
+import resource
 import socket
 import threading
 import time
@@ -230,6 +231,26 @@ def test_panels_leave_nothing_behind(make: Callable[[], Any]) -> None:
         for _ in range(10):  # `python -m bench panels` does 50
             await once()
         await until(lambda: all(now <= before[what] for what, now in left().items()))
+
+    run(work())
+
+
+@pytest.mark.privileged
+def test_a_panel_whose_feed_does_not_stop_in_order_is_closed_all_the_same() -> None:
+    async def work() -> None:
+        panel = LiveConnections(backfill=False).start()
+        await until(lambda: panel.state is State.RUNNING)
+        name, limits = panel.model_id, resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (1, limits[1]))
+        try:
+            with pytest.raises((netlab.NetlabError, OSError)):
+                panel.close()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+        assert name not in ipywidgets.widget._instances
+        assert panel._worker._shutdown
+        panel.close()
 
     run(work())
 

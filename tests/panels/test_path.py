@@ -41,6 +41,17 @@ def test_each_hop_is_a_row_with_its_times_and_the_graph_is_drawn() -> None:
         run(work(net))
 
 
+def test_the_end_to_end_probe_is_named_whatever_ttl_it_has() -> None:
+    async def work(net: lab.SimulatedInternet) -> None:
+        panel = LivePath(net.address("web"), netns=net.client.netns, every_s=0.1, max_ttl=100).start()
+        await until(lambda: "<td>end to end</td>" in panel._hops.value)
+        assert "<td>100</td>" not in panel._hops.value
+        panel.close()
+
+    with lab.simulated(chain()) as net:
+        run(work(net))
+
+
 def test_a_silent_router_stays_and_a_lost_answer_does_not_make_one() -> None:
     graph = chain()
     graph.nodes["r1"]["silent"] = True

@@ -69,7 +69,7 @@ def dns_stats(frame: pd.DataFrame, by: Sequence[str] = ("server_address", "name"
     checks.tabular("dns_stats()", frame, fix="Pass what cap.dns() returned")
     if frame.attrs.get("schema") != DNS.name and not set(DNS.names) <= set(frame.columns):
         raise BadInput("dns_stats() counts DNS lookups", fix="Pass what cap.dns() returned")
-    gaps = frame.attrs.get("coverage", [])
+    gaps = list(frame.attrs.get("coverage", []))
     if frame.empty:
         stats = DNS_STATS.empty()
         stats.attrs["coverage"] = gaps

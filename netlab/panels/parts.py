@@ -1,0 +1,12 @@
+"""What a widget is made of."""
+
+from __future__ import annotations
+
+import ipywidgets as widgets
+
+
+def whole(widget: widgets.Widget) -> list[widgets.Widget]:
+    """Return a widget and everything that it made: each has a channel of its own to the browser."""
+    inner = [part for child in getattr(widget, "children", ()) for part in whole(child)]
+    own = [getattr(widget, name, None) for name in ("layout", "style")]
+    return [*inner, *(part for part in own if part is not None), widget]
