@@ -20,9 +20,8 @@ _LONGEST_TOPIC = 249  # characters of a name, as brokers allow
 _API_VERSIONS = 18  # its response header is the old one in all versions (KIP-511)
 _NEWEST = 30  # versions: what says more is no header
 
-_topics: OrderedDict[bytes, str] = (
-    OrderedDict()
-)  # by id, which is one for all clusters: learnt on any connection
+# By id, which is one for all clusters: learnt on any connection.
+_topics: OrderedDict[bytes, str] = OrderedDict()
 
 
 @dataclass(slots=True)
@@ -182,7 +181,7 @@ class Kafka:
             exchange.status = "OK"
 
     def _tell(self, exchange: Exchange, found: Found) -> None:
-        named = (_topics[one] for one in found.ids if one in _topics)
+        named = filter(None, map(_topics.get, found.ids))  # another capture may let one go at any time
         exchange.resource = self._masks.names((*filter(None, found.topics), *named))
         partitions = set(found.partitions)
         exchange.partition = partitions.pop() if found.is_whole and len(found.partitions) == 1 else None

@@ -18,7 +18,7 @@ TLS, GSS, CANCEL = (
 
 _OF_NAMES = string.ascii_letters.encode() + b"0123456789_$." + bytes(range(0x80, 0x100))
 UNASKED = {b"A", b"N", b"S"}  # a server says that at any time: notification, notice, parameter status
-_KINDS = {Side.CLIENT: b"BCDEFHPQSXcdfp", Side.SERVER: b"123ACDEGHIKNRSTVWZcdnstv"}
+KINDS = {Side.CLIENT: b"BCDEFHPQSXcdfp", Side.SERVER: b"123ACDEGHIKNRSTVWZcdnstv"}
 _EMPTY = {Side.CLIENT: b"HSXc", Side.SERVER: b"123Icns"}  # of these the length is laid down
 _KEPT = {  # bytes of the body; of the others none, so neither passwords nor rows
     Side.CLIENT: {b"Q": LONGEST_SQL, b"P": LONGEST_SQL, b"B": 160, b"C": 96, b"E": 96},
@@ -31,7 +31,7 @@ def framer(side: Side) -> Framer:
 
     def measure(header: bytes) -> int:
         kind, length = header[:1], int.from_bytes(header[1:5], "big")
-        if kind not in _KINDS[side] or not 4 <= length < 1 << 30:
+        if kind not in KINDS[side] or not 4 <= length < 1 << 30:
             return 0
         if (kind in _EMPTY[side] and length != 4) or (side is Side.SERVER and kind == b"Z" and length != 5):
             return 0
@@ -45,7 +45,7 @@ def are_whole(data: bytes) -> bool:
     place, last = 0, b""
     while len(data) - place >= 5:
         last = data[place : place + 1]
-        if last not in _KINDS[Side.CLIENT]:
+        if last not in KINDS[Side.CLIENT]:
             return False
         place += 1 + max(4, int.from_bytes(data[place + 1 : place + 5], "big"))
     return place == len(data) and last in {b"Q", b"F", b"S"}

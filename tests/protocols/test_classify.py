@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 from hypothesis import given, settings, strategies as st
 
+from netlab.protocols import firststores, pgmessages
 from netlab.protocols.classify import NOBODYS, Verdict, classify, inside_tls
+from netlab.protocols.dialog import Side
 from netlab.protocols.firstbytes import OPENING
 from netlab.protocols.opinions import ENOUGH
 
@@ -137,3 +139,16 @@ def test_a_protocol_inside_tls_is_named_by_alpn() -> None:
         "tls",
         "tls",
     ]
+
+
+def test_the_end_of_a_copy_out_is_postgres() -> None:
+    row = b"d" + (4 + 40).to_bytes(4, "big") + b"x" * 39 + b"\n"
+    done = b"c\0\0\0\4" + b"C\0\0\0\013COPY 2\0" + b"Z\0\0\0\5I"
+
+    assert classify(b"", row * 2 + done, from_start=False).protocol == "postgres"
+
+
+def test_what_a_postgres_server_may_send_is_known_alike_where_it_is_judged_and_where_it_is_read() -> None:
+    known = firststores._POSTGRES_ANSWERS, firststores._POSTGRES_REQUESTS
+
+    assert tuple(map(set, known)) == (set(pgmessages.KINDS[Side.SERVER]), set(pgmessages.KINDS[Side.CLIENT]))
