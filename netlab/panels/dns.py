@@ -22,7 +22,7 @@ _SEARCHED: list[Searched] = [
     ("server_address", "server_port"), "silent_servers", "local_address", "container", "direction",
 ]  # fmt: skip
 _IDENTITY = ["cookie", "asked_at", "name", "type", "local_port", "server_address"]
-_WELL = {"NOERROR", "pending"}
+_WELL = {"NOERROR", "pending", "missed"}  # missed: packets were not seen, the answer may have come
 
 
 def _server(rows: pd.DataFrame) -> list[str]:

@@ -18,7 +18,8 @@ _TITLE = "DNS by server"
 _COLUMNS = ("rcode", "answer_ms", "retries", "server_address", "silent_servers")
 _KEY = "the server's time (ms{scale}): a dot per answer, " + f"{MOST_DOTS} at most, a line at the median"
 _UNANSWERED = {"timeout": "no answer", "closed": "closed first", "missed": "not seen", "pending": "waiting"}
-_GOOD = ("NOERROR", "NXDOMAIN")  # the server did what it is for
+# The server did what it is for, may yet do so, or nobody saw whether it did.
+_BLAMELESS = {"NOERROR", "NXDOMAIN", "pending", "missed"}
 _NAME = 40  # characters
 _PASSED_OVER = "others answered"
 
@@ -89,7 +90,7 @@ def _passed_over(table: pd.DataFrame) -> dict[str, int]:
 def _by_trouble(table: pd.DataFrame, passed_over: dict[str, int]) -> list[str]:
     """Return the servers: those with the largest share of trouble first, then those asked most."""
     outcomes = table["rcode"].astype(str)
-    bad = (~outcomes.isin([*_GOOD, "pending"])).groupby(table["server_address"]).sum()
+    bad = (~outcomes.isin(_BLAMELESS)).groupby(table["server_address"]).sum()
     asked = table["server_address"].value_counts()
     names = [str(name) for name in {*asked.index, *passed_over}]
 
@@ -107,7 +108,7 @@ def _rows(table: pd.DataFrame, server: str, passed_over: int) -> list[Row]:
     for kind, part in theirs.groupby(theirs["rcode"].astype(str)):
         times = np.sort(part["answer_ms"].dropna().to_numpy(float))
         note = "" if len(times) else _UNANSWERED.get(str(kind), "")
-        is_bad = kind not in {*_GOOD, "pending"}
+        is_bad = kind not in _BLAMELESS
         rows.append(Row("", str(kind), times, len(part), note, is_bad))
     if passed_over:
         none = np.empty(0)

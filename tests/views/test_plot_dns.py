@@ -74,6 +74,18 @@ def test_servers_in_trouble_come_first_and_are_marked() -> None:
     assert any("no answer" in word for word in said)
 
 
+def test_what_netlab_has_not_seen_is_no_fault_of_a_server() -> None:
+    unseen = {"rcode": "missed", "answer_ms": None, "server_address": "192.0.2.54"}
+    picture = plot_dns(lookups(*answers(1, 2), unseen, TIMEOUT), theme="light")
+
+    said = words(picture)
+    bad = {text.get_text() for text in picture.texts if colors.to_hex(text.get_color()) == LIGHT.bad}
+
+    assert said.index("192.0.2.53") < said.index("192.0.2.54")
+    assert "missed" not in bad
+    assert "timeout" in bad
+
+
 def test_a_server_that_others_stood_in_for_has_a_row() -> None:
     said = words(plot_dns(lookups(*answers(1, silent_servers="192.0.2.9 192.0.2.9", retries=2))))
 
