@@ -29,7 +29,7 @@ import netlab
 from netlab.kernel.bpf import CgroupHook
 from netlab.lab import plan
 from netlab.lab.network import PracticeNetwork
-from netlab.tracer import live, udp
+from netlab.tracer import macros, udp
 from netlab.tracer.session import Capture
 
 pytestmark = pytest.mark.privileged
@@ -478,7 +478,7 @@ def test_what_a_program_of_the_sockets_control_group_denies_is_not_counted(
 def test_a_kernel_that_takes_nobodys_word_for_types_shows_the_same(
     net: PracticeNetwork, opened: contextlib.ExitStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(live, "cast_macros", lambda *_: {})
+    monkeypatch.setattr(macros, "cast_macros", lambda *_: {})
     peers, group = Peers(Place(net, 4), opened), opened.enter_context(unified()).make("silenced")
     with inside(group):
         silenced = peers.unbound()
