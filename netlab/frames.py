@@ -195,7 +195,7 @@ def _added(gaps: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     return list(found.values())
 
 
-_COVERAGE = {"what": "string", "kind": "category", "count": "Int64", "detail": "string"}
+COVERAGE_DTYPES = {"what": "string", "kind": "category", "count": "Int64", "detail": "string"}
 
 
 def coverage(frame: pd.DataFrame) -> pd.DataFrame:
@@ -228,7 +228,7 @@ def coverage(frame: pd.DataFrame) -> pd.DataFrame:
             "this frame carries no coverage",
             fix="Pass a frame as netlab returned it; merge() and new DataFrames drop attrs",
         )
-    return pd.DataFrame(frame.attrs["coverage"], columns=list(_COVERAGE)).astype(_COVERAGE)
+    return pd.DataFrame(frame.attrs["coverage"], columns=list(COVERAGE_DTYPES)).astype(COVERAGE_DTYPES)
 
 
 @pd.api.extensions.register_dataframe_accessor("netlab")

@@ -16,6 +16,7 @@ from netlab.tracer.readers import PROTOCOLS
 from netlab.tracer.session import Capture
 
 SHARED, SPEAKING = "shared", "speaking"
+_MOST = 8  # at a time, besides those that everybody shares
 
 
 @dataclass(slots=True)
@@ -52,15 +53,10 @@ class Captures:
     ----------
     holding
         Where they are held.
-    most
-        How many there are at a time, besides those that everybody shares.
-    begin
-        What makes a capture from its options.
     """
 
-    def __init__(self, holding: Holding, *, most: int = 8, begin: Callable[..., Capture] = capture) -> None:
+    def __init__(self, holding: Holding) -> None:
         self.holding = holding
-        self._most, self._begin = most, begin
 
     def shared(self) -> HeldCapture:
         """Return the capture that everybody shares; it starts with the first who asks."""
@@ -76,9 +72,9 @@ class Captures:
         One that the programs of the shared capture suffice for is a branch of that, and starts at once.
         """
         with self.holding.starting:
-            self.holding.refuse_more(self.all(), self._most)
-            asked = self._begin(**options)
-            if asked.options.mode == "ebpf" and suffices(self._begin().options, asked.options):
+            self.holding.refuse_more(self.all(), _MOST)
+            asked = capture(**options)
+            if asked.options.mode == "ebpf" and suffices(capture().options, asked.options):
                 asked = Branched(asked.options, self.shared().capture.base())
             return self._keep(secrets.token_hex(8), asked, options)
 
@@ -97,7 +93,7 @@ class Captures:
     def _everybodys(self, name: str, options: Mapping[str, Any]) -> HeldCapture:
         with self.holding.starting:
             found = self.holding.read(name, HeldCapture)
-            return found or self._keep(name, self._begin(**options), options, is_everybodys=True)
+            return found or self._keep(name, capture(**options), options, is_everybodys=True)
 
     def _keep(
         self, name: str, new: Capture, options: Mapping[str, Any], *, is_everybodys: bool = False

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from netlab.agent.problems import RefusedError
 
 T = TypeVar("T")
+_WAIT_S = 1  # what is asked of who comes when too many are served
 
 
 class Activity:
@@ -42,8 +43,8 @@ class Limit:
     A dependency of FastAPI: it holds a place as long as the request is served.
     """
 
-    def __init__(self, most: int, *, queue: int = 0, wait_s: int = 1) -> None:
-        self._most, self._room, self._wait_s = most, most + queue, wait_s
+    def __init__(self, most: int, *, queue: int = 0) -> None:
+        self._most, self._room = most, most + queue
         self._places, self._asking = asyncio.Semaphore(most), 0
 
     async def __call__(self) -> AsyncIterator[None]:
@@ -52,8 +53,8 @@ class Limit:
             raise RefusedError(
                 HTTPStatus.TOO_MANY_REQUESTS,
                 f"{self._most} requests of this kind are served already",
-                fix=f"Ask again in {self._wait_s} s",
-                wait_s=self._wait_s,
+                fix=f"Ask again in {_WAIT_S} s",
+                wait_s=_WAIT_S,
             )
         self._asking += 1
         try:

@@ -27,7 +27,7 @@ from netlab import checks, parquet
 from netlab.columns import Kind
 from netlab.errors import BadInput, BundleError, NetlabError
 from netlab.fleet.captures import FleetCapture
-from netlab.frames import HOST, Gap, Missing
+from netlab.frames import COVERAGE_DTYPES, HOST, Gap, Missing
 from netlab.schemas import FLEET_DELTAS
 
 if TYPE_CHECKING:
@@ -39,7 +39,6 @@ _CLIENT = "recording"
 _BETWEEN = "nobody recorded between two recordings: what connections did then is in no delta"
 # Without it a host called 007 would become the number 7.
 _PLACES = ds.partitioning(pa.schema([("host", pa.string()), ("hour", pa.string())]), flavor="hive")
-_COVERAGE = {"what": "string", "kind": "category", "count": "Int64", "detail": "string"}
 
 
 class FleetRecording:
@@ -279,8 +278,8 @@ def gaps(directory: str | os.PathLike[str]) -> pd.DataFrame:
         name: pd.to_datetime([row[name] for row in rows], utc=True, format="ISO8601")
         for name in ("at", "until")
     }
-    found = pd.DataFrame(rows, columns=["at", "until", *_COVERAGE]).assign(**times)
-    return found.astype({**dict.fromkeys(times, Kind.TIME.value), **_COVERAGE})
+    found = pd.DataFrame(rows, columns=["at", "until", *COVERAGE_DTYPES]).assign(**times)
+    return found.astype({**dict.fromkeys(times, Kind.TIME.value), **COVERAGE_DTYPES})
 
 
 def _unrecorded(directory: str | os.PathLike[str]) -> BadInput:

@@ -11,6 +11,7 @@ from netlab.closing import Closes
 from netlab.errors import CaptureError
 from netlab.frames import Gap, Missing
 from netlab.kernel import clock
+from netlab.kernel.keys import chosen
 from netlab.kernel.usage import Usage
 from netlab.tracer.closed import Closed, Ended
 from netlab.tracer.filters import Filter
@@ -19,7 +20,7 @@ from netlab.tracer.life import Base
 from netlab.tracer.live import Live
 from netlab.tracer.options import Options
 from netlab.tracer.owners import Processes
-from netlab.tracer.records import Attempts, Cookies, chosen, is_udp
+from netlab.tracer.records import Attempts, Cookies, is_udp
 from netlab.tracer.session import Capture
 from netlab.tracer.translations import NoTranslations, Translations
 

@@ -11,9 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from netlab.frames import Gap, Missing
+from netlab.kernel.keys import chosen
 from netlab.kernel.sockdiag import State
 from netlab.tracer.layout import ATTEMPT
-from netlab.tracer.records import Attempts, chosen, is_udp, joined, put
+from netlab.tracer.records import Attempts, is_udp, joined, put
 
 LET_GO = "closed attempts are kept: empty ones went first, then the oldest"  # in the coverage
 

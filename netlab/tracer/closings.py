@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from netlab.tracer.records import Attempts, chosen
+from netlab.kernel.keys import chosen
+from netlab.tracer.records import Attempts
 
 
 class Closings:

@@ -9,9 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from netlab.kernel import spaces
+from netlab.kernel.keys import chosen
 from netlab.kernel.sockdiag import Sockets, State
 from netlab.tracer.layout import Direction
-from netlab.tracer.records import Attempts, chosen
+from netlab.tracer.records import Attempts
 
 NAMES = ["incoming", "outgoing", "unknown", None]
 _INCOMING, _OUTGOING, _UNKNOWN, NO_PEER = range(4)

@@ -7,10 +7,11 @@ import numpy.typing as npt
 import pandas as pd
 
 from netlab.columns import categories
+from netlab.kernel.keys import chosen
 from netlab.kernel.sockdiag import State
 from netlab.schemas import EVENTS
 from netlab.tracer.reasons import error_names
-from netlab.tracer.records import Attempts, chosen, is_udp
+from netlab.tracer.records import Attempts, is_udp
 from netlab.tracer.rows import STATES, identity, owner_names
 
 _MOMENTS = ("opened_ns", "established_ns", "closed_ns")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from netlab.tracer.records import Attempts, chosen, joined
+from netlab.kernel.keys import chosen
+from netlab.tracer.records import Attempts, joined
 
 # A socket leaves the hash table that is listed just before the state change that tells of its end, enters it
 # just after the one that tells of its start, and a list made while others come and go may skip it.

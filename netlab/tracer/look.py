@@ -11,6 +11,7 @@ import pandas as pd
 
 from netlab.frames import Gap, Missing
 from netlab.kernel import clock
+from netlab.kernel.keys import chosen
 from netlab.kernel.processes import numbered_by_root
 from netlab.kernel.sockdiag import State
 from netlab.tracer import rows
@@ -19,7 +20,7 @@ from netlab.tracer.filters import Filter
 from netlab.tracer.layout import NOT_COUNTED, NOT_TOLD, PidSource
 from netlab.tracer.merge import Table, merge
 from netlab.tracer.owners import Owners, Processes
-from netlab.tracer.records import Attempts, Cookies, chosen, end_unseen, is_udp
+from netlab.tracer.records import Attempts, Cookies, end_unseen, is_udp
 from netlab.tracer.snapshot import Snapshot
 from netlab.tracer.socketgaps import UNCOUNTED_RTOS, UNTOLD_MARK
 from netlab.tracer.source import Source

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from netlab.kernel.keys import chosen
 from netlab.kernel.sockdiag import State
 from netlab.tracer.layout import NOT_TOLD, Direction, PidSource
 from netlab.tracer.records import (
@@ -20,7 +21,6 @@ from netlab.tracer.records import (
     Attempts,
     Cookies,
     begun_unseen,
-    chosen,
     has_peer,
     is_udp,
     joined,

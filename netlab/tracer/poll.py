@@ -14,13 +14,14 @@ import pandas as pd
 from netlab.closing import Closes
 from netlab.frames import Gap, Missing
 from netlab.kernel import clock, netstat
+from netlab.kernel.keys import chosen
 from netlab.kernel.sockdiag import State
 from netlab.kernel.usage import Usage
 from netlab.tracer.closed import Closed, Ended
 from netlab.tracer.layout import ATTEMPT, CHANGE
 from netlab.tracer.limits import Limits
 from netlab.tracer.owners import Processes
-from netlab.tracer.records import Attempts, chosen, has_peer, is_udp, joined
+from netlab.tracer.records import Attempts, has_peer, is_udp, joined
 from netlab.tracer.snapshot import Snapshot
 from netlab.tracer.source import Source
 

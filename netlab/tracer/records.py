@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterable
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from netlab.kernel.keys import chosen
 from netlab.tracer.layout import ATTEMPT, PidSource
 
 Attempts: TypeAlias = npt.NDArray[np.void]
@@ -39,12 +40,6 @@ def joined(parts: Iterable[Attempts]) -> Attempts:
     raw = [part.view(_RAW) for part in parts if len(part)]
     together: Attempts = (np.concatenate(raw) if raw else np.empty(0, _RAW)).view(ATTEMPT)
     return together
-
-
-def chosen(attempts: Attempts, keep: npt.NDArray[Any]) -> Attempts:
-    """Return the records that *keep* selects: flags or places."""
-    selected: Attempts = attempts.view(_RAW)[keep].view(ATTEMPT)
-    return selected
 
 
 def put(attempts: Attempts, *, into: Attempts) -> None:

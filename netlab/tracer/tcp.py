@@ -12,12 +12,13 @@ from netlab.errors import CapabilityError, KernelError
 from netlab.frames import Gap, Missing
 from netlab.kernel import capabilities
 from netlab.kernel.bpf import CgroupHook, Program
+from netlab.kernel.keys import chosen
 from netlab.tracer.closed import Closed
 from netlab.tracer.expiry import Absent
 from netlab.tracer.filters import Filter
 from netlab.tracer.layout import ATTEMPT, CHANGE
 from netlab.tracer.networks import End
-from netlab.tracer.records import Attempts, adopt, chosen, joined, take_owners
+from netlab.tracer.records import Attempts, adopt, joined, take_owners
 
 _CHANGES_EACH = 10  # of both ends of one connection
 Changes = npt.NDArray[np.void]

@@ -14,12 +14,13 @@ from netlab.errors import CapabilityError, KernelError
 from netlab.frames import Gap, Missing
 from netlab.kernel import btf, capabilities, clock, netstat
 from netlab.kernel.bpf import CgroupHook, Program
+from netlab.kernel.keys import chosen
 from netlab.tracer import directions
 from netlab.tracer.closed import Closed
 from netlab.tracer.filters import Filter
 from netlab.tracer.idle import UdpTimeouts
 from netlab.tracer.layout import ATTEMPT, FLOW_KEY, Direction
-from netlab.tracer.records import Attempts, chosen, joined, same_flow, summed
+from netlab.tracer.records import Attempts, joined, same_flow, summed
 
 _FLOW_HOOKS = {
     "netlab_udp_released": CgroupHook.SOCK_RELEASE,

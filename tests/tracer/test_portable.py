@@ -25,13 +25,14 @@ from programs import wait_until
 
 import netlab
 from netlab.kernel.elsewhere import Ends, Socket, of_own_processes
+from netlab.kernel.keys import chosen
 from netlab.tracer import portable, snapshot, source
 from netlab.tracer.filters import Filter
 from netlab.tracer.layout import Direction
 from netlab.tracer.limits import Limits
 from netlab.tracer.poll import Poll
 from netlab.tracer.portable import Portable
-from netlab.tracer.records import Attempts, chosen, has_peer
+from netlab.tracer.records import Attempts, has_peer
 
 EVERY_S = 0.05
 SYSTEMS = pytest.mark.parametrize("system", ["darwin", "win32"])
