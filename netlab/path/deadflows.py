@@ -31,6 +31,15 @@ def find(hops: Sequence[Hop], place: int) -> list[int]:
     ]
 
 
+def gone_before(hops: Sequence[Hop], place: int) -> Hop | None:
+    """Return the hop from which on all flows of the hop at *place* are lost; None if not all of them are.
+
+    The others have found the target before there, and only these go on looking for it.
+    """
+    flows = set(hops[place].flows.tolist())
+    return next((hop for hop in hops[:place] if flows <= set(hop.dead)), None)
+
+
 def may_be_limits(hops: Sequence[Hop], place: int) -> bool:
     """Whether limits can have met just these flows in turn, again and again.
 

@@ -75,6 +75,9 @@ class Bench:
 
     def _of_silence(self, place: int) -> tuple[Verdict, str]:
         hop = self._hops[place]
+        died = deadflows.gone_before(self._hops, place)
+        if died is not None:
+            return Verdict.EARLIER_LOSS, f"only of flows that are lost from TTL {died.ttl} on"
         if not any(later.answers for later in self._hops[place + 1 :]):
             why = "nothing answers from here on: a filter, a dead end or no way back look alike"
             return Verdict.UNREACHED, why

@@ -27,6 +27,10 @@ def test_flows_on_a_dead_way_are_lost_and_not_limited(flows: int, seed: int, dea
     assert found.loc[[1, 2, 3, 4], "verdict"].tolist() == ["ok", "ok", "path-loss", "earlier-loss"]
     assert found.loc[3, "why"].startswith(f"{dead} lost from here on")
     assert found.loc[1, "end_loss"] == found.loc[4, "loss"] == 0.5
+    # Only the lost flows are looked for behind the target, with the end-to-end probe last.
+    beyond = found.loc[5:]
+    assert set(beyond["verdict"]) == {"earlier-loss"}
+    assert set(beyond["why"]) == {"only of flows that are lost from TTL 3 on"}
 
 
 @pytest.mark.parametrize("limited", [["r3", "web"], ["a", "b", "r3", "web"], ["web"]])
