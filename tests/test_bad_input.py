@@ -29,7 +29,7 @@ CALLS: list[tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any], str]] = [
     (netlab.conntrack_events, (), {"netns": b"443"}, "netns b'443' is neither"),
     (netlab.concat, (None,), {}, "takes frames, not NoneType"),
     (netlab.concat, (NAN,), {}, "takes frames, not float"),
-    (netlab.connect, (None,), {}, "NoneType objects are no file name"),
+    (netlab.connect, (5,), {}, "int objects are no file name"),
     (netlab.connect, (b"443",), {}, "bytes objects are no file name"),
     (netlab.connect, (NUL,), {}, "has a NUL in it"),
     (netlab.load, (NUL,), {}, "has a NUL in it"),

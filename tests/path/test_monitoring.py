@@ -205,8 +205,8 @@ def test_looking_before_the_start_is_refused(net: lab.SimulatedInternet) -> None
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ({"every_s": 0.05}, "below 0.1 seconds"),
-        ({"every_s": 1e9}, "at most 3600"),
+        ({"every_s": 0.05}, "from 0.1 to 3600 seconds"),
+        ({"every_s": 1e9}, "from 0.1 to 3600 seconds"),
         ({"duration_s": 0}, "above 0"),
         ({"protocol": "sctp"}, "protocol 'sctp' is not known"),
         ({"protocol": "icmp", "port": 7}, "icmp has no ports"),

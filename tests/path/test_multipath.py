@@ -252,7 +252,7 @@ def test_dublin_follows_each_flow_from_end_to_end() -> None:
     [
         ({"strategy": "mad"}, "Did you mean 'mda'"),
         ({"confidence": 1.0}, "confidence 1.0"),
-        ({"confidence": 0.3}, "below 0.5"),
+        ({"confidence": 0.3}, "from 0.5 to 0.9999"),
         ({"confidence": 0.9, "strategy": "dublin"}, "Leave it out"),
         ({"flows": 0}, "flows 0"),
         ({"flows": 2001}, "flows 2001"),
