@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 import pytest
 
@@ -31,6 +31,8 @@ _SYSCTLS = (
     # A router with several links answers from the one the probe came in by, as most routers do.
     "net.ipv4.icmp_errors_use_inbound_ifaddr=1",
 )
+
+N = TypeVar("N", bound="Network")
 
 
 @dataclass
@@ -194,15 +196,19 @@ class Chain(Network):
         return self.hops(family)[-1]
 
 
-@pytest.fixture(scope="session")
-def chain() -> Iterator[Chain]:
-    network = Chain()
+def _built(network: N) -> Iterator[N]:
+    """Build a network, and remove it whatever becomes of that and of the tests."""
     try:
         network.build()
         network.warm()
         yield network
     finally:
         network.remove()
+
+
+@pytest.fixture(scope="session")
+def chain() -> Iterator[Chain]:
+    yield from _built(Chain())
 
 
 @pytest.fixture(scope="session")
@@ -290,13 +296,7 @@ class Fork(Network):
 
 @pytest.fixture(scope="module")
 def wired_fork() -> Iterator[Fork]:
-    network = Fork()
-    try:
-        network.build()
-        network.warm()
-        yield network
-    finally:
-        network.remove()
+    yield from _built(Fork())
 
 
 @pytest.fixture
