@@ -18,7 +18,7 @@ from netlab.tracer.macros import kernel_macros
 from netlab.tracer.merge import merge
 from netlab.tracer.owners import Owners, Processes
 from netlab.tracer.snapshot import Snapshot
-from netlab.tracer.translated import Known
+from netlab.tracer.translated import NatTable
 
 ENTRIES = 1_000_000
 ROUNDS = 3
@@ -38,7 +38,7 @@ def measure() -> list[tuple[str, float, str]]:
             merged = merge(np.empty(0, ATTEMPT), records, Snapshot.empty(), Snapshot.empty(), now_ns=0)
             owners = Owners.of(Processes.none(), running=lambda _: {})
             frame = rows.connections(
-                merged, to_utc_ns=0, now_ns=0, owners=owners, nat=Known.nothing(), missing=[]
+                merged, to_utc_ns=0, now_ns=0, owners=owners, nat=NatTable.nothing(), missing=[]
             )
             end = time.perf_counter()
             assert len(frame) == ENTRIES

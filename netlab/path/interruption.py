@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import pandas as pd
 
-_SAID = "interrupted"  # how `netlab.path.rows` and `netlab.path.tracing` begin what they say of such runs
+RUNS = "interrupted runs"  # what the coverage calls those that were cut short, or had not begun
 
 
 def was_interrupted(hops: pd.DataFrame) -> bool:
     """Return whether the coverage of *hops* names interrupted runs; which of them it were is not told."""
-    return any(
-        gap["what"] == "runs" and str(gap["detail"]).startswith(_SAID)
-        for gap in hops.attrs.get("coverage", [])
-    )
+    return any(gap["what"] == RUNS for gap in hops.attrs.get("coverage", []))

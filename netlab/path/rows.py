@@ -13,7 +13,7 @@ import pandas as pd
 
 from netlab.errors import NetlabError
 from netlab.frames import Gap, Missing, concat
-from netlab.path import quotes
+from netlab.path import interruption, quotes
 from netlab.path.origin import COLUMNS, Origin
 from netlab.path.quotes import Quoted
 from netlab.path.state import DESTINATION, Answer, Probe, Run, timing
@@ -208,10 +208,10 @@ def gaps(runs: Iterable[Run]) -> list[Missing]:
             "they quote too little to say which probe they are for and were given to the only one under way",
         ),
         Missing(
-            "runs",
+            interruption.RUNS,
             Gap.INCOMPLETE,
             sum(run.cut_short for run in runs),
-            "interrupted: probes under way are left out, and the rest was not sent",
+            "probes under way are left out, and the rest was not sent",
         ),
     ]
     return [gap for gap in counted if gap.count]

@@ -13,7 +13,7 @@ from typing import TypeAlias
 from netlab.errors import NetlabError
 from netlab.frames import Gap, Missing
 from netlab.kernel.netns import NetNs, entered
-from netlab.path import crowding, leaving, loop, methods, sack
+from netlab.path import crowding, interruption, leaving, loop, methods, sack
 from netlab.path.methods import AnyOutlet, AnyProber, AnyStation
 from netlab.path.origin import Origin, origins
 from netlab.path.pace import Pace
@@ -230,8 +230,7 @@ class _Trails:
 
     def unbegun(self) -> list[Missing]:
         count = sum(self._request.runs - len(trail.runs) for trail in self._trails if trail.error is None)
-        detail = "interrupted before they had begun"
-        return [Missing("runs", Gap.INCOMPLETE, count, detail)] if count else []
+        return [Missing(interruption.RUNS, Gap.INCOMPLETE, count, "they had not begun")] if count else []
 
     def beyond(self) -> list[Missing]:
         """Return how many paths are known to go on behind the last TTL that may be probed."""

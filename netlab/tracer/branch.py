@@ -201,7 +201,7 @@ class Branched(Capture):
         options, base = self._options, self._base.options
         if (options.nat, options.limits.max_nat) == (base.nat, base.limits.max_nat):
             return self._base.nat
-        own = self._source.translations(options.nat, options.wanted.netns, options.limits.max_nat)
+        own = self._system.translations(options.nat, options.wanted.netns, options.limits.max_nat)
         self._attached.callback(own.close)
         return own
 

@@ -15,7 +15,7 @@ from netlab.kernel import ctlives, ctnames
 from netlab.kernel.usage import Usage
 from netlab.schemas import CONNTRACK, COST
 from netlab.tracer.owners import Processes
-from netlab.tracer.translated import Known
+from netlab.tracer.translated import NatTable
 
 _UNCOUNTED = (
     "the kernel does not count runs: use netlab.capture(cost=True), or sysctl kernel.bpf_stats_enabled=1"
@@ -44,7 +44,7 @@ def cost(usages: Iterable[Usage]) -> pd.DataFrame:
     )
 
 
-def translations(known: Known) -> pd.DataFrame:
+def translations(known: NatTable) -> pd.DataFrame:
     """Return the entries that connections are joined with, schema `netlab.schemas.CONNTRACK`."""
     entries = known.entries
     ends = {name: addresses.ipv6_text(entries[name]) for name in ("src", "dst", "reply_src", "reply_dst")}

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from netlab.kernel import processes, sockdiag
 from netlab.kernel.sockdiag import Sockets, State
-from netlab.tracer.stations import Packet, Station
+from netlab.tracer.stations import FourTuple, Station
 
 _MAPPED = bytes(10) + b"\xff\xff"
 _NOBODY = "nothing listens on this port here, and no socket has this connection"
@@ -21,7 +21,7 @@ _PEERLESS = {"tcp": State.LISTEN, "udp": State.CLOSE}
 Flags = npt.NDArray[np.bool_]
 
 
-def peer(here: Station, protocol: str, packet: Packet) -> Station:
+def peer(here: Station, protocol: str, packet: FourTuple) -> Station:
     """Return *here* with the socket that gets *packet* in the calling thread's namespace, and its owner."""
     sockets = sockdiag.tcp_sockets() if protocol == "tcp" else sockdiag.udp_sockets()
     local = _at(sockets, "local_port", packet.dport) & _has(sockets, "local_address", packet.dst)

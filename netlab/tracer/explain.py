@@ -15,7 +15,7 @@ from netlab.foreign import escaped
 from netlab.frames import Gap, Missing
 from netlab.kernel import netns as namespaces
 from netlab.tracer import stations
-from netlab.tracer.stations import Line, Packet, Station
+from netlab.tracer.stations import FourTuple, Line, Station
 from netlab.tracer.walk import Flow, Walk
 
 _ENDS = ["local_address", "local_port", "remote_address", "remote_port"]
@@ -148,7 +148,7 @@ def _whole(values: Mapping[str, Any], name: str, most: int) -> int | None:
     return None if value is None else checks.whole(name, value, 0, most)
 
 
-def _packet(values: Mapping[str, Any], prefix: str = "") -> Packet | None:
+def _packet(values: Mapping[str, Any], prefix: str = "") -> FourTuple | None:
     """Return the packet that this end sends, or None where an end is not known."""
     names = [prefix + name for name in _ENDS]
     local, local_port, remote, remote_port = (values.get(name) for name in names)
@@ -165,7 +165,7 @@ def _packet(values: Mapping[str, Any], prefix: str = "") -> Packet | None:
             f"{source} and {target} are of two families", fix=f"Pass a row that {_MAKERS} returned"
         )
     ports = [checks.port(port, name) for port, name in ((local_port, names[1]), (remote_port, names[3]))]
-    return Packet(source, ports[0], target, ports[1])
+    return FourTuple(source, ports[0], target, ports[1])
 
 
 def _flow(values: Mapping[str, Any]) -> Flow | str:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Self, TypeAlias
 from netlab.closing import uninterrupted
 from netlab.errors import CaptureError
 from netlab.kernel import clock, descriptors
-from netlab.tracer import source
+from netlab.tracer import system
 from netlab.tracer.holders import Holders
 from netlab.tracer.keeping import Kept
 from netlab.tracer.live import Live
@@ -80,7 +80,7 @@ class Life:
     """A context manager that follows what *options* say as long as it is entered."""
 
     def __init__(self, options: Options) -> None:
-        self._options, self._source = options, source.here()
+        self._options, self._system = options, system.here()
         self._state = State.NEW
         self._watch: Watch | None = None
         self._attached = ExitStack()  # what has to be closed
@@ -138,7 +138,7 @@ class Life:
         options = self._options
         with ThreadPoolExecutor(1) as aside:
             nat = aside.submit(
-                self._source.translations, options.nat, options.wanted.netns, options.limits.max_nat
+                self._system.translations, options.nat, options.wanted.netns, options.limits.max_nat
             )
             try:
                 self._watch = self._begin(after=nat.result)
@@ -157,7 +157,7 @@ class Life:
         options, wanted = self._options, self._options.wanted
         if options.mode == "poll":
             after()
-            return Poll(options.limits, wanted.protocol, every_s=options.poll_every_s, source=self._source)
+            return Poll(options.limits, wanted.protocol, every_s=options.poll_every_s, system=self._system)
         return Live(
             wanted,
             options.limits,
@@ -172,7 +172,7 @@ class Life:
         self._to_utc_ns = clock.to_utc_ns()
         if self._options.backfill:
             wanted = self._options.wanted
-            self._before = self._source.take(
+            self._before = self._system.take(
                 wanted.netns or None, protocol=wanted.protocol, holders=self._holders
             )
         with self._asked() as watch:
@@ -275,7 +275,7 @@ class Life:
         only = {*opened["netns"].tolist(), *before["netns"].tolist()}
         if not only:
             return Snapshot.empty()
-        return self._source.take(
+        return self._system.take(
             only,
             protocol=self._options.wanted.protocol,
             holders=self._holders,

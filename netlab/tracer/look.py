@@ -23,8 +23,8 @@ from netlab.tracer.owners import Owners, Processes
 from netlab.tracer.records import Attempts, Cookies, end_unseen, is_udp
 from netlab.tracer.snapshot import Snapshot
 from netlab.tracer.socketgaps import UNCOUNTED_RTOS, UNTOLD_MARK
-from netlab.tracer.source import Source
-from netlab.tracer.translated import Known
+from netlab.tracer.system import System
+from netlab.tracer.translated import NatTable
 
 _SHIFT_NS = 100_000_000  # what a clock that is being disciplined does not do at once
 
@@ -63,8 +63,8 @@ class Look:
     owners: Owners
     missing: list[Missing]
     complete: frozenset[int]  # inodes of the namespaces whose every open socket is known now
-    nat: Known
-    source: Source
+    nat: NatTable
+    system: System
     half_open: npt.NDArray[np.uint64]  # cookies of sockets there that are not connections yet
 
     @classmethod
@@ -77,17 +77,17 @@ class Look:
         *,
         over: Cookies,
         wanted: Filter,
-        source: Source,
+        system: System,
         at: Clock,
         losses: list[Missing],
         processes: Processes,
-        nat: Known,
+        nat: NatTable,
     ) -> Look:
         """Join what was seen; *opened* and *over* have to be read before *ended*, see `merge`."""
         table = merge(ended.attempts, opened, before, now, now_ns=at.now_ns, over=over)
         missing = [*losses, *at.missing(), *before.missing, *now.missing]
-        owners = Owners.of(processes, before.owners, now.owners, running=source.running)
-        return cls(table, ended, wanted, at, owners, missing, now.complete, nat, source, now.half_open)
+        owners = Owners.of(processes, before.owners, now.owners, running=system.running)
+        return cls(table, ended, wanted, at, owners, missing, now.complete, nat, system, now.half_open)
 
     def unlisted(self) -> Attempts:
         """Return the open TCP attempts that their namespace does not list, though it should.
@@ -131,7 +131,7 @@ class Look:
             now_ns=self.at.now_ns,
             owners=self.owners,
             nat=self.nat,
-            untold=self.source.untold,
+            untold=self.system.untold,
             missing=dict.fromkeys([*self.missing, *self._guesses(part)]),
         )
 
@@ -141,15 +141,15 @@ class Look:
         ownerless = _count(possible & (self.table.attempts["pid_source"] == PidSource.NONE))
         guessed = self.table if self.wanted.direction else part  # a wrong guess may be what left a row out
         udp, flow = is_udp(part.attempts), part.attempts["last_ns"] != 0
-        counted = "bytes_sent" not in self.source.untold
+        counted = "bytes_sent" not in self.system.untold
         uncounted = part.attempts["rtos"] == NOT_COUNTED
         unseen = (part.attempts["opened_ns"] == 0) & ~part.backfilled
         unlisted = ~udp & (part.attempts["closed_ns"] == 0) & (part.states == 0)
         by_descriptor = part.attempts["pid_source"] == PidSource.SOCKET
         gaps = [
-            Missing("connections", Gap.UNSEEN, ownerless, f"{_MAY_BELONG}: {self.source.ownerless}")
+            Missing("connections", Gap.UNSEEN, ownerless, f"{_MAY_BELONG}: {self.system.ownerless}")
             if self.wanted.by_owner
-            else Missing("pid, process", Gap.UNAVAILABLE, ownerless, self.source.ownerless),
+            else Missing("pid, process", Gap.UNAVAILABLE, ownerless, self.system.ownerless),
             Missing("opened_at, bytes, packets", Gap.APPROXIMATE, _count(part.backfilled & flow), _OLDER),
             Missing("bytes, packets", Gap.UNAVAILABLE, _count(udp & ~flow & counted), _SILENT),
             Missing("direction", Gap.APPROXIMATE, _count(guessed.backfilled), _FROM_PORTS),

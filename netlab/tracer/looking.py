@@ -31,7 +31,7 @@ class Looking(Life):
             now,
             over=over,
             wanted=self._options.wanted,
-            source=self._source,
+            system=self._system,
             at=Clock.read(now_ns, self._to_utc_ns),
             losses=watch.losses(),
             processes=watch.processes(),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from netlab.errors import BadInput, CapabilityError
 from netlab.kernel import capabilities, netns as namespaces, processes, spaces
 from netlab.kernel.compiler import require_bcc
-from netlab.tracer import source, translations
+from netlab.tracer import system, translations
 from netlab.tracer.filters import Filter, Spaces
 from netlab.tracer.translations import Host
 
@@ -18,7 +18,7 @@ _ELSEWHERE = 'capture(mode="poll") sees what lasts, without; netlab.load() opens
 
 def refuse_spaces(netns: Spaces, nat: bool | namespaces.NetNs) -> None:  # noqa: FBT001 - what users say
     """Refuse what names a network namespace on a system that has none."""
-    if source.LINUX:
+    if system.LINUX:
         return
     if not spaces.is_all(netns):
         raise BadInput(
@@ -30,7 +30,7 @@ def refuse_spaces(netns: Spaces, nat: bool | namespaces.NetNs) -> None:  # noqa:
 
 def host_of(nat: bool | namespaces.NetNs) -> Host | None:  # noqa: FBT001 - what users say
     """Return the namespace that *nat* stands for; None also where there is no such thing."""
-    return translations.host_of(nat) if source.LINUX else None
+    return translations.host_of(nat) if system.LINUX else None
 
 
 def require(mode: str, wanted: Filter, **options: bool) -> None:
@@ -41,9 +41,9 @@ def require(mode: str, wanted: Filter, **options: bool) -> None:
             raise BadInput(
                 f'{asked[0]}= needs eBPF, which mode="poll" does without', fix="Leave one of them out"
             )
-        source.here()
+        system.here()
         return
-    if not source.LINUX:
+    if not system.LINUX:
         raise CapabilityError("cannot follow connections with eBPF: this system is not Linux", fix=_ELSEWHERE)
     if wanted.pids and not processes.numbered_by_root():
         raise CapabilityError(_OWN_PIDS, fix="docker run --pid=host …, or filter by process= instead")

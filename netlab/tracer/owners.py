@@ -78,7 +78,7 @@ def _path(names: bytes, *, cut: int) -> str | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class Owned:
     """Who the owners of a table's attempts are: each distinct one once, and its place for each attempt."""
 
     who: list[Process | None]
@@ -123,11 +123,11 @@ class Owners:
         found = (process for each in holding for process in each.values())
         return cls(met, {(process.pid, process.started_ns): process for process in found}, running)
 
-    def identify(self, attempts: Attempts) -> Known:
+    def identify(self, attempts: Attempts) -> Owned:
         """Tell who the owners of *attempts* are."""
         places, distinct = _distinct(attempts)
         if not len(distinct):
-            return Known([None], places, 0)
+            return Owned([None], places, 0)
         met = self.met.of(distinct)
         held = distinct["pid_source"] == PidSource.SOCKET
         who = [
@@ -137,7 +137,7 @@ class Owners:
         gone = np.array([one is None for one in who]) & (distinct["pid_source"] != PidSource.NONE)
         for place, process in _still_there(distinct, np.flatnonzero(gone), self.running):
             who[place], gone[place] = process, False
-        return Known(who, places, int(np.count_nonzero(gone[places])))
+        return Owned(who, places, int(np.count_nonzero(gone[places])))
 
 
 def _distinct(attempts: Attempts) -> tuple[npt.NDArray[np.intp], Attempts]:

@@ -23,19 +23,19 @@ from netlab.tracer.limits import Limits
 from netlab.tracer.owners import Processes
 from netlab.tracer.records import Attempts, has_peer, is_udp, joined
 from netlab.tracer.snapshot import Snapshot
-from netlab.tracer.source import Source
+from netlab.tracer.system import System
 
 
 class Poll(Closes):
-    """Lists *source*'s sockets of *protocol* (0: of both) every *every_s* seconds, up to `close()`.
+    """Lists *system*'s sockets of *protocol* (0: of both) every *every_s* seconds, up to `close()`.
 
     What appears between two looks has opened, and what is gone has closed.
     """
 
     drops = None  # a list of sockets has no packets
 
-    def __init__(self, limits: Limits, protocol: int, *, every_s: float, source: Source) -> None:
-        self._source, self._protocol, self._every_s = source, protocol, every_s
+    def __init__(self, limits: Limits, protocol: int, *, every_s: float, system: System) -> None:
+        self._system, self._protocol, self._every_s = system, protocol, every_s
         self._closed = Closed(limits.max_closed)
         # Open at the last look: since before, since, or since a pause.
         self._before = self._opened = self._skipped = np.empty(0, ATTEMPT)
@@ -46,7 +46,7 @@ class Poll(Closes):
         self._failed, self._failure = 0, ""
         self._lock = threading.Lock()
         self._ended = threading.Event()
-        self._opens_at_start = source.opens()
+        self._opens_at_start = system.opens()
         self._thread = threading.Thread(target=self._look_until_closed, name="netlab-poll", daemon=True)
 
     def expect(self, listed: Attempts, *, complete: bool) -> None:
@@ -63,7 +63,7 @@ class Poll(Closes):
                 self._failed, self._failure = self._failed + 1, str(error)
 
     def _listed(self) -> Snapshot:
-        return self._source.take(protocol=self._protocol)
+        return self._system.take(protocol=self._protocol)
 
     def look(self, listed: Snapshot) -> None:
         """Compare the sockets that are there now with those of the last look."""
@@ -76,7 +76,7 @@ class Poll(Closes):
             for over in (before.gone, opened.gone):
                 self._closed.append(over)
             for over in (before.gone, opened.gone, skipped.gone):
-                self._source.forget(over["cookie"].tolist())
+                self._system.forget(over["cookie"].tolist())
             self._over = np.union1d(self._over, before.gone["cookie"])
             self._away = before.away | opened.away | skipped.away
             self._before, self._opened, self._skipped = before.there, opened.there, skipped.there
@@ -130,7 +130,7 @@ class Poll(Closes):
     def losses(self) -> list[Missing]:
         """Say what polling cannot see, and how much that may be."""
         gaps = [
-            *self._source.missing,
+            *self._system.missing,
             Missing("opened_at, closed_at", Gap.APPROXIMATE, None, f"late by up to {self._every_s:g} s"),
             *self._missed(),
         ]
@@ -144,7 +144,7 @@ class Poll(Closes):
 
     def _missed(self) -> list[Missing]:
         """Say how many connections were too short to be seen, as far as somebody counts them."""
-        counts = self._source.opens()
+        counts = self._system.opens()
         if counts is None or self._opens_at_start is None:
             return [Missing("connections", Gap.UNSEEN, None, _UNCOUNTED)]
         opened = 0 if self._protocol == socket.IPPROTO_UDP else netstat.gained(self._opens_at_start, counts)

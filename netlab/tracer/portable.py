@@ -25,7 +25,7 @@ from netlab.tracer.holders import Holders
 from netlab.tracer.layout import AF_INET, AF_INET6, ATTEMPT, Direction, PidSource
 from netlab.tracer.records import Attempts, Cookies
 from netlab.tracer.snapshot import Snapshot
-from netlab.tracer.source import NO_REASON, Source
+from netlab.tracer.system import NO_REASON, System
 from netlab.tracer.translated import WHAT
 from netlab.tracer.translations import Host, NoTranslations
 
@@ -79,7 +79,7 @@ _OTHER_USERS = Missing(
 )
 
 
-class Portable(Source):
+class Portable(System):
     """What psutil lists, and which numbers its sockets have here.
 
     The direction is told where the list shows it, and is "unknown" otherwise:

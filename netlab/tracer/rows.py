@@ -19,10 +19,10 @@ from netlab.kernel.sockdiag import State
 from netlab.schemas import CONNECTIONS
 from netlab.tracer.layout import AF_INET6, NOT_COUNTED, NOT_KNOWN, NOT_TOLD, Direction, PidSource
 from netlab.tracer.merge import Table
-from netlab.tracer.owners import Known, Owners
+from netlab.tracer.owners import Owned, Owners
 from netlab.tracer.reasons import explain
 from netlab.tracer.records import Attempts, begun_unseen, end_unseen, is_udp
-from netlab.tracer.translated import Known as Translations
+from netlab.tracer.translated import NatTable
 
 _NO_RTT = 0xFFFFFFFF  # the kernel's windowed minimum before the first sample
 
@@ -44,7 +44,7 @@ def connections(
     to_utc_ns: int,
     now_ns: int,
     owners: Owners,
-    nat: Translations,
+    nat: NatTable,
     missing: Iterable[Missing],
     untold: Collection[str] = (),
 ) -> pd.DataFrame:
@@ -124,7 +124,7 @@ def owner_names(attempts: Attempts) -> dict[str, Any]:
     }
 
 
-def _owner(attempts: Attempts, known: Known) -> dict[str, Any]:
+def _owner(attempts: Attempts, known: Owned) -> dict[str, Any]:
     unknown = attempts["pid_source"] == PidSource.NONE
     return {
         **owner_names(attempts),

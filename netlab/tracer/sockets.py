@@ -34,7 +34,7 @@ _HIGHEST_PID = 1 << 22  # PID_MAX_LIMIT, include/linux/threads.h
 
 
 @dataclass(frozen=True, slots=True)
-class Snapshot:
+class Listing:
     """The sockets at one moment; the arrays are as long as the table."""
 
     sockets: Sockets
@@ -43,7 +43,7 @@ class Snapshot:
     netns: npt.NDArray[np.int64]  # inodes
     missing: list[Missing]
 
-    def where(self, keep: Flags) -> Snapshot:
+    def where(self, keep: Flags) -> Listing:
         """Return the snapshot with only the sockets that *keep* selects."""
         return replace(
             self,
@@ -135,7 +135,7 @@ def connections(
     return CONNECTIONS.frame(data | beyond.columns, missing)
 
 
-def snapshot(*, netns: namespaces.NetNs = None, protocol: str | None = None) -> Snapshot:
+def snapshot(*, netns: namespaces.NetNs = None, protocol: str | None = None) -> Listing:
     """Read the socket tables, without looking for who holds the sockets: that is `owned`.
 
     Parameters
@@ -153,7 +153,7 @@ def snapshot(*, netns: namespaces.NetNs = None, protocol: str | None = None) -> 
     answers = spaces.ask(netns, read)
     tables, ways = zip(*answers.by_inode.values(), strict=True)
     sockets = sockdiag.joined(tables)
-    return Snapshot(
+    return Listing(
         sockets,
         np.concatenate(ways),
         np.ma.array(np.zeros(len(sockets), np.int64), mask=True),
@@ -162,14 +162,14 @@ def snapshot(*, netns: namespaces.NetNs = None, protocol: str | None = None) -> 
     )
 
 
-def owned(found: Snapshot) -> tuple[Snapshot, int]:
+def owned(found: Listing) -> tuple[Listing, int]:
     """Return the snapshot with the owners' pids, and how many processes could not be looked at."""
     owners = processes.owners()
     pid = owners.of(found.sockets.records["inode"].astype(np.int64))
     return replace(found, pid=np.ma.masked_where(~found.sockets.owned, pid)), owners.unreadable
 
 
-def columns(found: Snapshot) -> dict[str, Any]:
+def columns(found: Listing) -> dict[str, Any]:
     """Return the columns of `netlab.schemas.CONNECTIONS` that a snapshot can fill, ready for its `frame`."""
     sockets, records = found.sockets, found.sockets.records
     family, peerless = sockets.family, found.direction == directions.NO_PEER
@@ -241,7 +241,7 @@ def _owner_numbers(values: list[int | None], rows: npt.NDArray[np.int64], known:
     return pd.Series(numbers.take(np.where(known, rows, len(values))))
 
 
-def _owned_by(found: Snapshot, process: str) -> list[int]:
+def _owned_by(found: Listing, process: str) -> list[int]:
     who = processes.describe(np.unique(found.pid.compressed()).tolist())
     return [pid for pid, owner in who.items() if owner.name == process]
 

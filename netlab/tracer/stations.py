@@ -15,7 +15,7 @@ from netlab.schemas import EXPLANATION
 _LONGEST_NAME, _LONGEST = 80, 400  # bytes of foreign text that are shown
 
 
-class Packet(NamedTuple):
+class FourTuple(NamedTuple):
     """The addresses and ports of a packet."""
 
     src: str
@@ -36,8 +36,8 @@ class Station:
     station: str
     netns: int | None = None
     protocol: str | None = None
-    packet: Packet | None = None
-    new: Packet | None = None
+    packet: FourTuple | None = None
+    new: FourTuple | None = None
     nat: str | None = None
     flow_direction: str | None = None
     type: str | None = None
@@ -69,7 +69,7 @@ def framed(stations: Sequence[Station], names: Mapping[int, str], missing: Itera
     columns = {name: [getattr(station, name) for station in stations] for name in _COPIED}
     for attribute, prefix in _PACKETS.items():
         packets = [getattr(station, attribute) for station in stations]
-        for name in Packet._fields:
+        for name in FourTuple._fields:
             columns[prefix + name] = [None if packet is None else getattr(packet, name) for packet in packets]
     columns["step"] = list(range(len(stations)))
     columns["namespace"] = [names.get(station.netns or 0) for station in stations]
@@ -130,7 +130,7 @@ def _owner(one: Station) -> str:
     return f"{known} ({pid})" if known and pid else known or pid
 
 
-def _tuple(packet: Packet | None) -> str:
+def _tuple(packet: FourTuple | None) -> str:
     return f"{place(packet.src, packet.sport)} → {place(packet.dst, packet.dport)}" if packet else ""
 
 

@@ -57,7 +57,7 @@ class Translated:
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class NatTable:
     """The translations known at one moment."""
 
     entries: Entries
@@ -66,7 +66,7 @@ class Known:
     late: Late = field(default_factory=dict)
 
     @classmethod
-    def nothing(cls, *missing: Missing) -> Known:
+    def nothing(cls, *missing: Missing) -> NatTable:
         """Know no translation."""
         return cls(np.empty(0, ctlives.LIFE), 0, list(missing))
 

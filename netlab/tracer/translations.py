@@ -27,7 +27,7 @@ from netlab.kernel.ctlives import Lives
 from netlab.kernel.ctwanted import Wanted
 from netlab.kernel.ctwatch import LOOK_AROUND_S, Watch
 from netlab.tracer.natjoin import Times, Tuples
-from netlab.tracer.translated import WHAT, Known, Late, Translated
+from netlab.tracer.translated import WHAT, Late, NatTable, Translated
 
 _INIT = 1
 # Until a rule loads it nothing is translated; to listen would load it.
@@ -69,7 +69,7 @@ class Translations(Watch):
         self._before_ns = self._looked_ns = 0  # the last looks around
         super().__init__(self._namespaces, again=True, groups=Group.NEW | Group.DESTROY)
 
-    def now(self) -> Known:
+    def now(self) -> NatTable:
         """Return what is known of everything that happened until now; after the end, until then."""
         gaps = []
         try:
@@ -77,7 +77,7 @@ class Translations(Watch):
         except NetlabError as error:
             gaps.append(Missing(WHAT, Gap.INCOMPLETE, None, str(error)))
         entries = self._lives.all() if self._stop.is_set() else self._done(self._lives.all)
-        return Known(entries, self._host.inode, [*gaps, *self._gaps()], self._late_ns.copy())
+        return NatTable(entries, self._host.inode, [*gaps, *self._gaps()], self._late_ns.copy())
 
     def _gaps(self) -> list[Missing]:
         listeners = self._all()
@@ -141,9 +141,9 @@ class NoTranslations:
     def __init__(self, missing: Missing) -> None:
         self._missing = missing
 
-    def now(self) -> Known:
+    def now(self) -> NatTable:
         """Return that nothing is known."""
-        return Known.nothing(self._missing)
+        return NatTable.nothing(self._missing)
 
     def close(self) -> None:
         """Do nothing."""
@@ -187,7 +187,7 @@ def of_open(host: Host | None, tuples: Tuples) -> Translated:
     if any(dump.interrupted for dump in dumps.values()):
         missing.append(replace(netlink.INTERRUPTED, what=WHAT))
     entries = [ctlives.listed(inode, dump) for inode, dump in dumps.items()]
-    known = Known(np.concatenate([np.empty(0, ctlives.LIFE), *entries]), host.inode, missing)
+    known = NatTable(np.concatenate([np.empty(0, ctlives.LIFE), *entries]), host.inode, missing)
     return known.beyond(tuples, times)
 
 

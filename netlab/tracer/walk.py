@@ -25,7 +25,7 @@ from netlab.kernel.routing import Routing, Way
 from netlab.kernel.rtnetlink import Link
 from netlab.kernel.translation import Direction, Side, translate
 from netlab.tracer import ends, waygaps
-from netlab.tracer.stations import Packet, Station
+from netlab.tracer.stations import FourTuple, Station
 
 _MOST_PLACES = 32  # namespaces and bridges; more is taken for a loop
 _FORWARDS = Path("/proc/sys/net/ipv6/conf/all/forwarding")
@@ -43,8 +43,8 @@ class Flow:
     """What is known of the connection whose packets are followed."""
 
     protocol: str
-    packet: Packet  # as this end's socket sends it
-    beyond: Packet | None  # the same after translation, as the row's nat_* columns have it
+    packet: FourTuple  # as this end's socket sends it
+    beyond: FourTuple | None  # the same after translation, as the row's nat_* columns have it
     netns: int
     answers: bool  # this end was called
     lasting: bool  # open, and of a protocol whose entry lives as long: no entry is no translation
@@ -58,7 +58,7 @@ class _At:
     """Where a packet is: it came by the interface with this index (0: its own socket sent it) to this MAC."""
 
     netns: int
-    packet: Packet
+    packet: FourTuple
     index: int = 0
     mac: str | None = None
     next_hop: str = ""
@@ -132,7 +132,7 @@ class Walk:
 
     # -- translation -------------------------------------------------------------------------------------
 
-    def _translate(self, at: _At) -> Packet:
+    def _translate(self, at: _At) -> FourTuple:
         """Return the packet as it leaves this namespace, and note the translation."""
         packet, here = at.packet, self._station("translation", at, source="conntrack")
         try:
@@ -142,7 +142,7 @@ class Walk:
             self._lacks("translations", str(error))
             return packet
         if found is not None and found.asked is Side.BEFORE:
-            new = Packet(found.src, found.sport or 0, found.dst, found.dport or 0)
+            new = FourTuple(found.src, found.sport or 0, found.dst, found.dport or 0)
             if new != packet:
                 answers = found.direction is Direction.REPLY
                 self._note(_translated(here, new, answers=answers))
@@ -169,8 +169,8 @@ class Walk:
 
     # -- route -------------------------------------------------------------------------------------------
 
-    def _route(self, at: _At, new: Packet, routing: Routing, known: Onward) -> _At | None:
-        routed = Packet(at.packet.src, at.packet.sport, new.dst, new.dport)
+    def _route(self, at: _At, new: FourTuple, routing: Routing, known: Onward) -> _At | None:
+        routed = FourTuple(at.packet.src, at.packet.sport, new.dst, new.dport)
         here = self._station("route", at, packet=routed, source="routing")
         question = self._question(at, routed, routing)
         if question is None:
@@ -201,7 +201,7 @@ class Walk:
         on = replace(at, packet=new, index=0, mac=way.mac, next_hop=next_hop)
         return self._onward(on, here, link, known)
 
-    def _question(self, at: _At, packet: Packet, routing: Routing) -> Question | None:
+    def _question(self, at: _At, packet: FourTuple, routing: Routing) -> Question | None:
         """Return what to ask; None of a link-local destination whose link is not known."""
         destination, source = (ipaddress.ip_address(one) for one in (packet.dst, packet.src))
         interface = 0 if at.index else self.flow.bound or routing.interface_of(packet.src)
@@ -242,7 +242,7 @@ class Walk:
         mark = at.mark if peer.netns == at.netns else None
         return replace(at, netns=peer.netns, index=peer.index, mark=mark)
 
-    def _peer(self, at: _At, packet: Packet) -> Station:
+    def _peer(self, at: _At, packet: FourTuple) -> Station:
         """Return the station of the other end's socket, looked up in the calling thread's namespace."""
         here = self._station("peer", at, packet=packet, source="sockets")
         return ends.peer(here, self.flow.protocol, packet)
@@ -276,7 +276,7 @@ def _is_for(bridge: Link, at: _At, known: Onward, routing: Routing) -> bool:
     return way.type == "local"
 
 
-def _translated(here: Station, new: Packet, *, answers: bool) -> Station:
+def _translated(here: Station, new: FourTuple, *, answers: bool) -> Station:
     """Return the station with its translation; answers are turned back, ends exchanged."""
     old = here.packet or new
     source, destination = (old[:2] != new[:2]), (old[2:] != new[2:])

@@ -189,7 +189,7 @@ def test_a_target_that_is_gone_is_said() -> None:
     assert found.set_index("address").loc["198.18.0.5", "change"] == "vanished"
 
 
-CUT = {"what": "runs", "kind": "incomplete", "count": 1, "detail": "interrupted: the rest was not sent"}
+CUT = {"what": "interrupted runs", "kind": "incomplete", "count": 1, "detail": "the rest was not sent"}
 
 
 @pytest.mark.parametrize("turned", [False, True])

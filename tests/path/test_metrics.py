@@ -63,7 +63,7 @@ def test_a_path_whose_last_hop_is_a_router_is_unreachable_and_has_no_length() ->
 def test_an_interrupted_trace_does_not_say_that_its_target_is_unreachable(*, reached: bool) -> None:
     cut = trace((1, 2.0, False), (2, 4.0, reached))
     cut.attrs["coverage"] = [
-        {"what": "runs", "kind": "incomplete", "count": 1, "detail": "interrupted: the rest was not sent"}
+        {"what": "interrupted runs", "kind": "incomplete", "count": 1, "detail": "the rest was not sent"}
     ]
 
     found = path_metrics(cut)
@@ -71,7 +71,7 @@ def test_an_interrupted_trace_does_not_say_that_its_target_is_unreachable(*, rea
     assert ("path.unreachable" in values(found)) is ("path.reachable" in values(found)) is reached
     said = "interrupted before they reached the target: whether it is reachable is not known"
     assert coverage(found)["detail"].tolist()[1:] == ([] if reached else [said])
-    assert coverage(found)["detail"].tolist()[0] == "interrupted: the rest was not sent"
+    assert coverage(found)["detail"].tolist()[0] == "the rest was not sent"
 
 
 @pytest.mark.parametrize("first", [1, 10])

@@ -13,7 +13,7 @@ from attempts import attempts
 from loopback import Echo, cookie, finish
 
 import netlab
-from netlab.tracer import source
+from netlab.tracer import system
 from netlab.tracer.closed import Ended
 from netlab.tracer.expiry import Absent
 from netlab.tracer.filters import Filter
@@ -22,7 +22,7 @@ from netlab.tracer.owners import Processes
 from netlab.tracer.records import end_unseen
 from netlab.tracer.session import Capture
 from netlab.tracer.snapshot import Snapshot
-from netlab.tracer.translated import Known
+from netlab.tracer.translated import NatTable
 
 SECOND = 10**9
 
@@ -80,12 +80,12 @@ def test_only_a_socket_that_a_complete_list_should_have_is_missed() -> None:
         Snapshot.empty(),
         listed,
         wanted=Filter(),
-        source=source.here(),
+        system=system.here(),
         at=Clock(0, 0),
         over=np.empty(0, np.uint64),
         losses=[],
         processes=Processes.none(),
-        nat=Known.nothing(),
+        nat=NatTable.nothing(),
     )
 
     assert look.unlisted()["socket"].tolist() == [1]

@@ -20,7 +20,7 @@ from programs import wait_until
 
 import netlab
 from netlab.kernel import processes
-from netlab.tracer import source
+from netlab.tracer import system
 from netlab.tracer.layout import ATTEMPT, PidSource
 from netlab.tracer.owners import Owners, Processes
 
@@ -356,7 +356,7 @@ def test_a_pid_that_is_used_again_is_another_owner() -> None:
     attempts["process_started_ns"] = [earlier.started_ns, ours.started_ns, 1]
 
     found = ({earlier.pid: earlier}, {ours.pid: ours})
-    known = Owners.of(Processes.none(), *found, running=source.here().running).identify(attempts)
+    known = Owners.of(Processes.none(), *found, running=system.here().running).identify(attempts)
 
     assert known.columns()["cmdline"].tolist() == ["its predecessor", ours.cmdline, pd.NA]
     assert [gap.count for gap in known.missing()] == [1]

@@ -21,7 +21,7 @@ from programs import wait_until
 
 import netlab
 from netlab.kernel import clock
-from netlab.tracer import source
+from netlab.tracer import system
 from netlab.tracer.limits import Limits
 from netlab.tracer.poll import Poll
 from netlab.tracer.snapshot import Snapshot
@@ -99,7 +99,7 @@ def list_of(*numbers: int) -> Snapshot:
 
 
 def looked(*lists: Snapshot) -> Poll:
-    watch = Poll(Limits(), 0, every_s=60, source=source.here())
+    watch = Poll(Limits(), 0, every_s=60, system=system.here())
     for one in lists:
         watch.look(one)
     return watch

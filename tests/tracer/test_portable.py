@@ -26,7 +26,7 @@ from programs import wait_until
 import netlab
 from netlab.kernel.elsewhere import Ends, Socket, of_own_processes
 from netlab.kernel.keys import chosen
-from netlab.tracer import portable, snapshot, source
+from netlab.tracer import portable, snapshot, system
 from netlab.tracer.filters import Filter
 from netlab.tracer.layout import Direction
 from netlab.tracer.limits import Limits
@@ -153,7 +153,7 @@ def sockets(request: pytest.FixtureRequest) -> Iterator[Sockets]:
 @pytest.fixture
 def elsewhere_by_flag(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have captures poll by psutil here."""
-    monkeypatch.setattr(source, "LINUX", False)
+    monkeypatch.setattr(system, "LINUX", False)
 
 
 def of_port(records: Attempts, port: int) -> Attempts:
@@ -374,7 +374,7 @@ def test_what_was_told_of_a_connection_stays_when_nothing_tells_it_any_more(sock
 
 def test_a_tuple_that_comes_again_after_its_end_is_another_row(sockets: Sockets) -> None:
     listing = Portable()
-    watch = Poll(Limits(), 0, every_s=60, source=listing)
+    watch = Poll(Limits(), 0, every_s=60, system=listing)
 
     def look() -> None:
         listed = listing.take()
@@ -418,8 +418,8 @@ def test_an_owner_that_is_not_told_is_not_known(sockets: Sockets, tmp_path: Path
     port = client.getsockname()[1]
     code = f"""
         import netlab
-        from netlab.tracer import source
-        source.LINUX = False
+        from netlab.tracer import system
+        system.LINUX = False
         with netlab.capture(mode="poll", port={port}) as capture:
             frame = capture.connections()
         gaps = netlab.coverage(frame).set_index("detail")["count"]

@@ -11,7 +11,7 @@ import pytest
 from netlab.kernel.ctlives import LIFE, NEVER, mapped
 from netlab.tracer import natjoin
 from netlab.tracer.natjoin import Times
-from netlab.tracer.translated import Known
+from netlab.tracer.translated import NatTable
 
 OWN, HOST = 7, 1
 
@@ -37,7 +37,7 @@ def entry(netns: int, src: str, dst: str, reply_src: str, reply_dst: str) -> np.
     return life
 
 
-def told(known: Known, tuples: np.ndarray, opened_ns: int = 100) -> tuple[list[Any], list[str]]:
+def told(known: NatTable, tuples: np.ndarray, opened_ns: int = 100) -> tuple[list[Any], list[str]]:
     times = Times(np.array([opened_ns]), np.array([NEVER]), np.array([True]))
     translated = known.beyond(tuples, times)
     columns = pd.DataFrame(translated.columns)
@@ -51,7 +51,7 @@ def test_the_host_translates_what_leaves_the_own_namespace() -> None:
         entry(HOST, "10.0.0.2", "192.0.2.1", "192.0.2.4", "10.0.0.2"),  # of another namespace's connection
     ]
 
-    columns, gaps = told(Known(np.concatenate(entries), HOST, []), socket_at())
+    columns, gaps = told(NatTable(np.concatenate(entries), HOST, []), socket_at())
 
     assert columns == ["198.51.100.1", "192.0.2.3", 5, 80]
     assert not gaps
@@ -60,8 +60,8 @@ def test_the_host_translates_what_leaves_the_own_namespace() -> None:
 def test_loopback_does_not_leave_its_namespace() -> None:
     entries = entry(HOST, "127.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.0.1")
 
-    assert told(Known(entries, HOST, []), socket_at("127.0.0.1", "127.0.0.2")) == ([], [])
-    assert told(Known(entries, HOST, []), socket_at("127.0.0.1", "127.0.0.2", HOST))[0][1] == "127.0.0.3"
+    assert told(NatTable(entries, HOST, []), socket_at("127.0.0.1", "127.0.0.2")) == ([], [])
+    assert told(NatTable(entries, HOST, []), socket_at("127.0.0.1", "127.0.0.2", HOST))[0][1] == "127.0.0.3"
 
 
 def test_a_translation_back_to_the_same_is_none() -> None:
@@ -70,7 +70,7 @@ def test_a_translation_back_to_the_same_is_none() -> None:
         entry(HOST, "10.0.0.2", "192.0.2.2", "192.0.2.1", "10.0.0.2"),
     ]
 
-    assert told(Known(np.concatenate(entries), HOST, []), socket_at()) == ([], [])
+    assert told(NatTable(np.concatenate(entries), HOST, []), socket_at()) == ([], [])
 
 
 @pytest.mark.parametrize(
@@ -86,13 +86,13 @@ def test_a_translation_back_to_the_same_is_none() -> None:
 def test_what_opened_before_its_namespace_was_found_may_be_translated(
     late: int, opened_ns: int, gaps: list[str]
 ) -> None:
-    known = Known(np.empty(0, LIFE), HOST, [], {late: (50, 150)})
+    known = NatTable(np.empty(0, LIFE), HOST, [], {late: (50, 150)})
 
     assert told(known, socket_at(), opened_ns) == ([], gaps)
 
 
 def test_nothing_is_known_of_nothing() -> None:
-    known = Known.nothing()
+    known = NatTable.nothing()
 
     assert (
         known.beyond(

@@ -24,8 +24,8 @@ NO_REASON = "a list of sockets does not say how a connection began or ended"
 _LAST_LOOK = "of closed connections as of the last look that saw them: lower bounds"
 
 
-class Source(ABC):
-    """Lists the sockets of this system whenever it is asked."""
+class System(ABC):
+    """What a capture asks an operating system for beyond eBPF: sockets, owners, translations."""
 
     untold: frozenset[str] = frozenset()  # columns of connections that no row has
     missing: tuple[Missing, ...]  # what no list tells, for the coverage
@@ -64,7 +64,7 @@ class Source(ABC):
         """Take it that the sockets with these cookies are gone: what is like them later is another one."""
 
 
-class SocketTables(Source):
+class Linux(System):
     """Linux's own tables, by sock_diag and /proc."""
 
     missing = (
@@ -106,8 +106,8 @@ class SocketTables(Source):
         """Do nothing: the kernel gives no cookie twice."""
 
 
-def here() -> Source:
-    """Return the source of this system.
+def here() -> System:
+    """Return what this system is.
 
     Raises
     ------
@@ -115,7 +115,7 @@ def here() -> Source:
         Outside of Linux without psutil.
     """
     if LINUX:
-        return SocketTables()
+        return Linux()
     from netlab.tracer.portable import Portable
 
     return Portable()
