@@ -18,7 +18,7 @@ NOTEBOOK = "notebooks/01_first_look.ipynb"
 TRIES = """
 import ctypes, os, socket, subprocess
 from netlab.kernel import capabilities
-from netlab.kernel.capabilities import ProgramKind
+from netlab.kernel.syscall import ProgramKind
 print(os.getuid(), sorted(capabilities.effective()))
 print(capabilities.raw_socket(socket.AF_INET), capabilities.bpf_program(ProgramKind.RAW_TRACEPOINT), sep="; ")
 for flag in (0x10000000, 0x40000000):

@@ -17,6 +17,8 @@ from pydantic import (
     StrictInt,
 )
 
+from netlab.tracer.limits import DEFAULTS
+
 
 def _number(word: str | None) -> str | int | None:
     """Return the number that digits are: a process id for a namespace, a protocol by its number."""
@@ -123,12 +125,12 @@ class Asked(BaseModel):
     cost: StrictBool = False
     client_expiry_s: Annotated[StrictFloat, Field(gt=0, le=3600)] = 120.0
     poll_every_s: Annotated[StrictFloat, Field(ge=0.1, le=3600)] = 0.5
-    max_open: Annotated[StrictInt, Field(ge=1), _most(1 << 18)] = 65_536
-    max_closed: Annotated[StrictInt, Field(ge=1), _most(1_000_000)] = 1_000_000
-    max_processes: Annotated[StrictInt, Field(ge=1), _most(1 << 16)] = 16_384
-    max_drops: Annotated[StrictInt, Field(ge=1), _most(1 << 16)] = 16_384
-    max_nat: Annotated[StrictInt, Field(ge=1), _most(1_000_000)] = 1_000_000
-    max_requests: Annotated[StrictInt, Field(ge=1), _most(200_000)] = 100_000
+    max_open: Annotated[StrictInt, Field(ge=1), _most(1 << 18)] = DEFAULTS.max_open
+    max_closed: Annotated[StrictInt, Field(ge=1), _most(1_000_000)] = DEFAULTS.max_closed
+    max_processes: Annotated[StrictInt, Field(ge=1), _most(1 << 16)] = DEFAULTS.max_processes
+    max_drops: Annotated[StrictInt, Field(ge=1), _most(1 << 16)] = DEFAULTS.max_drops
+    max_nat: Annotated[StrictInt, Field(ge=1), _most(1_000_000)] = DEFAULTS.max_nat
+    max_requests: Annotated[StrictInt, Field(ge=1), _most(200_000)] = DEFAULTS.max_requests
 
 
 class Probing(BaseModel):

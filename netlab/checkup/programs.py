@@ -6,7 +6,7 @@ import os
 
 from netlab.checkup.finding import Finding, State, all_of, grant_or_leave, noting
 from netlab.kernel import btf, capabilities, uprobes
-from netlab.kernel.capabilities import ProgramKind
+from netlab.kernel.syscall import ProgramKind
 
 _OLDEST = "5.12"  # typed tracepoints may make socket cookies
 _OLDEST_FOR_UDP = (5, 14)  # entries can be taken from hash maps

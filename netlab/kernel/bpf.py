@@ -29,12 +29,11 @@ from netlab.kernel.compiler import load_bcc
 from netlab.kernel.maps import Map
 from netlab.kernel.objects import Loaded, Object
 from netlab.kernel.ringbuf import RingBuffer
+from netlab.kernel.syscall import Command, ProgramKind
 from netlab.kernel.uprobes import Place
 from netlab.kernel.usage import Usage
 
-_RAW_TRACEPOINT_OPEN, _BPF_LINK_CREATE = 17, 28  # enum bpf_cmd, include/uapi/linux/bpf.h
-_RAW_TRACEPOINT, _KPROBE, _TRACING = 17, 2, 26  # enum bpf_prog_type
-_TRACE_RAW_TP = 23  # enum bpf_attach_type
+_TRACE_RAW_TP = 23  # enum bpf_attach_type, include/uapi/linux/bpf.h
 _COMPILED = Path("/proc/sys/net/core/bpf_jit_enable")
 _INCLUDE = re.compile(r'(?m)^#include "(\w+\.[ch])"$')
 
@@ -51,14 +50,14 @@ class CgroupHook(IntEnum):
     SOCK_RELEASE = 34
 
 
-_CGROUP_PROGRAMS = {  # enum bpf_prog_type
-    CgroupHook.INET_INGRESS: 8,
-    CgroupHook.INET_EGRESS: 8,
-    CgroupHook.SOCK_CREATE: 9,
-    CgroupHook.SOCK_OPS: 13,
-    CgroupHook.INET4_CONNECT: 18,
-    CgroupHook.INET6_CONNECT: 18,
-    CgroupHook.SOCK_RELEASE: 9,
+_CGROUP_PROGRAMS = {
+    CgroupHook.INET_INGRESS: ProgramKind.CGROUP_SKB,
+    CgroupHook.INET_EGRESS: ProgramKind.CGROUP_SKB,
+    CgroupHook.SOCK_CREATE: ProgramKind.CGROUP_SOCK,
+    CgroupHook.SOCK_OPS: ProgramKind.SOCK_OPS,
+    CgroupHook.INET4_CONNECT: ProgramKind.CGROUP_SOCK_ADDR,
+    CgroupHook.INET6_CONNECT: ProgramKind.CGROUP_SOCK_ADDR,
+    CgroupHook.SOCK_RELEASE: ProgramKind.CGROUP_SOCK,
 }
 
 
@@ -117,17 +116,17 @@ class Unit(Closes):
 
     def attach_raw_tracepoint(self, function: str, event: str) -> None:
         """Run *function* at the kernel's raw tracepoint *event* until this program is closed."""
-        loaded = self._load(function, _RAW_TRACEPOINT)
+        loaded = self._load(function, ProgramKind.RAW_TRACEPOINT)
         name = ctypes.create_string_buffer(event.encode())
         self._open_tracepoint(function, event, loaded, ctypes.addressof(name))
 
     def attach_typed_tracepoint(self, function: str, event: str) -> None:
         """Run *function*, whose arguments have the types that BTF tells, at the raw tracepoint *event*."""
-        loaded = self._load(function, _TRACING, _TRACE_RAW_TP, btf.tracepoint_type(event))
+        loaded = self._load(function, ProgramKind.TRACING, _TRACE_RAW_TP, btf.tracepoint_type(event))
         self._open_tracepoint(function, event, loaded, 0)
 
     def _open_tracepoint(self, function: str, event: str, loaded: int, name: int) -> None:
-        link = syscall.bpf(_RAW_TRACEPOINT_OPEN, struct.pack("=QII", name, loaded, 0))
+        link = syscall.bpf(Command.RAW_TRACEPOINT_OPEN, struct.pack("=QII", name, loaded, 0))
         if link < 0:
             raise ProgramError(
                 f"{function} could not be attached to the raw tracepoint {event}: {syscall.last_error()}",
@@ -143,7 +142,7 @@ class Unit(Closes):
         loaded = self._load(function, _CGROUP_PROGRAMS[hook], hook)
         directory = os.open(cgroup, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            link = syscall.bpf(_BPF_LINK_CREATE, struct.pack("=IIII", loaded, directory, hook, 0))
+            link = syscall.bpf(Command.LINK_CREATE, struct.pack("=IIII", loaded, directory, hook, 0))
         finally:
             os.close(directory)
         if link < 0:
@@ -154,7 +153,7 @@ class Unit(Closes):
 
     def load_uprobe(self, function: str) -> None:
         """Load *function*, which may then be attached at many places."""
-        self._load(function, _KPROBE, uprobes.attach_type())
+        self._load(function, ProgramKind.KPROBE, uprobes.attach_type())
 
     def attach_uprobes(self, file: int, places: Iterable[Place]) -> None:
         """Run functions at *places* of an open *file*, in this order, until this program is closed."""
@@ -207,7 +206,7 @@ class Unit(Closes):
             self._rings.pop().close()
         self._loaded.close()
 
-    def _load(self, function: str, kind: int, hook: int = 0, checked_against: int = 0) -> int:
+    def _load(self, function: str, kind: ProgramKind, hook: int = 0, checked_against: int = 0) -> int:
         try:
             self._functions[function] = self._loaded.load(function, kind, hook, checked_against)
         except ProgramError as error:

@@ -23,6 +23,7 @@ from pathlib import Path
 from netlab.checks import nearest
 from netlab.errors import BadInput, CapabilityError
 from netlab.kernel import btf, syscall
+from netlab.kernel.syscall import Command, ProgramKind
 
 
 class Capability(IntEnum):
@@ -42,15 +43,6 @@ class Capability(IntEnum):
     CAP_BPF = 39
 
 
-class ProgramKind(IntEnum):
-    """The kinds of eBPF program that netlab loads: enum bpf_prog_type, include/uapi/linux/bpf.h."""
-
-    KPROBE = 2  # uprobes, too
-    CGROUP_SOCK = 9
-    RAW_TRACEPOINT = 17
-
-
-_BPF_PROG_LOAD = 5
 _RETURN_1 = struct.pack("=BBhi", 0xB7, 0, 0, 1) + struct.pack("=BBhi", 0x95, 0, 0, 0)  # r0 = 1; exit
 _STATUS = Path("/proc/thread-self/status")
 _MOUNTS = Path("/proc/thread-self/mounts")
@@ -248,7 +240,7 @@ def bpf_program(kind: ProgramKind) -> OSError | None:
     attributes = struct.pack(
         "=IIQQ", kind, len(_RETURN_1) // 8, ctypes.addressof(instructions), ctypes.addressof(license_text)
     )
-    loaded = syscall.bpf(_BPF_PROG_LOAD, attributes)
+    loaded = syscall.bpf(Command.PROG_LOAD, attributes)
     if loaded < 0:
         return OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
     os.close(loaded)

@@ -16,9 +16,8 @@ import numpy.typing as npt
 
 from netlab.errors import KernelError
 from netlab.kernel import syscall
+from netlab.kernel.syscall import Command
 
-# enum bpf_cmd: BPF_MAP_LOOKUP_ELEM and its like
-_LOOKUP, _UPDATE, _DELETE, _LOOKUP_AND_DELETE, _LOOKUP_BATCH = 1, 2, 3, 21, 24
 _BATCH = struct.Struct("=QQQQIIQQ")
 _COUNT_AT = 32
 _TAKES = 'UDP flows need Linux 5.14, which can take entries from hash maps; capture(protocol="tcp") does not'
@@ -53,7 +52,7 @@ class Map:
                 ),
                 _BATCH.size,
             )
-            code = ctypes.get_errno() if syscall.bpf(_LOOKUP_BATCH, request) else 0
+            code = ctypes.get_errno() if syscall.bpf(Command.MAP_LOOKUP_BATCH, request) else 0
             (count,) = struct.unpack_from("=I", request, _COUNT_AT)  # the kernel has put it there
             if code == errno.ENOSPC and chunk < self.entries:  # one hash bucket holds more than the chunk
                 chunk = min(self.entries, chunk * 4)
@@ -73,7 +72,7 @@ class Map:
         for key in range(keys.ctypes.data, keys.ctypes.data + len(keys) * key_size, key_size or 1):
             into = values.ctypes.data + found * value_size
             request = struct.pack("=IIQQQ", self._descriptor, 0, key, into, 0)
-            if not syscall.bpf(_LOOKUP_AND_DELETE, request):
+            if not syscall.bpf(Command.MAP_LOOKUP_AND_DELETE_ELEM, request):
                 found += 1
             elif ctypes.get_errno() != errno.ENOENT:
                 raise KernelError(f"a BPF map's entry could not be taken: {syscall.last_error()}", fix=_TAKES)
@@ -82,13 +81,13 @@ class Map:
     def set(self, key: int, value: int | np.void) -> None:
         """Write one entry."""
         keys, values = np.array([key], self._key), np.array([value], self._value)
-        if self._asked(_UPDATE, keys, values):
+        if self._asked(Command.MAP_UPDATE_ELEM, keys, values):
             raise KernelError(f"a BPF map could not be written: {syscall.last_error()}")
 
     def get(self, key: int) -> np.void | None:
         """Return one entry; None where there is none."""
         keys, values = np.array([key], self._key), np.empty(1, self._value)
-        if not self._asked(_LOOKUP, keys, values):
+        if not self._asked(Command.MAP_LOOKUP_ELEM, keys, values):
             found: np.void = values[0]
             return found
         if ctypes.get_errno() != errno.ENOENT:
@@ -98,10 +97,10 @@ class Map:
     def delete(self, key: int) -> None:
         """Remove one entry of a hash map; no matter if it is not there."""
         keys = np.array([key], self._key)
-        if self._asked(_DELETE, keys) and ctypes.get_errno() != errno.ENOENT:
+        if self._asked(Command.MAP_DELETE_ELEM, keys) and ctypes.get_errno() != errno.ENOENT:
             raise KernelError(f"a BPF map could not be written: {syscall.last_error()}")
 
-    def _asked(self, command: int, keys: npt.NDArray[Any], values: npt.NDArray[Any] | None = None) -> int:
+    def _asked(self, command: Command, keys: npt.NDArray[Any], values: npt.NDArray[Any] | None = None) -> int:
         """Do something with one entry; not 0 if that failed."""
         into = 0 if values is None else values.ctypes.data
         return syscall.bpf(command, struct.pack("=IIQQQ", self._descriptor, 0, keys.ctypes.data, into, 0))

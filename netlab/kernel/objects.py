@@ -27,8 +27,8 @@ import numpy as np
 from netlab.closing import Closes
 from netlab.errors import ProgramError
 from netlab.kernel import syscall
+from netlab.kernel.syscall import Command, ProgramKind
 
-_MAP_CREATE, _PROG_LOAD, _INFO_BY_FD = 0, 5, 15
 _INSTRUCTION = np.dtype([("code", "u1"), ("registers", "u1"), ("offset", "i2"), ("immediate", "i4")])
 _LOAD_64 = 0x18  # BPF_LD | BPF_IMM | BPF_DW, whose source register says what the number is
 _MAP = 1 << 4 if sys.byteorder == "little" else 1  # BPF_PSEUDO_MAP_FD in the nibble of the source register
@@ -57,7 +57,7 @@ class MapSpec:
         """Ask the kernel what the map behind *descriptor* was made as."""
         info = ctypes.create_string_buffer(24)  # the beginning of struct bpf_map_info
         request = struct.pack("=IIQ", descriptor, len(info), ctypes.addressof(info))
-        if syscall.bpf(_INFO_BY_FD, request):
+        if syscall.bpf(Command.OBJ_GET_INFO_BY_FD, request):
             raise ProgramError(f"the map {name} cannot be read: {syscall.last_error()}")
         kind, _, *sizes = struct.unpack("=IIIIII", info)
         return cls(name, kind, *sizes)
@@ -128,7 +128,7 @@ class Loaded(Closes):
             raise
         self.tables = {spec.name: (self._maps[spec.name], spec.max_entries) for spec in made.maps}
 
-    def load(self, function: str, kind: int, hook: int = 0, checked_against: int = 0) -> int:
+    def load(self, function: str, kind: ProgramKind, hook: int = 0, checked_against: int = 0) -> int:
         """Give *function* to the kernel, as a program of a kind for one hook, and return its descriptor.
 
         If its arguments have types, *checked_against* is the number in BTF of what it attaches to.
@@ -150,7 +150,14 @@ class Loaded(Closes):
         return loaded
 
     def _asked(
-        self, function: str, code: bytes, kind: int, hook: int, checked_against: int, *, log_bytes: int
+        self,
+        function: str,
+        code: bytes,
+        kind: ProgramKind,
+        hook: int,
+        checked_against: int,
+        *,
+        log_bytes: int,
     ) -> tuple[int, str]:
         instructions, license_text = (
             ctypes.create_string_buffer(text) for text in (code, self._object.license.encode())
@@ -172,7 +179,7 @@ class Loaded(Closes):
             hook,
             checked_against,
         )
-        return syscall.bpf(_PROG_LOAD, request), log.value.decode(errors="replace")
+        return syscall.bpf(Command.PROG_LOAD, request), log.value.decode(errors="replace")
 
     def close(self) -> None:
         """Give the kernel everything back; what is attached still holds its own. Safe to call again."""
@@ -259,7 +266,7 @@ def _create(spec: MapSpec) -> int:
         0,
         spec.name.encode()[:_NAME_BYTES],
     )
-    descriptor = syscall.bpf(_MAP_CREATE, request)
+    descriptor = syscall.bpf(Command.MAP_CREATE, request)
     if descriptor < 0:
         code = ctypes.get_errno()
         fix = "Give the capture a smaller map (max_open, max_processes)" if code == errno.ENOMEM else ""

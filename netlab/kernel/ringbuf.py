@@ -4,11 +4,16 @@ The kernel maps three parts behind the map's descriptor (kernel/bpf/ringbuf.c): 
 position, a page with the producer's, and the data twice in a row, so that a stretch across the end is
 contiguous. Each record is an 8-byte header (length with two flag bits, page offset) and its payload, padded
 to 8 bytes.
+
+The kernel reads and writes the positions and the headers in order (smp_load_acquire(), smp_store_release(),
+xchg()), and so has the reader to. numpy's loads and stores are plain ones: in order on x86, on ARM only where
+something says so. libbpf's consumer does, and calls back once per record, which blocks are to avoid.
 """
 
 from __future__ import annotations
 
 import mmap
+import threading
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +23,18 @@ from netlab.errors import KernelError
 
 _BUSY, _DISCARDED = 1 << 31, 1 << 30  # BPF_RINGBUF_BUSY_BIT, BPF_RINGBUF_DISCARD_BIT
 _HEADER = 8
+
+
+def _in_order() -> None:
+    """Have all that this thread has read and written done before what it reads and writes from now on.
+
+    What synchronizes memory in Python is a lock (POSIX.1-2017 XBD section 4.12): nothing before its release
+    moves behind that, nothing behind its next acquisition moves before it.
+    """
+    lock = threading.Lock()
+    for _ in range(2):
+        with lock:
+            pass
 
 
 class RingBuffer(Closes):
@@ -57,9 +74,11 @@ class RingBuffer(Closes):
         start, end = int(self._position[0]), int(self._produced[0])
         if start == end:
             return self._nothing
+        _in_order()  # the headers up to there
         offset, slots = start % self._size, (end - start) // self._slot.itemsize
         view = np.frombuffer(self._data[offset:].data, self._slot, slots)
-        lengths = view["length"]
+        lengths = view["length"].copy()
+        _in_order()  # the records that they say are finished
         if ((lengths & ~np.uint32(_BUSY | _DISCARDED)) != self._nothing.itemsize).any():
             del view, lengths  # the traceback would keep them, and they the buffer
             raise KernelError(
@@ -72,6 +91,7 @@ class RingBuffer(Closes):
         ):  # reserved by another CPU and not yet written: it and what follows waits for the next call
             view, lengths = view[: busy[0]], lengths[: busy[0]]
         records: npt.NDArray[np.void] = view["record"][(lengths & _DISCARDED) == 0].copy()
+        _in_order()  # before the kernel writes there again
         self._position[0] = start + len(view) * self._slot.itemsize
         return records
 

@@ -23,8 +23,9 @@ import numpy as np
 from netlab.errors import CapabilityError, ProgramError
 from netlab.kernel import btf, syscall
 from netlab.kernel.libc import libc
+from netlab.kernel.syscall import Command
 
-_LINK_CREATE, _MULTI = 28, 48  # BPF_LINK_CREATE, BPF_TRACE_UPROBE_MULTI: include/uapi/linux/bpf.h
+_MULTI = 48  # BPF_TRACE_UPROBE_MULTI: enum bpf_attach_type, include/uapi/linux/bpf.h
 _NUMBERS = {"x86_64": 298, "aarch64": 241, "riscv64": 241, "s390x": 331, "ppc64le": 319}
 _DEVICE = Path("/sys/bus/event_source/devices/uprobe")
 _ATTRIBUTES = struct.Struct("=IIQQQQQIIQQ56x")  # struct perf_event_attr, 128 bytes of it
@@ -72,7 +73,7 @@ def attach(program: int, file: int, place: Place) -> list[int]:
         return _events(program, path, place)
     places = np.array(place.offsets, np.uint64)
     where = (ctypes.addressof(path), places.ctypes.data, 0, 0, len(places), place.at_return, 0)
-    link = syscall.bpf(_LINK_CREATE, struct.pack("=IIIIQQQQIIQ", program, 0, _MULTI, 0, *where))
+    link = syscall.bpf(Command.LINK_CREATE, struct.pack("=IIIIQQQQIIQ", program, 0, _MULTI, 0, *where))
     if link < 0:
         raise _refused()
     return [link]

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from netlab.kernel import syscall
+from netlab.kernel.syscall import Command
 
-_ENABLE_STATS = 32  # BPF_ENABLE_STATS, since Linux 5.8
-_RUN_TIME = struct.pack("=I", 0)  # BPF_STATS_RUN_TIME
+_RUN_TIME = struct.pack("=I", 0)  # BPF_STATS_RUN_TIME, since Linux 5.8
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,5 +50,5 @@ def count_runs() -> int | None:
 
     None where the kernel cannot; the sysctl kernel.bpf_stats_enabled may have it count anyway.
     """
-    descriptor = syscall.bpf(_ENABLE_STATS, _RUN_TIME)
+    descriptor = syscall.bpf(Command.ENABLE_STATS, _RUN_TIME)
     return descriptor if descriptor >= 0 else None

@@ -7,13 +7,13 @@ import os
 import re
 import socket
 from collections.abc import Mapping
-from enum import IntEnum
 from pathlib import Path
 
 from netlab.errors import ProgramError
 from netlab.kernel import bpf, btf, capabilities, compiler
 from netlab.kernel.bpf import CgroupHook, Unit
 from netlab.kernel.objects import Object
+from netlab.kernel.syscall import ProgramKind
 from netlab.kernel.uprobes import Place
 from netlab.probes.description import Description
 from netlab.probes.hooks import Hook, Kind
@@ -22,14 +22,6 @@ from netlab.probes.source import NAME, Source
 _SO_ATTACH_BPF = 50  # include/uapi/asm-generic/socket.h
 _ETH_P_ALL = 3
 _MOST = 5  # errors that are shown; the first ones cause the others
-
-
-class _ProgramKind(IntEnum):
-    """enum bpf_prog_type, include/uapi/linux/bpf.h."""
-
-    SOCKET_FILTER = 1
-    KPROBE = 2
-    TRACEPOINT = 5
 
 
 class ProbeProgram(Unit):
@@ -60,7 +52,7 @@ class ProbeProgram(Unit):
             case Kind.SOCKET:
                 self._attach_socket(hook)
             case Kind.TRACEPOINT:
-                loaded = self._load(hook.compiled, _ProgramKind.TRACEPOINT)
+                loaded = self._load(hook.compiled, ProgramKind.TRACEPOINT)
                 category, event = hook.where.encode().split(b":")
                 self._hold(hook, self._lib.bpf_attach_tracepoint(loaded, category, event))
             case Kind.UPROBE | Kind.URETPROBE:
@@ -75,7 +67,7 @@ class ProbeProgram(Unit):
 
     def _attach_socket(self, hook: Hook) -> None:
         """Run at every packet of the calling thread's network namespace; nobody reads the socket."""
-        loaded = self._load(hook.compiled, _ProgramKind.SOCKET_FILTER)
+        loaded = self._load(hook.compiled, ProgramKind.SOCKET_FILTER)
         with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ETH_P_ALL)) as packets:
             packets.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_BPF, loaded)
             self._links.append(packets.detach())
@@ -96,7 +88,7 @@ class ProbeProgram(Unit):
             self.attach_uprobes(file.fileno(), [Place(hook.compiled, [offset], at_return)])
 
     def _attach_kprobe(self, hook: Hook) -> None:
-        loaded = self._load(hook.compiled, _ProgramKind.KPROBE)
+        loaded = self._load(hook.compiled, ProgramKind.KPROBE)
         name = f"netlab_{os.getpid()}_{hook.function}".encode()
         returns = int(hook.kind is Kind.KRETPROBE)
         self._hold(hook, self._lib.bpf_attach_kprobe(loaded, returns, name, hook.where.encode(), 0, 0))

@@ -52,9 +52,7 @@ NEED_MORE = Verdict(None, is_final=False)
 NOBODYS = Verdict(None, is_final=True)
 
 
-def classify(
-    client: bytes, server: bytes, *, from_start: bool = True, server_port: int | None = None
-) -> Verdict:
+def classify(client: bytes, server: bytes, *, whole: bool = True, server_port: int | None = None) -> Verdict:
     """Return the protocol of a conversation from the first bytes of both sides, of which 256 each count.
 
     Bytes that two protocols could have said are nobody's, unless *server_port* is the usual one of just one
@@ -63,14 +61,14 @@ def classify(
     Parameters
     ----------
     client, server
-        What either side said first; of a connection that was open before (not *from_start*), what it said
+        What either side said first; of a connection that was open before (not *whole*), what it said
         from some segment on. There the answer may be final and unknown, and better from a later segment.
 
     """
     client, server = client[:ENOUGH], server[:ENOUGH]
     if not client and not server:
         return NEED_MORE
-    judges = OPENING if from_start else MIDDLE
+    judges = OPENING if whole else MIDDLE
     opinions = {name: judge(client, server) for name, judge in judges.items()}
     sure = [name for name, opinion in opinions.items() if opinion is Opinion.SURE]
     if sure:

@@ -18,7 +18,7 @@ class Upgradable:
 
     __slots__ = ("_first", "_masks", "_second")
 
-    def __init__(self, *, whole: bool = False, masks: Masking = masking.STANDARD) -> None:
+    def __init__(self, *, whole: bool = True, masks: Masking = masking.STANDARD) -> None:
         self._masks = masks
         self._first = Http1(whole=whole, masks=masks)
         self._second: Http2 | None = None

@@ -45,7 +45,7 @@ class Http1:
         "upgraded",
     )
 
-    def __init__(self, *, whole: bool = False, masks: Masking = masking.STANDARD) -> None:
+    def __init__(self, *, whole: bool = True, masks: Masking = masking.STANDARD) -> None:
         start = HEAD if whole else LOST
         self.unread_bytes = 0
         self.upgraded: str | None = None  # what is spoken from now on: websocket, h2c, connect, ...

@@ -70,7 +70,7 @@ class Http2:
         "unread_bytes",
     )
 
-    def __init__(self, *, whole: bool = False, masks: Masking = masking.STANDARD) -> None:
+    def __init__(self, *, whole: bool = True, masks: Masking = masking.STANDARD) -> None:
         self.unread_bytes = 0
         self.unknown_fields = 0  # header fields that name others which were not seen
         self._client, self._server = (_Voice(side, not whole, whole) for side in Side)

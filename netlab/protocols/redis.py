@@ -54,7 +54,7 @@ class Redis:
         "upgraded",
     )
 
-    def __init__(self, *, whole: bool = False, masks: Masking = masking.STANDARD) -> None:
+    def __init__(self, *, whole: bool = True, masks: Masking = masking.STANDARD) -> None:
         self.unread_bytes = 0
         self.upgraded: str | None = None  # what is said from now on: monitor, replication, silence
         self._masks = masks

@@ -13,7 +13,7 @@ from netlab.protocols.masking import Masking, masking
 from netlab.tracer import modes, readers
 from netlab.tracer.excludes import Excluded
 from netlab.tracer.filters import Addresses, Filter, Names, Pids, Ports, Spaces
-from netlab.tracer.limits import Limits
+from netlab.tracer.limits import DEFAULTS, Limits
 from netlab.tracer.options import Options
 from netlab.tracer.payload import Spoken
 from netlab.tracer.session import Capture
@@ -52,12 +52,12 @@ def capture(
     cost: bool = False,
     client_expiry_s: float = 120.0,
     poll_every_s: float = 0.5,
-    max_open: int = 65_536,
-    max_closed: int = 1_000_000,
-    max_processes: int = 16_384,
-    max_drops: int = 16_384,
-    max_nat: int = 1_000_000,
-    max_requests: int = 100_000,
+    max_open: int = DEFAULTS.max_open,
+    max_closed: int = DEFAULTS.max_closed,
+    max_processes: int = DEFAULTS.max_processes,
+    max_drops: int = DEFAULTS.max_drops,
+    max_nat: int = DEFAULTS.max_nat,
+    max_requests: int = DEFAULTS.max_requests,
 ) -> Capture:
     """Follow TCP connection attempts and UDP flows, over IPv4 and IPv6, in every network namespace here.
 
@@ -231,7 +231,7 @@ def capture(
         max_drops=max_drops,
         max_nat=max_nat,
         max_requests=max_requests,
-        change_pages=_CHANGE_PAGES if events else 1,
+        change_pages=_CHANGE_PAGES if events else DEFAULTS.change_pages,
     )
     return Capture(
         Options(

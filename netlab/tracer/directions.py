@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -14,33 +15,38 @@ from netlab.kernel.sockdiag import Sockets, State
 from netlab.tracer.layout import Direction
 from netlab.tracer.records import Attempts
 
-NAMES = ["incoming", "outgoing", "unknown", None]
-_INCOMING, _OUTGOING, _UNKNOWN, NO_PEER = range(4)
+NO_PEER = len(Direction)  # of a socket that is not connected
+NAMES = [*(direction.name.lower() for direction in Direction), None]
 _READ_EVERY_S = 60.0
 
+Ways: TypeAlias = npt.NDArray[np.uint8]
 
-def of(sockets: Sockets, ephemeral: range) -> npt.NDArray[np.int8]:
-    """Tell who opened each connection from its local port.
+
+def of(sockets: Sockets, ephemeral: range) -> Ways:
+    """Tell who opened each connection: a `Direction`, or NO_PEER."""
+    local, state = sockets.records["local_port"], sockets.state
+    peerless = (state == State.LISTEN) | (state == State.CLOSE)
+    port = sockets.protocol.astype(np.uint32) << 16 | local
+    told = _by_port(local, np.isin(port, port[peerless]), ephemeral)
+    conditions = [peerless, state == State.SYN_SENT, state == State.SYN_RECV]
+    verdicts = [np.uint8(way) for way in (NO_PEER, Direction.OUTGOING, Direction.INCOMING)]
+    return np.select(conditions, verdicts, told)
+
+
+def _by_port(local: npt.NDArray[np.uint16], listens: npt.NDArray[np.bool_], ephemeral: range) -> Ways:
+    """Tell who began what goes by a local port, at which somebody *listens* or not.
 
     connect(2) never takes a port that a socket was bound to (__inet_hash_connect() in
     net/ipv4/inet_hashtables.c): a local port that also listens was accepted on, and another one from the
     ephemeral range was taken by connect(2). The rest was bound first, or its listener has gone.
     """
-    records, state = sockets.records, sockets.state
-    peerless = (state == State.LISTEN) | (state == State.CLOSE)
-    port = sockets.protocol.astype(np.uint32) << 16 | records["local_port"]
-    listens = np.isin(port, port[peerless])
-    local = records["local_port"]
-    taken = (local >= ephemeral.start) & (local < ephemeral.stop)
-    conditions = [peerless, state == State.SYN_SENT, listens | (state == State.SYN_RECV), taken]
-    verdicts = [np.int8(code) for code in (NO_PEER, _OUTGOING, _INCOMING, _OUTGOING)]
-    return np.select(conditions, verdicts, np.int8(_UNKNOWN))
+    verdicts = [np.uint8(Direction.INCOMING), np.uint8(Direction.OUTGOING)]
+    return np.select([listens, _is_chosen(local, ephemeral)], verdicts, np.uint8(Direction.UNKNOWN))
 
 
-def of_udp(port: npt.NDArray[np.uint16], ephemeral: range) -> npt.NDArray[np.uint8]:
-    """Tell who begins: a port that the kernel chose is a client's, one that was asked for is a server's."""
-    chosen_port = (port >= ephemeral.start) & (port < ephemeral.stop)
-    return np.where(chosen_port, np.uint8(Direction.OUTGOING), np.uint8(Direction.INCOMING))
+def _is_chosen(port: npt.NDArray[np.uint16], ephemeral: range) -> npt.NDArray[np.bool_]:
+    """Tell which ports the kernel chose."""
+    return (port >= ephemeral.start) & (port < ephemeral.stop)
 
 
 class Ports:
@@ -53,8 +59,8 @@ class Ports:
     def settle(self, flows: Attempts) -> None:
         """Tell it from the ports; it is unknown where these do not tell, or the namespace cannot be asked.
 
-        With two ports that the kernel chose, a connected socket is a client, and one that hears of a peer
-        first is a server.
+        A socket that is not connected listens at a port that was asked for. At one that the kernel chose it
+        is a client, unless its peer's was chosen, too: then it is a server if it heard of the peer first.
         """
         older = np.flatnonzero(flows["complete"] == 0)
         inodes = set(flows["netns"][older].tolist())
@@ -62,11 +68,11 @@ class Ports:
         for inode in inodes:
             mine = older[flows["netns"][older] == inode]
             ephemeral, theirs = self._ephemeral[inode], chosen(flows, mine)
-            here, there = (of_udp(theirs[name], ephemeral) for name in ("local_port", "remote_port"))
+            here, there = (_is_chosen(theirs[name], ephemeral) for name in ("local_port", "remote_port"))
+            connected = theirs["last_state"] == State.ESTABLISHED
             heard = theirs["direction"] == Direction.INCOMING
-            untold = (here == Direction.OUTGOING) & (there == Direction.OUTGOING)
-            untold &= theirs["last_state"] != State.ESTABLISHED
-            told = np.where(untold, np.where(heard, Direction.INCOMING, Direction.UNKNOWN), here)
+            told = _by_port(theirs["local_port"], ~connected & (~here | (there & heard)), ephemeral)
+            told[~connected & here & there & ~heard] = Direction.UNKNOWN
             flows["direction"][mine] = told if ephemeral else Direction.UNKNOWN
 
     def _read(self, inodes: set[int]) -> None:

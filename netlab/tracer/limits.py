@@ -31,3 +31,6 @@ class Limits:
             "NETLAB_PROCESSES_MAX": str(self.max_processes),
             "NETLAB_CHANGE_PAGES": str(self.change_pages),
         }
+
+
+DEFAULTS = Limits()

@@ -175,7 +175,7 @@ class OverTcp:
 
     def __init__(self, queries: Queries, ends: Ends, *, client_is_local: bool, whole: bool) -> None:
         self._queries, self._ends, self._client_is_local = queries, ends, client_is_local
-        self._streams = {side: Stream(from_start=whole) for side in Side}
+        self._streams = {side: Stream(whole=whole) for side in Side}
         self.unread_bytes = 0
 
     def said(self, side: Side, data: bytes, at_ns: int) -> list[Exchange]:

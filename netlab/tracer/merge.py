@@ -164,7 +164,7 @@ def _fill_owner(attempts: Attempts, listed: Snapshot) -> None:
     ownerless = known[attempts["pid_source"][known] == PidSource.NONE]
     for name in OWNER:
         attempts[name][ownerless] = listed.attempts[name][places[ownerless]]
-    undirected = known[((attempts["direction"] == Direction.UNKNOWN) & ~begun_unseen(attempts))[known]]
+    undirected = known[attempts["direction"][known] == Direction.UNKNOWN]
     attempts["direction"][undirected] = listed.attempts["direction"][places[undirected]]
 
 

@@ -71,7 +71,7 @@ class Readers:
         def choose(client: bytes, server: bytes, *, whole: bool) -> Dialog | Unchosen:
             from netlab.protocols.classify import classify
 
-            verdict = classify(client, server, from_start=whole, server_port=port)
+            verdict = classify(client, server, whole=whole, server_port=port)
             inner = verdict.protocol if verdict.over_tls else None
             if verdict.protocol == "tls" and port == DNS_OVER_TLS:
                 inner = "dns"

@@ -22,11 +22,6 @@ from netlab.tracer.records import Cookies
 # Listening is no connection; SYN_RECV is mostly no socket yet (struct request_sock).
 _NO_CONNECTION = (State.LISTEN, State.SYN_RECV)
 
-# What directions.of() answers: incoming, outgoing, unknown, and sockets without a peer.
-_DIRECTIONS = np.array(
-    [Direction.INCOMING, Direction.OUTGOING, Direction.UNKNOWN, Direction.UNKNOWN], np.uint8
-)
-
 _TABLES: dict[int, Callable[[], Sockets]] = {
     socket.IPPROTO_TCP: partial(sockdiag.tcp_sockets, without=[State.TIME_WAIT]),  # no socket any more
     socket.IPPROTO_UDP: sockdiag.udp_sockets,
@@ -80,12 +75,8 @@ def take(
         half_open.append(sockets.cookie[sockets.state == State.SYN_RECV])
         udp = sockets.protocol == socket.IPPROTO_UDP
         connected = udp | (sockets.whole & ~np.isin(sockets.state, _NO_CONNECTION))
-        direction = np.where(
-            udp,
-            directions.of_udp(sockets.records["local_port"], ephemeral),
-            _DIRECTIONS[directions.of(sockets, ephemeral)],
-        )
-        direction = direction[connected].astype(np.uint8)
+        direction = directions.of(sockets, ephemeral)[connected]
+        direction[direction == directions.NO_PEER] = Direction.UNKNOWN
         listed.append((_attempts(sockets.where(connected), direction, inode), sockets.where(connected)))
     cut = [netlink.INTERRUPTED] if any(sockets.interrupted for _, sockets in listed) else []
     complete = [inode for inode, (sockets, _) in answers.by_inode.items() if not sockets.interrupted]

@@ -38,7 +38,7 @@ class Listing:
     """The sockets at one moment; the arrays are as long as the table."""
 
     sockets: Sockets
-    direction: npt.NDArray[np.int8]  # places in directions.NAMES
+    direction: directions.Ways  # places in directions.NAMES
     pid: Masked  # masked where it is not known, or not yet
     netns: npt.NDArray[np.int64]  # inodes
     missing: list[Missing]
@@ -146,7 +146,7 @@ def snapshot(*, netns: namespaces.NetNs = None, protocol: str | None = None) -> 
         "tcp" or "udp"; both by default.
     """
 
-    def read() -> tuple[Sockets, npt.NDArray[np.int8]]:
+    def read() -> tuple[Sockets, directions.Ways]:
         sockets = sockdiag.joined(read() for name, read in _TABLES.items() if protocol in {None, name})
         return sockets, directions.of(sockets, directions.ephemeral_ports())
 

@@ -21,7 +21,7 @@ KNOWN = [case for case in CASES if "stack" in case]
 
 def verdict_on(case: dict[str, Any], sizes: tuple[int, int] = (ENOUGH, ENOUGH)) -> Verdict:
     client, server = bytes.fromhex(case["client"]), bytes.fromhex(case["server"])
-    return classify(client[: sizes[0]], server[: sizes[1]], from_start=case.get("from_start", True))
+    return classify(client[: sizes[0]], server[: sizes[1]], whole=case.get("whole", True))
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["of"])
@@ -55,17 +55,17 @@ def test_a_final_verdict_stays_what_it_is_when_more_bytes_come(case: dict[str, A
 def test_what_is_known_from_the_start_is_not_misnamed_in_the_middle(case: dict[str, Any]) -> None:
     client, server = bytes.fromhex(case["client"]), bytes.fromhex(case["server"])
     for begin in range(1, max(len(client), len(server))):
-        verdict = classify(client[begin:], server[begin:], from_start=False)
+        verdict = classify(client[begin:], server[begin:], whole=False)
 
         assert verdict.stack is None or set(verdict.stack.split("+")) <= set(case["stack"].split("+"))
 
 
 @settings(max_examples=500)
 @given(st.integers(0, 2**32), st.integers(0, 300), st.integers(0, 300), st.booleans())
-def test_random_bytes_are_nobodys(seed: int, client: int, server: int, from_start: bool) -> None:
+def test_random_bytes_are_nobodys(seed: int, client: int, server: int, whole: bool) -> None:
     noise = random.Random(seed)  # hypothesis' own bytes hold constants of the code, such as HTTP/2's preface
 
-    verdict = classify(noise.randbytes(client), noise.randbytes(server), from_start=from_start)
+    verdict = classify(noise.randbytes(client), noise.randbytes(server), whole=whole)
 
     assert verdict.protocol is None
 
@@ -73,8 +73,8 @@ def test_random_bytes_are_nobodys(seed: int, client: int, server: int, from_star
 @given(
     st.binary(max_size=300), st.binary(max_size=300), st.booleans(), st.sampled_from([None, 443, 9092, 5432])
 )
-def test_any_bytes_are_judged(client: bytes, server: bytes, from_start: bool, port: int | None) -> None:
-    verdict = classify(client, server, from_start=from_start, server_port=port)
+def test_any_bytes_are_judged(client: bytes, server: bytes, whole: bool, port: int | None) -> None:
+    verdict = classify(client, server, whole=whole, server_port=port)
 
     assert verdict.is_final or verdict.protocol is not None or max(len(client), len(server)) < ENOUGH
 
@@ -145,7 +145,7 @@ def test_the_end_of_a_copy_out_is_postgres() -> None:
     row = b"d" + (4 + 40).to_bytes(4, "big") + b"x" * 39 + b"\n"
     done = b"c\0\0\0\4" + b"C\0\0\0\013COPY 2\0" + b"Z\0\0\0\5I"
 
-    assert classify(b"", row * 2 + done, from_start=False).protocol == "postgres"
+    assert classify(b"", row * 2 + done, whole=False).protocol == "postgres"
 
 
 def test_what_a_postgres_server_may_send_is_known_alike_where_it_is_judged_and_where_it_is_read() -> None:

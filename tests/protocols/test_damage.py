@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import inspect
 import time
 from typing import Any
 
@@ -18,6 +19,11 @@ from netlab.protocols.dialog import Dialog, Side
 secrets = st.text("abcdefghijklmnopqrstuvwxyz0123456789", min_size=12, max_size=30).filter(
     lambda word: any(sign.isdigit() for sign in word)
 )
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_a_connection_is_taken_for_whole_unless_told_otherwise(name: str) -> None:
+    assert inspect.signature(READERS[name]).parameters["whole"].default is True
 
 
 @pytest.mark.parametrize("name", NAMES)

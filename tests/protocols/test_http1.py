@@ -123,7 +123,7 @@ def test_rows_are_what_curl_says(options: list[str], heard: Overheard, tmp_path:
         text=True,
         check=True,
     ).stdout
-    exchanges = [one for talk in heard.whole(1) for one in read(Http1(), talk)]
+    exchanges = [one for talk in heard.whole(1) for one in read(Http1(whole=False), talk)]
 
     told = [line.split() for line in log.splitlines()]
     assert [[one.operation, one.status] for one in exchanges] == [line[:2] for line in told]
@@ -154,7 +154,7 @@ def test_an_answer_behind_early_hints_is_the_answer() -> None:
     hints = _h11(
         h11.InformationalResponse(status_code=103, headers=[("Link", "</a.css>")], reason=b"Early Hints")
     )
-    dialog = Http1()
+    dialog = Http1(whole=False)
     heard = [(Side.CLIENT, GET, 1), (Side.SERVER, hints, 2), (Side.SERVER, OK, 3)]
 
     (one,) = read(dialog, heard)
@@ -308,7 +308,7 @@ def test_what_may_be_a_body_or_a_request_is_of_unknown_size() -> None:
 def test_behind_connect_is_no_http() -> None:
     request = b"CONNECT db.example:5432 HTTP/1.1\r\nHost: db.example:5432\r\n\r\n"
     accepted = _h11(h11.Response(status_code=200, headers=[]), request=request)
-    dialog = Http1()
+    dialog = Http1(whole=False)
 
     heard = [
         (Side.CLIENT, request, 1),
@@ -330,7 +330,7 @@ def test_behind_an_upgrade_is_no_http() -> None:
         ),
         request=request,
     )
-    dialog = Http1()
+    dialog = Http1(whole=False)
 
     (one,) = read(dialog, [(Side.CLIENT, request, 1), (Side.SERVER, switched + b"\x81\x00", 2)])
 
@@ -338,7 +338,7 @@ def test_behind_an_upgrade_is_no_http() -> None:
 
 
 def test_http2_is_told_from_its_preface() -> None:
-    dialog = Http1()
+    dialog = Http1(whole=False)
 
     assert dialog.said(Side.CLIENT, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 1) == []
     assert dialog.upgraded == "h2c"
@@ -346,7 +346,7 @@ def test_http2_is_told_from_its_preface() -> None:
 
 def test_an_answer_without_a_length_ends_with_the_connection() -> None:
     answer = b"HTTP/1.0 200 OK\r\n\r\nGET / HTTP/1.1\r\n\r\n"
-    dialog = Http1()
+    dialog = Http1(whole=False)
     heard: Heard = [(Side.CLIENT, GET, 1), (Side.SERVER, answer, 2), (Side.SERVER, b"more", 3)]
 
     assert read(dialog, heard, ended=False) == []
@@ -371,7 +371,7 @@ def test_an_answer_that_seemed_to_end_with_the_connection_and_did_not_hides_what
 
 
 def test_what_has_no_answer_is_pending_and_then_unanswered() -> None:
-    dialog = Http1()
+    dialog = Http1(whole=False)
     dialog.said(Side.CLIENT, GET, 1)
 
     assert [one.outcome for one in dialog.pending()] == [Outcome.PENDING]
@@ -392,7 +392,7 @@ def test_what_has_no_answer_is_pending_and_then_unanswered() -> None:
     ],
 )
 def test_an_answer_that_breaks_off_has_a_status_and_no_end(said: bytes, error: str) -> None:
-    dialog = Http1()
+    dialog = Http1(whole=False)
 
     (one,) = read(dialog, [(Side.CLIENT, GET, 1), (Side.SERVER, said, 2)])
 
@@ -403,7 +403,7 @@ def test_an_answer_that_breaks_off_has_a_status_and_no_end(said: bytes, error: s
 def test_an_answer_before_the_request_is_whole_waits_for_its_size() -> None:
     head = _request("POST", "/upload", "Content-Length: 10")
     refused = b"HTTP/1.1 413 Too Big\r\nContent-Length: 0\r\n\r\n"
-    dialog = Http1()
+    dialog = Http1(whole=False)
 
     assert dialog.said(Side.CLIENT, head + b"12345", 1) + dialog.said(Side.SERVER, refused, 2) == []
     (one,) = dialog.said(Side.CLIENT, b"67890" + GET, 3)
@@ -418,7 +418,7 @@ def _around(side: Side, size: int | None) -> tuple[list[Exchange], Http1]:
     chunked = b"Transfer-Encoding: chunked\r\n\r\n3e8\r\n"
     heads = (GET[:-2] + chunked, b"HTTP/1.1 200 OK\r\n" + chunked)
     end = b"\r\n0\r\n\r\n"
-    dialog, found = Http1(), []
+    dialog, found = Http1(whole=False), []
     for who in Side:
         whole = b"x" * 1000
         if who is side:
@@ -456,7 +456,7 @@ def test_a_gap_of_unknown_size_hides_the_rest_of_its_message(side: Side) -> None
 
 
 def test_of_a_head_that_was_not_seen_to_its_end_the_lines_that_were_are_true() -> None:
-    dialog = Http1()
+    dialog = Http1(whole=False)
     found = dialog.said(Side.CLIENT, GET[:-2] + b"Cookie: abc", 1) + dialog.missed(Side.CLIENT, 500, 1)
     found += dialog.said(Side.SERVER, b"HTTP/1.1 502 Bad\r\nSet-", 2) + dialog.missed(Side.SERVER, 500, 2)
 
@@ -467,7 +467,7 @@ def test_of_a_head_that_was_not_seen_to_its_end_the_lines_that_were_are_true() -
 
 
 def test_requests_whose_answers_were_not_seen_are_missed() -> None:
-    dialog = Http1()
+    dialog = Http1(whole=False)
     dialog.said(Side.CLIENT, GET, 1)
 
     assert [one.outcome for one in dialog.missed(Side.SERVER, 100, 2)] == [Outcome.MISSED]
@@ -499,7 +499,7 @@ def test_a_gap_makes_no_wrong_row(
 
 
 def test_reading_begins_in_the_middle_of_a_conversation() -> None:
-    dialog = Http1()
+    dialog = Http1(whole=False)
     middle = [(Side.CLIENT, b"rest of a body", 1), (Side.SERVER, b"ver: nginx\r\n\r\n", 2)]
 
     exchanges = read(dialog, [*middle, (Side.CLIENT, GET, 3), (Side.SERVER, OK, 4)])

@@ -181,7 +181,7 @@ def test_reading_begins_in_the_middle_and_what_cannot_be_known_is_missing(
     heard, log = called
     whole = read(Http2(whole=True), heard)
     begin = next(index for index, one in enumerate(heard) if one[2] >= whole[20].requested_ns)
-    dialog = Http2()
+    dialog = Http2(whole=False)
 
     exchanges = read(dialog, heard[begin:])
 
@@ -387,7 +387,7 @@ def test_what_a_server_says_that_does_not_speak_http2_is_unread(
 
 
 def test_thousands_of_open_streams_have_their_answers() -> None:
-    dialog, encoders, numbers = Http2(), (hpack.Encoder(), hpack.Encoder()), range(1, 10_001, 2)
+    dialog, encoders, numbers = Http2(whole=False), (hpack.Encoder(), hpack.Encoder()), range(1, 10_001, 2)
     said = ([(":method", "GET"), (":path", "/a"), (":scheme", "http")], [(":status", "200")])
     found = []
     for side, encoder, fields in zip(Side, encoders, said, strict=True):

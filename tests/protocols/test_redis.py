@@ -147,7 +147,7 @@ def test_a_gap_makes_no_wrong_row(talked: tuple[Heard, Any, int], gaps: set[int]
 
 
 def test_reading_begins_in_the_middle_with_the_first_whole_command() -> None:
-    dialog = Redis()
+    dialog = Redis(whole=False)
     heard: Heard = [(Side.CLIENT, b"t of a value\r\n", 1), (Side.SERVER, b"st\r\n", 2)]
     heard += [(Side.CLIENT, SET, 3), (Side.SERVER, OK, 4), (Side.CLIENT, GET, 5), (Side.SERVER, VALUE, 6)]
 
@@ -158,7 +158,7 @@ def test_reading_begins_in_the_middle_with_the_first_whole_command() -> None:
 
 
 def test_replies_to_what_was_not_seen_are_nobodys() -> None:
-    dialog = Redis()
+    dialog = Redis(whole=False)
     found = dialog.said(Side.CLIENT, GET, 1) + dialog.said(Side.SERVER, OK, 2)  # of a command before
     found += dialog.said(Side.SERVER, VALUE, 3)
     found += dialog.said(Side.CLIENT, SET, 4) + dialog.said(Side.SERVER, OK, 5)

@@ -184,7 +184,7 @@ def judge(beginnings: int, chance: random.Random) -> int:
     count = 0
     for _ in range(beginnings):
         client, server = (damaged(data, chance) for _, data, _ in chance.choice(SEEDS["classify"]))
-        count += classify(client, server, from_start=chance.random() < 0.5).protocol is not None
+        count += classify(client, server, whole=chance.random() < 0.5).protocol is not None
     return count
 
 

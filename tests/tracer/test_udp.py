@@ -951,6 +951,23 @@ def test_with_two_ports_that_the_kernel_chose_who_began_an_older_flow_may_be_unk
     assert ways == ["unknown", "incoming", "outgoing", "outgoing"]
 
 
+def test_of_connected_sockets_between_two_chosen_ports_nobody_tells_who_began(
+    net: PracticeNetwork, opened: contextlib.ExitStack
+) -> None:
+    peers = Peers(Place(net, 4), opened)
+    ends = peers.unbound(), peers.unbound()
+    for one, port in zip(ends, (7123, 7124), strict=True):
+        one.bind(("127.0.0.1", port))
+    ends[0].connect(ends[1].getsockname())
+    ends[1].connect(ends[0].getsockname())
+    with netlab.capture(protocol="udp", netns=net.client.netns, port=7123) as capture:
+        ends[0].send(b"sync")
+        ends[1].recv(10)
+        ends[1].send(b"sync")
+    listed = netlab.connections(netns=net.client.netns, protocol="udp", port=7123)
+    assert list(capture.connections()["direction"]) == list(listed["direction"]) == ["unknown"] * 2
+
+
 def test_a_flow_that_another_process_has_sent_on_before_is_said_to_be_no_exact_number(
     net: PracticeNetwork, opened: contextlib.ExitStack
 ) -> None:

@@ -15,9 +15,9 @@ class Stream:
     It takes a segment for the beginning of messages only if it is nothing but whole readable messages.
     """
 
-    def __init__(self, *, from_start: bool = True) -> None:
+    def __init__(self, *, whole: bool = True) -> None:
         self.unread_bytes = 0  # said, and understood as nothing
-        self._is_framed = from_start
+        self._is_framed = whole
         self._rest = bytearray()
         self._missing = 0  # bytes of the message under way that were not seen
 
@@ -50,10 +50,10 @@ class Stream:
     def _complete(self) -> list[Message]:
         found = []
         while (wanted := self._wanted()) is not None and len(self._rest) >= wanted:
-            whole = bytes(self._rest[_LENGTH:wanted])
+            said = bytes(self._rest[_LENGTH:wanted])
             del self._rest[:wanted]
             try:
-                found += [] if self._missing else [message.read(whole)]
+                found += [] if self._missing else [message.read(said)]
             except DecodeError:
                 self.unread_bytes += wanted
             if self._missing:

@@ -58,7 +58,7 @@ def test_a_gap_within_one_message_costs_only_that_one() -> None:
 
 
 def test_a_stream_met_in_the_middle_is_read_from_the_first_whole_message() -> None:
-    stream = Stream(from_start=False)
+    stream = Stream(whole=False)
 
     assert ids(MESSAGES[0][7:], MESSAGES[1], MESSAGES[2][:9], MESSAGES[2][9:], stream=stream) == [2, 3]
     assert stream.unread_bytes == len(MESSAGES[0]) - 7
