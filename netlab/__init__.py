@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from netlab.frames import concat as concat, coverage as coverage
     from netlab.kernel.conntrack import conntrack as conntrack
     from netlab.kernel.ctevents import conntrack_events as conntrack_events
+    from netlab.kernel.ctstats import conntrack_stats as conntrack_stats
     from netlab.kernel.gateway import gateway as gateway
     from netlab.kernel.nat import nat as nat
     from netlab.kernel.routes import routes as routes
@@ -67,6 +68,7 @@ _HOME = {
     "connections": "netlab.tracer.sockets",
     "conntrack": "netlab.kernel.conntrack",
     "conntrack_events": "netlab.kernel.ctevents",
+    "conntrack_stats": "netlab.kernel.ctstats",
     "coverage": "netlab.frames",
     "dns_stats": "netlab.protocols.dns.stats",
     "doctor": "netlab.checkup",
@@ -116,6 +118,7 @@ _DELEGATED = {
     "capture",
     "conntrack",
     "conntrack_events",
+    "conntrack_stats",
     "nat",
 }  # to an agent, where this process lacks a capability
 _PARTS = {"fleet", "lab", "panels", "path", "schemas"}

@@ -20,6 +20,7 @@ from netlab.frames import Gap, Missing, concat
 from netlab.kernel.conntrack import conntrack
 from netlab.kernel.ctevents import conntrack_events
 from netlab.kernel.ctfill import Fill
+from netlab.kernel.ctstats import conntrack_stats
 from netlab.kernel.gateway import checked, destinations, gateway
 from netlab.kernel.nat import nat
 from netlab.kernel.routes import routes
@@ -59,8 +60,8 @@ def connect(
     Returns
     -------
     Host
-        Has `capture`, `connections`, `conntrack`, `conntrack_events`, `gateway`, `nat`, `routes` and
-        `traceroute`, with the parameters and frames of netlab's.
+        Has `capture`, `connections`, `conntrack`, `conntrack_events`, `conntrack_stats`, `gateway`, `nat`,
+        `routes` and `traceroute`, with the parameters and frames of netlab's.
 
     Raises
     ------
@@ -176,6 +177,11 @@ class Host(Caller):
     def conntrack_events(self, asked: Given) -> RemoteConntrackEvents:
         """As `netlab.conntrack_events`; what nobody asks for ten minutes is forgotten."""
         return RemoteConntrackEvents(self, asked)
+
+    @taking(conntrack_stats)
+    def conntrack_stats(self, asked: Given) -> pd.DataFrame:
+        """As `netlab.conntrack_stats`."""
+        return self.frame("/conntrack/stats", **asked)
 
     def conntrack_fill(self, *, netns: Spaces = None) -> tuple[list[Fill], list[Missing]]:
         """Return how full the conntrack table of each namespace is, and which of them did not tell."""

@@ -15,6 +15,7 @@ from netlab.agent.serving import ERRORS, framed, placed
 from netlab.agent.work import Limit
 from netlab.kernel.conntrack import conntrack
 from netlab.kernel.ctfill import conntrack_fill
+from netlab.kernel.ctstats import conntrack_stats
 from netlab.kernel.nat import nat
 
 Heard = Literal["entries", "events", "table"]
@@ -38,6 +39,11 @@ def _add_tables(app: FastAPI) -> None:
     async def translated(request: Request, wanted: Annotated[Tracked, Query()]) -> Response:
         """Return the tracked connections that are translated."""
         return await framed(request, lambda _: nat(**placed(request, wanted)))
+
+    @table("/conntrack/stats", most=2)
+    async def counted(request: Request, wanted: Annotated[Spaces, Query()]) -> Response:
+        """Return what connection tracking dropped and could not enter, and how full its tables are."""
+        return await framed(request, lambda _: conntrack_stats(**placed(request, wanted)))
 
     @app.get("/conntrack/fill", responses=ERRORS, dependencies=[Depends(Limit(2))])
     def fill(request: Request, wanted: Annotated[Spaces, Query()]) -> Fills:

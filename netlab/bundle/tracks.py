@@ -19,6 +19,7 @@ from netlab.schemas import (
     CONNECTIONS,
     CONNTRACK,
     CONNTRACK_EVENTS,
+    CONNTRACK_STATS,
     COST,
     DNS,
     DROPS,
@@ -51,6 +52,7 @@ IDENTITY = {
     CONNTRACK.name: _ENTRY,
     NAT.name: _ENTRY,
     CONNTRACK_EVENTS.name: ["at", "event", *_ENTRY],
+    CONNTRACK_STATS.name: ["netns", "cpu"],
     COST.name: ["kind", "program"],
 }  # fmt: skip
 _AGES = ["duration_s"]  # grow by themselves: that is no change

@@ -95,6 +95,10 @@ class Fleet:
         """As `netlab.conntrack`, of all hosts."""
         return self._frame("conntrack", options)
 
+    def conntrack_stats(self, **options: Any) -> pd.DataFrame:
+        """As `netlab.conntrack_stats`, of all hosts."""
+        return self._frame("conntrack_stats", options)
+
     def nat(self, **options: Any) -> pd.DataFrame:
         """As `netlab.nat`, of all hosts."""
         return self._frame("nat", options)

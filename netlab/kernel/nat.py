@@ -8,6 +8,7 @@ of its interfaces.
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -23,17 +24,11 @@ from netlab.kernel import (
     netlink,
     netns as namespaces,
     nlmessages,
+    rtnetlink,
     spaces,
 )
 from netlab.kernel.ctentries import Array, Entries, Flags
 from netlab.schemas import NAT
-
-_ROUTE = 0  # NETLINK_ROUTE
-_GET_ADDRESSES = 22  # RTM_GETADDR
-_IFADDRMSG = np.dtype(
-    [("family", "u1"), ("prefix_bits", "u1"), ("flags", "u1"), ("scope", "u1"), ("index", "u4")]
-)
-_ADDRESS, _LOCAL = (1,), (2,)  # IFA_ADDRESS (the peer's on a point-to-point link), IFA_LOCAL (IPv4 only)
 
 _KINDS = ["snat", "dnat", "both", "masquerade", "hairpin"]
 _MASQUERADE, _HAIRPIN = 4, 5
@@ -113,22 +108,26 @@ class _Home:
     """An address of this namespace."""
 
     address: Array
-    peer: Array  # an address of the subnet: the own one, or the other end's
+    network: Array  # of the subnet: the own one, or the other end's
     prefix_bits: int
     link: int  # index of the interface
 
 
 def _homes() -> list[_Home]:
     """Return the addresses of the calling thread's namespace."""
-    found = netlink.dump(_ROUTE, _GET_ADDRESSES, bytes(_IFADDRMSG.itemsize), doing="list addresses")
-    headers = found.body(_IFADDRMSG)
-    homes = []
-    for group in found.groups(_IFADDRMSG.itemsize):
-        peers = group.octets(_ADDRESS)
-        own = group.octets(_LOCAL) if group.length(_LOCAL) > 0 else peers
-        for header, address, peer in zip(headers[group.rows], own, peers, strict=True):
-            homes.append(_Home(address, peer, int(header["prefix_bits"]), int(header["index"])))
-    return homes
+    with netlink.opened(rtnetlink.ROUTE) as kernel:
+        known = rtnetlink.interface_addresses(kernel)
+    return [
+        _Home(
+            _octets(ipaddress.ip_address(local)), _octets(network.network_address), network.prefixlen, index
+        )
+        for index, some in known.items()
+        for local, network in some
+    ]
+
+
+def _octets(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> Array:
+    return np.frombuffer(address.packed, np.uint8)
 
 
 def _kind(entries: Entries, homes: list[_Home]) -> Array:
@@ -155,7 +154,7 @@ def _link(places: Array, homes: list[_Home]) -> Array:
     """Return the interface whose subnet has each address, the longest prefix first; 0 where none has."""
     links = np.zeros(len(places), np.int64)
     for home in sorted(homes, key=lambda home: home.prefix_bits):
-        if len(home.peer) == places.shape[1]:
-            mask = np.packbits(np.arange(8 * len(home.peer)) < home.prefix_bits)
-            links[((places ^ home.peer) & mask == 0).all(axis=1)] = home.link
+        if len(home.network) == places.shape[1]:
+            mask = np.packbits(np.arange(8 * len(home.network)) < home.prefix_bits)
+            links[((places ^ home.network) & mask == 0).all(axis=1)] = home.link
     return links

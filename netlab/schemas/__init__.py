@@ -9,7 +9,12 @@ from netlab.schemas.connections import (
     DROPS as DROPS,
     EVENTS as EVENTS,
 )
-from netlab.schemas.conntrack import CONNTRACK as CONNTRACK, CONNTRACK_EVENTS as CONNTRACK_EVENTS, NAT as NAT
+from netlab.schemas.conntrack import (
+    CONNTRACK as CONNTRACK,
+    CONNTRACK_EVENTS as CONNTRACK_EVENTS,
+    CONNTRACK_STATS as CONNTRACK_STATS,
+    NAT as NAT,
+)
 from netlab.schemas.fleet import FLEET_DELTAS as FLEET_DELTAS, JOINED as JOINED
 from netlab.schemas.host import DOCTOR as DOCTOR
 from netlab.schemas.paths import (
@@ -49,6 +54,7 @@ ALL = {
         CONNTRACK,
         NAT,
         CONNTRACK_EVENTS,
+        CONNTRACK_STATS,
         ROUTES,
         GATEWAY,
         EXPLANATION,

@@ -78,3 +78,34 @@ CONNTRACK_EVENTS = Schema(
         Column("stopped_at", TIME, "when it was destroyed, if nf_conntrack_timestamp was on"),
     ),
 )
+
+CONNTRACK_STATS = Schema(
+    "conntrack_stats",
+    (
+        Column("netns", INTEGER, "inode of the network namespace"),
+        Column("cpu", INTEGER, "the CPU that counted"),
+        Column("found", INTEGER, "how often NAT wanted a tuple for a new flow, and it was taken"),
+        Column("invalid", INTEGER, "packets that fit no connection (state INVALID)", "packets"),
+        Column("insert", INTEGER, "entries made by user space (`conntrack -I`); others are not counted"),
+        Column(
+            "insert_failed",
+            INTEGER,
+            "packets dropped because their new entry's tuple was taken, as when SNAT has no port left",
+            "packets",
+        ),
+        Column(
+            "drop",
+            INTEGER,
+            "packets dropped for want of an entry: insert_failed, and the rest because the table was full",
+            "packets",
+        ),
+        Column("early_drop", INTEGER, "entries not assured that a full table gave up for new ones"),
+        Column("error", INTEGER, "ICMP messages that could not be made sense of", "packets"),
+        Column("search_restart", INTEGER, "look-ups that began anew because the table was changed meanwhile"),
+        Column("clash_resolve", INTEGER, "racing first packets of one flow that were let through"),
+        Column("chaintoolong", INTEGER, "packets dropped because the hash bucket was full", "packets"),
+        Column("entries", INTEGER, "entries in the namespace's table; the same in each of its rows"),
+        Column("max_entries", INTEGER, "how many it may have: nf_conntrack_max"),
+        Column("buckets", INTEGER, "hash buckets, which all namespaces share: nf_conntrack_buckets"),
+    ),
+)

@@ -24,6 +24,7 @@ _SENTENCES: dict[str | None, str] = {
     "ENETUNREACH": "there is no route to the network",
     "EPERM": "forbidden on this host, by a firewall or by a program of its control group",
     "EACCES": "forbidden by a firewall or policy",
+    "EINVAL": "a blackhole route or rule of this host",
     "ECANCELED": "its own process closed it before the handshake ended",
     "ECONNABORTED": "aborted on this host",
 }

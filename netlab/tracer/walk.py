@@ -18,7 +18,7 @@ from typing import Any
 
 from netlab.errors import NetlabError
 from netlab.frames import Gap, Missing
-from netlab.kernel import natrules, netns as namespaces, onward, spaces
+from netlab.kernel import forwarding, natrules, netns as namespaces, onward, spaces
 from netlab.kernel.lookups import Question
 from netlab.kernel.onward import End, Onward
 from netlab.kernel.routing import Routing, Way
@@ -28,7 +28,6 @@ from netlab.tracer import ends, waygaps
 from netlab.tracer.stations import FourTuple, Station
 
 _MOST_PLACES = 32  # namespaces and bridges; more is taken for a loop
-_FORWARDS = Path("/proc/sys/net/ipv6/conf/all/forwarding")
 _UNPLUGGED = "the interface that it would come by is gone"
 _SCOPELESS = "the destination is link-local, and which link is not known"
 _LOOP = "the packet has been here: it goes round"
@@ -127,7 +126,12 @@ class Walk:
                     return None
                 at = replace(at, index=came.index)
                 if onward.is_bridge(came) and not _is_for(came, at, known, routing):
-                    return self._bridge(at, known, came)
+                    new = at.packet
+                    if forwarding.filters_bridged(new.family):
+                        new = self._translate(at)
+                    if new.dst == at.packet.dst:  # else it is routed (br_nf_pre_routing_finish())
+                        return self._bridge(replace(at, packet=new), known, came)
+                    return self._route(at, new, routing, known)
             return self._route(at, self._translate(at), routing, known)
 
     # -- translation -------------------------------------------------------------------------------------
@@ -186,7 +190,7 @@ class Walk:
             self._note(here)
             self._note(self._peer(at, new))
             return None
-        if way.type == "unicast" and at.index and not _forwards(new.family):
+        if way.type == "unicast" and at.index and not forwarding.forwards(new.family):
             dropped = "not forwarded: net.ipv6.conf.all.forwarding is 0 here"
             self._note(replace(here, error="EHOSTUNREACH", reason=dropped))
             return None
@@ -288,12 +292,3 @@ def _translated(here: Station, new: FourTuple, *, answers: bool) -> Station:
 def _with_way(here: Station, way: Way) -> Station:
     names = ("type", "gateway", "mac", "interface", "interface_kind", "subnet", "error", "reason")
     return replace(here, **{name: getattr(way, name) for name in names})
-
-
-def _forwards(family: int) -> bool:
-    """Tell whether this namespace forwards at all; of IPv4 its route look-ups tell that already."""
-    if family == 4:
-        return True
-    with contextlib.suppress(OSError):
-        return _FORWARDS.read_text(encoding="ascii").strip() != "0"
-    return True

@@ -17,7 +17,7 @@ ROWS = {
         "+sys_ptrace",
         ["/health", "/routes", "/routes/127.0.0.1", "/connections/now", "/metrics"],
     ),
-    "conntrack": ("+sys_ptrace,+net_admin", ["/conntrack", "/nat"]),
+    "conntrack": ("+sys_ptrace,+net_admin", ["/conntrack", "/conntrack/stats", "/nat"]),
     "raw sockets": ("+sys_ptrace,+net_raw", ["/traceroute/127.0.0.1?protocol=icmp"]),
     "programs": (
         "+bpf,+perfmon,+net_admin",

@@ -19,7 +19,7 @@ import netlab
 frame = netlab.conntrack(family=4)
 with netlab.conntrack_events() as listening:
     pass
-for frame in (frame, listening.events()):
+for frame in (frame, listening.events(), netlab.conntrack_stats()):
     print(frame.attrs["schema"], netlab.coverage(frame)["detail"].str.contains("the agent at").any(), end=" ")
 """
 FOLLOW = """
@@ -118,7 +118,7 @@ def shared() -> Iterator[Path]:
 @pytest.mark.parametrize(
     ("script", "expected"),
     [
-        (LIST, "conntrack True conntrack_events True"),
+        (LIST, "conntrack True conntrack_events True conntrack_stats True"),
         (FOLLOW, "['ECONNREFUSED'] True"),
         (ACCOUNT, "[1, 1, 0]"),
         (DURATION, "stopped ['ECONNREFUSED']"),

@@ -391,33 +391,30 @@ def test_a_mark_counts_in_the_namespace_of_its_socket_and_is_lost_on_the_way_out
     assert "routes: approximate" not in gaps(stopped).values()
 
 
-@pytest.mark.privileged
-def test_a_bridge_sends_to_the_port_that_has_the_mac() -> None:
-    """Two containers on one bridge: the packet does not come up to the host's routing."""
-    other = chains.name("other")
+@contextlib.contextmanager
+def neighbour() -> Iterator[None]:
+    """Add a container 10.79.1.3 to the bridge that the client is on."""
+    other, host = chains.name("other"), chains.name("host")
     chains.run("ip", "netns", "add", other)
     try:
-        chains.ip(
-            "other",
-            "link",
-            "add",
-            "eth0",
-            "type",
-            "veth",
-            "peer",
-            "name",
-            "port2",
-            "netns",
-            chains.name("host"),
-        )
+        pair = ["eth0", "type", "veth", "peer", "name", "port2", "netns", host]
+        chains.ip("other", "link", "add", *pair)
         chains.ip("other", "address", "add", "10.79.1.3/24", "dev", "eth0")
         chains.ip("other", "link", "set", "eth0", "up")
         chains.ip("host", "link", "set", "port2", "master", "br0", "up")
+        yield
+    finally:
+        chains.ip("host", "link", "del", "port2")  # a namespace's own interfaces go some time after it
+        chains.run("ip", "netns", "del", other)
+
+
+@pytest.mark.privileged
+def test_a_bridge_sends_to_the_port_that_has_the_mac() -> None:
+    """Two containers on one bridge: the packet does not come up to the host's routing."""
+    with neighbour():
         with talking(("10.79.1.3", 7001), ("10.79.1.3", 7001), server="other") as (port, _):
             found = netlab.explain(row_of("client", port))
         inode = chains.inode("other")
-    finally:
-        chains.run("ip", "netns", "del", other)
 
     ways = found.frame[["station", "netns", "interface", "to_interface"]].astype(object)
     host, client = chains.inode("host"), chains.inode("client")
@@ -428,6 +425,26 @@ def test_a_bridge_sends_to_the_port_that_has_the_mac() -> None:
         ["route", inode, "lo", None],
         ["peer", inode, None, None],
     ]
+
+
+@pytest.mark.privileged
+def test_answers_that_only_cross_a_bridge_are_turned_back_where_bridges_call_netfilter() -> None:
+    """A container calls its neighbour by the service's address; the answer is not routed by the host."""
+    rule = "type nat hook prerouting priority dstnat\nip daddr 10.96.0.20 tcp dport 80 dnat to 10.79.1.3:7001"
+    host = ["ip", "netns", "exec", chains.name("host")]
+    table = f"table ip bridged {{\nchain services {{\n{rule}\n}}\n}}"
+    chains.run(*host, "nft", "-f", "-", text=table)
+    try:
+        chains.run(*host, "sysctl", "-qw", "net.bridge.bridge-nf-call-iptables=1")
+        with neighbour(), talking(("10.96.0.20", 80), ("10.79.1.3", 7001), server="other") as (port, _):
+            found = netlab.explain(row_of("other", 7001, port))
+    finally:
+        chains.run(*host, "nft", "delete", "table", "ip", "bridged")
+
+    assert found.frame["station"].tolist() == ["socket", "route", "translation", "bridge", "route", "peer"]
+    peer = found.frame.iloc[-1]
+    assert [peer[name] for name in ENDS] == ["10.96.0.20", 80, "10.79.1.2", port]
+    assert peer["process"]
 
 
 @pytest.mark.privileged

@@ -166,6 +166,15 @@ def prohibited_route(at: Place) -> None:
         client.connect((NOWHERE[at.family], 80))
 
 
+def blackhole_route(at: Place) -> None:
+    with (
+        at.route(at.net.client, "blackhole", NOWHERE[at.family]),
+        at.socket() as client,
+        pytest.raises(OSError, match="Invalid argument"),
+    ):
+        client.connect((NOWHERE[at.family], 80))
+
+
 def unreachable_beyond_a_router(at: Place) -> None:
     with (
         at.route(at.net.client, NOWHERE[at.family], "via", plan.INSIDE.address(plan.GATEWAY, at.family)),
