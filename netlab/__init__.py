@@ -116,7 +116,9 @@ _DELEGATED = {
     "capture",
     "conntrack",
     "conntrack_events",
+    "multipath",
     "nat",
+    "translate",
 }  # to an agent, where this process lacks a capability
 _PARTS = {"fleet", "lab", "panels", "path", "schemas"}
 

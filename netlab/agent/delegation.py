@@ -9,8 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
-import pandas as pd
-
 from netlab.errors import CapabilityError
 from netlab.frames import Gap, Missing
 
@@ -52,6 +50,7 @@ def delegated(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def _asked(name: str, error: CapabilityError, args: Any, kwargs: Any) -> Any:
+    from netlab.agent.afar import RemoteCapture, RemoteConntrackEvents
     from netlab.agent.client import Host
     from netlab.agent.ways import Local
 
@@ -64,6 +63,6 @@ def _asked(name: str, error: CapabilityError, args: Any, kwargs: Any) -> Any:
         problem, fix = f"{error.problem}, and {refusal.problem}", f"{refusal.fix}; or: {error.fix}"
         raise CapabilityError(problem, fix=fix) from error
     answer = getattr(host, name)(*args, **kwargs)
-    if isinstance(answer, pd.DataFrame | tuple):  # a capture goes on asking
+    if not isinstance(answer, RemoteCapture | RemoteConntrackEvents):  # which go on asking
         host.close()
     return answer
