@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import socket
@@ -20,13 +21,19 @@ SOCKET = Path("/run/netlab/agent.sock")
 
 def usual_socket() -> Path:
     """Return where the agent of this host is asked: where the environment says so, or at the usual place."""
-    return Path(os.environ.get("NETLAB_AGENT", SOCKET))
+    return Path(os.environ.get("NETLAB_AGENT") or SOCKET)
 
 
 def reachable() -> bool:
     """Tell whether an agent answers this user."""
-    with socket.socket(socket.AF_UNIX) as probe:
-        return probe.connect_ex(str(usual_socket())) == 0
+    return answers(usual_socket())
+
+
+def answers(path: Path) -> bool:
+    """Tell whether this user can connect to the unix socket at *path*."""
+    with socket.socket(socket.AF_UNIX) as probe, contextlib.suppress(OSError):  # a path that is too long
+        return probe.connect_ex(str(path)) == 0
+    return False
 
 
 @functools.cache
