@@ -119,7 +119,9 @@ _DELEGATED = {
     "conntrack",
     "conntrack_events",
     "conntrack_stats",
+    "multipath",
     "nat",
+    "translate",
 }  # to an agent, where this process lacks a capability
 _PARTS = {"fleet", "lab", "panels", "path", "schemas"}
 

@@ -47,3 +47,36 @@ class Closes(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+class Runs(ABC):
+    """A context manager that starts itself; left in order, it first waits for its end, if that comes."""
+
+    @property
+    @abstractmethod
+    def _ends(self) -> bool:
+        """Whether it ends by itself."""
+
+    @abstractmethod
+    def start(self) -> Self:
+        """Begin."""
+
+    @abstractmethod
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Wait for its end; tell whether that has come."""
+
+    @abstractmethod
+    def stop(self) -> None:
+        """End it; safe to call again."""
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None and self._ends:
+                self.wait()
+        finally:
+            self.stop()

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 import netlab
+from netlab.bundle.recording import Recording
 from netlab.panels import LiveConntrack
 from netlab.schemas import CONNECTIONS, REQUESTS
 
@@ -52,6 +53,7 @@ CALLS: list[tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any], str]] = [
     (netlab.conntrack, (), {"netn": "all"}, r"conntrack\(\) has no option 'netn'"),
     (netlab.nat, (), {"dst_port": 80}, r"nat\(\) has no option 'dst_port'"),
     (netlab.path.explain, (ROWS,), {"mtuu": ROWS}, r"explain\(\) has no option 'mtuu'"),
+    (Recording, ("recording.netlab", []), {"every": 3}, r"Recording\(\) has no option 'every'"),
     (LiveConntrack, (), {"port": 0}, r"LiveConntrack\(\) has no option 'port'"),
 ]
 

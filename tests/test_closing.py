@@ -5,11 +5,12 @@ from __future__ import annotations
 import itertools
 import signal
 import sys
+from typing import Self
 
 import pytest
 from interrupts import interrupt_at
 
-from netlab.closing import uninterrupted
+from netlab.closing import Runs, uninterrupted
 
 
 def test_ctrl_c_at_any_moment_finds_work_not_begun_or_done() -> None:
@@ -48,3 +49,42 @@ def test_what_the_work_returns_and_raises_is_its_callers() -> None:
     assert uninterrupted(lambda: 3) == 3
     with pytest.raises(ZeroDivisionError):
         uninterrupted(lambda: 1 // 0)
+
+
+class Lasting(Runs):
+    """What notes what is done with it."""
+
+    def __init__(self, *, ends: bool) -> None:
+        self.done: list[str] = []
+        self._has_end = ends
+
+    @property
+    def _ends(self) -> bool:
+        return self._has_end
+
+    def start(self) -> Self:
+        self.done.append("start")
+        return self
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        self.done.append("wait")
+        return timeout_s is None
+
+    def stop(self) -> None:
+        self.done.append("stop")
+
+
+@pytest.mark.parametrize(("ends", "waited"), [(True, ["wait"]), (False, [])])
+def test_a_block_waits_for_what_ends_by_itself(ends: bool, waited: list[str]) -> None:
+    with Lasting(ends=ends) as lasting:
+        pass
+
+    assert lasting.done == ["start", *waited, "stop"]
+
+
+def test_a_block_that_fails_does_not_wait() -> None:
+    lasting = Lasting(ends=True)
+    with pytest.raises(ZeroDivisionError), lasting:
+        raise ZeroDivisionError
+
+    assert lasting.done == ["start", "stop"]

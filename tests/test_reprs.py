@@ -59,6 +59,11 @@ def test_a_repr_is_short_the_same_each_time_and_has_no_control_characters(
     assert not re.search("0x[0-9a-f]{6}", text)  # an address in memory
 
 
+@pytest.mark.parametrize("name", [name for name in MADE if name.endswith("panel")])
+def test_a_saved_panel_says_that_its_rows_are_elsewhere(name: str, tmp_path: Path) -> None:
+    assert "not in a saved notebook; netlab.record() keeps it" in shown(MADE[name](tmp_path))["text/plain"]
+
+
 @EACH
 def test_without_a_kernel_it_is_readable_and_foreign_text_is_only_text(
     make: Callable[[Path], Any], tmp_path: Path

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import pandas as pd
 
-from netlab.closing import Closes
+from netlab.closing import Closes, Runs
 from netlab.errors import CaptureError
 from netlab.protocols.dns.stats import dns_stats
 
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 _GRACE_S, _TICK_S = 10.0, 0.2
 
 
-class RemoteCapture:
+class RemoteCapture(Runs):
     """A capture that the agent runs."""
 
     def __init__(self, host: Caller, options: dict[str, Any]) -> None:
@@ -109,8 +108,9 @@ class RemoteCapture:
         """As `Capture.cost`."""
         return self._host.frame(self._place("cost"))
 
-    def __enter__(self) -> Self:
-        return self.start()
+    @property
+    def _ends(self) -> bool:
+        return self._options.get("duration_s") is not None
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """As `Capture.wait`."""
@@ -124,15 +124,6 @@ class RemoteCapture:
         while not (ended := self.state == "stopped") and time.monotonic() < until_s:
             time.sleep(_TICK_S)
         return ended
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            if kind is None and self._options.get("duration_s") is not None:
-                self.wait()
-        finally:
-            self.stop()
 
     def _place(self, what: str = "") -> str:
         if not self._name:

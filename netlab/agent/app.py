@@ -13,7 +13,7 @@ from fastapi import Depends, FastAPI, Query, Request, Response
 from starlette.types import ASGIApp
 
 import netlab
-from netlab.agent import formats, inspecting, problems, serving, speaking, tracking
+from netlab.agent import inspecting, probing, problems, serving, speaking, tracking
 from netlab.agent.accounts import Accounts
 from netlab.agent.captures import Captures, HeldCapture
 from netlab.agent.holding import Holding
@@ -27,17 +27,14 @@ from netlab.agent.models import (
     Listed,
     Name,
     Netns,
-    Probing,
     Sent,
     State,
 )
-from netlab.agent.serving import ERRORS, framed, kind_of, place, placed
-from netlab.agent.streaming import streamed
+from netlab.agent.serving import ERRORS, framed, place, placed
 from netlab.agent.telemetry import CONTENT_TYPE, Counted, Telemetry
 from netlab.agent.work import Limit
 from netlab.kernel.gateway import gateway
 from netlab.kernel.routes import routes
-from netlab.path.trace import traceroute
 from netlab.tracer.sockets import connections
 
 Table = Literal["connections", "failures", "events", "drops", "cost", "dns", "names", "tls", "protocol_stats"]
@@ -65,6 +62,7 @@ def create(holding: Holding) -> ASGIApp:
     _add_captures(app, captures)
     tracking.add(app, listeners)
     _add_tables(app)
+    probing.add(app)
     inspecting.add(app, captures, telemetry)
     return Counted(app, telemetry)
 
@@ -168,19 +166,6 @@ def _add_tables(app: FastAPI) -> None:
     async def way(request: Request, address: str, sent: Annotated[Sent, Query()]) -> Response:
         """Return which way packets to an address go, or why not."""
         return await framed(request, lambda _: gateway(address, **placed(request, sent)))
-
-    @table("/traceroute/{host}", most=4)
-    async def traced(request: Request, host: str, probing: Annotated[Probing, Query()]) -> Response:
-        """Return the routers between the agent's host and another; hanging up ends the probing.
-
-        As application/x-ndjson the table comes line by line as it is so far, the last line is the answer.
-        """
-        options = placed(request, probing)
-        options["timeout_s"] = options.pop("timeout_ms", probing.timeout_ms) / 1000
-        kind = kind_of(request)
-        if kind in formats.STREAMS:
-            return await streamed(lambda stop, seen: traceroute(host, stop=stop, seen=seen, **options), kind)
-        return await framed(request, lambda stop: traceroute(host, stop=stop, **options))
 
 
 def _state(held: HeldCapture) -> State:

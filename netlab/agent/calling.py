@@ -59,18 +59,13 @@ class Caller:
     def frames(self, path: str, **asked: Any) -> Generator[pd.DataFrame]:
         """Yield the frames that an endpoint answers with; who takes no more of them ends its work."""
         request = self._request("GET", path, f"{Format.FRAMES}, application/json;q=0.5", asked)
-        with self._explained():
-            answer = self._http.send(request, stream=True)
-            try:
-                if answer.is_error:
-                    answer.read()
-                    raise _error(answer)
-                for body in formats.parts(answer.iter_bytes()):
-                    if body.startswith(b"{"):
-                        raise _told(json.loads(body))
+        answer = self._answered(request, stream=True)
+        with self._explained(), contextlib.closing(answer):
+            for body in formats.parts(answer.iter_bytes()):
+                if body.startswith(b"{"):
+                    raise _told(json.loads(body))
+                if body:  # else the agent says that it is still at work
                     yield self._framed(body)
-            finally:
-                answer.close()
 
     def changed(self, path: str, client: str, after: int | None) -> tuple[pd.DataFrame, int]:
         """Return what changed for a client since the answer of that number, and the number of this one."""
@@ -81,10 +76,14 @@ class Caller:
         self, method: str, path: str, body: Mapping[str, Any] | None = None, **asked: Any
     ) -> httpx.Response:
         """Return an endpoint's answer, or raise the error that it tells of; among many, wait for a place."""
-        request = self._request(method, path, f"{Format.ARROW}, application/json;q=0.5", asked, body)
+        return self._answered(
+            self._request(method, path, f"{Format.ARROW}, application/json;q=0.5", asked, body)
+        )
+
+    def _answered(self, request: httpx.Request, *, stream: bool = False) -> httpx.Response:
         until_s = time.monotonic() + _ANSWER_S
         while True:
-            answer = self._sent(request)
+            answer = self._sent(request, stream=stream)
             if not answer.is_error:
                 return answer
             wait_s = float(answer.headers.get("Retry-After", "inf"))
@@ -105,18 +104,21 @@ class Caller:
         headers = {"Accept": accept}
         return self._http.build_request(method, path, params=parameters, json=plain(body), headers=headers)
 
-    def _sent(self, request: httpx.Request) -> httpx.Response:
+    def _sent(self, request: httpx.Request, *, stream: bool) -> httpx.Response:
         """Send *request*, twice if its connection ended and it is one that may be repeated.
 
         The agent closes connections that have been idle for seconds, maybe at this moment.
         """
         with self._explained():
             try:
-                return self._http.send(request)
+                answer = self._http.send(request, stream=stream)
             except (httpx.NetworkError, httpx.ProtocolError):
                 if request.method != "GET":
                     raise
-                return self._http.send(request)
+                answer = self._http.send(request, stream=stream)
+            if answer.is_error:
+                answer.read()
+            return answer
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:

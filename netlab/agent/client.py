@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pandas as pd
@@ -25,6 +26,9 @@ from netlab.kernel.gateway import checked, destinations, gateway
 from netlab.kernel.nat import nat
 from netlab.kernel.routes import routes
 from netlab.kernel.spaces import Spaces
+from netlab.kernel.translation import Direction, Side, Translation, translate
+from netlab.path.multipath import multipath
+from netlab.path.pathmtu import path_mtu
 from netlab.path.trace import traceroute
 from netlab.schemas import GATEWAY
 from netlab.tracer.capture import capture
@@ -60,8 +64,9 @@ def connect(
     Returns
     -------
     Host
-        Has `capture`, `connections`, `conntrack`, `conntrack_events`, `conntrack_stats`, `gateway`, `nat`,
-        `routes` and `traceroute`, with the parameters and frames of netlab's.
+        Has `capture`, `connections`, `conntrack`, `conntrack_events`, `conntrack_stats`, `gateway`,
+        `multipath`, `nat`, `path_mtu`, `routes`, `traceroute` and `translate`, with the parameters and frames
+        of netlab's.
 
     Raises
     ------
@@ -194,6 +199,15 @@ class Host(Caller):
         """As `netlab.nat`."""
         return self.frame("/nat", **asked)
 
+    @taking(translate)
+    def translate(self, asked: Given) -> Translation | None:
+        """As `netlab.translate`."""
+        told = self.ask("GET", "/translate", **asked).json()
+        if told is None:
+            return None
+        direction, side = Direction(told["direction"]), Side(told["asked"])
+        return Translation(**{**told, "direction": direction, "asked": side})
+
     @taking(routes)
     def routes(self, asked: Given) -> pd.DataFrame:
         """As `netlab.routes`."""
@@ -212,23 +226,42 @@ class Host(Caller):
     @taking(traceroute)
     def traceroute(self, asked: Given) -> pd.DataFrame:
         """As `netlab.traceroute`; stopped, it returns what it had been told by then. It shows no progress."""
-        target, stop, seen = (asked.pop(name, None) for name in ("target", "stop", "seen"))
-        if not isinstance(target, str) or not target or "/" in target:  # which no path of a request can have
-            raise BadInput(f"target {target!r} is not a host name or an address", fix="Give one")
-        path = f"/traceroute/{segment(target)}"
+        stop, seen = (asked.pop(name, None) for name in ("stop", "seen"))
         if asked.pop("progress", False):
             raise BadInput("progress= is of this process, and the agent traces", fix="Give seen= instead")
+        return self._probed("traceroute", asked, stop=stop, seen=seen)
+
+    @taking(multipath)
+    def multipath(self, asked: Given) -> pd.DataFrame:
+        """As `netlab.multipath`; Ctrl-C ends it, and `stop` it does not take."""
+        return self._probed("multipath", _unstopped(asked))
+
+    @taking(path_mtu)
+    def path_mtu(self, asked: Given) -> pd.DataFrame:
+        """As `netlab.path.path_mtu`; Ctrl-C ends it, and `stop` it does not take."""
+        return self._probed("path_mtu", _unstopped(asked))
+
+    def _probed(
+        self,
+        what: str,
+        asked: Given,
+        *,
+        stop: threading.Event | None = None,
+        seen: Callable[[pd.DataFrame], object] | None = None,
+    ) -> pd.DataFrame:
+        """Return what the agent's probes to the target find; as a stream, since it may take long."""
+        target = asked.pop("target")
+        if not isinstance(target, str) or not target or "/" in target:  # which no path of a request can have
+            raise BadInput(f"target {target!r} is not a host name or an address", fix="Give one")
         if "timeout_s" in asked:
             timeout_s = checks.positive("timeout_s", asked.pop("timeout_s"), unit="seconds", most=60)
             asked["timeout_ms"] = round(timeout_s * 1000)
-        if stop is None and seen is None:
-            return self.frame(path, **asked)
-        with contextlib.closing(self.frames(path, **asked)) as frames:  # closed, it hangs up
+        with contextlib.closing(self.frames(f"/{what}/{segment(target)}", **asked)) as frames:
             for frame in frames:
                 if seen is not None:
                     seen(frame)
                 if stop is not None and stop.is_set():
-                    break
+                    break  # closed, it hangs up
         return frame
 
     def dns(self) -> pd.DataFrame:
@@ -247,3 +280,9 @@ class Host(Caller):
     def capture(self, asked: Given) -> RemoteCapture:
         """As `netlab.capture`; it starts when it is entered, or by `start()`."""
         return RemoteCapture(self, asked)
+
+
+def _unstopped(asked: Given) -> Given:
+    if asked.pop("stop", None) is not None:
+        raise BadInput("stop= is of this process, and the agent probes", fix="Ctrl-C ends its probing, too")
+    return asked

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
-
-import pandas as pd
 
 from netlab.errors import CapabilityError
 from netlab.frames import Gap, Missing
@@ -22,13 +21,19 @@ SOCKET = Path("/run/netlab/agent.sock")
 
 def usual_socket() -> Path:
     """Return where the agent of this host is asked: where the environment says so, or at the usual place."""
-    return Path(os.environ.get("NETLAB_AGENT", SOCKET))
+    return Path(os.environ.get("NETLAB_AGENT") or SOCKET)
 
 
 def reachable() -> bool:
     """Tell whether an agent answers this user."""
-    with socket.socket(socket.AF_UNIX) as probe:
-        return probe.connect_ex(str(usual_socket())) == 0
+    return answers(usual_socket())
+
+
+def answers(path: Path) -> bool:
+    """Tell whether this user can connect to the unix socket at *path*."""
+    with socket.socket(socket.AF_UNIX) as probe, contextlib.suppress(OSError):  # a path that is too long
+        return probe.connect_ex(str(path)) == 0
+    return False
 
 
 @functools.cache
@@ -52,6 +57,7 @@ def delegated(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def _asked(name: str, error: CapabilityError, args: Any, kwargs: Any) -> Any:
+    from netlab.agent.afar import RemoteCapture, RemoteConntrackEvents
     from netlab.agent.client import Host
     from netlab.agent.ways import Local
 
@@ -64,6 +70,6 @@ def _asked(name: str, error: CapabilityError, args: Any, kwargs: Any) -> Any:
         problem, fix = f"{error.problem}, and {refusal.problem}", f"{refusal.fix}; or: {error.fix}"
         raise CapabilityError(problem, fix=fix) from error
     answer = getattr(host, name)(*args, **kwargs)
-    if isinstance(answer, pd.DataFrame | tuple):  # a capture goes on asking
+    if not isinstance(answer, RemoteCapture | RemoteConntrackEvents):  # which go on asking
         host.close()
     return answer

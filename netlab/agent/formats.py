@@ -103,7 +103,7 @@ def headers(frame: pd.DataFrame) -> dict[str, str]:
 
 def _as_json(frame: pd.DataFrame) -> bytes:
     rows = frame.to_json(orient="records", date_format="iso", date_unit="ns")
-    told = json.dumps({"schema": frame.attrs["schema"], "coverage": frame.attrs["coverage"]})
+    told = json.dumps(frame.attrs)
     return f'{told[:-1]}, "rows": {rows}}}'.encode()
 
 

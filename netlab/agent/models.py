@@ -133,26 +133,50 @@ class Asked(BaseModel):
     max_requests: Annotated[StrictInt, Field(ge=1), _most(200_000)] = DEFAULTS.max_requests
 
 
-class Probing(BaseModel):
-    """The options of a trace: those of `netlab.traceroute()`, the time in milliseconds."""
+class Timed(BaseModel):
+    """What all that probe are told; the time in milliseconds."""
 
     model_config = ConfigDict(extra="forbid")
 
-    protocol: Literal["udp", "tcp", "icmp", "tcp-sack"] = "udp"
-    port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    port: Port = None
     family: Family = None
-    first_ttl: Annotated[int, Field(ge=1, le=255)] = 1
     max_ttl: Annotated[int, Field(ge=1, le=255)] = 30
-    queries: Annotated[int, Field(ge=1, le=100)] = 3
     timeout_ms: Annotated[int, Field(ge=1, le=60_000)] = 1000
+    source_port: Port = None
+    netns: Netns = None
+
+
+class Probing(Timed):
+    """The options of a trace: those of `netlab.traceroute()`."""
+
+    protocol: Literal["udp", "tcp", "icmp", "tcp-sack"] = "udp"
+    first_ttl: Annotated[int, Field(ge=1, le=255)] = 1
+    queries: Annotated[int, Field(ge=1, le=100)] = 3
     runs: Annotated[int, Field(ge=1, le=100)] = 1
-    source_port: Annotated[int, Field(ge=1, le=65535)] | None = None
     dscp: Annotated[int, Field(ge=0, le=63)] = 0
     ecn: Annotated[int, Field(ge=0, le=3)] = 0
     packets_per_s: Annotated[int, Field(ge=1, le=10_000)] = 1000
     method: Literal["auto", "raw", "unprivileged"] = "auto"
     resolve: bool = False
-    netns: Netns = None
+
+
+class Spreading(Timed):
+    """The options of `netlab.multipath()`."""
+
+    strategy: Literal["mda", "dublin"] = "mda"
+    confidence: Annotated[float, Field(ge=0.5, le=0.9999)] | None = None
+    flows: Annotated[int, Field(ge=1, le=2000)] | None = None
+    neighbours: Annotated[tuple[Annotated[str, Field(max_length=255)], ...], Field(max_length=64)] = ()
+    protocol: Literal["udp", "tcp", "icmp"] = "udp"
+    first_ttl: Annotated[int, Field(ge=1, le=255)] = 1
+    packets_per_s: Annotated[int, Field(ge=1, le=10_000)] = 1000
+    resolve: bool = False
+
+
+class Sizing(Timed):
+    """The options of `netlab.path.path_mtu()`."""
+
+    protocol: Literal["icmp", "udp"] = "icmp"
 
 
 class Listed(BaseModel):
@@ -204,6 +228,20 @@ class Tracked(Spaces):
     mark: Annotated[str, Field(max_length=32)] | None = None
     zone: Annotated[int, Field(ge=0, le=65535)] | None = None
     status: list[Annotated[str, Field(max_length=32)]] | None = None
+
+
+class Packet(BaseModel):
+    """The packet that `netlab.translate()` is asked about."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    protocol: Annotated[str, Field(min_length=1, max_length=32), AfterValidator(_number)]
+    src: Net
+    sport: Annotated[int, Field(ge=0, le=65535)]
+    dst: Net
+    dport: Port = None
+    zone: Annotated[int, Field(ge=0, le=65535)] = 0
+    netns: Netns = None
 
 
 class Listening(BaseModel):

@@ -41,18 +41,17 @@ def listening(path: Path, group: int | None) -> Iterator[socket.socket]:
     Raises
     ------
     BadInput
-        If something else is there, or another agent answers on it.
+        If something else is there, another agent answers on it, or no socket can be there.
     """
-    _make_room(path)
-    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as server:
-        before = os.umask(0o777)  # nobody may connect before it has its mode
-        try:
-            server.bind(str(path))
-        except PermissionError as error:
-            raise CapabilityError(f"{path} cannot be made", fix="Run as root, or give --socket") from error
-        finally:
-            os.umask(before)
+        with _explained(path):
+            _make_room(path)
+            path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+            before = os.umask(0o777)  # nobody may connect before it has its mode
+            try:
+                server.bind(str(path))
+            finally:
+                os.umask(before)
         made = path.stat()
         try:
             if group is not None:
@@ -64,6 +63,19 @@ def listening(path: Path, group: int | None) -> Iterator[socket.socket]:
             with contextlib.suppress(FileNotFoundError):
                 if path.stat().st_ino == made.st_ino:  # not that of the agent that took over
                     path.unlink()
+
+
+@contextlib.contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except PermissionError as error:
+        raise CapabilityError(f"{path} cannot be made", fix="Run as root, or give --socket") from error
+    except OSError as error:
+        raise BadInput(
+            f"{path} cannot be a socket: {error.strerror or error}",
+            fix="Give --socket a path of at most 107 bytes, in a directory that can be made and written to",
+        ) from error
 
 
 def _make_room(path: Path) -> None:

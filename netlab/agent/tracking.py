@@ -10,19 +10,20 @@ from fastapi import Depends, FastAPI, Query, Request, Response
 
 from netlab.agent import serving
 from netlab.agent.listeners import HeldListener, Listeners
-from netlab.agent.models import Fills, ListenerState, Listening, Spaces, Tracked
+from netlab.agent.models import Fills, ListenerState, Listening, Packet, Spaces, Tracked
 from netlab.agent.serving import ERRORS, framed, placed
 from netlab.agent.work import Limit
 from netlab.kernel.conntrack import conntrack
 from netlab.kernel.ctfill import conntrack_fill
 from netlab.kernel.ctstats import conntrack_stats
 from netlab.kernel.nat import nat
+from netlab.kernel.translation import Translation, translate
 
 Heard = Literal["entries", "events", "table"]
 
 
 def add(app: FastAPI, listeners: Listeners) -> None:
-    """Add /conntrack and what is below it, and /nat."""
+    """Add /conntrack and what is below it, /nat and /translate."""
     _add_tables(app)
     _add_listeners(app, listeners)
 
@@ -44,6 +45,11 @@ def _add_tables(app: FastAPI) -> None:
     async def counted(request: Request, wanted: Annotated[Spaces, Query()]) -> Response:
         """Return what connection tracking dropped and could not enter, and how full its tables are."""
         return await framed(request, lambda _: conntrack_stats(**placed(request, wanted)))
+
+    @app.get("/translate", responses=ERRORS, dependencies=[Depends(Limit(8))])
+    def translation(request: Request, asked: Annotated[Packet, Query()]) -> Translation | None:
+        """Return what a packet's addresses and ports become, or were; null if no such flow is tracked."""
+        return translate(**placed(request, asked))
 
     @app.get("/conntrack/fill", responses=ERRORS, dependencies=[Depends(Limit(2))])
     def fill(request: Request, wanted: Annotated[Spaces, Query()]) -> Fills:

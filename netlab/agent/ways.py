@@ -5,24 +5,22 @@ from __future__ import annotations
 import contextlib
 import grp
 import os
-import shutil
-import socket
 import ssl
 import stat
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 from urllib.parse import SplitResult, urlsplit
 
 import httpx
 
 from netlab import checks
-from netlab.agent.delegation import SOCKET
+from netlab.agent.delegation import SOCKET, answers
 from netlab.errors import BadInput, CapabilityError, NetlabError
 
 _ANSWER_S, _CONNECT_S, _TUNNEL_S = 120.0, 5.0, 20.0
@@ -54,9 +52,8 @@ class Local:
 
     def client(self) -> httpx.Client:
         """Return what sends requests to it."""
-        with socket.socket(socket.AF_UNIX) as probe:
-            if probe.connect_ex(str(self.path)):
-                raise self.refusal()
+        if not answers(self.path):
+            raise self.refusal()
         return _over(self.path)
 
     def refusal(self, said: str = "") -> NetlabError:
@@ -151,22 +148,25 @@ class Tunnel:
         except ValueError as error:
             raise BadInput(f"{parts.geturl()} names no port: {error}", fix=_SUCH_AS) from error
         options = checks.several("ssh_options", options)
-        self._place = Path(tempfile.mkdtemp(prefix="netlab-ssh-"))
         self._url, self._remote = parts.geturl(), parts.path or str(SOCKET)
-        self._log = (self._place / "log").open("w+b")
         user = [] if parts.username is None else ["-l", parts.username]
-        forwarded = ["-L", f"{self._place / 'agent.sock'}:{self._remote}"]
         quiet = [word for option in _SSH for word in ("-o", option)]
-        command = ["ssh", "-N", "-T", *quiet, *options, *user, *port, *forwarded, "--", parts.hostname]
-        try:
-            self._ssh = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=self._log
-            )
-        except OSError as error:
-            self._forget()
-            missing = isinstance(error, FileNotFoundError)
-            problem = "ssh is not installed" if missing else f"ssh cannot be run: {error.strerror}"
-            raise CapabilityError(problem, fix="sudo apt-get install openssh-client") from error
+        command = ["ssh", "-N", "-T", *quiet, *options, *user, *port]
+        with contextlib.ExitStack() as held:
+            self._place, self._log = held.enter_context(_room_for_ssh())
+            forwarded = ["-L", f"{self._place / 'agent.sock'}:{self._remote}"]
+            try:
+                self._ssh = subprocess.Popen(
+                    [*command, *forwarded, "--", parts.hostname],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=self._log,
+                )
+            except OSError as error:
+                missing = isinstance(error, FileNotFoundError)
+                problem = "ssh is not installed" if missing else f"ssh cannot be run: {error.strerror}"
+                raise CapabilityError(problem, fix="sudo apt-get install openssh-client") from error
+            self._held = held.pop_all()  # its directory, and what it says
 
     def __str__(self) -> str:
         return self._url
@@ -200,11 +200,23 @@ class Tunnel:
         """End ssh and remove its socket; safe to call again."""
         self._ssh.terminate()
         self._ssh.wait()
-        self._forget()
+        self._held.close()
 
-    def _forget(self) -> None:
-        self._log.close()
-        shutil.rmtree(self._place, ignore_errors=True)
+
+@contextlib.contextmanager
+def _room_for_ssh() -> Iterator[tuple[Path, BinaryIO]]:
+    """Make a directory for a socket that is only this user's, and a file for what ssh says."""
+    with contextlib.ExitStack() as held:
+        try:
+            made = tempfile.TemporaryDirectory(prefix="netlab-ssh-", ignore_cleanup_errors=True)
+            place = Path(held.enter_context(made))
+            log = held.enter_context((place / "log").open("w+b"))
+        except OSError as error:
+            raise CapabilityError(
+                f"the socket that ssh forwards to cannot be made: {error}",
+                fix="Make room there, or set TMPDIR to a directory that can be written to",
+            ) from error
+        yield place, log
 
 
 _SUCH_AS = "Such as ssh://db1 or ssh://user@db1:22"

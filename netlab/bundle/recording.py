@@ -53,6 +53,7 @@ class Recording(Closes):
     that cannot be read does not keep the others from being written.
     """
 
+    @checks.options
     def __init__(
         self, path: Path, tracks: list[Track], *, every_s: float, origin: Metadata, held: dict[str, Item]
     ) -> None:

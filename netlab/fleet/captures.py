@@ -8,11 +8,11 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from types import TracebackType
 from typing import Any, Self, TypeAlias
 
 import pandas as pd
 
+from netlab.closing import Runs
 from netlab.errors import CaptureError
 from netlab.fleet import here
 from netlab.fleet.asking import Answers
@@ -23,7 +23,7 @@ _TOUCH_S = here.IDLE_S / 10
 Ask: TypeAlias = Callable[[Callable[..., Any], Mapping[str, tuple[Any, ...]]], Answers]
 
 
-class FleetCapture:
+class FleetCapture(Runs):
     """A capture on every host that was there at its start; made by `Fleet.capture()`.
 
     Its methods are those of `netlab.tracer.session.Capture`, and return the rows of all hosts. A host on
@@ -68,6 +68,10 @@ class FleetCapture:
     def resume(self) -> None:
         """As `Capture.resume`."""
         self._order("resume")
+
+    @property
+    def _ends(self) -> bool:
+        return self._options.get("duration_s") is not None
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """As `Capture.wait`, by this host's clock; meanwhile the hosts keep it.
@@ -155,18 +159,6 @@ class FleetCapture:
         if self._hosts:
             self._ask(here.forget, dict.fromkeys(self._hosts, (self._name,)))
             self._hosts = []
-
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            if kind is None and self._options.get("duration_s") is not None:
-                self.wait()
-        finally:
-            self.stop()
 
     def _look(self, what: str, *given: Any) -> pd.DataFrame:
         return self._merged(self._ask(here.look, dict.fromkeys(self._members(), (self._name, what, *given))))

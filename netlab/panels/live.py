@@ -17,7 +17,7 @@ import traitlets
 
 from netlab.errors import CaptureError
 from netlab.panels import cells, parts
-from netlab.panels.words import clock, fault
+from netlab.panels.words import UNSAVED, clock, fault
 
 _EVERY_S = 0.25  # nobody reads faster
 _REST = 3  # a refresh that takes long is followed by this many times as long without one
@@ -159,7 +159,7 @@ class LivePanel(widgets.VBox, Generic[F, Seen]):
 
     def __repr__(self) -> str:
         """Return what stands for the panel where there is no kernel, as on GitHub."""
-        return f"<netlab {type(self).__name__}: {self.state.value}>"
+        return f"<netlab {type(self).__name__} {UNSAVED}: {self.state.value}>"
 
     def close(self) -> None:
         """End the feed and take all of the panel out of the notebook; safe to call again."""

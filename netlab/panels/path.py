@@ -18,6 +18,7 @@ from netlab.panels.hoptable import hop_table
 from netlab.panels.live import LivePanel
 from netlab.panels.sketch import sketched
 from netlab.panels.timeline import timeline
+from netlab.panels.words import UNSAVED
 from netlab.path import extent
 from netlab.path.findings import Given
 from netlab.path.graph import path_graph
@@ -183,7 +184,8 @@ class LivePath(LivePanel[Watched, Sight]):
 
     def __repr__(self) -> str:
         whose = "of" if isinstance(self._target, HopFeed) else "to"
-        return f"<netlab LivePath {whose} {visible(self._target, _LONGEST_TARGET)}: {self.state.value}>"
+        target = visible(self._target, _LONGEST_TARGET)
+        return f"<netlab LivePath {UNSAVED} {whose} {target}: {self.state.value}>"
 
     def _read(self, feed: Watched) -> Sight:
         return feed.read()

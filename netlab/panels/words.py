@@ -11,6 +11,7 @@ from netlab.errors import NetlabError
 from netlab.views.text import DASH
 
 MOST = 200  # characters of foreign text in a cell
+UNSAVED = "(not in a saved notebook; netlab.record() keeps it)"  # soon: ipywidgets cuts after 110 characters
 _LONGEST_ERROR = 2000
 
 

@@ -13,6 +13,7 @@ from typing import Self
 import pandas as pd
 
 from netlab import checks
+from netlab.closing import Runs
 from netlab.errors import CapabilityError, CaptureError
 from netlab.frames import Missing
 from netlab.kernel import capabilities, netns as namespaces
@@ -35,7 +36,7 @@ Begin = Callable[[], Watch]
 _KINDS = (Protocol.UDP, Protocol.TCP, Protocol.ICMP)  # probes that need no connection
 
 
-class Monitor(Findings):
+class Monitor(Findings, Runs):
     """A path that is probed as long as the block is entered; made by `netlab.path.monitor`."""
 
     def __init__(self, target: str, begin: Begin, *, waits: bool) -> None:
@@ -49,17 +50,10 @@ class Monitor(Findings):
         state = "new" if self._watch is None else "stopped" if self._watch.ended.is_set() else "running"
         return f"<netlab monitor of {self._target}: {state}>"
 
-    def __enter__(self) -> Self:
-        return self.start()
-
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
-            if kind is None and self._waits:
-                self.wait()
-        finally:
-            self.stop()
+        super().__exit__(kind, error, trace)
         if kind is None:
             self._looking().check()
 
@@ -76,6 +70,10 @@ class Monitor(Findings):
         """End it; what was found stays. Safe to call again."""
         if self._watch is not None and os.getpid() == self._process:
             self._watch.close()
+
+    @property
+    def _ends(self) -> bool:
+        return self._waits
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Wait until it ends by itself, at most *timeout_s*; return whether it has. Ctrl-C interrupts."""

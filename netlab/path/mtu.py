@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Literal, Protocol, TypeAlias
@@ -31,6 +31,7 @@ _COPIES = 3  # of each large probe in a round
 _SILENCES = 2  # rounds in which only the small probe was answered, until that is no chance
 # After a round without any answer: Linux answers a second's first datagram to a closed port, and no other.
 _RECOVERY_NS = 300 * 10**6
+_LOOK_NS = 10**8  # how soon it is noticed that the search was stopped
 _TOLD = {icmp.Error.FRAGMENTATION_NEEDED.value, icmp.Error.PACKET_TOO_BIG.value}
 
 
@@ -58,7 +59,7 @@ class Way:
 
 
 class Gone(Exception):  # noqa: N818 - no error: how a search ends without its result
-    """Small probes are not answered any more either."""
+    """Small probes are not answered any more either, or the search was stopped; it says which."""
 
 
 class _Fate(Enum):
@@ -90,10 +91,13 @@ class Channel(Protocol):
 class Search:
     """Finds the limits of one way, from the largest size on; `limits` has those found until it ended."""
 
-    def __init__(self, channel: Channel, way: Way, wait_ns: int) -> None:
+    def __init__(
+        self, channel: Channel, way: Way, wait_ns: int, *, stopped: Callable[[], bool] | None = None
+    ) -> None:
         self.limits: list[Limit] = []
         self._channel = channel
         self._way = way
+        self._stopped = stopped or (lambda: False)
         self._wait_ns = min(wait_ns, max(patience.END_FLOOR_NS, patience.FACTOR * way.slowest_ns))
         start = random.randrange(MARKS)  # noqa: S311 - no secret
         self._marks = (1 + number % MARKS for number in itertools.count(start))
@@ -105,7 +109,7 @@ class Search:
         Raises
         ------
         Gone
-            If nothing is answered any more.
+            If nothing is answered any more, or it was stopped.
         """
         size = most_bytes
         while size > self._smallest and (objection := self._ask(size)) is not _Fate.PASSES:
@@ -146,7 +150,7 @@ class Search:
                 return _Fate.SILENCE
             if not (small or heard):
                 deque(self._heard(_RECOVERY_NS), maxlen=0)
-        raise Gone
+        raise Gone("small probes were no longer answered either")
 
     def _located(self, mtu_bytes: int, objection: _Objection) -> Limit:
         """Return the limit at *mtu_bytes*, and the hop before it where that can be told."""
@@ -204,7 +208,9 @@ class Search:
     def _heard(self, wait_ns: int) -> Iterator[Answer]:
         deadline = self._channel.now_ns() + wait_ns
         while (left := deadline - self._channel.now_ns()) > 0:
-            yield from self._channel.receive(left)
+            if self._stopped():
+                raise Gone("probing was stopped")
+            yield from self._channel.receive(min(left, _LOOK_NS))
 
 
 def _is_same(fate: Answer | _Fate, objection: _Objection) -> bool:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import fcntl
 import socket
 import struct
+import threading
+from collections.abc import Callable
 
 import pandas as pd
 
@@ -19,7 +21,7 @@ from netlab.path.methods import Method
 from netlab.path.outlet import Outlet
 from netlab.path.pace import PER_SECOND
 from netlab.path.probes import Protocol, Vary
-from netlab.path.requests import Request, ports_of
+from netlab.path.requests import Request, ports_of, stopped_by
 from netlab.path.rows import Traced
 from netlab.path.state import DESTINATION
 from netlab.path.station import Station
@@ -42,6 +44,7 @@ def path_mtu(
     timeout_s: float = 1.0,
     source_port: int | None = None,
     netns: namespaces.NetNs = None,
+    stop: threading.Event | None = None,
 ) -> pd.DataFrame:
     """Find how large packets to a target may be, and which hops limit them, with or without a word.
 
@@ -65,6 +68,8 @@ def path_mtu(
         Source port of udp. Load balancers choose by it: with the one of a flow, that flow's way is tried.
     netns
         Network namespace to probe from: a name under /run/netns, a path, or a process id.
+    stop
+        An event that ends probing when another thread sets it; the coverage then says so.
 
     Returns
     -------
@@ -81,7 +86,8 @@ def path_mtu(
     ProbeError
         If the target has no address or no route, or the host refuses to send.
     CapabilityError
-        Without CAP_NET_RAW, or with `netns` without CAP_SYS_ADMIN.
+        Without CAP_NET_RAW, or with `netns` without CAP_SYS_ADMIN; `netlab.connect().path_mtu()` asks an
+        agent, which has them.
 
     Notes
     -----
@@ -115,14 +121,18 @@ def path_mtu(
         packets_per_s=PER_SECOND,
         netns=netns,
     )
-    (traced,), missing = tracing.trace(request, [(target, targeting.resolve(target, family, netns))])
+    stopped = stopped_by(stop)
+    asked = [(target, targeting.resolve(target, family, netns))]
+    (traced,), missing = tracing.trace(request, asked, stopped=stopped)
     if traced.error is not None:
         raise traced.error
-    limits, lacking = _limits(traced, request)
+    limits, lacking = _limits(traced, request, stopped)
     return frame_of(traced, kind, limits, [*missing, *lacking])
 
 
-def _limits(traced: Traced, request: Request) -> tuple[list[mtu.Limit], list[Missing]]:
+def _limits(
+    traced: Traced, request: Request, stopped: Callable[[], bool] | None
+) -> tuple[list[mtu.Limit], list[Missing]]:
     """Return the limits on the way of a trace by small probes, and what is not known of them."""
     target, origin = traced.target, traced.origin
     assert target is not None and origin is not None  # noqa: S101, PT018 - there was no error
@@ -146,11 +156,11 @@ def _limits(traced: Traced, request: Request) -> tuple[list[mtu.Limit], list[Mis
         netns=request.netns,
     ) as station:
         channel = SizedChannel(station, Outlet(station, target, source))
-        search = mtu.Search(channel, way, request.plan.timeout_ns)
+        search = mtu.Search(channel, way, request.plan.timeout_ns, stopped=stopped)
         try:
             search.run(min(most_bytes, _LARGEST))
-        except mtu.Gone:
-            detail = "small probes were no longer answered either: there may be smaller limits"
+        except mtu.Gone as gone:
+            detail = f"{gone}: there may be smaller limits"
             lacking.append(Missing("path MTU", Gap.INCOMPLETE, None, detail))
     return [own, *search.limits], lacking
 

@@ -12,10 +12,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
-from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeAlias
 
-from netlab.closing import uninterrupted
+from netlab.closing import Runs, uninterrupted
 from netlab.errors import CaptureError
 from netlab.kernel import clock, descriptors
 from netlab.tracer import system
@@ -76,7 +75,7 @@ def _detach_elsewhere(attached: ExitStack, process: int) -> None:
         threading.Thread(target=attached.close, name="netlab-forgotten", daemon=True).start()
 
 
-class Life:
+class Life(Runs):
     """A context manager that follows what *options* say as long as it is entered."""
 
     def __init__(self, options: Options) -> None:
@@ -218,6 +217,10 @@ class Life:
             self._state = State.STOPPED
             self._ended.set()
 
+    @property
+    def _ends(self) -> bool:
+        return self._options.duration_s is not None
+
     def wait(self, timeout_s: float | None = None) -> bool:
         """Wait for the end of a capture with a duration; tell whether it has ended.
 
@@ -286,15 +289,3 @@ class Life:
         if self._state is not state:
             raise CaptureError(f"this capture is {self._state}: it cannot {doing}", fix=_ADVICE[self._state])
         return self._watch  # type: ignore[return-value]  # every state but NEW has one
-
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            if kind is None and self._options.duration_s is not None:
-                self.wait()
-        finally:
-            self.stop()

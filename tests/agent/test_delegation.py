@@ -22,6 +22,12 @@ with netlab.conntrack_events() as listening:
 for frame in (frame, listening.events(), netlab.conntrack_stats()):
     print(frame.attrs["schema"], netlab.coverage(frame)["detail"].str.contains("the agent at").any(), end=" ")
 """
+PROBE = """
+import netlab
+hops = netlab.multipath("127.0.0.1")
+said = netlab.coverage(hops)["detail"].str.contains("the agent at").any()
+print(said, hops.attrs["multipath"]["confidence"], netlab.translate("tcp", "192.0.2.1", 1, "192.0.2.2", 2))
+"""
 FOLLOW = """
 import socket, netlab
 with socket.socket() as reserved, netlab.capture(protocol="tcp") as cap:
@@ -119,6 +125,7 @@ def shared() -> Iterator[Path]:
     ("script", "expected"),
     [
         (LIST, "conntrack True conntrack_events True conntrack_stats True"),
+        (PROBE, "True 0.95 None"),
         (FOLLOW, "['ECONNREFUSED'] True"),
         (ACCOUNT, "[1, 1, 0]"),
         (DURATION, "stopped ['ECONNREFUSED']"),
@@ -128,6 +135,7 @@ def shared() -> Iterator[Path]:
     ],
     ids=[
         "list",
+        "probe",
         "follow",
         "account",
         "for a while",

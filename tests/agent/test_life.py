@@ -13,6 +13,7 @@ import pytest
 import netlab
 from netlab.agent.client import Host
 from netlab.agent.privileges import NEEDED
+from netlab.agent.server import listening
 from netlab.cli import main
 from netlab.kernel.capabilities import effective
 from tests.support.agents import COMMAND, running
@@ -103,6 +104,17 @@ def test_an_agent_serves_the_socket_that_systemd_passes_and_ends_when_there_is_n
             assert process.wait(60) == 0
 
     assert path.is_socket()  # it is systemd's to remove
+
+
+@pytest.mark.parametrize(
+    "where", ["/proc/agent.sock", "/dev/null/agent.sock", "/run/" + 200 * "a", "/run/" + 300 * "a" + "/b"]
+)
+def test_a_place_where_no_socket_can_be_is_refused_in_words(where: str) -> None:
+    with (
+        pytest.raises(netlab.BadInput, match=r"cannot be a socket: .*at most 107 bytes"),
+        listening(Path(where), None),
+    ):
+        pass
 
 
 def test_captures_that_nobody_reads_end(tmp_path: Path) -> None:

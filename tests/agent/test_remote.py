@@ -14,7 +14,7 @@ import pytest
 from pandas.testing import assert_frame_equal
 
 import netlab
-from netlab.agent import remote, ways
+from netlab.agent import delegation, remote, ways
 from netlab.cli import main
 from tests.support.agents import running
 from tests.support.programs import wait_until
@@ -186,6 +186,35 @@ def test_what_ssh_cannot_be_given_is_refused_and_leaves_nothing(
         netlab.connect(where, ssh_options=options)
 
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.privileged
+def test_a_full_disk_is_told_and_keeps_no_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    room_for_one = ["mount", "-t", "tmpfs", "-o", "nr_inodes=2", "none", str(tmp_path)]
+    subprocess.run(room_for_one, check=True)
+    try:
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+        with pytest.raises(netlab.CapabilityError, match=r"No space left on device.*TMPDIR"):
+            netlab.connect("ssh://db1")
+
+        assert list(tmp_path.iterdir()) == []
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
+
+
+@pytest.mark.parametrize("where", ["/run/" + 200 * "a", "/dev/null/agent.sock"])
+def test_where_no_socket_can_be_there_is_no_agent(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NETLAB_AGENT", where)
+
+    assert not delegation.reachable()
+    with pytest.raises(netlab.CapabilityError, match="no agent at /"):
+        netlab.connect()
+
+
+def test_an_environment_that_says_nothing_means_the_usual_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NETLAB_AGENT", "")
+
+    assert delegation.usual_socket() == delegation.SOCKET
 
 
 def test_the_environment_says_where_the_agent_is_whenever_one_is_asked(

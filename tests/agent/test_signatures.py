@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import ipaddress
 from collections.abc import Callable
+from operator import attrgetter
 from typing import Any
 
 import pytest
@@ -15,17 +16,6 @@ from netlab.agent import models
 from netlab.agent.client import Host
 from netlab.agent.signatures import plain, taking
 
-FUNCTIONS = (
-    "capture",
-    "connections",
-    "conntrack",
-    "conntrack_events",
-    "conntrack_stats",
-    "gateway",
-    "nat",
-    "routes",
-    "traceroute",
-)
 OF_REQUESTS: dict[str, type[BaseModel]] = {
     "capture": models.Asked,
     "connections": models.Listed,
@@ -33,14 +23,24 @@ OF_REQUESTS: dict[str, type[BaseModel]] = {
     "conntrack_events": models.Listening,
     "conntrack_stats": models.Spaces,
     "gateway": models.Sent,
+    "multipath": models.Spreading,
     "nat": models.Tracked,
+    "path.path_mtu": models.Sizing,
     "traceroute": models.Probing,
+    "translate": models.Packet,
 }
 FUNCTIONS = [*OF_REQUESTS, "routes"]
 ELSEWHERE = {  # in the path of a request, in other units, or of the client's own process
     "gateway": {"destination"},
+    "multipath": {"target", "timeout_s", "stop"},
+    "path.path_mtu": {"target", "timeout_s", "stop"},
     "traceroute": {"target", "timeout_s", "progress", "stop", "seen"},
 }
+
+
+def function(name: str) -> Callable[..., Any]:
+    found: Callable[..., Any] = attrgetter(name)(netlab)
+    return found
 
 
 def parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
@@ -49,19 +49,20 @@ def parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_a_host_has_the_signature_of_the_function(name: str) -> None:
-    method = parameters(getattr(Host, name))
+    method = parameters(getattr(Host, name.rpartition(".")[2]))
     del method["self"]
 
-    assert method == parameters(getattr(netlab, name))
+    assert method == parameters(function(name))
 
 
 @pytest.mark.parametrize("name", OF_REQUESTS)
 def test_a_request_has_each_parameter_with_the_functions_default(name: str) -> None:
-    taken = {key: one.default for key, one in parameters(getattr(netlab, name)).items()}
+    taken = {key: one.default for key, one in parameters(function(name)).items()}
     told = {key: field.default for key, field in OF_REQUESTS[name].model_fields.items()}
-    elsewhere = ELSEWHERE.get(name, set())
+    required = {key for key, one in parameters(function(name)).items() if one.default is one.empty}
+    elsewhere = ELSEWHERE.get(name, set()) | required
 
-    assert taken.keys() - told.keys() == elsewhere
+    assert taken.keys() - told.keys() == ELSEWHERE.get(name, set())
     assert {key: told[key] for key in taken.keys() - elsewhere} == {
         key: taken[key] for key in taken.keys() - elsewhere
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 from pathlib import Path
@@ -12,9 +13,10 @@ import pytest
 from hypothesis import given, strategies as st
 
 import netlab
-from netlab.agent import formats
+from netlab.agent import formats, streaming
 from netlab.agent.client import Host
 from netlab.agent.formats import Format
+from netlab.schemas import HOPS
 from tests.support.programs import wait_until
 
 BODIES = st.lists(st.binary(max_size=40), max_size=5)
@@ -31,6 +33,46 @@ def test_a_stream_of_tables_is_the_same_in_blocks_of_any_size(bodies: list[bytes
 def test_a_stream_that_ends_in_the_middle_of_a_table_is_refused() -> None:
     with pytest.raises(netlab.DecodeError, match="ends in the middle"):
         list(formats.parts([formats.framed(b"abc", Format.FRAMES)[:-1]]))
+
+
+async def parts_of(work: streaming.Work, *, after_first: threading.Event) -> list[bytes]:
+    """Return the parts of an answer whose reader waits behind the first one."""
+    answer = await streaming.streamed(work, Format.LINES)
+    parts = aiter(answer.body_iterator)  # type: ignore[attr-defined]
+    first = await anext(parts)
+    await asyncio.to_thread(after_first.wait)
+    return [first, *[part async for part in parts]]
+
+
+def test_who_reads_slowly_gets_fewer_tables_and_the_last_one() -> None:
+    over = threading.Event()
+
+    def work(_: threading.Event, seen: streaming.Seen | None) -> pd.DataFrame:
+        assert seen is not None
+        for _ in range(100):
+            seen(HOPS.empty())
+        threading.Timer(0.1, over.set).start()  # what was given has been taken then
+        return HOPS.frame({"ttl": [7]})
+
+    parts = asyncio.run(parts_of(work, after_first=over))
+
+    assert len(parts) < 10
+    assert json.loads(parts[-1])["rows"][0]["ttl"] == 7
+
+
+def test_who_waits_for_long_is_told_that_the_agent_is_at_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streaming, "_BEAT_S", 0.01)
+    waited = threading.Event()
+
+    def work(_: threading.Event, __: object) -> pd.DataFrame:
+        waited.wait()
+        return HOPS.empty()
+
+    threading.Timer(0.1, waited.set).start()
+    *empty, last = asyncio.run(parts_of(work, after_first=waited))
+
+    assert set(empty) == {b"\n"}
+    assert json.loads(last)["rows"] == []
 
 
 @pytest.mark.privileged

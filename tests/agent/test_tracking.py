@@ -96,6 +96,20 @@ def test_how_full_the_table_is_comes_as_here(host: Host, net: PracticeNetwork) -
     assert missing == []
 
 
+def test_a_packet_is_translated_as_here(host: Host, net: PracticeNetwork) -> None:
+    with net.client.entered():
+        client = socket.create_connection((net.web.address4, net.ports.http))
+    with client:
+        tuple_ = ("tcp", *client.getsockname(), *client.getpeername())
+        found = host.translate(*tuple_, netns=net.gateway.netns)
+        known = netlab.translate(*tuple_, netns=net.gateway.netns)
+
+    assert found is not None
+    assert found == known
+    assert found.src != tuple_[1]
+    assert host.translate("icmp", net.client.address4, 7, net.web.address4, netns=net.gateway.netns) is None
+
+
 def test_the_panel_shows_the_tables_of_a_host(host: Host, net: PracticeNetwork) -> None:
     async def shown() -> None:
         panel = LiveConntrack(host, netns=net.gateway.netns).start()

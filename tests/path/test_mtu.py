@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import networkx as nx
@@ -162,3 +163,15 @@ def test_what_cannot_be_right_is_refused(options: dict[str, Any], message: str) 
 def test_an_unknown_target_is_an_error() -> None:
     with pytest.raises(ProbeError, match="cannot resolve"):
         path_mtu("no-such-host.invalid")
+
+
+def test_stopped_it_returns_what_is_known_and_says_so() -> None:
+    graph = line("r1", "r2")
+    graph.add_node("web", echo="silent")
+    with lab.simulated(graph) as net:
+        stop = threading.Event()
+        threading.Timer(0.5, stop.set).start()
+        found = path_mtu(net.address("web", 4), timeout_s=60, stop=stop, netns=net.client.netns)
+
+    assert found["told"].tolist() == ["interface"]
+    assert "probing was stopped: there may be smaller limits" in coverage(found)["detail"].tolist()
