@@ -19,3 +19,13 @@ def of(requests: pd.DataFrame) -> pd.Series[Any]:
     answered = plain.where(~is_code, status.str[:1] + "xx")
     outcome = requests["outcome"].astype("string")
     return answered.where(outcome == "answered", outcome)
+
+
+def word(requests: pd.DataFrame) -> pd.Series[Any]:
+    """Return what each request was told, by the name that people know it by: of HTTP's errors the number.
+
+    Missing where nothing was told.
+    """
+    status, error = requests["status"].astype("string"), requests["error"].astype("string")
+    is_known = requests["protocol"].isin(_HTTP) & status.str.fullmatch(r"[45]\d\d").fillna(value=False)
+    return error.fillna(status.replace("0", "OK")).where(~is_known, status)

@@ -18,12 +18,12 @@ from netlab.schemas import PROTOCOL_STATS, REQUEST_STATS, REQUESTS
 KEYS = ("protocol", "operation", "resource")
 CLASS = "status_class"  # is made of other columns where it is asked for
 
-_OF_ANSWER = ("status", "failed", "outcome", "bucket")
+_OF_ANSWER = ("told", "failed", "outcome", "bucket")
 _OUTCOMES = ("answered", "unanswered", "missed", "pending")
 _SIZES = ("request_bytes", "response_bytes")
 _BOUNDS = {"max_ms": "max", "first_at": "min", "last_at": "max"}
 _SHARES = {"p50_ms": 0.5, "p90_ms": 0.9, "p99_ms": 0.99}
-_COUNTED = ("status", "error", "outcome", "requested_at", "latency_ms", *_SIZES)
+_COUNTED = ("protocol", "status", "error", "outcome", "requested_at", "latency_ms", *_SIZES)
 _MEASURED = {"requested_at", "latency_ms", "duration_ms", *_SIZES}
 _GROUPABLE = [*(name for name in REQUESTS.with_host().names if name not in _MEASURED), CLASS]
 
@@ -71,7 +71,7 @@ class Tally:
     """Requests counted by group, answer and bucket of latency: what adds up without a loss of accuracy."""
 
     by: tuple[str, ...]
-    cells: pd.DataFrame  # one row per group, status, outcome and bucket
+    cells: pd.DataFrame  # one row per group, answer, outcome and bucket
 
     @classmethod
     def of(cls, requests: pd.DataFrame, by: Sequence[str] = KEYS) -> Tally:
@@ -83,8 +83,9 @@ class Tally:
         known = latency.notna().to_numpy()
         places = np.zeros(len(requests), np.int64)
         places[known] = sketch.buckets(latency[known].to_numpy(np.float64))
-        copied = [*keys, "status", "outcome", "request_bytes", "response_bytes"]
+        copied = [*keys, "outcome", "request_bytes", "response_bytes"]
         cells = requests[list(dict.fromkeys(copied))].assign(
+            told=classes.word(requests),
             failed=requests["error"].notna(),
             bucket=pd.array(np.ma.array(places, mask=~known), dtype="Int64"),
             requests=pd.array(np.ones(len(requests), np.int64), dtype="Int64"),
@@ -149,7 +150,7 @@ def _keys(requests: pd.DataFrame, by: Sequence[str]) -> tuple[str, ...]:
 
 
 def _added_up(cells: pd.DataFrame, keys: tuple[str, ...]) -> pd.DataFrame:
-    """Put the cells of the same keys, status, outcome and bucket into one."""
+    """Put the cells of the same keys, answer, outcome and bucket into one."""
     names = list(dict.fromkeys((*keys, *_OF_ANSWER)))
     groups = cells.groupby(names, dropna=False, sort=False)
     added = groups.agg({"requests": "sum", **_BOUNDS})
@@ -159,10 +160,10 @@ def _added_up(cells: pd.DataFrame, keys: tuple[str, ...]) -> pd.DataFrame:
 
 
 def _statuses(failed: pd.DataFrame) -> pd.Series[Any]:
-    """Return how often each status was a failure, the most frequent first, by group."""
-    counts = failed.fillna({"status": "none"}).groupby(["group", "status"])["requests"].sum().reset_index()
-    counts = counts.sort_values(["requests", "status"], ascending=[False, True])
-    words = counts["status"] + ": " + counts["requests"].astype("string")
+    """Return how often each answer was a failure, the most frequent first, by group."""
+    counts = failed.groupby(["group", "told"])["requests"].sum().reset_index()
+    counts = counts.sort_values(["requests", "told"], ascending=[False, True])
+    words = counts["told"] + ": " + counts["requests"].astype("string")
     return words.groupby(counts["group"]).agg(", ".join).astype("string")
 
 

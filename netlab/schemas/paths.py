@@ -8,14 +8,7 @@ from netlab.schemas.kinds import CATEGORY, FLAG, INTEGER, REAL, TEXT, TIME
 HOPS = Schema(
     "hops",
     (
-        Column("trace", TEXT, "id of the call that made the row: tells repetitions by the same flow apart"),
-        Column("host", TEXT, "name of the host that probed"),
-        Column("netns", INTEGER, "inode of the network namespace it probed from"),
-        Column("source_address", TEXT, "source address of the probe"),
-        Column("gateway", TEXT, "next hop the probes left for; missing where the target is on the link"),
-        Column("interface", TEXT, "interface they left by"),
         Column("target", TEXT, "what was asked for"),
-        Column("target_address", TEXT, "the address that was probed"),
         Column("run", INTEGER, "repetition of the whole trace, from 0"),
         Column("flow", INTEGER, "flow id: probes of one flow share addresses, ports and flow label"),
         Column("ttl", INTEGER, "TTL (hop limit) the probe left with"),
@@ -25,13 +18,10 @@ HOPS = Schema(
         Column("rtt_ms", REAL, "from sending the probe to receiving the answer", "ms"),
         Column("reply", CATEGORY, "time-exceeded, port-unreachable, syn-ack, rst …; missing = no answer"),
         Column("reached", FLAG, "the answer came from the destination itself, judged by its type"),
-        Column("sent_at", TIME, "when the probe was sent"),
-        Column("protocol", CATEGORY, "udp, tcp, tcp-sack or icmp"),
+        Column("target_address", TEXT, "the address that was probed"),
         Column("family", INTEGER, "4 or 6"),
         Column("source_port", INTEGER, "source port of the probe; icmp has none"),
-        Column("port", INTEGER, "destination port of the probe; icmp has none"),
         Column("method", CATEGORY, "how it was probed: raw or unprivileged"),
-        Column("error", TEXT, "why this target could not be probed; such a row has no probe"),
         Column("reply_ttl", INTEGER, "TTL of the answer when it arrived"),
         Column(
             "return_hops", INTEGER, "how many hops away the answer started, if with a TTL of 64, 128 or 255"
@@ -55,6 +45,16 @@ HOPS = Schema(
         ),
         Column("asn", INTEGER, "number of the AS that announces the address, when looked up in a local file"),
         Column("as_name", TEXT, "that AS's name"),
+        Column("trace", TEXT, "id of the call that made the row: tells repetitions by the same flow apart"),
+        Column("host", TEXT, "name of the host that probed"),
+        Column("netns", INTEGER, "inode of the network namespace it probed from"),
+        Column("source_address", TEXT, "source address of the probe"),
+        Column("gateway", TEXT, "next hop the probes left for; missing where the target is on the link"),
+        Column("interface", TEXT, "interface they left by"),
+        Column("protocol", CATEGORY, "udp, tcp, tcp-sack or icmp"),
+        Column("port", INTEGER, "destination port of the probe; icmp has none"),
+        Column("sent_at", TIME, "when the probe was sent"),
+        Column("error", TEXT, "why this target could not be probed; such a row has no probe"),
     ),
 )
 

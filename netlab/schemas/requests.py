@@ -108,7 +108,10 @@ REQUEST_STATS = Schema(
         Column("pending", INTEGER, "of these: not answered yet"),
         Column("errors", INTEGER, "of these: failures by name, answers and streams that were reset"),
         Column(
-            "statuses", TEXT, "how often each status was a failure; missing without any: `404: 3, 500: 1`"
+            "statuses",
+            TEXT,
+            "how often each answer was a failure, HTTP's by status, others by `error`; missing without any: "
+            "`404: 3, DEADLINE_EXCEEDED: 1`",
         ),
         Column("request_bytes", INTEGER, "all requests whose size is known", "bytes"),
         Column("response_bytes", INTEGER, "all answers whose size is known", "bytes"),
@@ -139,7 +142,7 @@ PROTOCOL_STATS = Schema(
         ),
         Column("requests", INTEGER, "requests, handshakes or lookups of the group"),
         Column("errors", INTEGER, "of these: failures by name, answers and streams that were reset"),
-        Column("statuses", TEXT, "how often each status was a failure; missing without any: `404: 3`"),
+        Column("statuses", TEXT, "how often each answer was a failure, as in request_stats"),
         *(column for column in REQUEST_STATS.columns if column.name in _MEASURES),
     ),
 )
@@ -160,12 +163,14 @@ DNS = Schema(
             TEXT,
             "the records of the type asked for, in their order, `; ` between; `...`: there are more",
         ),
-        Column("ttl_s", INTEGER, "the smallest time to live among the answers and the CNAMEs to them", "s"),
-        Column("cname", TEXT, "the names passed on the way to the answers, one space between"),
         Column("latency_ms", REAL, "from the first query to the answer that ended the wait", "ms"),
         Column("answer_ms", REAL, "from the last query to this server to its answer", "ms"),
         Column("retries", INTEGER, "queries sent again before the answer, to any server"),
+        Column("server_address", TEXT, "who answered; without an answer who was asked last"),
+        Column("silent_servers", TEXT, "who was asked before and did not answer, one space between"),
         Column("transport", CATEGORY, "udp, tcp, tls, or udp+tcp: truncated, and asked again over TCP"),
+        Column("ttl_s", INTEGER, "the smallest time to live among the answers and the CNAMEs to them", "s"),
+        Column("cname", TEXT, "the names passed on the way to the answers, one space between"),
         Column("service", CATEGORY, "dns, mdns, llmnr"),
         Column("truncated", CATEGORY, "yes or no: an answer had the TC bit"),
         Column(
@@ -173,9 +178,7 @@ DNS = Schema(
         ),
         Column("answer_bytes", INTEGER, "size of the answer's message", "bytes"),
         Column("asked_at", TIME, "the first query"),
-        Column("server_address", TEXT, "who answered; without an answer who was asked last"),
-        Column("server_port", INTEGER, "its port"),
-        Column("silent_servers", TEXT, "who was asked before and did not answer, one space between"),
+        Column("server_port", INTEGER, "the server's port"),
         Column("direction", CATEGORY, "outgoing: the asker is here; incoming: the server is"),
         Column("local_address", TEXT, "this end's address as the socket sees it"),
         Column("local_port", INTEGER, "this end's port"),

@@ -178,8 +178,8 @@ def capture(
     >>> import netlab
     >>> with netlab.capture(port=443) as cap:
     ...     pass
-    >>> cap.connections().columns[:3].tolist()
-    ['protocol', 'family', 'state']
+    >>> cap.connections().columns[:5].tolist()
+    ['protocol', 'process', 'direction', 'remote_address', 'remote_port']
     """
     checks.choice("mode", mode, modes.MODES)
     modes.refuse_spaces(netns, nat)

@@ -53,7 +53,8 @@ def explain(
     ]
     where, which = zip(*stories, strict=True)
     story = np.select(where, which, _Story.PLAIN).astype(np.int64)
-    syns = np.where(unanswered, attempts["syn_retransmits"].astype(np.int64) + 1, 0)
+    given_up = (codes == errno.ECANCELED) & connecting & ~is_udp(attempts) & (attempts["packets_sent"] != 0)
+    syns = np.where(unanswered | given_up, attempts["syn_retransmits"].astype(np.int64) + 1, 0)
     places, distinct = pd.factorize(codes << 35 | story << 32 | syns)
     cases = [(int(case) >> 35, _Story(int(case) >> 32 & 7), int(case) & 0xFFFFFFFF) for case in distinct]
     names = np.array([_name(code) for code, *_ in cases], object)
@@ -94,7 +95,8 @@ def _sentence(code: int, story: _Story, syns: int) -> str | None:
         case _Story.UNREAD:
             return f"the peer read nothing and its window stayed closed, or it {_SILENT}"
         case _:
-            return f"no answer to {syns} SYN{'s' * (syns > 1)}" if syns else plain
+            silence = f"no answer to {syns} SYN{'s' * (syns > 1)}"
+            return silence if syns and code == errno.ETIMEDOUT else f"{plain}: {silence}" if syns else plain
 
 
 def failed(connections: pd.DataFrame) -> pd.DataFrame:

@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from netlab.checks import options, whole
+from netlab.protocols import classes
 from netlab.schemas import REQUESTS
 from netlab.views.hoprows import cut
 from netlab.views.latencies import MOST_DOTS, Row, Words, draw
@@ -17,7 +18,7 @@ from netlab.views.text import counted, legible, share
 from netlab.views.theme import theme_named
 
 _TITLE = "Requests"
-_COLUMNS = ("operation", "resource", "host", "status", "error", "outcome", "latency_ms")
+_COLUMNS = ("protocol", "operation", "resource", "host", "status", "error", "outcome", "latency_ms")
 _KEY = f"to the answer's first byte (ms{{scale}}): a dot per answer, {MOST_DOTS} at most; line: the median"
 _UNANSWERED = {"unanswered": "closed first", "missed": "not seen", "pending": "waiting"}
 _ASKED, _KIND = 48, 28  # characters
@@ -80,9 +81,8 @@ def plot_requests(requests: pd.DataFrame, *, resources: int = 12, theme: str | N
 
 def _asked(table: pd.DataFrame) -> pd.Series[str]:
     """Return what each request asked for: the operation, and as a URL has them host and path."""
-    parts = (table[name].astype("string").fillna("") for name in _ASKED_BY)
-    operation, host, resource = parts
-    return (operation + " " + host + resource).str.strip().replace("", "?")
+    operation, host, resource = (table[name].astype("string").fillna("") for name in _ASKED_BY)
+    return (operation + " " + host + " " + resource).str.strip().replace("", "?")
 
 
 def _label(row: pd.Series[Any]) -> str:
@@ -90,13 +90,13 @@ def _label(row: pd.Series[Any]) -> str:
     operation, host, resource = ("" if pd.isna(row[name]) else str(row[name]) for name in _ASKED_BY)
     begins = legible(operation, _ASKED // 2) + " " * bool(operation)
     room = _ASKED - len(begins)
-    begins += legible(host, max(room - len(resource), room // 3))
+    slash = "/" if host and resource and not resource.startswith("/") else ""  # of gRPC: its service
+    begins += legible(host, max(room - len(slash + resource), room // 3)) + slash
     return (begins + legible(resource, _ASKED - len(begins))).strip() or "?"
 
 
 def _kind(table: pd.DataFrame) -> pd.Series[str]:
-    told = [table[name].astype("string") for name in ("status", "error", "outcome")]
-    return told[0].fillna(told[1]).fillna(told[2])
+    return classes.word(table).fillna(table["outcome"].astype("string"))
 
 
 def _bad(table: pd.DataFrame) -> pd.Series[bool]:

@@ -112,6 +112,14 @@ def test_the_failures_are_counted_by_status() -> None:
     assert stats["statuses"].tolist() == ["404: 2, 500: 1"]
 
 
+def test_failures_of_other_protocols_are_counted_by_name() -> None:
+    names = ["DEADLINE_EXCEEDED", "lock_not_available", "CANCEL"]
+    rows = {"protocol": ["grpc", "postgres", "grpc"], "status": ["4", "55P03", None], "error": names}
+    stats = request_stats(REQUESTS.frame(rows), by=["error"]).set_index("error")
+
+    assert stats["statuses"].to_dict() == {name: f"{name}: 1" for name in names}
+
+
 def test_of_no_requests_there_are_no_statistics() -> None:
     stats = request_stats(REQUESTS.empty(), by=("host", "process"))
 

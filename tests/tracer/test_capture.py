@@ -95,6 +95,20 @@ def test_an_attempt_given_up_by_its_own_process_is_cancelled() -> None:
     assert failure["error"] == "ECANCELED"
 
 
+def test_who_gave_up_is_told_from_who_did_not_answer() -> None:
+    with netlab.lab.practice() as net, netlab.capture(port=net.ports.drops) as capture:
+        with net.client.entered():
+            client = socket.socket()
+        client.settimeout(1.5)  # a SYN, and one more a second later
+        with pytest.raises(TimeoutError):
+            client.connect((net.web.address4, net.ports.drops))
+        client.close()
+
+    failure = only(capture.failures())
+    syns = f"{failure['syn_retransmits'] + 1} SYNs"
+    assert failure["reason"] == f"its own process closed it before the handshake ended: no answer to {syns}"
+
+
 def test_a_reset_by_the_peer_is_a_failure_of_an_established_connection() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]

@@ -103,7 +103,8 @@ def test_statistics_count_the_failures(seen: Seen) -> None:
     stats = request_stats(rows, by=["protocol"]).set_index("protocol")
 
     assert stats["requests"].to_dict() == dict.fromkeys(CLIENTS, 2 * REQUESTS)
-    failed = rows[rows["error"].notna()].groupby(["protocol", "status"], observed=True).size()
+    rows["answer"] = rows["status"].where(rows["protocol"].isin(["http", "http2"]), rows["error"])
+    failed = rows[rows["error"].notna()].groupby(["protocol", "answer"], observed=True).size()
     for protocol, statuses in stats["statuses"].dropna().items():
         assert dict(one.split(": ") for one in statuses.split(", ")) == failed[protocol].astype(str).to_dict()
 

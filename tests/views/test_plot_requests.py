@@ -16,7 +16,13 @@ from netlab.views.requests import plot_requests
 
 
 def requests(*rows: dict[str, Any], missing: tuple[Missing, ...] = ()) -> pd.DataFrame:
-    usual = {"operation": "GET", "host": "shop.example", "resource": "/", "outcome": "answered"}
+    usual = {
+        "protocol": "http",
+        "operation": "GET",
+        "host": "shop.example",
+        "resource": "/",
+        "outcome": "answered",
+    }
     whole = [{**usual, "status": "200", **row} for row in rows]
     names = {name for row in whole for name in row}
     return REQUESTS.frame({name: [row.get(name) for row in whole] for name in names}, missing)
@@ -30,6 +36,7 @@ REFUSED = {"status": "500", "error": "Internal Server Error", "latency_ms": 3.0,
 UNANSWERED = {"status": None, "outcome": "unanswered", "resource": "/hang"}
 LONG = {"resource": "/" + "very/long/" * 20, "latency_ms": 900.0}
 SQL = {
+    "protocol": "postgres",
     "operation": "SELECT",
     "host": None,
     "resource": "orders",
@@ -87,3 +94,11 @@ def test_an_empty_frame_says_so() -> None:
 def test_another_frame_is_refused() -> None:
     with pytest.raises(BadInput, match=r"plot_requests\(\) needs the column"):
         plot_requests(DNS.empty())
+
+
+def test_answers_and_questions_of_grpc_are_named_as_its_users_know_them() -> None:
+    call = {"protocol": "grpc", "operation": "Reserve", "host": "shop:50051", "resource": "shop.Stock"}
+    late = {**call, "status": "4", "error": "DEADLINE_EXCEEDED", "latency_ms": 300.0}
+    said = words(plot_requests(requests(late, {**call, "status": "0", "latency_ms": 1.0})))
+
+    assert {"Reserve shop:50051/shop.Stock", "DEADLINE_EXCEEDED", "OK"} <= set(said)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
 from netlab import checks
 from netlab.errors import BadInput
+from netlab.frames import Schema
 from netlab.schemas import DNS, DNS_STATS
 
 _GROUPS = (
@@ -52,7 +54,8 @@ def dns_stats(frame: pd.DataFrame, by: Sequence[str] = ("server_address", "name"
     Returns
     -------
     DataFrame
-        Schema `netlab.schemas.DNS_STATS`, most lookups first; columns not in *by* are missing.
+        Schema `netlab.schemas.DNS_STATS` with the columns of *by* in front, in their order, and none of the
+        others that lookups can be counted by; those asked most come first.
 
     Raises
     ------
@@ -70,8 +73,9 @@ def dns_stats(frame: pd.DataFrame, by: Sequence[str] = ("server_address", "name"
     if frame.attrs.get("schema") != DNS.name and not set(DNS.names) <= set(frame.columns):
         raise BadInput("dns_stats() counts DNS lookups", fix="Pass what cap.dns() returned")
     gaps = list(frame.attrs.get("coverage", []))
+    schema = _schema(names)
     if frame.empty:
-        stats = DNS_STATS.empty()
+        stats = schema.empty()
         stats.attrs["coverage"] = gaps
         return stats
     outcomes = frame["rcode"].astype(object).map(_COUNTED).fillna("other")
@@ -95,13 +99,27 @@ def dns_stats(frame: pd.DataFrame, by: Sequence[str] = ("server_address", "name"
     found["max_ms"], found["wait_max_ms"] = groups["answer"].max(), groups["wait"].max()
     if "server_address" in names:
         found = _with_passed_over(found, frame, names)
-    found = found.reset_index().sort_values("lookups", ascending=False, kind="stable")
-    columns = [name for name in DNS_STATS.names if name in found]
-    stats = DNS_STATS.frame(
+    found = found.reset_index()
+    asked = found["lookups"] + found.get("passed_over", 0)
+    found = found.loc[asked.sort_values(ascending=False, kind="stable").index]
+    columns = [name for name in schema.names if name in found]
+    stats = schema.frame(
         {name: pd.array(found[name].astype(object) if name in names else found[name]) for name in columns}
     )
     stats.attrs["coverage"] = gaps
     return stats
+
+
+def _schema(names: list[str]) -> Schema:
+    """Return the columns of counts by *names*."""
+    known = {column.name: column for column in DNS_STATS.columns}
+    return replace(
+        DNS_STATS,
+        columns=(
+            *(known[name] for name in names),
+            *(column for column in DNS_STATS.columns if column.name not in _GROUPS),
+        ),
+    )
 
 
 def _names(by: Sequence[str]) -> list[str]:

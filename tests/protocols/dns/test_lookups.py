@@ -342,3 +342,9 @@ def test_a_server_that_never_answers_is_counted_although_no_row_is_its_own() -> 
     servers = dns_stats(rows, by="server_address").set_index("server_address")
 
     assert servers.loc[SERVER, ["lookups", "passed_over"]].tolist() == [0, 1]
+
+
+def test_counts_have_the_columns_they_were_asked_by_and_no_others() -> None:
+    counted = dns_stats(told((FIRST, query(), 0, True), (FIRST, answer(), 1, False)), by=["type", "name"])
+
+    assert counted.columns[:3].tolist() == ["type", "name", "lookups"]
