@@ -21,7 +21,6 @@ from netlab.path.pace import PER_SECOND
 from netlab.path.probes import Protocol, Vary
 from netlab.path.requests import Request, ports_of
 from netlab.path.rows import Traced
-from netlab.path.state import DESTINATION
 from netlab.path.station import Station
 from netlab.schemas import PATH_MTU
 
@@ -133,7 +132,7 @@ def _limits(traced: Traced, request: Request) -> tuple[list[mtu.Limit], list[Mis
     if way is None:
         return [own], [Missing("path MTU", Gap.UNAVAILABLE, None, "nothing on the way answers")]
     lacking = []
-    if not any(answer.reply in DESTINATION for _, answer in answered):
+    if not any(answer.reached for _, answer in answered):
         detail = f"the target does not answer: the last row is for the way to TTL {way.end_ttl}"
         lacking.append(Missing("path MTU", Gap.INCOMPLETE, None, detail))
     source = socket.inet_pton(targeting.FAMILIES[target.family], origin.source_address)

@@ -241,6 +241,7 @@ class Station(contextlib.AbstractContextManager["Station"]):
             stamp_ns=heard.stamp_ns,
             received_ns=heard.received_ns,
             quoted=quoted,
+            turned_back=outlet.register.flows[match.flow].is_turned_back(match.reply, heard.address),
         )
 
     def _error_of(self, family: int) -> _Meaning:
