@@ -181,6 +181,22 @@ def test_port_unreachable_to_a_datagram_from_another_address_is_said_to_be(chain
     assert told.loc[told["what"] == "reached", ["kind", "count"]].to_numpy().tolist() == [["approximate", 3]]
 
 
+@kinds
+def test_answers_from_another_address_than_was_asked_are_told_of(chain: Chain, protocol: str) -> None:
+    chain.ip("server", "address add 10.99.4.77/24 dev to-r3")
+    # No address is put back on the way: netfilter does not follow these packets.
+    away = "type filter hook output priority -300\nip saddr 10.99.4.2 notrack ip saddr set 10.99.4.77"
+    with chain.replying("server", "10.99.4.2", 33_434), chain.rules("server", away):
+        hops = traceroute("10.99.4.2", protocol=protocol, netns=chain.client, max_ttl=5, timeout_s=0.3)
+    chain.ip("server", "address delete 10.99.4.77/24 dev to-r3")
+
+    told = coverage(hops)
+    lost = told[(told["what"] == "answers of the target") & (told["kind"] == "unseen")]
+    assert lost["count"].tolist() == [6]
+    assert lost["detail"].str.contains("came from 10.99.4.77").all()
+    assert not hops["reached"].any()
+
+
 @both
 @kinds
 def test_the_path_is_found_through_a_masquerading_router(chain: Chain, family: int, protocol: str) -> None:
