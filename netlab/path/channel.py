@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from netlab.path import station
 from netlab.path.methods import AnyOutlet, AnyStation
 from netlab.path.outlet import Outlet
@@ -37,6 +39,11 @@ class StationChannel:
     def unreadable(self) -> int:
         """How many packets came that are not what they claim to be."""
         return self._station.unreadable
+
+    @property
+    def strangers(self) -> Mapping[str, int]:
+        """How many answers came from which address that nobody had asked."""
+        return self._station.strangers
 
     def now_ns(self) -> int:
         """Return the monotonic time."""

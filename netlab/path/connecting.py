@@ -143,6 +143,7 @@ class SynLine:
                     stamp_ns=reported.heard.stamp_ns,
                     received_ns=reported.heard.received_ns,
                     quoted=Quoted(labels=reported.labels),
+                    turned_back=self.flow.is_turned_back(reported.error.value, reported.address),
                 )
             self.unreadable += 1
         return None

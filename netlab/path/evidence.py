@@ -22,6 +22,7 @@ _REJECTIONS = {
     "admin-prohibited": "communication administratively prohibited",
     "net-unreachable": "network unreachable",
     "host-unreachable": "host unreachable",
+    "port-unreachable": "port unreachable",
 }
 _SEEKING_RUNS = 3  # that a monitor may need to find the end
 

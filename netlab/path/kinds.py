@@ -63,6 +63,7 @@ class UdpFlow(PortFlow):
     numbers: ClassVar = {4: ip.UDP, 6: ip.UDP}
     marks_at: ClassVar = (6, udp.HEADER)  # the checksum, and the start of the payload
     makes_up_at: ClassVar = udp.HEADER + 2
+    refused_by_error: ClassVar = True
 
     @property
     def hidden(self) -> bytes:

@@ -154,6 +154,7 @@ class Line(ABC):
             stamp_ns=heard.stamp_ns,
             received_ns=heard.received_ns,
             quoted=quoted,
+            turned_back=self.flow.is_turned_back(reply, address),
         )
 
 

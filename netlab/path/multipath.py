@@ -17,6 +17,7 @@ from netlab.kernel import netns as namespaces
 from netlab.path import branches, filters, leaving, loop, pace, target as targeting, tracing
 from netlab.path.engine import Plan
 from netlab.path.explorer import Explorer
+from netlab.path.losses import losses
 from netlab.path.mda import Limits, Search
 from netlab.path.methods import Method
 from netlab.path.origin import origins
@@ -238,7 +239,7 @@ def _explored(
             )
             for job, way, outlet, explorer in zip(jobs, ways, outlets, explorers, strict=True)
         ]
-        return traces, [*tracing.losses(station), *leaving.changes(ways, asked, request.netns, begin_s)]
+        return traces, [*losses(station), *leaving.changes(ways, asked, request.netns, begin_s)]
 
 
 def _unsure(found: branches.Account) -> list[Missing]:

@@ -23,7 +23,6 @@ from netlab.path.pace import PER_SECOND
 from netlab.path.probes import Protocol, Vary
 from netlab.path.requests import Request, ports_of, stopped_by
 from netlab.path.rows import Traced
-from netlab.path.state import DESTINATION
 from netlab.path.station import Station
 from netlab.schemas import PATH_MTU
 
@@ -143,7 +142,7 @@ def _limits(
     if way is None:
         return [own], [Missing("path MTU", Gap.UNAVAILABLE, None, "nothing on the way answers")]
     lacking = []
-    if not any(answer.reply in DESTINATION for _, answer in answered):
+    if not any(answer.reached for _, answer in answered):
         detail = f"the target does not answer: the last row is for the way to TTL {way.end_ttl}"
         lacking.append(Missing("path MTU", Gap.INCOMPLETE, None, detail))
     source = socket.inet_pton(targeting.FAMILIES[target.family], origin.source_address)

@@ -92,6 +92,11 @@ class PlainStation(contextlib.AbstractContextManager["PlainStation"]):
         """How many packets came that are not what they claim to be."""
         return sum(line.unreadable for line in self._lines)
 
+    @property
+    def strangers(self) -> dict[str, int]:
+        """None: connected sockets do not get what another address sends."""
+        return {}
+
     def open(self, family: int) -> socket.socket:
         """Return a new socket of the probes' protocol.
 

@@ -8,6 +8,7 @@ error must quote (RFC 792). `netlab.path.kinds` has the kinds of flow, `netlab.p
 
 from __future__ import annotations
 
+import ipaddress
 import struct
 import zlib
 from abc import ABC, abstractmethod
@@ -19,6 +20,7 @@ from netlab.wire import icmp, ip
 
 MARKS = 0xFFFE  # 1 to 0xFFFE: a UDP checksum of 0 means none, and 0xFFFF is what a computed 0 is sent as
 
+_HOSTS_WORDS = {icmp.Error.PORT_UNREACHABLE.value, icmp.Error.PROTOCOL_UNREACHABLE.value}
 _TRAILER = struct.Struct("!IH")
 TRAILER = _TRAILER.size
 
@@ -53,6 +55,8 @@ class Flow(ABC):
     # Where in the transport the mark is as such, and the word that makes up for it.
     marks_at: ClassVar[tuple[int, ...]] = ()
     makes_up_at: ClassVar[int] = 0
+    # Whether a host that has nothing there says so by an ICMP error: from any of its addresses.
+    refused_by_error: ClassVar[bool] = False
 
     @property
     def family(self) -> int:
@@ -102,6 +106,15 @@ class Flow(ABC):
     def is_addressed(self, header: ip.Header) -> bool:
         """Return whether the IP header is one of this flow's, whoever it says is the source."""
         return (header.protocol, header.destination) == (self.protocol_number, self.target)
+
+    def is_turned_back(self, reply: str, address: str) -> bool:
+        """Return whether *reply* is a host's word in the mouth of *address*: that of a firewall on the way.
+
+        Firewalls reject with port-unreachable unless told otherwise (iptables-extensions(8)).
+        """
+        if self.refused_by_error or reply not in _HOSTS_WORDS:
+            return False
+        return ipaddress.ip_address(address.partition("%")[0]).packed != self.target
 
     def packet(self, ttl: int, mark: int, *, size_bytes: int = 0) -> bytes:
         """Return the whole IP packet of the probe with *mark*, of *size_bytes* and not to be cut if given.

@@ -16,7 +16,7 @@ from netlab.frames import Gap, Missing, concat
 from netlab.path import interruption, quotes
 from netlab.path.origin import COLUMNS, Origin
 from netlab.path.quotes import Quoted
-from netlab.path.state import DESTINATION, Answer, Probe, Run, timing
+from netlab.path.state import Answer, Probe, Run, timing
 from netlab.path.target import Target
 from netlab.schemas import HOPS
 
@@ -97,7 +97,7 @@ def frame_of(
             whole += [value(traced)] * count
         return whole
 
-    data = {name: each(partial(_of_origin, name=name)) for name in COLUMNS} | {
+    data: dict[str, Any] = {name: each(partial(_of_origin, name=name)) for name in COLUMNS} | {
         "target": each(lambda traced: traced.name),
         "target_address": each(lambda traced: getattr(traced.target, "address", None)),
         "protocol": [protocol] * len(rows),
@@ -113,7 +113,7 @@ def frame_of(
         "name": list(map((names or {}).get, heard["address"])),
         "rtt_ms": [rtt_ms for rtt_ms, _ in times],
         "reply": heard["reply"],
-        "reached": [None if reply is None else reply in DESTINATION for reply in heard["reply"]],
+        "reached": [None if answer is None else answer.reached for *_, answer in rows],
         "sent_at": np.array(sent["wall_ns"], np.int64),
         "reply_ttl": heard["ttl"],
         "dscp": each(lambda traced: traced.tos >> 2),
@@ -131,9 +131,19 @@ def frame_of(
     }
     unsure = dict.fromkeys(gap for traced in traces if traced.origin for gap in traced.origin.missing())
     lacking = gaps(run for traced in traces for run in traced.runs)
+    lacking += _doubtful(data["target_address"], heard["address"], data["reached"])
     found = HOPS.frame(data, missing=[*lacking, *unsure, *missing])
     failed = [traced for traced in traces if traced.error is not None]
     return _with_errors(found, failed, [traced.name for traced in traces], protocol) if failed else found
+
+
+def _doubtful(targets: list[Any], addresses: list[Any], reached: list[Any]) -> list[Missing]:
+    detail = "port-unreachable came from another address: of the target, or of a firewall that rejects"
+    count = sum(
+        bool(there) and address != target
+        for target, address, there in zip(targets, addresses, reached, strict=True)
+    )
+    return [Missing("reached", Gap.APPROXIMATE, count, detail)] if count else []
 
 
 def _of_origin(traced: Traced, *, name: str) -> str | int | None:

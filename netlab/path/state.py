@@ -16,7 +16,8 @@ UDP_REPLY, SYN_ACK, RST, ECHO_REPLY, SACK = "udp-reply", "syn-ack", "rst", "echo
 CHALLENGE = "challenge-ack"
 
 # Answers that only the destination gives. RFC 792: protocol and port unreachable are "received from a host",
-# the other codes from a gateway. Comparing addresses instead fails under NAT, anycast and multi-homing.
+# the other codes from a gateway. Comparing addresses instead fails under NAT, anycast and multi-homing; but
+# see `netlab.path.probes.Flow.is_turned_back`.
 DESTINATION = frozenset(
     {
         icmp.Error.PORT_UNREACHABLE.value,
@@ -57,7 +58,8 @@ class Answer(NamedTuple):
 
     `ttl` is what the answer arrived with, `identification` its IPv4 header's, `left_ns` and `stamp_ns` are
     the kernel's transmit time of the probe and receive time of the answer (wall clock), `received_ns` is the
-    monotonic time after reading it. `quoted` is what an ICMP error shows of the probe.
+    monotonic time after reading it. `quoted` is what an ICMP error shows of the probe. `turned_back` is an
+    error of somebody on the way that says what otherwise hosts say.
     """
 
     flow: int
@@ -70,6 +72,12 @@ class Answer(NamedTuple):
     left_ns: int | None = None
     identification: int | None = None
     quoted: Quoted | None = None
+    turned_back: bool = False
+
+    @property
+    def reached(self) -> bool:
+        """Whether the destination gave it."""
+        return self.reply in DESTINATION and not self.turned_back
 
     @property
     def ends_path(self) -> bool:
@@ -127,7 +135,7 @@ class Run:
         Of ways that packets take in turn one may reject them, while others go on: as answers from as far or
         further tell.
         """
-        if answer.reply in DESTINATION:
+        if answer.reached:
             self.target_ttl = min(ttl, self.target_ttl or ttl)
         elif answer.ends_path:
             self.rejecting_ttls.add(ttl)

@@ -8,6 +8,7 @@ import select
 import socket
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -35,6 +36,7 @@ _ERRORS = {4: socket.IPPROTO_ICMP, 6: socket.IPPROTO_ICMPV6}
 # does not hold back a probe of a size: that is what it is to find out.
 _MTU_DISCOVER = {4: (socket.IPPROTO_IP, 10), 6: (socket.IPPROTO_IPV6, 23)}
 _PROBE = 3
+_MOST_STRANGERS = 16
 _ANSWERS = {
     Protocol.UDP: socket.IPPROTO_UDP,
     Protocol.TCP: socket.IPPROTO_TCP,
@@ -51,7 +53,7 @@ class Station(contextlib.AbstractContextManager["Station"]):
 
     `salt`, `identifier` and `checksum` tell its packets from others': see `netlab.path.probes.Flow` and
     `netlab.path.kinds.EchoFlow`. `unreadable` counts packets that the filters let through but are not what
-    they claim to be.
+    they claim to be, `strangers` by their addresses answers to what those were not asked.
 
     Parameters
     ----------
@@ -96,6 +98,7 @@ class Station(contextlib.AbstractContextManager["Station"]):
         self.salt = secrets.randbits(32)
         self.identifier, self.checksum = secrets.randbits(16), 1 + secrets.randbelow(MARKS)
         self.unreadable = 0
+        self.strangers: Counter[str] = Counter()
         self._remote = range(port, port + 1) if vary is Vary.SOURCE_PORT else range(port, LAST_PORT + 1)
         self._first = source_port
         self._netns = netns
@@ -241,6 +244,7 @@ class Station(contextlib.AbstractContextManager["Station"]):
             stamp_ns=heard.stamp_ns,
             received_ns=heard.received_ns,
             quoted=quoted,
+            turned_back=outlet.register.flows[match.flow].is_turned_back(match.reply, heard.address),
         )
 
     def _error_of(self, family: int) -> _Meaning:
@@ -262,7 +266,19 @@ class Station(contextlib.AbstractContextManager["Station"]):
 
     def _transport(self, heard: Heard) -> _Meant:
         outlet = self._outlets.get(heard.address)
-        return [(outlet, match, None) for match in outlet.register.answers(heard.data)] if outlet else []
+        if outlet is not None:
+            return [(outlet, match, None) for match in outlet.register.answers(heard.data)]
+        if self.protocol is not Protocol.SACK:  # whose connection is to one address
+            self._note(heard)
+        return []
+
+    def _note(self, heard: Heard) -> None:
+        """Count what answers probes and comes from nobody who was asked."""
+        # All outlets have the same source ports and the same salt: any of them tells what is an answer.
+        asked = next(iter(self._outlets.values()), None)
+        known = heard.address in self.strangers or len(self.strangers) < _MOST_STRANGERS
+        if asked is not None and known and asked.register.answers(heard.data):
+            self.strangers[heard.address] += 1
 
 
 now_ns = time.monotonic_ns

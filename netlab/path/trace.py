@@ -101,8 +101,10 @@ def traceroute(
     DataFrame
         One row per probe, as in `netlab.schemas.HOPS`, by run, TTL and attempt; `address` is missing where
         nothing answered. It ends with the first TTL that the target answered (`reached`) or from which a
-        router said that the packet cannot go on. `reached` goes by the kind of answer, not the address,
-        so a firewall that rejects with port-unreachable looks like the target. Where the host refuses to
+        router said that the packet cannot go on. `reached` goes by the kind of answer, not by the address: a
+        host may tell from any of its own that a port is unreachable. A firewall that rejects datagrams so
+        looks like the target, but for the address, which the coverage says; SYNs and echo requests it is seen
+        to reject. Where the host refuses to
         send any more, in the middle, the last row is no probe and its `error` says why.
 
     Raises

@@ -13,7 +13,8 @@ from typing import TypeAlias
 from netlab.errors import NetlabError
 from netlab.frames import Gap, Missing
 from netlab.kernel.netns import NetNs, entered
-from netlab.path import crowding, interruption, leaving, loop, methods, sack
+from netlab.path import interruption, leaving, loop, methods, sack
+from netlab.path.losses import losses
 from netlab.path.methods import AnyOutlet, AnyProber, AnyStation
 from netlab.path.origin import Origin, origins
 from netlab.path.pace import Pace
@@ -279,15 +280,3 @@ def _traced(
 
 def _failed(name: str, error: NetlabError) -> Traced:
     return Traced(name=name, target=None, error=error)
-
-
-def losses(station: AnyStation) -> list[Missing]:
-    """Return what this host did not hear, and what it could not send at once."""
-    lost = [
-        Missing("probes", Gap.APPROXIMATE, station.held, crowding.WHAT),
-        Missing(
-            "answers", Gap.LOST, station.dropped, "the sockets' buffers were full: this host was too busy"
-        ),
-        Missing("answers", Gap.UNSEEN, station.unreadable, "packets that are not what they claim to be"),
-    ]
-    return [item for item in lost if item.count]

@@ -11,7 +11,8 @@ import pandas as pd
 
 from netlab.errors import NetlabError, ProbeError
 from netlab.frames import Gap, Missing, concat
-from netlab.path import crowding, engine
+from netlab.path import engine
+from netlab.path.losses import Listener, losses
 from netlab.path.rounds import Rounds
 from netlab.path.state import Run
 
@@ -20,20 +21,8 @@ LET_GO = "older than the max_probes that are kept"  # in the coverage
 _BLOCK = 256  # rounds: so many runs become a frame, which is smaller; fewer of a ledger that holds little
 
 
-class Channel(engine.Channel, Protocol):
+class Channel(engine.Channel, Listener, Protocol):
     """A channel that can be closed and that counts what it lost."""
-
-    @property
-    def dropped(self) -> int:
-        """How many packets the kernel dropped because they were not read in time."""
-
-    @property
-    def held(self) -> int:
-        """How many probes had to wait for this host's own queue."""
-
-    @property
-    def unreadable(self) -> int:
-        """How many packets were not what they claim to be."""
 
     def close(self) -> None:
         """Give the sockets back."""
@@ -179,7 +168,7 @@ class Watch:
         return ledger.frame(blocks, runs, missing)
 
     def _missing(self, ledger: Ledger) -> list[Missing]:
-        rounds, channel = self._rounds, self._channel
+        rounds = self._rounds
         reason = str(rounds.refusal) if rounds.refusal else ""
         found = [
             Missing("probes", Gap.LOST, ledger.forgotten, self._before() + LET_GO),
@@ -188,11 +177,8 @@ class Watch:
             Missing("rounds", Gap.UNSEEN, rounds.skipped, "this process did not run when they were due"),
             Missing("answers", Gap.INCOMPLETE, rounds.late, "came after timeout_s, and count as lost"),
             Missing("answers", Gap.UNSEEN, rounds.unplaced, "did not say which probe they are for"),
-            Missing("answers", Gap.LOST, channel.dropped, "the sockets' buffers were full"),
-            Missing("probes", Gap.APPROXIMATE, channel.held, crowding.WHAT),
-            Missing("answers", Gap.UNSEEN, channel.unreadable, "packets that are not what they claim to be"),
         ]
-        return [item for item in found if item.count]
+        return [*(item for item in found if item.count), *losses(self._channel)]
 
     def _before(self) -> str:
         times = [at for at in (self._hops.since(), self._ends.since()) if at is not None]

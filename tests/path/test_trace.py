@@ -155,6 +155,49 @@ def test_a_router_that_refuses_ends_the_trace_unreached(
 
 
 @both
+@pytest.mark.parametrize("method", ["raw", "unprivileged"])
+@pytest.mark.parametrize("protocol", ["tcp", "icmp"])
+def test_port_unreachable_from_a_firewall_on_the_way_is_a_rejection(
+    chain: Chain, family: int, protocol: str, method: str
+) -> None:
+    chain.run("client", "sysctl", "-qw", "net.ipv4.ping_group_range=0 2147483647")
+    kinds_of = "meta l4proto { tcp, icmp, ipv6-icmp } ip6 hoplimit > 0"
+    rule = f"{kinds_of if family == 6 else kinds_of.replace('ip6 hoplimit', 'ip ttl')} reject"
+
+    with chain.rules("r2", f"type filter hook forward priority 0\n{rule}"):
+        hops = traceroute(chain.target(family), protocol=protocol, method=method, netns=chain.client)
+
+    assert path(hops)[-1] == {chain.hops(family)[1]}
+    assert set(replies(hops)) == {"port-unreachable"}
+    assert not hops["reached"].any()
+
+
+@both
+def test_port_unreachable_to_a_datagram_from_another_address_is_said_to_be(chain: Chain, family: int) -> None:
+    with chain.rules("r2", "type filter hook forward priority 0\nudp dport 33434 reject"):
+        hops = traceroute(chain.target(family), netns=chain.client)
+
+    told = coverage(hops)
+    assert told.loc[told["what"] == "reached", ["kind", "count"]].to_numpy().tolist() == [["approximate", 3]]
+
+
+@kinds
+def test_answers_from_another_address_than_was_asked_are_told_of(chain: Chain, protocol: str) -> None:
+    chain.ip("server", "address add 10.99.4.77/24 dev to-r3")
+    # No address is put back on the way: netfilter does not follow these packets.
+    away = "type filter hook output priority -300\nip saddr 10.99.4.2 notrack ip saddr set 10.99.4.77"
+    with chain.replying("server", "10.99.4.2", 33_434), chain.rules("server", away):
+        hops = traceroute("10.99.4.2", protocol=protocol, netns=chain.client, max_ttl=5, timeout_s=0.3)
+    chain.ip("server", "address delete 10.99.4.77/24 dev to-r3")
+
+    told = coverage(hops)
+    lost = told[(told["what"] == "answers of the target") & (told["kind"] == "unseen")]
+    assert lost["count"].tolist() == [6]
+    assert lost["detail"].str.contains("came from 10.99.4.77").all()
+    assert not hops["reached"].any()
+
+
+@both
 @kinds
 def test_the_path_is_found_through_a_masquerading_router(chain: Chain, family: int, protocol: str) -> None:
     masquerade = "type nat hook postrouting priority 100\noifname to-r2 masquerade"
