@@ -43,7 +43,7 @@ def explain(
     unanswered = (codes == errno.ETIMEDOUT) & connecting
     rejected = (codes == errno.ECONNREFUSED) & (attempts["packets_received"] == 0)
     unheard = is_udp(attempts) & (codes == errno.ECONNREFUSED)
-    unread = (codes == errno.ETIMEDOUT) & ~connecting & (attempts["rwnd_limited_us"] != 0)
+    unread = (codes == errno.ETIMEDOUT) & ~connecting & (attempts["rwnd_limited_ms"] != 0)
     stories = [
         (unsent, _Story.UNSENT),
         (unheard, _Story.UNHEARD),
