@@ -110,7 +110,7 @@ static __always_inline void netlab_read_counters(struct netlab_attempt *attempt,
 	limited = seen->chrono_stat[TCP_CHRONO_RWND_LIMITED - 1];
 	if (seen->chrono_type == TCP_CHRONO_RWND_LIMITED)
 		limited += (u32)bpf_jiffies64() - seen->chrono_start;
-	attempt->rwnd_limited_us = limited * NETLAB_US_PER_JIFFY;
+	attempt->rwnd_limited_ms = (u64)limited * NETLAB_US_PER_JIFFY / 1000;
 }
 
 /* The reader looks at the clock, not at wake-ups: a wake-up per connection is what costs. */

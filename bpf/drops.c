@@ -287,6 +287,7 @@ static __always_inline void netlab_drop_read_place(struct netlab_drop_event *eve
 	struct net_device *dev = NULL;
 	struct dst_entry *dst = NULL;
 	unsigned long reference = 0;
+	s32 arrived_by = 0, index = 0;
 
 	NETLAB_READ(dev, skb->dev);
 	if (netlab_drop_read_device(event, dev))
@@ -295,8 +296,14 @@ static __always_inline void netlab_drop_read_place(struct netlab_drop_event *eve
 	dst = (struct dst_entry *)(reference & ~1UL);
 	if (dst) {
 		NETLAB_READ(dev, dst->dev);
-		if (netlab_drop_read_device(event, dev))
+		if (netlab_drop_read_device(event, dev)) {
+			/* The route to this host itself leads to lo, whatever the packet came by. */
+			NETLAB_READ(arrived_by, skb->skb_iif);
+			NETLAB_READ(index, dev->ifindex);
+			if (arrived_by && arrived_by != index)
+				__builtin_memset(event->count.interface, 0, NETLAB_DROP_INTERFACE);
 			return;
+		}
 	}
 	if (!event->key.netns && sk)
 		event->key.netns = netlab_drop_sock_netns(sk);

@@ -139,7 +139,7 @@ struct netlab_attempt {
 	u32 cwnd;
 	u32 out_of_order;
 	u32 rtos;		/* all ones: this kernel does not count them */
-	u32 rwnd_limited_us;	/* how long the peer's window was too small */
+	u32 rwnd_limited_ms;	/* how long the peer's window was too small; microseconds would wrap after 71 minutes */
 	u32 receive_drops;	/* UDP: arrived and found the receive buffer full */
 	s32 error;		/* sk_err when it closed, or why no SYN was sent */
 	u16 local_port;

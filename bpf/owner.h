@@ -157,14 +157,29 @@ static __always_inline void netlab_read_nspid(struct netlab_process *process, st
 	netlab_probe_read(&process->nspid, sizeof(process->nspid), &pid->numbers[level].nr);
 }
 
-/* Return what tells the current process from others with its pid: when it was started, and another number after exec(). */
+/*
+ * A number below the tick that /proc counts starts in (10 ms), of the control groups that a process is in: somebody who moves
+ * to others is met anew.
+ */
+static __always_inline u64 netlab_of_cgroups(struct task_struct *leader)
+{
+	u64 sets = 0;
+
+	NETLAB_READ(sets, leader->cgroups);
+	return sets * 0x9e3779b97f4a7c15ULL >> 42;	/* 22 bits, Fibonacci hashing */
+}
+
+/*
+ * Return what tells the current process from others with its pid: when it was started, and another number after exec() and in
+ * other control groups.
+ */
 static __always_inline u64 netlab_meet_process(u32 pid, struct task_struct *task, struct task_struct *leader)
 {
 	struct netlab_process_key key = { .pid = pid };
 	struct netlab_process *process, *blank;
 	u32 zero = 0;
 
-	key.started_ns = leader->start_boottime + leader->self_exec_id;
+	key.started_ns = leader->start_boottime + leader->self_exec_id + netlab_of_cgroups(leader);
 	if (netlab_processes.lookup(&key))
 		return key.started_ns;
 	blank = netlab_blank_process.lookup(&zero);

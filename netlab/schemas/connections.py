@@ -19,7 +19,12 @@ CONNECTIONS = Schema(
             CATEGORY,
             "TCP state as in RFC 9293; UDP: established (connected) or unconnected; closed when it ended",
         ),
-        Column("error", CATEGORY, "errno name of the failure, such as ECONNREFUSED"),
+        Column(
+            "error",
+            CATEGORY,
+            "errno name of the failure, such as ECONNREFUSED; UDP: what ICMP last told a connected socket of "
+            "its peer, which may have answered since",
+        ),
         Column("reason", TEXT, "the failure in words"),
         Column(
             "connect_ms",

@@ -62,6 +62,10 @@ _MEANING = {
     "TCP_STATE": "because its process aborted it",
     "TCP_ABORT_ON_DATA": "because data came after it was closed",
 }
+_MEANING_OF_RESETS = _MEANING | {
+    "TCP_FLAGS": "because its listener knew no such connection, as after a restart",
+    "TCP_KEEPALIVE_TIMEOUT": "because its keepalive probes were not answered",
+}
 
 
 def with_owners(drops: pd.DataFrame, connections: pd.DataFrame) -> pd.DataFrame:
@@ -155,11 +159,12 @@ def _clauses(found: pd.DataFrame) -> pd.Series:
     several = ~inside | (found["packets"] > 1)
     packets = (found["packets"].astype("string") + " ").where(inside, "") + (noun + "s").where(several, noun)
     by_nft = found["location"].str.startswith("nft_") & found["reason"].str.match("NETFILTER_DROP$")
-    meaning = (" " + found["reason"].map(_MEANING).astype("string")).fillna("")
+    kind = found["kind"].astype("string")
+    words = found["reason"].map(_MEANING).mask(kind == "reset-sent", found["reason"].map(_MEANING_OF_RESETS))
+    meaning = (" " + words.astype("string")).fillna("")
     meaning = meaning.mask(by_nft.fillna(value=False), " by nft")
     at, on = (", " + found["location"]).fillna(""), (", on " + found["interface"]).fillna("")
     detail = " (" + found["reason"].fillna("no reason told") + at + on + ")"
-    kind = found["kind"].astype("string")
     what = (packets + " dropped").mask(kind == "reset-sent", "reset sent")
     return (what + place + meaning + detail).mask(kind == "reset-received", "a reset came in")
 

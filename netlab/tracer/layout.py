@@ -33,7 +33,7 @@ ATTEMPT = np.dtype(
         ("cwnd", "u4"),
         ("out_of_order", "u4"),
         ("rtos", "u4"),
-        ("rwnd_limited_us", "u4"),
+        ("rwnd_limited_ms", "u4"),
         ("receive_drops", "u4"),
         ("error", "i4"),
         ("local_port", "u2"),

@@ -46,7 +46,7 @@ _MEASURED = [
     "cwnd",
     "out_of_order",
     "rtos",
-    "rwnd_limited_us",
+    "rwnd_limited_ms",
 ]
 
 

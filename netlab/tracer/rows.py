@@ -167,7 +167,7 @@ def _counters(attempts: Attempts, states: npt.NDArray[np.uint8]) -> dict[str, An
         "retransmits": np.ma.array(attempts["retransmits"], mask=unmeasured),
         "out_of_order": np.ma.array(attempts["out_of_order"], mask=unmeasured),
         "rtos": np.ma.array(attempts["rtos"], mask=unmeasured | (attempts["rtos"] == NOT_COUNTED)),
-        "rwnd_limited_ms": np.ma.array(attempts["rwnd_limited_us"] / 1e3, mask=unmeasured),
+        "rwnd_limited_ms": np.ma.array(attempts["rwnd_limited_ms"], mask=unmeasured),
         "cwnd": np.ma.array(attempts["cwnd"], mask=unmeasured | (attempts["cwnd"] == 0)),
         "syn_retransmits": _syn_retransmits(attempts, states),
         "rtt_ms": np.ma.array(attempts["srtt_us"] / 1e3, mask=unsampled),

@@ -93,7 +93,7 @@ def _attempts(sockets: Sockets, direction: npt.NDArray[np.uint8], inode: int) ->
         attempts[name] = sockets.records[name]
     attempts["protocol"] = sockets.protocol
     attempts["rtos"] = np.ma.filled(sockets.info("total_rto").astype(np.uint32), NOT_COUNTED)
-    attempts["rwnd_limited_us"] = sockets.info("rwnd_limited").filled(0)
+    attempts["rwnd_limited_ms"] = sockets.info("rwnd_limited").filled(0) // 1000
     attempts["mark"] = sockets.mark.filled(NOT_TOLD)
     attempts["interface"] = sockets.records["interface"]
     attempts["netns"], attempts["cookie"], attempts["direction"] = inode, sockets.cookie, direction

@@ -31,7 +31,7 @@ from netlab.tracer.session import Capture
 pytestmark = pytest.mark.privileged
 CASES = tomllib.loads(Path(__file__).with_name("drops.toml").read_text())["case"]
 RUNS = [(case, family) for case in CASES for family in case.get("families", plan.FAMILIES)]
-TCP_SYNCNT, IPV6_HOPS = 7, 16  # include/uapi/linux/tcp.h, in6.h
+TCP_SYNCNT, TCP_REPAIR, IPV6_HOPS = 7, 19, 16  # include/uapi/linux/tcp.h, in6.h
 ELSEWHERE = "198.18.5.99"  # of a network that the gateway reaches another way
 
 
@@ -167,6 +167,17 @@ def reset_by_its_process(at: Place) -> None:
         server.close()
         with pytest.raises(ConnectionResetError):
             client.recv(1)
+
+
+def reset_by_a_server_that_has_restarted(at: Place) -> None:
+    listening, client = at.kept.enter_context(at.listener()), at.kept.enter_context(at.socket(at.net.client))
+    client.connect(listening.getsockname())
+    server = listening.accept()[0]
+    server.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, 1)  # which lets it go without a word
+    server.close()
+    client.sendall(b"still there?")
+    with pytest.raises(ConnectionResetError):
+        client.recv(1)
 
 
 def no_room_in_the_accept_queue(at: Place) -> None:

@@ -27,6 +27,12 @@ exec bash -c "exec 3<>/dev/tcp/$HOST/$PORT"
 """
 
 
+# In bash: enter one group after the other, and connect from each.
+MOVE = """
+for group; do echo $$ > "$group/cgroup.procs"; exec 3<>/dev/tcp/$HOST/$PORT; done
+"""
+
+
 @pytest.fixture(params=["version 2", "version 1"])
 def groups(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Groups]:
     with unified() if request.param == "version 2" else version_1(tmp_path) as made:
@@ -75,6 +81,18 @@ def test_containers_of_every_runtime_are_known_after_their_processes_and_cgroups
     assert {path: "" if pd.isna(id_) else id_ for path, id_ in found.items()} == expected
     for pid, text in said.values():
         assert f"{groups.line}{rows['cgroup'][pid]}\n" in text
+
+
+def test_each_connection_of_a_process_that_moves_has_the_group_that_it_was_made_in(
+    echo: Echo, groups: Groups
+) -> None:
+    places = [groups.make(name) for name in ("before", "after", "before")]
+    with netlab.capture(port=echo.port) as capture:
+        env = {"HOST": LOOPBACK[4], "PORT": str(echo.port), "PATH": "/usr/bin:/bin"}
+        subprocess.run(["bash", "-c", MOVE, "bash", *places], env=env, check=True)
+
+    rows = outgoing(capture.connections())
+    assert rows["cgroup"].tolist() == [groups.path(place) for place in places]
 
 
 def test_a_hybrid_host_s_container_in_version_1_is_not_hidden_by_the_service_in_version_2(
