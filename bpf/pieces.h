@@ -4,9 +4,10 @@
  *
  * Compile-time settings:
  *   NETLAB_PIECE_PAGES  size
- *   NETLAB_PIECES_FEW  of one packet: what is behind them is handed up of segments, as long as there is room
- *   NETLAB_PIECES_MAX  of one segment
- *   NETLAB_LARGE_BYTES  how much of segments of more than the few there is room for, until user space has read
+ *   NETLAB_PIECES_FEW  of one packet: what is behind them is handed up of segments and clear text, as long as there is room
+ *   NETLAB_PIECES_MAX  of one segment, and of what a TLS library is given or returns at once
+ *   NETLAB_LARGE_BYTES, NETLAB_LARGE_CLEAR_BYTES  how much of what has more than the few there is room for in the ring of
+ *                          segments and in that of clear text, until user space has read
  *   NETLAB_UNJUDGED_BYTES  how much of a connection is handed up before user space has said that it goes on; behind
  *                          that only the lengths are
  */
@@ -145,15 +146,17 @@ static __always_inline bool netlab_put_head(struct __sk_buff *skb, struct netlab
 	return true;
 }
 
-/* What large segments have taken of the ring since user space has read: it puts 0 there. */
-BPF_ARRAY(netlab_large, u64, 1);
+/* What large segments have taken of their ring, and large clear text of its, since user space has read: it puts 0 there. */
+enum netlab_large_ring { NETLAB_LARGE_SEGMENTS, NETLAB_LARGE_CLEAR, NETLAB_LARGE_RINGS };
 
-static __always_inline bool netlab_has_room(u32 bytes)
+BPF_ARRAY(netlab_large, u64, NETLAB_LARGE_RINGS);
+
+static __always_inline bool netlab_has_room(u32 ring, u32 bytes)
 {
-	u32 zero = 0;
-	u64 *large = netlab_large.lookup(&zero);
+	u64 most = ring == NETLAB_LARGE_CLEAR ? NETLAB_LARGE_CLEAR_BYTES : NETLAB_LARGE_BYTES;
+	u64 *large = netlab_large.lookup(&ring);
 
-	if (!large || *large > NETLAB_LARGE_BYTES)
+	if (!large || *large > most)
 		return false;
 	__sync_fetch_and_add(large, bytes);
 	return true;
@@ -172,7 +175,7 @@ static __always_inline void netlab_hand_up(struct __sk_buff *skb, struct netlab_
 
 	if (handed > most * NETLAB_PIECE)
 		handed = most * NETLAB_PIECE;
-	if (most > NETLAB_PIECES_FEW && handed > NETLAB_PIECES_FEW * NETLAB_PIECE && !netlab_has_room(handed)) {
+	if (most > NETLAB_PIECES_FEW && handed > NETLAB_PIECES_FEW * NETLAB_PIECE && !netlab_has_room(NETLAB_LARGE_SEGMENTS, handed)) {
 		handed = NETLAB_PIECES_FEW * NETLAB_PIECE;
 		said->urgent = 1;
 	}

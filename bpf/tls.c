@@ -121,12 +121,16 @@ struct netlab_words {
 	struct netlab_session *session;
 	u64 at_ns;
 	u64 data;
+	u64 settled;
 	u64 other_settled;
 	u32 bytes;
 	u32 handed_bytes;
 	u32 budget;
 	u8 tcp_flags;
 	u8 outgoing;
+	u8 fresh;
+	u8 other_fresh;
+	u8 urgent;	/* user space is to read at once */
 };
 
 static __always_inline bool netlab_put_clear(struct netlab_words *words, u32 offset, u32 bytes)
@@ -148,8 +152,8 @@ static __always_inline bool netlab_put_clear(struct netlab_words *words, u32 off
 	piece->conversation.budget = words->budget;
 	piece->at_ns = words->at_ns;
 	piece->cookie = session->cookie;
-	piece->settled = session->said[words->outgoing & 1];
-	piece->sequence = piece->settled + offset;
+	piece->settled = words->settled;
+	piece->sequence = words->settled + offset;
 	piece->other_settled = words->other_settled;
 	piece->packet_bytes = words->bytes;
 	piece->handed_bytes = words->handed_bytes;
@@ -157,24 +161,31 @@ static __always_inline bool netlab_put_clear(struct netlab_words *words, u32 off
 	piece->bytes = bytes;
 	piece->tcp_flags = words->tcp_flags;
 	piece->outgoing = words->outgoing;
-	piece->fresh = session->whole && !session->said[words->outgoing & 1];
-	piece->other_fresh = session->whole && !words->other_settled;
+	piece->fresh = words->fresh;
+	piece->other_fresh = words->other_fresh;
 	if (bytes && netlab_probe_read_user(piece->data, size, (void *)(words->data + offset))) {
 		netlab_clears.ringbuf_discard(clear, BPF_RB_NO_WAKEUP);
 		netlab_count(NETLAB_PAYLOAD_LOST);
 		return false;
 	}
-	netlab_clears.ringbuf_submit(clear, BPF_RB_NO_WAKEUP);
+	netlab_clears.ringbuf_submit(clear, words->urgent ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP);
+	words->urgent = 0;
 	return true;
 }
 
+/* What is the same in all pieces is looked at once: the verifier walks through the loop for each way to get there. */
 static __always_inline void netlab_put_all(struct netlab_words *words)
 {
+	struct netlab_session *session = words->session;
 	u32 handed = words->handed_bytes;
 	u64 full = handed / NETLAB_PIECE, i;
 
+	words->settled = session->said[words->outgoing & 1];
+	words->fresh = session->whole && !words->settled;
+	words->other_fresh = session->whole && !words->other_settled;
+
 #pragma clang loop unroll(disable)
-	for (i = 0; i < NETLAB_PIECES_FEW; i++) {
+	for (i = 0; i < NETLAB_PIECES_MAX; i++) {
 		asm volatile("" : "+r"(i), "+r"(full));
 		if (i >= full)
 			break;
@@ -194,8 +205,12 @@ static __always_inline void netlab_hand_up_clear(struct netlab_words *words)
 	words->budget = verdict ? *verdict : NETLAB_UNJUDGED_BYTES + 1 - session->handed;
 	if (session->unwanted || !words->budget)
 		return;
-	if (handed > NETLAB_PIECES_FEW * NETLAB_PIECE)
+	if (handed > NETLAB_PIECES_MAX * NETLAB_PIECE)
+		handed = NETLAB_PIECES_MAX * NETLAB_PIECE;
+	if (handed > NETLAB_PIECES_FEW * NETLAB_PIECE && !netlab_has_room(NETLAB_LARGE_CLEAR, handed)) {
 		handed = NETLAB_PIECES_FEW * NETLAB_PIECE;
+		words->urgent = 1;
+	}
 	if (handed > words->budget - 1)
 		handed = words->budget - 1;
 	if (!handed && !session->cookie)
@@ -216,7 +231,7 @@ static __always_inline void netlab_send_word(struct netlab_session *session, u8 
 	words.budget = !session->unwanted;
 	words.other_settled = session->said[1];
 	words.at_ns = bpf_ktime_get_ns();
-	netlab_put_clear(&words, 0, 0);
+	netlab_put_all(&words);
 }
 
 static __always_inline void netlab_begin_session(struct netlab_session_key *key, bool whole)

@@ -106,6 +106,12 @@ class Changes(Dialog, Protocol):
     left: int  # bytes of the last data that are in it
 
 
+def is_done(dialog: Dialog | None) -> bool:
+    """Return whether *dialog* reads nothing more of its connection, however much is said."""
+    upgraded = getattr(dialog, "upgraded", None)
+    return getattr(dialog, "is_done", False) or upgraded not in {None, "connect"}
+
+
 def is_tunnel(dialog: Dialog) -> TypeGuard[Changes]:
     """Return whether *dialog* is over, and its connection a tunnel from now on (RFC 9110 section 9.3.6)."""
     return getattr(dialog, "upgraded", None) == "connect"

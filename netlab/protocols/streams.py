@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import Protocol
 
-from netlab.protocols.dialog import Dialog, Exchange, Side, is_tunnel, passes_bodies
+from netlab.protocols.dialog import Dialog, Exchange, Side, is_done, is_tunnel, passes_bodies
 from netlab.protocols.ordered import Ordered, Said, Segment, cut
 from netlab.protocols.proxying import header_bytes
 
@@ -93,6 +93,11 @@ class Stream:
     def is_tunnel(self) -> bool:
         """Whether what is said in a tunnel is read by nobody."""
         return self._outside is not None and self.dialog is None
+
+    @property
+    def is_done(self) -> bool:
+        """Whether whoever reads it needs no more of it."""
+        return is_done(self.dialog)
 
     @property
     def unread_bytes(self) -> int:

@@ -19,8 +19,10 @@ _MOST_KEPT = 1 << 16  # bytes of one side's handshake
 _TLS_1_3 = 0x304
 _FATAL = 2
 _EARLY_DATA = 42  # the extension
+_MOST_AHEAD = 1 << 20  # bytes that a client says behind the handshake before its server says anything
 # What an alert of TLS 1.3 takes when it is sealed (RFC 8446 section 5.2): two bytes, its type, and the tag. A
-# Finished has 32 bytes and more, so a client whose first sealed record is as short as this has refused.
+# Finished has 32 bytes and more, so a client whose first sealed record is as short as this has refused, as
+# has a server that says nothing else behind the client's Finished.
 _ALERT_SIZE, _TAG, _SHORT_TAG = 3, 16, 8
 HIDDEN_ALERT = "encrypted_alert"
 
@@ -47,11 +49,11 @@ class Handshake(Exchange):
 class Tls:
     """Reads the handshake of one TLS connection over TCP, and nothing behind it.
 
-    It is over when the client has answered the server's hello (TLS 1.3), or the server changed to the cipher
-    (up to 1.2), or either side sent a fatal alert. Behind the hello TLS 1.3 seals all: that a client refuses
-    shows in the size of its record, why does not. A connection met in the middle has no handshake to read. Of
-    the server's name is kept what *masks* leave. TLS may begin behind bytes of both sides in *clear*,
-    and what is *inner* be known from these, or from the port.
+    It is over when the server says something behind the client's answer to its hello (TLS 1.3), or changed to
+    the cipher (up to 1.2), or either side sent a fatal alert. Behind the hello TLS 1.3 seals all: that a side
+    refuses shows in the size of its record, why does not. A connection met in the middle has no handshake to
+    read. Of the server's name is kept what *masks* leave. TLS may begin behind bytes of both sides in
+    *clear*, and what is *inner* be known from these, or from the port.
     """
 
     def __init__(
@@ -71,7 +73,11 @@ class Tls:
         self._begun_ns = dict.fromkeys(Side, 0)  # its first byte
         self._bytes = dict.fromkeys(Side, 0)  # of records
         self._handshake: Handshake | None = None
-        self._is_sealed = False  # TLS 1.3, behind the server's hello: only the client's answer is waited for
+        self._is_sealed = False  # TLS 1.3, behind the server's hello
+        self._is_blind = False  # there, where the server's records begin is not known
+        self._is_confirmed = False  # the client has answered the hello; the server may yet refuse the client
+        self._ahead = 0  # bytes of the client behind that
+        self._alert_ns: int | None = None  # of the server, behind that
         self._over: list[Exchange] = []
 
     def said(self, side: Side, data: bytes, at_ns: int) -> list[Exchange]:
@@ -84,29 +90,36 @@ class Tls:
             return []
         if side is Side.SERVER and self._handshake is None:
             self._is_over = True  # the client speaks first: this is the middle of something
-        if self._is_over or (self._is_sealed and side is Side.SERVER):
+        if self._is_over or (self._is_blind and side is Side.SERVER):
             return []
         try:
             for record in self._framers[side].feed(data, at_ns):
                 self._take(side, record)
         except (LostError, hellos.HelloError):
-            self.unread_bytes += len(data)
-            self._end(Outcome.MISSED)
+            if not self._is_sealed:
+                self.unread_bytes += len(data)
+            self._lose(side)
         return self._taken()
 
     def missed(self, side: Side, size: int | None, at_ns: int) -> list[Exchange]:  # noqa: ARG002 - a Dialog's
         """Give up: what was not seen may be what the exchange is about."""
-        if not (self._is_sealed and side is Side.SERVER):
-            self._end(Outcome.MISSED)
+        self._lose(side)
         return self._taken()
+
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing more is read."""
+        return self._is_over
 
     def ended(self, at_ns: int) -> list[Exchange]:  # noqa: ARG002 - a Dialog's
         """Take note that the connection is closed."""
-        self._end(Outcome.UNANSWERED)
+        if self._alert_ns is not None and self._handshake:
+            self._refuse(self._handshake, self._alert_ns)
+        self._end(Outcome.ANSWERED if self._is_confirmed else Outcome.UNANSWERED)
         return self._taken()
 
     def pending(self) -> list[Exchange]:
-        """Return the handshake, if it is not over."""
+        """Return the handshake, if it is not over; one that the server may yet refuse is answered as such."""
         return [self._handshake] if self._handshake and not self._is_over else []
 
     def _taken(self) -> list[Exchange]:
@@ -120,12 +133,24 @@ class Tls:
         self._is_over = True
         self._said = dict.fromkeys(Side, b"")
 
+    def _lose(self, side: Side) -> None:
+        """Go on behind what was not seen, as long as the client's answer may tell the end."""
+        if self._is_confirmed:
+            self._end(Outcome.ANSWERED)
+        elif self._is_sealed and side is Side.SERVER:
+            self._is_blind = True
+        else:
+            self._end(Outcome.MISSED)
+
     def _take(self, side: Side, record: Message) -> None:
         kind, handshake = record.header[0], self._handshake
-        if self._is_over or (self._is_sealed and side is Side.SERVER):
+        if self._is_over:
             return
-        if self._is_sealed and kind == _DATA and handshake:
-            self._confirm(handshake, record)
+        if self._is_sealed and handshake and (kind == _DATA or side is Side.SERVER):
+            if self._is_confirmed:
+                self._follow(handshake, side, record)
+            elif side is Side.CLIENT:
+                self._confirm(handshake, record)
             return
         self._bytes[side] += record.size
         if handshake:
@@ -194,16 +219,39 @@ class Tls:
 
     def _confirm(self, handshake: Handshake, record: Message) -> None:
         """Tell by the size of the client's first sealed record whether it goes on."""
-        tag = _SHORT_TAG if (handshake.cipher or "").endswith("CCM_8_SHA256") else _TAG
-        if int.from_bytes(record.header[3:5], "big") == _ALERT_SIZE + tag:
-            handshake.error, handshake.ended_ns = HIDDEN_ALERT, record.ended_ns
+        if _may_be_alert(handshake, record):
+            self._refuse(handshake, record.ended_ns)
+            self._end(Outcome.ANSWERED)
+            return
+        handshake.status, handshake.outcome = "OK", Outcome.ANSWERED
+        self._is_confirmed = True
+        if self._is_blind:
+            self._end(Outcome.ANSWERED)
+
+    def _follow(self, handshake: Handshake, side: Side, record: Message) -> None:
+        """Tell by the server's first word whether it goes on; a client's goodbye needs no answer."""
+        is_alert = _may_be_alert(handshake, record)
+        if side is Side.CLIENT:
+            self._ahead += record.size
+            if self._alert_ns is None and (is_alert or self._ahead > _MOST_AHEAD):
+                self._end(Outcome.ANSWERED)
+        elif is_alert and self._alert_ns is None:
+            self._alert_ns = record.ended_ns
         else:
-            handshake.status = "OK"
-        self._end(Outcome.ANSWERED)
+            self._end(Outcome.ANSWERED)
+
+    def _refuse(self, handshake: Handshake, at_ns: int) -> None:
+        handshake.status, handshake.error, handshake.ended_ns = None, HIDDEN_ALERT, at_ns
 
     def _agree(self, handshake: Handshake, record: Message) -> None:
         handshake.status, handshake.ended_ns = "OK", record.ended_ns
         self._end(Outcome.ANSWERED)
+
+
+def _may_be_alert(handshake: Handshake, record: Message) -> bool:
+    """Return whether a sealed record is as short as an alert."""
+    tag = _SHORT_TAG if (handshake.cipher or "").endswith("CCM_8_SHA256") else _TAG
+    return int.from_bytes(record.header[3:5], "big") == _ALERT_SIZE + tag
 
 
 def _record_size(header: bytes) -> int:

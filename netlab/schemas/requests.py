@@ -75,9 +75,9 @@ TLS = Schema(
         Column(
             "error",
             TEXT,
-            "the alert by name; encrypted_alert where TLS 1.3 hides why the client refused, such as for a "
-            "certificate that has expired; missing when the handshake went well or has no answer, and where "
-            "a server of TLS 1.3 refuses the client's certificate, which nothing tells",
+            "the alert by name; encrypted_alert where TLS 1.3 hides why a side refused, such as for the "
+            "other's certificate, or none; of a server: where an alert is all that it said; missing when the "
+            "handshake went well or has no answer",
         ),
         Column(
             "outcome", CATEGORY, "answered, pending, unanswered (the connection ended) or missed (unseen)"

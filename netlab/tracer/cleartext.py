@@ -20,7 +20,7 @@ from netlab.kernel.bpf import CgroupHook, Program
 from netlab.tracer.account import Account
 from netlab.tracer.budgets import ClearBudgets
 from netlab.tracer.conversations import Conversations, Fate, Request
-from netlab.tracer.layout import CLEAR, CONVERSATION
+from netlab.tracer.layout import CLEAR, CONVERSATION, Large
 from netlab.tracer.limits import Limits
 from netlab.tracer.packets import Pieces
 from netlab.tracer.readers import Readers
@@ -73,6 +73,7 @@ class ClearText:
             seen="tls",
         )
         self._ring = program.ring("netlab_clears", CLEAR)
+        self._large = program.map("netlab_large", "u4", "u8")
         self._waiting = np.empty(0, CLEAR)
         self._sessions: OrderedDict[int, int] = OrderedDict()  # the one that a connection has now, by cookie
         self._homeless_bytes = self._unsure_bytes = 0
@@ -116,6 +117,8 @@ class ClearText:
 
     def _take(self, *, final: bool) -> None:
         block = self._ring.read()
+        if len(block):
+            self._large.set(Large.LARGE_CLEAR, 0)
         if not len(block) and not self._talks.is_cut:
             return
         for pieces in turns(self._joined(self._sure(block))):

@@ -136,11 +136,13 @@ class Conversations:
             over = [*over, *stream.end(packet.segment.at_ns)]
         if over:
             self._keep(talk, over)
-        if stream.is_ignored:
+        # Whether a dialog is done, it is asked where that may be new.
+        is_unread = stream.is_ignored or (bool(over or packet.budget < HEADS) and stream.is_done)
+        if is_unread:
             self._ignore(packet)
         elif packet.budget < HEADS and stream.dialog is not None:
             talk.told_ns = self._say(packet, self._budgets.going_on(stream.dialog), told_ns=talk.told_ns)
-        if stream.is_over or stream.is_ignored:
+        if stream.is_over or is_unread:
             self._forget(self._talks.pop(packet.cookie))
             if stream.is_over and not packet.reset:  # which TCP may yet refuse
                 self._end(talk)

@@ -199,6 +199,13 @@ class Counter(IntEnum):
     CONVERSATION_LOST = 16
 
 
+class Large(IntEnum):
+    """Rings in which what is large may take a share, by number of `netlab_large`."""
+
+    LARGE_SEGMENTS = 0
+    LARGE_CLEAR = 1
+
+
 class DropKind(IntEnum):
     """What happened to a packet, or with a reset."""
 
@@ -215,3 +222,4 @@ NUMBERS = {
     **{f"NETLAB_{counter.name}": counter for counter in Counter},
 }
 DROP_NUMBERS = {f"NETLAB_{kind.name}": kind for kind in DropKind}
+LARGE_NUMBERS = {f"NETLAB_{ring.name}": ring for ring in Large}

@@ -19,7 +19,7 @@ class Limits:
     max_nat: int = 1_000_000  # translations
     max_requests: int = 100_000
     piece_pages: int = 8192  # of the ring of payload: 32 MiB hold 54,000 pieces
-    clear_pages: int = 4096  # of the ring of clear text
+    clear_pages: int = 8192  # of the ring of clear text, likewise
     change_pages: int = 1  # of the ring of state changes: hardly any when nobody wants them
 
     def macros(self) -> dict[str, str]:

@@ -31,6 +31,7 @@ from netlab.tracer.layout import (
     DROP_NUMBERS,
     ENDS,
     FLOW_KEY,
+    LARGE_NUMBERS,
     NUMBERS,
     PROCESS,
     PROCESS_KEY,
@@ -115,7 +116,7 @@ class Live(Closes):
         if spoken:
             settings |= payload_macros(files, spoken, limits)
             layouts |= payload_layouts
-            numbers |= budget_numbers
+            numbers |= budget_numbers | LARGE_NUMBERS
         clear = bool(spoken and spoken.clear_text)
         layouts |= clear_layouts if clear else {}
         extra = ["drops"] * drops + ["payload"] * bool(spoken) + ["tls"] * clear
@@ -141,7 +142,8 @@ class Live(Closes):
             self._payload = PayloadSource(self.program, files, spoken, limits) if spoken else None
             if self._payload:
                 self.ends.followers.append(self._payload.closings.note)
-                self._bell.hear(self.program.descriptor("netlab_pieces"))
+                for ring in ("netlab_pieces", *["netlab_clears"] * clear):
+                    self._bell.hear(self.program.descriptor(ring))
         except BaseException:
             self._release()
             raise

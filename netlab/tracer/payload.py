@@ -21,7 +21,7 @@ from netlab.tracer.cleartext import ClearText
 from netlab.tracer.closings import Closings
 from netlab.tracer.conversations import Conversations, Fate, Request
 from netlab.tracer.filters import port_condition
-from netlab.tracer.layout import CONVERSATION, PIECE, Counter
+from netlab.tracer.layout import CONVERSATION, PIECE, Counter, Large
 from netlab.tracer.limits import Limits
 from netlab.tracer.readers import DNS_OVER_TLS, Readers
 from netlab.tracer.records import Attempts
@@ -46,7 +46,7 @@ _HOOKS = {
 _BLIND = (Counter.PAYLOAD_LOST, Counter.PAYLOAD_WHILE_PAUSED)  # of datagrams that were not seen
 _PIECES_FEW = 32  # 16 KiB of one packet
 _PIECES_MAX = 128  # 64 KiB, the largest that networks carry; the kernel's verifier walks through each
-_LARGE_SHARE = 2  # of the ring half is for packets of more than the few
+_LARGE_SHARE = 2  # of a ring half is for what has more than the few
 _UNJUDGED_BYTES = 1 << 19  # a fast connection's first 50 ms: only then user space has read what it speaks
 
 
@@ -88,6 +88,7 @@ def payload_macros(files: list[str], spoken: Spoken, limits: Limits) -> dict[str
         "NETLAB_PIECES_FEW": str(_PIECES_FEW),
         "NETLAB_PIECES_MAX": str(_PIECES_MAX),
         "NETLAB_LARGE_BYTES": str(limits.piece_pages * mmap.PAGESIZE // _LARGE_SHARE),
+        "NETLAB_LARGE_CLEAR_BYTES": str(limits.clear_pages * mmap.PAGESIZE // _LARGE_SHARE),
         "NETLAB_UNJUDGED_BYTES": str(_UNJUDGED_BYTES),
         "NETLAB_CLEAR_PAGES": str(limits.clear_pages),
     }
@@ -179,7 +180,7 @@ class PayloadSource:
         closed = self.closings.turn()
         pieces = self._ring.read()
         if len(pieces):
-            self._large.set(0, 0)
+            self._large.set(Large.LARGE_SEGMENTS, 0)
         if len(pieces) or self._talks.is_cut:
             self._talks.take(pieces, final=final)
         for attempt in [*closed, *(self.closings.turn() if final else ())]:
@@ -285,8 +286,8 @@ _MIDWAY = (
 )
 _BYTES = "bytes of connections that are read were lost on the way to netlab"
 _CUT = (
-    "bytes of connections that are read were not looked at: of one packet only the first 64 KiB are, 16 KiB "
-    "inside TLS or where netlab falls behind, and of a connection 512 KiB until it is clear what it speaks"
+    "bytes of connections that are read were not looked at: of one packet, or one call inside TLS, only the "
+    "first 64 KiB are, 16 where netlab falls behind, and of a connection 512 until it is clear what it speaks"
 )
 _UNREAD = "bytes of connections that are read could not be understood"
 _FIELDS = "header fields of HTTP/2 name others that were sent before netlab looked"

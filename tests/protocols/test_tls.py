@@ -178,6 +178,25 @@ def test_a_sealed_alert_in_place_of_the_finished_is_told_by_its_size(cases: dict
     assert (found.error, found.status) == ("encrypted_alert", None)
 
 
+def test_a_server_of_tls_1_3_that_wants_the_clients_certificate_has_refused_without_it(
+    tmp_path: Path,
+) -> None:
+    certificate(tmp_path, END)
+    port = free_port()
+    options = ("-quiet", "-cert", str(tmp_path / "both.pem"), "-Verify", "1")
+    with running(["openssl", "s_server", "-port", str(port), *options], port), overhearing(port) as through:
+        with (
+            suppress(ssl.SSLError),
+            socket.create_connection(("127.0.0.1", through.port)) as plain,
+            client(ssl.TLSVersion.TLSv1_3).wrap_socket(plain) as refused,
+        ):
+            refused.recv(1)
+        found = handshake(through.whole(1)[0])
+
+    assert (found.version, found.outcome) == ("TLS 1.3", Outcome.ANSWERED)
+    assert (found.error, found.status) == ("encrypted_alert", None)
+
+
 def test_a_client_of_tls_1_3_that_leaves_instead_of_its_finished_has_not_answered(
     cases: dict[str, Case],
 ) -> None:

@@ -11,17 +11,20 @@ import json
 import os
 import secrets
 import socket
+import ssl
 import subprocess
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent import futures
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from certificates import certify, trusting
 from loopback import LOOPBACK
 
 import netlab
@@ -258,6 +261,22 @@ def test_a_connection_that_speaks_something_else_is_handed_up_no_more() -> None:
         budgets = capture._watch.program.map("netlab_conversations", "u8", CONVERSATION).items()[1]
         assert (budgets["budget"][np.isin(budgets["local_port"], list(ends))] == 0).all()
     assert not set(capture.requests()["local_port"]) & ends
+
+
+def test_behind_a_handshake_nothing_is_handed_up(tmp_path: Path) -> None:
+    trusted = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trusted.load_cert_chain(*certify(tmp_path))
+    with netlab.capture(protocols="tls") as capture, _pair() as (client, server):
+        ends = {one.getsockname()[1] for one in (client, server)}
+        with futures.ThreadPoolExecutor(1) as serving:
+            served = serving.submit(trusted.wrap_socket, server, server_side=True)
+            asked = trusting().wrap_socket(client)
+        with asked, served.result() as answering:
+            answering.sendall(b"there")
+            asked.recv(5)
+        _until(lambda: sum(capture.tls()["local_port"].isin(ends)) == 2)
+        budgets = capture._watch.program.map("netlab_conversations", "u8", CONVERSATION).items()[1]
+        assert (budgets["budget"][np.isin(budgets["local_port"], list(ends))] == 0).all()
 
 
 def test_connections_that_take_turns_in_the_table_of_judgements_keep_their_own_ends(

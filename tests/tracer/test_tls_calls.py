@@ -150,6 +150,35 @@ def test_what_gnutls_sends_in_another_way_is_said_once(here: Here, first: object
         assert _told(here.rows(2, end, mine)) == [(path, "200", "answered"), ("/none", "404", "answered")]
 
 
+def test_what_is_sealed_by_one_large_call_is_read_to_its_end(here: Here) -> None:
+    chunks = b"".join(b"%x\r\n%s\r\n" % (1 << 12, b"c" * (1 << 12)) for _ in range(14)) + b"0\r\n\r\n"
+    answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks
+
+    def serve(listener: socket.socket) -> None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*here.files)
+        with context.wrap_socket(listener.accept()[0], server_side=True) as session:
+            for _ in range(2):
+                session.recv(1 << 10)
+                session.sendall(answer)
+
+    with socket.create_server(("127.0.0.1", here.other)) as listener:
+        server = threading.Thread(target=serve, args=(listener,))
+        server.start()
+        client = HTTPSConnection("127.0.0.1", here.other, timeout=30, context=trusting())
+        with contextlib.closing(client):
+            for path in ("/a", "/b"):
+                client.request("GET", path)
+                assert len(client.getresponse().read()) == 14 << 12
+            mine = client.sock.getsockname()[1]
+        server.join()
+
+    for end in ("local_port", "remote_port"):
+        rows = here.rows(2, end, mine)
+        assert _told(rows) == [("/a", "200", "answered"), ("/b", "200", "answered")]
+        assert list(rows["response_bytes"]) == [len(answer)] * 2
+
+
 def test_a_session_goes_on_until_the_last_who_holds_it_frees_it(here: Here) -> None:
     with here.plain(here.web) as plain, contextlib.closing(OpenSsl(plain)) as session:
         session.share()
