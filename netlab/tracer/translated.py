@@ -34,6 +34,10 @@ _REPLACED = (
     "columns tell the latest, and what was sent before went elsewhere"
 )
 _CONTESTED = "conntrack has their tuple in several zones, translated in different ways"
+_ELSEWHERE = (
+    "another network namespace of this host has a translation for them, which the columns do not tell: "
+    "netlab.explain() follows it, and nat= of netlab.capture() can name that namespace"
+)
 _LATE = (
     "they opened before their network namespace, or its conntrack, was found: up to "
     f"{LOOK_AROUND_S:g} s after it came; if they were translated, the entry was gone by then"
@@ -42,6 +46,7 @@ _KINDS = {
     _DOUBTFUL: Gap.APPROXIMATE,
     _REPLACED: Gap.APPROXIMATE,
     _CONTESTED: Gap.UNAVAILABLE,
+    _ELSEWHERE: Gap.APPROXIMATE,
     _LATE: Gap.UNSEEN,
 }
 
@@ -97,11 +102,14 @@ class Known:
         replaced[out] |= there.replaced
         after[contested] = before[contested]
         translated = after != before
+        others = self.entries[self.entries["netns"] != self.host]
+        elsewhere = natjoin.elsewhere(after, others) & ~contested & ~_stays(after)
         gaps = self._gaps(
             {
                 _DOUBTFUL: doubtful & ~contested,
                 _REPLACED: replaced & ~contested,
                 _CONTESTED: contested,
+                _ELSEWHERE: elsewhere,
                 _LATE: self._too_early(before["netns"], times) & ~translated,
             }
         )
