@@ -11,7 +11,7 @@ import pytest
 from netlab.kernel.ctlives import LIFE, NEVER, mapped
 from netlab.tracer import natjoin
 from netlab.tracer.natjoin import Times
-from netlab.tracer.translated import Known
+from netlab.tracer.translated import Known, Spans
 
 OWN, HOST, GATEWAY = 7, 1, 8
 
@@ -82,19 +82,30 @@ def test_a_translation_back_to_the_same_is_none() -> None:
 
 
 @pytest.mark.parametrize(
-    ("late", "opened_ns", "gaps"),
+    ("listened", "opened_ns", "gaps"),
     [
-        (OWN, 100, ["unseen"]),
-        (HOST, 100, ["unseen"]),
-        (OWN + 1, 100, []),
-        (OWN, 49, []),
-        (OWN, 151, []),
+        ({OWN: ((150, NEVER),)}, 100, ["unseen"]),
+        ({OWN: ((150, NEVER),)}, 49, []),
+        ({OWN: ((150, NEVER),)}, 151, []),
+        ({OWN: ((0, 90), (150, NEVER))}, 100, ["unseen"]),
+        ({OWN: ((0, 90), (150, NEVER))}, 80, []),
+        ({OWN: ((0, NEVER),), HOST: ((150, NEVER),)}, 100, ["unseen"]),
+        ({}, 100, ["unseen"]),
+    ],
+    ids=[
+        "found later",
+        "nothing translated",
+        "found",
+        "inode used again",
+        "first use",
+        "host",
+        "never found",
     ],
 )
-def test_what_opened_before_its_namespace_was_found_may_be_translated(
-    late: int, opened_ns: int, gaps: list[str]
+def test_what_opened_while_nobody_listened_may_be_translated(
+    listened: dict[int, Spans], opened_ns: int, gaps: list[str]
 ) -> None:
-    known = Known(np.empty(0, LIFE), HOST, [], {late: (50, 150)})
+    known = Known(np.empty(0, LIFE), HOST, [], {HOST: ((0, NEVER),), **listened}, 50)
 
     assert told(known, socket_at(), opened_ns) == ([], gaps)
 
