@@ -138,7 +138,10 @@ class ConntrackEvents(Watch):
             detail = f"netlab kept {self._most_bytes} bytes already, as most_bytes= says"
             gaps.append(Missing("events", Gap.LOST, self._dropped, detail))
         if self._late:
-            detail = f"made after the start, and found up to {LOOK_AROUND_S:g} s later"
+            detail = (
+                f"made after the start, and found up to {LOOK_AROUND_S:g} s later; those that were gone by "
+                "then are not counted"
+            )
             gaps.append(Missing("events of network namespaces", Gap.UNSEEN, self._late, detail))
         failures = self._failures()
         if failures:

@@ -130,6 +130,20 @@ def translate(
     return Translation(protocol, end.src, end.sport, end.dst, end.dport, direction, side, inode)
 
 
+def in_zones(protocol: str, src: str, sport: int, dst: str, dport: int) -> list[Translation]:
+    """Return what a packet becomes in the calling thread's namespace, by each conntrack zone that has it.
+
+    Where the default zone has it the others are not looked through, which takes a dump.
+    """
+    found = translate(protocol, src, sport, dst, dport)
+    if found is not None:
+        return [found]
+    listed = conntrack.conntrack(protocol=protocol, address=src, port=sport)
+    zones = sorted(set(listed["zone"].tolist()) - {0})
+    told = [translate(protocol, src, sport, dst, dport, zone=zone) for zone in zones]
+    return [one for one in told if one is not None]
+
+
 def _with_identifiers(protocol: str | int) -> int:
     number = ctwanted.protocol_number(protocol)
     if number not in ctwanted.WITH_PORTS and number not in _ICMP:

@@ -24,7 +24,6 @@ WHAT = "nat_*"
 _LOOPBACK4 = np.frombuffer(bytes(10) + b"\xff\xff\x7f", np.uint8)
 _LOOPBACK6 = np.frombuffer(bytes(15) + b"\x01", np.uint8)
 _ADDRESSES, _PORTS = ("local_address", "remote_address"), ("local_port", "remote_port")
-_IN_TIME = (0, 0)
 _DOUBTFUL = (
     "their tuple was used again within moments: the translation may be that of the attempt before or after, "
     "which then may lack it"
@@ -34,18 +33,24 @@ _REPLACED = (
     "columns tell the latest, and what was sent before went elsewhere"
 )
 _CONTESTED = "conntrack has their tuple in several zones, translated in different ways"
-_LATE = (
-    "they opened before their network namespace, or its conntrack, was found: up to "
-    f"{LOOK_AROUND_S:g} s after it came; if they were translated, the entry was gone by then"
+_ELSEWHERE = (
+    "another network namespace of this host has a translation for them, which the columns do not tell: "
+    "netlab.explain() follows it, and nat= of netlab.capture() can name that namespace"
+)
+_UNHEARD = (
+    "they opened while netlab did not listen to conntrack in their network namespace or the "
+    f"host's: one is found up to {LOOK_AROUND_S:g} s after it came, if it is still there; whether they were "
+    "translated is not known"
 )
 _KINDS = {
     _DOUBTFUL: Gap.APPROXIMATE,
     _REPLACED: Gap.APPROXIMATE,
     _CONTESTED: Gap.UNAVAILABLE,
-    _LATE: Gap.UNSEEN,
+    _ELSEWHERE: Gap.APPROXIMATE,
+    _UNHEARD: Gap.UNSEEN,
 }
 
-Late: TypeAlias = dict[int, tuple[int, int]]  # from when until when a namespace may have been, unknown
+Spans: TypeAlias = tuple[tuple[int, int], ...]  # from when until when
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +68,8 @@ class NatTable:
     entries: Entries
     host: int  # inode
     missing: list[Missing]
-    late: Late = field(default_factory=dict)
+    listened: Mapping[int, Spans] = field(default_factory=dict)  # by the namespace's inode
+    since_ns: int = ctlives.NEVER  # nothing was translated before, or somebody listened everywhere
 
     @classmethod
     def nothing(cls, *missing: Missing) -> NatTable:
@@ -79,7 +85,7 @@ class NatTable:
             attempts["direction"] == Direction.OUTGOING,
         )
         if not len(self.entries):
-            return Translated({}, self._gaps({_LATE: self._too_early(attempts["netns"], times)}))
+            return Translated({}, self._gaps({_UNHEARD: self._unheard(attempts["netns"], times)}))
         return self.beyond(_tuples(attempts), times)
 
     def beyond(self, before: Tuples, times: Times) -> Translated:
@@ -97,12 +103,15 @@ class NatTable:
         replaced[out] |= there.replaced
         after[contested] = before[contested]
         translated = after != before
+        others = self.entries[self.entries["netns"] != self.host]
+        elsewhere = natjoin.elsewhere(after, others) & ~contested & ~_stays(after)
         gaps = self._gaps(
             {
                 _DOUBTFUL: doubtful & ~contested,
                 _REPLACED: replaced & ~contested,
                 _CONTESTED: contested,
-                _LATE: self._too_early(before["netns"], times) & ~translated,
+                _ELSEWHERE: elsewhere,
+                _UNHEARD: self._unheard(before["netns"], times) & ~translated,
             }
         )
         return Translated(_columns(after, translated), gaps)
@@ -113,14 +122,21 @@ class NatTable:
         gaps = [Missing(WHAT, _KINDS[detail], count, detail) for detail, count in counts.items() if count]
         return [*self.missing, *gaps]
 
-    def _too_early(self, netns: npt.NDArray[Any], times: Times) -> Flags:
-        """Tell which opened in a namespace that was not found yet, or before the host was."""
-        early = np.zeros(len(netns), bool)
-        inodes, places = np.unique(netns, return_inverse=True)
-        own = np.array([self.late.get(inode, _IN_TIME) for inode in inodes.tolist()], np.int64)
-        for since, until in (own.reshape(-1, 2)[places].T, self.late.get(self.host, _IN_TIME)):
-            early |= (times.opened_ns >= since) & (times.opened_ns < until)
-        return early
+    def _unheard(self, netns: npt.NDArray[Any], times: Times) -> Flags:
+        """Tell which opened while nobody listened in their namespace, or in the host's."""
+        unheard = ~self._within(self.host, times.opened_ns)
+        order = np.argsort(netns, kind="stable")
+        for rows in np.split(order, np.flatnonzero(np.diff(netns[order])) + 1):
+            if len(rows):
+                unheard[rows] |= ~self._within(int(netns[rows[0]]), times.opened_ns[rows])
+        return unheard & (times.opened_ns >= self.since_ns)
+
+    def _within(self, inode: int, moments_ns: npt.NDArray[Any]) -> Flags:
+        """Tell at which moments somebody listened in the namespace."""
+        within = np.zeros(len(moments_ns), bool)
+        for since_ns, until_ns in self.listened.get(inode, ()):
+            within |= (moments_ns >= since_ns) & (moments_ns < until_ns)
+        return within
 
 
 def _tuples(attempts: Attempts) -> Tuples:

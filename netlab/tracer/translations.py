@@ -27,11 +27,12 @@ from netlab.kernel.ctlives import Lives
 from netlab.kernel.ctwanted import Wanted
 from netlab.kernel.ctwatch import LOOK_AROUND_S, Watch
 from netlab.tracer.natjoin import Times, Tuples
-from netlab.tracer.translated import WHAT, Late, NatTable, Translated
+from netlab.tracer.translated import WHAT, NatTable, Spans, Translated
 
 _INIT = 1
 # Until a rule loads it nothing is translated; to listen would load it.
 _CONNTRACK = Path("/proc/sys/net/netfilter/nf_conntrack_count")
+_MOST_SPANS = 64  # of one inode, which the kernel uses again: who asks about older ones is told too much
 _NOT_ASKED = "{}(nat=True) looks translations up"
 _SILENT = (
     "net.netfilter.nf_conntrack_events is 0 in so many network namespaces: only entries that were there when "
@@ -65,8 +66,8 @@ class Translations(Watch):
     def __init__(self, host: Host, wanted: Collection[int], most: int) -> None:
         self._host, self._wanted, self._most = host, frozenset(wanted), most
         self._lives = Lives(most)
-        self._late_ns: Late = {}
-        self._before_ns = self._looked_ns = 0  # the last looks around
+        self._listened: dict[int, Spans] = {}
+        self._since_ns = 0  # nothing was translated before
         super().__init__(self._namespaces, again=True, groups=Group.NEW | Group.DESTROY)
 
     def now(self) -> NatTable:
@@ -77,7 +78,9 @@ class Translations(Watch):
         except NetlabError as error:
             gaps.append(Missing(WHAT, Gap.INCOMPLETE, None, str(error)))
         entries = self._lives.all() if self._stop.is_set() else self._done(self._lives.all)
-        return NatTable(entries, self._host.inode, [*gaps, *self._gaps()], self._late_ns.copy())
+        return NatTable(
+            entries, self._host.inode, [*gaps, *self._gaps()], self._listened.copy(), self._since_ns
+        )
 
     def _gaps(self) -> list[Missing]:
         listeners = self._all()
@@ -105,8 +108,8 @@ class Translations(Watch):
     # What follows runs in the thread.
 
     def _namespaces(self) -> dict[int, Path]:
-        self._before_ns, self._looked_ns = self._looked_ns, clock.now_ns()
         if not _CONNTRACK.exists():
+            self._since_ns = clock.now_ns()
             return {}
         there = self._host.still_there() | namespaces.everywhere()
         return {
@@ -116,8 +119,9 @@ class Translations(Watch):
         }
 
     def _joined(self, listener: Listener) -> None:
-        if self._before_ns:
-            self._late_ns[listener.inode] = self._before_ns, clock.now_ns()
+        since_ns = clock.now_ns() if self._looked_around_at else 0  # the first dumps tell what was before
+        before = self._listened.get(listener.inode, ())[-_MOST_SPANS:]
+        self._listened[listener.inode] = (*before, (since_ns, ctlives.NEVER))
         self._absorb(listener)
 
     def _absorb(self, listener: Listener) -> None:
@@ -132,6 +136,8 @@ class Translations(Watch):
 
     def _gone(self, listener: Listener) -> None:
         now_ns = clock.now_ns()
+        *before, (since_ns, _) = self._listened[listener.inode]
+        self._listened[listener.inode] = (*before, (since_ns, now_ns))
         self._lives.leave(listener.inode, now_ns - round(2 * LOOK_AROUND_S * 1e9), now_ns)
 
 

@@ -23,7 +23,7 @@ from netlab.kernel.lookups import Question
 from netlab.kernel.onward import End, Onward
 from netlab.kernel.routing import Routing, Way
 from netlab.kernel.rtnetlink import Link
-from netlab.kernel.translation import Direction, Side, translate
+from netlab.kernel.translation import Direction, Side, in_zones
 from netlab.tracer import ends, waygaps
 from netlab.tracer.stations import FourTuple, Station
 
@@ -34,6 +34,7 @@ _LOOP = "the packet has been here: it goes round"
 _FAR = f"not followed any further after {_MOST_PLACES} network namespaces and bridges"
 _GONE = "this network namespace has no process and no name here: it is gone, or of another host"
 _NO_ENTRY = "no conntrack entry (a reset deletes it, others expire): whether it is translated is not known"
+_CONTESTED = "conntrack has it in several zones, translated in different ways: not known which applies"
 _BY_ROW = "no conntrack entry any more: the connection's nat_* columns say what it became, not where"
 
 
@@ -140,11 +141,16 @@ class Walk:
         """Return the packet as it leaves this namespace, and note the translation."""
         packet, here = at.packet, self._station("translation", at, source="conntrack")
         try:
-            found = translate(self.flow.protocol, *packet)
+            several = set(in_zones(self.flow.protocol, *packet))
         except NetlabError as error:
             self._note(replace(here, detail=f"not known: {error}"))
             self._lacks("translations", str(error))
             return packet
+        if len(several) > 1:
+            self._note(replace(here, detail=_CONTESTED))
+            self._lacks("translations", _CONTESTED)
+            return packet
+        found = next(iter(several), None)
         if found is not None and found.asked is Side.BEFORE:
             new = FourTuple(found.src, found.sport or 0, found.dst, found.dport or 0)
             if new != packet:

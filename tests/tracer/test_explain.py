@@ -392,6 +392,17 @@ def test_a_mark_counts_in_the_namespace_of_its_socket_and_is_lost_on_the_way_out
 
 
 @contextlib.contextmanager
+def ruled(role: str, table: str) -> Iterator[None]:
+    """Add the rules of a table called netlab_added."""
+    inside = ["ip", "netns", "exec", chains.name(role), "nft"]
+    chains.run(*inside, "-f", "-", text=f"table ip netlab_added {{\n{table}\n}}")
+    try:
+        yield
+    finally:
+        chains.run(*inside, "delete", "table", "ip", "netlab_added")
+
+
+@contextlib.contextmanager
 def neighbour() -> Iterator[None]:
     """Add a container 10.79.1.3 to the bridge that the client is on."""
     other, host = chains.name("other"), chains.name("host")
@@ -427,24 +438,62 @@ def test_a_bridge_sends_to_the_port_that_has_the_mac() -> None:
     ]
 
 
+BRIDGED = """
+chain targets {
+    type nat hook prerouting priority dstnat
+    ip daddr 10.96.0.20 tcp dport 80 dnat to 10.79.1.3:7001
+}
+"""
+
+
 @pytest.mark.privileged
 def test_answers_that_only_cross_a_bridge_are_turned_back_where_bridges_call_netfilter() -> None:
     """A container calls its neighbour by the service's address; the answer is not routed by the host."""
-    rule = "type nat hook prerouting priority dstnat\nip daddr 10.96.0.20 tcp dport 80 dnat to 10.79.1.3:7001"
-    host = ["ip", "netns", "exec", chains.name("host")]
-    table = f"table ip bridged {{\nchain services {{\n{rule}\n}}\n}}"
-    chains.run(*host, "nft", "-f", "-", text=table)
-    try:
-        chains.run(*host, "sysctl", "-qw", "net.bridge.bridge-nf-call-iptables=1")
-        with neighbour(), talking(("10.96.0.20", 80), ("10.79.1.3", 7001), server="other") as (port, _):
-            found = netlab.explain(row_of("other", 7001, port))
-    finally:
-        chains.run(*host, "nft", "delete", "table", "ip", "bridged")
+    switch = ["sysctl", "-qw", "net.bridge.bridge-nf-call-iptables=1"]
+    chains.run("ip", "netns", "exec", chains.name("host"), *switch)
+    with (
+        ruled("host", BRIDGED),
+        neighbour(),
+        talking(("10.96.0.20", 80), ("10.79.1.3", 7001), server="other") as (port, _),
+    ):
+        found = netlab.explain(row_of("other", 7001, port))
 
     assert found.frame["station"].tolist() == ["socket", "route", "translation", "bridge", "route", "peer"]
     peer = found.frame.iloc[-1]
     assert [peer[name] for name in ENDS] == ["10.96.0.20", 80, "10.79.1.2", port]
     assert peer["process"]
+
+
+ZONE = """
+chain zones {
+    type filter hook prerouting priority raw
+    tcp dport 81 ct zone set 9
+    tcp sport 8081 ct zone set 9
+}
+"""
+
+
+@pytest.mark.privileged
+def test_a_translation_in_a_zone_is_found() -> None:
+    with ruled("host", ZONE), talking((SERVICE[0], 81), (SERVER[0], 8081)) as (port, _):
+        found = netlab.explain(row_of("client", port))
+
+    (translated,) = found.frame.query("station == 'translation' and nat == 'dnat'").to_dict("records")
+    assert (translated["new_dst"], translated["new_dport"]) == (SERVER[0], 8081)
+    assert found.frame["station"].iloc[-1] == "peer"
+
+
+@pytest.mark.privileged
+def test_translations_of_several_zones_that_differ_are_not_guessed() -> None:
+    add = "conntrack -I -p tcp -s 10.79.1.2 -d 10.79.3.2 --sport 40000 --dport 8080 -t 60 --state ESTABLISHED"
+    for zone in ("7", "8"):
+        command = [*add.split(), "--src-nat", f"10.79.2.{zone}", "-w", zone]
+        chains.run("ip", "netns", "exec", chains.name("host"), *command)
+    found = netlab.explain(attempt())
+
+    (said,) = (detail for detail in gaps(found) if "zones" in detail)
+    assert gaps(found)[said] == "translations: unavailable"
+    assert found.frame["detail"].eq(said).sum() == 1
 
 
 @pytest.mark.privileged

@@ -11,9 +11,9 @@ import pytest
 from netlab.kernel.ctlives import LIFE, NEVER, mapped
 from netlab.tracer import natjoin
 from netlab.tracer.natjoin import Times
-from netlab.tracer.translated import NatTable
+from netlab.tracer.translated import NatTable, Spans
 
-OWN, HOST = 7, 1
+OWN, HOST, GATEWAY = 7, 1, 8
 
 
 def address(text: str) -> np.ndarray:
@@ -57,6 +57,14 @@ def test_the_host_translates_what_leaves_the_own_namespace() -> None:
     assert not gaps
 
 
+@pytest.mark.parametrize(("netns", "kinds"), [(OWN, []), (HOST, []), (GATEWAY, ["approximate"])])
+def test_what_a_third_namespace_translates_is_counted(netns: int, kinds: list[str]) -> None:
+    """A container's connection that a gateway in another namespace of the same host takes further."""
+    entries = entry(netns, "10.0.0.2", "192.0.2.1", "192.0.2.9", "198.51.100.1")
+
+    assert told(NatTable(entries, HOST, []), socket_at())[1] == kinds
+
+
 def test_loopback_does_not_leave_its_namespace() -> None:
     entries = entry(HOST, "127.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.0.1")
 
@@ -74,19 +82,30 @@ def test_a_translation_back_to_the_same_is_none() -> None:
 
 
 @pytest.mark.parametrize(
-    ("late", "opened_ns", "gaps"),
+    ("listened", "opened_ns", "gaps"),
     [
-        (OWN, 100, ["unseen"]),
-        (HOST, 100, ["unseen"]),
-        (OWN + 1, 100, []),
-        (OWN, 49, []),
-        (OWN, 151, []),
+        ({OWN: ((150, NEVER),)}, 100, ["unseen"]),
+        ({OWN: ((150, NEVER),)}, 49, []),
+        ({OWN: ((150, NEVER),)}, 151, []),
+        ({OWN: ((0, 90), (150, NEVER))}, 100, ["unseen"]),
+        ({OWN: ((0, 90), (150, NEVER))}, 80, []),
+        ({OWN: ((0, NEVER),), HOST: ((150, NEVER),)}, 100, ["unseen"]),
+        ({}, 100, ["unseen"]),
+    ],
+    ids=[
+        "found later",
+        "nothing translated",
+        "found",
+        "inode used again",
+        "first use",
+        "host",
+        "never found",
     ],
 )
-def test_what_opened_before_its_namespace_was_found_may_be_translated(
-    late: int, opened_ns: int, gaps: list[str]
+def test_what_opened_while_nobody_listened_may_be_translated(
+    listened: dict[int, Spans], opened_ns: int, gaps: list[str]
 ) -> None:
-    known = NatTable(np.empty(0, LIFE), HOST, [], {late: (50, 150)})
+    known = NatTable(np.empty(0, LIFE), HOST, [], {HOST: ((0, NEVER),), **listened}, 50)
 
     assert told(known, socket_at(), opened_ns) == ([], gaps)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import subprocess
 import sys
@@ -457,6 +458,27 @@ def test_a_namespace_that_tells_nothing_any_more_is_said_to(net: Between) -> Non
         inside(net.router, "sysctl", "-qw", "net.netfilter.nf_conntrack_events=2")
 
     assert gaps(capture.connections())["detail"].str.contains("nf_conntrack_events was set to 0").any()
+
+
+def test_connections_of_namespaces_that_come_and_go_are_translated_or_counted() -> None:
+    rule = "type nat hook output priority -100\ntcp dport 4182 redirect to :4181"
+    table = f"table ip netlab_passing {{\nchain targets {{\n{rule}\n}}\n}}"
+    with netlab.capture(protocol="tcp", port=4182) as capture:
+        for number in range(5):
+            passing = f"netlab-passing-{os.getpid()}-{number}"
+            run("ip", "netns", "add", passing)
+            try:
+                run("ip", "-n", passing, "link", "set", "lo", "up")
+                inside(passing, "nft", "-f", "-", text=table)
+                with netns.entered(passing), socket.create_server(("127.0.0.1", 4181)):
+                    socket.create_connection(("127.0.0.1", 4182)).close()
+            finally:
+                run("ip", "netns", "del", passing)
+        frame = capture.connections()
+
+    known = gaps(frame)
+    assert len(frame) == 5
+    assert known.loc[known["kind"] == "unseen", "count"].sum() == frame["nat_remote_port"].isna().sum()
 
 
 def test_the_host_is_let_go_when_it_is_gone() -> None:
