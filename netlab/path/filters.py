@@ -99,7 +99,14 @@ def answers(family: int, port: int, own: Collection[int]) -> bytes:
 
 
 def _about(family: int, protocol: int) -> list[_Step]:
-    return [(_LOAD_BYTE_X, _QUOTED_PROTOCOL[family], 0, 0), (_JUMP_EQUAL, protocol, 1, 0), _REJECT]
+    # What is behind IPv6's extension headers is not looked for here.
+    extended = [step for number in ip.EXTENSIONS for step in ((_JUMP_EQUAL, number, 0, 1), _ACCEPT)]
+    return [
+        (_LOAD_BYTE_X, _QUOTED_PROTOCOL[family], 0, 0),
+        *(extended if family == 6 else ()),
+        (_JUMP_EQUAL, protocol, 1, 0),
+        _REJECT,
+    ]
 
 
 def _is(port: int) -> list[_Step]:

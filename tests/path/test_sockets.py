@@ -9,7 +9,7 @@ import threading
 
 import pytest
 from hypothesis import given, strategies as st
-from scapy.layers import inet
+from scapy.layers import inet, inet6
 
 from netlab.errors import BadInput, ProbeError
 from netlab.path import filters, names, target
@@ -67,6 +67,22 @@ def test_the_filter_of_echoes_passes_replies_to_its_identifier_and_errors_about_
     messages += [bytes(inet.ICMP(type=0, id=7, seq=9)), bytes(inet.ICMP(type=0, id=8, seq=9))]
 
     assert heard_of(filters.echoes(4, 7), socket.IPPROTO_ICMP, *messages) == [messages[0], messages[3]]
+
+
+@pytest.mark.privileged
+def test_the_filter_of_errors_lets_quotes_with_extension_headers_pass() -> None:
+    header, datagram = inet6.IPv6(src="::1", dst="::1"), inet.UDP(sport=1, dport=33_434)
+    passing = [bytes(header / datagram), bytes(header / inet6.IPv6ExtHdrHopByHop() / datagram)]
+    other = bytes(header / inet.UDP(sport=1, dport=33_435))
+    with (
+        socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6) as listener,
+        socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6) as sender,
+    ):
+        ear = Ear(listener, filters.errors(6, socket.IPPROTO_UDP, 33_434))
+        for quoted in (*passing, other):
+            sender.sendto(bytes([3]) + bytes(7) + quoted, ("::1", 0))
+
+        assert [heard.data[8:] for heard in ear.heard()] == passing
 
 
 @pytest.mark.privileged
