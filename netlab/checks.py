@@ -95,6 +95,14 @@ def kind(who: str, frame: Any, meant: Sequence[str], *, fix: str) -> None:
         raise BadInput(f"{who} takes {meant[0]}, and this is a frame of {told}", fix=fix)
 
 
+def columns(who: str, frame: object, needed: Iterable[str], *, fix: str) -> None:
+    """Refuse what is no frame with the columns that *who* needs, naming the first that it lacks."""
+    known = getattr(frame, "columns", ())
+    lacking = next((name for name in needed if name not in known), None)
+    if lacking is not None:
+        raise BadInput(f"{who} needs the column {lacking!r}", fix=fix)
+
+
 def port(value: object, name: str = "port") -> int:
     """Return *value* if it is a TCP or UDP port."""
     return whole(name, value, 1, 65535)

@@ -46,11 +46,8 @@ def mesh_graph(hops: pd.DataFrame, *, aliases: Mapping[str, str] | None = None) 
     >>> sorted(mesh_graph(hops, aliases={"127.0.0.1": "here"}))
     ['here']
     """
-    lacking = {"host", "source_address", "address"} - set(getattr(hops, "columns", ()))
-    if lacking:
-        raise BadInput(
-            f"mesh_graph() needs the column {min(lacking)!r}", fix="Pass what Fleet.traceroute_mesh returned"
-        )
+    needed = ["address", "host", "source_address"]
+    checks.columns("mesh_graph()", hops, needed, fix="Pass what Fleet.traceroute_mesh returned")
     named = hops.assign(address=hops["address"].replace({**_hosts(hops), **(aliases or {})}))
     named.attrs = hops.attrs
     graph = path_graph(named)

@@ -3,9 +3,9 @@
 `probes` says what a probe is and `kinds` what each kind looks like on the wire, `matching` which probe an
 answer is for, `engine` when to send which, `state` what was sent and heard. `loop` lets many traces take
 turns. `station` has the sockets, with `ports`, `filters`, `listening` and `departures`, and serves one
-`outlet.Outlet` per target; `channel` is the seam to the network for one target, `simulated` the same seam
-without a network. `requests` checks what is asked for, `tracing` puts all together, `rows` makes the frame,
-`graph` the graph, `trace` is what callers see.
+`outlet.Outlet` per target; `channel` is the seam to the network for one target. `requests` checks
+what is asked for, `tracing` puts all together, `rows` makes the frame, `graph` the graph, `trace` is what
+callers see.
 
 Many paths: `multipath` is what callers see; `mda` (or `sweep`) says which flow to probe where, by `stopping`
 points and `sightings` of flows; `explorer` does it, `branches` gives the account. `rewriting` tells of NATs.

@@ -77,8 +77,7 @@ def with_asn(hops: pd.DataFrame, database: str | os.PathLike[str]) -> pd.DataFra
     >>> hops[["asn", "as_name"]].drop_duplicates().values.tolist()
     [[64496, 'EXAMPLE']]
     """
-    if "address" not in getattr(hops, "columns", ()):
-        raise BadInput("with_asn() needs the column 'address'", fix="Pass what netlab.traceroute returned")
+    checks.columns("with_asn()", hops, ["address"], fix="Pass what netlab.traceroute returned")
     with opened(database) as owners:
         known = {address: owners.owner(address) for address in hops["address"].dropna().unique()}
     found = [known.get(address) or (None, None) for address in hops["address"]]

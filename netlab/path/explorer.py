@@ -7,7 +7,8 @@ answer suggests, so that the search goes on; before the end, all of them get the
 
 from __future__ import annotations
 
-from collections import Counter, deque
+import itertools
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
@@ -58,7 +59,8 @@ class Explorer:
         self._marks = marks
         self._asked: deque[Ask] = deque()
         self._attempts: Counter[Ask] = Counter()
-        self._pending: dict[tuple[int, int], Probe] = {}
+        # By TTL, and there in order of sending: the first of each is the first to be given up.
+        self._pending: defaultdict[int, dict[tuple[int, int], Probe]] = defaultdict(dict)
         self._given_up: dict[tuple[int, int], Probe] = {}
         self._patience = Patience(timeout_ns)
         self._news = True
@@ -72,8 +74,8 @@ class Explorer:
         if self._asked:
             self._send(*self._asked.popleft(), now_ns)
             return 0
-        if self._pending:
-            return max(1, min(self._deadline(probe) for probe in self._pending.values()) - now_ns)
+        if oldest := [next(iter(probes.values())) for probes in self._pending.values() if probes]:
+            return max(1, min(map(self._deadline, oldest)) - now_ns)
         last = max((self._last_deadline(probe) for probe in self._hopeful()), default=now_ns)
         if last > now_ns:
             return last - now_ns
@@ -92,7 +94,7 @@ class Explorer:
             return
         key = probe.flow, probe.mark
         late = self._given_up.pop(key, None) is not None
-        self._pending.pop(key, None)
+        self._pending[probe.ttl].pop(key, None)
         round_trip, _ = timing(probe, answer)
         self._patience.learn(probe.ttl, round_trip)
         self._strategy.answered(probe.flow, probe.ttl, answer.address, ends=answer.ends_path, late=late)
@@ -100,7 +102,7 @@ class Explorer:
 
     def abandon(self) -> None:
         """Leave the runs as they are: what is under way counts for nothing."""
-        for probe in self._pending.values():
+        for probe in self._awaited():
             self.runs[probe.flow].void.add(probe.mark)
             self.runs[probe.flow].cut_short = True
 
@@ -116,7 +118,7 @@ class Explorer:
             wall_ns=self._send_probe(flow, ttl, mark),
         )
         self._attempts[flow, ttl] += 1
-        run.probes[mark] = self._pending[flow, mark] = probe
+        run.probes[mark] = self._pending[ttl][flow, mark] = probe
 
     def _placed(self, answer: Answer) -> Answer:
         """Return a target's answer that names no probe with the mark of the one that it must be for."""
@@ -124,15 +126,19 @@ class Explorer:
         heard = max(
             (run.probes[mark].ttl for mark in run.answers if run.probes[mark].ttl != run.end_ttl), default=0
         )
-        candidates = [p for p in self._pending.values() if p.flow == answer.flow and p.ttl > heard]
+        candidates = [p for p in self._awaited() if p.flow == answer.flow and p.ttl > heard]
         return answer._replace(mark=candidates[0].mark) if len(candidates) == 1 else answer
 
     def _give_up(self, now_ns: int) -> None:
-        expired = [key for key, probe in self._pending.items() if self._deadline(probe) <= now_ns]
-        for key in expired:
-            probe = self._given_up[key] = self._pending.pop(key)
-            self._strategy.unanswered(probe.flow, probe.ttl)
-            self._news = True
+        for probes in self._pending.values():
+            while probes and self._deadline(probe := next(iter(probes.values()))) <= now_ns:
+                key = probe.flow, probe.mark
+                self._given_up[key] = probes.pop(key)
+                self._strategy.unanswered(probe.flow, probe.ttl)
+                self._news = True
+
+    def _awaited(self) -> Iterator[Probe]:
+        return itertools.chain.from_iterable(probes.values() for probes in self._pending.values())
 
     def _deadline(self, probe: Probe) -> int:
         blind_ns = max(BLIND_HOLD_NS, FACTOR * self._patience.longest_ns)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from netlab import checks
 from netlab.errors import BadInput
 from netlab.wire import icmp
 
@@ -27,9 +28,7 @@ def in_order(hops: pd.DataFrame, columns: Sequence[str], who: str) -> pd.DataFra
     Where there are several traces of one target, its runs are numbered through them, and so are its flows
     where one number stands for several: other ports, another protocol, another source.
     """
-    lacking = [name for name in columns if name not in getattr(hops, "columns", ())]
-    if lacking:
-        raise BadInput(f"{who} needs the column {lacking[0]!r}", fix="Pass what netlab.traceroute returned")
+    checks.columns(who, hops, columns, fix="Pass what netlab.traceroute returned")
     probes = hops.dropna(subset=["ttl"])  # a target that could not be probed is a row without
     ordered = _by_time(probes)
     found = ordered[list(columns)].assign(flow=_flows_numbered_through(ordered))

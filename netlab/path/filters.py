@@ -19,7 +19,7 @@ _LOAD_HALF_X, _LOAD_BYTE_X = 0x48, 0x50  # A = 2 bytes at X+k | 1 byte at X+k
 _LOAD_HEADER_LENGTH = 0xB1  # X = 4 * (byte at k & 0xf): the length of the IPv4 header at k
 _X_IS = 0x01
 _AND, _SHIFT_LEFT, _ADD_X, _TO_X = 0x54, 0x64, 0x0C, 0x07
-_JUMP_EQUAL, _JUMP_GREATER, _JUMP_NOT_LESS, _RETURN = 0x15, 0x25, 0x35, 0x06
+_JUMP_EQUAL, _RETURN = 0x15, 0x06
 _ALL = 0xFFFF
 
 MOST_PORTS = 2000  # of which `answers` can choose: a program has at most 4096 instructions
@@ -49,8 +49,8 @@ _QUOTE = 8  # where the transport begins from X on
 
 
 @cache
-def errors(family: int, protocol: int, ports: range) -> bytes:
-    """Return the filter for a raw ICMP socket: errors about packets of *protocol* to one of *ports*.
+def errors(family: int, protocol: int, port: int) -> bytes:
+    """Return the filter for a raw ICMP socket: errors about packets of *protocol* to *port*.
 
     The quoted source port is left alone: a NAT may have put another one there.
     """
@@ -60,7 +60,7 @@ def errors(family: int, protocol: int, ports: range) -> bytes:
             *_about(family, protocol),
             *_TO_QUOTED_TRANSPORT[family],
             (_LOAD_HALF_X, _QUOTE + 2, 0, 0),
-            *_within(ports),
+            *_is(port),
             _ACCEPT,
         ]
     )
@@ -85,13 +85,13 @@ def echoes(family: int, identifier: int) -> bytes:
     )
 
 
-def answers(family: int, ports: range, own: Collection[int]) -> bytes:
-    """Return the filter for a raw UDP or TCP socket: what comes from one of *ports* to one of the *own*."""
+def answers(family: int, port: int, own: Collection[int]) -> bytes:
+    """Return the filter for a raw UDP or TCP socket: what comes from *port* to one of the *own*."""
     return _program(
         [
             *_TO_TRANSPORT[family],
             (_LOAD_HALF_X, 0, 0, 0),
-            *_within(ports),
+            *_is(port),
             (_LOAD_HALF_X, 2, 0, 0),
             *(step for port in own for step in ((_JUMP_EQUAL, port, 0, 1), _ACCEPT)),
         ]
@@ -99,11 +99,18 @@ def answers(family: int, ports: range, own: Collection[int]) -> bytes:
 
 
 def _about(family: int, protocol: int) -> list[_Step]:
-    return [(_LOAD_BYTE_X, _QUOTED_PROTOCOL[family], 0, 0), (_JUMP_EQUAL, protocol, 1, 0), _REJECT]
+    # What is behind IPv6's extension headers is not looked for here.
+    extended = [step for number in ip.EXTENSIONS for step in ((_JUMP_EQUAL, number, 0, 1), _ACCEPT)]
+    return [
+        (_LOAD_BYTE_X, _QUOTED_PROTOCOL[family], 0, 0),
+        *(extended if family == 6 else ()),
+        (_JUMP_EQUAL, protocol, 1, 0),
+        _REJECT,
+    ]
 
 
-def _within(ports: range) -> list[_Step]:
-    return [(_JUMP_NOT_LESS, ports.start, 0, 1), (_JUMP_GREATER, ports.stop - 1, 0, 1), _REJECT]
+def _is(port: int) -> list[_Step]:
+    return [(_JUMP_EQUAL, port, 1, 0), _REJECT]
 
 
 def _program(steps: list[_Step]) -> bytes:

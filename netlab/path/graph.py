@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 import networkx as nx
 import pandas as pd
 
-from netlab.errors import BadInput
+from netlab import checks
 from netlab.frames import attached
 from netlab.path import branches, rewriting, stops as tables
 from netlab.path.extent import is_within_path
@@ -70,11 +70,7 @@ def path_graph(hops: pd.DataFrame) -> nx.DiGraph[str]:
     >>> list(graph.edges)
     [('source', '127.0.0.1')]
     """
-    lacking = [name for name in _COLUMNS if name not in getattr(hops, "columns", ())]
-    if lacking:
-        raise BadInput(
-            f"path_graph() needs the column {lacking[0]!r}", fix="Pass what netlab.traceroute returned"
-        )
+    checks.columns("path_graph()", hops, _COLUMNS, fix="Pass what netlab.traceroute returned")
     probed = hops["ttl"].notna()  # a target that could not be probed is a row without
     hops = hops[probed].reset_index(drop=True)
     flow, flows = _flows(hops)

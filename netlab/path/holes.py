@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from netlab import checks
 from netlab.errors import BadInput
 from netlab.frames import Gap, Missing
 from netlab.path.evidence import Hop
@@ -48,10 +49,8 @@ def holes(mtu: pd.DataFrame | None, targets: Collection[str]) -> dict[str, list[
     """
     if mtu is None:
         return {}
-    lacking = [name for name in _COLUMNS if name not in getattr(mtu, "columns", ())]
-    if lacking:
-        fix = "Pass what netlab.path.path_mtu returned, or several of those concatenated"
-        raise BadInput(f"mtu needs the column {lacking[0]!r}", fix=fix)
+    fix = "Pass what netlab.path.path_mtu returned, or several of those concatenated"
+    checks.columns("mtu", mtu, _COLUMNS, fix=fix)
     known = mtu[mtu["target"].isin(list(targets))]
     if known.empty:
         raise BadInput(

@@ -11,10 +11,10 @@ from typing import TypeAlias
 
 from netlab.errors import NetlabError, ProbeError
 from netlab.frames import Gap, Missing
-from netlab.kernel import lookups, netlink, rtnetlink
+from netlab.kernel import rtnetlink
 from netlab.kernel.lookups import Question
-from netlab.kernel.netns import NetNs, entered
-from netlab.path.origin import Origin, origins
+from netlab.kernel.netns import NetNs
+from netlab.path.origin import Origin, looked_up
 from netlab.path.state import Run
 from netlab.path.target import Target
 
@@ -31,7 +31,7 @@ class Leaving:
         self._ways = [origin]
         self._to = target, source
         self._netns = netns
-        self._is_own = not _foreign([self._to], netns)
+        self._is_own = not _looked([self._to], netns)[1]
 
     def look(self, number: int) -> None:
         """Look which way the probes of a round will leave.
@@ -43,8 +43,7 @@ class Leaving:
             it, and what comes back gets to nobody, which would look like loss.
         """
         try:
-            (now,) = origins([self._to], self._netns)
-            foreign = _foreign([self._to], self._netns)
+            (now,), foreign = _looked([self._to], self._netns)
         except NetlabError:  # the name of the namespace is gone; the sockets in it are not
             return
         if foreign and self._is_own:
@@ -70,10 +69,10 @@ def changes(before: Sequence[Origin], targets: Sequence[_TO], netns: NetNs, begi
     if time.monotonic() - begin_s < _LONG_S:
         return []
     try:
-        now = origins(targets, netns)
-        gone = sorted(_foreign(targets, netns))
+        now, foreign = _looked(targets, netns)
     except NetlabError:
         return []
+    gone = sorted(foreign)
     moved = sum(_way(old) != _way(new) for old, new in zip(before, now, strict=True))
     detail = f"this host no longer has {', '.join(gone)}: what came back to it since then was not heard"
     found = [
@@ -87,11 +86,10 @@ def _way(origin: Origin) -> tuple[str | None, str | None, int | None]:
     return origin.gateway, origin.interface, origin.nexthops
 
 
-def _foreign(targets: Sequence[_TO], netns: NetNs) -> set[str]:
-    """Return the sources that are no addresses of this host."""
+def _looked(targets: Sequence[_TO], netns: NetNs) -> tuple[list[Origin], set[str]]:
+    """Return the ways to *targets* now, and the sources that are no addresses of this host."""
     sources = {source: Question(to.family, source, interface=to.scope) for to, source in targets}
-    with entered(netns), netlink.opened(rtnetlink.ROUTE) as kernel:
-        told = lookups.answers(kernel, [*sources.values()])
-    return {
+    ways, told = looked_up(targets, netns, [*sources.values()])
+    return ways, {
         rtnetlink.text(source) for source, answer in zip(sources, told, strict=True) if answer.type != "local"
     }

@@ -16,7 +16,7 @@ from netlab.path.connecting import LONGEST_NS
 from netlab.path.engine import Plan, Prober
 from netlab.path.outlet import Outlet
 from netlab.path.plain import PlainStation
-from netlab.path.probes import Protocol, Vary
+from netlab.path.probes import Protocol
 from netlab.path.state import Run
 from netlab.path.station import Station
 from netlab.path.target import FAMILIES, Target
@@ -79,7 +79,6 @@ def station(
                 families,
                 port=port,
                 source_port=source_port,
-                vary=Vary.SOURCE_PORT,
                 netns=netns,
                 patience_s=patience_s,
                 tos=tos,

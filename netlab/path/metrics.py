@@ -68,11 +68,7 @@ def path_metrics(
     >>> gauges.set_index("metric")["value"]["datadog.network_path.path.hops"]
     np.float64(1.0)
     """
-    lacking = [name for name in _NEEDED if name not in getattr(hops, "columns", ())]
-    if lacking:
-        raise BadInput(
-            f"path_metrics() needs the column {lacking[0]!r}", fix="Pass what netlab.traceroute returned"
-        )
+    checks.columns("path_metrics()", hops, _NEEDED, fix="Pass what netlab.traceroute returned")
     interval = None if interval_s is None else checks.positive("interval_s", interval_s, unit="seconds")
     more = [_tag(tag) for tag in checks.several("tags", tags)]
     table = hops.reindex(columns=["trace", *_NEEDED]).dropna(subset=["ttl"])

@@ -22,7 +22,7 @@ from netlab.path.mda import Limits, Search
 from netlab.path.methods import Method
 from netlab.path.origin import origins
 from netlab.path.outlet import Outlet
-from netlab.path.probes import Protocol, Vary
+from netlab.path.probes import Protocol
 from netlab.path.requests import Request, request_of, stopped_by
 from netlab.path.rows import Traced
 from netlab.path.station import Station, now_ns
@@ -197,7 +197,6 @@ def _explored(
         {job.target.family for job in jobs},
         port=request.port,
         source_port=request.source_port,
-        vary=Vary.SOURCE_PORT,
         netns=request.netns,
     ) as station:
         outlets = [Outlet(station, job.target, job.source) for job in jobs]

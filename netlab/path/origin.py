@@ -37,16 +37,24 @@ class Origin:
 
 
 def origins(targets: Sequence[tuple[Target, bytes]], netns: NetNs) -> list[Origin]:
-    """Return the origins of new traces to *targets* from source addresses, a trace each.
+    """Return the origins of new traces to *targets* from source addresses, a trace each."""
+    return looked_up(targets, netns, [])[0]
 
-    The kernel's routing is asked, as `ip route get` does.
+
+def looked_up(
+    targets: Sequence[tuple[Target, bytes]], netns: NetNs, besides: Sequence[Question]
+) -> tuple[list[Origin], list[lookups.Answer]]:
+    """Return the origins of new traces, and what the kernel answers to other questions.
+
+    Its routing is asked once for all, as `ip route get` does.
     """
     questions = [Question(to.family, to.packed, source, interface=to.scope) for to, source in targets]
     with entered(netns), netlink.opened(rtnetlink.ROUTE) as kernel:
-        ways = lookups.answers(kernel, questions)
+        told = lookups.answers(kernel, [*questions, *besides])
+        ways, more = told[: len(targets)], told[len(targets) :]
         interfaces = {way.index: _interface(way.index) for way in ways}
     host, number = socket.gethostname(), inode(netns)
-    return [
+    found = [
         Origin(
             trace=secrets.token_hex(8),
             host=host,
@@ -58,6 +66,7 @@ def origins(targets: Sequence[tuple[Target, bytes]], netns: NetNs) -> list[Origi
         )
         for (to, source), way in zip(targets, ways, strict=True)
     ]
+    return found, more
 
 
 def _interface(index: int) -> str | None:

@@ -20,7 +20,7 @@ from netlab.path.engine import Plan
 from netlab.path.methods import Method
 from netlab.path.outlet import Outlet
 from netlab.path.pace import PER_SECOND
-from netlab.path.probes import Protocol, Vary
+from netlab.path.probes import Protocol
 from netlab.path.requests import Request, ports_of, stopped_by
 from netlab.path.rows import Traced
 from netlab.path.station import Station
@@ -151,7 +151,6 @@ def _limits(
         [target.family],
         port=request.port,
         source_port=traced.ports[0][0],  # the flow whose way this is
-        vary=Vary.SOURCE_PORT,
         netns=request.netns,
     ) as station:
         channel = SizedChannel(station, Outlet(station, target, source))

@@ -119,12 +119,8 @@ def to_network_path(
     return payload
 
 
-def _one_trace(hops: object) -> pd.DataFrame:
-    lacking = [name for name in _NEEDED if name not in getattr(hops, "columns", ())]
-    if lacking or not isinstance(hops, pd.DataFrame):
-        raise BadInput(
-            f"to_network_path() needs the column {lacking[0]!r}", fix="Pass what netlab.traceroute returned"
-        )
+def _one_trace(hops: pd.DataFrame) -> pd.DataFrame:
+    checks.columns("to_network_path()", hops, _NEEDED, fix="Pass what netlab.traceroute returned")
     hops = hops.dropna(subset=["ttl"]).reset_index(drop=True)  # what could not be probed is a row without
     traces = len(hops[["trace", "target", "target_address"]].drop_duplicates())
     if traces != 1:

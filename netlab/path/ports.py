@@ -18,7 +18,7 @@ _KIND = {
     Protocol.TCP: socket.SOCK_STREAM,
     Protocol.SACK: socket.SOCK_STREAM,
 }
-LAST_PORT = 65535
+_LAST_PORT = 65535
 
 
 class Ports(contextlib.AbstractContextManager["Ports"]):
@@ -70,8 +70,8 @@ class Ports(contextlib.AbstractContextManager["Ports"]):
         """
         if flow not in self._by_flow:
             wanted = 0 if self._first is None else self._first + flow
-            if flow >= filters.MOST_PORTS or wanted > LAST_PORT:
-                raise none_left(flow)
+            if flow >= filters.MOST_PORTS or wanted > _LAST_PORT:
+                raise _none_left(flow)
             self._by_flow[flow] = self._take(wanted)
         return self._by_flow[flow]
 
@@ -88,10 +88,9 @@ class Ports(contextlib.AbstractContextManager["Ports"]):
         return sock
 
 
-def none_left(flow: int) -> ProbeError:
-    """Return the error that says that a flow can have no port."""
+def _none_left(flow: int) -> ProbeError:
     return ProbeError(
-        f"there is no port left for flow {flow}", fix="Give a lower port or source_port, or fewer flows"
+        f"there is no port left for flow {flow}", fix="Give a lower source_port, or fewer flows"
     )
 
 

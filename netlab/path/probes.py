@@ -34,13 +34,6 @@ class Protocol(StrEnum):
     SACK = "tcp-sack"
 
 
-class Vary(StrEnum):
-    """Which port makes another flow of another number."""
-
-    SOURCE_PORT = "source-port"
-    DESTINATION_PORT = "destination-port"
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Flow(ABC):
     """One flow of a trace: `number` is which, `salt` (32 bits) tells this trace's packets from others'."""

@@ -20,8 +20,8 @@ from netlab.path.departures import Sender
 from netlab.path.listening import Ear, Heard
 from netlab.path.matching import Match
 from netlab.path.opening import opening
-from netlab.path.ports import LAST_PORT, Ports, none_left
-from netlab.path.probes import MARKS, Protocol, Vary
+from netlab.path.ports import Ports
+from netlab.path.probes import MARKS, Protocol
 from netlab.path.quotes import Quoted
 from netlab.path.sack import Handshake
 from netlab.path.state import Answer
@@ -64,9 +64,8 @@ class Station(contextlib.AbstractContextManager["Station"]):
     port
         The destination port; ICMP has none.
     source_port
-        The source port of flow 0, which flow n comes n after; None for ports that the kernel picks.
-    vary
-        Which port makes another flow. ICMP flows differ in their checksum.
+        The source port of flow 0, which flow n comes n after; None for ports that the kernel picks. Flows of
+        ICMP differ in their checksum.
     patience_s
         How long a target may take to accept a connection.
     tos
@@ -87,7 +86,6 @@ class Station(contextlib.AbstractContextManager["Station"]):
         *,
         port: int,
         source_port: int | None,
-        vary: Vary,
         netns: NetNs,
         patience_s: float = 1.0,
         tos: int = 0,
@@ -99,7 +97,7 @@ class Station(contextlib.AbstractContextManager["Station"]):
         self.identifier, self.checksum = secrets.randbits(16), 1 + secrets.randbelow(MARKS)
         self.unreadable = 0
         self.strangers: Counter[str] = Counter()
-        self._remote = range(port, port + 1) if vary is Vary.SOURCE_PORT else range(port, LAST_PORT + 1)
+        self._port = port
         self._first = source_port
         self._netns = netns
         self._ports: dict[tuple[bytes, int], Ports] = {}
@@ -120,9 +118,7 @@ class Station(contextlib.AbstractContextManager["Station"]):
                     self._listen(Ear(errors, filters.echoes(family, self.identifier)), self._error_of(family))
                     continue
                 number = _ANSWERS[protocol]
-                self._listen(
-                    Ear(errors, filters.errors(family, number, self._remote)), self._error_of(family)
-                )
+                self._listen(Ear(errors, filters.errors(family, number, port)), self._error_of(family))
                 self._answers[family] = Ear(resources.enter_context(_raw(family, number)), filters.NOTHING)
                 self._listen(self._answers[family], self._transport)
             self._resources = resources.pop_all()
@@ -172,14 +168,9 @@ class Station(contextlib.AbstractContextManager["Station"]):
         if key not in self._ports:
             ports = Ports(self.protocol, source, target.scope, first=self._first, netns=self._netns)
             self._ports[key] = self._held.enter_context(ports)
-        if len(self._remote) == 1:
-            found = self._ports[key].of(flow), self._remote[0]
-        elif flow < len(self._remote):
-            found = self._ports[key].of(0), self._remote[flow]
-        else:
-            raise none_left(flow)
+        found = self._ports[key].of(flow), self._port
         own = [port for ports in self._ports.values() if ports.family == target.family for port in ports.own]
-        self._answers[target.family].narrow(filters.answers(target.family, self._remote, own))
+        self._answers[target.family].narrow(filters.answers(target.family, self._port, own))
         return found
 
     def connect(self, target: Target, source: bytes, flow: int) -> Handshake:
@@ -191,9 +182,9 @@ class Station(contextlib.AbstractContextManager["Station"]):
             If there is no connection, or one without selective acknowledgments.
         """
         ports = self._ports[source, target.scope]
-        sock = ports.holder(flow if len(self._remote) == 1 else 0)
+        sock = ports.holder(flow)
         return sack.connect(
-            sock, target, self._remote[0], self._answers[target.family], timeout_s=self._patience_s
+            sock, target, self._port, self._answers[target.family], timeout_s=self._patience_s
         )
 
     def send(self, outlet: Outlet, probe: tuple[int, int], packet: bytes) -> int:

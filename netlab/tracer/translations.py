@@ -78,7 +78,8 @@ class Translations(Watch):
         except NetlabError as error:
             gaps.append(Missing(WHAT, Gap.INCOMPLETE, None, str(error)))
         entries = self._lives.all() if self._stop.is_set() else self._done(self._lives.all)
-        return NatTable(
+        gaps += self._gaps()
+        return NatTable(entries, self._host.inode, gaps, self._listened.copy(), self._since_ns)
             entries, self._host.inode, [*gaps, *self._gaps()], self._listened.copy(), self._since_ns
         )
 

@@ -154,7 +154,10 @@ def error(family: int, what: Error, quoted: bytes, *, mtu_bytes: int = 0) -> Mes
 
 
 class Quote(NamedTuple):
-    """The packet an error is about: its IP header and as much behind it as was quoted."""
+    """The packet an error is about: its IP header, and of its transport as much as was quoted.
+
+    Where extension headers stand before the transport (RFC 9486, say), the header has its protocol.
+    """
 
     header: ip.Header
     transport: bytes
@@ -194,7 +197,7 @@ def quote(message: Message) -> Quote:
         raise DecodeError(f"ICMP error of IPv{message.family} about an IPv{header.family} packet")
     if len(transport) < PROMISED:  # some hosts take the header off the length, or state none
         transport = message.body[ip.size_of(header) :]
-    return Quote(header, transport)
+    return Quote(*ip.transport_of(header, transport))
 
 
 def encode_echo(

@@ -12,12 +12,14 @@ ICMP = 1
 TCP = 6
 UDP = 17
 FRAGMENT = 44  # IPv6's extension header (RFC 8200 section 4.5)
+EXTENSIONS = (0, 43, FRAGMENT, 60)  # what may stand before IPv6's transport (sections 4.3 to 4.6)
 ICMPV6 = 58
 DONT_FRAGMENT = 0x4000  # in IPv4's flags_offset, as MORE_FRAGMENTS; the low 13 bits count eights of bytes
 MORE_FRAGMENTS = 0x2000
 
 _V4 = struct.Struct("!BBHHHBBH4s4s")
 _V6 = struct.Struct("!IHBB16s16s")
+_EXTENSION = struct.Struct("!BBH4x")  # what follows, its length, a fragment's place
 SIZE = {4: _V4.size, 6: _V6.size}  # bytes of a header without options
 _DESTINATION = {4: slice(16, 20), 6: slice(24, 40)}
 
@@ -104,6 +106,22 @@ def decode(data: bytes) -> tuple[Header, bytes]:
 def size_of(header: Header) -> int:
     """Return how many bytes *header* takes, with its options."""
     return SIZE[header.family] + (len(header.options) if isinstance(header, IPv4) else 0)
+
+
+def transport_of(header: Header, behind: bytes) -> tuple[Header, bytes]:
+    """Return the header with its transport's protocol, and that transport, which extension headers precede.
+
+    Of what is cut off, or a later fragment, nothing is known: it is returned as it is.
+    """
+    protocol, rest = header.protocol, behind
+    while header.family == 6 and protocol in EXTENSIONS:
+        if len(rest) < _EXTENSION.size:
+            return header, behind
+        following, eights, offset = _EXTENSION.unpack_from(rest)
+        if protocol == FRAGMENT and offset & ~7:
+            return header, behind
+        protocol, rest = following, rest[8 if protocol == FRAGMENT else 8 * (eights + 1) :]
+    return (header if rest is behind else header._replace(protocol=protocol)), rest
 
 
 def destination(family: int, data: bytes) -> bytes:

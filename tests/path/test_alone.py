@@ -9,10 +9,10 @@ from typing import TypeAlias
 
 import pytest
 from hypothesis import given, strategies as st
+from simulated import SimulatedChannel, SimulatedHop
 
 from netlab.path import alone, engine, loop
 from netlab.path.pace import Pace
-from netlab.path.simulated import SimulatedChannel, SimulatedHop
 from netlab.path.state import Answer, Run
 from netlab.wire import icmp
 

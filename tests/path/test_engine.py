@@ -5,10 +5,10 @@ from __future__ import annotations
 import itertools
 
 import pytest
+from simulated import SimulatedChannel, SimulatedHop
 
 from netlab.path import engine, pace, patience
 from netlab.path.engine import Turns
-from netlab.path.simulated import SimulatedChannel, SimulatedHop
 from netlab.path.state import Run
 
 MS = engine.MILLISECOND

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import itertools
 
+from simulated import SimulatedChannel, SimulatedHop
+
 from netlab.path import engine, loop, patience
 from netlab.path.explorer import Explorer
 from netlab.path.mda import Ask, Limits, Search
 from netlab.path.pace import Pace
-from netlab.path.simulated import SimulatedChannel, SimulatedHop
 from netlab.path.state import Answer
 
 MS = engine.MILLISECOND

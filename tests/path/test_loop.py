@@ -6,9 +6,9 @@ import itertools
 from typing import Any
 
 import pytest
+from simulated import SimulatedChannel, SimulatedHop
 
 from netlab.path import engine, loop, pace
-from netlab.path.simulated import SimulatedChannel, SimulatedHop
 from netlab.path.state import Answer, Run
 
 MS = 10**6

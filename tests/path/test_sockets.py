@@ -9,7 +9,7 @@ import threading
 
 import pytest
 from hypothesis import given, strategies as st
-from scapy.layers import inet
+from scapy.layers import inet, inet6
 
 from netlab.errors import BadInput, ProbeError
 from netlab.path import filters, names, target
@@ -47,14 +47,14 @@ def heard_of(program: bytes, protocol: int, *messages: bytes) -> list[bytes]:
 def test_the_filter_of_errors_goes_by_the_quoted_protocol_and_destination_port() -> None:
     options = [inet.IPOption(b"\x01\x01\x01\x01")]  # a quoted header longer than usual
     header = inet.IP(src="127.0.0.1", dst="127.0.0.1", options=options)
-    passing = [inet.UDP(sport=1, dport=33_434), inet.UDP(sport=2, dport=33_436)]
+    passing = [inet.UDP(sport=1, dport=33_434), inet.UDP(sport=2, dport=33_434)]
     others = [
         inet.UDP(sport=1, dport=33_433),
-        inet.UDP(sport=1, dport=33_437),
+        inet.UDP(sport=1, dport=33_435),
         inet.TCP(sport=1, dport=33_434),
     ]
     messages = [bytes(inet.ICMP(type=11) / bytes(header / quoted)) for quoted in passing + others]
-    program = filters.errors(4, socket.IPPROTO_UDP, range(33_434, 33_437))
+    program = filters.errors(4, socket.IPPROTO_UDP, 33_434)
 
     assert heard_of(program, socket.IPPROTO_ICMP, *messages) == messages[:2]
 
@@ -70,11 +70,27 @@ def test_the_filter_of_echoes_passes_replies_to_its_identifier_and_errors_about_
 
 
 @pytest.mark.privileged
-def test_the_filter_of_answers_knows_many_ports_on_this_side_and_a_range_on_the_other() -> None:
+def test_the_filter_of_errors_lets_quotes_with_extension_headers_pass() -> None:
+    header, datagram = inet6.IPv6(src="::1", dst="::1"), inet.UDP(sport=1, dport=33_434)
+    passing = [bytes(header / datagram), bytes(header / inet6.IPv6ExtHdrHopByHop() / datagram)]
+    other = bytes(header / inet.UDP(sport=1, dport=33_435))
+    with (
+        socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6) as listener,
+        socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6) as sender,
+    ):
+        ear = Ear(listener, filters.errors(6, socket.IPPROTO_UDP, 33_434))
+        for quoted in (*passing, other):
+            sender.sendto(bytes([3]) + bytes(7) + quoted, ("::1", 0))
+
+        assert [heard.data[8:] for heard in ear.heard()] == passing
+
+
+@pytest.mark.privileged
+def test_the_filter_of_answers_knows_many_ports_on_this_side_and_one_on_the_other() -> None:
     own = range(20_000, 20_000 + 2 * filters.MOST_PORTS, 2)
-    ports = [(53, own[0]), (54, own[-1]), (53, own[0] + 1), (52, own[0]), (55, own[0])]
+    ports = [(53, own[0]), (53, own[-1]), (53, own[0] + 1), (52, own[0]), (54, own[0])]
     messages = [bytes(inet.UDP(sport=sport, dport=dport)) for sport, dport in ports]
-    program = filters.answers(4, range(53, 55), own)
+    program = filters.answers(4, 53, own)
 
     assert heard_of(program, socket.IPPROTO_UDP, *messages) == messages[:2]
 

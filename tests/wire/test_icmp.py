@@ -54,6 +54,32 @@ def test_the_packet_an_error_quotes_is_read_from_scapys_message(size: int) -> No
     assert quote.transport == quoted[20:]
 
 
+@pytest.mark.parametrize(
+    "extensions",
+    [
+        inet6.IPv6ExtHdrHopByHop(),
+        inet6.IPv6ExtHdrDestOpt() / inet6.IPv6ExtHdrFragment(m=1),
+        inet6.IPv6ExtHdrRouting(addresses=["2001:db8::9"]),
+    ],
+    ids=["options", "fragment", "routing"],
+)
+def test_the_transport_of_a_quote_is_behind_its_extension_headers(extensions: inet6._IPv6ExtHdr) -> None:
+    datagram = inet.UDP(sport=40000, dport=33434) / b"probe"
+    packet = bytes(inet6.IPv6(src="2001:db8::1", dst="2001:db8::2") / extensions / datagram)
+
+    quote = icmp.quote(icmp.error(6, icmp.Error.TIME_EXCEEDED, packet))
+
+    assert quote.header.protocol == ip.UDP
+    assert quote.transport[:4] == bytes(datagram)[:4]
+    assert quote.transport.endswith(b"probe")
+
+
+def test_a_later_fragment_that_an_error_quotes_has_no_transport() -> None:
+    packet = bytes(inet6.IPv6() / inet6.IPv6ExtHdrFragment(offset=3, nh=ip.UDP) / b"in the middle")
+
+    assert icmp.quote(icmp.error(6, icmp.Error.TIME_EXCEEDED, packet)).header.protocol == ip.FRAGMENT
+
+
 def test_the_packet_an_icmpv6_error_quotes_is_read_from_scapys_message() -> None:
     probe = inet6.IPv6(src="2001:db8::1", dst="2001:db8::9", hlim=1, fl=77) / inet.TCP(sport=50000, dport=443)
     packet = bytes(inet6.IPv6(src="2001:db8::5", dst="2001:db8::1") / inet6.ICMPv6TimeExceeded() / probe)
