@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import netlab
 from netlab import checks
 from netlab.errors import BadInput, NetlabError
 
@@ -17,7 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     run: Callable[[argparse.Namespace], int] = options.run
     try:
-        return _flushed(run(options))
+        return run(options)
     except BrokenPipeError:  # whoever reads has enough, as head(1)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more
         return 0
@@ -29,15 +30,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _flushed(done: int) -> int:
-    sys.stdout.flush()  # here, where it is known what to do when nobody reads
-    return done
+def _say(text: str) -> None:
+    """Print *text* now, where it is known what to do when nobody reads it or the disk is full."""
+    try:
+        print(text, flush=True)  # without a standard output (>&-) nobody wants it
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise NetlabError(f"the answer cannot be written: {error.strerror}") from error
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="netlab", description="What is connected, what failed, which way it goes."
     )
+    parser.add_argument("--version", action="version", version=f"netlab {netlab.__version__}")
     commands = parser.add_subparsers(required=True, metavar="command")
 
     doctor = commands.add_parser("doctor", help="say what works on this host, and how to fix the rest")
@@ -88,7 +95,7 @@ def _doctor(_: argparse.Namespace) -> int:
     from netlab.checkup import doctor
     from netlab.console import as_text
 
-    print(as_text(doctor()))
+    _say(as_text(doctor()))
     return 0
 
 
@@ -103,9 +110,9 @@ def _demo(options: argparse.Namespace) -> int:
         evidence = demo.on_this_host(duration_s=seconds, targets=options.target or [])
     else:
         evidence = demo.on_practice_network()
-    print(demo.report(evidence))
+    _say(demo.report(evidence))
     for written in demo.write(evidence, options.output, notebook=not options.here):
-        print(f"wrote {written}")
+        _say(f"wrote {written}")
     return 0 if all(evidence.claims.values()) else 1
 
 
@@ -121,7 +128,7 @@ def _traceroute(options: argparse.Namespace) -> int:
         family=options.family,
         max_ttl=options.max_ttl,
     )
-    print(as_text(hops[["ttl", "attempt", "address", "rtt_ms", "reply", "reached"]]))
+    _say(as_text(hops[["ttl", "attempt", "address", "rtt_ms", "reply", "reached"]]))
     for gap in coverage(hops).itertuples():
         print(f"netlab: {gap.kind}: {gap.what}: {gap.detail}", file=sys.stderr)
     return 0
@@ -133,7 +140,7 @@ def _agent(options: argparse.Namespace) -> int:
     path = options.socket or delegation.usual_socket()
     if options.action == "status":
         with client.connect(path) as host:
-            print("\n".join(f"{name}: {value}" for name, value in host.status().items()))
+            _say("\n".join(f"{name}: {value}" for name, value in host.status().items()))
         return 0
     given = {name.replace("-", "_"): getattr(options, name.replace("-", "_")) for name in _AGENT_FILES}
     if not options.listen and any(given.values()):
@@ -155,5 +162,5 @@ def _lab(_: argparse.Namespace) -> int:
     from netlab.lab import clean
 
     removed = clean()
-    print("\n".join(f"removed {name}" for name in removed) or "nothing was left behind")
+    _say("\n".join(f"removed {name}" for name in removed) or "nothing was left behind")
     return 0

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+import netlab
+
 MAIN = [sys.executable, "-c", "import sys; from netlab.cli import main; sys.exit(main())"]
 
 
@@ -27,6 +29,31 @@ def test_who_reads_no_further_gets_no_traceback() -> None:
 
     os.close(writer)
     assert (run.returncode, run.stderr) == (0, "")
+
+
+def test_an_answer_that_cannot_be_written_is_told() -> None:
+    with Path("/dev/full").open("w") as full:
+        run = subprocess.run(
+            [*MAIN, "doctor"], stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=60
+        )
+
+    assert (run.returncode, run.stderr) == (
+        2,
+        "netlab: the answer cannot be written: No space left on device\n",
+    )
+
+
+def test_without_a_standard_output_there_is_no_traceback() -> None:
+    run = ran("doctor", before=["sh", "-c", 'exec "$@" >&-', "sh"])
+
+    assert (run.returncode, run.stderr) == (0, "")
+
+
+def test_the_interpreter_finds_the_command_line_and_its_version() -> None:
+    command = [sys.executable, "-m", "netlab", "--version"]
+    run = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+
+    assert run.stdout == f"netlab {netlab.__version__}\n"
 
 
 def test_a_place_that_cannot_be_written_is_refused_before_anything_is_captured(tmp_path: Path) -> None:

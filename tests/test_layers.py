@@ -32,6 +32,7 @@ LAYERS = [  # from the ground up; rooms in one row do not know each other
     {"netlab.magics"},
     {"netlab.demo"},
     {"netlab.cli"},
+    {"netlab.__main__"},
 ]
 HEIGHT = {room: height for height, rooms in enumerate(LAYERS) for room in rooms}
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")

@@ -20,6 +20,7 @@ from netlab.agent.problems import RefusedError
 
 HEADERS_WITHIN_S = 10.0
 _SO_PEERGROUPS = 59  # include/uapi/asm-generic/socket.h
+_MOST_REFUSED = 64  # connections that are told in words that there are too many
 _MOST_BYTES = 1024  # of what Python's getsockopt() returns
 _log = logging.getLogger("netlab.agent")
 
@@ -74,6 +75,9 @@ class PeerProtocol(H11Protocol):
     def connection_made(self, transport: Any) -> None:
         """Note who has connected."""
         super().connection_made(transport)
+        if len(self.connections) > (self.limit_concurrency or _MOST_REFUSED) + _MOST_REFUSED:
+            transport.abort()  # descriptors would run out for those that are served, and for captures
+            return
         connection = transport.get_extra_info("socket")
         if connection is not None and connection.family == socket.AF_UNIX:
             peer = Peer.of(connection)

@@ -10,7 +10,7 @@ import signal
 import socket
 import ssl
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,8 @@ from netlab.agent.work import Activity
 from netlab.errors import BadInput, CapabilityError
 
 _log = logging.getLogger("netlab.agent")
-_BACKLOG = 256
+_BACKLOG = 1024
+_AT_ONCE = 16  # connections that asyncio accepts before anybody can refuse them
 _MOST_CONNECTIONS = 512
 _GRACE_S = 5
 _LOOK_S = 0.5
@@ -160,16 +161,26 @@ def run(
         asyncio.run(_serve(serving, idle))
 
 
+class _Server(uvicorn.Server):
+    """Accepts few connections at once and lets many wait, which asyncio takes for one number."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to serve."""
+        await super().startup(sockets)
+        for listener in sockets or ():
+            listener.listen(_BACKLOG)
+
+
 async def _serve(
     serving: list[tuple[uvicorn.Config, socket.socket]], idle: Callable[[], bool] | None
 ) -> None:
     """Serve on each socket; the last server takes a signal, and when it ends passes it on to the other."""
-    servers = [uvicorn.Server(config) for config, _ in serving]
+    servers = [_Server(config) for config, _ in serving]
     work = [server.serve([listener]) for server, (_, listener) in zip(servers, serving, strict=True)]
     await asyncio.gather(*work, *([_end_when(idle, servers)] if idle else []))
 
 
-async def _end_when(idle: Callable[[], bool], servers: list[uvicorn.Server]) -> None:
+async def _end_when(idle: Callable[[], bool], servers: Sequence[uvicorn.Server]) -> None:
     while not any(server.should_exit for server in servers):
         await asyncio.sleep(_LOOK_S)
         if idle():
@@ -194,6 +205,7 @@ def _configured(served: ASGIApp, remote: Remote | None = None) -> uvicorn.Config
         access_log=False,
         server_header=False,
         limit_concurrency=_MOST_CONNECTIONS,
+        backlog=_AT_ONCE,
         timeout_graceful_shutdown=_GRACE_S,
         **(_tls(remote) if remote and encrypted else {}),
     )

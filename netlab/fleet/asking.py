@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from netlab.errors import BadInput, CapabilityError
@@ -11,9 +13,18 @@ from netlab.errors import BadInput, CapabilityError
 if TYPE_CHECKING:
     from distributed import Client, Future
 
-Answers: TypeAlias = "dict[str, Any | Exception]"  # by host
+Answers: TypeAlias = "dict[str, Told | Exception]"  # by host
 
 _LOOK_S = 0.5  # how soon the death of a worker is noticed
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a host answered; between which times of this host's clock it did, in nanoseconds of UTC."""
+
+    value: Any
+    asked_ns: int
+    heard_ns: int
 
 
 def workers(client: Client) -> dict[str, str]:
@@ -49,14 +60,14 @@ def ask(
     client: Client, work: Callable[..., Any], arguments: Mapping[str, tuple[Any, ...]], *, timeout_s: float
 ) -> Answers:
     """Have the worker of each host do *work* with the host's arguments, and return what came of it."""
-    known = workers(client)
+    known, asked_ns = workers(client), time.time_ns()
     futures = {
         host: client.submit(work, *given, workers=[known[host]], pure=False)
         for host, given in arguments.items()
         if host in known
     }
     addresses = {host: known[host] for host in futures}
-    answers: Answers = client.sync(_answers, client, futures, addresses, timeout_s)
+    answers: Answers = client.sync(_answers, client, futures, addresses, asked_ns, timeout_s)
     for future in futures.values():
         future.release()
     absent = {host: ConnectionError("no worker of this name is there") for host in arguments}
@@ -64,7 +75,11 @@ def ask(
 
 
 async def _answers(
-    client: Client, futures: Mapping[str, Future[Any]], addresses: Mapping[str, str], timeout_s: float
+    client: Client,
+    futures: Mapping[str, Future[Any]],
+    addresses: Mapping[str, str],
+    asked_ns: int,
+    timeout_s: float,
 ) -> Answers:
     """Wait for the answers, until the time is over or those that are still to come have no worker any more.
 
@@ -72,7 +87,7 @@ async def _answers(
     """
     loop = asyncio.get_running_loop()
     over_s = loop.time() + timeout_s
-    waiting = {asyncio.ensure_future(_result(future)): host for host, future in futures.items()}
+    waiting = {asyncio.ensure_future(_result(future, asked_ns)): host for host, future in futures.items()}
     found: Answers = {}
     while waiting and (left_s := over_s - loop.time()) > 0:
         done, _ = await asyncio.wait(
@@ -90,9 +105,9 @@ async def _answers(
     return found
 
 
-async def _result(future: Future[Any]) -> Any:
+async def _result(future: Future[Any], asked_ns: int) -> Told | Exception:
     try:
-        return await future
+        return Told(await future, asked_ns, time.time_ns())
     except Exception as error:  # noqa: BLE001 - whatever it is, it is told beside the answers of the others
         return error
 

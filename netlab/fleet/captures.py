@@ -15,9 +15,9 @@ import pandas as pd
 from netlab.closing import Runs
 from netlab.errors import CaptureError
 from netlab.fleet import here
-from netlab.fleet.asking import Answers
-from netlab.fleet.merging import gap_of, merged, require
-from netlab.frames import Missing
+from netlab.fleet.asking import Answers, Told
+from netlab.fleet.merging import ROWS, gap_of, merged, require
+from netlab.frames import Gap, Missing
 
 _TOUCH_S = here.IDLE_S / 10
 Ask: TypeAlias = Callable[[Callable[..., Any], Mapping[str, tuple[Any, ...]]], Answers]
@@ -35,7 +35,7 @@ class FleetCapture(Runs):
         self._ask, self._all, self._options = ask, hosts, dict(options)
         self._name = secrets.token_hex(8)
         self._hosts: list[str] = []  # on which it runs
-        self._failed: Answers = {}
+        self._failed: dict[str, Exception] = {}
         self._began_s = 0.0
         self._undone: list[Missing] = []  # orders that a host did not carry out
         self._received: Counter[tuple[str, str]] = Counter()  # deltas, by client and host
@@ -151,7 +151,7 @@ class FleetCapture(Runs):
         arguments = {host: (self._name, client, self._received[client, host]) for host in self._members()}
         answers = self._ask(here.delta, arguments)
         found = self._merged(answers)
-        self._received.update((client, host) for host, it in answers.items() if isinstance(it, bytes))
+        self._received.update((client, host) for host, it in answers.items() if isinstance(it, Told))
         return found
 
     def close(self) -> None:
@@ -165,8 +165,13 @@ class FleetCapture(Runs):
 
     def _merged(self, answers: Answers) -> pd.DataFrame:
         frame = merged({**answers, **self._failed})
-        frame.attrs["coverage"] += map(asdict, self._undone)
+        frame.attrs["coverage"] += map(asdict, [*self._undone, *self._newcomers()])
         return frame
+
+    def _newcomers(self) -> list[Missing]:
+        """Return the hosts that came after the start, on which nothing runs."""
+        came = [host for host in self._all() if host not in self._hosts and host not in self._failed]
+        return [Missing(ROWS, Gap.UNSEEN, None, f"{host}: it came after the capture began") for host in came]
 
     def _order(self, what: str, *given: Any) -> None:
         self._demand(what, here.order, what, *given)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
@@ -18,7 +19,10 @@ from netlab.frames import concat
 from netlab.kernel.netns import inode
 
 IDLE_S = 600.0  # a capture that nobody asks for so long ends: the notebook may have died
-PLACE = "place"  # in the attrs of frames on their way: where the worker is
+PLACE, CLOCK = (
+    "place",
+    "clock",
+)  # in the attrs of frames on their way: where the worker is, its time (UTC, ns)
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -108,7 +112,8 @@ def forget(name: str) -> None:
 
 
 def _body(frame: pd.DataFrame) -> bytes:
-    """Return *frame* as it travels, with the kernel and the network namespace that its worker is in."""
+    """Return *frame* as it travels, with its worker's time, kernel and network namespace."""
+    frame.attrs[CLOCK] = time.time_ns()
     if _BOOT.exists():  # it is Linux
         frame.attrs[PLACE] = [_BOOT.read_text(encoding="ascii"), inode()]
     return encoded(frame, Format.ARROW)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
@@ -12,11 +13,12 @@ from netlab.agent.formats import decoded
 from netlab.bundle.merging import hosted
 from netlab.errors import CaptureError, DecodeError, NetlabError
 from netlab.fleet.asking import Answers
-from netlab.fleet.here import PLACE
+from netlab.fleet.here import CLOCK, PLACE
 from netlab.frames import Gap, Missing, concat
 from netlab.schemas import HOPS
 
-_ROWS = "all rows of a host"
+ROWS = "all rows of a host"
+_LEAST_SKEW_NS = 100_000_000  # less moves no row to where somebody would look for another cause
 _TWICE = "are workers on one machine: its rows are there for each of them; start one worker on each machine"
 
 
@@ -32,16 +34,38 @@ def merged(answers: Answers) -> pd.DataFrame:
             errors[host] = answer
             continue
         try:
-            frames[host] = decoded(answer)
+            frames[host] = decoded(answer.value)
         except DecodeError as error:
             errors[host] = error
     require(frames, errors)
+    skews = [_skew(host, frame.attrs.pop(CLOCK, None), answers[host]) for host, frame in frames.items()]
     repeated = _repeated({host: frame.attrs.pop(PLACE, None) for host, frame in frames.items()})
     whole = concat([hosted(frame, [host] * len(frame), of=host) for host, frame in frames.items()])
-    whole.attrs["coverage"] += [asdict(gap_of(host, error, _ROWS)) for host, error in errors.items()]
+    whole.attrs["coverage"] += [asdict(gap_of(host, error, ROWS)) for host, error in errors.items()]
     if whole.attrs["schema"] != HOPS.name:  # each has sent probes of its own
         whole.attrs["coverage"] += map(asdict, repeated)
+    whole.attrs["coverage"] += [asdict(skew) for skew in skews if skew]
     return whole
+
+
+def _skew(host: str, at_ns: int | None, answer: Any) -> Missing | None:
+    """Return by how much, at least, a host's clock differs from this one's, if it does.
+
+    Both would agree that it answered between being asked and being heard.
+    """
+    if at_ns is None:  # by a netlab that does not say
+        return None
+    behind_ns, ahead_ns = answer.asked_ns - at_ns, at_ns - answer.heard_ns
+    most_ns = max(behind_ns, ahead_ns)
+    if most_ns < _LEAST_SKEW_NS:
+        return None
+    digit = 10 ** math.floor(
+        math.log10(most_ns)
+    )  # one digit: what is missing stays the same from look to look
+    size_s = most_ns // digit * digit / 1e9
+    which = "behind" if behind_ns > ahead_ns else "ahead of"
+    detail = f"{host}: its clock is more than {size_s:g} s {which} the one here, and so are its times"
+    return Missing("times", Gap.APPROXIMATE, None, detail)
 
 
 def _repeated(places: Mapping[str, Any]) -> list[Missing]:

@@ -111,6 +111,27 @@ def test_a_body_that_is_too_large_is_refused_before_it_is_all_there(agent: Path)
         assert web.get("/health").status_code == 200
 
 
+def is_served(path: Path) -> bool:
+    with httpx.Client(transport=httpx.HTTPTransport(uds=str(path))) as web:
+        return web.get("http://agent/health").is_success
+
+
+def test_more_connections_than_descriptors_leave_the_agent_at_work(tmp_path: Path) -> None:
+    with (
+        running(tmp_path, inside=["prlimit", "--nofile=768:768"]) as (path, _),
+        contextlib.ExitStack() as flood,
+    ):
+        for _ in range(900):
+            idle = flood.enter_context(socket.socket(socket.AF_UNIX))
+            idle.connect(str(path))
+        flood.close()
+        wait_until(lambda: is_served(path))
+
+    log = (tmp_path / "agent.log").read_text(encoding="utf-8")
+    assert "Traceback" not in log
+    assert "out of system resource" not in log
+
+
 def test_half_a_request_and_a_closed_connection_leave_the_agent_as_it_was(agent: Path) -> None:
     for request in (
         b"",

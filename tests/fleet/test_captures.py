@@ -209,6 +209,18 @@ def test_a_host_whose_name_is_a_number_keeps_it(tmp_path: Path) -> None:
     assert sorted(dataset(tmp_path)["host"].compute()) == ["007", "db1"]
 
 
+def test_a_host_that_came_after_the_start_is_told(rig: fleets.Rig, client: Client) -> None:
+    with Fleet(client, timeout_s=60).capture(mode="poll", netns=None) as cap:
+        pid = rig.worker(SPARE, "h1")
+        client.wait_for_workers(len(fleets.HOSTS) + 1, timeout=60)
+        gaps_of = [gap for gap in cap.connections().attrs["coverage"] if gap["detail"].startswith(SPARE)]
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: len(client.nthreads()) == len(fleets.HOSTS))
+    cap.close()
+
+    assert [gap["detail"] for gap in gaps_of] == [f"{SPARE}: it came after the capture began"]
+
+
 def test_a_capture_that_was_not_started_says_so(client: Client) -> None:
     with pytest.raises(CaptureError, match="has not been started"):
         Fleet(client).capture().connections()
