@@ -24,11 +24,10 @@ from netlab.kernel.onward import End, Onward
 from netlab.kernel.routing import Routing, Way
 from netlab.kernel.rtnetlink import Link
 from netlab.kernel.translation import Direction, Side, translate
-from netlab.tracer import ends, waygaps
+from netlab.tracer import ends, forwarding, waygaps
 from netlab.tracer.stations import Packet, Station
 
 _MOST_PLACES = 32  # namespaces and bridges; more is taken for a loop
-_FORWARDS = Path("/proc/sys/net/ipv6/conf/all/forwarding")
 _UNPLUGGED = "the interface that it would come by is gone"
 _SCOPELESS = "the destination is link-local, and which link is not known"
 _LOOP = "the packet has been here: it goes round"
@@ -186,8 +185,7 @@ class Walk:
             self._note(here)
             self._note(self._peer(at, new))
             return None
-        if way.type == "unicast" and at.index and not _forwards(new.family):
-            dropped = "not forwarded: net.ipv6.conf.all.forwarding is 0 here"
+        if dropped := forwarding.refusal(way, routed, arrived=at.index != 0):
             self._note(replace(here, error="EHOSTUNREACH", reason=dropped))
             return None
         link = next((link for link in routing.links.values() if link.name == way.interface), None)
@@ -288,12 +286,3 @@ def _translated(here: Station, new: Packet, *, answers: bool) -> Station:
 def _with_way(here: Station, way: Way) -> Station:
     names = ("type", "gateway", "mac", "interface", "interface_kind", "subnet", "error", "reason")
     return replace(here, **{name: getattr(way, name) for name in names})
-
-
-def _forwards(family: int) -> bool:
-    """Tell whether this namespace forwards at all; of IPv4 its route look-ups tell that already."""
-    if family == 4:
-        return True
-    with contextlib.suppress(OSError):
-        return _FORWARDS.read_text(encoding="ascii").strip() != "0"
-    return True
