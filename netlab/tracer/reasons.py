@@ -95,7 +95,9 @@ def _sentence(code: int, story: _Story, syns: int) -> str | None:
             return f"the peer read nothing and its window stayed closed, or it {_SILENT}"
         case _:
             silence = f"no answer to {syns} SYN{'s' * (syns > 1)}"
-            return silence if syns and code == errno.ETIMEDOUT else f"{plain}: {silence}" if syns else plain
+            if code == errno.ECANCELED and syns:
+                return f"its own process gave up: {silence}"
+            return silence if syns else plain
 
 
 def failed(connections: pd.DataFrame) -> pd.DataFrame:
