@@ -48,6 +48,13 @@ def test_pandas_shows_the_columns_that_tell_most(name: str, columns: list[str]) 
     assert [column for column in columns if f"<th>{column}</th>" not in shown] == []
 
 
+def test_a_narrow_terminal_shows_who_failed_where() -> None:
+    failure = {"process": ["curl"], "error": ["ECONNREFUSED"], "remote_address": ["198.51.100.7"]}
+    shown = schemas.CONNECTIONS.frame(failure).to_string(max_cols=6)  # as many as fit into 80 characters
+
+    assert all(value in shown for (value,) in failure.values())
+
+
 @EVERY
 def test_every_duration_and_size_has_a_unit(schema: Schema) -> None:
     for column in schema.columns:

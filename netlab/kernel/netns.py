@@ -74,6 +74,10 @@ def path(netns: NetNs) -> Path:
             raise BadInput(f"netns {netns!r} is neither a name, a path nor a process id", fix=_known())
 
 
+def _shown(netns: NetNs) -> str:
+    return repr(os.fspath(netns) if isinstance(netns, os.PathLike) else netns)
+
+
 def _by_inode(number: int) -> Path:
     file = everywhere().get(number)
     if file is None:
@@ -139,7 +143,7 @@ class _Visit(AbstractContextManager[None]):
             target = opened(path(self._netns))
             try:
                 self._home = opened(_OWN)
-                _setns(target, f"cannot enter the network namespace {self._netns!r}")
+                _setns(target, f"cannot enter the network namespace {_shown(self._netns)}")
             finally:
                 os.close(target)
             self._outer, _inside.netns = getattr(_inside, "netns", None), self._netns

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from numbers import Integral
 from typing import TypeAlias
+from urllib.parse import urlsplit
 
 from netlab import addresses
 from netlab.errors import BadInput, NetlabError, ProbeError
@@ -82,6 +83,8 @@ def resolve(name: str, family: int | None = None, netns: NetNs = None) -> list[T
     if address and "%" not in address:
         return [_target(name, (address, 0))]
     asked = address or name
+    if not address and not {"/", ":"}.isdisjoint(name):
+        raise BadInput(f"target {name!r} is no host name", fix=_apart(name))
     try:
         with entered(netns if "%" in asked else None):
             found = socket.getaddrinfo(asked, None, FAMILIES[family], socket.SOCK_DGRAM)
@@ -118,6 +121,18 @@ def resolve_all(
 def _shown(name: object) -> str:
     """Return what was given for a name as a text that a frame can hold."""
     return (name if isinstance(name, str) else repr(name)).encode(errors="backslashreplace").decode()
+
+
+def _apart(name: str) -> str:
+    """Return how to ask for what may be a URL, or a host with a port."""
+    try:
+        parts = urlsplit(name if "//" in name else f"//{name}")
+        host, port = parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+    except ValueError:
+        host = port = None
+    if not host:
+        return "Give the host alone, and its port as port="
+    return f"Give the host alone: {host!r}" + (f", with port={port}" if port else "")
 
 
 def _address(name: str, family: int | None) -> str | None:

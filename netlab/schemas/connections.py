@@ -8,24 +8,24 @@ from netlab.schemas.kinds import CATEGORY, FLAG, INTEGER, REAL, TEXT, TIME
 CONNECTIONS = Schema(
     "connections",
     (
-        Column("protocol", CATEGORY, "tcp or udp"),
         Column("process", TEXT, "the owner's command name"),
-        Column("direction", CATEGORY, "outgoing, incoming, or unknown"),
-        Column("remote_address", TEXT, "the peer's address as the socket sees it"),
-        Column("remote_port", INTEGER, "the peer's port"),
-        Column("remote_name", TEXT, "the name the peer's address was looked up under"),
-        Column(
-            "state",
-            CATEGORY,
-            "TCP state as in RFC 9293; UDP: established (connected) or unconnected; closed when it ended",
-        ),
         Column(
             "error",
             CATEGORY,
             "errno name of the failure, such as ECONNREFUSED; UDP: what ICMP last told a connected socket of "
             "its peer, which may have answered since",
         ),
+        Column("remote_address", TEXT, "the peer's address as the socket sees it"),
+        Column("remote_port", INTEGER, "the peer's port"),
+        Column(
+            "state",
+            CATEGORY,
+            "TCP state as in RFC 9293; UDP: established (connected) or unconnected; closed when it ended",
+        ),
+        Column("direction", CATEGORY, "outgoing, incoming, or unknown"),
         Column("reason", TEXT, "the failure in words"),
+        Column("protocol", CATEGORY, "tcp or udp"),
+        Column("remote_name", TEXT, "the name the peer's address was looked up under"),
         Column(
             "connect_ms",
             REAL,
@@ -137,13 +137,13 @@ CONNECTIONS = Schema(
         Column("duration_s", REAL, "closed_at - opened_at, or the age so far", "s"),
         Column("bytes_sent", INTEGER, "payload sent, each byte once", "bytes"),
         Column("bytes_received", INTEGER, "payload received in order, each byte once", "bytes"),
-        Column("retransmits", INTEGER, "segments sent again, SYNs included", "packets"),
         Column(
             "syn_retransmits",
             INTEGER,
             "SYNs, or a server's answers to it, sent again before the handshake ended",
             "packets",
         ),
+        Column("retransmits", INTEGER, "segments sent again, SYNs included", "packets"),
         Column("rtt_ms", REAL, "smoothed round-trip time (RFC 6298 SRTT)", "ms"),
     ),
 )

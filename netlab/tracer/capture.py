@@ -179,7 +179,7 @@ def capture(
     >>> with netlab.capture(port=443) as cap:
     ...     pass
     >>> cap.connections().columns[:5].tolist()
-    ['protocol', 'process', 'direction', 'remote_address', 'remote_port']
+    ['process', 'error', 'remote_address', 'remote_port', 'state']
     """
     checks.choice("mode", mode, modes.MODES)
     modes.refuse_spaces(netns, nat)

@@ -75,6 +75,16 @@ class _Story(IntEnum):
     OCCUPIED = 5  # the process asked for a local port that has a connection to that peer
 
 
+_TOLD = {
+    _Story.REJECTED: "refused by an ICMP message, such as a firewall's reject: no packet of the peer came back",
+    _Story.UNHEARD: "refused by an ICMP message: nobody listens on that UDP port, or a firewall rejects it",
+    _Story.UNREAD: f"the peer read nothing and its window stayed closed, or it {_SILENT}",
+    _Story.OCCUPIED: (
+        "the local port that it was bound to has a connection to that peer, or had one until just now"
+    ),
+}
+
+
 def error_names(codes: npt.NDArray[np.integer[Any]]) -> pd.Categorical:
     """Return the errnos' names, missing where there is none."""
     places, distinct = pd.factorize(codes)
@@ -87,23 +97,15 @@ def _name(code: int) -> str | None:
 
 
 def _sentence(code: int, story: _Story, syns: int) -> str | None:
-    plain = _SENTENCES.get(_name(code))
-    match story:
-        case _Story.UNSENT:
-            return f"connect() failed before the first packet: {plain or 'its errno was not seen'}"
-        case _Story.REJECTED:
-            return "refused by an ICMP message, such as a firewall's reject: no packet of the peer came back"
-        case _Story.UNHEARD:
-            return "refused by an ICMP message: nobody listens on that UDP port, or a firewall rejects it"
-        case _Story.OCCUPIED:
-            return (
-                "the local port that it was bound to has a connection to that peer, or had one until just now"
-            )
-        case _Story.UNREAD:
-            return f"the peer read nothing and its window stayed closed, or it {_SILENT}"
-        case _:
-            silence = f"no answer to {syns} SYN{'s' * (syns > 1)}"
-            return silence if syns and code == errno.ETIMEDOUT else f"{plain}: {silence}" if syns else plain
+    told, plain = _TOLD.get(story), _SENTENCES.get(_name(code))
+    if told is not None:
+        return told
+    if story is _Story.UNSENT:
+        return f"connect() failed before the first packet: {plain or 'its errno was not seen'}"
+    silence = f"no answer to {syns} SYN{'s' * (syns > 1)}"
+    if code == errno.ECANCELED and syns:
+        return f"its own process gave up: {silence}"
+    return silence if syns else plain
 
 
 def failed(connections: pd.DataFrame) -> pd.DataFrame:

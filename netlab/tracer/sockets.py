@@ -77,7 +77,7 @@ def connections(
     pid, process
         Only sockets of the process with this id, or of processes with exactly this command name.
     state
-        Only this state, such as "established" or "time-wait".
+        Only this state, such as "established" or "time-wait"; "TIME_WAIT", as netstat has it, is the same.
     listening
         Also the listening TCP sockets and unconnected UDP sockets; they have no remote end.
     netns
@@ -111,6 +111,8 @@ def connections(
     >>> print(now.state.isin(["established"]).all())
     True
     """
+    if isinstance(state, str):
+        state = state.lower().replace("_", "-")
     _check(protocol, port, pid, process, state, listening=listening)
     host = translations.host_of(nat)
     found, unreadable = owned(snapshot(netns=netns, protocol=protocol))

@@ -80,8 +80,6 @@ class Translations(Watch):
         entries = self._lives.all() if self._stop.is_set() else self._done(self._lives.all)
         gaps += self._gaps()
         return NatTable(entries, self._host.inode, gaps, self._listened.copy(), self._since_ns)
-            entries, self._host.inode, [*gaps, *self._gaps()], self._listened.copy(), self._since_ns
-        )
 
     def _gaps(self) -> list[Missing]:
         listeners = self._all()

@@ -24,7 +24,7 @@ from netlab.kernel.onward import End, Onward
 from netlab.kernel.routing import Routing, Way
 from netlab.kernel.rtnetlink import Link
 from netlab.kernel.translation import Direction, Side, in_zones
-from netlab.tracer import ends, waygaps
+from netlab.tracer import ends, unforwarded, waygaps
 from netlab.tracer.stations import FourTuple, Station
 
 _MOST_PLACES = 32  # namespaces and bridges; more is taken for a loop
@@ -196,8 +196,7 @@ class Walk:
             self._note(here)
             self._note(self._peer(at, new))
             return None
-        if way.type == "unicast" and at.index and not forwarding.forwards(new.family):
-            dropped = "not forwarded: net.ipv6.conf.all.forwarding is 0 here"
+        if dropped := unforwarded.refusal(way, routed, arrived=at.index != 0):
             self._note(replace(here, error="EHOSTUNREACH", reason=dropped))
             return None
         link = next((link for link in routing.links.values() if link.name == way.interface), None)

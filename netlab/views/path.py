@@ -222,7 +222,8 @@ def _write_ttl(picture: Picture, ttl: int, more: int, at: float) -> None:
 def _draw_lines(axes: Axes, graph: Graph, places: Mapping[str, Card], theme: Theme) -> None:
     most = max((data["probes"] or 1 for *_, data in graph.edges(data=True)), default=1)
     taken: list[tuple[float, float, float]] = []
-    for near, far, data in graph.edges(data=True):
+    steps_of = [(near, far, data, _own_loss(graph, far, data)) for near, far, data in graph.edges(data=True)]
+    for near, far, data, lost in sorted(steps_of, key=lambda step: not step[3]):  # what is lost has a label
         if near == far:
             continue
         steps = graph.nodes[far]["ttl"] - graph.nodes[near]["ttl"]
@@ -237,22 +238,25 @@ def _draw_lines(axes: Axes, graph: Graph, places: Mapping[str, Card], theme: The
             shrinkB=0,
             linewidth=1 + 2.5 * (data["probes"] or 1) / most,
             linestyle="-" if data.get("certain", True) else "--",
-            color=theme.second,
+            color=theme.bad if lost else theme.second,
             zorder=1,
         )
         axes.add_patch(line)
         if not bend:
-            _label(axes, _step_label(graph, far, data), (start, end), taken, theme)
+            ink = theme.bad if lost else theme.text
+            _label(axes, _step_label(data, lost), (start, end), taken, (ink, theme.background))
 
 
-def _step_label(graph: Graph, far: str, data: Mapping[str, Any]) -> str:
-    """Return the increase of the round-trip time, and the loss where the box cannot tell whose it is."""
+def _own_loss(graph: Graph, far: str, data: Mapping[str, Any]) -> str:
+    """Return the loss of a step where the box behind it cannot tell whose it is."""
+    return _loss(data) if graph.in_degree(far) > 1 and not graph.nodes[far]["silent"] else ""
+
+
+def _step_label(data: Mapping[str, Any], lost: str) -> str:
+    """Return the increase of the round-trip time, and the loss."""
     rise = data.get("rtt_increase_ms")
     parts = [] if rise is None else [f"{'+' if rise >= 0 else MINUS}{significant(abs(rise))} ms"]
-    lost = _loss(data)
-    if lost and graph.in_degree(far) > 1 and not graph.nodes[far]["silent"]:
-        parts.append(lost)
-    return " · ".join(parts)
+    return " · ".join([*parts, lost] if lost else parts)
 
 
 def _label(
@@ -260,7 +264,7 @@ def _label(
     text: str,
     line: tuple[tuple[float, float], tuple[float, float]],
     taken: list[tuple[float, float, float]],
-    theme: Theme,
+    colours: tuple[str, str],
 ) -> None:
     """Write *text* on *line* where no other label stands; crowded out, it is left to the graph's data."""
     if not text:
@@ -271,13 +275,13 @@ def _label(
         x, y = x0 + part * (x1 - x0), y0 + part * (y1 - y0)
         if all(abs(x - ox) > half + other or abs(y - oy) > _LABEL_IN for ox, oy, other in taken):
             taken.append((x, y, half))
-            paper = {"boxstyle": "square,pad=0.1", "fc": theme.background, "ec": "none"}
+            paper = {"boxstyle": "square,pad=0.1", "fc": colours[1], "ec": "none"}
             axes.text(
                 x,
                 y,
                 text,
                 fontsize=SMALL_PT,
-                color=theme.text,
+                color=colours[0],
                 ha="center",
                 va="center",
                 bbox=paper,

@@ -33,7 +33,7 @@ from netlab.views.theme import Theme, theme_named
 
 COLUMNS = (
     "protocol", "direction", "remote_address", "remote_port", "remote_name", "pid", "process",
-    "opened_at", "closed_at", "duration_s", "connect_ms", "error",
+    "opened_at", "closed_at", "duration_s", "connect_ms", "assured", "state", "error",
 )  # fmt: skip
 _TITLE = "Connection attempts"
 _SEEN = "netlab.capture() sees when they open and close"
@@ -57,6 +57,7 @@ class _Bars:
     closed_s: Reals
     last_s: float  # the latest time the frame knows of
     failed: npt.NDArray[np.bool_]
+    unanswered: npt.NDArray[np.bool_]  # UDP flows that only one side has sent on
 
     @property
     def pad_s(self) -> float:
@@ -69,10 +70,11 @@ class _Bars:
 def plot_timeline(connections: pd.DataFrame, *, rows: int = 60, theme: str | None = None) -> Figure:
     """Draw every connection attempt as a bar from its opening to its closing, in order of opening.
 
-    The handshake has a tone of its own. An attempt that never connected is drawn in the colour of failures,
-    one that broke later ends in it; the errno stands beside both. A bar that fades out at the right was
-    still open; one that fades in at the left was open before anyone looked. ``curl → host:443`` was opened
-    by curl, ``nginx ← host:50123`` by the other side; a dash means that this is not known.
+    The handshake has a tone of its own, and so has a UDP flow without an answer. An attempt that never
+    connected is drawn in the colour of failures, one that broke later ends in it; the errno stands beside
+    both. A bar that fades out at the right was still open; one that fades in at the left was open before
+    anyone looked. ``curl → host:443`` was opened by curl, ``nginx ← host:50123`` by the other side; a dash
+    means that this is not known.
 
     Parameters
     ----------
@@ -139,6 +141,8 @@ def _bars(table: pd.DataFrame) -> _Bars:
         table[name].dt.tz_localize(None).to_numpy("M8[ns]") for name in ("opened_at", "closed_at")
     )
     origin = np.nanmin(np.concatenate([opened, closed]))
+    unsent = (table["error"].notna() & table["closed_at"].isna() & table["state"].eq("closed")).to_numpy(bool)
+    closed = np.where(unsent, opened, closed)  # connect() failed at once, and the socket is still there
     opened_s, closed_s = ((times - origin) / np.timedelta64(1, "s") for times in (opened, closed))
     age_s, connect_ms = (
         table[name].to_numpy(np.float64, na_value=np.nan) for name in ("duration_s", "connect_ms")
@@ -150,7 +154,14 @@ def _bars(table: pd.DataFrame) -> _Bars:
         closed_s,
         float(np.nanmax(np.concatenate([opened_s, closed_s, opened_s + age_s]))),
         table["error"].notna().to_numpy(bool),
+        _unanswered(table),
     )
+
+
+def _unanswered(table: pd.DataFrame) -> npt.NDArray[np.bool_]:
+    """Return which rows are UDP flows that had no answer; incoming ones are not asked for one."""
+    silent = table["protocol"].eq("udp") & table["assured"].eq(other=False).fillna(value=False)
+    return (silent & table["direction"].eq("outgoing")).to_numpy(bool)
 
 
 def _labels(table: pd.DataFrame) -> list[str]:
@@ -191,22 +202,24 @@ def _draw(theme: Theme, table: pd.DataFrame, notes: list[str], footnote: str) ->
     heading: dict[str, Any] = {"fontsize": SMALL_PT, "color": theme.muted}
     picture.write(lengths_x, first - LINE_IN / 2, "duration", ha="right", **heading)
     picture.write(errors_x, first - LINE_IN / 2, "error" if any(errors) else "", **heading)
-    _key(picture, left, first - LINE_IN / 2)
+    bars = _bars(table)
+    _key(picture, left, first - LINE_IN / 2, "no answer (UDP)" if bars.unanswered.any() else "")
     for place, (label, length, error) in enumerate(zip(labels, lengths, errors, strict=True)):
         at = first + (place + 0.5) * _ROW_IN
         picture.write(left - _GUTTER_IN, at, label, ha="right", color=theme.bad if error else theme.text)
         picture.write(lengths_x, at, length, ha="right")
         picture.write(errors_x, at, error, color=theme.bad)
-    _draw_bars(picture.plot_area(left, first, plot_in, len(labels) * _ROW_IN), _bars(table), theme)
+    _draw_bars(picture.plot_area(left, first, plot_in, len(labels) * _ROW_IN), bars, theme)
     if footnote:
         picture.write(MARGIN_IN, height - MARGIN_IN, footnote, fontsize=SMALL_PT, color=theme.bad)
     return picture
 
 
-def _key(picture: Picture, x: float, y: float) -> None:
-    """Explain the colours above the bars, each in its own."""
+def _key(picture: Picture, x: float, y: float, also: str) -> None:
+    """Explain the colours above the bars, each in its own; *also* has the tone of a handshake."""
     theme = picture.theme
-    entries = {"connecting": theme.second, "connected": theme.main, "failed": theme.bad}
+    waiting = " · ".join(filter(None, ["connecting", also]))
+    entries = {waiting: theme.second, "connected": theme.main, "failed": theme.bad}
     for word, colour in entries.items():
         picture.write(x, y, "■", fontsize=SMALL_PT, color=colour)
         picture.write(x + 0.13, y, word, fontsize=SMALL_PT, color=theme.muted)
@@ -220,7 +233,8 @@ def _draw_bars(axes: Axes, bars: _Bars, theme: Theme) -> None:
     start = np.where(before, 0.0, bars.opened_s)
     end = np.where(after, bars.last_s, bars.closed_s)
     connected = ~np.isnan(bars.connected_s)
-    colours = np.where(bars.failed & ~connected, theme.bad, theme.main)
+    plain = np.where(bars.unanswered, theme.second, theme.main)
+    colours = np.where(bars.failed & ~connected, theme.bad, plain)
     axes.barh(places, end - start, left=start, height=0.62, color=colours, edgecolor=colours, lw=0.8)
     axes.barh(
         places[connected],

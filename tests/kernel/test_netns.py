@@ -164,6 +164,21 @@ def test_entering_leaves_no_descriptor_open(space: str) -> None:
 
 
 @pytest.mark.privileged
+def test_a_namespace_given_by_its_path_is_refused_by_its_path(space: str) -> None:
+    code = f"""if True:
+        from pathlib import Path
+        from netlab.kernel.netns import entered
+        with entered(Path("/run/netns/{space}")): pass
+    """
+    alone = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", "--ambient-caps=-all"]
+    refused = subprocess.run(
+        [*alone, sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+
+    assert f"cannot enter the network namespace '/run/netns/{space}': " in refused.stderr
+
+
+@pytest.mark.privileged
 def test_an_unknown_name_is_refused_with_the_nearest_one(space: str) -> None:
     with (
         pytest.raises(BadInput, match=f"no network namespace '{space}x'.*{space}"),

@@ -443,6 +443,23 @@ def test_bad_input_is_refused_before_a_packet_leaves(chain: Chain, wrong: dict[s
     assert refusal.value.problem
 
 
+@pytest.mark.parametrize(
+    ("target", "fix"),
+    [
+        ("https://shop.example/cart", "'shop.example', with port=443"),
+        ("192.0.2.1:8080", "'192.0.2.1', with port=8080"),
+        ("[2001:db8::1]:53", "'2001:db8::1', with port=53"),
+        ("ssh://db1", "Give the host alone: 'db1'"),
+        ("a:b:c", "Give the host alone, and its port as port="),
+    ],
+)
+def test_what_was_copied_from_a_url_is_told_how_to_be_asked_for(target: str, fix: str) -> None:
+    with pytest.raises(BadInput) as refusal:
+        traceroute(target)
+
+    assert fix in str(refusal.value)
+
+
 @pytest.mark.parametrize("method", ["raw", "unprivileged"])
 def test_what_was_heard_before_the_host_refused_to_send_is_kept(chain: Chain, method: str) -> None:
     too_many = "udp dport 33434 limit rate over 1/hour burst 20 packets"

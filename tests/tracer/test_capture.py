@@ -106,7 +106,7 @@ def test_who_gave_up_is_told_from_who_did_not_answer() -> None:
 
     failure = only(capture.failures())
     syns = f"{failure['syn_retransmits'] + 1} SYNs"
-    assert failure["reason"] == f"its own process closed it before the handshake ended: no answer to {syns}"
+    assert failure["reason"] == f"its own process gave up: no answer to {syns}"
 
 
 def test_a_reset_by_the_peer_is_a_failure_of_an_established_connection() -> None:

@@ -315,6 +315,21 @@ def test_a_namespace_that_does_not_forward_says_so(setting: str, remote: str, re
 
 
 @pytest.mark.privileged
+def test_a_next_hop_that_nobody_answers_for_ends_the_way() -> None:
+    chains.ip("host", "route", "add", "203.0.113.9/32", "via", "10.79.2.77")
+    chains.ip("host", "neigh", "replace", "10.79.2.77", "dev", "uplink", "nud", "failed")
+    try:
+        last = netlab.explain(attempt(remote_address="203.0.113.9")).frame.iloc[-1]
+    finally:
+        chains.ip("host", "route", "del", "203.0.113.9/32")
+
+    assert [last["station"], last["netns"], last["error"]] == ["route", chains.inode("host"), "EHOSTUNREACH"]
+    assert last["reason"] == (
+        "nobody on uplink answers for the next hop 10.79.2.77: its neighbour entry is failed"
+    )
+
+
+@pytest.mark.privileged
 def test_a_packet_that_the_reverse_path_filter_takes_is_not_followed() -> None:
     run = ("ip", "netns", "exec", chains.name("host"), "sysctl", "-qw")
     chains.ip("host", "route", "add", "10.79.1.2/32", "via", "10.79.2.1")

@@ -274,6 +274,8 @@ def test_coverage_names_every_column_that_is_missing_everywhere(held: ExitStack)
         ({"process": Path("/proc/self/comm").read_text().strip()}, {"client", "server", "udp"}),
         ({"process": "no such process"}, set()),
         ({"state": "established"}, {"client", "server", "udp"}),
+        ({"state": "ESTABLISHED"}, {"client", "server", "udp"}),
+        ({"state": "CLOSE_WAIT"}, set()),
         ({"state": "closing"}, set()),
     ],
 )

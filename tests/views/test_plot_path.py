@@ -3,6 +3,7 @@ from __future__ import annotations
 import networkx as nx
 import pandas as pd
 import pytest
+from matplotlib.colors import to_hex
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from pictures import assert_legible, attempts, place, texts, trace, words
 
@@ -112,6 +113,18 @@ def test_boxes_have_name_median_and_loss_and_lines_the_increase() -> None:
     assert "6.90 ms · loss 33 %" in shown  # the median of 6.6 and 7.2
     assert "+3.60 ms" in shown  # 6.9 after 3.3
     assert "TTL 2" in shown
+
+
+def test_of_several_ways_the_one_that_loses_is_in_the_failing_colour() -> None:
+    graph = path_graph(trace(DIAMOND))
+    graph.edges["10.2.0.2", "192.0.2.7"].update(probes=10, answers=7)
+
+    picture = plot_path(graph, theme="light")
+
+    lines = [patch for patch in picture.axes[0].patches if isinstance(patch, FancyArrowPatch)]
+    assert [to_hex(line.get_edgecolor()) for line in lines].count(LIGHT.bad) == 1
+    (lost,) = (text for text in texts(picture) if text.get_text().endswith("loss 30 %"))
+    assert lost.get_color() == LIGHT.bad
 
 
 def test_loss_that_may_be_anothers_is_the_most_that_it_can_be() -> None:

@@ -76,6 +76,22 @@ def test_the_handshake_has_its_own_tone_and_its_true_length() -> None:
     assert bars(picture.axes[0], LIGHT.second) == [pytest.approx((0, 0.25))]
 
 
+def test_a_datagram_nobody_answered_is_not_drawn_as_a_connection() -> None:
+    udp = {"protocol": "udp", "direction": "outgoing", "at_s": 0, "end_s": 3}
+    picture = plot_timeline(attempts([{**udp, "assured": False}, {**udp, "assured": True}]), theme="light")
+
+    assert bars(picture.axes[0], LIGHT.second) == [pytest.approx((0, 3))]
+    assert bars(picture.axes[0], LIGHT.main) == [pytest.approx((0, 3))]
+    assert "connecting · no answer (UDP)" in words(picture)
+
+
+def test_an_attempt_that_failed_before_its_first_packet_does_not_go_on() -> None:
+    unsent = {"at_s": 1, "error": "ENETUNREACH", "state": "closed"}
+    picture = plot_timeline(attempts([{"at_s": 0, "end_s": 9}, unsent]), theme="light")
+
+    assert bars(picture.axes[0], LIGHT.bad) == [pytest.approx((1, 1))]
+
+
 def test_an_attempt_that_never_connected_is_in_the_failing_colour_with_its_errno() -> None:
     picture = plot_timeline(
         attempts([{"at_s": 0, "end_s": 3, "error": "ETIMEDOUT"}, {"at_s": 1, "end_s": 2}]), theme="light"
