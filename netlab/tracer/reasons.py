@@ -76,7 +76,9 @@ class _Story(IntEnum):
 
 
 _TOLD = {
-    _Story.REJECTED: "refused by an ICMP message, such as a firewall's reject: no packet of the peer came back",
+    _Story.REJECTED: (
+        "refused by an ICMP message, such as a firewall's reject: no packet of the peer came back"
+    ),
     _Story.UNHEARD: "refused by an ICMP message: nobody listens on that UDP port, or a firewall rejects it",
     _Story.UNREAD: f"the peer read nothing and its window stayed closed, or it {_SILENT}",
     _Story.OCCUPIED: (
