@@ -94,7 +94,12 @@ CONNECTIONS = Schema(
         Column("out_of_order", INTEGER, "segments received out of order", "packets"),
         Column("rtos", INTEGER, "retransmission timeouts; missing where the kernel does not count them"),
         Column("rwnd_limited_ms", REAL, "time the peer's receive window held the sender up", "ms"),
-        Column("error", CATEGORY, "errno name of the failure, such as ECONNREFUSED"),
+        Column(
+            "error",
+            CATEGORY,
+            "errno name of the failure, such as ECONNREFUSED; UDP: what ICMP last told a connected socket of "
+            "its peer, which may have answered since",
+        ),
         Column("reason", TEXT, "the failure in words"),
         Column(
             "nat_local_address",

@@ -44,11 +44,13 @@ def explain(
     rejected = (codes == errno.ECONNREFUSED) & (attempts["packets_received"] == 0)
     unheard = is_udp(attempts) & (codes == errno.ECONNREFUSED)
     unread = (codes == errno.ETIMEDOUT) & ~connecting & (attempts["rwnd_limited_ms"] != 0)
+    occupied = (codes == errno.EADDRNOTAVAIL) & (attempts["local_port"] != 0)
     stories = [
         (unsent, _Story.UNSENT),
         (unheard, _Story.UNHEARD),
         (rejected, _Story.REJECTED),
         (unread, _Story.UNREAD),
+        (occupied, _Story.OCCUPIED),
     ]
     where, which = zip(*stories, strict=True)
     story = np.select(where, which, _Story.PLAIN).astype(np.int64)
@@ -68,6 +70,7 @@ class _Story(IntEnum):
     UNSENT = 2  # connect() failed before the first packet
     UNHEARD = 3  # a UDP port that nobody listens on
     UNREAD = 4  # the peer's window held data back
+    OCCUPIED = 5  # the process asked for a local port that has a connection to that peer
 
 
 def error_names(codes: npt.NDArray[np.integer[Any]]) -> pd.Categorical:
@@ -90,6 +93,10 @@ def _sentence(code: int, story: _Story, syns: int) -> str | None:
             return "refused by an ICMP message, such as a firewall's reject: no packet of the peer came back"
         case _Story.UNHEARD:
             return "refused by an ICMP message: nobody listens on that UDP port, or a firewall rejects it"
+        case _Story.OCCUPIED:
+            return (
+                "the local port it was bound to has a connection to that peer, or had one until just now"
+            )
         case _Story.UNREAD:
             return f"the peer read nothing and its window stayed closed, or it {_SILENT}"
         case _:

@@ -376,6 +376,17 @@ def no_free_local_port(at: Place) -> None:
             usual.write_text(before)
 
 
+def bound_to_a_port_that_is_connected_there(at: Place) -> None:
+    with at.listener() as listening, at.socket() as client, at.socket() as second:
+        for one in (client, second):
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        client.bind((at.home, 0))
+        second.bind(client.getsockname())
+        client.connect(listening.getsockname())
+        with listening.accept()[0], pytest.raises(OSError, match="Cannot assign"):
+            second.connect(listening.getsockname())
+
+
 @contextlib.contextmanager
 def losing(at: Place, packets: str) -> Iterator[None]:
     """Drop *packets* of TCP that come in, as nftables' language names them."""
