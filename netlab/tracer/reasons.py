@@ -94,9 +94,7 @@ def _sentence(code: int, story: _Story, syns: int) -> str | None:
         case _Story.UNHEARD:
             return "refused by an ICMP message: nobody listens on that UDP port, or a firewall rejects it"
         case _Story.OCCUPIED:
-            return (
-                "the local port it was bound to has a connection to that peer, or had one until just now"
-            )
+            return "the local port it was bound to has a connection to that peer, or had one until just now"
         case _Story.UNREAD:
             return f"the peer read nothing and its window stayed closed, or it {_SILENT}"
         case _:
