@@ -26,7 +26,7 @@ from netlab.errors import CapabilityError, KernelError
 from netlab.kernel.reach import reached
 
 VMLINUX = Path("/sys/kernel/btf/vmlinux")
-_TREE_VERSION = 2  # raise it when the files below change, so that old caches are not used
+_TREE_VERSION = 3  # raise it when the files below change, so that old caches are not used
 
 _EMPTY = (
     *(
@@ -76,6 +76,8 @@ def header_tree(source: str | None = None) -> Path:
     return _made(tree, lambda: _needed(source))
 
 
+_TYPES, _CONFIG = "include/vmlinux.h", "include/linux/kconfig.h"
+_END = b"\n/* nothing is missing */\n"
 ELSEWHERE = "Set XDG_CACHE_HOME to a directory that can be written, with some 10 MB of room"
 _DUMP = ("btf", "dump", "file", str(VMLINUX))
 
@@ -86,12 +88,14 @@ def _needed(source: str) -> str:
 
 
 def _made(tree: Path, types: Callable[[], str]) -> Path:
-    if tree.is_dir():
+    if _is_whole(tree):
         return tree
     try:
         tree.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=tree.parent) as scratch:
             _write_tree(Path(scratch) / "tree", types())
+            if tree.is_dir() and not _is_whole(tree):
+                tree.rename(Path(scratch) / "damaged")
             _publish(Path(scratch) / "tree", tree)
     except OSError as error:
         raise CapabilityError(
@@ -99,6 +103,16 @@ def _made(tree: Path, types: Callable[[], str]) -> Path:
             fix=ELSEWHERE,
         ) from error
     return tree
+
+
+def _is_whole(tree: Path) -> bool:
+    """Tell whether *tree* is there to its end: after a power failure files may be empty, or cut off.
+
+    What is missing would look as if this kernel did not have it.
+    """
+    with suppress(OSError):
+        return all((tree / file).read_bytes().endswith(_END) for file in (_TYPES, _CONFIG))
+    return False
 
 
 def unkept() -> Path | None:
@@ -202,7 +216,7 @@ def _definition(tag: str, kind: str = "struct") -> str:
 
 @cache
 def _types() -> str:
-    return (header_tree() / "include/vmlinux.h").read_text(encoding="utf-8")
+    return (header_tree() / _TYPES).read_text(encoding="utf-8")
 
 
 def _cache() -> Path:
@@ -240,8 +254,8 @@ def _write_tree(tree: Path, types: str) -> None:
     )
     for name in _EMPTY:
         _write(tree / name, "")
-    _write(tree / "include/vmlinux.h", types)
-    _write(tree / "include/linux/kconfig.h", kconfig)
+    for file, text in ((_TYPES, types), (_CONFIG, kconfig)):
+        _write(tree / file, text + _END.decode())
 
 
 def _with_named_padding(types: str) -> str:

@@ -43,6 +43,11 @@ _RESET_ERRORS = {"ECONNREFUSED", "ECONNRESET", "EPIPE"}  # whose sentences speak
 # What the kernel's names mean; a name that is not here stands for itself.
 _MEANING = {
     "NETFILTER_DROP": "by the firewall or a full conntrack table",
+    "BPF_CGROUP_EGRESS": "by an eBPF program of its control group, such as systemd's IPAddressDeny=",
+    "SOCKET_FILTER": "by a filter of the socket or of its control group",
+    "TC_INGRESS": "by a tc filter or eBPF program at the interface, such as Cilium's",
+    "TC_EGRESS": "by a tc filter or eBPF program at the interface, such as Cilium's",
+    "XFRM_POLICY": "by an IPsec policy",
     "IP_OUTNOROUTES": "for want of a route",
     "IP_INNOROUTES": "for want of a route",
     "IP_RPFILTER": "by the reverse-path filter",
@@ -57,6 +62,10 @@ _MEANING = {
     "QDISC_OVERLIMIT": "by the interface's queue",
     "IP_CSUM": "for a wrong checksum",
     "TCP_CSUM": "for a wrong checksum",
+    "UDP_CSUM": "for a wrong checksum",
+    "PROTO_MEM": "because the protocol's memory was used up (net.ipv4.tcp_mem, udp_mem)",
+    "CPU_BACKLOG": "because the CPU's backlog was full (net.core.netdev_max_backlog)",
+    "TCP_RFC7323_PAWS": "because its timestamp was too old (PAWS)",
     "PKT_TOO_BIG": "because it was too big for the next link",
     "TCP_ABORT_ON_CLOSE": "because it was closed with unread data",
     "TCP_STATE": "because its process aborted it",

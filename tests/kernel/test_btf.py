@@ -8,6 +8,7 @@ import os
 import struct
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -97,3 +98,17 @@ def test_every_member_is_read_from_where_the_kernel_has_it() -> None:
 )
 def test_a_field_is_found_only_where_the_kernel_has_it(struct: str, field: str, there: bool) -> None:
     assert btf.has_field(struct, field) == there
+
+
+@pytest.mark.privileged
+@pytest.mark.parametrize("file", ["include/vmlinux.h", "include/linux/kconfig.h"])
+@pytest.mark.parametrize("part", [0, 0.5])
+def test_a_header_tree_that_is_damaged_is_made_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, file: str, part: float
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    damaged = btf.header_tree("struct sock sk;") / file
+    whole = damaged.read_bytes()
+    damaged.write_bytes(whole[: int(len(whole) * part)])
+
+    assert (btf.header_tree("struct sock sk;") / file).read_bytes() == whole

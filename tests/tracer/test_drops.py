@@ -17,12 +17,14 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from groups import denied, inside, unified
 from loopback import LINGER_0, LOOPBACK, Echo
 from scapy.layers.inet import ICMP, IP, TCP
 from scapy.layers.inet6 import ICMPv6EchoRequest, IPv6
 
 import netlab
 from netlab.kernel import btf
+from netlab.kernel.bpf import CgroupHook
 from netlab.lab import plan
 from netlab.lab.host import Host
 from netlab.lab.network import PracticeNetwork
@@ -128,6 +130,15 @@ def dropped_by_nft_on_output(at: Place) -> None:
         client.setsockopt(socket.IPPROTO_TCP, TCP_SYNCNT, 1)
         with pytest.raises(TimeoutError):
             client.connect((at.gateway, at.port))
+
+
+def denied_by_a_program_of_its_control_group(at: Place) -> None:
+    with unified() as groups:
+        group = groups.make("denied")
+        with denied(group, CgroupHook.INET_EGRESS), inside(group), at.socket(at.net.client) as client:
+            client.setsockopt(socket.IPPROTO_TCP, TCP_SYNCNT, 1)
+            with pytest.raises(TimeoutError):
+                client.connect((at.gateway, at.port))
 
 
 def dropped_by_nft_on_input(at: Place) -> None:
