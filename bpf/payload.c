@@ -11,7 +11,7 @@
  *   NETLAB_PAYLOAD_TCP, NETLAB_PAYLOAD_UDP  which of tcp.c and udp.c are compiled with this
  *   NETLAB_WANTED_DATAGRAM(p)  true for ports whose datagrams are handed up (either end)
  *   NETLAB_WANTED_SEGMENT(p)  true for ports whose segments are (either end): all, unless DNS alone is read
- *   NETLAB_CONVERSATIONS_MAX, NETLAB_JUDGED  sizes
+ *   NETLAB_CONVERSATIONS_MAX, NETLAB_JUDGED, NETLAB_PASSAGES_MAX  sizes
  */
 #include "netlab.h"
 #include "pieces.h"
@@ -31,9 +31,20 @@ BPF_TABLE("lru_hash", u64, struct netlab_conversation, netlab_conversations, NET
  * packets need nothing else, and a look-up in the map above takes longer than all the rest but the ring. Two connections
  * that share a place take turns. User space puts 0 there when it says something else.
  */
-enum netlab_verdict { NETLAB_NOT, NETLAB_ALL, NETLAB_HEADS_ALONE };
+enum netlab_verdict { NETLAB_NOT, NETLAB_ALL, NETLAB_HEADS_ALONE, NETLAB_PASSES };
 
 BPF_ARRAY(netlab_judged, u64, NETLAB_JUDGED);
+
+/* The body that is on its way where the verdict is NETLAB_PASSES, as far as user space only counts it. */
+#define NETLAB_PASSAGE_STEP (1 << 26)	/* bytes */
+
+struct netlab_passage {
+	u32 sequence;
+	u32 bytes;
+	u32 outgoing;
+};
+
+BPF_TABLE("lru_hash", u64, struct netlab_passage, netlab_passages, NETLAB_PASSAGES_MAX);	/* by cookie */
 
 /* How long the IP header is that the packet begins with. */
 static __always_inline u32 netlab_ip_bytes(struct __sk_buff *skb)
@@ -264,6 +275,22 @@ static __always_inline void netlab_forget_conversation(u64 cookie)
 		*judged = 0;
 }
 
+/*
+ * Whether a segment is inside of a body that user space only counts. Its end is handed up, which tells when that was, and one
+ * segment now and then, so that user space goes on behind what sequence numbers tell apart.
+ */
+static __always_inline bool netlab_passes(struct netlab_said *said)
+{
+	struct netlab_passage *body = netlab_passages.lookup(&said->cookie);
+	u32 place;
+
+	if (!body || body->outgoing != said->outgoing || said->tcp_flags & (NETLAB_TCP_FIN | NETLAB_TCP_RST))
+		return false;
+	place = said->sequence - body->sequence;
+	return place < body->bytes && said->bytes < body->bytes - place &&
+	       !((place ^ (place + said->bytes)) & NETLAB_PASSAGE_STEP);
+}
+
 static __always_inline int netlab_segment(struct __sk_buff *skb, bool outgoing)
 {
 	struct netlab_said said = { .outgoing = outgoing };
@@ -287,6 +314,8 @@ static __always_inline int netlab_segment(struct __sk_buff *skb, bool outgoing)
 		judged = 0;
 	else if (!(judged & 3))
 		return 1;
+	if ((judged & 3) == NETLAB_PASSES && netlab_passes(&said))
+		return 1;
 	socket = skb->sk;
 	if (!socket)
 		return 1;
@@ -303,7 +332,7 @@ static __always_inline int netlab_segment(struct __sk_buff *skb, bool outgoing)
 		return 1;
 	netlab_read_progress(&said, tcp);
 	said.conversation = &judged_before;
-	if ((judged & 3) == NETLAB_HEADS_ALONE) {
+	if ((judged & 3) >= NETLAB_HEADS_ALONE) {
 		judged_before.budget = NETLAB_HEADS;
 		if (said.bytes > NETLAB_PIECE && netlab_put_head(skb, &said))
 			return 1;

@@ -13,11 +13,14 @@ from netlab.protocols.opinions import (
     by_client,
     by_either,
     by_server,
+    first_of,
     opinion_of,
 )
+from netlab.protocols.rediscommands import is_command
 
 _RESP_ARRAY = re.compile(rb"\*[1-9][0-9]{0,6}\r\n\$[0-9]{1,9}\r\n[A-Za-z]")
 _RESP_ARRAY_START = re.compile(rb"\*(?:[1-9][0-9]{0,6}(?:\r(?:\n(?:\$(?:[0-9]{1,9}(?:\r\n?)?)?)?)?)?)?")
+_INLINE = re.compile(rb"[A-Za-z][ -~]*\r?")
 _RESP_ANSWER = re.compile(rb"[+-][ -~]*\r\n|:-?[0-9]{1,19}\r\n|[$*%~>](?:-1|[0-9]{1,9})\r\n|_\r\n")
 _SQL = re.compile(rb"(?i)\s*(?:select|insert|update|delete|show|set|begin|commit|rollback|call|with|use)\b")
 _SSL_REQUEST, _GSS_REQUEST, _CANCEL = 80877103, 80877104, 80877102
@@ -27,8 +30,11 @@ _MONGO_ANSWERS = {1, 2012, 2013}
 _POSTGRES_ANSWERS = b"123ACDEGHIKNRSTVWZcdnstv"  # as pgmessages, which brings an SQL parser
 _POSTGRES_REQUESTS = b"BCDEFHPQSXcdfp"
 _POSTGRES_ENDS = b"QS"  # of requests: what is answered at once
-_KAFKA_NEWEST = 95  # no API has a higher number
-_KAFKA_VERSIONS = 20  # nor a higher version
+KAFKA_LARGEST = 1 << 30  # bytes of a message
+KAFKA_APIS, KAFKA_VERSIONS = (
+    128,
+    31,
+)  # no API has as high a number, nor a version: what says more is no header
 
 
 # Kafka (kafka.apache.org/protocol): size, API, version, correlation id, client id; answers repeat the fourth.
@@ -36,9 +42,9 @@ _KAFKA_VERSIONS = 20  # nor a higher version
 
 def _kafka_request(data: bytes) -> Opinion:
     if len(data) < 14:
-        return Opinion.MORE if data[0] < 8 else Opinion.NO
+        return Opinion.MORE if data[0] < KAFKA_LARGEST >> 24 else Opinion.NO
     size, api, version, correlation, named = struct.unpack_from("!ihhih", data)
-    if not (10 <= size < 1 << 27 and 0 <= api <= _KAFKA_NEWEST and 0 <= version <= _KAFKA_VERSIONS):
+    if not (10 <= size < KAFKA_LARGEST and 0 <= api < KAFKA_APIS and 0 <= version < KAFKA_VERSIONS):
         return Opinion.NO
     name = data[14 : 14 + max(named, 0)]
     if correlation < 0 or not -1 <= named <= size - 10 or (name and not name.isascii()):
@@ -55,7 +61,7 @@ def _kafka(client: bytes, server: bytes) -> Opinion:
     if len(server) < 8:
         return Opinion.LIKELY
     size = int.from_bytes(server[:4], "big")
-    if not 4 <= size < 1 << 27 or server[4:8] != client[8:12]:
+    if not 4 <= size < KAFKA_LARGEST or server[4:8] != client[8:12]:
         return Opinion.NO
     return Opinion.SURE if client[12:14] != b"\0\0" else Opinion.LIKELY  # without a name: ZooKeeper's, too
 
@@ -103,6 +109,21 @@ def _redis_answer(data: bytes) -> Opinion:
     if _RESP_ANSWER.match(data):
         return Opinion.LIKELY
     return Opinion.MORE if data[:1] in b"+-:$*%~>_" and b"\r\n" not in data else Opinion.NO
+
+
+def _redis_inline(data: bytes) -> Opinion:
+    """Judge a command as a line of words, as health checks send it, and people who type it."""
+    line, end, _ = data.partition(b"\n")
+    if not _INLINE.fullmatch(line):
+        return Opinion.NO
+    if not end:
+        return Opinion.MORE
+    return Opinion.LIKELY if is_command(line.split()[0].decode("ascii").upper()) else Opinion.NO
+
+
+def _redis_inline_answer(data: bytes) -> Opinion:
+    """Of POP3, whose commands have such names, too, the greeting says more than OK."""
+    return Opinion.NO if data.startswith(b"+OK ") else _redis_answer(data)
 
 
 # MongoDB (the wire protocol's message header, OP_MSG and OP_QUERY)
@@ -200,7 +221,9 @@ def _mysql_answer(data: bytes) -> Opinion:
 OPENING: dict[str, Judge] = {
     "kafka": _kafka,
     "amqp": by_either(_amqp_header, _amqp_start),
-    "redis": by_either(_redis_command, _redis_answer),
+    "redis": first_of(
+        by_either(_redis_command, _redis_answer), by_either(_redis_inline, _redis_inline_answer)
+    ),
     "mongodb": by_either(_mongo(_MONGO_COMMANDS, answers=False), _mongo(_MONGO_ANSWERS, answers=True)),
     "postgres": by_client(_postgres_startup),
     "mysql": by_server(_mysql_greeting),

@@ -7,18 +7,17 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 from netlab.protocols.dialog import Exchange, Outcome, Side
+from netlab.protocols.firststores import KAFKA_APIS, KAFKA_LARGEST, KAFKA_VERSIONS
 from netlab.protocols.framing import Framer, LostError, Message
 from netlab.protocols.kafkaapis import APIS, ERRORS, Api
 from netlab.protocols.kafkafields import CutError, Found, read, skip_tags
 from netlab.protocols.masking import STANDARD, Masking
 
-_LARGEST = 1 << 30
 _READ = 1 << 16  # bytes that are read of a message
 _MOST_PENDING = 10_000
 _MOST_TOPICS = 10_000  # whose names are known by id
 _LONGEST_TOPIC = 249  # characters of a name, as brokers allow
 _API_VERSIONS = 18  # its response header is the old one in all versions (KIP-511)
-_NEWEST = 30  # versions: what says more is no header
 
 # By id, which is one for all clusters: learnt on any connection.
 _topics: OrderedDict[bytes, str] = OrderedDict()
@@ -189,13 +188,13 @@ class Kafka:
 
 def _request_size(header: bytes) -> int:
     size, number, version, correlation = struct.unpack_from("!ihhi", header)
-    known = 8 <= size < _LARGEST and 0 <= number < 128 and 0 <= version <= _NEWEST and correlation >= 0
-    return 4 + size if known else 0
+    known = 8 <= size < KAFKA_LARGEST and 0 <= number < KAFKA_APIS and 0 <= version < KAFKA_VERSIONS
+    return 4 + size if known and correlation >= 0 else 0
 
 
 def _response_size(header: bytes) -> int:
     size = int.from_bytes(header[:4], "big", signed=True)
-    return 4 + size if 4 <= size < _LARGEST else 0
+    return 4 + size if 4 <= size < KAFKA_LARGEST else 0
 
 
 def _read_request(api: Api, version: int, body: bytes) -> Found | None:

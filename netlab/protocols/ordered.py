@@ -63,6 +63,11 @@ class Ordered:
         """Whether all is said, up to the FIN."""
         return self._end is not None and self._next >= self._end
 
+    @property
+    def next_sequence(self) -> int:
+        """The sequence number of the first byte that has not come."""
+        return self._next % _WRAP
+
     def take(self, segment: Segment) -> list[Said]:
         """Return what is in order now."""
         if self.goes_on(segment):

@@ -94,6 +94,10 @@ class Stream:
         """Whether what is said in a tunnel is read by nobody."""
         return self._outside is not None and self.dialog is None
 
+    def spare(self, *, local: bool) -> tuple[int, int]:
+        """Return the sequence number that a side goes on with, and how many bytes are only counted."""
+        return self._sides[local].next_sequence, _spare(self.dialog, self._side(local=local))
+
     @property
     def is_done(self) -> bool:
         """Whether whoever reads it needs no more of it."""
@@ -114,10 +118,11 @@ class Stream:
             return
         if said.data is None:
             self.midway = True
-        elif not said.was_cut:
-            self.missed_bytes += said.data
         elif said.data > _spare(self.dialog, self._side(local=local)):
-            self.cut_bytes += said.data
+            if said.was_cut:
+                self.cut_bytes += said.data
+            else:
+                self.missed_bytes += said.data
 
     def _take_early(self, said: Said, *, local: bool) -> list[Exchange]:
         """Look who understands what was said so far; behind a gap, anew."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from collections import Counter, OrderedDict, deque
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -18,10 +18,12 @@ from netlab.tracer.account import Account
 from netlab.tracer.budgets import HEADS, IGNORE, Budgets
 from netlab.tracer.layout import PIECE, Direction
 from netlab.tracer.packets import Packet, Packets, Pieces, conversation
+from netlab.tracer.passages import Passage
 from netlab.tracer.readers import Readers
 
 _MOST_UNOWNED = 256  # packets that came before their connection had a socket: it has one at once, if ever
 _CUT_NS = 1_000_000_000  # the pieces of a packet are sent within microseconds
+_AT_ONCE = 1 << 12  # pieces: the programs are told what is not needed before the next are sorted
 _TUPLE = ("netns", "local_address", "remote_address", "local_port", "remote_port")
 
 Fate: TypeAlias = tuple[str, Outcome, bool]  # the protocol, what became of a request, whether it failed
@@ -52,6 +54,7 @@ class Talk:
     seen: str
     told_ns: int = 0  # when the programs were told that it goes on
     since_ns: int = 0  # when the first of its requests was read
+    passage: Passage = field(default_factory=Passage)
 
     def request(self, exchange: Exchange) -> Request:
         """Return an exchange of this connection as its own."""
@@ -106,6 +109,11 @@ class Conversations:
 
     def take(self, pieces: Pieces, *, final: bool = False) -> None:
         """Read a block of the ring; a packet that it cuts waits for the next one, unless it is *final*."""
+        for start in range(0, len(pieces) or 1, _AT_ONCE):
+            end = start + _AT_ONCE
+            self._take(pieces[start:end], final=final and end >= len(pieces))
+
+    def _take(self, pieces: Pieces, *, final: bool) -> None:
         together = Packets.of(np.concatenate([self._cut, pieces]) if len(self._cut) else pieces)
         take = together.whole | self._given_up(together) | final
         self._cut = together.pieces[np.repeat(~take, together.counts)]
@@ -142,6 +150,7 @@ class Conversations:
             self._ignore(packet)
         elif packet.budget < HEADS and stream.dialog is not None:
             talk.told_ns = self._say(packet, self._budgets.going_on(stream.dialog), told_ns=talk.told_ns)
+        talk.passage.follow(packet, stream, self._budgets)
         if stream.is_over or is_unread:
             self._forget(self._talks.pop(packet.cookie))
             if stream.is_over and not packet.reset:  # which TCP may yet refuse

@@ -134,6 +134,7 @@ CONVERSATION = np.dtype(
         ("protocol", "u1"),
     ]
 )
+PASSAGE = np.dtype([("sequence", "u4"), ("bytes", "u4"), ("outgoing", "u4")])
 PIECE = np.dtype(
     [
         ("conversation", CONVERSATION),

@@ -16,12 +16,12 @@ from netlab.kernel import capabilities, clock
 from netlab.kernel.bpf import CgroupHook, Program
 from netlab.protocols.masking import STANDARD, Masking
 from netlab.tracer.account import Account
-from netlab.tracer.budgets import JUDGED, PacketBudgets
+from netlab.tracer.budgets import JUDGED, PASSAGES, PacketBudgets
 from netlab.tracer.cleartext import ClearText
 from netlab.tracer.closings import Closings
 from netlab.tracer.conversations import Conversations, Fate, Request
 from netlab.tracer.filters import port_condition
-from netlab.tracer.layout import CONVERSATION, PIECE, Counter, Large
+from netlab.tracer.layout import CONVERSATION, PASSAGE, PIECE, Counter, Large
 from netlab.tracer.limits import Limits
 from netlab.tracer.readers import DNS_OVER_TLS, Readers
 from netlab.tracer.records import Attempts
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from netlab.protocols.dns.queries import Query
     from netlab.tracer.lookups import Lookups
 
-payload_layouts = {"netlab_conversation": CONVERSATION, "netlab_piece": PIECE}
+payload_layouts = {"netlab_conversation": CONVERSATION, "netlab_passage": PASSAGE, "netlab_piece": PIECE}
 
 _HOOKS = {
     "tcp": {
@@ -46,7 +46,7 @@ _HOOKS = {
 _BLIND = (Counter.PAYLOAD_LOST, Counter.PAYLOAD_WHILE_PAUSED)  # of datagrams that were not seen
 _PIECES_FEW = 32  # 16 KiB of one packet
 _PIECES_MAX = 128  # 64 KiB, the largest that networks carry; the kernel's verifier walks through each
-_LARGE_SHARE = 2  # of a ring half is for what has more than the few
+_LARGE_SHARE = 2  # of a ring half is for those of more than the few
 _UNJUDGED_BYTES = 1 << 19  # a fast connection's first 50 ms: only then user space has read what it speaks
 
 
@@ -84,6 +84,7 @@ def payload_macros(files: list[str], spoken: Spoken, limits: Limits) -> dict[str
         "NETLAB_WANTED_SEGMENT(p)": port_condition(spoken.only_ports()),
         "NETLAB_CONVERSATIONS_MAX": str(limits.max_open),
         "NETLAB_JUDGED": str(JUDGED),
+        "NETLAB_PASSAGES_MAX": str(PASSAGES),
         "NETLAB_PIECE_PAGES": str(limits.piece_pages),
         "NETLAB_PIECES_FEW": str(_PIECES_FEW),
         "NETLAB_PIECES_MAX": str(_PIECES_MAX),

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+import struct
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from netlab.protocols import firststores, pgmessages
 from netlab.protocols.classify import NOBODYS, Verdict, classify, inside_tls
 from netlab.protocols.dialog import Side
 from netlab.protocols.firstbytes import OPENING
+from netlab.protocols.firststores import KAFKA_VERSIONS
 from netlab.protocols.opinions import ENOUGH
 
 DATA = Path(__file__).parents[1] / "data/protocols/first_bytes.toml"
@@ -152,3 +154,11 @@ def test_what_a_postgres_server_may_send_is_known_alike_where_it_is_judged_and_w
     known = firststores._POSTGRES_ANSWERS, firststores._POSTGRES_REQUESTS
 
     assert tuple(map(set, known)) == (set(pgmessages.KINDS[Side.SERVER]), set(pgmessages.KINDS[Side.CLIENT]))
+
+
+def test_every_version_of_kafka_that_its_reader_takes_is_recognised() -> None:
+    named, newest = b"\0\4shop", KAFKA_VERSIONS - 1
+    for size in (10 + 4, (1 << 30) - 1):
+        request = struct.pack("!ihhi", size, 18, newest, 7) + named
+
+        assert classify(request, struct.pack("!ii", 100, 7)).stack == "kafka"

@@ -28,8 +28,8 @@ from certificates import certify, trusting
 from loopback import LOOPBACK
 
 import netlab
-from netlab.tracer import budgets, payload
-from netlab.tracer.layout import CONVERSATION, PIECE
+from netlab.tracer import budgets, conversations, payload
+from netlab.tracer.layout import CONVERSATION, PASSAGE, PIECE
 from netlab.tracer.session import Capture
 
 pytestmark = pytest.mark.privileged
@@ -261,6 +261,37 @@ def test_a_connection_that_speaks_something_else_is_handed_up_no_more() -> None:
         budgets = capture._watch.program.map("netlab_conversations", "u8", CONVERSATION).items()[1]
         assert (budgets["budget"][np.isin(budgets["local_port"], list(ends))] == 0).all()
     assert not set(capture.requests()["local_port"]) & ends
+
+
+def test_the_middle_of_a_long_body_is_not_handed_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    size, handed, take = 1 << 25, list[int](), conversations.Conversations.take
+    monkeypatch.setattr(
+        conversations.Conversations,
+        "take",
+        lambda self, pieces, **how: (handed.append(int(pieces["bytes"].sum())), take(self, pieces, **how)),
+    )
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size
+    with netlab.capture(protocols="http") as capture, _pair() as (client, server):
+        ends = {one.getsockname()[1] for one in (client, server)}
+        said = lambda: (rows := capture.requests())[rows["local_port"].isin(ends)]  # noqa: E731
+        passages = capture._watch.program.map("netlab_passages", "u8", PASSAGE)
+        with futures.ThreadPoolExecutor(1) as serving:
+            client.sendall(b"GET /long HTTP/1.1\r\nHost: here\r\n\r\n")
+            server.recv(65536)
+            served = serving.submit(server.sendall, answer + bytes(1 << 16))
+            client.recv(len(answer) + (1 << 16), socket.MSG_WAITALL)
+            served.result()
+            _until(lambda: len(passages.items()[0]) == 2)
+            before = sum(handed)
+            served = serving.submit(server.sendall, bytes(size - (1 << 16)))
+            client.recv(size - (1 << 16), socket.MSG_WAITALL)
+            served.result()
+        client.sendall(b"GET /next HTTP/1.1\r\nHost: here\r\n\r\n")
+        server.recv(65536)
+        server.sendall(b"HTTP/1.1 404 None\r\nContent-Length: 0\r\n\r\n")
+        _until(lambda: sum(said()["status"] == "404") == 2)
+        assert sum(handed) - before < 1 << 21
+        assert list(said()["response_bytes"].dropna().unique()) == [len(answer) + size, 40]
 
 
 def test_behind_a_handshake_nothing_is_handed_up(tmp_path: Path) -> None:
