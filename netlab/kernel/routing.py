@@ -20,7 +20,7 @@ from typing import Any
 
 from netlab.closing import Closes
 from netlab.errors import KernelError
-from netlab.kernel import lookups, netlink, rtnetlink
+from netlab.kernel import lookups, natrules, netlink, rtnetlink
 from netlab.kernel.lookups import Question
 
 _MOST_ANSWERS = 1 << 16
@@ -137,7 +137,11 @@ class Routing(Closes):
 
     @property
     def looks_at(self) -> set[str]:
-        """What the way depends on here beside addresses: mark, uid, flow (protocol and ports), other."""
+        """What the way depends on here beside addresses: mark, uid, flow (protocol and ports), other.
+
+        remark: rules of netfilter may give packets another mark than their socket's, and policy rules look at
+        it.
+        """
         return self._looks_at
 
     @property
@@ -235,6 +239,8 @@ class Routing(Closes):
                 self._networks.setdefault((index, local), []).append(network)
                 self._on.setdefault(index, []).append(network)
         self._rules_look_at = rtnetlink.rule_selectors(self._kernel)
+        if "mark" in self._rules_look_at and natrules.rerouting() is not False:
+            self._rules_look_at.add("remark")
         self._looks_at = self._rules_look_at | ({"flow"} if self._hashes_flow else set())
         self._whole = True
 

@@ -248,7 +248,7 @@ def with_gateway(connections: pd.DataFrame, *, known: RouteCache | None = None) 
     The look-ups are those of `netlab.gateway`, one for each distinct pair of addresses in a namespace, by the
     interface or VRF that the socket is bound to. Where that is not known (recordings of versions before
     `bound_ifindex`), a source address of a VRF, or of one link only (link-local), stands for it. A mark that
-    rules of netfilter or tc give to single packets is not seen.
+    rules of netfilter or tc give to single packets is not seen; where netfilter may, the coverage counts it.
 
     Examples
     --------

@@ -18,6 +18,10 @@ _SCOPELESS = "the peer's address is link-local, and which link is not known"
 _UNNAMED = "a type of route that this version does not know"
 GUESSED = {
     "mark": "policy rules look at the packets' mark, which is not known of these: taken for 0",
+    "remark": (
+        "policy rules look at the packets' mark, which rules of netfilter may set (type route, mangle): the "
+        "way is that of the socket's mark"
+    ),
     "uid": "policy rules look at the user, which is not known of these: taken for this process's",
     "other": "policy rules look at what connections do not tell, such as the type of service: taken for none",
 }
@@ -63,6 +67,7 @@ def of_packet(way: Way, looks_at: set[str], *, marked: bool) -> list[str]:
     *looks_at* is what the way depends on in its namespace, *marked* whether the packet's mark is known.
     """
     doubts = [_UNMARKED] if "mark" in looks_at and not marked else []
+    doubts += [GUESSED["remark"]] if "remark" in looks_at and marked else []
     if (way.nexthops or 0) > 1 and ("flow" in looks_at or ":" in (way.route or "")):
         doubts.append(_BALANCED)
     return doubts

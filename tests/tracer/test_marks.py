@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from loopback import LOOPBACK, Echo, cookie, finish
 from programs import wait_until
-from routers import Router, router
+from routers import Router, router, run
 
 import netlab
 
@@ -75,6 +75,20 @@ def test_a_mark_that_is_not_known_is_said_where_a_rule_looks_at_it(middle: Route
             found = netlab.with_gateway(lacking)
             (gap,) = [gap for gap in found.attrs["coverage"] if "policy rules look" in gap["detail"]]
             assert (gap["what"], gap["kind"], gap["count"]) == ("via_*", "approximate", 1)
+
+
+@pytest.mark.privileged
+def test_marks_that_netfilter_may_set_are_said_where_a_rule_looks_at_them(middle: Router) -> None:
+    """The packets go by another way than their socket's mark would have them."""
+    rule = "type route hook output priority mangle\nudp dport 9 meta mark set 7"
+    table = f"table ip netlab_marks {{\nchain out {{\n{rule}\n}}\n}}"
+    run("ip", "netns", "exec", middle.netns, "nft", "-f", "-", text=table)
+    with middle.entered(), marked(4, 0, socket.SOCK_DGRAM) as client:
+        client.connect((TARGETS[4], 9))
+        found = netlab.with_gateway(netlab.connections(protocol="udp"))
+
+    (gap,) = [gap for gap in found.attrs["coverage"] if "netfilter" in gap["detail"]]
+    assert (gap["what"], gap["kind"], gap["count"]) == ("via_*", "approximate", 1)
 
 
 @pytest.mark.privileged
