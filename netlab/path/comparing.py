@@ -16,7 +16,7 @@ from netlab.path.interruption import was_interrupted
 from netlab.path.sides import Row, Side, decide, rows_of
 from netlab.schemas import COMPARISON
 
-_COLUMNS = [*segments.COLUMNS, "rtt_ms", "target_address"]
+_COLUMNS = [*segments.COLUMNS, "rtt_ms"]
 _TOO_FEW = "too few answers to tell whether the {} changed"
 
 
