@@ -27,6 +27,7 @@ _FORMATS = "Give a MaxMind DB with AS numbers (*.mmdb), or a table of iptoasn.co
 _COLUMNS = ["start", "end", "asn", "country", "name"]
 _DAMAGE = (zlib.error, lzma.LZMAError, zipfile.BadZipFile)  # of what pandas unpacks by the file's name
 _FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
+_LAST_ASN = 2**32 - 1  # RFC 6793
 _LAST = b"\xff"  # behind each packed address: numpy cuts zeros off the end of byte strings
 _KEYS = {  # what makers of MaxMind DBs call them
     "asn": ("autonomous_system_number", "asn"),
@@ -132,6 +133,11 @@ def _ranges(path: Path, _changed_ns: int, _size_bytes: int) -> _Ranges:
         table["asn"] = table["asn"].astype("int64")
     except (OSError, ValueError, EOFError, ImportError, *_DAMAGE) as error:  # pandas' own are ValueErrors
         raise BadInput(f"{path} is no table of iptoasn.com: {error}", fix=_FORMATS) from error
+    if table.empty:
+        raise BadInput(f"{path} is empty", fix=_FORMATS)
+    if not (beyond := table[~table["asn"].between(0, _LAST_ASN)]).empty:
+        line = beyond.index[0] + 1
+        raise BadInput(f"{path}, line {line}: {beyond['asn'].iloc[0]} is no AS number", fix=_FORMATS)
     is_v6 = table["start"].str.contains(":", regex=False)
     starts, ends, owners = {}, {}, {}
     for family, part in ((4, table[~is_v6]), (6, table[is_v6])):

@@ -85,7 +85,7 @@ def annotate(graph: nx.DiGraph[str], found: Account) -> None:
 
 def _share(graph: nx.DiGraph[str], beside: Sequence[str]) -> None:
     """Tell of nodes that a balancer takes packets to in turn that what one of them lost may be another's."""
-    for node in beside:
+    for node in filter(graph.has_node, beside):
         for figures in (graph.nodes[node], *(edge for *_, edge in graph.in_edges(node, data=True))):
             lost = figures["probes"] - figures["answers"]
             if lost:

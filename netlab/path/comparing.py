@@ -13,10 +13,10 @@ from netlab.frames import Gap, Missing
 from netlab.path import extent, segments
 from netlab.path.extent import in_order, of_one_source
 from netlab.path.interruption import was_interrupted
-from netlab.path.sides import Row, Side, decide, rows_of
+from netlab.path.sides import Row, Side, decide, rows_of, sides
 from netlab.schemas import COMPARISON
 
-_COLUMNS = [*segments.COLUMNS, "rtt_ms", "target_address"]
+_COLUMNS = [*segments.COLUMNS, "rtt_ms"]
 _TOO_FEW = "too few answers to tell whether the {} changed"
 
 
@@ -57,17 +57,19 @@ def compare(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
     >>> netlab.path.compare(hops, hops).attrs["summary"]
     '127.0.0.1: same path, round trip and loss'
     """
-    sides = [in_order(hops, _COLUMNS, "compare()") for hops in (before, after)]
+    ordered = [in_order(hops, _COLUMNS, "compare()") for hops in (before, after)]
     for hops in (before, after):
         of_one_source(hops, "compare()")
-    targets = sorted({str(target) for side in sides for target in side["target"].unique()})
+    olds, news = map(sides, ordered)
+    wires = [_flows(hops) for hops in (before, after)]
     table: list[tuple[Any, ...]] = []
     lines = []
     every: list[Row] = []
-    for target in targets:
-        old, new = (Side.of(side[side["target"] == target]) for side in sides)
-        old.cut, new.cut = map(was_interrupted, (before, after))
-        old.flows, new.flows = (_flows(hops[hops["target"] == target]) for hops in (before, after))
+    cut = [was_interrupted(hops) for hops in (before, after)]
+    for target in sorted(olds.keys() | news.keys()):
+        old, new = (found.get(target) or Side() for found in (olds, news))
+        old.cut, new.cut = cut
+        old.flows, new.flows = (flows.get(target, frozenset()) for flows in wires)
         rows = list(rows_of(old, new))
         decide(rows)
         every += rows
@@ -81,9 +83,13 @@ def compare(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
     return frame
 
 
-def _flows(hops: pd.DataFrame) -> frozenset[tuple[Any, ...]]:
+def _flows(hops: pd.DataFrame) -> dict[str, frozenset[tuple[Any, ...]]]:
+    """Return what tells the flows to each target from all others."""
     plain = extent.wires(hops).drop_duplicates().astype(object)
-    return frozenset(plain.where(plain.notna(), None).itertuples(index=False, name=None))
+    found: dict[str, set[tuple[Any, ...]]] = {}
+    for wire in plain.where(plain.notna(), None).itertuples(index=False, name=None):
+        found.setdefault(str(wire[0]), set()).add(wire)
+    return {target: frozenset(wires) for target, wires in found.items()}
 
 
 def _undecided(rows: Iterable[Row]) -> list[Missing]:

@@ -17,7 +17,7 @@ from netlab.path.extent import RUN, has_reached
 
 Numbers: TypeAlias = npt.NDArray[np.int64]
 
-COLUMNS = (*segments.COLUMNS, "target_address", "attempt", "reply_id")
+COLUMNS = (*segments.COLUMNS, "attempt", "reply_id")
 _REJECTIONS = {
     "admin-prohibited": "communication administratively prohibited",
     "net-unreachable": "network unreachable",

@@ -39,7 +39,8 @@ def path_graph(hops: pd.DataFrame) -> nx.DiGraph[str]:
     -------
     DiGraph
         Nodes are addresses, `"* ttl N"` for a silent TTL (numbered where different traces were silent between
-        different neighbours), and `"source"`, or `"source HOST"` for each host where there are several. The
+        different neighbours), and `"source"`, or `"source HOST"` for each host where there are several.
+        Link-local addresses on several links have what tells these apart, as in `"fe80::1%eth0"`. The
         graph has `target`, the hops' `coverage`, and `flows`: what tells each of the flows apart.
 
         A node has `ttl` (the lowest it was met at, 0 at a source), `probes` (answered by it, or by nobody
@@ -75,7 +76,7 @@ def path_graph(hops: pd.DataFrame) -> nx.DiGraph[str]:
     hops = hops[probed].reset_index(drop=True)
     flow, flows = _flows(hops)
     on_path = _on_path(hops, flow)
-    hops, flow = hops[on_path], flow[on_path]
+    hops, flow = tables.zoned(hops[on_path]), flow[on_path]
     probes = tables.probes(hops, flow)
     stops = tables.stops(probes)
     graph: nx.DiGraph[str] = nx.DiGraph(

@@ -27,6 +27,7 @@ INTERFACE = "interface"
 # In which too few small probes are answered, until the target counts as gone: a loss of 30 % is no end.
 _ROUNDS = 8
 _PLACINGS = 6  # of probes to each hop, to see which of them a size still reaches
+_LEAST_V6 = 1280  # each link takes it (RFC 8200 section 5): less is not to be believed (RFC 8201 section 4)
 _COPIES = 3  # of each large probe in a round
 _SILENCES = 2  # rounds in which only the small probe was answered, until that is no chance
 # After a round without any answer: Linux answers a second's first datagram to a closed port, and no other.
@@ -102,6 +103,7 @@ class Search:
         start = random.randrange(MARKS)  # noqa: S311 - no secret
         self._marks = (1 + number % MARKS for number in itertools.count(start))
         self._smallest = len(channel.flow(0).packet(1, 1))
+        self._least_told = _LEAST_V6 if channel.flow(0).family == 6 else self._smallest
 
     def run(self, most_bytes: int) -> None:
         """Look for limits below *most_bytes*.
@@ -114,7 +116,7 @@ class Search:
         size = most_bytes
         while size > self._smallest and (objection := self._ask(size)) is not _Fate.PASSES:
             told = objection.quoted.mtu_bytes if isinstance(objection, Answer) and objection.quoted else None
-            if told is None or not self._smallest <= told < size:
+            if told is None or not self._least_told <= told < size:
                 told = self._largest(size, objection)
             self.limits.append(self._located(told, objection))
             size = told

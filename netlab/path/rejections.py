@@ -9,6 +9,7 @@ from netlab.wire import icmp
 
 # A firewall on the target itself says so from the target's address: the probe has arrived there. Nobody who
 # cannot deliver a packet is where it was to go, even if a gateway has the target's address.
+_CHANCE = 0.01  # how often so many in a row may be an accident
 _OWN_FIREWALL = icmp.Error.ADMIN_PROHIBITED.value
 
 
@@ -16,6 +17,25 @@ def is_rejected(hops: pd.DataFrame) -> pd.Series[bool]:
     """Return for each of the hops whether somebody on the way rejected the probe."""
     own = (hops["reply"] == _OWN_FIREWALL) & (hops["address"] == hops["target_address"])
     return ends_path(hops) & ~has_reached(hops) & ~own.fillna(value=False).astype(bool)
+
+
+def without_passing(probes: pd.DataFrame) -> pd.DataFrame:
+    """Return the probes, in order, without the answers of who rejected a few among those that got further.
+
+    The TTL has another hop, which they do not show. More in a row than chance would have are an outage.
+    """
+    rejected = is_rejected(probes)
+    if not rejected.any():
+        return probes
+    further = probes["reply"].notna() & ~rejected
+    of_ttl = [probes[key] for key in (*FLOW, "ttl")]
+    before = further.groupby(of_ttl, observed=True).cumsum()
+    every = further.groupby(of_ttl, observed=True).transform("sum")
+    answers = (rejected | further).groupby(of_ttl, observed=True).transform("sum")
+    in_a_row = rejected.groupby([*of_ttl, before], observed=True).transform("sum")
+    usual = answers * (1 - every / answers) ** in_a_row > _CHANCE
+    passing = rejected & (every > 0) & usual
+    return probes.assign(**{name: probes[name].mask(passing) for name in ("address", "reply")})
 
 
 def within_path_marked(probes: pd.DataFrame) -> pd.DataFrame:

@@ -52,14 +52,37 @@ class _Reach:
     """How far a flow's path is known: its end, the last TTL that answered, the last that was tried.
 
     `silent` and `passed` are probes to the end without an answer, and probes through to it with one, since
-    the end last answered.
+    the end last answered. The end is where the target is if it `is_target`, else where a probe was rejected;
+    `rejected` are probes to the target, or further, that were rejected since it last answered.
     """
 
     end: int | None = None
+    is_target: bool = False
+    rejected: int = 0
     answered: int = 0
     tried: int = 0
     silent: int = 0
     passed: int = 0
+
+    def hear(self, ttl: int, answer: Answer) -> None:
+        """Take the answer to a hop's probe.
+
+        Of ways that packets take in turn one may reject them, while others lead to the target.
+        """
+        if answer.reached:
+            self.end = min(ttl, self.end) if self.end and self.is_target else ttl
+            self.is_target, self.rejected = True, 0
+        elif answer.ends_path:
+            self.rejected += ttl >= (self.end or 0)
+            if not self.is_target or self.rejected >= _SILENCES:
+                self.end, self.is_target = min(ttl, self.end or ttl), False
+        elif self.end is not None and ttl >= self.end:
+            self.end, self.is_target, self.tried = None, False, ttl  # the path has become longer
+        self.answered = self.end or max(self.answered, ttl)
+
+    def hear_through(self, answer: Answer) -> None:
+        """Take the answer to a probe through to the target."""
+        self.rejected = 0 if answer.reached else self.rejected + answer.ends_path
 
 
 class Rounds:
@@ -162,7 +185,8 @@ class Rounds:
                 reach.tried = 0  # the end is not up to there: begin again after the last answer
             reach.tried = max(reach.tried, reach.answered) + _AHEAD
         self._kept_here = self._prevented()
-        this = Round(Run(self._number, flow), Run(self._number, flow), now)
+        known_end = (reach.end or 0) if reach.is_target else 0
+        this = Round(Run(self._number, flow, known_end=known_end), Run(self._number, flow), now)
         self._under_way.append(this)
         if self._is_end_turn(this):
             self._send(this, this.end, max(END_TTL, self._max_ttl))
@@ -220,15 +244,12 @@ class Rounds:
             self.late += 1
             return
         probe = this.hops.take(answer)
+        reach = self._reaches[answer.flow]
         if probe is None:
             this.end.take(answer)
-            return
-        reach = self._reaches[answer.flow]
-        if answer.ends_path:
-            reach.end = min(probe.ttl, reach.end or probe.ttl)
-        elif reach.end is not None and probe.ttl >= reach.end:
-            reach.end, reach.tried = None, probe.ttl  # the path has become longer
-        reach.answered = reach.end or max(reach.answered, probe.ttl)
+            reach.hear_through(answer)
+        else:
+            reach.hear(probe.ttl, answer)
 
     def _settle(self, now: int) -> None:
         if self._is_over(now):
@@ -257,5 +278,5 @@ class Rounds:
         reach.silent += len(to_end)
         reach.passed += sum(answer.ends_path for answer in this.end.answers.values())
         if reach.end is not None and min(reach.silent, reach.passed) >= _SILENCES:
-            reach.tried, reach.end = reach.end, None
+            reach.tried, reach.end, reach.is_target = reach.end, None, False
             reach.silent = reach.passed = 0

@@ -11,8 +11,9 @@ import numpy.typing as npt
 import pandas as pd
 
 from netlab.path.extent import FLOW, MOVED_RUNS, within_path
+from netlab.path.rejections import without_passing
 
-COLUMNS = ["target", "flow", "run", "ttl", "address", "reply", "reached", "sent_at"]
+COLUMNS = ["target", "target_address", "flow", "run", "ttl", "address", "reply", "reached", "sent_at"]
 
 # A TTL is taken for a per-packet load balancer's when its address differs from the one before in more than
 # this share of the answers, and in more than a route that goes away and comes back twice would.
@@ -55,7 +56,7 @@ class Course:
 
 def courses(probes: pd.DataFrame) -> list[Course]:
     """Return the course of each flow; *probes* has `COLUMNS` and is in order."""
-    probes = within_path(probes)
+    probes = within_path(without_passing(probes))
     groups: Any = probes.groupby(FLOW, sort=True, observed=True)
     return [_course(str(target), int(flow), part) for (target, flow), part in groups]
 

@@ -42,22 +42,19 @@ class Side:
     cut: bool = False
 
     @classmethod
-    def of(cls, probes: pd.DataFrame) -> Side:
-        """Read one target's probes, in order."""
-        if probes.empty:
-            return cls()
+    def of(cls, probes: pd.DataFrame, flows: list[segments.Course]) -> Side:
+        """Read one target's probes, as `sides` has them, and the courses of its flows."""
         weights: dict[str, tuple[int, Pattern]] = {}
-        for flow in segments.courses(probes):
+        for flow in flows:
             for segment in flow.segments:
                 pattern = flow.patterns[segment.path]
                 text = segments.as_text(pattern)
                 runs, _ = weights.get(text, (0, pattern))
                 weights[text] = (runs + segment.last - segment.first + 1, pattern)
-        probes = within_path(probes)
         answered = probes[probes["address"].notna()]
         lost = probes["address"].isna().groupby(probes["ttl"]).agg(["sum", "size"])
         counts = {int(str(ttl)): (int(row["sum"]), int(row["size"])) for ttl, row in lost.iterrows()}
-        reached = answered.loc[has_reached(answered), "address"]
+        reached = answered.loc[answered["has_reached"], "address"]
         rtts: Any = answered.groupby(["address", "ttl"])["rtt_ms"]
         return cls(
             pattern=max(weights.values(), key=lambda pair: pair[0])[1],
@@ -67,16 +64,27 @@ class Side:
         )
 
 
+def sides(probes: pd.DataFrame) -> dict[str, Side]:
+    """Return the side of each target, of probes in order."""
+    flows: dict[str, list[segments.Course]] = {}
+    for flow in segments.courses(probes):
+        flows.setdefault(flow.target, []).append(flow)
+    counted = within_path(probes)
+    counted = counted.assign(has_reached=has_reached(counted), is_rejected=is_rejected(counted))
+    parts = counted.groupby("target", sort=False, observed=True)
+    return {str(target): Side.of(part, flows[str(target)]) for target, part in parts}
+
+
 def _arrivals(probes: pd.DataFrame, counts: dict[int, tuple[int, int]]) -> dict[int, tuple[int, int]]:
     """Return lost and all probes at the target's TTL: what somebody turned back has not arrived there.
 
     A run that is turned back on the way sends nothing further, so that its probes count from where that was.
     """
-    reached = has_reached(probes)
+    reached = probes["has_reached"]
     if not reached.any():
         return {}
     end = int(probes.loc[reached, "ttl"].mode().iloc[0])
-    back = probes.loc[is_rejected(probes), "ttl"]
+    back = probes.loc[probes["is_rejected"], "ttl"]
     lost, every = counts[end]
     return {end: (lost + int((back <= end).sum()), every + int((back < end).sum()))}
 

@@ -96,7 +96,8 @@ class Run:
     not say which probe they are for, `placed` how many of those were given to the only one they can be for.
     `too_short` is how many ICMP errors quoted too little to say it and have no place, `short_placed` how many
     were given to the only probe under way. `void` are marks of probes that count for nothing; `cut_short`
-    says that the run was stopped.
+    says that the run was stopped. Before `known_end`, where the destination was known to be, a rejection ends
+    nothing.
     """
 
     number: int
@@ -114,6 +115,7 @@ class Run:
     short_placed: int = 0
     cut_short: bool = False
     void: set[int] = field(default_factory=set)
+    known_end: int = 0
 
     def take(self, answer: Answer) -> Probe | None:
         """Keep *answer*; return the probe it answers, or None for a duplicate or a stranger."""
@@ -141,7 +143,8 @@ class Run:
             self.rejecting_ttls.add(ttl)
         else:
             self.passed_ttl = max(ttl, self.passed_ttl)
-        rejecting = (ttl for ttl in self.rejecting_ttls if ttl > self.passed_ttl)
+        before = max(self.passed_ttl + 1, self.known_end)
+        rejecting = (ttl for ttl in self.rejecting_ttls if ttl >= before)
         self.end_ttl = self.target_ttl or min(rejecting, default=None)
 
     def reported(self) -> list[tuple[Probe, Answer | None]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from netlab.path.extent import in_order, of_one_source
+from netlab.path.extent import has_reached, in_order, of_one_source
 from netlab.path.rejections import within_path_marked
 from netlab.path.significance import wilson
 from netlab.schemas import HOP_STATS
@@ -31,8 +31,9 @@ def path_stats(hops: pd.DataFrame) -> pd.DataFrame:
         answered most often. `jitter_ms` is the mean difference of consecutive round-trip times of one flow
         and address (`|D(i-1,i)|` of RFC 3550 section 6.4.1, for round trips and without its smoothing).
         Quantiles are those of what was seen: of a few answers p99 is near the largest. Probes past the end of
-        the path, which a run sends where the answer at the end was lost, are left out. At the end only what
-        arrives is answered: a probe that somebody on the way rejected (unreachable, prohibited) is lost.
+        the path, which a run sends where the answer at the end was lost, are left out, and so are TTLs behind
+        the target at which only flows that are lost are looked for. At the end only what arrives is answered:
+        a probe that somebody on the way rejected (unreachable, prohibited) is lost.
 
     Raises
     ------
@@ -48,6 +49,7 @@ def path_stats(hops: pd.DataFrame) -> pd.DataFrame:
     """
     probes = within_path_marked(in_order(hops, _COLUMNS, "path_stats()"))
     of_one_source(hops, "path_stats()")
+    probes = probes[~_behind_the_target(probes)].reset_index(drop=True)
     turned_back = probes["rejected"] & probes["at_end"]
     probes["came"] = probes["address"].notna() & ~turned_back
     probes["rtt"] = probes["rtt_ms"].astype("float64").mask(turned_back)
@@ -66,6 +68,16 @@ def path_stats(hops: pd.DataFrame) -> pd.DataFrame:
     frame = HOP_STATS.frame({name: pd.array(values) for name, values in data.items()})
     frame.attrs["coverage"] = list(hops.attrs.get("coverage", []))
     return frame
+
+
+def _behind_the_target(probes: pd.DataFrame) -> pd.Series[bool]:
+    """Return for each of the probes whether it seeks a lost flow's end behind where others reach the target.
+
+    Nobody answers there, and what that flow loses counts at the target.
+    """
+    target = probes["ttl"].where(has_reached(probes)).groupby(probes["target"]).transform("max")
+    silent = probes.groupby(_KEYS)["address"].transform("count") == 0
+    return silent & (probes["ttl"] > target).fillna(value=False).astype(bool)
 
 
 def _of_answers(probes: pd.DataFrame) -> pd.DataFrame:

@@ -25,6 +25,33 @@ _Nodes: TypeAlias = tuple[str, ...]
 _Heard: TypeAlias = dict[int, set[str]]  # by TTL: who answered a trace
 
 
+def zoned(hops: pd.DataFrame) -> pd.DataFrame:
+    """Return the hops with link-local addresses that were met on several links told apart by these.
+
+    Such an address is a neighbour's on each link (RFC 4007 section 5), and fe80::1 is many routers' choice.
+    """
+    local = [address for address in hops["address"].dropna().unique() if _is_link_local(address)]
+    met = hops[hops["address"].isin(local)].reindex(columns=["address", *_WHERE, "interface"]).astype(object)
+    links = met.drop_duplicates()
+    several = links[links.groupby("address")["address"].transform("size") > 1]
+    if several.empty:
+        return hops
+    told: list[str] = []
+    for name in ("interface", *_WHERE):
+        if len(several[["address", *told]].drop_duplicates()) < len(several):
+            told += [name] * (len(several[name].drop_duplicates()) > 1)
+    zones = met.loc[met["address"].isin(several["address"]), ["address", *told]].astype(str)
+    return hops.assign(
+        address=hops["address"].mask(
+            hops.index.isin(zones.index), (zones["address"] + "%" + zones[told].agg("/".join, axis="columns"))
+        )
+    )
+
+
+def _is_link_local(address: str) -> bool:
+    return address.startswith(("fe80:", "169.254."))  # RFC 4291 section 2.5.6, RFC 3927
+
+
 def probes(hops: pd.DataFrame, flow: pd.Series[int]) -> pd.DataFrame:
     """Return the probes of every trace, numbered `trace`, after a row at TTL 0 for its source.
 

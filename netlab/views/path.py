@@ -37,7 +37,8 @@ from netlab.views.theme import Theme, theme_named
 _LABEL = re.compile(r"L=(\d+)")  # in a stack as the column `mpls` has it
 _NODE = ("ttl", "rtt_ms", "probes", "answers", "reached", "name", "silent", "source")
 _MORE = (  # columns of hops that recordings of older versions lack
-    "trace", "host", "netns", "source_address", "source_port", "rewritten", "mpls", "asn", "as_name",
+    "trace", "host", "netns", "interface", "source_address", "source_port", "rewritten", "mpls",
+    "asn", "as_name",
 )  # fmt: skip
 _KEY = "in the boxes the median round-trip time, on the lines its increase; wider lines carried more probes"
 _SURE = "sure: how likely a balancer has no more next hops than the lines that leave it"

@@ -119,6 +119,18 @@ def test_a_maxmind_file_that_is_damaged_is_refused(tmp_path: Path) -> None:
         owners.owner("1.0.0.1")
 
 
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [("", "is empty"), ("10.0.0.0\t10.0.0.9\t4294967296\tUS\tX", "line 1: 4294967296 is no AS number")],
+)
+def test_a_table_without_as_numbers_is_refused(tmp_path: Path, text: str, problem: str) -> None:
+    path = tmp_path / "table.tsv"
+    path.write_text(text)
+
+    with pytest.raises(BadInput, match=problem), opened(path):
+        pass
+
+
 def test_a_table_that_changed_is_read_again(table: Path) -> None:
     with opened(table) as owners:
         assert owners.owner("1.0.0.1") == (13335, "CLOUDFLARENET")

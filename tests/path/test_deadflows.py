@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import networkx as nx
 import pytest
-from walked import WalkedChannel, trace, watched
+from walked import WalkedChannel, trace, watch, watched
 
+from netlab.path.stats import path_stats
 from netlab.path.verdicts import Verdict, explain
 
 
@@ -31,6 +32,13 @@ def test_flows_on_a_dead_way_are_lost_and_not_limited(flows: int, seed: int, dea
     beyond = found.loc[5:]
     assert set(beyond["verdict"]) == {"earlier-loss"}
     assert set(beyond["why"]) == {"only of flows that are lost from TTL 3 on"}
+
+
+def test_statistics_end_where_other_flows_reach_the_target() -> None:
+    hops, _ = watch(WalkedChannel(black_hole()), every_s=0.2, duration_s=24, flows=2, max_ttl=6)
+
+    assert hops["ttl"].max() > 4
+    assert path_stats(hops)["ttl"].tolist() == [1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("limited", [["r3", "web"], ["a", "b", "r3", "web"], ["web"]])

@@ -20,8 +20,8 @@ def hops(
     rows = []
     for ttl, answers in enumerate(text.split(), first_ttl):
         for attempt, answer in enumerate(answers.split(",")):
-            address, _, rtt_ms = answer.replace("!", ":").partition(":")
-            known = address != "*"
+            address, _, rtt_ms = answer.replace("!", ":").rpartition(":")
+            known = answer != "*"
             rows.append(
                 {
                     "target": target,
@@ -41,6 +41,25 @@ def hops(
 
 def joined(*frames: pd.DataFrame) -> nx.DiGraph[str]:
     return path_graph(concat(frames))
+
+
+def test_one_link_local_address_on_two_links_is_two_routers() -> None:
+    graph = joined(
+        hops("fe80::1:1 d!9", target="t", trace="x", interface="eth0", host="web"),
+        hops("fe80::1:1 e!9", target="u", trace="y", interface="eth1", host="web"),
+    )
+
+    assert set(graph.successors("source")) == {"fe80::1%eth0", "fe80::1%eth1"}
+    assert list(graph.successors("fe80::1%eth0")) == ["d"]
+
+
+def test_one_link_local_address_at_two_hosts_is_two_routers() -> None:
+    graph = joined(
+        hops("fe80::1:1 d!9", trace="x", interface="eth0", host="web", netns=1),
+        hops("fe80::1:1 d!9", trace="y", interface="eth0", host="db", netns=2),
+    )
+
+    assert list(graph.predecessors("d")) == ["fe80::1%web", "fe80::1%db"]
 
 
 def test_a_trace_is_a_chain_from_the_source_to_the_destination() -> None:

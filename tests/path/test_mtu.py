@@ -55,6 +55,16 @@ def line(*nodes: str, **link: object) -> nx.Graph[str]:
     return graph
 
 
+def test_a_packet_that_is_too_big_for_less_than_ipv6_takes_is_not_believed() -> None:
+    graph = line("r1", "r2", mtu_bytes=1400)
+    graph.edges["client", "r1"]["mtu_bytes"] = 1500
+    graph.nodes["r1"]["told_mtu"] = 1000
+    with lab.simulated(graph) as net:
+        found = path_mtu(net.address("web", 6), netns=net.client.netns)
+
+        assert limits(found) == [(1, net.address("r1", 6), 1400, TOLD[6])]
+
+
 @both
 def test_a_way_as_wide_as_the_interface_has_no_other_limit(family: int) -> None:
     with lab.simulated(line("r1", "r2", mtu_bytes=1400)) as net:

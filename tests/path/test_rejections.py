@@ -51,6 +51,23 @@ def test_what_is_rejected_has_not_arrived() -> None:
     assert verdicts["end_loss"].iloc[0] == pytest.approx(0.5, abs=0.15)
 
 
+def test_what_is_rejected_on_the_way_to_a_target_hides_no_probe_to_it() -> None:
+    hops = monitored(two_ways(), 20).hops()
+
+    furthest = hops[hops["run"] % 2 == 0].groupby("run")["ttl"].max()  # the others have a probe through to it
+    assert (furthest.iloc[2:] == 4).all()
+
+
+def test_a_run_of_which_packets_were_rejected_is_on_the_path_of_the_others() -> None:
+    found = monitored(two_ways(), 20)
+    runs = found.runs()
+
+    (way,) = set(runs["hops"])
+    assert way.split()[1] == "*"
+    assert way.split()[-1] == found.hops()["target_address"].iloc[0]
+    assert found.changes().empty
+
+
 def test_an_outage_that_a_router_tells_of_is_no_time_without_loss() -> None:
     graph = chain()
     graph.graph["changes"] = [
@@ -61,7 +78,7 @@ def test_an_outage_that_a_router_tells_of_is_no_time_without_loss() -> None:
 
     assert found.stats()["loss"].iloc[-1] == pytest.approx(6 / 16, abs=0.02)
     assert verdicts.loc[[2, 4], "verdict"].tolist() == [Verdict.REJECTED] * 2
-    assert "30 of 130 rejected by" in verdicts.loc[2, "why"]
+    assert "34 of 134 rejected by" in verdicts.loc[2, "why"]
     assert "network unreachable" in verdicts.loc[2, "why"]
     assert (verdicts["end_loss"] > 0.2).all()
 

@@ -6,6 +6,7 @@ import contextlib
 import heapq
 import ipaddress
 import itertools
+from typing import ClassVar
 
 import pandas as pd
 
@@ -35,6 +36,7 @@ class WalkedChannel:
     """UDP or TCP probes into a graph, as `netlab.path.engine.Channel`; waiting takes no time."""
 
     dropped = unreadable = held = 0
+    strangers: ClassVar[dict[str, int]] = {}
 
     def __init__(
         self,
