@@ -6,7 +6,7 @@ import hmac
 import ipaddress
 import socket
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
 
@@ -25,7 +25,7 @@ class Remote:
 
     address: str
     port: int
-    token: bytes | None
+    token: bytes | None = field(repr=False)  # tracebacks may show it
     certificate: Path | None
     key: Path | None
     client_ca: Path | None

@@ -11,7 +11,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -87,7 +87,7 @@ class Web:
     """An agent that listens over TCP."""
 
     url: str
-    token: str | None
+    token: str | None = field(repr=False)  # tracebacks may show it
     context: ssl.SSLContext | None
 
     def __str__(self) -> str:

@@ -75,6 +75,13 @@ def test_what_would_serve_strangers_is_refused_before_it_listens(
     assert says in capsys.readouterr().err
 
 
+def test_a_token_is_in_no_traceback(files: dict[str, Path]) -> None:
+    served = remote.Remote.of("127.0.0.1:9400", token_file=files["token"])
+    asked = ways.way_to("http://127.0.0.1:9400", token=TOKEN, ca=None, certificate=None, ssh_options=())
+
+    assert TOKEN not in repr(served) + repr(asked)
+
+
 def test_a_token_is_compared_as_a_whole(files: dict[str, Path]) -> None:
     away = remote.Remote.of("127.0.0.1:9400", token_file=files["token"])
 
