@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import grp
 import os
+import shutil
 import ssl
 import stat
 import subprocess
@@ -208,8 +209,10 @@ def _room_for_ssh() -> Iterator[tuple[Path, BinaryIO]]:
     """Make a directory for a socket that is only this user's, and a file for what ssh says."""
     with contextlib.ExitStack() as held:
         try:
-            made = tempfile.TemporaryDirectory(prefix="netlab-ssh-", ignore_cleanup_errors=True)
-            place = Path(held.enter_context(made))
+            place = Path(
+                tempfile.mkdtemp(prefix="netlab-ssh-")
+            )  # no finalizer: forked processes leave it alone
+            held.callback(shutil.rmtree, place, ignore_errors=True)
             log = held.enter_context((place / "log").open("w+b"))
         except OSError as error:
             raise CapabilityError(
