@@ -103,8 +103,12 @@ class Web:
         ca: Path | None,
         certificate: tuple[Path, Path] | None,
     ) -> Web:
-        """Check a URL: without TLS it is of this very host."""
+        """Check a URL, without TLS it is of this very host, and a token, which may come as a file has it."""
         url = f"{parts.scheme}://{parts.netloc}"
+        _checked_port(parts)
+        token = None if token is None else token.strip()
+        if token is not None and (not token or not token.isascii() or len(token.split()) != 1):
+            raise BadInput("this is no token", fix="Give what the agent's --token-file has: one word")
         if parts.scheme == "https":
             try:
                 context = ssl.create_default_context(cafile=ca)
@@ -129,13 +133,21 @@ class Web:
 
     def refusal(self, said: str = "") -> NetlabError:
         """Return that nobody answers, or that it is not who it should be."""
+        encrypted = "ca= names who signed its certificate"
         return CapabilityError(
             f"no agent answers at {self.url}" + (f": {said}" if said else ""),
-            fix="netlab agent --listen there; ca= names who signed its certificate",
+            fix=f"netlab agent --listen there; {encrypted if self.context else 'with --tls-cert it takes https://'}",
         )
 
     def close(self) -> None:
         """Nothing was taken."""
+
+
+def _checked_port(parts: SplitResult) -> int | None:
+    try:
+        return parts.port
+    except ValueError as error:
+        raise BadInput(f"{parts.geturl()} names no port: {error}", fix="Give one from 1 to 65535") from error
 
 
 class Tunnel:
@@ -144,10 +156,8 @@ class Tunnel:
     def __init__(self, parts: SplitResult, options: Sequence[str]) -> None:
         if not parts.hostname or parts.hostname.startswith("-"):
             raise BadInput(f"{parts.geturl()} names no host", fix=_SUCH_AS)
-        try:
-            port = [] if parts.port is None else ["-p", str(parts.port)]
-        except ValueError as error:
-            raise BadInput(f"{parts.geturl()} names no port: {error}", fix=_SUCH_AS) from error
+        number = _checked_port(parts)
+        port = [] if number is None else ["-p", str(number)]
         options = checks.several("ssh_options", options)
         self._url, self._remote = parts.geturl(), parts.path or str(SOCKET)
         user = [] if parts.username is None else ["-l", parts.username]
