@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import random
 import time
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import asdict
 from http import HTTPStatus
-from typing import Any, Self
+from typing import Any
 from urllib.parse import quote
 
 import httpx
@@ -21,17 +22,20 @@ from netlab.agent.formats import Format
 from netlab.agent.problems import CLASSES
 from netlab.agent.signatures import plain
 from netlab.agent.ways import Way
+from netlab.closing import Closes
 from netlab.errors import CaptureError, NetlabError
 from netlab.frames import Missing
 
 _ANSWER_S = 120.0
 
 
-class Caller:
+class Caller(Closes):
     """Asks the agent at the end of *way*; the coverage of every frame says what is *beside*, too."""
 
     def __init__(self, way: Way, *, beside: Missing | None = None) -> None:
         self._way, self._beside = way, beside
+        self._owner = self._process = os.getpid()
+        self._inherited: list[httpx.Client] = []  # of the process that this one was forked from
         try:
             self._http = way.client()
         except BaseException:
@@ -43,14 +47,10 @@ class Caller:
 
     def close(self) -> None:
         """Close the connections to the agent; safe to call again."""
-        self._http.close()
-        self._way.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+        if os.getpid() == self._process:
+            self._http.close()
+        if os.getpid() == self._owner:
+            self._way.close()
 
     def frame(self, path: str, **asked: Any) -> pd.DataFrame:
         """Return the frame that an endpoint answers with."""
@@ -97,12 +97,26 @@ class Caller:
             frame.attrs["coverage"] = [*frame.attrs["coverage"], asdict(self._beside)]
         return frame
 
+    def _client(self) -> httpx.Client:
+        """Return what sends requests; a forked process gets connections of its own.
+
+        On one that two processes share each may get the answer to what the other asked.
+        """
+        if os.getpid() != self._process:
+            self._inherited.append(self._http)
+            self._http, self._process = self._way.client(), os.getpid()
+        if self._http.is_closed:
+            raise CaptureError("this connection to an agent was closed", fix="Make another: netlab.connect()")
+        return self._http
+
     def _request(
         self, method: str, path: str, accept: str, asked: dict[str, Any], body: Any = None
     ) -> httpx.Request:
         parameters = {name: plain(value) for name, value in asked.items() if value is not None}
         headers = {"Accept": accept}
-        return self._http.build_request(method, path, params=parameters, json=plain(body), headers=headers)
+        return self._client().build_request(
+            method, path, params=parameters, json=plain(body), headers=headers
+        )
 
     def _sent(self, request: httpx.Request, *, stream: bool) -> httpx.Response:
         """Send *request*, twice if its connection ended and it is one that may be repeated.
@@ -111,11 +125,11 @@ class Caller:
         """
         with self._explained():
             try:
-                answer = self._http.send(request, stream=stream)
+                answer = self._client().send(request, stream=stream)
             except (httpx.NetworkError, httpx.ProtocolError):
                 if request.method != "GET":
                     raise
-                answer = self._http.send(request, stream=stream)
+                answer = self._client().send(request, stream=stream)
             if answer.is_error:
                 answer.read()
             return answer

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hmac
 import ipaddress
 import socket
+import ssl
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
 
@@ -25,7 +26,7 @@ class Remote:
 
     address: str
     port: int
-    token: bytes | None
+    token: bytes | None = field(repr=False)  # tracebacks may show it
     certificate: Path | None
     key: Path | None
     client_ca: Path | None
@@ -65,6 +66,8 @@ class Remote:
         for file in (tls_cert, tls_key, client_ca):
             if file is not None and not file.is_file():
                 raise BadInput(f"there is no file {file}", fix="Check its path")
+        if tls_cert is not None and tls_key is not None:
+            _check_certificates(tls_cert, tls_key, client_ca)
         token = None if token_file is None else _token(token_file)
         return cls(address, port, token, tls_cert, tls_key, client_ca)
 
@@ -110,6 +113,20 @@ def _endpoint(listen: str) -> tuple[str, int]:
             f"--listen {listen!r} is no address and port", fix="Such as 127.0.0.1:9400, or [::1]:9400"
         )
     return address, number
+
+
+def _check_certificates(certificate: Path, key: Path, client_ca: Path | None) -> None:
+    """Refuse files that TLS will not take, while somebody is there to be told."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.load_cert_chain(certificate, key, password=lambda: "")  # nobody is there to type one
+        if client_ca is not None:
+            context.load_verify_locations(client_ca)
+    except OSError as error:
+        raise BadInput(
+            f"these certificates cannot be used: {error}",
+            fix="Give --tls-cert and its --tls-key, and --client-ca, as PEM files without a password",
+        ) from error
 
 
 def _token(file: Path) -> bytes:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import grp
 import os
+import shutil
 import ssl
 import stat
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -87,7 +88,7 @@ class Web:
     """An agent that listens over TCP."""
 
     url: str
-    token: str | None
+    token: str | None = field(repr=False)  # tracebacks may show it
     context: ssl.SSLContext | None
 
     def __str__(self) -> str:
@@ -102,8 +103,12 @@ class Web:
         ca: Path | None,
         certificate: tuple[Path, Path] | None,
     ) -> Web:
-        """Check a URL: without TLS it is of this very host."""
+        """Check a URL, without TLS it is of this very host, and a token, which may come as a file has it."""
         url = f"{parts.scheme}://{parts.netloc}"
+        _checked_port(parts)
+        token = None if token is None else token.strip()
+        if token is not None and (not token or not token.isascii() or len(token.split()) != 1):
+            raise BadInput("this is no token", fix="Give what the agent's --token-file has: one word")
         if parts.scheme == "https":
             try:
                 context = ssl.create_default_context(cafile=ca)
@@ -128,13 +133,21 @@ class Web:
 
     def refusal(self, said: str = "") -> NetlabError:
         """Return that nobody answers, or that it is not who it should be."""
+        encrypted = "ca= names who signed its certificate"
         return CapabilityError(
             f"no agent answers at {self.url}" + (f": {said}" if said else ""),
-            fix="netlab agent --listen there; ca= names who signed its certificate",
+            fix=f"netlab agent --listen there; {encrypted if self.context else 'with --tls-cert it takes https://'}",
         )
 
     def close(self) -> None:
         """Nothing was taken."""
+
+
+def _checked_port(parts: SplitResult) -> int | None:
+    try:
+        return parts.port
+    except ValueError as error:
+        raise BadInput(f"{parts.geturl()} names no port: {error}", fix="Give one from 1 to 65535") from error
 
 
 class Tunnel:
@@ -143,10 +156,8 @@ class Tunnel:
     def __init__(self, parts: SplitResult, options: Sequence[str]) -> None:
         if not parts.hostname or parts.hostname.startswith("-"):
             raise BadInput(f"{parts.geturl()} names no host", fix=_SUCH_AS)
-        try:
-            port = [] if parts.port is None else ["-p", str(parts.port)]
-        except ValueError as error:
-            raise BadInput(f"{parts.geturl()} names no port: {error}", fix=_SUCH_AS) from error
+        number = _checked_port(parts)
+        port = [] if number is None else ["-p", str(number)]
         options = checks.several("ssh_options", options)
         self._url, self._remote = parts.geturl(), parts.path or str(SOCKET)
         user = [] if parts.username is None else ["-l", parts.username]
@@ -208,8 +219,10 @@ def _room_for_ssh() -> Iterator[tuple[Path, BinaryIO]]:
     """Make a directory for a socket that is only this user's, and a file for what ssh says."""
     with contextlib.ExitStack() as held:
         try:
-            made = tempfile.TemporaryDirectory(prefix="netlab-ssh-", ignore_cleanup_errors=True)
-            place = Path(held.enter_context(made))
+            place = Path(
+                tempfile.mkdtemp(prefix="netlab-ssh-")
+            )  # no finalizer: forked processes leave it alone
+            held.callback(shutil.rmtree, place, ignore_errors=True)
             log = held.enter_context((place / "log").open("w+b"))
         except OSError as error:
             raise CapabilityError(

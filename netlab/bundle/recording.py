@@ -78,7 +78,8 @@ class Recording(Closes):
     def __repr__(self) -> str:
         names = ", ".join(f"{track.name}: {track.told} rows" for track in self._tracks)
         state = "closed" if self._ended.is_set() else "recording"
-        return f"<netlab {state} to {self.path}: {names}>"
+        failing = "" if self.failure is None else f", failing: {self.failure}"
+        return f"<netlab {state} to {self.path}: {names}{failing}>"
 
     def write(self) -> None:
         """Write what has changed since the last time, on the disk when this returns."""

@@ -41,6 +41,14 @@ def test_the_page_names_each_capability_that_the_agent_keeps() -> None:
     assert set(re.findall(r"`(CAP_\w+)`", PAGE.read_text(encoding="utf-8"))) == {one.name for one in NEEDED}
 
 
+def test_the_socket_that_systemd_made_stays_when_the_agent_ends() -> None:
+    directory = UNIT.with_suffix(".socket").read_text(encoding="utf-8")
+    service = UNIT.read_text(encoding="utf-8")
+
+    assert "ListenStream=/run/netlab/" in directory
+    assert "RuntimeDirectory=netlab\nRuntimeDirectoryPreserve=yes\n" in service  # else it is removed with it
+
+
 def test_the_unit_grants_each_capability_that_the_agent_keeps() -> None:
     granted = re.search(r"^CapabilityBoundingSet=(.*)$", UNIT.read_text(encoding="utf-8"), re.MULTILINE)
     assert granted is not None

@@ -63,8 +63,9 @@ def test_no_request_is_answered_by_an_internal_error(web: httpx.Client, alone: t
 
 
 def _quick(path: str, agent: int) -> dict[str, str]:
-    """Return what keeps a trace from waiting a minute for what cannot come."""
-    return {"timeout_ms": "1", "netns": str(agent)} if path.startswith("/traceroute") else {}
+    """Return what keeps probes from waiting a minute for what cannot come."""
+    probes = path.startswith(("/traceroute", "/multipath", "/path_mtu"))
+    return {"timeout_ms": "1", "netns": str(agent)} if probes else {}
 
 
 def test_the_page_of_parameters_is_openapi_3(web: httpx.Client) -> None:

@@ -75,6 +75,34 @@ def test_what_would_serve_strangers_is_refused_before_it_listens(
     assert says in capsys.readouterr().err
 
 
+def test_a_certificate_with_another_key_is_refused_before_the_agent_listens(files: dict[str, Path]) -> None:
+    with pytest.raises(netlab.BadInput, match=r"key values mismatch.*Give --tls-cert and its --tls-key"):
+        remote.Remote.of(
+            "127.0.0.1:9400",
+            token_file=files["token"],
+            tls_cert=files["agent.pem"],
+            tls_key=files["asking.key"],
+        )
+
+
+def test_a_token_is_in_no_traceback(files: dict[str, Path]) -> None:
+    served = remote.Remote.of("127.0.0.1:9400", token_file=files["token"])
+    asked = ways.way_to("http://127.0.0.1:9400", token=TOKEN, ca=None, certificate=None, ssh_options=())
+
+    assert TOKEN not in repr(served) + repr(asked)
+
+
+@pytest.mark.parametrize("said", ["", " ", "two words", "a\nb", "ü" * 40])
+def test_what_can_be_no_token_is_refused_and_not_repeated(said: str) -> None:
+    with pytest.raises(netlab.BadInput, match=r"this is no token. Give what the agent's --token-file has"):
+        netlab.connect("http://127.0.0.1:9400", token=said)
+
+
+def test_a_port_beyond_the_last_is_no_other_one() -> None:
+    with pytest.raises(netlab.BadInput, match="names no port"):
+        netlab.connect("http://127.0.0.1:74936", token=TOKEN)
+
+
 def test_a_token_is_compared_as_a_whole(files: dict[str, Path]) -> None:
     away = remote.Remote.of("127.0.0.1:9400", token_file=files["token"])
 
@@ -103,7 +131,7 @@ def away(place: Path, *options: str) -> Iterator[int]:
 def test_over_tcp_the_right_token_is_served_and_no_other(tmp_path: Path, files: dict[str, Path]) -> None:
     with away(tmp_path, "--token-file", str(files["token"])) as port:
         url = f"http://127.0.0.1:{port}"
-        with netlab.connect(url, token=TOKEN) as host:
+        with netlab.connect(url, token=f"{TOKEN}\n") as host:  # as it is read from a file
             assert_frame_equal(host.routes(), netlab.routes())
         for wrong in (None, "another-horse-battery-staple"):
             with pytest.raises(netlab.CapabilityError, match="takes a token over TCP"):

@@ -253,6 +253,18 @@ def test_what_could_not_be_written_is_written_when_there_is_room_again(tmp_path:
     assert rows(bundle.load(recording.path)["table"]) == {"a": 2}
 
 
+def test_who_looks_at_a_recording_that_cannot_write_sees_why(tmp_path: Path) -> None:
+    source = Source(cost({"a": 1}))
+    with netlab.record(tmp_path / "a.netlab", table=source, every_s=0.1) as recording:
+        with no_file_larger_than(recording.path.stat().st_size + 10):
+            source.frame = cost({"a": 2})
+            wait_until(lambda: recording.failure is not None)
+            assert "failing: [Errno 27] File too large" in repr(recording)
+        wait_until(lambda: recording.failure is None)
+
+    assert "failing" not in repr(recording)
+
+
 def test_a_table_that_cannot_be_read_any_more_does_not_keep_others_from_being_written(tmp_path: Path) -> None:
     good, bad = Source(cost({"a": 1})), Source(cost({"b": 1}))
     recording = netlab.record(tmp_path / "a.netlab", bad=bad, good=good, every_s=NEVER)
