@@ -171,7 +171,9 @@ def test_a_namespace_given_by_its_path_is_refused_by_its_path(space: str) -> Non
         with entered(Path("/run/netns/{space}")): pass
     """
     alone = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", "--ambient-caps=-all"]
-    refused = subprocess.run([*alone, sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    refused = subprocess.run(
+        [*alone, sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
 
     assert f"cannot enter the network namespace '/run/netns/{space}': " in refused.stderr
 
