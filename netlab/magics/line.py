@@ -32,6 +32,7 @@ _SEEN = {  # the words of the line, and the method of the capture that they call
 }
 _OWN = {
     "capture": "capture start [options]: begin one; capture: its connections so far; capture stop: end it",
+    "coverage": "what the capture's connections lack, and why",
     "dns": "the DNS lookups in the capture, started with --protocols dns",
     "drops": "the packets that this host dropped during the capture, started with --drops",
     "failures": "the attempts that failed in the capture",
@@ -65,6 +66,7 @@ class Calls:
         %netlab conntrack --netns all
         %netlab capture start --port 443,8443 --protocols http,dns
         %netlab failures
+        %netlab coverage
         %netlab requests
         %netlab capture stop
         %netlab help trace
@@ -119,6 +121,11 @@ class Calls:
         if action == "stop":
             seen.stop()
         return seen.connections()
+
+    def _coverage(self, words: list[str]) -> Any:
+        if words:
+            raise BadInput("coverage takes no arguments", fix="Of another frame: netlab.coverage(frame)")
+        return netlab.coverage(self._started().connections())
 
     def _seen(self, call: str, words: list[str]) -> Any:
         if words:

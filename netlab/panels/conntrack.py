@@ -189,7 +189,7 @@ def _translated_first(rows: pd.DataFrame) -> npt.NDArray[np.intp]:
 
 
 def _unanswered(rows: pd.DataFrame) -> npt.NDArray[np.bool_]:
-    return ~rows["status"].astype("string").str.contains("SEEN_REPLY", regex=False).fillna(
+    return ~rows["status"].astype("string").str.contains("seen-reply", regex=False).fillna(
         value=True
     ).to_numpy(bool)
 

@@ -54,7 +54,8 @@ def request_stats(requests: pd.DataFrame, by: str | Sequence[str] = KEYS) -> pd.
     Examples
     --------
     >>> import netlab
-    >>> row = {"operation": ["GET"] * 2, "status": ["200", "500"], "error": [None, "Internal Server Error"]}
+    >>> row = {"protocol": ["http"] * 2, "operation": ["GET"] * 2, "status": ["200", "500"]}
+    >>> row["error"] = [None, "Internal Server Error"]
     >>> rows = netlab.schemas.REQUESTS.frame({**row, "latency_ms": [1.0, 3.0], "outcome": ["answered"] * 2})
     >>> stats = netlab.request_stats(rows, by=["operation"])
     >>> stats[["requests", "errors", "statuses", "max_ms"]].values.tolist()

@@ -243,6 +243,7 @@ def test_a_capture_is_begun_looked_at_and_ended(kernel: Kernel) -> None:
     kernel.run(REFUSED)
 
     assert kernel.value("failed = %netlab failures\nfailed['error'].tolist()") == "['ECONNREFUSED']"
+    assert kernel.value("lacks = %netlab coverage\nlacks.columns[:2].tolist()") == "['what', 'kind']"
     assert kernel.value("seen = %netlab capture\nlen(seen)") == "1"
     assert kernel.value("seen = %netlab capture stop\n(len(seen), cap.state)").startswith("(1, ")
     assert held_by(kernel.pid) == set()
@@ -258,6 +259,7 @@ def test_a_capture_is_begun_looked_at_and_ended(kernel: Kernel) -> None:
         ("trace 'a", "Close the quotation"),
         ("capture begin", "Known: start"),
         ("failures --port 3", "takes no arguments"),
+        ("coverage hops", "netlab.coverage(frame)"),
         ("dns www.example", "takes no arguments"),
         ("capture start --protocols http,dms", "Did you mean 'dns'"),
         ("connections --port 443 --port 80", "--port is given twice. Several values have commas"),

@@ -195,6 +195,27 @@ def test_translations_and_the_gauge_of_a_namespace_are_shown() -> None:
         run(work(net))
 
 
+@pytest.mark.privileged
+def test_tracked_connections_are_marked_only_where_there_was_no_answer() -> None:
+    async def work(net: PracticeNetwork) -> None:
+        with net.client.entered():
+            answered = socket.create_connection((net.web.address4, net.ports.http))
+            ignored = socket.socket()
+        ignored.setblocking(False)
+        ignored.connect_ex((net.web.address4, net.ports.drops))
+        panel = LiveConntrack(netns=net.gateway.netns).start()
+        await until(lambda: panel.table.view["total"])
+        states = {row["cells"][2]: (row["cells"][6], row["bad"]) for row in panel.table.view["rows"]}
+        ours = ["{}:{}".format(*sock.getsockname()) for sock in (answered, ignored)]
+        assert [states[end] for end in ours] == [("ESTABLISHED", False), ("SYN_SENT, no answer", True)]
+        panel.close()
+        answered.close()
+        ignored.close()
+
+    with netlab.lab.practice() as net:
+        run(work(net))
+
+
 def left() -> dict[str, int]:
     gc.collect()
     return {

@@ -45,7 +45,7 @@ def test_the_facts_of_a_row_are_escaped_and_have_their_units() -> None:
 
 def test_a_tracked_connection_without_an_answer_is_told_in_words_too() -> None:
     panel = LiveConntrack(translated=False)
-    status = ["SEEN_REPLY,ASSURED", "CONFIRMED", "CONFIRMED", None]
+    status = ["seen-reply|assured|confirmed", "confirmed", "confirmed", None]
     states = ["ESTABLISHED", "SYN_SENT", None, None]
     panel.table.show(CONNTRACK.frame({"state": states, "status": status, "timeout_s": [4, 3, 2, 1]}))
 
