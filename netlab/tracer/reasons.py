@@ -81,7 +81,9 @@ _TOLD = {
     ),
     _Story.UNHEARD: "refused by an ICMP message: nobody listens on that UDP port, or a firewall rejects it",
     _Story.UNREAD: f"the peer read nothing and its window stayed closed, or it {_SILENT}",
-    _Story.OCCUPIED: "the local port it was bound to has a connection to that peer, or had one until just now",
+    _Story.OCCUPIED: (
+        "the local port it was bound to has a connection to that peer, or had one until just now"
+    ),
 }
 
 
