@@ -124,8 +124,8 @@ class Holding(Closes):
             raise RefusedError(
                 HTTPStatus.NOT_FOUND,
                 f"there is no {kind.kind} {name[:64]!r}",
-                fix=f"It was ended, nobody read it for {self._idle_s:g} s, it stopped and made room for "
-                "others, or the agent ran out of memory (netlab_captures_shed); begin another",
+                fix=f"It was ended, nobody read it for {self._idle_s:g} s, the agent began anew, "
+                "it made room for others, or memory ran out (netlab_captures_shed); begin another",
             )
         return found
 
