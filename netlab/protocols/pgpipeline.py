@@ -86,15 +86,20 @@ class Pipeline:
         over, self._over = self._over, []
         return over
 
-    def give_up(self, outcome: Outcome) -> None:
-        """End what waits without an answer, the connection being over or lost."""
+    def give_up(self, outcome: Outcome, *, is_gap: bool = False) -> None:
+        """End what waits without an answer, the connection being over or lost.
+
+        Behind a gap (*is_gap*) it is sure whose answer had begun, and when.
+        """
         front = self._steps[0].exchange if self._steps else None
         if outcome is Outcome.UNANSWERED and front and front.error:  # FATAL: no ReadyForQuery comes behind it
             self._steps.popleft()
             self._end(front, front.status, front.error, front.ended_ns)
         for exchange in self.pending():
             exchange.outcome = outcome
-            self._over.append(exchange.unproved() if outcome is Outcome.MISSED else exchange)
+            over = exchange.unproved() if outcome is Outcome.MISSED else exchange
+            over.answered_ns = exchange.answered_ns if is_gap else over.answered_ns
+            self._over.append(over)
         self._steps.clear()
         self._group = None
 

@@ -63,7 +63,7 @@ class Postgres:
                 if message:
                     self._take(side, message)
             except LostError:
-                self._lose()
+                self._lose(is_gap=True)
         elif self._state is not State.SEALED:
             self._lose()
         return self._taken()
@@ -148,9 +148,10 @@ class Postgres:
         self._tail = (self._tail + data[-6:])[-6:] if side is Side.SERVER else b""
         self.unread_bytes += len(data)
 
-    def _lose(self) -> None:
+    def _lose(self, *, is_gap: bool = False) -> None:
+        is_sure = self._proof.is_sure
         self._told += self._proof.refute()
-        self._pipeline.give_up(Outcome.MISSED)
+        self._pipeline.give_up(Outcome.MISSED, is_gap=is_gap and is_sure)
         self._state, self._tail, self._opening = State.LOST, b"", b""
 
     def _take(self, side: Side, message: Message) -> None:

@@ -289,6 +289,21 @@ def test_an_error_that_may_be_another_statements_is_not_that_of_one_that_is_miss
     assert (found[0].status, found[0].error, found[0].answered_ns) == (None, None, None)
 
 
+def test_a_statement_keeps_its_latency_when_more_of_its_rows_are_missed(talks: dict[str, Talk]) -> None:
+    said = talks["simple"].heard
+    asked = next(i for i, (side, what, _) in enumerate(said) if side is Side.CLIENT and b"SELECT" in what)
+    side, answer, at_ns = said[asked + 1]
+    dialog = Postgres()
+
+    for one in said[: asked + 1]:
+        dialog.said(*one)
+    first = 1 + int.from_bytes(answer[1:5], "big")  # what the rows are; they follow
+    (found,) = dialog.said(side, answer[: first + 3], at_ns) + dialog.missed(side, None, at_ns + 1)
+
+    assert (found.operation, found.outcome, found.status) == ("SELECT", Outcome.MISSED, None)
+    assert (found.answered_ns, found.ended_ns) == (at_ns, None)
+
+
 def test_messages_that_look_whole_and_are_not_are_read_once() -> None:
     dialog = Postgres(whole=False)
     query, sync_with_a_body = b"Q\0\0\0\x05\0", b"S\0\0\0\x05\0"
