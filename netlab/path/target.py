@@ -91,19 +91,10 @@ def resolve(name: str, family: int | None = None, netns: NetNs = None) -> list[T
     except (UnicodeError, ValueError) as error:
         raise BadInput(f"target {name!r} is not a host name: {error}") from error
     except socket.gaierror as error:
-        raise ProbeError(f"cannot resolve target {name!r}: {error.strerror}", fix=_fix(name)) from error
+        raise ProbeError(
+            f"cannot resolve target {name!r}: {error.strerror}", fix="Check the name, or give an address"
+        ) from error
     return [_target(name, sockaddr) for *_, sockaddr in found]
-
-
-def _fix(name: str) -> str:
-    """Return what to do about a name that is not known: it may be a URL, or have a port."""
-    place = name.strip().rpartition("://")[2].partition("/")[0]
-    host = place[1:].partition("]")[0] if place.startswith("[") else place
-    if host.count(":") == 1:
-        host = host.partition(":")[0]
-    if host in {"", name}:
-        return "Check the name, or give an address"
-    return f"Give the host alone, {host!r}, and its port, if it has one, as port="
 
 
 def checked_family(family: object) -> None:

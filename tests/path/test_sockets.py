@@ -194,20 +194,6 @@ def test_a_name_of_one_family_only_is_looked_up_in_it() -> None:
     assert {found.family for found in target.resolve("localhost", 4)} == {4}
 
 
-@pytest.mark.parametrize(
-    ("given", "host"),
-    [
-        ("https://198.51.100.9/health", "198.51.100.9"),
-        ("198.51.100.9:443", "198.51.100.9"),
-        ("[2001:db8::1]:443", "2001:db8::1"),
-        ("198.51.100.9 ", "198.51.100.9"),
-    ],
-)
-def test_of_a_url_the_error_names_the_host(given: str, host: str) -> None:
-    with pytest.raises(ProbeError, match=f"Give the host alone, '{re.escape(host)}'"):
-        target.resolve(given)
-
-
 def test_an_unknown_host_is_said_with_the_name() -> None:
     with pytest.raises(ProbeError, match=r"cannot resolve target 'no-such-host\.invalid'"):
         target.resolve("no-such-host.invalid")
