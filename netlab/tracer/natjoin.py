@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from netlab.kernel import keys
-from netlab.kernel.ctlives import Entries, translates
+from netlab.kernel.ctlives import Entries
 
 TUPLE = np.dtype(
     [
@@ -87,23 +87,6 @@ def beyond(tuples: Tuples, times: Times, entries: Entries) -> Found:
     found.tuples[found.contested] = tuples[found.contested]
     found.translated[:] = found.tuples != tuples
     return found
-
-
-def elsewhere(tuples: Tuples, entries: Entries) -> Flags:
-    """Tell which tuples other network namespaces than their own translate, or have translated."""
-    moving = keys.chosen(entries, translates(entries))
-    if not len(moving):
-        return np.zeros(len(tuples), bool)
-    sides = [keys.packed(moving, ["protocol", *here]) for here, _ in _SIDES]
-    codes, distinct = keys.numbered(pa.concat_arrays(sides))
-    spaces = np.tile(moving["netns"], len(sides))
-    lowest, highest = np.full(len(distinct), spaces.max()), np.zeros(len(distinct), spaces.dtype)
-    np.minimum.at(lowest, codes, spaces)
-    np.maximum.at(highest, codes, spaces)
-    place = keys.places(keys.packed(tuples, ["protocol", *_ENDS]), distinct)
-    others = (lowest[place] != tuples["netns"]) | (highest[place] != tuples["netns"])
-    told: Flags = others & (place != _NOTHING)
-    return told
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,10 +33,6 @@ _REPLACED = (
     "columns tell the latest, and what was sent before went elsewhere"
 )
 _CONTESTED = "conntrack has their tuple in several zones, translated in different ways"
-_ELSEWHERE = (
-    "another network namespace of this host has a translation for them, which the columns do not tell: "
-    "netlab.explain() follows it, and nat= of netlab.capture() can name that namespace"
-)
 _UNHEARD = (
     "they opened while netlab did not listen to conntrack in their network namespace or the "
     f"host's: one is found up to {LOOK_AROUND_S:g} s after it came, if it is still there; whether they were "
@@ -46,7 +42,6 @@ _KINDS = {
     _DOUBTFUL: Gap.APPROXIMATE,
     _REPLACED: Gap.APPROXIMATE,
     _CONTESTED: Gap.UNAVAILABLE,
-    _ELSEWHERE: Gap.APPROXIMATE,
     _UNHEARD: Gap.UNSEEN,
 }
 
@@ -103,14 +98,11 @@ class NatTable:
         replaced[out] |= there.replaced
         after[contested] = before[contested]
         translated = after != before
-        others = self.entries[self.entries["netns"] != self.host]
-        elsewhere = natjoin.elsewhere(after, others) & ~contested & ~_stays(after)
         gaps = self._gaps(
             {
                 _DOUBTFUL: doubtful & ~contested,
                 _REPLACED: replaced & ~contested,
                 _CONTESTED: contested,
-                _ELSEWHERE: elsewhere,
                 _UNHEARD: self._unheard(before["netns"], times) & ~translated,
             }
         )

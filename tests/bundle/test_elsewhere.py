@@ -55,7 +55,7 @@ def test_pandas_reads_it_where_netlab_was_never_imported(path: Path) -> None:
         "print(pd.read_parquet(io.BytesIO(data))['error'].value_counts().to_dict(), 'netlab' in sys.modules)"
     )
 
-    run = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=True)
+    run = subprocess.run([sys.executable, "-c", code, path], stdout=subprocess.PIPE, text=True, check=True)
 
     assert run.stdout == "{'ECONNREFUSED': 1} False\n"
 

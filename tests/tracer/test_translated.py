@@ -13,7 +13,7 @@ from netlab.tracer import natjoin
 from netlab.tracer.natjoin import Times
 from netlab.tracer.translated import NatTable, Spans
 
-OWN, HOST, GATEWAY = 7, 1, 8
+OWN, HOST = 7, 1
 
 
 def address(text: str) -> np.ndarray:
@@ -55,14 +55,6 @@ def test_the_host_translates_what_leaves_the_own_namespace() -> None:
 
     assert columns == ["198.51.100.1", "192.0.2.3", 5, 80]
     assert not gaps
-
-
-@pytest.mark.parametrize(("netns", "kinds"), [(OWN, []), (HOST, []), (GATEWAY, ["approximate"])])
-def test_what_a_third_namespace_translates_is_counted(netns: int, kinds: list[str]) -> None:
-    """A container's connection that a gateway in another namespace of the same host takes further."""
-    entries = entry(netns, "10.0.0.2", "192.0.2.1", "192.0.2.9", "198.51.100.1")
-
-    assert told(NatTable(entries, HOST, []), socket_at())[1] == kinds
 
 
 def test_loopback_does_not_leave_its_namespace() -> None:
