@@ -15,8 +15,9 @@ LINTED := netlab tests bench notebooks docs/conf.py
 demo: .venv/ready system
 	$(BIN)/netlab demo
 
-# In three processes, because tests wait a third of their time; each runs whole files. As root the notebooks run live here, while the emulated kernel, which has
-# one core, runs beside them; tests/test_notebooks.py runs them without privileges, from their recordings.
+# In three processes, of which each runs whole files and waits a third of its time. As root the notebooks run live here, while
+# the emulated kernel, which has one core, runs beside them; tests/test_notebooks.py runs them without privileges, from their
+# recordings.
 test: .venv/ready system check
 	@$(call install,$(TEST_PACKAGES))
 	$(BIN)/pytest -n 3 --dist loadfile -m "not alone" --durations=40 --durations-min=4
