@@ -19,6 +19,7 @@ def block(language: str) -> str:
 
 
 @pytest.mark.privileged
+@pytest.mark.alone  # it shows all that connects to port 9, in every network namespace
 def test_the_code_prints_what_the_readme_shows() -> None:
     run = subprocess.run(
         [sys.executable, "-c", block("python")], capture_output=True, text=True, check=True, timeout=60
