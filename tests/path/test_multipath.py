@@ -207,11 +207,12 @@ def test_a_silent_router_in_a_diamond_is_a_branch_and_loss_is_none(loss: float) 
     nx.set_edge_attributes(graph, loss / 2, "loss")
     graph.nodes["b"]["silent"] = True
     with lab.simulated(graph, seed=SEED) as net:
-        hops = netlab.multipath(net.address("web"), netns=net.client.netns, confidence=SURE)
+        way = {"netns": net.client.netns, "confidence": SURE}
+        runs = [netlab.multipath(net.address("web"), **way).attrs["multipath"]["nodes"] for _ in range(5)]
         r1 = net.address("r1")
 
-    nodes = hops.attrs["multipath"]["nodes"]
-    assert [node["address"] for node in nodes if node["silent_next"]] == [r1]
+    silent = [[node["address"] for node in nodes if node["silent_next"]] for nodes in runs]
+    assert silent.count([r1]) >= (4 if loss else 5)  # what is lost may be just what would have told
 
 
 @pytest.mark.privileged
