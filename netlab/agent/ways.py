@@ -219,9 +219,8 @@ def _room_for_ssh() -> Iterator[tuple[Path, BinaryIO]]:
     """Make a directory for a socket that is only this user's, and a file for what ssh says."""
     with contextlib.ExitStack() as held:
         try:
-            place = Path(
-                tempfile.mkdtemp(prefix="netlab-ssh-")
-            )  # no finalizer: forked processes leave it alone
+            # Without a finalizer: forked processes leave it alone.
+            place = Path(tempfile.mkdtemp(prefix="netlab-ssh-"))
             held.callback(shutil.rmtree, place, ignore_errors=True)
             log = held.enter_context((place / "log").open("w+b"))
         except OSError as error:

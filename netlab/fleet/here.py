@@ -19,10 +19,8 @@ from netlab.frames import concat
 from netlab.kernel.netns import inode
 
 IDLE_S = 600.0  # a capture that nobody asks for so long ends: the notebook may have died
-PLACE, CLOCK = (
-    "place",
-    "clock",
-)  # in the attrs of frames on their way: where the worker is, its time (UTC, ns)
+# In the attrs of frames on their way: where the worker is, and its time (UTC, ns).
+PLACE, CLOCK = "place", "clock"
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 

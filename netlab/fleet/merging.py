@@ -59,9 +59,8 @@ def _skew(host: str, at_ns: int | None, answer: Any) -> Missing | None:
     most_ns = max(behind_ns, ahead_ns)
     if most_ns < _LEAST_SKEW_NS:
         return None
-    digit = 10 ** math.floor(
-        math.log10(most_ns)
-    )  # one digit: what is missing stays the same from look to look
+    # One digit, so that what is missing stays the same from look to look.
+    digit = 10 ** math.floor(math.log10(most_ns))
     size_s = most_ns // digit * digit / 1e9
     which = "behind" if behind_ns > ahead_ns else "ahead of"
     detail = f"{host}: its clock is more than {size_s:g} s {which} the one here, and so are its times"

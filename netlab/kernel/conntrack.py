@@ -16,11 +16,9 @@ from netlab.kernel.ctwanted import Wanted
 
 NETFILTER = 12
 GET = 0x101  # (NFNL_SUBSYS_CTNETLINK << 8) | IPCTNL_MSG_CT_GET
-_GET_TABLE, _BODY, _ENTRIES = (
-    0x105,
-    4,
-    (1,),
-)  # IPCTNL_MSG_CT_GET_STATS, struct nfgenmsg, CTA_STATS_GLOBAL_ENTRIES
+_GET_TABLE = 0x105  # IPCTNL_MSG_CT_GET_STATS
+BODY_BYTES = 4  # struct nfgenmsg
+ENTRIES = 1  # CTA_STATS_GLOBAL_ENTRIES
 MODULE = "nf_conntrack_netlink"
 _DOING = "list conntrack entries"
 
@@ -112,8 +110,7 @@ def dump(chosen: Wanted) -> nlmessages.Dump:
     plain, filtered = ctwanted.request(chosen)
     # For a dump the kernel looks through its whole hash table, which all namespaces share: 4 ms where there
     # are 262,144 buckets, as often as there are namespaces. It counts without looking.
-    counted = netlink.get(NETFILTER, _GET_TABLE, bytes(_BODY), doing=_DOING, module=MODULE)
-    if _is_zero(counted):
+    if _is_zero(table(doing=_DOING)):
         return nlmessages.Dump.of(np.empty(0, np.uint32))
     if filtered != plain:
         try:
@@ -123,8 +120,13 @@ def dump(chosen: Wanted) -> nlmessages.Dump:
     return netlink.dump(NETFILTER, GET, plain, doing=_DOING, module=MODULE)
 
 
+def table(*, doing: str) -> nlmessages.Dump:
+    """Return what the kernel counts of the whole table of the calling thread's namespace."""
+    return netlink.get(NETFILTER, _GET_TABLE, bytes(BODY_BYTES), doing=doing, module=MODULE)
+
+
 def _is_zero(counted: nlmessages.Dump) -> bool:
-    told = [group.get(_ENTRIES, ">u4") for group in counted.groups(_BODY)]
+    told = [group.get((ENTRIES,), ">u4") for group in counted.groups(BODY_BYTES)]
     return bool(told) and all(entries is not None and not entries.any() for entries in told)
 
 

@@ -12,7 +12,7 @@ from netlab.frames import Gap, Missing
 from netlab.kernel import conntrack, netlink, nlmessages, spaces
 from netlab.schemas import CONNTRACK_STATS
 
-_GET_CPU, _GET_TABLE = 0x104, 0x105  # IPCTNL_MSG_CT_GET_STATS_CPU, IPCTNL_MSG_CT_GET_STATS
+_GET_CPU = 0x104  # IPCTNL_MSG_CT_GET_STATS_CPU
 _BODY = np.dtype([("family", "u1"), ("version", "u1"), ("cpu", ">u2")])  # struct nfgenmsg: res_id is the CPU
 _COUNTERS = {  # enum ctattr_stats_cpu, nfnetlink_conntrack.h; the others are not counted any more
     "found": 2,
@@ -26,7 +26,7 @@ _COUNTERS = {  # enum ctattr_stats_cpu, nfnetlink_conntrack.h; the others are no
     "clash_resolve": 14,
     "chaintoolong": 15,
 }
-_TABLE = {"entries": 1, "max_entries": 2}  # enum ctattr_stats_global
+_TABLE = {"entries": conntrack.ENTRIES, "max_entries": 2}  # enum ctattr_stats_global
 _BUCKETS = Path("/proc/sys/net/netfilter/nf_conntrack_buckets")  # that of the reading thread's namespace
 
 
@@ -76,9 +76,8 @@ def _counted() -> list[dict[str, int]]:
     """Return for each CPU what it has counted and what is known of the table."""
     doing, body = "read connection tracking counters", bytes(_BODY.itemsize)
     dump = netlink.dump(conntrack.NETFILTER, _GET_CPU, body, doing=doing, module=conntrack.MODULE)
-    answer = netlink.get(conntrack.NETFILTER, _GET_TABLE, body, doing=doing, module=conntrack.MODULE)
     table = _buckets()
-    for group in answer.groups(_BODY.itemsize):
+    for group in conntrack.table(doing=doing).groups(_BODY.itemsize):
         table |= _numbers(group, _TABLE)[0]
     cpus = dump.body(_BODY)["cpu"].tolist()
     rows = [

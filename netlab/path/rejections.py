@@ -9,8 +9,8 @@ from netlab.wire import icmp
 
 # A firewall on the target itself says so from the target's address: the probe has arrived there. Nobody who
 # cannot deliver a packet is where it was to go, even if a gateway has the target's address.
-_CHANCE = 0.01  # how often so many in a row may be an accident
 _OWN_FIREWALL = icmp.Error.ADMIN_PROHIBITED.value
+_CHANCE = 0.01  # how often so many in a row may be an accident
 
 
 def is_rejected(hops: pd.DataFrame) -> pd.Series[bool]:

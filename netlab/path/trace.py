@@ -104,8 +104,8 @@ def traceroute(
         router said that the packet cannot go on. `reached` goes by the kind of answer, not by the address: a
         host may tell from any of its own that a port is unreachable. A firewall that rejects datagrams so
         looks like the target, but for the address, which the coverage says; SYNs and echo requests it is seen
-        to reject. Where the host refuses to
-        send any more, in the middle, the last row is no probe and its `error` says why.
+        to reject. Where the host refuses to send any more, in the middle, the last row is no probe and its
+        `error` says why.
 
     Raises
     ------

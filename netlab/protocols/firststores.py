@@ -31,10 +31,7 @@ _POSTGRES_ANSWERS = b"123ACDEGHIKNRSTVWZcdnstv"  # as pgmessages, which brings a
 _POSTGRES_REQUESTS = b"BCDEFHPQSXcdfp"
 _POSTGRES_ENDS = b"QS"  # of requests: what is answered at once
 KAFKA_LARGEST = 1 << 30  # bytes of a message
-KAFKA_APIS, KAFKA_VERSIONS = (
-    128,
-    31,
-)  # no API has as high a number, nor a version: what says more is no header
+KAFKA_APIS, KAFKA_VERSIONS = 128, 31  # none has as high a number: what says more is no header
 
 
 # Kafka (kafka.apache.org/protocol): size, API, version, correlation id, client id; answers repeat the fourth.
