@@ -33,7 +33,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u206
 
 @dataclass(frozen=True, slots=True)
 class Owners:
-    """Which process holds each socket; the lowest pid where several do."""
+    """Which process holds each socket; where several do, that which has run longest: it handed them out."""
 
     inodes: npt.NDArray[np.int64]  # ascending
     pids: npt.NDArray[np.int64]
@@ -70,10 +70,12 @@ def owners() -> Owners:
     """Walk /proc/PID/fd once, and return who holds the sockets."""
     found: dict[int, int] = {}
     unreadable = 0
-    for pid in sorted(_pids()):
+    age = cache(_age)
+    for pid in _pids():
         try:
             for inode in _sockets(pid):
-                found.setdefault(inode, pid)
+                if found.setdefault(inode, pid) != pid:
+                    found[inode] = min(found[inode], pid, key=age)
         except PermissionError:
             unreadable += 1
         except OSError:
@@ -127,6 +129,12 @@ def _sockets(pid: int) -> Iterator[int]:
                 yield int(target[len(_SOCKET) : -1])
     finally:
         os.close(folder)
+
+
+def _age(pid: int) -> tuple[bool, int, int]:
+    """Return what puts processes in order of their age; pids do not, which the kernel uses again."""
+    started_ns = _started_ns(_read(Path(_PROC, str(pid), "stat")))
+    return started_ns == 0, started_ns, pid  # those that are gone come last
 
 
 def _described(pid: int) -> Process | None:
