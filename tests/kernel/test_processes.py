@@ -54,32 +54,15 @@ def test_a_shared_socket_belongs_to_the_process_that_has_run_longest() -> None:
         assert found.tolist() == [os.getpid()]
 
 
-NEXT_PID = Path("/proc/sys/kernel/ns_last_pid")  # of the pid namespace of who writes
-
-
 def test_a_shared_socket_is_not_its_heirs_when_pids_have_begun_again() -> None:
     done = subprocess.run(
-        ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, __file__, "older"],
+        ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-m", "tests.support.heirs"],
         check=True,
         capture_output=True,
         text=True,
     )
 
     assert done.stdout.split() == ["1000", "500"], done.stderr
-
-
-def hold_and_inherit(which: str) -> None:
-    """As first process of a pid namespace run "older" as number 1000, which forks a "younger" one, 500."""
-    if which == "older":
-        NEXT_PID.write_text("999")
-        subprocess.run([sys.executable, __file__, "holds"], check=True)
-        return
-    with socket.socket() as sock:
-        time.sleep(0.05)  # some of the ticks that starts are told in
-        NEXT_PID.write_text("499")
-        with subprocess.Popen(["cat"], stdin=subprocess.PIPE, pass_fds=[sock.fileno()]) as heir:
-            pids = processes.owners().of(np.array([inode(sock)])).tolist()
-    print(*pids, heir.pid)
 
 
 def test_the_owners_are_those_that_ss_names() -> None:
@@ -178,7 +161,3 @@ def test_plain_and_accented_names_stay_as_they_are() -> None:
 
 def test_an_escape_sequence_is_shown_not_acted_upon() -> None:
     assert processes.printable(b"x\x1b[2J\ny\xff") == "x\\x1b[2J\\ny\\xff"
-
-
-if __name__ == "__main__":
-    hold_and_inherit(sys.argv[1])
