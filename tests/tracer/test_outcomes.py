@@ -586,4 +586,4 @@ def test_what_happened_is_what_the_rows_say(
         if rows == expected or time.monotonic() > deadline:
             break
 
-    assert rows == expected
+    assert rows == expected, f"{seen.T.to_string()}\n{netlab.coverage(seen).to_string()}"
