@@ -71,7 +71,8 @@ class Ordered:
     def take(self, segment: Segment) -> list[Said]:
         """Return what is in order now."""
         if self.goes_on(segment):
-            return [Said(segment.data, segment.at_ns), *cut(segment)]
+            said = Said(segment.data, segment.at_ns)
+            return [said] if segment.size == len(segment.data) else [said, cut(segment)]
         midway = self._begin(segment.settled, segment.at_ns, fresh=segment.fresh)
         place = self._place(segment.sequence)
         end = place + segment.size
@@ -171,7 +172,6 @@ class Ordered:
         return Said(size, at_ns, was_cut)
 
 
-def cut(segment: Segment) -> list[Said]:
+def cut(segment: Segment) -> Said:
     """Return what of a segment is behind the data that are there."""
-    rest = segment.size - len(segment.data)
-    return [Said(rest, segment.at_ns, was_cut=True)] if rest else []
+    return Said(segment.size - len(segment.data), segment.at_ns, was_cut=True)

@@ -55,7 +55,7 @@ class Stream:
         other, own = self._sides[not local], self._sides[local]
         if self.dialog is not None and other.has_reached(segment.other_settled) and own.goes_on(segment):
             over = self._tell(self.dialog, Said(segment.data, segment.at_ns), local=local)
-            return over + [one for said in cut(segment) for one in self._hear(said, local=local)]
+            return over if segment.size == len(segment.data) else over + self._hear(cut(segment), local=local)
         # First what was lost of the other side: to a dialog, an answer comes after the gap with its request.
         exchanges = []
         for said in other.settle(segment.other_settled, segment.at_ns, fresh=segment.other_fresh):

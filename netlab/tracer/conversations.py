@@ -263,14 +263,14 @@ class Conversations:
         return [one for one in pending if one.protocol in self._told]
 
     def _keep(self, talk: Talk, exchanges: list[Exchange]) -> None:
-        talk.since_ns = talk.since_ns or min((one.requested_ns for one in exchanges), default=0)
+        if exchanges and not talk.since_ns:
+            talk.since_ns = min(one.requested_ns for one in exchanges)
         for one in exchanges:
             self._readers.stacks.hear(talk.cookie, one)
-        exchanges = [one for one in exchanges if one.protocol in self._told]
-        self.totals.update([(one.protocol, one.outcome, one.error is not None) for one in exchanges])
-        room = (self._over.maxlen or 0) - len(self._over)
-        self._account.dropped += max(0, len(exchanges) - room)
-        self._over.extend(map(talk.request, exchanges))
+            if one.protocol in self._told:
+                self.totals[one.protocol, one.outcome, one.error is not None] += 1
+                self._account.dropped += len(self._over) == self._over.maxlen
+                self._over.append(talk.request(one))
 
     def _forget(self, talk: Talk) -> None:
         self._account.add(talk.stream, is_tls=self._is_tls(talk), since_ns=talk.since_ns)
