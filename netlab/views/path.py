@@ -43,6 +43,7 @@ _MORE = (  # columns of hops that recordings of older versions lack
 _KEY = "in the boxes the median round-trip time, on the lines its increase; wider lines carried more probes"
 _SURE = "sure: how likely a balancer has no more next hops than the lines that leave it"
 _UNSURE = "dashed: one trace met several addresses at both ends, so not every such line need be a link"
+_UPRIGHT_IN = 0.05  # a line that leans less stands upright
 _PLACES = (0.5, 0.35, 0.65, 0.22, 0.78)  # where along a line its label may stand, best first
 _LABEL_IN = 0.15
 
@@ -223,6 +224,7 @@ def _write_ttl(picture: Picture, ttl: int, more: int, at: float) -> None:
 def _draw_lines(axes: Axes, graph: Graph, places: Mapping[str, Card], theme: Theme) -> None:
     most = max((data["probes"] or 1 for *_, data in graph.edges(data=True)), default=1)
     taken: list[tuple[float, float, float]] = []
+    middle_in = (min(card.x_in for card in places.values()) + max(card.x_in for card in places.values())) / 2
     steps_of = [(near, far, data, _own_loss(graph, far, data)) for near, far, data in graph.edges(data=True)]
     for near, far, data, lost in sorted(steps_of, key=lambda step: not step[3]):  # what is lost has a label
         if near == far:
@@ -245,7 +247,14 @@ def _draw_lines(axes: Axes, graph: Graph, places: Mapping[str, Card], theme: The
         axes.add_patch(line)
         if not bend:
             ink = theme.bad if lost else theme.text
-            _label(axes, _step_label(data, lost), (start, end), taken, (ink, theme.background))
+            side = _outside(start, end, middle_in)
+            _label(axes, _step_label(data, lost), (start, end), side, taken, (ink, theme.background))
+
+
+def _outside(start: layers.Point, end: layers.Point, middle_in: float) -> int:
+    """Return on which side of a slanted line its label is away from the others: -1 left, 1 right, 0 on it."""
+    beside = start[0] + end[0] - 2 * middle_in
+    return 0 if abs(start[0] - end[0]) < _UPRIGHT_IN or abs(beside) < _UPRIGHT_IN else int(math.copysign(1, beside))
 
 
 def _own_loss(graph: Graph, far: str, data: Mapping[str, Any]) -> str:
@@ -264,6 +273,7 @@ def _label(
     axes: Axes,
     text: str,
     line: tuple[tuple[float, float], tuple[float, float]],
+    side: int,
     taken: list[tuple[float, float, float]],
     colours: tuple[str, str],
 ) -> None:
@@ -273,7 +283,7 @@ def _label(
     (x0, y0), (x1, y1) = line
     half = text_width_in([text], SMALL_PT) / 2 + 0.03
     for part in _PLACES:
-        x, y = x0 + part * (x1 - x0), y0 + part * (y1 - y0)
+        x, y = x0 + part * (x1 - x0) + side * half, y0 + part * (y1 - y0)
         if all(abs(x - ox) > half + other or abs(y - oy) > _LABEL_IN for ox, oy, other in taken):
             taken.append((x, y, half))
             paper = {"boxstyle": "square,pad=0.1", "fc": colours[1], "ec": "none"}

@@ -115,6 +115,13 @@ def test_boxes_have_name_median_and_loss_and_lines_the_increase() -> None:
     assert "TTL 2" in shown
 
 
+def test_each_line_of_a_small_diamond_has_a_label_of_its_own() -> None:
+    graph = path_graph(trace(DIAMOND, runs=6))
+    graph.edges["10.2.0.2", "192.0.2.7"].update(probes=10, answers=7)  # which makes its label long
+
+    assert sum(word.startswith("+") for word in words(plot_path(graph))) == graph.number_of_edges()
+
+
 def test_of_several_ways_the_one_that_loses_is_in_the_failing_colour() -> None:
     graph = path_graph(trace(DIAMOND))
     graph.edges["10.2.0.2", "192.0.2.7"].update(probes=10, answers=7)
