@@ -20,6 +20,7 @@ from netlab.schemas import HOPS
 from netlab.views import cards, hops as hop_picture, layers
 from netlab.views.cards import Card, Line
 from netlab.views.layers import Graph
+from netlab.views.linelabels import LineLabels
 from netlab.views.picture import (
     LINE_IN,
     MARGIN_IN,
@@ -29,7 +30,6 @@ from netlab.views.picture import (
     needed,
     nothing,
     plain_text,
-    text_width_in,
 )
 from netlab.views.text import MINUS, counted, legible, milliseconds, share, significant
 from netlab.views.theme import Theme, theme_named
@@ -43,9 +43,6 @@ _MORE = (  # columns of hops that recordings of older versions lack
 _KEY = "in the boxes the median round-trip time, on the lines its increase; wider lines carried more probes"
 _SURE = "sure: how likely a balancer has no more next hops than the lines that leave it"
 _UNSURE = "dashed: one trace met several addresses at both ends, so not every such line need be a link"
-_UPRIGHT_IN = 0.05  # a line that leans less stands upright
-_PLACES = (0.5, 0.35, 0.65, 0.22, 0.78)  # where along a line its label may stand, best first
-_LABEL_IN = 0.15
 
 
 @options
@@ -223,8 +220,8 @@ def _write_ttl(picture: Picture, ttl: int, more: int, at: float) -> None:
 
 def _draw_lines(axes: Axes, graph: Graph, places: Mapping[str, Card], theme: Theme) -> None:
     most = max((data["probes"] or 1 for *_, data in graph.edges(data=True)), default=1)
-    taken: list[tuple[float, float, float]] = []
-    middle_in = (min(card.x_in for card in places.values()) + max(card.x_in for card in places.values())) / 2
+    across_in = [card.x_in for card in places.values()]
+    labels = LineLabels(axes, theme, (min(across_in) + max(across_in)) / 2)
     steps_of = [(near, far, data, _own_loss(graph, far, data)) for near, far, data in graph.edges(data=True)]
     for near, far, data, lost in sorted(steps_of, key=lambda step: not step[3]):  # what is lost has a label
         if near == far:
@@ -246,15 +243,7 @@ def _draw_lines(axes: Axes, graph: Graph, places: Mapping[str, Card], theme: The
         )
         axes.add_patch(line)
         if not bend:
-            ink = theme.bad if lost else theme.text
-            side = _outside(start, end, middle_in)
-            _label(axes, _step_label(data, lost), (start, end), side, taken, (ink, theme.background))
-
-
-def _outside(start: layers.Point, end: layers.Point, middle_in: float) -> int:
-    """Return on which side of a slanted line its label is away from the others: -1 left, 1 right, 0 on it."""
-    beside = start[0] + end[0] - 2 * middle_in
-    return 0 if abs(start[0] - end[0]) < _UPRIGHT_IN or abs(beside) < _UPRIGHT_IN else int(math.copysign(1, beside))
+            labels.write(_step_label(data, lost), start, end, theme.bad if lost else theme.text)
 
 
 def _own_loss(graph: Graph, far: str, data: Mapping[str, Any]) -> str:
@@ -267,35 +256,3 @@ def _step_label(data: Mapping[str, Any], lost: str) -> str:
     rise = data.get("rtt_increase_ms")
     parts = [] if rise is None else [f"{'+' if rise >= 0 else MINUS}{significant(abs(rise))} ms"]
     return " · ".join([*parts, lost] if lost else parts)
-
-
-def _label(
-    axes: Axes,
-    text: str,
-    line: tuple[tuple[float, float], tuple[float, float]],
-    side: int,
-    taken: list[tuple[float, float, float]],
-    colours: tuple[str, str],
-) -> None:
-    """Write *text* on *line* where no other label stands; crowded out, it is left to the graph's data."""
-    if not text:
-        return
-    (x0, y0), (x1, y1) = line
-    half = text_width_in([text], SMALL_PT) / 2 + 0.03
-    for part in _PLACES:
-        x, y = x0 + part * (x1 - x0) + side * half, y0 + part * (y1 - y0)
-        if all(abs(x - ox) > half + other or abs(y - oy) > _LABEL_IN for ox, oy, other in taken):
-            taken.append((x, y, half))
-            paper = {"boxstyle": "square,pad=0.1", "fc": colours[1], "ec": "none"}
-            axes.text(
-                x,
-                y,
-                text,
-                fontsize=SMALL_PT,
-                color=colours[0],
-                ha="center",
-                va="center",
-                bbox=paper,
-                zorder=2,
-            )
-            return
