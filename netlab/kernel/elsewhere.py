@@ -98,11 +98,28 @@ def describe(pids: Iterable[int], known: Mapping[int, Process] | None = None) ->
     for pid in pids:
         with suppress(psutil.Error):
             one = psutil.Process(pid)
-            started_ns = round(one.create_time() * 1e6) * 1000  # it is a float: the rest is noise
+            started_ns = _started_ns(one)
             earlier = known.get(pid)
             same = earlier if earlier and earlier.started_ns == started_ns else None
             found[pid] = same or _process(psutil, one, started_ns)
     return found
+
+
+def oldest(pids: Iterable[int]) -> int:
+    """Return which of *pids* has run longest; those that are gone come last."""
+    psutil = required()
+
+    def age(pid: int) -> tuple[bool, int, int]:
+        with suppress(psutil.Error):
+            return False, _started_ns(psutil.Process(pid)), pid
+        return True, 0, pid
+
+    return min(pids, key=age)
+
+
+def _started_ns(process: Any) -> int:
+    started_ns: int = round(process.create_time() * 1e6) * 1000  # it is a float: the rest is noise
+    return started_ns
 
 
 def _process(psutil: Any, one: Any, started_ns: int) -> Process:

@@ -213,13 +213,13 @@ class Servers:
 
 
 def connected(sockets: Iterable[Socket]) -> dict[Ends, Socket]:
-    """Return the sockets that are connections; of one that several processes hold that of the lowest pid."""
+    """Return the sockets that are connections; of one that several processes hold that of the oldest."""
     found: dict[Ends, Socket] = {}
     for one in sockets:
         if not one.ends.remote or not (one.ends.protocol == socket.IPPROTO_UDP or one.state in _STATES):
             continue
         known = found.setdefault(one.ends, one)
-        if one.pid is not None and (known.pid is None or one.pid < known.pid):
+        if one.pid is not None and (known.pid is None or one.pid == elsewhere.oldest([one.pid, known.pid])):
             found[one.ends] = one
     return found
 

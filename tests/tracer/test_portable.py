@@ -24,7 +24,7 @@ from loopback import LINGER_0, LOOPBACK
 from programs import wait_until
 
 import netlab
-from netlab.kernel.elsewhere import Ends, Socket, of_own_processes
+from netlab.kernel.elsewhere import Ends, Socket, of_own_processes, oldest
 from netlab.kernel.keys import chosen
 from netlab.tracer import portable, snapshot, system
 from netlab.tracer.filters import Filter
@@ -321,7 +321,7 @@ def test_a_mapped_address_finds_its_listener() -> None:
     assert dict(zip(ours["local_port"].tolist(), ours["direction"].tolist(), strict=True)) == expected
 
 
-def test_of_a_socket_that_two_processes_hold_there_is_one_row(sockets: Sockets) -> None:
+def test_of_a_socket_that_two_processes_hold_there_is_one_row_that_of_the_older_one(sockets: Sockets) -> None:
     client, accepted = sockets.connect()
     held = [one.fileno() for one in (client, accepted)]
     with subprocess.Popen(["sleep", "60"], pass_fds=held) as other:
@@ -329,7 +329,7 @@ def test_of_a_socket_that_two_processes_hold_there_is_one_row(sockets: Sockets) 
         other.kill()
 
     ours = [one for ends, one in listed.items() if sockets.port in {ends.local_port, ends.remote_port}]
-    assert [one.pid for one in ours] == [min(os.getpid(), other.pid)] * 2
+    assert [one.pid for one in ours] == [os.getpid()] * 2
 
 
 def test_a_socket_that_is_handed_on_stays_the_same_row(sockets: Sockets) -> None:
@@ -561,3 +561,12 @@ def test_on_linux_nothing_asks_psutil() -> None:
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert run.stdout == "set()\n"
+
+
+def test_the_oldest_process_is_told_by_its_start_not_by_its_number() -> None:
+    with subprocess.Popen(["sleep", "60"]) as younger:
+        found = oldest([younger.pid, os.getpid(), 1])
+        younger.kill()
+
+    assert found == 1
+    assert oldest([younger.pid, os.getpid()]) == os.getpid()  # the other one is gone
