@@ -35,8 +35,9 @@ arguments=$(mktemp build/kernels/arguments.XXXXXX)
 trap 'rm -f "$arguments"' EXIT
 printf '%s\n' "$@" >"$arguments"
 
-# The guest's /run is writable, its root file system is not. Plugins import half of Jupyter, which takes it long.
-command=(env HOME=/run/home HYPOTHESIS_STORAGE_DIRECTORY=/run/hypothesis PYTEST_DISABLE_PLUGIN_AUTOLOAD=1
+# PYTHONPATH: this directory's netlab is tested, also where .venv is that of another. The guest's /run is writable, its
+# root file system is not. Plugins import half of Jupyter, which takes it long.
+command=(env PYTHONPATH=$PWD HOME=/run/home HYPOTHESIS_STORAGE_DIRECTORY=/run/hypothesis PYTEST_DISABLE_PLUGIN_AUTOLOAD=1
 	timeout "${GUEST_TIMEOUT_S:-7200}" .venv/bin/pytest -p no:cacheprovider "@$arguments")
 # Without AVX2: as QEMU 7.2 emulates it, numpy's argsort does not sort.
 echo "On $kernel:"
