@@ -213,6 +213,7 @@ static __always_inline void netlab_hand_up_clear(struct netlab_words *words)
 	}
 	if (handed > words->budget - 1)
 		handed = words->budget - 1;
+	words->urgent |= words->budget > NETLAB_LEISURE && words->budget - handed <= NETLAB_LEISURE;
 	if (!handed && !session->cookie)
 		return;		/* enough is waiting */
 	if (!verdict)

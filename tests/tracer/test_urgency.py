@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import threading
+from concurrent import futures
+from pathlib import Path
 
 import pytest
+from certificates import certify, trusting
 from loopback import LOOPBACK
 
 import netlab
@@ -60,3 +64,27 @@ def test_much_wakes_the_reader_and_little_does_not(readings: threading.Semaphore
             assert not readings.acquire(timeout=0.2)
             send(client, server, MUCH)
             assert readings.acquire(timeout=30)
+
+
+def test_much_in_small_pieces_inside_tls_wakes_the_reader(
+    readings: threading.Semaphore, tmp_path: Path
+) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*certify(tmp_path))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        with (
+            netlab.capture(protocols="http", port=port, nat=False, clear_text=True) as capture,
+            socket.create_connection(("127.0.0.1", port), timeout=30) as plain,
+            listener.accept()[0] as accepted,
+            futures.ThreadPoolExecutor(1) as serving,
+        ):
+            shaken = serving.submit(context.wrap_socket, accepted, server_side=True)
+            with trusting().wrap_socket(plain) as client, shaken.result(30) as server:
+                capture.requests()  # its packets are known to be TLS now, and wake nobody any more
+                while readings.acquire(blocking=False):
+                    pass
+                for _ in range(20):
+                    client.sendall(LITTLE * 10)
+                    server.recv(len(LITTLE) * 10)
+                assert readings.acquire(timeout=30)
