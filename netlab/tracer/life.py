@@ -197,7 +197,7 @@ class Life(Runs):
 
     def stop(self) -> None:
         """Detach everything and keep what was seen; safe to call again."""
-        if os.getpid() != self._process:
+        if self._is_inherited():
             self._leave_to_parent()
             return
         with self._lock:
@@ -257,8 +257,12 @@ class Life(Runs):
                 raise CaptureError("this capture has not been started", fix=_ADVICE[State.NEW])
             yield self._watch
 
+    def _is_inherited(self) -> bool:
+        """Tell whether this process was forked from the capture's."""
+        return os.getpid() != self._process
+
     def _refuse_child(self) -> None:
-        if os.getpid() != self._process:
+        if self._is_inherited():
             raise CaptureError(
                 f"this capture belongs to process {self._process}, which this one was forked from",
                 fix="Ask there, or start a capture of its own here",
