@@ -14,6 +14,7 @@ from enum import StrEnum
 from functools import partial
 from typing import TYPE_CHECKING, Self, TypeAlias
 
+from netlab import bars
 from netlab.closing import Runs, uninterrupted
 from netlab.errors import CaptureError
 from netlab.kernel import clock, descriptors
@@ -237,9 +238,7 @@ class Life(Runs):
             )
         total = min(limit for limit in (self._options.duration_s, timeout_s) if limit is not None)
         deadline = time.monotonic() + (total if timeout_s is not None else total + _GRACE_S)
-        from tqdm.auto import tqdm  # it brings asyncio: what starts a capture need not wait for that
-
-        with tqdm(
+        with bars.bar(
             total=round(total, 1), desc="capturing", bar_format=_BAR, leave=False, disable=total < _BAR_FROM_S
         ) as bar:
             while not self._ended.wait(min(_TICK_S, max(0.0, deadline - time.monotonic()))):
