@@ -26,7 +26,7 @@ def bar(*, leave: bool = True, **options: Any) -> Iterator[Any]:
         if shown.disable:
             yield shown
             return
-        place = display(shown.container, display_id=True)
+        place = display(shown.container, display_id=True)  # type: ignore[no-untyped-call]
         try:
             yield shown
         finally:
