@@ -5,7 +5,8 @@ from __future__ import annotations
 import signal
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -33,8 +34,19 @@ def uninterrupted(work: Callable[[], T]) -> T:
             handler(signal.SIGINT, None)
 
 
+@contextmanager
+def _after(error: BaseException | None) -> Iterator[None]:
+    """Keep the *error* of a block the one that is raised; one of what follows becomes its note."""
+    try:
+        yield
+    except Exception as another:
+        if error is None:
+            raise
+        error.add_note(f"Nor did it end in order: {type(another).__name__}: {another}")
+
+
 class Closes(ABC):
-    """A context manager that closes itself."""
+    """A context manager that closes itself; the error of a block comes before one of closing."""
 
     @abstractmethod
     def close(self) -> None:
@@ -46,7 +58,8 @@ class Closes(ABC):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        with _after(error):
+            self.close()
 
 
 class Runs(ABC):
@@ -79,4 +92,5 @@ class Runs(ABC):
             if kind is None and self._ends:
                 self.wait()
         finally:
-            self.stop()
+            with _after(error):
+                self.stop()

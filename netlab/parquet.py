@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from netlab import bars
 from netlab.columns import Kind
 from netlab.frames import Gap, Missing, Schema
 
@@ -158,13 +159,14 @@ def from_arrow(table: pa.Table, schema: Schema) -> pd.DataFrame:
     return frame
 
 
-def _with_bar(files: list[pq.ParquetFile]) -> Iterable[pq.ParquetFile]:
+def _with_bar(files: list[pq.ParquetFile]) -> Iterator[pq.ParquetFile]:
     if len(files) < _BAR_FROM:
-        return files
-    from tqdm.auto import tqdm  # it brings asyncio
-
-    bar: Iterable[pq.ParquetFile] = tqdm(files, desc="reading", leave=False)
-    return bar
+        yield from files
+        return
+    with bars.bar(total=len(files), desc="reading", leave=False) as bar:
+        for file in files:
+            yield file
+            bar.update()
 
 
 def _open(data: bytes, schema: Schema) -> pq.ParquetFile:

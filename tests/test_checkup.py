@@ -2,23 +2,47 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from between import between, inside
+from programs import wait_until
 
 import netlab
 from netlab import checkup
 from netlab.checkup import packages, programs
 from netlab.checkup.finding import Finding, State
+from netlab.checkup.room import judged
 from netlab.errors import CapabilityError
-from netlab.kernel import uprobes
-from netlab.schemas import DOCTOR
+from netlab.kernel import netns, uprobes
+from netlab.schemas import CONNTRACK_STATS, DOCTOR
+
+ROOM = "track each new connection (table, ports of NAT)"
+ONE_PORT = """
+table ip netlab_port {
+    chain sources {
+        type nat hook postrouting priority srcnat
+        udp dport 5000 snat to 10.94.2.1:4000
+    }
+}
+"""
+
+
+def ask_anew(client: str, done: threading.Event) -> None:
+    """Send datagrams that each begin a flow."""
+    with netns.entered(client):
+        while not done.wait(0.01):
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+                asking.sendto(b"?", ("10.94.2.2", 5000))
 
 
 def without_privileges() -> pd.DataFrame:
@@ -124,6 +148,28 @@ def test_conntrack_switches_are_those_of_the_namespace_it_runs_in() -> None:
 
     assert translating.loc[switches, "state"].tolist() == ["yes", "yes"]
     assert plain.loc[switches, "fix"].str.startswith("sudo ").all()
+
+
+@pytest.mark.privileged
+def test_a_gateway_that_has_no_port_left_does_not_track_each_new_connection() -> None:
+    with between(94) as net, contextlib.ExitStack() as held:
+        inside(net.router, "nft", "-f", "-", text=ONE_PORT)
+        full = threading.Event()
+        held.callback(full.set)
+        threading.Thread(target=ask_anew, args=(net.client, full)).start()
+        with netns.entered(net.router):
+            wait_until(lambda: netlab.conntrack_stats()["insert_failed"].sum() > 0)
+            row = netlab.doctor().set_index("capability").loc[ROOM]
+
+    assert row["state"] == "no"
+    assert re.search(r"[1-9]\d* just now: [1-9]\d* found their tuple taken, 0 the table full", row["why"])
+
+
+@pytest.mark.parametrize(("entries", "state"), [(800, "yes"), (801, "no"), (None, "unknown")])
+def test_a_table_that_is_four_fifths_full_is_told(entries: int | None, state: str) -> None:
+    counted = CONNTRACK_STATS.frame({"drop": [1], "entries": [entries], "max_entries": [1000]})
+
+    assert judged(counted, counted).state == state
 
 
 def test_a_kernel_without_uprobes_does_not_read_inside_tls(

@@ -10,7 +10,7 @@ from typing import Self
 import pytest
 from interrupts import interrupt_at
 
-from netlab.closing import Runs, uninterrupted
+from netlab.closing import Closes, Runs, uninterrupted
 
 
 def test_ctrl_c_at_any_moment_finds_work_not_begun_or_done() -> None:
@@ -88,3 +88,27 @@ def test_a_block_that_fails_does_not_wait() -> None:
         raise ZeroDivisionError
 
     assert lasting.done == ["start", "stop"]
+
+
+class Unstoppable(Lasting):
+    """What cannot be ended, as a capture whose agent is gone."""
+
+    def stop(self) -> None:
+        raise ConnectionError("nobody answers")
+
+
+class Unclosable(Closes):
+    """What cannot be closed, as a recording whose disk is full."""
+
+    def close(self) -> None:
+        raise ConnectionError("nobody answers")
+
+
+@pytest.mark.parametrize("held", [Unstoppable(ends=True), Unclosable()], ids=["runs", "closes"])
+def test_the_error_of_a_block_comes_before_one_of_its_end(held: Unstoppable | Unclosable) -> None:
+    with pytest.raises(ZeroDivisionError) as raised, held:
+        raise ZeroDivisionError
+    with pytest.raises(ConnectionError), held:
+        pass
+
+    assert raised.value.__notes__ == ["Nor did it end in order: ConnectionError: nobody answers"]

@@ -284,5 +284,8 @@ class Host(Caller):
 
 def _unstopped(asked: Given) -> Given:
     if asked.pop("stop", None) is not None:
-        raise BadInput("stop= is of this process, and the agent probes", fix="Ctrl-C ends its probing, too")
+        raise BadInput(
+            "stop= is not for what an agent probes: it tells nothing before the end",
+            fix="Leave stop= out; Ctrl-C ends its probing, too, and what it had found is lost",
+        )
     return asked

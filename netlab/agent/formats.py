@@ -6,7 +6,9 @@ import json
 import struct
 from collections.abc import Iterable, Iterator
 from enum import StrEnum
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 
@@ -66,11 +68,22 @@ def encoded(frame: pd.DataFrame, kind: Format) -> bytes:
         case Format.JSON:
             return _as_json(frame)
         case Format.CSV:
-            return frame.to_csv(index=False, date_format="%Y-%m-%dT%H:%M:%S.%fZ").encode()
+            return frame.assign(**_exact_times(frame)).to_csv(index=False).encode()
         case Format.LINES:
             return framed(_as_json(frame), kind)
         case Format.FRAMES:
             return framed(_as_arrow(frame), kind)
+
+
+def _exact_times(frame: pd.DataFrame) -> dict[str, Any]:
+    """Return the columns of times in words, with their nanoseconds, which strftime(3) does not know."""
+    times = frame.select_dtypes("datetimetz")
+    return {
+        name: pd.Series(
+            np.char.add(np.datetime_as_string(column.to_numpy("M8[ns]"), "ns"), "Z"), frame.index
+        ).where(column.notna())
+        for name, column in times.items()
+    }
 
 
 def framed(body: bytes, kind: Format) -> bytes:

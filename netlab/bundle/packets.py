@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 import pandas as pd
 
-from netlab import checks
+from netlab import bars, checks
 from netlab.bundle import archive
 from netlab.bundle.owners import Owners
 from netlab.bundle.saving import normalised
@@ -114,13 +114,11 @@ def _opened(source: Path) -> BinaryIO:
 
 
 def _annotate(file: BinaryIO, owners: Owners, temporary: Path, target: Path) -> Annotated:
-    from tqdm.auto import tqdm
-
     packets = named = unreadable = 0
     cut = False
     size = os.fstat(file.fileno()).st_size
-    bar = tqdm(total=size, unit="B", unit_scale=True, leave=False, disable=size < _BAR_FROM_BYTES)
-    with temporary.open("wb") as out, bar:
+    counted = bars.bar(total=size, unit="B", unit_scale=True, leave=False, disable=size < _BAR_FROM_BYTES)
+    with temporary.open("wb") as out, counted as bar:
         try:
             for block in pcapng.blocks(file.read):
                 if isinstance(block, bytes):

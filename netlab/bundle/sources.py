@@ -9,9 +9,11 @@ from typing import Any
 import pandas as pd
 
 from netlab.bundle.tracks import IDENTITY
+from netlab.checks import nearest
 from netlab.errors import BadInput, CaptureError
 
 FIX = "Pass a capture or a monitor that runs, or name a function: record(path, nat=netlab.nat)"
+_OPTIONS = ("append", "every_s", "notes", "overwrite")  # of record(); any other name is a source's
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +30,7 @@ def tables(source: Any, name: str | None) -> Iterator[Table]:
 
     *name* is that of the main one, and begins those of the others; by default they are called what they are.
     """
-    for place, (what, read) in enumerate(_readers(source)):
+    for place, (what, read) in enumerate(_readers(source, name)):
         try:
             schema = str(read().attrs["schema"])
         except CaptureError:
@@ -43,7 +45,7 @@ def tables(source: Any, name: str | None) -> Iterator[Table]:
         yield Table(own if name is None else f"{name}_{own}" if place else name, schema, read)
 
 
-def _readers(source: Any) -> Iterator[tuple[str, Callable[[], pd.DataFrame]]]:
+def _readers(source: Any, name: str | None) -> Iterator[tuple[str, Callable[[], pd.DataFrame]]]:
     """Return what to call for the tables of *source*, the main one first."""
     if hasattr(source, "connections"):
         names = ["connections", "events", "drops", "requests", "tls", "dns", "names", "cost"]
@@ -52,6 +54,9 @@ def _readers(source: Any) -> Iterator[tuple[str, Callable[[], pd.DataFrame]]]:
     elif callable(source):
         yield "", source
         return
+    elif name is not None:
+        told = f"record() has no option {name!r}, and a source of that name cannot be {source!r}"
+        raise BadInput(told, fix=f"{nearest(name, _OPTIONS)}. {FIX}")
     else:
         raise BadInput(f"cannot record {type(source).__name__} objects", fix=FIX)
-    yield from ((name, getattr(source, name)) for name in names if hasattr(source, name))
+    yield from ((each, getattr(source, each)) for each in names if hasattr(source, each))

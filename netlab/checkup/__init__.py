@@ -11,7 +11,7 @@ from collections.abc import Callable
 import pandas as pd
 
 from netlab.agent import delegation
-from netlab.checkup import network, packages, programs
+from netlab.checkup import network, packages, programs, room
 from netlab.checkup.finding import Finding, State
 from netlab.errors import CapabilityError, KernelError
 from netlab.schemas import DOCTOR
@@ -73,6 +73,7 @@ _CHECKS: dict[str, Callable[[], Finding]] = {
     "join by socket cookie (cgroup v2)": programs.cookies,
     "read requests inside TLS (uprobes)": programs.clear_text,
     "list tracked connections and NAT": network.conntrack,
+    "track each new connection (table, ports of NAT)": room.room,
     "count bytes of tracked connections": network.accounting,
     "date tracked connections": network.timestamps,
     "look into other network namespaces": network.namespaces,

@@ -35,6 +35,12 @@ _SILENT = Missing(
     "the first dump or the last one found are in",
 )
 
+_PASSED = Missing(
+    "network namespaces",
+    Gap.UNSEEN,
+    None,
+    f"those made and gone between two looks around, {LOOK_AROUND_S:g} s apart, nobody knows of, nor how many",
+)
 _UNTOLD = "of what was made, changed or ended then only what a dump found is in"
 
 
@@ -137,6 +143,8 @@ class ConntrackEvents(Watch):
         if self._dropped:
             detail = f"netlab kept {self._most_bytes} bytes already, as most_bytes= says"
             gaps.append(Missing("events", Gap.LOST, self._dropped, detail))
+        if self._again:
+            gaps.append(_PASSED)
         if self._late:
             detail = (
                 f"made after the start, and found up to {LOOK_AROUND_S:g} s later; those that were gone by "
@@ -189,7 +197,7 @@ def conntrack_events(*, netns: spaces.Spaces = None, most_bytes: int = 1 << 30) 
     ----------
     netns
         A name under /run/netns, a path, a process id, a list of those, "all" (also namespaces that are made
-        later), or None for the calling thread's namespace.
+        later, and are there for a second or more), or None for the calling thread's namespace alone.
     most_bytes
         How much to keep, in bytes as the kernel sends them; a message has some 250.
 

@@ -15,6 +15,7 @@ from netlab.magics.words import brief, split, value
 _FUNCTIONS = {  # the words of the line, and the public function that they call
     "connections": "connections",
     "conntrack": "conntrack",
+    "conntrack-stats": "conntrack_stats",
     "doctor": "doctor",
     "gateway": "gateway",
     "multipath": "multipath",
@@ -64,6 +65,7 @@ class Calls:
         %netlab connections --port 443
         %netlab trace db.example --protocol tcp --port 5432
         %netlab conntrack --netns all
+        %netlab conntrack-stats
         %netlab capture start --port 443,8443 --protocols http,dns
         %netlab failures
         %netlab coverage
@@ -135,7 +137,7 @@ class Calls:
     def _help(self, words: list[str]) -> Help:
         if not words:
             lines = {name: _first_line(_function(name)) for name in _FUNCTIONS} | _OWN
-            return Help("\n".join(f"%netlab {name:12} {what}" for name, what in sorted(lines.items())))
+            return Help("\n".join(f"%netlab {name:15} {what}" for name, what in sorted(lines.items())))
         if words[0] in _OWN and words[0] != "capture":
             return Help(f"%netlab {words[0]}: {_OWN[words[0]]}")
         function = netlab.capture if words[0] == "capture" else _function(words[0])

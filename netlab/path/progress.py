@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 
+from netlab import bars
+
 
 @contextlib.contextmanager
 def counting(total: int, what: str, unit: str, *, shown: bool) -> Iterator[Callable[[], object]]:
@@ -12,7 +14,5 @@ def counting(total: int, what: str, unit: str, *, shown: bool) -> Iterator[Calla
     if not shown:
         yield lambda: None
         return
-    from tqdm.auto import tqdm  # it brings asyncio
-
-    with tqdm(total=total, desc=what, unit=unit) as bar:
+    with bars.bar(total=total, desc=what, unit=unit) as bar:
         yield bar.update

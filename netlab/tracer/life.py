@@ -14,6 +14,7 @@ from enum import StrEnum
 from functools import partial
 from typing import TYPE_CHECKING, Self, TypeAlias
 
+from netlab import bars
 from netlab.closing import Runs, uninterrupted
 from netlab.errors import CaptureError
 from netlab.kernel import clock, descriptors
@@ -197,7 +198,7 @@ class Life(Runs):
 
     def stop(self) -> None:
         """Detach everything and keep what was seen; safe to call again."""
-        if os.getpid() != self._process:
+        if self._is_inherited():
             self._leave_to_parent()
             return
         with self._lock:
@@ -237,9 +238,7 @@ class Life(Runs):
             )
         total = min(limit for limit in (self._options.duration_s, timeout_s) if limit is not None)
         deadline = time.monotonic() + (total if timeout_s is not None else total + _GRACE_S)
-        from tqdm.auto import tqdm  # it brings asyncio: what starts a capture need not wait for that
-
-        with tqdm(
+        with bars.bar(
             total=round(total, 1), desc="capturing", bar_format=_BAR, leave=False, disable=total < _BAR_FROM_S
         ) as bar:
             while not self._ended.wait(min(_TICK_S, max(0.0, deadline - time.monotonic()))):
@@ -257,8 +256,12 @@ class Life(Runs):
                 raise CaptureError("this capture has not been started", fix=_ADVICE[State.NEW])
             yield self._watch
 
+    def _is_inherited(self) -> bool:
+        """Tell whether this process was forked from the capture's."""
+        return os.getpid() != self._process
+
     def _refuse_child(self) -> None:
-        if os.getpid() != self._process:
+        if self._is_inherited():
             raise CaptureError(
                 f"this capture belongs to process {self._process}, which this one was forked from",
                 fix="Ask there, or start a capture of its own here",

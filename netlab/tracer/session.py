@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -10,13 +11,14 @@ import pandas as pd
 
 from netlab.closing import uninterrupted
 from netlab.errors import CaptureError
-from netlab.frames import Missing
+from netlab.frames import Gap, Missing
 from netlab.tracer import clients, debugging, deltas, dropjoin, events, reasons
 from netlab.tracer.hearing import Hearing
 from netlab.tracer.life import Watch
 from netlab.tracer.options import Options
 
 _LATER_THAN_ALL = (1 << 63) - 1  # the number of no attempt
+_NOT_SEEN = {Gap.LOST, Gap.UNSEEN}
 
 
 class Capture(Hearing):
@@ -28,6 +30,26 @@ class Capture(Hearing):
     def __init__(self, options: Options) -> None:
         super().__init__(options)
         self._clients = clients.Clients(options.client_expiry_s)
+
+    def __repr__(self) -> str:
+        return f"<netlab capture: {', '.join([str(self.state), *self._counted()])}>"
+
+    def _counted(self) -> Iterator[str]:
+        """Yield what is known without a look at sockets, and without waiting for somebody else's."""
+        if self._watch is None or self._is_inherited() or not self._lock.acquire(blocking=False):
+            return
+        try:
+            uninterrupted(self._watch.drain)
+            ended, began = self._watch.closed(_LATER_THAN_ALL).following, len(uninterrupted(self._watch.open))
+            most = (
+                "up to " if self._options.wanted.by_owner else ""
+            )  # some owners only a list of sockets tells
+            yield f"{most}{began:,} begun and open"
+            yield f"{most}{ended:,} ended"
+            lost = [gap for gap in self._watch.losses() if gap.count and gap.kind in _NOT_SEEN]
+            yield from (f"lacks {gap.count:,} {gap.what}" for gap in lost)
+        finally:
+            self._lock.release()
 
     def connections(self) -> pd.DataFrame:
         """Return one row per attempt seen so far, open and closed, failed ones with their errno.

@@ -410,3 +410,8 @@ def test_what_connections_said_is_recorded_and_played_again(tmp_path: Path) -> N
     past.seek(past.end.to_pydatetime())
     assert saved["status"].tolist() == ["404", "404"]
     assert_frame_equal(past.requests("http"), saved, check_like=True)
+
+
+def test_a_misspelt_option_is_told_by_its_name(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"record\(\) has no option 'every'.* Did you mean 'every_s'\?"):
+        netlab.record(tmp_path / "one.netlab", table=Source(cost({})), every=3)

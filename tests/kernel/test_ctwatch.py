@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
+import pandas as pd
 import pytest
 from programs import wait_until
 
@@ -62,6 +63,19 @@ def test_what_a_namespace_told_is_there_also_while_it_is_being_left(space: str) 
 
     assert all(inode in told for told in events.told)
     assert inode in set(events.events().netns)
+
+
+def test_namespaces_that_nobody_could_find_in_time_are_said_to_be_unknown(space: str) -> None:
+    with netlab.conntrack_events(netns="all") as events:
+        gaps = netlab.coverage(events.events()).set_index("what")
+    with netlab.conntrack_events(netns=space) as one:
+        pass
+
+    unknown = gaps.loc["network namespaces"]
+    assert unknown["kind"] == "unseen"
+    assert unknown["count"] is pd.NA
+    assert "made and gone between two looks around" in unknown["detail"]
+    assert netlab.coverage(one.events()).empty
 
 
 def test_namespaces_that_came_and_went_without_an_event_leave_nothing(space: str) -> None:
@@ -134,7 +148,7 @@ netns.everywhere = lambda: both
 with netlab.conntrack_events(netns="all") as events:
     time.sleep(3.5)  # it looks around every second
 gaps = netlab.coverage(events.events())
-print(gaps[gaps["what"].str.contains("namespaces")][["kind", "count"]].to_numpy().tolist())
+print(gaps[gaps["kind"] == "unavailable"][["kind", "count"]].to_numpy().tolist())
 """
     command = ["setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin", sys.executable, "-c", script]
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import pytest
 from loopback import LOOPBACK, cookie
+from programs import wait_until
 
 import netlab
 from netlab.tracer.session import Capture
@@ -124,3 +125,14 @@ def test_round_trip_times_of_a_closed_connection_are_those_its_socket_had(pair: 
     assert row["state"] == "closed"
     for column, offset in (("rtt_ms", 68), ("rtt_var_ms", 72), ("min_rtt_ms", 148)):
         assert row[column] == struct.unpack_from("=I", info, offset)[0] / 1000
+
+
+def test_a_capture_that_runs_shows_how_many_connections_it_has_seen(pair: Pair) -> None:
+    with netlab.capture(port=pair.port) as capture:
+        before = repr(capture)
+        with socket.create_connection(pair.server.getsockname()[:2], timeout=10):
+            assert before == "<netlab capture: running, 0 begun and open, 0 ended>"
+            assert repr(capture) == "<netlab capture: running, 2 begun and open, 0 ended>"
+        pair.client.close()  # which was open before
+        pair.server.close()
+        wait_until(lambda: ", 2 ended" in repr(capture))

@@ -6,6 +6,8 @@ import re
 import subprocess
 import sys
 
+import nbclient
+import nbformat
 import pytest
 
 CAPTURE = "import netlab\nwith netlab.capture(protocol='tcp', duration_s=2.5): pass"
@@ -20,3 +22,20 @@ def test_seconds_have_one_digit_behind_the_point() -> None:
     shown = re.findall(r"\| (\S+) of 2.5 s", run.stderr)
     assert len(shown) > 5
     assert all(re.fullmatch(r"\d\.\d", seconds) for seconds in shown)
+
+
+def test_a_saved_notebook_does_not_say_that_nothing_was_captured() -> None:
+    cell = nbformat.v4.new_code_cell(CAPTURE.replace("protocol='tcp'", "mode='poll'"))
+    book = nbformat.v4.new_notebook(cells=[cell])
+    nbclient.NotebookClient(book, kernel_name="python3").execute()
+
+    assert [output["data"] for output in cell["outputs"]] == [{"text/plain": ""}]
+
+
+def test_a_saved_notebook_has_a_bar_that_stays_as_it_was_at_the_end() -> None:
+    code = "import netlab; hops = netlab.traceroute('127.0.0.1', runs=3, progress=True)"
+    cell = nbformat.v4.new_code_cell(code)
+    nbclient.NotebookClient(nbformat.v4.new_notebook(cells=[cell]), kernel_name="python3").execute()
+
+    assert [set(output["data"]) for output in cell["outputs"]] == [{"text/plain"}]
+    assert "100%" in cell["outputs"][0]["data"]["text/plain"]
