@@ -41,9 +41,8 @@ class Capture(Hearing):
         try:
             uninterrupted(self._watch.drain)
             ended, began = self._watch.closed(_LATER_THAN_ALL).following, len(uninterrupted(self._watch.open))
-            most = (
-                "up to " if self._options.wanted.by_owner else ""
-            )  # some owners only a list of sockets tells
+            # Some owners only a list of sockets tells.
+            most = "up to " if self._options.wanted.by_owner else ""
             yield f"{most}{began:,} begun and open"
             yield f"{most}{ended:,} ended"
             lost = [gap for gap in self._watch.losses() if gap.count and gap.kind in _NOT_SEEN]
