@@ -79,7 +79,7 @@ def _exact_times(frame: pd.DataFrame) -> dict[str, Any]:
     """Return the columns of times in words, with their nanoseconds, which strftime(3) does not know."""
     times = frame.select_dtypes("datetimetz")
     return {
-        name: pd.Series(
+        str(name): pd.Series(
             np.char.add(np.datetime_as_string(column.to_numpy("M8[ns]"), "ns"), "Z"), frame.index
         ).where(column.notna())
         for name, column in times.items()
