@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -107,7 +108,10 @@ def test_an_owner_that_only_a_list_told_is_known_when_a_reset_has_ended_the_conn
 def test_a_worker_of_the_kernel_that_closes_what_a_process_has_left_is_not_the_owner(
     ports: tuple[int, int],
 ) -> None:
-    """Sockets that are on their way through each other, with nobody to take them out, a worker collects."""
+    """Sockets that are on their way through each other, with nobody to take them out, a worker collects.
+
+    Before Linux 6.9 it is the process that closes the next socket of this kind, here this one.
+    """
 
     def left(*others: socket.socket) -> None:
         ours, theirs = socket.socketpair()
@@ -126,6 +130,8 @@ def test_a_worker_of_the_kernel_that_closes_what_a_process_has_left_is_not_the_o
 
         def is_collected() -> bool:
             left()
+            for end in socket.socketpair():  # whose end begins a collection
+                end.close()
             rows = capture.connections().query("direction == 'incoming'")
             return bool(rows["closed_at"].notna().all() or rows["state"].ne("established").all())
 
@@ -133,7 +139,10 @@ def test_a_worker_of_the_kernel_that_closes_what_a_process_has_left_is_not_the_o
         incoming = only(capture.connections().query("direction == 'incoming'"))
 
     assert not str(incoming["process"]).startswith("kworker")
-    assert incoming["pid_source"] != "close"
+    if " __unix_gc\n" in Path("/proc/kallsyms").read_text():  # what a worker runs
+        assert incoming["pid_source"] != "close"
+    else:
+        assert incoming["pid"] == os.getpid()
 
 
 def test_in_a_pid_namespace_of_its_own_no_number_is_taken_for_one_of_the_roots() -> None:
@@ -317,7 +326,7 @@ def test_an_open_socket_that_several_processes_hold_is_one_row_of_one_that_ss_na
 
 def test_owners_that_made_room_for_others_are_counted(echo: Echo) -> None:
     with netlab.capture(port=echo.port, max_processes=64) as capture:
-        subprocess.run([sys.executable, "-c", FORKS, str(echo.port)], check=True, timeout=60)
+        subprocess.run([sys.executable, "-c", FORKS, str(echo.port)], check=True, timeout=400)
 
     rows = outgoing(capture.connections())
     assert len(rows) == 200
@@ -337,7 +346,7 @@ def test_an_owner_that_made_room_for_others_and_still_runs_is_looked_up(echo: Ec
         assert process.stdout is not None
         process.stdout.readline()
         for _ in range(3):  # which owners make room is the kernel's choice, and the oldest only as a rule
-            subprocess.run([sys.executable, "-c", FORKS, str(echo.port)], check=True, timeout=60)
+            subprocess.run([sys.executable, "-c", FORKS, str(echo.port)], check=True, timeout=400)
         while_it_runs = capture.connections()
     afterwards = capture.connections()
 
