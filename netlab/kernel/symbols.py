@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,8 @@ import pandas as pd
 
 _KALLSYMS = Path("/proc/kallsyms")  # kernel/kallsyms.c: address, type, name, and a module's name in brackets
 _CODE = b"tTwW"
+# What compilers add to the names of copies and parts that they make of a function: it depends on the build.
+_COPY = re.compile(r"\.(cold|constprop|isra|llvm|part)\b.*")
 
 
 class Symbols:
@@ -29,7 +32,8 @@ class Symbols:
         Returns
         -------
         Series
-            Text. All is missing where kernel.kptr_restrict hides the addresses from this process.
+            Text, as the kernel's source has it. All is missing where kernel.kptr_restrict hides the
+            addresses from this process.
         """
         places, distinct = pd.factorize(addresses)
         new = np.array([address for address in distinct.tolist() if address not in self._known], np.uint64)
@@ -47,7 +51,7 @@ def _named(addresses: npt.NDArray[np.uint64]) -> list[str | None]:
     # unless it is the beginning of one, which is how net/core/dev.c names itself.
     begins = np.isin(addresses, starts)
     at = np.searchsorted(starts, np.where(begins, addresses, addresses - np.uint64(1)), side="right") - 1
-    return [names[place] if place >= 0 else None for place in at.tolist()]
+    return [_COPY.sub("", names[place]) if place >= 0 else None for place in at.tolist()]
 
 
 def _table() -> tuple[npt.NDArray[np.uint64], list[str]]:

@@ -136,16 +136,15 @@ class DropSource:
         numbers = [number for number, name in btf.enumerators("skb_drop_reason").items() if name == _OVERFLOW]
         seen = records[(records["kind"] == DropKind.DROPPED) & np.isin(records["reason"], numbers)]
         unseen = refused - int(seen["packets"].sum())
-        return [Missing("drops", Gap.UNSEEN, unseen, _NO_ROOM)] if unseen > 0 else []
+        detail = f"{_NO_ROOM}: {'of SYNs ' * bool(numbers)}the kernel only counts it (ListenDrops)"
+        return [Missing("drops", Gap.UNSEEN, unseen, detail)] if unseen > 0 else []
 
     def _missed(self) -> int:
         return self._program.misses(*_TRACEPOINTS)
 
 
 _OVERFLOW = "SKB_DROP_REASON_TCP_LISTEN_OVERFLOW"
-_NO_ROOM = (
-    "connections that listeners on any port had no room for: of SYNs the kernel only counts it (ListenDrops)"
-)
+_NO_ROOM = "connections that listeners on any port had no room for"
 _UNREAD = "IP packets whose headers, or ports or network namespace where asked for, could not be read"
 _MISSED = "packets were dropped in the middle of another drop on the same CPU"
 _OF_OTHERS = "packets have no owner and no direction: drops of other processes' connections are in it too"

@@ -36,11 +36,14 @@ RUNS = [(case, family) for case in CASES for family in case.get("families", plan
 TCP_SYNCNT, TCP_REPAIR, IPV6_HOPS = 7, 19, 16  # include/uapi/linux/tcp.h, in6.h
 OVERFLOWS = "TcpExt.ListenOverflows"
 ELSEWHERE = "198.18.5.99"  # of a network that the gateway reaches another way
-# What an older kernel does not tell: its name in drops.toml, how to find out, what the coverage names.
-LACKS: list[tuple[str, Callable[[], bool], str]] = [
-    ("receivers", lambda: "struct sock *" not in btf.tracepoint_arguments("kfree_skb"), "drops"),
-    ("reset_reasons", lambda: not btf.enumerators("sk_rst_reason"), "reset-sent"),
-]
+# What an older kernel does not tell, by its name in drops.toml.
+LACKS: dict[str, Callable[[], bool]] = {
+    "receivers": lambda: "struct sock *" not in btf.tracepoint_arguments("kfree_skb"),
+    "reset_reasons": lambda: not btf.enumerators("sk_rst_reason"),
+    "overflows": lambda: (
+        "SKB_DROP_REASON_TCP_LISTEN_OVERFLOW" not in btf.enumerators("skb_drop_reason").values()
+    ),
+}
 
 
 @pytest.fixture(scope="module")
@@ -281,7 +284,7 @@ def counted(host: Host, name: str | None, port: int) -> int:
 def test_the_rows_say_what_was_dropped_where_and_why(
     net: PracticeNetwork, capture: Capture, number: int, case: dict[str, Any], family: plan.Family
 ) -> None:
-    for name, is_lacking, _ in LACKS:
+    for name, is_lacking in LACKS.items():
         case = case | (case.get(f"without_{name}", {}) if is_lacking() else {})
     what: Callable[[Place], None] = globals()[case["what"]]
     host, port = net.hosts[case["at"]], 20_000 + number
@@ -386,7 +389,8 @@ def test_the_coverage_says_what_this_kernel_does_not_tell(closed_port: int) -> N
     with netlab.capture(port=closed_port, drops=True) as capture:
         gaps = netlab.coverage(capture.drops())
 
-    lacking = [what for _, is_lacking, what in LACKS if is_lacking()]
+    named = {"receivers": "drops", "reset_reasons": "reset-sent"}
+    lacking = [what for name, what in named.items() if LACKS[name]()]
     assert gaps.loc[gaps["kind"] == "unavailable", "what"].tolist() == lacking
 
 

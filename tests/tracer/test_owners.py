@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -66,7 +67,7 @@ def test_a_hostile_command_line_is_escaped_and_bounded(echo: Echo) -> None:
     client = "import socket, sys; socket.create_connection(('127.0.0.1', int(sys.argv[1])))"
     nasty = b"\x1b[31mred\nline \xff" + b"x" * 5000
     with netlab.capture(port=echo.port) as capture:
-        subprocess.run([sys.executable, "-c", client, str(echo.port), nasty], check=True, timeout=10)
+        subprocess.run([sys.executable, "-c", client, str(echo.port), nasty], check=True, timeout=60)
 
     line = only(outgoing(capture.connections()))["cmdline"]
     assert line.isprintable()
@@ -107,7 +108,10 @@ def test_an_owner_that_only_a_list_told_is_known_when_a_reset_has_ended_the_conn
 def test_a_worker_of_the_kernel_that_closes_what_a_process_has_left_is_not_the_owner(
     ports: tuple[int, int],
 ) -> None:
-    """Sockets that are on their way through each other, with nobody to take them out, a worker collects."""
+    """Sockets that are on their way through each other, with nobody to take them out, a worker collects.
+
+    Before Linux 6.9 it is the process that closes the next socket of this kind, here this one.
+    """
 
     def left(*others: socket.socket) -> None:
         ours, theirs = socket.socketpair()
@@ -126,6 +130,8 @@ def test_a_worker_of_the_kernel_that_closes_what_a_process_has_left_is_not_the_o
 
         def is_collected() -> bool:
             left()
+            for end in socket.socketpair():  # whose end begins a collection
+                end.close()
             rows = capture.connections().query("direction == 'incoming'")
             return bool(rows["closed_at"].notna().all() or rows["state"].ne("established").all())
 
@@ -133,7 +139,10 @@ def test_a_worker_of_the_kernel_that_closes_what_a_process_has_left_is_not_the_o
         incoming = only(capture.connections().query("direction == 'incoming'"))
 
     assert not str(incoming["process"]).startswith("kworker")
-    assert incoming["pid_source"] != "close"
+    if " __unix_gc\n" in Path("/proc/kallsyms").read_text():  # what a worker runs
+        assert incoming["pid_source"] != "close"
+    else:
+        assert incoming["pid"] == os.getpid()
 
 
 def test_in_a_pid_namespace_of_its_own_no_number_is_taken_for_one_of_the_roots() -> None:
@@ -153,7 +162,7 @@ gaps = netlab.coverage(frame)
 print(ours.pid_source.tolist(), int(gaps.loc[gaps.what == "pid", "count"].sum()) >= 2)
 """
     command = ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-c", script]
-    run = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    run = subprocess.run(command, capture_output=True, text=True, check=True, timeout=400)
 
     assert run.stdout == "True\n['socket', 'socket'] True\n"
 
@@ -184,7 +193,7 @@ while passed.recv(100): pass
             number = cookie(client)
             rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [client.fileno()]))]
             ours.sendmsg([b"x"], rights)
-        assert other.wait(timeout=10) == 0
+        assert other.wait(timeout=60) == 0
 
     row = only(outgoing(capture.connections()))
     assert (row["cookie"], row["pid"], row["pid_source"]) == (number, os.getpid(), "connect")
@@ -317,7 +326,7 @@ def test_an_open_socket_that_several_processes_hold_is_one_row_of_one_that_ss_na
 
 def test_owners_that_made_room_for_others_are_counted(echo: Echo) -> None:
     with netlab.capture(port=echo.port, max_processes=64) as capture:
-        subprocess.run([sys.executable, "-c", FORKS, str(echo.port)], check=True, timeout=60)
+        subprocess.run([sys.executable, "-c", FORKS, str(echo.port)], check=True, timeout=400)
 
     rows = outgoing(capture.connections())
     assert len(rows) == 200
@@ -337,7 +346,7 @@ def test_an_owner_that_made_room_for_others_and_still_runs_is_looked_up(echo: Ec
         assert process.stdout is not None
         process.stdout.readline()
         for _ in range(3):  # which owners make room is the kernel's choice, and the oldest only as a rule
-            subprocess.run([sys.executable, "-c", FORKS, str(echo.port)], check=True, timeout=60)
+            subprocess.run([sys.executable, "-c", FORKS, str(echo.port)], check=True, timeout=400)
         while_it_runs = capture.connections()
     afterwards = capture.connections()
 
