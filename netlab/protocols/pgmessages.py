@@ -64,6 +64,12 @@ def query(body: bytes) -> sql.Statement:
     return sql.statement(_text(said if is_whole else said.rstrip(_OF_NAMES)))
 
 
+def is_single(body: bytes) -> bool:
+    """Return whether a Query's body surely is one statement."""
+    said, is_whole, _ = body.partition(b"\0")
+    return bool(is_whole) and b";" not in said.rstrip(b"; \t\r\n")
+
+
 def parsed(body: bytes) -> tuple[bytes, sql.Statement] | None:
     """Return the name and the statement of a Parse's body; None: too little was seen."""
     name, end, rest = body.partition(b"\0")

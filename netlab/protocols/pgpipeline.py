@@ -47,6 +47,8 @@ class Step:
     exchange: Exchange
     naming: Naming = field(default_factory=Naming)
     is_executed: bool = False  # by the same exchange
+    is_single: bool = True  # and not a query of several statements, or what may be one
+    is_copied_in: bool = False  # the client says data now
 
 
 @dataclass(slots=True)
@@ -75,6 +77,23 @@ class Pipeline:
     def is_idle(self) -> bool:
         """Whether nothing waits."""
         return not self._steps and self._group is None
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether one statement waits, whose answer has begun, and nothing behind it but its Sync."""
+        kinds = b"".join(step.kind for step in self._steps)
+        is_begun = kinds in {b"Q", b"E", b"ES"} and self._steps[0].exchange.answered_ns is not None
+        return is_begun and self._group is None and self._steps[0].exchange.error is None
+
+    @property
+    def is_single(self) -> bool:
+        """Whether what is answered next is surely one statement."""
+        return bool(self._steps) and self._steps[0].is_single
+
+    @property
+    def is_copying(self) -> bool:
+        """Whether the server has asked for the data of a COPY."""
+        return bool(self._steps) and self._steps[0].is_copied_in
 
     def pending(self) -> list[Exchange]:
         """Return what is not answered yet, as far as it was asked."""
@@ -127,6 +146,7 @@ class Pipeline:
             self._end_group()
             asked = self._names.query(message.body) if kind == b"Q" else Naming(statement=_CALL)
             self._expect([(kind, asked)], self._exchange(message.begun_ns, message.size, asked.statement))
+            self._steps[-1].is_single = messages.is_single(message.body)
         elif kind in _WITHOUT_EXECUTE or kind == b"E":
             self._extend(kind, message)
         elif kind in {b"S", b"H"}:
@@ -229,8 +249,10 @@ class Pipeline:
             exchange.records = exchange.records if rows is None else (exchange.records or 0) + rows
         elif kind == b"D" and step.kind == b"E":
             exchange.records = (exchange.records or 0) + 1
-        elif kind == b"G" and len(self._steps) > 1 and self._steps[1].kind == b"S":
-            del self._steps[1]  # the server ignores a Sync while data are copied in
+        elif kind == b"G":
+            step.is_copied_in = True
+            if len(self._steps) > 1 and self._steps[1].kind == b"S":
+                del self._steps[1]  # the server ignores a Sync while data are copied in
         elif kind == b"v" and len(message.body) == 4:  # the newest that the server knows
             self._version = f"3.{int.from_bytes(message.body, 'big') & 0xFFFF}"
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from enum import Enum, auto
 
 from netlab.protocols import pgmessages as messages
 from netlab.protocols.dialog import Exchange, Outcome, Side
 from netlab.protocols.framing import LostError, Message
 from netlab.protocols.masking import STANDARD, Masking
+from netlab.protocols.pgending import Ending
 from netlab.protocols.pgpipeline import Pipeline
 from netlab.protocols.proof import Proof
 
@@ -32,8 +34,9 @@ class Postgres:
     and each group of other messages of the extended protocol (PREPARE, DESCRIBE, BIND, CLOSE); a Sync is one
     only when the commit that it causes fails (SYNC). Met in the middle, or behind a gap that may hide the
     beginning of a message, it goes on when the server has said that it is ready and the client speaks next,
-    or where a segment of the client has whole messages that want an answer. Of tables and databases is kept
-    what *masks* leave.
+    or where a segment of the client has whole messages that want an answer. A gap in the data of a COPY, or
+    in the rows of a statement that nothing else waits behind, costs their count alone. Of tables and
+    databases is kept what *masks* leave.
     """
 
     def __init__(self, *, whole: bool = True, masks: Masking = STANDARD) -> None:
@@ -45,23 +48,28 @@ class Postgres:
         self._pipeline = Pipeline(masks)
         self._proof = Proof(is_sure=whole)
         self._told: list[Exchange] = []  # what was held back, and is no more
+        self._copied: Exchange | None = None  # to which the client says data that are not read any more
+        self._ending: Ending | None = None  # of the answer whose middle was missed
         self._framers = {side: messages.framer(side) for side in Side}
 
     def said(self, side: Side, data: bytes, at_ns: int) -> list[Exchange]:
         """Read the next bytes of *side*."""
         if self._proof.waits and side is Side.CLIENT and self._pipeline.is_idle:
             self._told += self._proof.prove()
-        while data:
-            data = self._read(side, data, at_ns)
+        if self._ending and side is Side.CLIENT:
+            self._settle(self._ending)
+        if self._ending:
+            self._ending.said(data, at_ns)
+        elif not self._is_copied(side, data):
+            while data:
+                data = self._read(side, data, at_ns)
         return self._taken()
 
     def missed(self, side: Side, size: int | None, at_ns: int) -> list[Exchange]:
         """Go on behind *size* bytes of *side* that were not seen."""
         if self._state is State.READY:
             try:
-                message = self._framers[side].skip(size, at_ns)
-                if message:
-                    self._take(side, message)
+                self._skip(side, size, at_ns)
             except LostError:
                 self._lose(is_gap=True)
         elif self._state is not State.SEALED:
@@ -70,6 +78,8 @@ class Postgres:
 
     def ended(self, at_ns: int) -> list[Exchange]:  # noqa: ARG002 - an exchange ends with its answer
         """Take note that the connection is closed."""
+        if self._ending:
+            self._settle(self._ending)
         is_idle = self._pipeline.is_idle
         self._pipeline.give_up(Outcome.UNANSWERED if self._proof.is_sure else Outcome.MISSED)
         told = self._taken()
@@ -77,11 +87,72 @@ class Postgres:
 
     def pending(self) -> list[Exchange]:
         """Return what is not answered yet, as far as it was asked."""
-        return [*self._proof.held(), *self._pipeline.pending()]
+        waiting = self._pipeline.pending()
+        if self._ending:  # it may be answered by now
+            waiting = [replace(one.unproved(), answered_ns=one.answered_ns) for one in waiting]
+        return [*self._proof.held(), *waiting]
 
     def _taken(self) -> list[Exchange]:
         told, self._told = self._told, []
         return told + self._proof.of(self._pipeline.taken())
+
+    # What was missed
+
+    def _skip(self, side: Side, size: int | None, at_ns: int) -> None:
+        """Go on behind a gap that hides no more than data."""
+        if self._ending and side is Side.SERVER:
+            self._ending.missed()
+        elif self._ending:
+            raise LostError
+        elif not (self._copied and side is Side.CLIENT):
+            try:
+                message = self._framers[side].skip(size, at_ns)
+                if message:
+                    self._take(side, message)
+            except LostError:
+                self._hold_on(side)
+
+    def _hold_on(self, side: Side) -> None:
+        """Wait for the end of what one side has begun to say, of which some was missed."""
+        if not self._proof.is_sure or not self._pipeline.is_alone:
+            raise LostError
+        if side is Side.SERVER:
+            self._ending = Ending()
+            return
+        if self._pipeline.is_copying:
+            self._copied = self._pipeline.pending()[0]
+            self._copied.request_bytes = None
+            self._framers[side] = messages.framer(side)
+        else:
+            raise LostError
+
+    def _is_copied(self, side: Side, data: bytes) -> bool:
+        """Return whether a client still says the data of a COPY, as it does for a while if it fails."""
+        if self._copied is None or side is Side.SERVER:
+            return False
+        is_next = self._copied.error is None or messages.are_whole(data)
+        if self._pipeline.is_idle and data[:1] in _BEGINS and is_next:
+            if self._copied.error:
+                self._pipeline.forget()
+            self._copied = None
+        return self._copied is not None
+
+    def _settle(self, ending: Ending) -> None:
+        """Read the end of an answer, now that the client goes on or the connection is over."""
+        self._ending, last, is_single = None, ending.last(), self._pipeline.is_single
+        (exchange,) = self._pipeline.pending()
+        try:
+            for message in last:
+                self._pipeline.answer(message)
+        except LostError:
+            last = []
+        if last:
+            exchange.response_bytes = None
+            exchange.records = exchange.records if is_single else None
+            self._framers[Side.SERVER] = messages.framer(Side.SERVER)
+        else:
+            self._lose(is_gap=True)
+            self._tail = ending.tail[-6:]
 
     # What the bytes are
 
@@ -153,6 +224,7 @@ class Postgres:
         self._told += self._proof.refute()
         self._pipeline.give_up(Outcome.MISSED, is_gap=is_gap and is_sure)
         self._state, self._tail, self._opening = State.LOST, b"", b""
+        self._copied = self._ending = None
 
     def _take(self, side: Side, message: Message) -> None:
         if side is Side.CLIENT:

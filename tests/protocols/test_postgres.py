@@ -289,21 +289,6 @@ def test_an_error_that_may_be_another_statements_is_not_that_of_one_that_is_miss
     assert (found[0].status, found[0].error, found[0].answered_ns) == (None, None, None)
 
 
-def test_a_statement_keeps_its_latency_when_more_of_its_rows_are_missed(talks: dict[str, Talk]) -> None:
-    said = talks["simple"].heard
-    asked = next(i for i, (side, what, _) in enumerate(said) if side is Side.CLIENT and b"SELECT" in what)
-    side, answer, at_ns = said[asked + 1]
-    dialog = Postgres()
-
-    for one in said[: asked + 1]:
-        dialog.said(*one)
-    first = 1 + int.from_bytes(answer[1:5], "big")  # what the rows are; they follow
-    (found,) = dialog.said(side, answer[: first + 3], at_ns) + dialog.missed(side, None, at_ns + 1)
-
-    assert (found.operation, found.outcome, found.status) == ("SELECT", Outcome.MISSED, None)
-    assert (found.answered_ns, found.ended_ns) == (at_ns, None)
-
-
 def test_messages_that_look_whole_and_are_not_are_read_once() -> None:
     dialog = Postgres(whole=False)
     query, sync_with_a_body = b"Q\0\0\0\x05\0", b"S\0\0\0\x05\0"
@@ -692,6 +677,74 @@ def test_what_was_asked_behind_a_fatal_answer_is_unanswered() -> None:
         (Outcome.ANSWERED, "57P01"),
         (Outcome.UNANSWERED, None),
     ]
+
+
+def test_a_statement_keeps_its_latency_when_more_of_its_rows_are_missed(talks: dict[str, Talk]) -> None:
+    said = talks["simple"].heard
+    asked = next(i for i, (side, what, _) in enumerate(said) if side is Side.CLIENT and b"SELECT" in what)
+    side, answer, at_ns = said[asked + 1]
+    dialog = Postgres()
+
+    for one in said[: asked + 1]:
+        dialog.said(*one)
+    first = 1 + int.from_bytes(answer[1:5], "big")  # what the rows are; they follow
+    dialog.said(side, answer[: first + 3], at_ns)
+    dialog.missed(side, None, at_ns + 1)
+    (found,) = dialog.pending()
+
+    assert (found.operation, found.outcome, found.status) == ("SELECT", Outcome.MISSED, None)
+    assert (found.answered_ns, found.ended_ns) == (at_ns, None)
+
+
+@pytest.mark.parametrize("side", Side)
+def test_a_gap_in_the_data_of_a_copy_costs_no_row(talks: dict[str, Talk], side: Side) -> None:
+    talk, dialog, found = talks["copied"], Postgres(), list[Exchange]()
+
+    for who, what, at_ns in talk.heard:
+        if who is side and len(what) > 10_000:
+            found += dialog.said(who, what[:100], at_ns)
+            found += dialog.missed(who, len(what) - 200, at_ns)
+            found += dialog.said(who, what[-100:], at_ns)
+        else:
+            found += dialog.said(who, what, at_ns)
+
+    assert rows(found) == talk.truth
+    assert {one.outcome for one in found} == {Outcome.ANSWERED}
+
+
+ROWS = pg("T", b"\0\0") + pg("D", b"\0\0") * 3
+BROKEN_OFF = pg("E", b"SERROR\0C57014\0Mcanceled\0\0")
+ENDS = {
+    "whole": (b"select 1;\0", pg("C", b"SELECT 9\0") + READY, ("answered", "OK", 9)),
+    "one of several": (b"select 1; select 2\0", pg("C", b"SELECT 9\0") + READY, ("answered", "OK", None)),
+    "an error": (b"select 1\0", BROKEN_OFF + READY, ("answered", "57014", None)),
+    "not the end": (b"select 1\0", pg("D", b"\0\0"), ("missed", None, None)),
+    "the end of something": (b"select 1\0", READY, ("missed", None, None)),
+}
+
+
+@pytest.mark.parametrize("name", ENDS)
+def test_behind_rows_that_are_missed_the_last_words_tell_the_end(name: str) -> None:
+    query, last, told = ENDS[name]
+    dialog = started()
+
+    found = read(dialog, [(Side.CLIENT, pg("Q", query), 10), (Side.SERVER, ROWS, 11)], ended=False)
+    found += dialog.missed(Side.SERVER, 100_000, 12)
+    found += read(dialog, [(Side.SERVER, b"rest" + last, 13), (Side.CLIENT, EXECUTE + pg("S"), 20)])
+
+    assert (found[0].outcome, found[0].status, found[0].records) == told
+    assert found[0].answered_ns == 11
+
+
+def test_a_client_that_does_not_wait_proves_no_end() -> None:
+    dialog = started()
+    heard = [(Side.CLIENT, pg("Q", b"select 1\0"), 10), (Side.SERVER, ROWS, 11)]
+    found = read(dialog, heard, ended=False) + dialog.missed(Side.SERVER, 100_000, 12)
+
+    found += dialog.missed(Side.CLIENT, 50, 13)
+    found += read(dialog, [(Side.SERVER, pg("C", b"SELECT 9\0") + READY, 14)])
+
+    assert [(one.outcome, one.status) for one in found] == [(Outcome.MISSED, None)]
 
 
 def test_a_sync_that_a_server_ignores_costs_what_waits_and_makes_no_wrong_row() -> None:
