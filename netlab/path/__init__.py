@@ -17,7 +17,8 @@ sets two times side by side. All but `monitoring` are functions of frames of hop
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from netlab import lazy
 
@@ -51,4 +52,11 @@ _HOME = {
 
 __all__ = sorted(_HOME)  # noqa: PLE0605 - the table above is the one list of names
 
-__getattr__, __dir__ = lazy.names(__name__, _HOME)
+_get, __dir__ = lazy.names(__name__, _HOME)
+
+
+def __getattr__(name: str) -> Any:
+    found = _get(name)
+    if name == "path_mtu":  # an agent has the capability that this process may lack
+        return importlib.import_module("netlab.agent.delegation").delegated(found)
+    return found

@@ -142,20 +142,27 @@ class _Buckets:
     def follow(self, at_s: Reals, answered: Flags) -> _Buckets:
         """Let each bucket foretell each probe from what went before."""
         tokens = self._at_first.copy()
-        vague = self._vague
-        before, last = at_s[0], True
-        for at, came in zip(at_s.tolist(), answered.tolist(), strict=True):
-            tokens += self._per_s * (at - before)
-            full, empty = tokens > 1 + vague, tokens < 1 - vague
-            tokens = np.minimum(self._burst, tokens)
-            self._foretold[1, int(came)] += full
-            self._foretold[0, int(came)] += empty
+        enough, short = 1 + self._vague, 1 - self._vague
+        # All is done in place, and counted in integers: it is the time that `netlab.path.explain` takes.
+        gained, full, empty = np.empty_like(tokens), np.empty(len(tokens), bool), np.empty(len(tokens), bool)
+        foretold, recoveries = np.zeros(self._foretold.shape, np.int32), np.zeros(len(tokens), np.int32)
+        last = True
+        for wait_s, came in zip(np.diff(at_s, prepend=at_s[:1]).tolist(), answered.tolist(), strict=True):
+            tokens += np.multiply(self._per_s, wait_s, out=gained)
+            np.greater(tokens, enough, out=full)
+            np.less(tokens, short, out=empty)
+            np.minimum(self._burst, tokens, out=tokens)
+            foretold[1, int(came)] += full
+            foretold[0, int(came)] += empty
             if came:
-                self._recoveries += full & (not last)
-                tokens = np.maximum(tokens, 1) - 1
+                if not last:
+                    recoveries += full
+                np.maximum(tokens, 1, out=tokens)
+                tokens -= 1
             else:
-                tokens = np.where(self._trusts_losses & full, 1 - vague, tokens)
-            before, last = at, came
+                np.copyto(tokens, short, where=self._trusts_losses & full)
+            last = came
+        self._foretold, self._recoveries = foretold.astype(np.float64), recoveries.astype(np.float64)
         self._price = _burstiness(answered)
         self._seen = np.array([len(answered) - answered.sum(), answered.sum()], np.float64)
         return self

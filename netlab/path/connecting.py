@@ -14,6 +14,7 @@ import selectors
 import socket
 import struct
 import time
+from collections import Counter
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -73,6 +74,7 @@ class SynLine:
                 fix=f"Use protocol='udp', or: {capabilities.grant(['CAP_NET_RAW'])}",
             )
         self.unreadable = 0
+        self.strangers: Counter[str] = Counter()  # none: the kernel tells of none
         self.crowding = Crowding()
         self.flow = flow
         self._station = station

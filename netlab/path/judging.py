@@ -42,6 +42,7 @@ class Bench:
             0  # of the hops since the last loss began that only had what is lost there
         )
         self._began: Hop | None = None
+        self._doubts: dict[tuple[bytes, bytes], float] = {}  # each hop is asked again for those before it
 
     def judge(self, place: int) -> tuple[Verdict, str]:
         """Return the verdict of the next hop, and why."""
@@ -170,10 +171,21 @@ class Bench:
         telling = [other for other in later if other.limit is None]
         if later and not telling:
             return "every later hop is rate-limited and cannot confirm the loss"
-        if not _refutes_limits([hop, *telling]):
+        if not self._refutes_limits([hop, *telling]):
             return f"{_counted(hop)} lost: rate limits cannot be ruled out"
         without = next((other for other in telling if not self._has_it_too(other)), None)
         return f"TTL {without.ttl} does not confirm it: {_counted(without)} lost there" if without else ""
+
+    def _refutes_limits(self, hops: list[Hop]) -> bool:
+        """Whether the first hop, and all together, lose as no rate limits of their own could have it."""
+        doubts = [self._doubt_of_limits(hop) for hop in hops]
+        return doubts[0] > 0 and sum(doubts) >= _REFUTATION
+
+    def _doubt_of_limits(self, hop: Hop) -> float:
+        key = hop.at_s.tobytes(), hop.answered.tobytes()
+        if key not in self._doubts:
+            self._doubts[key] = bucket.doubt(hop.at_s, hop.answered)
+        return self._doubts[key]
 
     def _has_it_too(self, other: Hop) -> bool:
         probes = self._probes or other.probes
@@ -183,12 +195,6 @@ class Bench:
 def _answers_sent(hop: Hop) -> bool | None:
     """Whether the answers that did not come had been sent, if their numbers tell."""
     return replyids.were_sent(hop.at_s, hop.reply_ids)
-
-
-def _refutes_limits(hops: list[Hop]) -> bool:
-    """Whether the first hop, and all together, lose as no rate limits of their own could have it."""
-    doubts = [bucket.doubt(hop.at_s, hop.answered) for hop in hops]
-    return doubts[0] > 0 and sum(doubts) >= _REFUTATION
 
 
 def _counted(hop: Hop) -> str:

@@ -10,6 +10,7 @@ import errno
 import socket
 import time
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterator
 
 from netlab.errors import DecodeError
@@ -35,6 +36,7 @@ class Line(ABC):
 
     def __init__(self, flow: Flow, sock: socket.socket) -> None:
         self.unreadable = 0
+        self.strangers: Counter[str] = Counter()  # by address: replies of who was not asked
         self.flow = flow
         self.queue = ErrorQueue(sock)
         self.crowding = Crowding()
@@ -134,8 +136,11 @@ class Line(ABC):
                 reply, mark = self.reply(heard.data)
             except DecodeError:
                 self.unreadable += 1
-            else:
+                continue
+            if self.flow.is_target(heard.address):
                 yield self._answer(mark if mark in self._sent else None, reply, heard.address, heard)
+            else:
+                self.strangers[heard.address] += 1
 
     def _known(self, mark: int | None) -> int | None:
         if mark is not None and mark not in self._sent:

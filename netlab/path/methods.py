@@ -29,6 +29,10 @@ Strategy: TypeAlias = Callable[[Plan, Send, Run, Iterator[int]], AnyProber]
 
 
 _IN_HEADERS = "reply_id, quoted_ttl, quoted_dscp, quoted_ecn, rewritten"
+_ELSEWHERE = (
+    "sockets without CAP_NET_RAW hear the target at the address that was asked alone: a host that answers "
+    "from another one looks silent"
+)
 _LABELS_SINCE = (5, 9)  # IP_RECVERR_RFC4884
 _ECN = 3  # the lower bits of the traffic class (RFC 3168)
 
@@ -108,14 +112,16 @@ def outlet(station: AnyStation, target: Target, source: bytes) -> AnyOutlet:
     return Outlet(station, target, source)
 
 
-def unseen(station: AnyStation) -> list[Missing]:
-    """Return what the sockets of *station* never tell."""
+def unseen(station: AnyStation, *, reached: bool) -> list[Missing]:
+    """Return what the sockets of *station* never tell; *reached* if no target stayed silent."""
     if not isinstance(station, PlainStation):
         return []
     why = "the kernel keeps IP headers from sockets without CAP_NET_RAW"
     lacking = [Missing(_IN_HEADERS, Gap.UNAVAILABLE, None, why)]
     if capabilities.kernel_version() < _LABELS_SINCE:
         lacking.append(Missing("mpls", Gap.UNAVAILABLE, None, "without CAP_NET_RAW it takes Linux 5.9"))
+    if not reached and station.protocol is not Protocol.ICMP:
+        lacking.append(Missing("answers of the target", Gap.UNSEEN, None, _ELSEWHERE))
     return lacking
 
 

@@ -233,7 +233,8 @@ def monitor(
                 Traced(name=name, target=chosen, origin=way, method=kept, ports=ports, runs=part)
                 for way, part in leaving.parts(runs)
             ]
-            return rows.frame_of(parts, kind.value, missing=[*missing, *methods.unseen(station)])
+            unseen = methods.unseen(station, reached=any(run.target_ttl for run in runs))
+            return rows.frame_of(parts, kind.value, missing=[*missing, *unseen])
 
         with contextlib.ExitStack() as resources:
             station = methods.station(

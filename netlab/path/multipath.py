@@ -146,7 +146,7 @@ def multipath(
         return frame_of(traces, request, missing, resolve=resolve)
     found = branches.account(search)
     branches.compare(found, [job.way() for job in others])
-    hops = frame_of(traces, request, [*missing, *_unsure(found)], resolve=resolve)
+    hops = frame_of(traces, request, [*missing, *(_unsure(found) or _lossy(search))], resolve=resolve)
     hops.attrs["multipath"] = found
     return hops
 
@@ -251,3 +251,14 @@ def _unsure(found: branches.Account) -> list[Missing]:
     )
     detail = f"{why}: no branch is missing with confidence {found['reached_confidence']:.2f} only"
     return [Missing("branches", Gap.INCOMPLETE, None, detail)]
+
+
+def _lossy(search: Search) -> list[Missing]:
+    """Return that probes of flows that are answered at a TTL were lost there: silence may be loss, too."""
+    cells = [cell for ttl in search.sightings.cells for _, cell in search.sightings.hop(ttl) if cell.heard]
+    lost = sum(cell.lost for cell in cells)
+    detail = (
+        f"of {sum(cell.sent for cell in cells)} probes of flows that are answered there so many were not, "
+        "which is loss: a branch that never answers is missed more often than the confidence says"
+    )
+    return [Missing("branches", Gap.APPROXIMATE, lost, detail)] if lost else []

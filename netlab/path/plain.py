@@ -7,6 +7,7 @@ import os
 import secrets
 import selectors
 import socket
+from collections import Counter
 from typing import TYPE_CHECKING, TypeAlias
 
 from netlab.errors import CapabilityError, ProbeError
@@ -94,8 +95,11 @@ class PlainStation(contextlib.AbstractContextManager["PlainStation"]):
 
     @property
     def strangers(self) -> dict[str, int]:
-        """None: connected sockets do not get what another address sends."""
-        return {}
+        """How many echo replies came from which address that nobody had asked.
+
+        Others do not get to connected sockets: ping_lookup() in net/ipv4/ping.c does not look who sends.
+        """
+        return sum((line.strangers for line in self._lines), Counter())
 
     def open(self, family: int) -> socket.socket:
         """Return a new socket of the probes' protocol.

@@ -107,7 +107,11 @@ class Flow(ABC):
         """
         if self.refused_by_error or reply not in _HOSTS_WORDS:
             return False
-        return ipaddress.ip_address(address.partition("%")[0]).packed != self.target
+        return not self.is_target(address)
+
+    def is_target(self, address: str) -> bool:
+        """Return whether *address* is the target's."""
+        return ipaddress.ip_address(address.partition("%")[0]).packed == self.target
 
     def packet(self, ttl: int, mark: int, *, size_bytes: int = 0) -> bytes:
         """Return the whole IP packet of the probe with *mark*, of *size_bytes* and not to be cut if given.

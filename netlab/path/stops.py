@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import TypeAlias
 
+import numpy as np
 import pandas as pd
 
 SOURCE = "source"
@@ -94,33 +95,52 @@ def _named(table: pd.DataFrame) -> pd.DataFrame:
     the probes were lost. Else it is a silence, the same only between the same neighbours: they would join
     strangers.
     """
+    kind = table["trace"].map(_kinds(table))  # one of a thousand traces stands for all that heard the same
+    told = table.assign(kind=kind)[["kind", "flow", "ttl", "node"]]
     heard: dict[int, _Heard] = defaultdict(lambda: defaultdict(set))
-    for trace, ttl, node in table.dropna(subset=["node"])[[*_AT, "node"]].itertuples(index=False, name=None):
-        heard[trace][ttl].add(node)
-    silent = table["node"].isna() & table.groupby(_AT)["node"].transform("count").eq(0)
-    flow = table.drop_duplicates("trace").set_index("trace")["flow"].to_dict()
     alike: dict[int, list[_Heard]] = defaultdict(list)
-    for trace, nodes in heard.items():
-        alike[flow[trace]].append(nodes)
+    for number, flow, ttl, node in told.dropna(subset=["node"]).drop_duplicates().to_numpy():
+        if number not in heard:
+            alike[flow].append(heard[number])
+        heard[number][ttl].add(node)
+    silent = table["node"].isna() & table.groupby(_AT)["node"].transform("count").eq(0)
+    places = told[silent].groupby(["kind", "flow", "ttl"], sort=False)
     lost: dict[tuple[int, int, tuple[int, ...], tuple[_Nodes, ...]], str | None] = {}
     known: dict[tuple[int, tuple[_Nodes, ...]], str] = {}
     numbers: dict[int, int] = defaultdict(int)
-    names = []
-    for trace, ttl in table.loc[silent, _AT].itertuples(index=False, name=None):
-        met = [*heard[trace]]
+    names: list[str | None] = []
+    for number, flow, ttl in places.size().index:
+        nodes = heard[number]
+        met = [*nodes]
         place = bisect(met, ttl)
         beside = tuple(met[place - 1 : place + 1])  # the last one before, and the next one if there is one
-        ends = tuple(tuple(sorted(heard[trace][at])) for at in beside)
-        here = flow[trace], ttl, beside, ends
+        ends = tuple(tuple(sorted(nodes[at])) for at in beside)
+        here = flow, ttl, beside, ends
         if here not in lost:
-            lost[here] = _only(alike[flow[trace]], ttl, {at: heard[trace][at] for at in beside})
+            lost[here] = _only(alike[flow], ttl, {at: nodes[at] for at in beside})
         between = ttl, ends
         if lost[here] is None and between not in known and len(ends) > 1:
             numbers[ttl] += 1
             known[between] = f"{SILENT}{ttl}" + (f" #{numbers[ttl]}" if numbers[ttl] > 1 else "")
         names.append(lost[here] or known.get(between))
-    table.loc[silent, "node"] = names
+    table.loc[silent, "node"] = np.array(names, object)[places.ngroup()]
     return table[~silent | table["node"].notna()].reset_index(drop=True)
+
+
+def _kinds(table: pd.DataFrame) -> dict[int, int]:
+    """Return a number for each trace, the same for those of one flow that heard the same at each TTL."""
+    met = table.loc[table["node"].notna(), ["trace", "flow", "ttl", "node"]]
+    answer = met.groupby(["flow", "ttl", "node"], sort=False).ngroup().rename("answer")
+    heard = (
+        pd.concat([met["trace"], answer], axis="columns").drop_duplicates().sort_values(["trace", "answer"])
+    )
+    traces, first = np.unique(heard["trace"].to_numpy(), return_index=True)
+    kinds: dict[bytes, int] = {}
+    parts = np.split(heard["answer"].to_numpy(), first)[1:]
+    return {
+        trace: kinds.setdefault(part.tobytes(), len(kinds))
+        for trace, part in zip(traces.tolist(), parts, strict=True)
+    }
 
 
 def _only(traces: Iterable[_Heard], ttl: int, beside: _Heard) -> str | None:

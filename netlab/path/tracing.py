@@ -57,7 +57,9 @@ class Trail:
                 if len(self.runs) == self._request.runs:
                     self._prober = None
                     return None
-                self.runs.append(Run(len(self.runs)))
+                # Before where the target was last met somebody who rejects some packets hides no probe to it.
+                known_end = next((run.target_ttl for run in reversed(self.runs) if run.target_ttl), 0)
+                self.runs.append(Run(len(self.runs), known_end=known_end))
                 self._prober = self._strategy(
                     self._request.plan, self.outlet.send, self.runs[-1], self._marks
                 )
@@ -113,8 +115,8 @@ def trace(
 
         begin_s = time.monotonic()
         trails.drive(stopped if seen is None else _showing(traced, seen, stopped))
-    missing = [*losses(station), *methods.unseen(station), *trails.unbegun(), *trails.beyond()]
-    missing += leaving.changes(ways, good, request.netns, begin_s)
+    missing = [*losses(station), *methods.unseen(station, reached=trails.reached), *trails.unbegun()]
+    missing += [*trails.beyond(), *leaving.changes(ways, good, request.netns, begin_s)]
     return traced(), missing
 
 
@@ -228,6 +230,11 @@ class _Trails:
             )
         for trail in self._trails:
             trail.abandon()
+
+    @property
+    def reached(self) -> bool:
+        """Whether every run met its target."""
+        return all(run.target_ttl for trail in self._trails for run in trail.runs)
 
     def unbegun(self) -> list[Missing]:
         count = sum(self._request.runs - len(trail.runs) for trail in self._trails if trail.error is None)

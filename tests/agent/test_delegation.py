@@ -27,6 +27,7 @@ import netlab
 hops = netlab.multipath("127.0.0.1")
 said = netlab.coverage(hops)["detail"].str.contains("the agent at").any()
 print(said, hops.attrs["multipath"]["confidence"], netlab.translate("tcp", "192.0.2.1", 1, "192.0.2.2", 2))
+print(netlab.path.path_mtu("127.0.0.1")["told"].tolist())
 """
 FOLLOW = """
 import socket, netlab
@@ -125,7 +126,7 @@ def shared() -> Iterator[Path]:
     ("script", "expected"),
     [
         (LIST, "conntrack True conntrack_events True conntrack_stats True"),
-        (PROBE, "True 0.95 None"),
+        (PROBE, "True 0.95 None\n['interface']"),
         (FOLLOW, "['ECONNREFUSED'] True"),
         (ACCOUNT, "[1, 1, 0]"),
         (DURATION, "stopped ['ECONNREFUSED']"),

@@ -364,3 +364,17 @@ def test_who_rewrites_is_told_by_the_hops_of_one_trace() -> None:
     graph = joined(one, other)
 
     assert [graph.nodes[node]["rewrites"] for node in "abc"] == [None, None, None]
+
+
+def test_a_silence_between_the_same_neighbours_is_one_in_each_of_many_traces() -> None:
+    lossy = ["a:1 * c:3 d!4", "a:1 * * d!4", "* * c:3 d!4", "a:1 * x:3 d!4"]
+
+    graph = joined(*(hops(lossy[run % 4], run=run) for run in range(40)))
+
+    assert sorted(filter(lambda node: graph.nodes[node]["silent"], graph)) == [
+        "* ttl 2",
+        "* ttl 2 #2",
+        "* ttl 2 #3",
+        "* ttl 2 #4",
+        "* ttl 3",
+    ]

@@ -298,6 +298,21 @@ def test_a_nat_is_found_by_what_later_quotes_show(shape: str) -> None:
 
 
 @pytest.mark.privileged
+def test_losses_are_said_to_make_the_confidence_less_sure() -> None:
+    graph: nx.Graph[str] = nx.Graph()
+    for branch in "abcd":
+        nx.add_path(graph, ["client", "r1", branch, "r2", "web"])
+    nx.set_edge_attributes(graph, 0.03, "loss")
+    with lab.simulated(graph, seed=SEED) as net:
+        hops = netlab.multipath(net.address("web"), netns=net.client.netns)
+
+    told = netlab.coverage(hops).set_index("what").loc["branches"]
+    assert told["kind"] in {"approximate", "incomplete"}
+    assert told["count"] > 0
+    assert "missed more often than the confidence says" in told["detail"]
+
+
+@pytest.mark.privileged
 def test_what_was_heard_before_the_host_refused_to_send_is_kept(diamond: Network) -> None:
     too_many = "udp dport 33434 limit rate over 1/hour burst 40 packets"
     drop = f"type filter hook output priority 0\n{too_many} drop"

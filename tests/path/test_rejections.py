@@ -7,8 +7,10 @@ import pandas as pd
 import pytest
 from walked import WalkedChannel, trace, watch
 
+from netlab import lab
 from netlab.path.findings import Given
 from netlab.path.stats import path_stats
+from netlab.path.trace import traceroute
 from netlab.path.verdicts import Verdict
 
 
@@ -109,3 +111,13 @@ def test_the_end_of_a_trace_counts_what_one_of_two_ways_rejects() -> None:
 
     assert stats.loc[4, "loss"] == pytest.approx(1 - end["reached"].mean())
     assert stats.loc[3, "loss"] == 0.0
+
+
+@pytest.mark.privileged
+def test_no_run_of_a_trace_lacks_the_target_for_one_of_two_ways_that_rejects() -> None:
+    with lab.simulated(two_ways(), seed=1) as net:
+        hops = traceroute(net.address("web"), netns=net.client.netns, runs=40, queries=1, timeout_s=0.2)
+
+    furthest = hops.groupby("run")["ttl"].max()
+    first = hops.loc[hops["reached"], "run"].min()
+    assert (furthest[furthest.index > first] == 4).all()

@@ -201,6 +201,20 @@ def test_a_dead_target_is_not_reached(chain: Chain, protocol: str) -> None:
     assert not hops["reached"].any()
 
 
+@kinds
+def test_that_answers_from_another_address_are_not_heard_is_told(chain: Chain, protocol: str) -> None:
+    chain.ip("server", "address add 10.99.4.77/24 dev to-r3")
+    away = "type filter hook output priority -300\nip saddr 10.99.4.2 notrack ip saddr set 10.99.4.77"
+    with chain.replying("server", "10.99.4.2", 33_434), chain.rules("server", away):
+        hops = unprivileged("10.99.4.2", chain.client, protocol=protocol, max_ttl=5, timeout_s=0.2)
+    chain.ip("server", "address delete 10.99.4.77/24 dev to-r3")
+
+    told = coverage(hops)
+    (detail,) = told.loc[told["what"] == "answers of the target", "detail"]
+    assert not hops["reached"].any()
+    assert ("came from 10.99.4.77" if protocol == "icmp" else "answers from another one") in detail
+
+
 @both
 @kinds
 def test_no_link_is_false_behind_a_load_balancer_of_real_kernels(
