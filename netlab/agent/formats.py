@@ -77,13 +77,11 @@ def encoded(frame: pd.DataFrame, kind: Format) -> bytes:
 
 def _exact_times(frame: pd.DataFrame) -> dict[str, Any]:
     """Return the columns of times in words, with their nanoseconds, which strftime(3) does not know."""
-    times = frame.select_dtypes("datetimetz")
-    return {
-        str(name): pd.Series(
-            np.char.add(np.datetime_as_string(column.to_numpy("M8[ns]"), "ns"), "Z"), frame.index
-        ).where(column.notna())
-        for name, column in times.items()
-    }
+    found = {}
+    for name, times in frame.select_dtypes("datetimetz").items():
+        words = np.char.add(np.datetime_as_string(times.to_numpy("M8[ns]"), "ns"), "Z")
+        found[str(name)] = pd.Series(words, frame.index).where(times.notna())
+    return found
 
 
 def framed(body: bytes, kind: Format) -> bytes:

@@ -44,8 +44,8 @@ def conntrack(
     Parameters
     ----------
     netns
-        A name under /run/netns, a path, a process id, a list of those, "all", or None for the calling
-        thread's namespace.
+        A name under /run/netns, a path, a process id, a list of those, "all", or None, which is the
+        calling thread's namespace alone, without those of containers.
     family
         4 or 6; None lists both.
     protocol

@@ -37,8 +37,8 @@ def conntrack_stats(*, netns: spaces.Spaces = None) -> pd.DataFrame:
     Parameters
     ----------
     netns
-        A name under /run/netns, a path, a process id, a list of those, "all", or None for the calling
-        thread's namespace.
+        A name under /run/netns, a path, a process id, a list of those, "all", or None, which is the
+        calling thread's namespace alone, without those of containers.
 
     Returns
     -------

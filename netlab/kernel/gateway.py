@@ -48,7 +48,8 @@ def gateway(
     uid
         The user whose socket sends, which policy rules may look at; None is the calling user.
     netns
-        A name under /run/netns, a path, a process id, "all", or None for the calling thread's namespace.
+        A name under /run/netns, a path, a process id, "all", or None, which is the calling thread's
+        namespace alone.
 
     Returns
     -------

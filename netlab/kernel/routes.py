@@ -79,7 +79,8 @@ def routes(*, netns: namespaces.NetNs = None, family: int | None = None) -> pd.D
     Parameters
     ----------
     netns
-        A name under /run/netns, a path, a process id, "all", or None for the calling thread's namespace.
+        A name under /run/netns, a path, a process id, "all", or None, which is the calling thread's
+        namespace alone.
     family
         4 or 6; None lists both.
 

@@ -82,7 +82,8 @@ def capture(
         "tcp" or "udp"; both by default. What is not asked for has no programs attached.
     netns
         Follow only attempts in these network namespaces: a name under /run/netns, a path, a process id, an
-        inode as in the frames' `netns` column, or several; None is the calling thread's own, "all" is all.
+        inode as in the frames' `netns` column, or several; "all", the default, is all, and
+        None the calling thread's own alone.
         One that is named is kept until the capture stops, with its interfaces, even when its container is
         gone: the kernel would give its inode to the next one.
     direction

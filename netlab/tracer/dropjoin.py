@@ -105,7 +105,10 @@ def with_drops(connections: pd.DataFrame, drops: pd.DataFrame) -> pd.DataFrame:
     failing = connections["error"].notna() | (connections["state"] == "syn-sent")
     found = _explaining(_pairs(connections[failing], drops))
     told = connections.copy()
-    lacking = [gap | {"what": f"reason: {gap['what']}"} for gap in drops.attrs["coverage"]]
+    lacking = [
+        gap if gap["what"] == "connections" else gap | {"what": f"reason: {gap['what']}"}
+        for gap in drops.attrs["coverage"]
+    ]
     told.attrs = connections.attrs | {"coverage": [*connections.attrs["coverage"], *lacking]}
     if len(found):
         added = _together(found.assign(clause=_clauses(found))).reindex(told.index)

@@ -81,6 +81,7 @@ class DropSource:
         self._table = program.map("netlab_drops", DROP_KEY, DROP_COUNT)
         self._counters = program.map("netlab_counters", "u4", "u8")
         self._refused_before = _refused_by_listeners(self._wanted.netns)
+        self._unanswered_before = _cookies_unanswered(self._wanted.netns)
         for function, event in _TRACEPOINTS.items():
             try:
                 program.attach_raw_tracepoint(function, event)
@@ -111,7 +112,7 @@ class DropSource:
             for name in part.dtype.names or ():
                 if name != "padding":
                     together[name] = part[name]
-        lost += self._unseen(together)
+        lost += [*self._unseen(together), *self._unfinished()]
         return together[_wanted(together, self._wanted)], lost
 
     def _lost(self) -> list[Missing]:
@@ -139,12 +140,21 @@ class DropSource:
         detail = f"{_NO_ROOM}: {'of SYNs ' * bool(numbers)}the kernel only counts it (ListenDrops)"
         return [Missing("drops", Gap.UNSEEN, unseen, detail)] if unseen > 0 else []
 
+    def _unfinished(self) -> list[Missing]:
+        """Say how many handshakes are nowhere: not even the kernel knows of them any more."""
+        count = netstat.gained(self._unanswered_before, _cookies_unanswered(self._wanted.netns))
+        return [Missing("connections", Gap.UNSEEN, count, _FLOOD)] if count else []
+
     def _missed(self) -> int:
         return self._program.misses(*_TRACEPOINTS)
 
 
 _OVERFLOW = "SKB_DROP_REASON_TCP_LISTEN_OVERFLOW"
 _NO_ROOM = "connections that listeners on any port had no room for"
+_FLOOD = (
+    "SYNs to listeners on any port that a SYN cookie answered and nobody came back with, as in a SYN flood: "
+    "the kernel keeps nothing of them but a number (SyncookiesSent, SyncookiesRecv)"
+)
 _UNREAD = "IP packets whose headers, or ports or network namespace where asked for, could not be read"
 _MISSED = "packets were dropped in the middle of another drop on the same CPU"
 _OF_OTHERS = "packets have no owner and no direction: drops of other processes' connections are in it too"
@@ -161,6 +171,16 @@ _NO_RESET_REASONS = "before Linux 6.10 resets have no reason, and one that no so
 def _refused_by_listeners(netns: Collection[int]) -> dict[int, int]:
     """Return how many connections listeners of each namespace in *netns* (none: of any) have dropped."""
     return netstat.everywhere(lambda: netstat.counters()["TcpExt.ListenDrops"], only=netns or None)
+
+
+def _cookies_unanswered(netns: Collection[int]) -> dict[int, int]:
+    """Return how many SYN cookies each of these namespaces has sent that did not come back."""
+
+    def unanswered() -> int:
+        counts = netstat.counters()
+        return counts["TcpExt.SyncookiesSent"] - counts["TcpExt.SyncookiesRecv"]
+
+    return netstat.everywhere(unanswered, only=netns or None)
 
 
 def _untold() -> list[Missing]:

@@ -81,7 +81,8 @@ def connections(
     listening
         Also the listening TCP sockets and unconnected UDP sockets; they have no remote end.
     netns
-        A name under /run/netns, a path, a process id, "all", or None for the calling thread's namespace.
+        A name under /run/netns, a path, a process id, "all", or None, which is the calling thread's namespace
+        alone: containers have others, and only `netlab.capture()` is in all of them by itself.
     nat
         Fill the `nat_*` columns from a dump of conntrack in the sockets' namespaces and the host's (that of
         process 1), or in the one named here. It takes CAP_NET_ADMIN, and time for each tracked flow.

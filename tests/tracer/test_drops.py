@@ -338,6 +338,21 @@ def test_what_finds_the_queue_full_and_is_no_row_is_counted_in_the_coverage(net:
     assert rows + unseen == after - before
 
 
+def test_syns_that_cookies_answered_and_nobody_came_back_with_are_counted(net: PracticeNetwork) -> None:
+    with contextlib.ExitStack() as kept, netlab.capture(drops=True, netns=net.gateway.netns) as capture:
+        at = Place(net, 4, 34_100, kept)
+        net.gateway.run(["sysctl", "-qw", "net.ipv4.tcp_syncookies=2"], check=True)  # for each SYN
+        kept.callback(net.gateway.run, ["sysctl", "-qw", "net.ipv4.tcp_syncookies=1"], check=True)
+        with at.listener():
+            for number in range(3):
+                at.send_forged(at.forged("S", seq=number))
+            with at.socket(net.client) as client:  # which does come back
+                client.connect((at.gateway, at.port))
+                gaps = netlab.coverage(capture.connections()).set_index("what")
+
+    assert gaps.loc["connections", ["kind", "count"]].tolist() == ["unseen", 3]
+
+
 def test_the_loopbacks_of_two_namespaces_are_not_mixed_up(net: PracticeNetwork) -> None:
     hosts = (net.client, net.db)
     with (
