@@ -77,6 +77,7 @@ class Tls:
         self._is_blind = False  # there, where the server's records begin is not known
         self._is_confirmed = False  # the client has answered the hello; the server may yet refuse the client
         self._ahead = 0  # bytes of the client behind that
+        self._has_left = False  # the client may have said goodbye before the server said anything
         self._alert_ns: int | None = None  # of the server, behind that
         self._over: list[Exchange] = []
 
@@ -229,12 +230,16 @@ class Tls:
             self._end(Outcome.ANSWERED)
 
     def _follow(self, handshake: Handshake, side: Side, record: Message) -> None:
-        """Tell by the server's first word whether it goes on; a client's goodbye needs no answer."""
+        """Tell by the server's first word whether it goes on; to a client's goodbye that may be one, too."""
         is_alert = _may_be_alert(handshake, record)
         if side is Side.CLIENT:
             self._ahead += record.size
-            if self._alert_ns is None and (is_alert or self._ahead > _MOST_AHEAD):
+            self._has_left |= is_alert
+            if self._alert_ns is None and self._ahead > _MOST_AHEAD:
                 self._end(Outcome.ANSWERED)
+        elif is_alert and self._has_left and self._alert_ns is None:
+            handshake.status = None
+            self._end(Outcome.ANSWERED)
         elif is_alert and self._alert_ns is None:
             self._alert_ns = record.ended_ns
         else:

@@ -70,7 +70,8 @@ TLS = Schema(
         Column(
             "status",
             TEXT,
-            "OK, or the number of the fatal alert that ended the handshake; missing where it is encrypted",
+            "OK, or the number of the fatal alert that ended the handshake; missing where it is encrypted, "
+            "and where TLS 1.3 hides whether a server took leave or refused a client that had left",
         ),
         Column(
             "error",

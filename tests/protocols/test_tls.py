@@ -197,6 +197,38 @@ def test_a_server_of_tls_1_3_that_wants_the_clients_certificate_has_refused_with
     assert (found.error, found.status) == ("encrypted_alert", None)
 
 
+def test_whether_a_server_of_tls_1_3_refused_a_client_that_took_leave_is_not_known(tmp_path: Path) -> None:
+    certificate(tmp_path, END)
+    port = free_port()
+    options = ("-quiet", "-cert", str(tmp_path / "both.pem"), "-Verify", "1")
+    with running(["openssl", "s_server", "-port", str(port), *options], port), overhearing(port) as through:
+        with socket.create_connection(("127.0.0.1", through.port)) as plain:
+            leave(plain)
+        found = handshake(through.whole(1)[0])
+
+    assert (found.version, found.outcome) == ("TLS 1.3", Outcome.ANSWERED)
+    assert (found.error, found.status) == (None, None)
+
+
+def leave(plain: socket.socket) -> None:
+    """Shake hands, say goodbye with the last of it, and wait until the server has gone."""
+    heard, told = ssl.MemoryBIO(), ssl.MemoryBIO()
+    sealed = client(ssl.TLSVersion.TLSv1_3).wrap_bio(heard, told)
+    for step in (sealed.do_handshake, sealed.unwrap):
+        while True:
+            try:
+                step()
+                break
+            except ssl.SSLWantReadError:
+                if step == sealed.unwrap:
+                    break
+                plain.sendall(told.read())
+                heard.write(plain.recv(1 << 16))
+    plain.sendall(told.read())
+    while plain.recv(1 << 16):
+        pass
+
+
 def test_a_client_of_tls_1_3_that_leaves_instead_of_its_finished_has_not_answered(
     cases: dict[str, Case],
 ) -> None:
