@@ -108,14 +108,14 @@ def to_json(entries: list[Entry]) -> bytes:
 def of_json(data: bytes) -> list[Entry]:
     """Return the frames that a manifest of this or an older layout lists.
 
-    Raises ValueError, TypeError or LookupError if it is none, and BundleError if it is of a newer layout.
+    Raises ValueError, TypeError or LookupError if it is none, and BundleError if it is of a newer netlab.
     """
     told = json.loads(data)
     version = field_of(told, "bundle", int)
     if version > VERSION:
         raise BundleError(
             f"this recording has layout {version}, and netlab {__version__} reads up to {VERSION}",
-            fix="Install a newer netlab: pip install --upgrade netlab",
+            fix=_NEWER,
         )
     for older in range(version, VERSION):
         told = _UPGRADES[older](told)
@@ -135,12 +135,16 @@ def _from_1(told: Any) -> Any:
 
 
 _UPGRADES = {1: _from_1}
+_NEWER = "Install a newer netlab: pip install --upgrade netlab"
 
 
 def _entry(item: Any, origins: list[Metadata]) -> Entry:
     schema = ALL.get(field_of(item, "schema", str))
     if schema is None:
-        raise ValueError(f"this netlab has no {item['schema']!r} frames; a newer one may")
+        raise BundleError(
+            f"this recording has {item['schema'][:64]!r} frames, which netlab {__version__} does not know",
+            fix=_NEWER,
+        )
     places = field_of(item, "origins", list)
     if not places or any(type(place) is not int or not 0 <= place < len(origins) for place in places):
         raise ValueError("it does not say which host a frame is from")

@@ -1,9 +1,15 @@
 from __future__ import annotations
 
+import json
+import zipfile
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pytest
+
+import netlab
 from netlab import bundle
+from netlab.bundle import manifest
 
 VERSION_1 = Path(__file__).parent.parent / "data" / "bundles" / "version_1.netlab"
 
@@ -30,3 +36,12 @@ def test_a_recording_of_layout_1_is_written_again_in_this_layout(tmp_path: Path)
 
     assert new.origins == old.origins
     assert all(new[name].equals(old[name]) and new[name].attrs == old[name].attrs for name in old)
+
+
+def test_frames_that_only_a_newer_netlab_has_ask_for_that_one(tmp_path: Path) -> None:
+    told = {"bundle": manifest.VERSION, "origins": [], "items": [{"schema": "of_tomorrow"}]}
+    with zipfile.ZipFile(tmp_path / "new.netlab", "w") as file:
+        file.writestr(manifest.NAME, json.dumps(told))
+
+    with pytest.raises(netlab.errors.BundleError, match=r"'of_tomorrow' frames.* Install a newer netlab"):
+        bundle.load(tmp_path / "new.netlab")

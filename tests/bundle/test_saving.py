@@ -376,7 +376,7 @@ def test_the_forged_file_that_the_next_tests_damage_is_good(tmp_path: Path) -> N
         ({"host": "\ud800"}, "surrogates not allowed"),
         ({"item": {"name": "../../etc/cron.d/x"}}, "cannot name a frame"),
         ({"item": {"name": "other"}}, "members are not those"),
-        ({"item": {"schema": "future"}}, "no 'future' frames"),
+        ({"item": {"schema": "future"}}, "'future' frames, which netlab"),
         ({"item": {"rows": 4}}, "promises 4 rows"),
         ({"item": {"rows": 10**30}}, "promises"),
         ({"item": {"coverage": [{"what": 1, "kind": "lost", "count": 1, "detail": ""}]}}, "what is not str"),
