@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Collection
-from functools import cache
+from functools import lru_cache
 
 from netlab.wire import icmp, ip
 
 _INSTRUCTION = struct.Struct("=HBBI")
 
-_LOAD_HALF_X, _LOAD_BYTE_X = 0x48, 0x50  # A = 2 bytes at X+k | 1 byte at X+k
+_LOAD_WORD_X, _LOAD_HALF_X, _LOAD_BYTE_X = 0x40, 0x48, 0x50  # A = 4, 2 bytes at X+k | 1 byte at X+k
 _LOAD_HEADER_LENGTH = 0xB1  # X = 4 * (byte at k & 0xf): the length of the IPv4 header at k
 _X_IS = 0x01
 _AND, _SHIFT_LEFT, _ADD_X, _TO_X = 0x54, 0x64, 0x0C, 0x07
@@ -45,12 +45,14 @@ _TO_QUOTED_TRANSPORT: dict[int, list[_Step]] = {
     6: [(_X_IS, 40, 0, 0)],
 }
 _QUOTED_PROTOCOL = {4: 8 + 9, 6: 8 + 6}  # counted from the start of the ICMP message
+_QUOTED_TARGET = {4: 8 + 16, 6: 8 + 24 + 12}  # its last four bytes
+_MOST_TARGETS = 16  # more are told apart when they are read
 _QUOTE = 8  # where the transport begins from X on
 
 
-@cache
-def errors(family: int, protocol: int, port: int) -> bytes:
-    """Return the filter for a raw ICMP socket: errors about packets of *protocol* to *port*.
+@lru_cache(maxsize=64)
+def errors(family: int, protocol: int, port: int, targets: tuple[bytes, ...] = ()) -> bytes:
+    """Return the filter for a raw ICMP socket: errors about packets of *protocol* to *port* of *targets*.
 
     The quoted source port is left alone: a NAT may have put another one there.
     """
@@ -58,6 +60,7 @@ def errors(family: int, protocol: int, port: int) -> bytes:
         [
             *_TO_TRANSPORT[family],
             *_about(family, protocol),
+            *_to(family, targets),
             *_TO_QUOTED_TRANSPORT[family],
             (_LOAD_HALF_X, _QUOTE + 2, 0, 0),
             *_is(port),
@@ -66,7 +69,7 @@ def errors(family: int, protocol: int, port: int) -> bytes:
     )
 
 
-def echoes(family: int, identifier: int) -> bytes:
+def echoes(family: int, identifier: int, targets: tuple[bytes, ...] = ()) -> bytes:
     """Return the filter for a raw ICMP socket: errors about echo requests, and replies to *identifier*."""
     return _program(
         [
@@ -77,6 +80,7 @@ def echoes(family: int, identifier: int) -> bytes:
             (_JUMP_EQUAL, identifier, 0, 1),
             _ACCEPT,
             *_about(family, ip.ICMP if family == 4 else ip.ICMPV6),
+            *_to(family, targets),
             *_TO_QUOTED_TRANSPORT[family],
             (_LOAD_BYTE_X, _QUOTE, 0, 0),
             (_JUMP_EQUAL, icmp.ECHO_REQUEST[family], 0, 1),
@@ -105,6 +109,17 @@ def _about(family: int, protocol: int) -> list[_Step]:
         (_LOAD_BYTE_X, _QUOTED_PROTOCOL[family], 0, 0),
         *(extended if family == 6 else ()),
         (_JUMP_EQUAL, protocol, 1, 0),
+        _REJECT,
+    ]
+
+
+def _to(family: int, targets: tuple[bytes, ...]) -> list[_Step]:
+    if not targets or len(targets) > _MOST_TARGETS:
+        return []
+    words = [int.from_bytes(target[-4:], "big") for target in targets]
+    return [
+        (_LOAD_WORD_X, _QUOTED_TARGET[family], 0, 0),
+        *((_JUMP_EQUAL, word, left, 0) for left, word in zip(range(len(words), 0, -1), words, strict=True)),
         _REJECT,
     ]
 

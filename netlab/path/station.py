@@ -106,6 +106,7 @@ class Station(contextlib.AbstractContextManager["Station"]):
         self._ears: dict[int, tuple[Ear, _Meaning]] = {}  # by descriptor
         self._poll = select.poll()
         self._senders: dict[int, Sender] = {}
+        self._errors: dict[int, Ear] = {}  # by family, as the next
         self._answers: dict[int, Ear] = {}
         with contextlib.ExitStack() as resources, entered(netns), opening("raw sockets"):
             self._held = resources.enter_context(contextlib.ExitStack())
@@ -113,12 +114,12 @@ class Station(contextlib.AbstractContextManager["Station"]):
                 sending = resources.enter_context(_raw(family, socket.IPPROTO_RAW))
                 sending.setsockopt(*_MTU_DISCOVER[family], _PROBE)
                 self._senders[family] = Sender(sending)
-                errors = resources.enter_context(_raw(family, _ERRORS[family]))
+                errors = Ear(resources.enter_context(_raw(family, _ERRORS[family])), filters.NOTHING)
+                self._errors[family] = errors
+                self._listen(errors, self._error_of(family))
                 if protocol is Protocol.ICMP:
-                    self._listen(Ear(errors, filters.echoes(family, self.identifier)), self._error_of(family))
                     continue
                 number = _ANSWERS[protocol]
-                self._listen(Ear(errors, filters.errors(family, number, port)), self._error_of(family))
                 self._answers[family] = Ear(resources.enter_context(_raw(family, number)), filters.NOTHING)
                 self._listen(self._answers[family], self._transport)
             self._resources = resources.pop_all()
@@ -155,6 +156,16 @@ class Station(contextlib.AbstractContextManager["Station"]):
                 fix="Probe one interface at a time",
             )
         self._targets[outlet.target.packed] = outlet
+        self._hear_errors(outlet.target.family)
+
+    def _hear_errors(self, family: int) -> None:
+        """Let in what is about packets to the targets: others' traces are read by those."""
+        to = tuple(packed for packed, outlet in self._targets.items() if outlet.target.family == family)
+        self._errors[family].narrow(
+            filters.echoes(family, self.identifier, to)
+            if self.protocol is Protocol.ICMP
+            else filters.errors(family, _ANSWERS[self.protocol], self._port, to)
+        )
 
     def ports(self, target: Target, source: bytes, flow: int) -> tuple[int, int]:
         """Return the source and the destination port of a flow; its answers are heard from now on.

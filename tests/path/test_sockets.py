@@ -60,6 +60,32 @@ def test_the_filter_of_errors_goes_by_the_quoted_protocol_and_destination_port()
 
 
 @pytest.mark.privileged
+@pytest.mark.parametrize("version", [4, 6])
+def test_the_filter_of_errors_goes_by_the_quoted_target(version: int) -> None:
+    family, own, there = (
+        (socket.AF_INET, "127.0.0.1", "192.0.2.{}")
+        if version == 4
+        else (socket.AF_INET6, "::1", "2001:db8::{}")
+    )
+    kind = socket.IPPROTO_ICMP if version == 4 else socket.IPPROTO_ICMPV6
+    header = inet.IP if version == 4 else inet6.IPv6
+    asked = tuple(socket.inet_pton(family, there.format(number)) for number in (1, 2, 3))
+    program = filters.errors(version, socket.IPPROTO_UDP, 33_434, asked)
+    with (
+        socket.socket(family, socket.SOCK_RAW, kind) as listener,
+        socket.socket(family, socket.SOCK_RAW, kind) as sender,
+    ):
+        ear = Ear(listener, program)
+        for number in range(6):
+            datagram = header(src=own, dst=there.format(number)) / inet.UDP(sport=1, dport=33_434)
+            exceeded = bytes(inet.ICMP(type=11)) if version == 4 else bytes([3]) + bytes(7)
+            sender.sendto(exceeded[:8] + bytes(datagram), (own, 0))
+        heard = [packet.data[8:] for packet in ear.heard() if packet.data[0] in {3, 11}]
+
+    assert [header(quoted).dst for quoted in heard] == [there.format(number) for number in (1, 2, 3)]
+
+
+@pytest.mark.privileged
 def test_the_filter_of_echoes_passes_replies_to_its_identifier_and_errors_about_requests() -> None:
     header = inet.IP(src="127.0.0.1", dst="127.0.0.1")
     quoted = [inet.ICMP(id=8, seq=1), inet.ICMP(type=0, id=7, seq=1), inet.UDP(sport=0x800, dport=1)]
