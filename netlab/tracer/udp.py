@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Collection
@@ -38,9 +39,12 @@ _TOO_MANY = f"packets of yet more flows: as many again as max_open, {_SINGLE_MOS
 _COUNTED = "packets, bytes of UDP flows"
 _RECEIVED = "packets_received, bytes_received of UDP flows"
 _DISCARDED = (
-    "datagrams were discarded at their socket, for a wrong checksum or by its own filter: at most so many "
-    "are counted as received"
+    "datagrams were discarded at their socket, for a wrong checksum or by its own filter{full}: "
+    "at most so many are counted as received"
 )
+_FULL = ("RcvbufErrors", "MemErrors")
+_FULL6 = ", or of IPv6 for its full queue, which is told since Linux 6.5"
+_TELLS_FULL6 = (6, 5, 0)  # udpv6_queue_rcv_one_skb(), net/ipv6/udp.c
 _DENIED_TOO = "before Linux 5.18 what programs of control groups deny, such as IPAddressDeny=, is counted too"
 
 
@@ -203,8 +207,9 @@ class UdpSource:
         """Say what this source cannot see."""
         if self._last_open is None:
             self._count_discarded()
+        discarded = _DISCARDED.format(full="" if _tells_full6() else _FULL6)
         gaps = [
-            Missing(_RECEIVED, Gap.APPROXIMATE, self._newly_discarded(), _DISCARDED),
+            Missing(_RECEIVED, Gap.APPROXIMATE, self._newly_discarded(), discarded),
             Missing(_COUNTED, Gap.LOST, self._untold, _TOO_MANY),
         ]
         return [*self._missing, *(gap for gap in gaps if gap.count)]
@@ -221,15 +226,16 @@ class UdpSource:
 
 
 def _discarded(only: Collection[int] | None) -> dict[int, int]:
-    """Return how many datagrams each namespace discarded at their socket, full queues left out."""
+    """Return how many datagrams each namespace discarded at their socket; full queues are told elsewhere."""
     return netstat.everywhere(_discarded_here, only=only)
 
 
 def _discarded_here() -> int:
     counts = netstat.counters()
-    return sum(
-        counts.get(f"{udp}.InErrors", 0)
-        - counts.get(f"{udp}.RcvbufErrors", 0)
-        - counts.get(f"{udp}.MemErrors", 0)
-        for udp in ("Udp", "Udp6")
-    )
+    discarded = counts.get("Udp.InErrors", 0) + counts.get("Udp6.InErrors", 0)
+    told = ("Udp", "Udp6") if _tells_full6() else ("Udp",)
+    return discarded - sum(counts.get(f"{udp}.{full}", 0) for udp in told for full in _FULL)
+
+
+def _tells_full6() -> bool:
+    return btf.version(os.uname().release) >= _TELLS_FULL6

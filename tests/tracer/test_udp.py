@@ -405,12 +405,18 @@ def test_an_error_stays_when_the_kernel_reports_a_timestamp(
     assert outgoing[["packets_sent", "error"]].to_numpy().tolist() == [[2, "ECONNREFUSED"]]
 
 
+def discarded(capture: Capture) -> int:
+    """Return how many datagrams the coverage says may be counted as received, and were not."""
+    said = netlab.coverage(capture.connections()).set_index(["what", "kind"])["count"]
+    return int(said.get(("packets_received, bytes_received of UDP flows", "approximate"), 0))
+
+
 @pytest.mark.parametrize("family", [4, 6])
 def test_datagrams_that_find_the_receive_queue_full_are_drops_and_not_received(
     net: PracticeNetwork, capture: Capture, opened: contextlib.ExitStack, family: plan.Family
 ) -> None:
     peers = Peers(Place(net, family), opened)
-    start, server = pd.Timestamp.now("UTC"), peers.bound()
+    start, server, before = pd.Timestamp.now("UTC"), peers.bound(), discarded(capture)
     server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     client = peers.connected(server)
     for _ in range(100):
@@ -428,9 +434,11 @@ def test_datagrams_that_find_the_receive_queue_full_are_drops_and_not_received(
     with contextlib.suppress(BlockingIOError):
         while server.recv(300):
             waiting += 1
-    assert incoming["packets_received"] == waiting
-    assert incoming["bytes_received"] == 200 * waiting
-    assert incoming["receive_drops"] == 100 - waiting > 0
+    untold = discarded(capture) - before
+    assert not untold or family == 6  # before Linux 6.5
+    assert incoming["packets_received"] - untold == waiting
+    assert incoming["bytes_received"] - 200 * untold == 200 * waiting
+    assert incoming["receive_drops"] + untold == 100 - waiting > 0
 
 
 def test_datagrams_that_a_virtual_machine_hands_over_as_one_are_counted_as_many(
