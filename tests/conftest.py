@@ -12,6 +12,10 @@ from hypothesis import settings
 settings.register_profile("netlab", deadline=None)
 settings.load_profile("netlab")
 
+# Else gRPC's handlers run in the child of each fork, which is one of many threads there: it dies now and then
+# before it is the program that it was made for.
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
+
 
 def pytest_configure() -> None:
     """Let SIGINT interrupt, here and in what the tests start: a shell's background jobs ignore it."""
