@@ -163,14 +163,28 @@ static __always_inline void netlab_follow_unless_paused(u64 key, struct netlab_a
 }
 
 /*
- * No state change has told of the end, or will. The attempt failed before its first packet; or else its socket's memory
- * is another socket's by now, and last_state stays 0.
+ * No state change has told of the end, or will. The attempt failed before its first packet; or else the kernel left the
+ * program out, and last_state stays 0.
  */
 static __always_inline void netlab_end_untold(u64 key, struct netlab_attempt *known, u64 now)
 {
 	known->closed_ns = now;
 	netlab_report(known, NETLAB_ATTEMPT_LOST);
 	netlab_open.delete(&key);
+}
+
+/*
+ * What is known of a socket that has its cookie. An attempt at its address may be another socket's, whose memory it has
+ * and whose end nothing told of.
+ */
+static __always_inline struct netlab_attempt *netlab_known(u64 key, const struct sock_common *sk, u64 now)
+{
+	struct netlab_attempt *known = netlab_open.lookup(&key);
+
+	if (!known || known->cookie == sk->skc_cookie.counter)
+		return known;
+	netlab_end_untold(key, known, now);
+	return NULL;
 }
 
 #endif

@@ -114,7 +114,7 @@ int netlab_asked6(struct bpf_sock_addr *ctx)
 	return netlab_asked(ctx, true);
 }
 
-/* The last descriptor of a socket is closed, in the closing process. */
+/* The last descriptor of a socket is closed, in the closing process. What is still followed then has had an end unseen. */
 int netlab_socket_released(struct bpf_sock *ctx)
 {
 	struct netlab_attempt *known;
@@ -123,7 +123,7 @@ int netlab_socket_released(struct bpf_sock *ctx)
 	if (ctx->protocol != IPPROTO_TCP || ctx->state != TCP_CLOSE)
 		return 1;	/* before the SYN the state is still that */
 	known = netlab_open.lookup(&key);
-	if (known && known->unsent) {
+	if (known) {
 		netlab_end_untold(key, known, bpf_ktime_get_ns());
 		netlab_has_asked(key);
 	}

@@ -63,7 +63,7 @@ static __always_inline struct netlab_attempt *netlab_connecting(
 	u64 key, const struct sock *sk, u64 now, u32 depth)
 {
 	bool asked = netlab_has_asked(key);
-	struct netlab_attempt *attempt = netlab_open.lookup(&key);
+	struct netlab_attempt *attempt = netlab_known(key, &sk->__sk_common, now);
 
 	if (attempt && attempt->unsent) {
 		attempt->unsent = 0;
@@ -146,14 +146,12 @@ static __always_inline u32 netlab_deferred_us(const struct netlab_attempt *attem
 /* The handshake ended. An accepted socket appears here for the first time with its tuple. */
 static __always_inline void netlab_established(u64 key, const struct tcp_sock *tp, int before, u64 now)
 {
-	struct netlab_attempt *known = netlab_open.lookup(&key);
 	const struct sock_common *sk = (const struct sock_common *)tp;
+	struct netlab_attempt *known = netlab_known(key, sk, now);
 
-	if (known && known->established_ns) {
-		if (sk->skc_cookie.counter == known->cookie)
-			return;		/* taken twice */
-		netlab_end_untold(key, known, now);
-	} else if (known) {
+	if (known && known->established_ns)
+		return;		/* taken twice */
+	if (known) {
 		known->established_ns = now;
 		known->syn_retransmits = tp->total_retrans;
 		known->deferred_us = netlab_deferred_us(known, tp);
@@ -212,7 +210,7 @@ static __always_inline struct netlab_attempt *netlab_closed_now(
 	const struct sock *sk = (const struct sock *)tp;
 	struct netlab_attempt *attempt, *known;
 
-	known = netlab_open.lookup(&key);
+	known = netlab_known(key, (const struct sock_common *)tp, now);
 	attempt = netlab_scratch.lookup(&depth);
 	if (!attempt)
 		return NULL;
@@ -299,6 +297,8 @@ static __always_inline void netlab_change_of(struct sock *changed, u64 key, int 
 
 	if ((NETLAB_ONLY_OWNER >> after) & 1) {
 		attempt = netlab_open.lookup(&key);
+		if (attempt && attempt->cookie != changed->__sk_common.skc_cookie.counter)
+			attempt = NULL;
 		if (!NETLAB_CHANGES && (!attempt || attempt->pid_source != NETLAB_NO_PID))
 			return;
 	}
@@ -418,7 +418,7 @@ int netlab_received(struct netlab_space_adjust *ctx)
 	if (owned && cookie && *owned == cookie)
 		return 0;
 	known = netlab_open.lookup(&key);
-	if (known && known->pid_source == NETLAB_NO_PID && netlab_is_used_here(sk))
+	if (known && known->cookie == cookie && known->pid_source == NETLAB_NO_PID && netlab_is_used_here(sk))
 		netlab_read_owner(known, NETLAB_PID_RECEIVE);
 	if (owned && (!known || known->pid_source != NETLAB_NO_PID))
 		*owned = cookie;
@@ -448,11 +448,7 @@ int netlab_accepted_early(struct netlab_congestion_state *ctx)
 		return 0;
 	netlab_give_cookie(sk);
 	now = bpf_ktime_get_ns();
-	known = netlab_open.lookup(&key);
-	if (known && known->cookie == sk->__sk_common.skc_cookie.counter)
-		return 0;
-	if (known)
-		netlab_end_untold(key, known, now);
-	netlab_accept(key, tp, now, 0);
+	if (!netlab_known(key, &sk->__sk_common, now))
+		netlab_accept(key, tp, now, 0);
 	return 0;
 }

@@ -157,7 +157,7 @@ def never_sent(attempts: Attempts, now_ns: int) -> npt.NDArray[np.bool_]:
 
 
 def end_unseen(attempts: Attempts) -> npt.NDArray[np.bool_]:
-    """Tell which attempts ended unseen: their socket's memory was another socket's by then."""
+    """Tell which attempts ended unseen: their socket was closed, or its memory another's, by then."""
     unseen: npt.NDArray[np.bool_] = (
         (attempts["closed_ns"] != 0) & (attempts["last_state"] == 0) & (attempts["unsent"] == 0)
     )
