@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,6 +12,8 @@ from pathlib import Path
 import netlab
 from netlab import checks
 from netlab.errors import BadInput, NetlabError
+
+_READABLE = (40, 100)  # characters of a line
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -93,9 +96,10 @@ _AGENT_FILES = {
 
 def _doctor(_: argparse.Namespace) -> int:
     from netlab.checkup import doctor
-    from netlab.console import as_text
+    from netlab.console import as_findings
 
-    _say(as_text(doctor()))
+    narrowest, widest = _READABLE
+    _say(as_findings(doctor(), max(narrowest, min(shutil.get_terminal_size().columns, widest))))
     return 0
 
 

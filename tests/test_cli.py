@@ -31,6 +31,18 @@ def test_who_reads_no_further_gets_no_traceback() -> None:
     assert (run.returncode, run.stderr) == (0, "")
 
 
+@pytest.mark.parametrize(("columns", "width"), [("1", 40), ("60", 60), ("300", 100)])
+def test_the_doctor_fits_the_terminal_and_leaves_commands_whole(columns: str, width: int) -> None:
+    run = ran("doctor", before=["env", f"COLUMNS={columns}"])
+    lines = run.stdout.splitlines()
+    findings = netlab.doctor()
+
+    assert [line.split(maxsplit=1)[1] for line in lines if line[0] != " "] == findings["capability"].tolist()
+    assert {line.split("fix: ")[1] for line in lines if "fix: " in line} == set(findings["fix"].dropna())
+    reasons = [line for line in lines if line[0] == " " and "fix: " not in line]
+    assert width - 20 < max(map(len, reasons)) <= width
+
+
 def test_an_answer_that_cannot_be_written_is_told() -> None:
     with Path("/dev/full").open("w") as full:
         run = subprocess.run(

@@ -33,7 +33,7 @@ def workers(client: Client) -> dict[str, str]:
     That is the worker's name where it was given one, else the address of its machine.
     """
     found: dict[str, str] = {}
-    for address, told in client.scheduler_info(n_workers=-1)["workers"].items():
+    for address, told in _registered(client).items():
         name = told["name"]
         host = name if isinstance(name, str) and name != address else told["host"]
         if host in found:
@@ -49,10 +49,25 @@ def workers(client: Client) -> dict[str, str]:
     return dict(sorted(found.items()))
 
 
+def _registered(client: Client) -> dict[str, dict[str, Any]]:
+    """Return what the scheduler knows of each worker, by its address.
+
+    `client.scheduler_info()` gives what the client has at that moment, which a timer of its own may just have
+    put in the answer's place: that has no workers.
+    """
+    try:
+        told: dict[str, dict[str, Any]] = client.sync(client.scheduler.identity, n_workers=-1)["workers"]
+    except (OSError, AttributeError) as error:  # a closed client has no scheduler
+        raise CapabilityError(
+            f"the cluster's scheduler does not answer: {error}", fix="Connect again: distributed.Client(…)"
+        ) from error
+    return told
+
+
 def places(client: Client, hosts: Sequence[str]) -> dict[str, str]:
     """Return the IP addresses of these hosts' workers."""
     known = workers(client)
-    told = client.scheduler_info(n_workers=-1)["workers"]
+    told = _registered(client)
     return {host: told[known[host]]["host"] for host in hosts if host in known}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import fleets
 import pandas as pd
@@ -14,8 +15,8 @@ from fleets import SPARE
 from programs import wait_until
 
 import netlab
-from netlab.errors import BadInput
-from netlab.fleet import Fleet
+from netlab.errors import BadInput, CapabilityError
+from netlab.fleet import Fleet, asking
 
 pytestmark = pytest.mark.privileged
 
@@ -55,6 +56,30 @@ def test_a_host_that_fails_is_told_with_its_error_and_the_others_answer(fleet: F
 def test_what_all_hosts_refuse_is_raised(fleet: Fleet) -> None:
     with pytest.raises(BadInput, match="port 0"):
         fleet.connections(port=0)
+
+
+def test_the_workers_are_known_whatever_else_the_client_asks_meanwhile(client: Client) -> None:
+    before, done = asking.workers(client), threading.Event()
+
+    def refresh() -> None:
+        while not done.is_set():
+            client.sync(client._update_scheduler_info)  # as its own timer does every two seconds
+
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(refresh)
+        try:
+            assert all(asking.workers(client) == before for _ in range(200))
+        finally:
+            done.set()
+
+
+def test_a_client_that_was_closed_says_that_no_scheduler_answers(rig: fleets.Rig) -> None:
+    with rig.entered("hub"):
+        client = Client(rig.scheduler, timeout=60, set_as_default=False)
+    client.close()
+
+    with pytest.raises(CapabilityError, match="scheduler does not answer"):
+        asking.workers(client)
 
 
 def test_a_host_that_hangs_is_told_when_the_time_is_over(client: Client, spare: int) -> None:

@@ -268,7 +268,8 @@ def test_tracers_side_by_side_to_one_target_never_mix_their_rows(net: Any, proto
             {end(net, "203.0.113.9", protocol)},
         ]
         assert len(hops) == 180
-        assert (hops["rtt_ms"] > hops["ttl"] * 10 - 5).all()
+        early = hops[hops["rtt_ms"] <= hops["ttl"] * 10 - 5]
+        assert early.empty, early.T.to_string()
 
 
 def test_mtr_beside_a_trace_changes_nothing(net: Any) -> None:
