@@ -88,7 +88,7 @@ class Driver:
             self._write_due()
 
     def _carry(self, packet: bytes, stamp_ns: int | None) -> None:
-        now, wall = time.monotonic_ns(), time.time_ns()
+        now, wall = _both_clocks()
         age = 0 if stamp_ns is None else wall - stamp_ns
         if not 0 <= age < _LATEST_NS:
             age = 0
@@ -103,6 +103,13 @@ class Driver:
         with suppress(BlockingIOError):
             while os.read(self._tun, _LARGEST):
                 pass
+
+
+def _both_clocks() -> tuple[int, int]:
+    """Return CLOCK_MONOTONIC and UTC of one moment: of three readings the one that nothing came in between."""
+    readings = [(time.monotonic_ns(), time.time_ns(), time.monotonic_ns()) for _ in range(3)]
+    before, wall, after = min(readings, key=lambda reading: reading[2] - reading[0])
+    return (before + after) // 2, wall
 
 
 def _is_multicast(packet: bytes) -> bool:
