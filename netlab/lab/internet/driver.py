@@ -106,7 +106,7 @@ class Driver:
 
 
 def _both_clocks() -> tuple[int, int]:
-    """Return CLOCK_MONOTONIC and UTC of one moment: of three readings the one that nothing came in between."""
+    """Return CLOCK_MONOTONIC and UTC of one moment: the reading of three that nothing came in between."""
     readings = [(time.monotonic_ns(), time.time_ns(), time.monotonic_ns()) for _ in range(3)]
     before, wall, after = min(readings, key=lambda reading: reading[2] - reading[0])
     return (before + after) // 2, wall
