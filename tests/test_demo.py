@@ -77,13 +77,6 @@ def test_a_demo_ended_in_the_middle_leaves_nothing_behind(ending: signal.Signals
     assert ("interrupted" in errors) == (ending == signal.SIGINT)
 
 
-def test_the_doctor_prints_a_line_for_each_capability() -> None:
-    run = netlab_command("doctor")
-
-    assert run.returncode == 0
-    assert len(run.stdout.splitlines()) == len(netlab.doctor()) + 1
-
-
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
