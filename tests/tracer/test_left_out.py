@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import socket
-import struct
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 import pandas as pd
 import pytest
-from loopback import LOOPBACK, cookie
+from loopback import LINGER_0, LOOPBACK, cookie
 
 import netlab
 from netlab.kernel.bpf import Program
@@ -40,7 +39,7 @@ def left_out(capture: Capture) -> Iterator[None]:
 
 
 def _reset(connection: socket.socket) -> None:
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_0)
     connection.close()
 
 
