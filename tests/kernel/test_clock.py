@@ -5,14 +5,29 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from itertools import accumulate
+from types import SimpleNamespace
 
 import pytest
 
 from netlab.kernel import clock, processes
 
+_UTC_NS = 10_000_000_000  # at the boot of the clocks that stop
+
 
 def test_utc_is_what_the_system_says() -> None:
     assert abs(clock.now_ns() + clock.to_utc_ns() - time.time_ns()) < 1_000_000_000
+
+
+@pytest.mark.parametrize("pause", range(8))
+def test_a_machine_that_stops_between_two_readings_moves_utc_by_nothing(
+    pause: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moments = accumulate(5_000_000 if reading == pause else 100 for reading in range(9))
+    clocks = SimpleNamespace(monotonic_ns=lambda: next(moments), time_ns=lambda: next(moments) + _UTC_NS)
+    monkeypatch.setattr(clock, "time", clocks)
+
+    assert abs(clock.to_utc_ns() - _UTC_NS) <= 100
 
 
 @pytest.mark.privileged

@@ -40,7 +40,8 @@ def talk() -> Talk:
         delivered = produce(here)
         consumed = consume(here)
         fail(here)
-    return Talk(through.whole(len(through.conversations)), delivered, consumed)
+    heard = through.whole(len(through.conversations))
+    return Talk([one for one in heard if one], delivered, consumed)  # librdkafka may connect and say nothing
 
 
 def produce(here: dict[str, str]) -> int:

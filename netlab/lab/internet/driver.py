@@ -13,11 +13,11 @@ import select
 import socket
 import struct
 import sys
-import time
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any
 
+from netlab.kernel import clock
 from netlab.lab.internet.forward import Internet
 from netlab.lab.internet.journey import Entry
 from netlab.lab.internet.routing import Atlas
@@ -39,7 +39,7 @@ class Driver:
     def __init__(self, internet: Internet, tun: int, tap: socket.socket) -> None:
         self.log: list[Entry] = []
         self.overlooked = 0
-        self.start_ns = time.monotonic_ns()
+        self.start_ns = clock.now_ns()
         self._internet = internet
         self._tun = tun
         self._tap = tap
@@ -67,7 +67,7 @@ class Driver:
     def _write_due(self) -> int | None:
         """Write what is due; return in how many ns the next answer is, if one is under way."""
         while self._due:
-            left_ns = self._due[0][0] - time.monotonic_ns()
+            left_ns = self._due[0][0] - clock.now_ns()
             if left_ns > 0:
                 return left_ns
             _, _, entry = heapq.heappop(self._due)
@@ -88,7 +88,8 @@ class Driver:
             self._write_due()
 
     def _carry(self, packet: bytes, stamp_ns: int | None) -> None:
-        now, wall = _both_clocks()
+        now = clock.now_ns()
+        wall = now + clock.to_utc_ns()
         age = 0 if stamp_ns is None else wall - stamp_ns
         if not 0 <= age < _LATEST_NS:
             age = 0
@@ -103,13 +104,6 @@ class Driver:
         with suppress(BlockingIOError):
             while os.read(self._tun, _LARGEST):
                 pass
-
-
-def _both_clocks() -> tuple[int, int]:
-    """Return CLOCK_MONOTONIC and UTC of one moment: the reading of three that nothing came in between."""
-    readings = [(time.monotonic_ns(), time.time_ns(), time.monotonic_ns()) for _ in range(3)]
-    before, wall, after = min(readings, key=lambda reading: reading[2] - reading[0])
-    return (before + after) // 2, wall
 
 
 def _is_multicast(packet: bytes) -> bool:
