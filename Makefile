@@ -8,6 +8,7 @@ TEST_PACKAGES := chromium traceroute procps iputils-ping iputils-tracepath mtr-t
 KERNEL_PACKAGES := qemu-system-x86 busybox-static kmod file udev
 BENCH_PACKAGES := libbpf-tools iperf3 nghttp2-client tcptraceroute lft scamper dublin-traceroute
 BIN := .venv/bin
+AGAIN := $(BIN)/python tests/support/again.py
 LINTED := netlab tests bench notebooks docs/conf.py
 
 .PHONY: demo test test-notebooks test-kernels test-kernels-short check docs notebooks bench clean system
@@ -20,12 +21,12 @@ demo: .venv/ready system
 # recordings.
 test: .venv/ready system check
 	@$(call install,$(TEST_PACKAGES))
-	$(BIN)/pytest -n 3 --dist loadfile -m "not alone" --durations=40 --durations-min=4
-	$(BIN)/pytest -m alone $$(grep -rl mark.alone tests)
+	$(AGAIN) -m "not alone" --durations=40 --durations-min=4 -- -n 3 --dist loadfile
+	$(AGAIN) -m alone -- $$(grep -rl mark.alone tests)
 	@$(MAKE) --no-print-directory -j2 -O test-notebooks test-kernels-short
 
 test-notebooks: .venv/ready system
-	$(BIN)/pytest --nbval --nbval-current-env --nbval-sanitize-with notebooks/sanitize.cfg notebooks
+	$(AGAIN) --nbval --nbval-current-env --nbval-sanitize-with notebooks/sanitize.cfg -- notebooks
 
 # The guest is emulated, so that even importing takes long: the short run gives it only the files that have marked tests.
 test-kernels: KERNEL_TESTS = -m privileged tests/tracer
