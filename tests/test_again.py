@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from overheard import until
 
 AGAIN = Path(__file__).parent / "support" / "again.py"
 TEST = """
@@ -20,6 +22,21 @@ def test_it():
 
 def test_another():
     pass
+"""
+
+LONG = """
+import time, pytest
+from pathlib import Path
+
+@pytest.fixture
+def made():
+    yield
+    time.sleep(1)
+    Path("removed").touch()
+
+def test_it(made):
+    Path("begun").touch()
+    time.sleep(600)
 """
 
 
@@ -52,3 +69,15 @@ def test_what_fails_has_to_pass_twice_by_itself(
     assert run.returncode == code, run.stdout + run.stderr
     assert run.stdout.count("FAILED ONCE") == (files if failing and not code else 0)
     assert {len(one.read_text(encoding="utf-8")) for one in tmp_path.glob("*.runs")} == {runs}
+
+
+def test_an_interrupt_ends_it_when_what_the_tests_made_is_removed(tmp_path: Path) -> None:
+    (tmp_path / "test_long.py").write_text(LONG, encoding="utf-8")
+    with subprocess.Popen(
+        [sys.executable, AGAIN, "--", "."], cwd=tmp_path, stdout=subprocess.DEVNULL, start_new_session=True
+    ) as run:
+        until((tmp_path / "begun").exists)
+        os.killpg(run.pid, signal.SIGINT)
+
+        assert run.wait(60) == pytest.ExitCode.INTERRUPTED
+    assert (tmp_path / "removed").exists()

@@ -9,6 +9,7 @@ shown in full and named at the end, so that somebody looks for the cause; what f
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -26,18 +27,26 @@ def run(each: Sequence[str], first: Sequence[str]) -> int:
     """Run pytest with the options *each*, at first with *first*, too; return the exit code of the whole."""
     with tempfile.TemporaryDirectory() as cache:
         command = [sys.executable, "-m", "pytest", "-o", f"cache_dir={cache}", *each]
-        code = subprocess.call([*command, *first])
+        code = _ended([*command, *first])
         if code != pytest.ExitCode.TESTS_FAILED:
             return code
         failed = json.loads(Path(cache, "v/cache/lastfailed").read_text(encoding="utf-8"))
         again = sorted({_whole(test) for test in failed})
         if len({_file(test) for test in failed}) > MOST_FILES:
             return code
-        if any(subprocess.call([*command, *again]) for _ in range(TIMES)):
+        if any(_ended([*command, *again]) for _ in range(TIMES)):
             return code
     for test in again:
         print(f"FAILED ONCE, passed {TIMES} times by itself; look for the cause: {test}", flush=True)  # noqa: T201
     return 0
+
+
+def _ended(command: Sequence[str]) -> int:
+    """Run a command and return its exit code; Ctrl-C is its to answer: it has what tests made to remove."""
+    with subprocess.Popen(command) as process:
+        while True:
+            with contextlib.suppress(KeyboardInterrupt):
+                return process.wait()
 
 
 def _file(test: str) -> str:
