@@ -25,25 +25,16 @@ class Http1:
     ----------
     whole
         Whether the first bytes are the connection's first. Else reading begins with a request that a packet
-        begins with while no other is open; so it does behind a gap. Of a client that pipelines that proves
-        nothing: behind a gap it is not read any more.
+        begins with while no other is open; so it does behind a gap, once the server has spoken since. Of a
+        client that pipelines that proves nothing: behind a gap it is not read any more.
     masks
         What is kept of paths.
     """
 
     __slots__ = (
-        "_asking",
-        "_client",
-        "_holds_body",
-        "_masks",
-        "_over",
-        "_pipelines",
-        "_server",
-        "_waiting",
-        "left",
-        "unread_bytes",
-        "upgraded",
-    )
+        "_asking", "_client", "_holds_body", "_masks", "_over", "_owes", "_pipelines", "_server", "_waiting",
+        "left", "unread_bytes", "upgraded",
+    )  # fmt: skip
 
     def __init__(self, *, whole: bool = True, masks: Masking = masking.STANDARD) -> None:
         start = HEAD if whole else LOST
@@ -56,12 +47,12 @@ class Http1:
         self._asking: Exchange | None = None  # whose request is not whole yet
         self._holds_body = False  # of `_asking`, until the server gives leave (RFC 9110 section 10.1.1)
         self._pipelines = False
+        self._owes = False  # whether the server has yet to speak behind what was not read of the client
         self._over: list[Exchange] = []
 
     def said(self, side: Side, data: bytes, at_ns: int) -> list[Exchange]:
         """Read the next bytes of *side*."""
-        voice = self._server if side else self._client
-        voice.said_ns = at_ns
+        voice = self._speaks(side, at_ns)
         if self._holds_body and not side and self._is_doubtful(voice, data, at_ns):
             return []
         if voice.held:
@@ -91,10 +82,8 @@ class Http1:
 
     def missed(self, side: Side, size: int | None, at_ns: int) -> list[Exchange]:
         """Go on behind *size* bytes of *side* that were not seen; None: nobody knows how many."""
-        voice = self._server if side else self._client
-        voice.said_ns = at_ns
-        if not side:
-            self._holds_body = False
+        voice = self._speaks(side, at_ns)
+        self._holds_body &= bool(side)
         if self.upgraded is not None:
             return []
         if voice.held:
@@ -109,6 +98,12 @@ class Http1:
         else:
             self._cut(voice)
         return self._taken()
+
+    def _speaks(self, side: Side, at_ns: int) -> Voice:
+        voice = self._server if side else self._client
+        voice.said_ns = at_ns
+        self._owes &= not side
+        return voice
 
     def spare(self, side: Side) -> int:
         """Return how many of the next bytes of *side* are a body's, and only counted."""
@@ -176,9 +171,8 @@ class Http1:
         """Return whether *data* may be the beginning of a head, and of one that is known to be the next."""
         lost = voice.at is LOST
         if not voice.side:
-            return not (lost and (self._waiting or self._pipelines)) and heads.may_begin_request(
-                data, sure=lost
-            )
+            unsure = lost and (self._waiting or self._owes or self._pipelines)
+            return not unsure and heads.may_begin_request(data, sure=lost)
         return bool(self._waiting) and not (lost and self._pipelines) and heads.may_begin_answer(data)
 
     def _asks(self, voice: Voice, head: bytes, *, whole: bool = True) -> bool:
@@ -289,7 +283,7 @@ class Http1:
         """Know no longer where in its messages a side is."""
         self.unread_bytes += voice.lose()
         if not voice.side:
-            self._holds_body = False
+            self._holds_body, self._owes = False, True
             self._asked()
             return
         for exchange in self._waiting:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import h11
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import example, given, strategies as st
 from overheard import Heard, Overheard, cut, nginx, overhearing, read
 
 from netlab.protocols.dialog import Exchange, Outcome, Side
@@ -473,6 +473,7 @@ def test_requests_whose_answers_were_not_seen_are_missed() -> None:
     assert [one.outcome for one in dialog.missed(Side.SERVER, 100, 2)] == [Outcome.MISSED]
 
 
+@example((0, 1, Side.CLIENT, False), [1, 14])  # nobody has seen yet that this client pipelines
 @given(
     st.tuples(st.integers(0, 5_000), st.integers(1, 2_000), st.sampled_from(Side), st.booleans()),
     st.lists(st.integers(1, 300), min_size=1, max_size=20),
@@ -535,7 +536,10 @@ def test_what_is_no_request_is_counted_and_the_next_one_read(said: bytes) -> Non
 
     assert dialog.said(Side.CLIENT, said, 1) == []
     assert dialog.unread_bytes == len(said)
-    assert _facts(read(dialog, [(Side.CLIENT, GET, 3), (Side.SERVER, OK, 4)])) == [("GET", "/deep/a", "200")]
+    refused = [(Side.SERVER, b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n", 2)]
+    assert _facts(read(dialog, [*refused, (Side.CLIENT, GET, 3), (Side.SERVER, OK, 4)])) == [
+        ("GET", "/deep/a", "200")
+    ]
 
 
 @given(st.data())
