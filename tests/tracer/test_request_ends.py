@@ -1,10 +1,11 @@
-"""The end of a connection whose last packets did not fit into the ring: that is no silence."""
+"""Connections that say more than the ring holds: their ends, and what is said behind it."""
 
 from __future__ import annotations
 
 import socket
 import threading
 
+import pandas as pd
 import pytest
 from overheard import until
 
@@ -13,7 +14,9 @@ from netlab.tracer.payload import PayloadSource
 
 pytestmark = pytest.mark.privileged
 
-ANSWER = b"$80000000\r\n" + bytes(80_000_000) + b"\r\n"  # more than the ring holds
+ANSWER = b"$40000000\r\n" + bytes(40_000_000) + b"\r\n"
+AT_ONCE = {"small": 1_000, "large": 60_000}  # bytes of a packet
+SMALL = 200  # requests
 
 
 def command(*words: bytes) -> bytes:
@@ -42,16 +45,19 @@ def receive(connection: socket.socket, size: int) -> None:
         size -= len(chunk)
 
 
-def exchange(client: socket.socket, server: socket.socket, asked: bytes, answer: bytes) -> None:
+def exchange(
+    client: socket.socket, server: socket.socket, asked: bytes, answer: bytes, at_once: int = 1_000
+) -> None:
     client.sendall(asked)
     receive(server, len(asked))
-    answering = threading.Thread(target=server.sendall, args=(answer,))
-    answering.start()
-    receive(client, len(answer))
-    answering.join()
+    for begin in range(0, len(answer), at_once):
+        server.sendall(answer[begin : begin + at_once])
+        receive(client, len(answer[begin : begin + at_once]))
 
 
-def test_a_long_answer_whose_end_did_not_fit_into_the_ring_is_an_answer(reading: threading.Event) -> None:
+@pytest.fixture
+def requests(request: pytest.FixtureRequest, reading: threading.Event) -> pd.DataFrame:
+    """What a client asks while nobody reads: an answer larger than the ring, and then small ones."""
     with (
         socket.create_server(("127.0.0.1", 0)) as listener,
         netlab.capture(protocols="redis", port=listener.getsockname()[1]) as capture,
@@ -63,13 +69,25 @@ def test_a_long_answer_whose_end_did_not_fit_into_the_ring_is_an_answer(reading:
             exchange(client, server, command(b"PING"), b"+PONG\r\n")
             until(lambda: len(capture.requests()) == 2)
             reading.clear()
-            exchange(client, server, command(b"GET", b"big"), ANSWER)
+            exchange(client, server, command(b"GET", b"big"), ANSWER, AT_ONCE[request.param])
+            for _ in range(SMALL if request.param == "large" else 0):
+                exchange(client, server, command(b"INCR", b"n"), b":1\r\n")
         reading.set()
         until(lambda: capture.connections()["closed_at"].notna().sum() >= 2)
         until(lambda: (capture.requests()["outcome"] != "pending").sum() >= 4)
-        requests = capture.requests()
+        return capture.requests()
 
-    assert requests.groupby(["direction", "operation", "outcome"], observed=True).size().to_dict() == {
+
+def counts(requests: pd.DataFrame) -> dict[tuple[str, str, str], int]:
+    by: dict[tuple[str, str, str], int] = (
+        requests.groupby(["direction", "operation", "outcome"], observed=True).size().to_dict()
+    )
+    return by
+
+
+@pytest.mark.parametrize("requests", ["small"], indirect=True)
+def test_a_long_answer_whose_end_did_not_fit_into_the_ring_is_an_answer(requests: pd.DataFrame) -> None:
+    assert counts(requests) == {
         (direction, operation, "answered"): 1
         for direction in ("incoming", "outgoing")
         for operation in ("PING", "GET")
@@ -78,3 +96,13 @@ def test_a_long_answer_whose_end_did_not_fit_into_the_ring_is_an_answer(reading:
     assert set(long["response_bytes"]) == {len(ANSWER)}
     assert long["latency_ms"].notna().all()
     assert long["duration_ms"].isna().all()  # nobody saw when it ended
+
+
+@pytest.mark.parametrize("requests", ["large"], indirect=True)
+def test_large_packets_leave_room_for_small_ones(requests: pd.DataFrame) -> None:
+    assert counts(requests) == {
+        (direction, operation, "answered"): count
+        for direction in ("incoming", "outgoing")
+        for operation, count in (("PING", 1), ("GET", 1), ("INCR", SMALL))
+    }
+    assert requests["duration_ms"].notna().all()
