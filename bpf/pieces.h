@@ -6,8 +6,8 @@
  *   NETLAB_PIECE_PAGES  size
  *   NETLAB_PIECES_FEW  of one packet: what is behind them is handed up of segments and clear text, as long as there is room
  *   NETLAB_PIECES_MAX  of one segment, and of what a TLS library is given or returns at once
- *   NETLAB_LARGE_BYTES, NETLAB_LARGE_CLEAR_BYTES  how much of what has more than the few there is room for in the ring of
- *                          segments and in that of clear text, until user space has read
+ *   NETLAB_LARGE_BYTES, NETLAB_LARGE_CLEAR_BYTES  how much of what is not small is handed up whole by the ring of segments
+ *                          and that of clear text, until user space has read; then the few pieces, then one
  *   NETLAB_UNJUDGED_BYTES  how much of a connection is handed up before user space has said that it goes on; behind
  *                          that only the lengths are
  */
@@ -17,6 +17,7 @@
 #include "heads.h"
 
 #define NETLAB_PIECE 512	/* a power of two */
+#define NETLAB_SMALL (4 * NETLAB_PIECE)
 /* With less than this left of its budget user space is to look at a connection at once: the rest may go as fast. */
 #define NETLAB_LEISURE (NETLAB_UNJUDGED_BYTES / 8 * 7)
 /* Budgets of connections that are understood. */
@@ -151,15 +152,18 @@ enum netlab_large_ring { NETLAB_LARGE_SEGMENTS, NETLAB_LARGE_CLEAR, NETLAB_LARGE
 
 BPF_ARRAY(netlab_large, u64, NETLAB_LARGE_RINGS);
 
-static __always_inline bool netlab_has_room(u32 ring, u32 bytes)
+/* How much there is room for of what is not small; in the end its first piece alone, so that small messages have some left. */
+static __always_inline u32 netlab_room(u32 ring, u32 bytes)
 {
 	u64 most = ring == NETLAB_LARGE_CLEAR ? NETLAB_LARGE_CLEAR_BYTES : NETLAB_LARGE_BYTES;
 	u64 *large = netlab_large.lookup(&ring);
 
-	if (!large || *large > most)
-		return false;
+	if (!large || *large > most + most / 4)
+		return NETLAB_PIECE;
+	if (*large > most && bytes > NETLAB_PIECES_FEW * NETLAB_PIECE)
+		bytes = NETLAB_PIECES_FEW * NETLAB_PIECE;
 	__sync_fetch_and_add(large, bytes);
-	return true;
+	return bytes;
 }
 
 /*
@@ -170,14 +174,15 @@ static __always_inline bool netlab_has_room(u32 ring, u32 bytes)
 static __always_inline void netlab_hand_up(struct __sk_buff *skb, struct netlab_said *said, const u32 most)
 {
 	struct netlab_conversation *conversation = said->conversation;
-	u32 handed = said->bytes, budget = conversation->budget;
+	u32 handed = said->bytes, budget = conversation->budget, room;
 	u64 full, i;
 
 	if (handed > most * NETLAB_PIECE)
 		handed = most * NETLAB_PIECE;
-	if (most > NETLAB_PIECES_FEW && handed > NETLAB_PIECES_FEW * NETLAB_PIECE && !netlab_has_room(NETLAB_LARGE_SEGMENTS, handed)) {
-		handed = NETLAB_PIECES_FEW * NETLAB_PIECE;
-		said->urgent = 1;
+	if (most > NETLAB_PIECES_FEW && handed > NETLAB_SMALL) {
+		room = netlab_room(NETLAB_LARGE_SEGMENTS, handed);
+		said->urgent |= room < handed;
+		handed = room;
 	}
 	if (handed > budget - 1)
 		handed = budget - 1;

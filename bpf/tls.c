@@ -200,16 +200,17 @@ static __always_inline void netlab_hand_up_clear(struct netlab_words *words)
 {
 	struct netlab_session *session = words->session;
 	u32 *verdict = session->cookie ? netlab_verdicts.lookup(&session->cookie) : NULL;
-	u32 handed = words->bytes;
+	u32 handed = words->bytes, room;
 
 	words->budget = verdict ? *verdict : NETLAB_UNJUDGED_BYTES + 1 - session->handed;
 	if (session->unwanted || !words->budget)
 		return;
 	if (handed > NETLAB_PIECES_MAX * NETLAB_PIECE)
 		handed = NETLAB_PIECES_MAX * NETLAB_PIECE;
-	if (handed > NETLAB_PIECES_FEW * NETLAB_PIECE && !netlab_has_room(NETLAB_LARGE_CLEAR, handed)) {
-		handed = NETLAB_PIECES_FEW * NETLAB_PIECE;
-		words->urgent = 1;
+	if (handed > NETLAB_SMALL) {
+		room = netlab_room(NETLAB_LARGE_CLEAR, handed);
+		words->urgent |= room < handed;
+		handed = room;
 	}
 	if (handed > words->budget - 1)
 		handed = words->budget - 1;

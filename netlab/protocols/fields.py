@@ -16,6 +16,9 @@ LONGEST_BLOCK = 65536  # bytes: what decoders of browsers and servers accept, an
 _MOST_KEPT = 65536  # bytes of the dynamic table, by the measure of section 4.1
 _OVERHEAD = 32
 _LONGEST_VALUE = 4096
+_STATUSES = {
+    bytes((first,)) for first in (*range(0x88, 0x8F), 0x48, 0x08, 0x18)
+}  # the static table's 8 to 14
 _OTHER = b"", b""  # a field that nobody asks for
 
 READ = {b":method", b":scheme", b":path", b":authority", b"host", b":status", b"content-type", b"grpc-status"}
@@ -43,6 +46,11 @@ class Fields:
         """Return the value of *name*, None where it is not there or not known."""
         value = self.known.get(name)
         return None if value is None else value.decode("latin-1")
+
+
+def begins_answer(block: bytes) -> bool:
+    """Return whether a block begins with :status, as answers do and trailers may not; no table is needed."""
+    return block[:1] in _STATUSES
 
 
 class Decoder:

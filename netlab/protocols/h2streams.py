@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from netlab.protocols import masking
 from netlab.protocols.dialog import Exchange, Outcome, Side
 from netlab.protocols.fields import Fields
+from netlab.protocols.h2frames import END_HEADERS, END_STREAM, Kind
 from netlab.protocols.masking import Masking
 from netlab.protocols.statuses import INCOMPLETE, grpc_error, http_error
 
+_LENGTH = 3  # bytes, which a frame begins with
 MOST_OPEN = 10_000  # streams; servers allow some hundred, or as many as there are
 
 _PSEUDO = {b":method", b":scheme", b":path", b":authority"}
@@ -26,19 +28,20 @@ class _Stream:
     may_call: bool = False  # whether it is a gRPC call is not known: its content type was named before
     asked: int | None = 0  # bytes of the request so far; None: some were not seen
     is_asked: bool = False  # the request is whole
-    answered: int = 0  # bytes of the answer so far
+    answered: int | None = 0  # bytes of the answer so far; None likewise
 
 
 class Streams:
     """Every stream whose answer is not over."""
 
-    __slots__ = ("_latest", "_masks", "_over", "_streams", "given_up")
+    __slots__ = ("_doubted", "_latest", "_masks", "_over", "_streams", "given_up")
 
     def __init__(self, masks: Masking) -> None:
         self.given_up = 0  # streams that made room for others
         self._masks = masks
         self._streams: dict[int, _Stream] = {}
-        self._latest = 0  # stream that the client opened
+        self._latest = -1  # stream that the client opened
+        self._doubted = 0  # stream of whose answer some was missed
         self._over: list[Exchange] = []
 
     def taken(self) -> list[Exchange]:
@@ -113,9 +116,9 @@ class Streams:
     def count(self, side: Side, number: int, size: int) -> None:
         """Add to the message that a frame is of."""
         stream = self._streams.get(number)
-        if stream and side:
+        if stream and side and stream.answered is not None:
             stream.answered += size
-        elif stream and stream.asked is not None:
+        elif stream and not side and stream.asked is not None:
             stream.asked += size
 
     def side_over(self, side: Side, number: int, at_ns: int) -> None:
@@ -157,13 +160,51 @@ class Streams:
                 exchange.error = exchange.error or INCOMPLETE
         self.close_all(outcome)
 
-    def missed(self, side: Side) -> None:
-        """Take note that some of what *side* says was not seen."""
+    def missed(self, side: Side) -> bool:
+        """Take note that some of what *side* says was not seen; return whether that may be data alone.
+
+        Of gRPC that shows when `goes_on` is asked of the next header fields.
+        """
         if side:
+            return self._missed_answers()
+        asking = [stream for stream in self._streams.values() if not stream.is_asked]
+        for stream in asking:
+            stream.asked = None
+        return all(stream.exchange.protocol == "grpc" for stream in asking)
+
+    def _missed_answers(self) -> bool:
+        if not self._streams:
+            return True
+        (number, stream), *others = self._streams.items()
+        if others or stream.exchange.protocol != "grpc":
             self.close_all(Outcome.MISSED)
-        for stream in self._streams.values():
-            if not stream.is_asked:
-                stream.asked = None
+            return False
+        self._doubted, stream.answered = number, None
+        return True
+
+    def goes_on(self, side: Side, number: int, *, is_first: bool) -> bool:
+        """Return whether these are the next header fields of *side*, and none were missed.
+
+        A call has one block of fields of the client's, which opens the next stream, and two of the server's
+        (gRPC over HTTP2), *is_first* or not. Of stream 0 there are none.
+        """
+        if not side:
+            return number == self._latest + 2
+        doubted, self._doubted = self._doubted, 0
+        stream = self._streams.get(doubted)
+        if stream is None:
+            return bool(number) and not doubted
+        if number == doubted and is_first == (stream.exchange.answered_ns is None):
+            return True
+        self.close(doubted, Outcome.MISSED)
+        return False
+
+    def end_of(self, data: bytes) -> int:
+        """Return where the server's last words on the stream that is in doubt may begin; -1: nowhere."""
+        if not self._doubted:
+            return -1
+        flags = END_STREAM | END_HEADERS
+        return data.rfind(bytes((Kind.HEADERS, flags)) + self._doubted.to_bytes(4, "big")) - _LENGTH
 
     def _name_grpc(self, stream: _Stream) -> None:
         """Take note that a request is a call: its path is a service and a method."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from netlab.protocols import masking
 from netlab.protocols.dialog import Exchange, Outcome, Side
-from netlab.protocols.fields import LONGEST_BLOCK, Decoder
+from netlab.protocols.fields import LONGEST_BLOCK, Decoder, begins_answer
 from netlab.protocols.h2frames import (
     END_HEADERS,
     END_STREAM,
@@ -42,7 +42,10 @@ class _Voice:
     side: Side
     is_lost: bool  # where frames begin is not known
     is_new: bool  # nothing was read yet, nor missed
+    is_sure: bool  # no header fields were missed
+    doubts: bool = False  # whether more than data was missed, the next header fields tell
     fields: Decoder = field(default_factory=Decoder)
+    hoped: Decoder | None = None  # to go on with if the other side's doubt is nothing
     held: bytes = b""  # of a frame that is not whole yet
     began_ns: int = 0  # first byte of the frame
     passing: Frame | None = None  # whose payload is not read
@@ -73,7 +76,7 @@ class Http2:
     def __init__(self, *, whole: bool = True, masks: Masking = masking.STANDARD) -> None:
         self.unread_bytes = 0
         self.unknown_fields = 0  # header fields that name others which were not seen
-        self._client, self._server = (_Voice(side, not whole, whole) for side in Side)
+        self._client, self._server = (_Voice(side, not whole, whole, whole) for side in Side)
         self._streams = Streams(masks)
 
     @classmethod
@@ -124,7 +127,8 @@ class Http2:
         del at_ns
         # A server that said something, but nothing in HTTP/2, has answered in its own way.
         speaks_other = self._server.is_new and (self._server.is_lost or self._server.held)
-        self._streams.end(Outcome.MISSED if speaks_other else Outcome.UNANSWERED)
+        is_missed = speaks_other or self._server.doubts
+        self._streams.end(Outcome.MISSED if is_missed else Outcome.UNANSWERED)
         self._lose(self._client)
         self._lose(self._server)
         return self._streams.taken()
@@ -137,7 +141,10 @@ class Http2:
         """Return where frames begin in a packet; its end if they do not."""
         place = len(PREFACE) if data.startswith(PREFACE) and not voice.side else 0
         if not seem_to_begin(data, place):
-            return self._astray(voice, data, 0)
+            place = self._streams.end_of(data) if voice.side else -1
+            if place < 0 or not seem_to_begin(data, place):
+                return self._astray(voice, data, 0)
+            self.unread_bytes += place
         voice.is_lost = voice.is_new = False
         return place
 
@@ -177,6 +184,8 @@ class Http2:
 
     def _read(self, voice: _Voice, frame: Frame, payload: bytes, at_ns: int) -> None:
         if frame.kind == Kind.RST_STREAM:
+            if voice.side:
+                self._resolve(voice, 0, b"")
             self._streams.close(frame.stream, Outcome.UNANSWERED, error_name(payload))
         elif frame.kind == Kind.GOAWAY:
             last = int.from_bytes(payload[:4], "big") & 0x7FFFFFFF
@@ -201,8 +210,11 @@ class Http2:
             self._headers(voice, block, at_ns)
 
     def _headers(self, voice: _Voice, block: _Block, at_ns: int) -> None:
-        fields = voice.fields.decode(block.data)
         number = block.frame.stream
+        self._resolve(voice, number, block.data)
+        fields = voice.fields.decode(block.data)
+        if voice.hoped:
+            voice.hoped.decode(block.data)
         if fields is None:
             self.unread_bytes += len(block.data)
         if block.frame.kind == Kind.PUSH_PROMISE:  # what nobody asked for has no exchange
@@ -222,12 +234,35 @@ class Http2:
         return len(data)
 
     def _lose(self, voice: _Voice) -> None:
-        """Know no longer where frames begin, nor what header fields name that were said before."""
+        """Know no longer where frames begin, nor, unless it shows, what header fields name from before."""
         self.unread_bytes += len(voice.held)
         voice.held, voice.passing, voice.left, voice.block = b"", None, 0, None
         voice.is_lost = True
+        voice.doubts = self._streams.missed(voice.side)
+        if not voice.doubts:
+            self._forget(voice)
+        if not self._server.doubts:
+            return
+        if not self._client.is_sure:  # the server may have answered what was not seen
+            self._resolve(self._server, 0, b"")
+        elif self._client.doubts and not self._server.hoped:
+            self._server.hoped, self._server.fields = self._server.fields, Decoder()
+
+    def _resolve(self, voice: _Voice, number: int, block: bytes) -> None:
+        """Find out by the next header fields, of stream *number*, whether others were missed."""
+        if not voice.doubts:
+            return
+        voice.doubts = False
+        if not self._streams.goes_on(voice.side, number, is_first=begins_answer(block)):
+            self._forget(voice)
+        if not voice.side and self._server.hoped:
+            self._server.fields, self._server.hoped = self._server.hoped, None
+            if not voice.is_sure:
+                self._forget(self._server)
+
+    def _forget(self, voice: _Voice) -> None:
+        voice.is_sure, voice.hoped = False, None
         voice.fields.forget()
-        self._streams.missed(voice.side)
 
 
 def _is_other(voice: _Voice, frame: Frame) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from netlab.protocols.dialog import Exchange, Outcome, Side
 from netlab.protocols.firststores import KAFKA_APIS, KAFKA_LARGEST, KAFKA_VERSIONS
@@ -17,6 +17,8 @@ _READ = 1 << 16  # bytes that are read of a message
 _MOST_PENDING = 10_000
 _MOST_TOPICS = 10_000  # whose names are known by id
 _LONGEST_TOPIC = 249  # characters of a name, as brokers allow
+_SASL_HANDSHAKE = 17
+_NO_CLIENT_ID = b"\xff\xff"  # no token has that: they are text, or DER
 _API_VERSIONS = 18  # its response header is the old one in all versions (KIP-511)
 
 # By id, which is one for all clusters: learnt on any connection.
@@ -39,21 +41,26 @@ class Kafka:
     One exchange for each request; those that name several topics or partitions have all of their topics, no
     partition, and the first error; many topics are cut to the first ones. A Produce that wants no
     acknowledgement is over when it is sent, without a status. Behind a gap it goes on where a segment begins
-    with a request, or with the response to one that waits. Of topics is kept what *masks* leave.
+    with a request, or with the response to one that waits. What follows a SaslHandshake of version 0 is no
+    request, but bare tokens: each is told as a SaslAuthenticate without a version, and unanswered where the
+    broker hangs up, as it does on who may not come in. Of topics is kept what *masks* leave.
     """
 
     def __init__(self, *, whole: bool = True, masks: Masking = STANDARD) -> None:
         self.unread_bytes = 0
         self._masks = masks
         self._lost = dict.fromkeys(Side, not whole)
+        self._has_tokens = False  # what the client says next may be one
         self._framers = {side: self._framer(side) for side in Side}
         self._asked: OrderedDict[int, Asked] = OrderedDict()
         self._over: list[Exchange] = []
+        self._token: Exchange | None = None  # that waits for the broker's
 
     def said(self, side: Side, data: bytes, at_ns: int) -> list[Exchange]:
         """Read the next bytes of *side*."""
         if self._lost[side]:
             self._lost[side] = not self._begins(side, data)
+            self._has_tokens = False
             self._framers[side] = self._framer(side)
         if self._lost[side]:
             self.unread_bytes += len(data)
@@ -81,13 +88,16 @@ class Kafka:
         for asked in self._asked.values():
             self._end(asked.exchange, Outcome.MISSED if self._lost[Side.SERVER] else Outcome.UNANSWERED)
         self._asked.clear()
+        self._end_token(Outcome.MISSED if self._lost[Side.SERVER] else Outcome.UNANSWERED)
         return self._taken()
 
     def pending(self) -> list[Exchange]:
         """Return what is not answered yet."""
-        return [asked.exchange for asked in self._asked.values()]
+        return [*filter(None, [self._token]), *(asked.exchange for asked in self._asked.values())]
 
     def _framer(self, side: Side) -> Framer:
+        if self._has_tokens:
+            return Framer(4, _size, lambda _: _READ)
         if side is Side.CLIENT:
             return Framer(12, _request_size, lambda _: _READ)
         return Framer(8, _response_size, lambda _: _READ)
@@ -112,10 +122,37 @@ class Kafka:
         self._over.append(exchange)
 
     def _take(self, side: Side, message: Message) -> None:
+        if len(message.header) == 4:
+            if self._is_token(side, message):
+                return
+            message = _with_header(message, 8 if side else 12)
         if side is Side.CLIENT:
             self._ask(message)
         else:
             self._answer(message)
+
+    def _is_token(self, side: Side, message: Message) -> bool:
+        """Take note of a token; False: the client is in, and goes on with requests."""
+        if side is Side.SERVER:
+            token = self._token
+            if token:
+                token.answered_ns, token.ended_ns = message.begun_ns, message.ended_ns
+                token.response_bytes = message.size
+                self._end_token(Outcome.ANSWERED)
+            return token is not None
+        said = message.header + message.body
+        self._has_tokens &= not self._begins(side, said) and said[12:14] != _NO_CLIENT_ID
+        if self._has_tokens:
+            self._end_token(Outcome.MISSED)
+            self._token = Exchange(
+                "kafka", message.begun_ns, operation="SaslAuthenticate", request_bytes=message.size
+            )
+        return self._has_tokens
+
+    def _end_token(self, outcome: Outcome) -> None:
+        token, self._token = self._token, None
+        if token:
+            self._end(token, outcome)
 
     def _ask(self, message: Message) -> None:
         number, version, correlation = struct.unpack_from("!hhi", message.header, 4)
@@ -162,6 +199,9 @@ class Kafka:
         if found:
             self._judge(exchange, asked.api, found)
         self._end(exchange, Outcome.ANSWERED)
+        if asked.number == _SASL_HANDSHAKE and asked.version == 0 and exchange.status == "OK":
+            self._has_tokens = True
+            self._framers = {side: self._framer(side) for side in Side}
 
     def _judge(self, exchange: Exchange, api: Api, found: Found) -> None:
         for topic_id, name in found.named.items():
@@ -184,6 +224,19 @@ class Kafka:
         exchange.resource = self._masks.names((*filter(None, found.topics), *named))
         partitions = set(found.partitions)
         exchange.partition = partitions.pop() if found.is_whole and len(found.partitions) == 1 else None
+
+
+def _size(header: bytes) -> int:
+    size = int.from_bytes(header, "big", signed=True)
+    return 4 + size if 0 <= size < KAFKA_LARGEST else 0
+
+
+def _with_header(message: Message, size: int) -> Message:
+    """Return a message as cut by the header of its side."""
+    data = message.header + message.body
+    if len(data) < size or (size == 12 and not _request_size(data)):
+        raise LostError
+    return replace(message, header=data[:size], body=data[size:])
 
 
 def _request_size(header: bytes) -> int:

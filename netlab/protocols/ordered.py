@@ -48,13 +48,24 @@ class _Waiting(NamedTuple):
 class Ordered:
     """One side of a connection: segments in any order in, bytes in order out, each once."""
 
-    __slots__ = ("_begun", "_cut", "_end", "_next", "_settled", "_taken", "_waiting", "_waiting_bytes")
+    __slots__ = (
+        "_begun",
+        "_cut",
+        "_end",
+        "_next",
+        "_settled",
+        "_start",
+        "_taken",
+        "_waiting",
+        "_waiting_bytes",
+    )
 
     def __init__(self) -> None:
         self._begun = False
         self._next = 0  # place of the first byte that has not come; places do not wrap
         self._settled = self._cut = 0  # up to where all has passed; up to where a packet went that was cut
         self._end: int | None = None
+        self._start: int | None = None  # place of the side's first byte
         self._waiting: list[_Waiting] = []
         self._waiting_bytes = self._taken = 0
 
@@ -89,6 +100,13 @@ class Ordered:
             return []
         return self._begin(settled, at_ns, fresh=fresh) + self._passed(settled, at_ns)
 
+    def close(self, size: int, at_ns: int) -> list[Said]:
+        """Return what is in order, or known to be missing, now that the side has said *size* bytes in all."""
+        if self._start is None:  # how many came before is not known
+            return []
+        self._settled = max(self._settled, self._start + size)
+        return self._told(at_ns)
+
     def has_reached(self, settled: int) -> bool:
         """Return whether all before *settled* was told already."""
         return self._begun and (settled == self._next % _WRAP or self._place(settled) <= self._next)
@@ -113,10 +131,14 @@ class Ordered:
             return []
         self._begun = True
         self._next = self._settled = settled
+        self._start = settled if fresh else None
         return [] if fresh else [Said(None, at_ns)]
 
     def _passed(self, settled: int, at_ns: int) -> list[Said]:
         self._settled = max(self._settled, self._place(settled))
+        return self._told(at_ns)
+
+    def _told(self, at_ns: int) -> list[Said]:
         said = []
         while True:
             said += self._contiguous()

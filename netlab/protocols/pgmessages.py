@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import string
+from collections.abc import Iterator
 
 from netlab.protocols import sql
 from netlab.protocols.dialog import Side
@@ -58,10 +59,10 @@ def database(startup: bytes) -> str | None:
     return _text(named.get(b"database") or named.get(b"user") or b"") or None
 
 
-def query(body: bytes) -> sql.Statement:
-    """Return the statement of a Query's body, or what there is of it: up to its last whole word."""
+def query(body: bytes) -> Iterator[sql.Statement]:
+    """Yield the statements of a Query's body, or what there is of it: up to its last whole word."""
     said, is_whole, _ = body.partition(b"\0")
-    return sql.statement(_text(said if is_whole else said.rstrip(_OF_NAMES)))
+    return sql.statements(_text(said if is_whole else said.rstrip(_OF_NAMES)))
 
 
 def is_single(body: bytes) -> bool:
@@ -73,7 +74,7 @@ def is_single(body: bytes) -> bool:
 def parsed(body: bytes) -> tuple[bytes, sql.Statement] | None:
     """Return the name and the statement of a Parse's body; None: too little was seen."""
     name, end, rest = body.partition(b"\0")
-    return (name, query(rest)) if end else None
+    return (name, next(query(rest), sql.Statement())) if end else None
 
 
 def bound(body: bytes) -> tuple[bytes, bytes] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from netlab.protocols import pgmessages as messages, sql
 
@@ -29,6 +29,7 @@ class Naming:
     kind: bytes = _STATEMENT  # of that
     source: bytes | None = None  # the statement that is bound
     statement: sql.Statement = _UNKNOWN  # that is prepared or asked
+    others: list[sql.Statement] = field(default_factory=list)  # that come behind it in the same query
 
 
 class Names:
@@ -75,7 +76,8 @@ class Names:
         for kind in self._known:
             self._expect(kind, _UNNAMED, _UNKNOWN)
         self.sync()
-        return Naming(statement=messages.query(body))
+        first, *others = [*messages.query(body)] or [_UNKNOWN]
+        return Naming(statement=first, others=others)
 
     def sync(self) -> None:
         """Begin another part of the pipeline."""

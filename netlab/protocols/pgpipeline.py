@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
 
 from netlab.protocols import pgmessages as messages, sql
 from netlab.protocols.dialog import Exchange, Outcome
 from netlab.protocols.framing import LostError, Message
 from netlab.protocols.masking import Masking
 from netlab.protocols.pgnames import Names, Naming
+from netlab.protocols.pgsteps import Group, Step
 from netlab.protocols.sqlstates import condition
 
 _MOST_STEPS = 10_000  # messages that wait for their answer
-_UNKNOWN, _CALL, _SYNC = sql.Statement(), sql.Statement("CALL"), sql.Statement("SYNC")
+_CALL, _SYNC = sql.Statement("CALL"), sql.Statement("SYNC")
 _STARTUP = b"startup"  # a step's kind; the others are the messages' own
 _SIMPLE = {b"Q", b"F"}
 _COPY = {b"G", b"H", b"W", b"d", b"c"}
@@ -36,29 +36,8 @@ _MAY_PRECEDE = {  # and what comes before that
     _STARTUP: {b"R", b"K", b"v"},
 }
 _WITHOUT_EXECUTE = {b"P": "PREPARE", b"D": "DESCRIBE", b"B": "BIND", b"C": "CLOSE"}
+_SYNTAX_ERROR = "42601"
 _ABORTED = "pipeline_aborted"  # not executed, because what came before it in the pipeline failed
-
-
-@dataclass(slots=True)
-class Step:
-    """A message of the client that the server answers, and the exchange that it belongs to."""
-
-    kind: bytes
-    exchange: Exchange
-    naming: Naming = field(default_factory=Naming)
-    is_executed: bool = False  # by the same exchange
-    is_single: bool = True  # and not a query of several statements, or what may be one
-    is_copied_in: bool = False  # the client says data now
-
-
-@dataclass(slots=True)
-class Group:
-    """Messages of the extended protocol up to the Execute, Flush or Sync that ends them."""
-
-    begun_ns: int
-    size: int = 0
-    statement: sql.Statement = _UNKNOWN
-    said: list[tuple[bytes, Naming]] = field(default_factory=list)  # messages by kind and what they name
 
 
 class Pipeline:
@@ -105,15 +84,14 @@ class Pipeline:
         over, self._over = self._over, []
         return over
 
-    def give_up(self, outcome: Outcome, *, is_gap: bool = False) -> None:
-        """End what waits without an answer, the connection being over or lost.
+    def give_up(self, outcome: Outcome, at_ns: int | None = None, *, is_gap: bool = False) -> None:
+        """End what waits without an answer, the connection being over (since *at_ns*) or lost.
 
         Behind a gap (*is_gap*) it is sure whose answer had begun, and when.
         """
-        front = self._steps[0].exchange if self._steps else None
-        if outcome is Outcome.UNANSWERED and front and front.error:  # FATAL: no ReadyForQuery comes behind it
-            self._steps.popleft()
-            self._end(front, front.status, front.error, front.ended_ns)
+        if outcome is Outcome.UNANSWERED:
+            self.pass_completed()
+            self._end_last(at_ns)
         for exchange in self.pending():
             exchange.outcome = outcome
             over = exchange.unproved() if outcome is Outcome.MISSED else exchange
@@ -121,6 +99,16 @@ class Pipeline:
             self._over.append(over)
         self._steps.clear()
         self._group = None
+
+    def _end_last(self, at_ns: int | None) -> None:
+        """End what the end of the connection answers, if that is next."""
+        last = self._steps[0].exchange if self._steps else None
+        if last and last.error:  # FATAL: no ReadyForQuery comes behind it
+            self._steps.popleft()
+            self._end(last, last.status, last.error, last.ended_ns)
+        elif last and last.operation == "CANCEL":  # to which the server says nothing, whatever comes of it
+            self._steps.popleft()
+            self._end(last, None, None, at_ns)
 
     def forget(self) -> None:
         """Begin anew behind a gap: which names there are is not known."""
@@ -181,7 +169,7 @@ class Pipeline:
             said = sql.Statement(_WITHOUT_EXECUTE[group.said[0][0]], said.tables)
         self._expect(group.said, self._exchange(group.begun_ns, group.size, said))
 
-    def _exchange(self, begun_ns: int, size: int, said: sql.Statement) -> Exchange:
+    def _exchange(self, begun_ns: int, size: int | None, said: sql.Statement) -> Exchange:
         return Exchange(
             "postgres",
             begun_ns,
@@ -221,17 +209,13 @@ class Pipeline:
         if not self._steps or kind == b"A":  # a notification is no answer
             return
         step = self._steps[0]
-        exchange = step.exchange
-        if exchange.answered_ns is None:
-            exchange.answered_ns = message.begun_ns
-        exchange.ended_ns = message.ended_ns
-        exchange.response_bytes = (exchange.response_bytes or 0) + message.size
+        self._count(step, message)
         if kind == b"E":
             self._fail(step, message)
         elif kind in _ENDS[step.kind]:
             self._names.done(step.kind, step.naming)
             if kind == b"C":
-                exchange.records = self._completed(step, message)
+                step.exchange.records = self._completed(step, message)
             elif kind == b"Z":
                 self._names.ready(message.body)
             self._pop(message)
@@ -242,19 +226,37 @@ class Pipeline:
         if self.is_idle:
             self._names.settle()
 
-    def _go_on(self, step: Step, kind: bytes, message: Message) -> None:
+    def _count(self, step: Step, message: Message) -> None:
+        if message.header[:1] not in {b"Z", *messages.UNASKED}:
+            self.pass_completed()
         exchange = step.exchange
-        if kind == b"C":  # of one of several statements
-            rows = self._completed(step, message)
-            exchange.records = exchange.records if rows is None else (exchange.records or 0) + rows
+        if exchange.answered_ns is None:
+            exchange.answered_ns = message.begun_ns
+        exchange.ended_ns = message.ended_ns
+        exchange.response_bytes = (exchange.response_bytes or 0) + message.size
+
+    def _go_on(self, step: Step, kind: bytes, message: Message) -> None:
+        if kind == b"C":
+            step.exchange.records = self._completed(step, message)
+            step.is_completed = True
         elif kind == b"D" and step.kind == b"E":
-            exchange.records = (exchange.records or 0) + 1
+            step.exchange.records = (step.exchange.records or 0) + 1
         elif kind == b"G":
             step.is_copied_in = True
             if len(self._steps) > 1 and self._steps[1].kind == b"S":
                 del self._steps[1]  # the server ignores a Sync while data are copied in
         elif kind == b"v" and len(message.body) == 4:  # the newest that the server knows
             self._version = f"3.{int.from_bytes(message.body, 'big') & 0xFFFF}"
+
+    def pass_completed(self) -> None:
+        """Go on, if a statement of a query is completed, with the one behind it, which others answer."""
+        step = self._steps[0] if self._steps else None
+        if not step or not step.is_completed:
+            return
+        self._end(step.exchange, "OK", None, step.exchange.ended_ns)
+        said = step.naming.statement = step.naming.others.pop(0) if step.naming.others else sql.Statement()
+        step.exchange = self._exchange(step.exchange.requested_ns, None, said)
+        step.is_completed = step.is_copied_in = False
 
     def _completed(self, step: Step, message: Message) -> int | None:
         """Take note of a statement's end, and return on how many rows it was."""
@@ -268,6 +270,9 @@ class Pipeline:
         self._names.failed(step.kind, step.naming)
         exchange.status = messages.sqlstate(message)
         exchange.error = condition(exchange.status) if exchange.status else "unknown"
+        if exchange.status == _SYNTAX_ERROR and exchange.request_bytes and step.naming.others:
+            # All statements of a query are parsed before the first is executed.
+            exchange.operation = exchange.resource = None
         if step.kind in _SIMPLE or step.kind == b"S":
             return  # ReadyForQuery ends it
         self._steps.popleft()

@@ -30,13 +30,14 @@ class State(Enum):
 class Postgres:
     """Reads one PostgreSQL connection in clear.
 
-    One exchange for each simple query, each Execute, each startup (CONNECT), each cancel request (CANCEL),
-    and each group of other messages of the extended protocol (PREPARE, DESCRIBE, BIND, CLOSE); a Sync is one
-    only when the commit that it causes fails (SYNC). Met in the middle, or behind a gap that may hide the
-    beginning of a message, it goes on when the server has said that it is ready and the client speaks next,
-    or where a segment of the client has whole messages that want an answer. A gap in the data of a COPY, or
-    in the rows of a statement that nothing else waits behind, costs their count alone. Of tables and
-    databases is kept what *masks* leave.
+    One exchange for each statement of a simple query that the server came to, the first with the bytes of
+    the message; for each Execute; for each startup (CONNECT) and each cancel request (CANCEL, answered by the
+    end of its connection); and for each group of other messages of the extended protocol (PREPARE, DESCRIBE,
+    BIND, CLOSE); a Sync is one only when the commit that it causes fails (SYNC). Met in the middle, or behind
+    a gap that may hide the beginning of a message, it goes on when the server has said that it is ready and
+    the client speaks next, or where a segment of the client has whole messages that want an answer. A gap in
+    the data of a COPY, or in the rows of a statement that nothing else waits behind, costs their count alone.
+    Of tables and databases is kept what *masks* leave.
     """
 
     def __init__(self, *, whole: bool = True, masks: Masking = STANDARD) -> None:
@@ -76,12 +77,12 @@ class Postgres:
             self._lose()
         return self._taken()
 
-    def ended(self, at_ns: int) -> list[Exchange]:  # noqa: ARG002 - an exchange ends with its answer
+    def ended(self, at_ns: int) -> list[Exchange]:
         """Take note that the connection is closed."""
         if self._ending:
             self._settle(self._ending)
         is_idle = self._pipeline.is_idle
-        self._pipeline.give_up(Outcome.UNANSWERED if self._proof.is_sure else Outcome.MISSED)
+        self._pipeline.give_up(Outcome.UNANSWERED if self._proof.is_sure else Outcome.MISSED, at_ns)
         told = self._taken()
         return (self._proof.prove() if is_idle else self._proof.refute()) + told
 
@@ -140,6 +141,8 @@ class Postgres:
     def _settle(self, ending: Ending) -> None:
         """Read the end of an answer, now that the client goes on or the connection is over."""
         self._ending, last, is_single = None, ending.last(), self._pipeline.is_single
+        if last:
+            self._pipeline.pass_completed()
         (exchange,) = self._pipeline.pending()
         try:
             for message in last:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -40,6 +41,7 @@ _TABLE_COMMAND = re.compile(
     rf"((?:{_NAME} ?\. ?)*{_NAME})(?![{_LETTER}0-9$]| ?\.)",
     re.IGNORECASE,
 )
+_ENDING = re.compile(r'"(?:[^"]|"")*"|[();]|\bbegin atomic\b', re.IGNORECASE)
 _DEALLOCATE = re.compile(  # alone, and a name that is the same in any encoding
     r'deallocate (?:prepare )?(?!all\b)(?:([a-z_][a-z0-9_$]{0,61})|"([!#-~]{1,62})") ?;?',
     re.IGNORECASE | re.ASCII,
@@ -94,7 +96,27 @@ def statement(text: str) -> Statement:
 
     What cannot be parsed is told by its first word, if that is a command of PostgreSQL's.
     """
-    return _read(fingerprint(text))
+    return next(statements(text), Statement())
+
+
+def statements(text: str) -> Iterator[Statement]:
+    """Yield what each statement of *text* does, as far as it is sure where they end."""
+    return (_read(one) for one in _cut(fingerprint(text)))
+
+
+def _cut(bare: str) -> Iterator[str]:
+    """Cut *bare* at the semicolons that end a statement: not those of a rule's or a function's body."""
+    begin = depth = 0
+    for found in _ENDING.finditer(bare):
+        depth += {"(": 1, ")": -1}.get(found[0], 0)
+        if found[0].lower() == "begin atomic":
+            break
+        if found[0] == ";" and depth <= 0:
+            if bare[begin : found.start()].strip():
+                yield bare[begin : found.start()].strip()
+            begin, depth = found.end(), 0
+    if bare[begin:].strip():
+        yield bare[begin:].strip()
 
 
 def fingerprint(text: str) -> str:

@@ -19,6 +19,15 @@ def _spare(dialog: Dialog | None, side: Side) -> int:
     return dialog.spare(side) if passes_bodies(dialog) else 0
 
 
+def _missed(dialog: Dialog, side: Side, said: Said) -> list[Exchange]:
+    """Return what is over with bytes that are missing, which was sometime before that showed."""
+    over = dialog.missed(side, None if isinstance(said.data, bytes) else said.data, said.at_ns)
+    for exchange in over:
+        if exchange.ended_ns == said.at_ns and not said.was_cut:
+            exchange.ended_ns = None
+    return over
+
+
 class Unchosen(Enum):
     """Why there is no dialog for a connection."""
 
@@ -81,6 +90,14 @@ class Stream:
         if self.dialog is not None:
             return self._tell(self.dialog, said, local=local)
         return [] if self.is_ignored else self._take_early(said, local=local)
+
+    def close(self, sizes: dict[bool, int], at_ns: int) -> list[Exchange]:
+        """Note that the connection is over, on which the local side and the other said so many bytes."""
+        exchanges = []
+        for local in (True, False) if self.client_is_local else (False, True):
+            for said in [] if self.is_over else self._sides[local].close(sizes[local], at_ns):
+                exchanges += self._hear(said, local=local)
+        return exchanges + self.end(at_ns)
 
     def end(self, at_ns: int) -> list[Exchange]:
         """Note that the connection is over: nothing more is said."""
@@ -184,7 +201,7 @@ class Stream:
     def _tell(self, dialog: Dialog, said: Said, *, local: bool) -> list[Exchange]:
         side = self._side(local=local)
         if not isinstance(said.data, bytes):
-            return dialog.missed(side, said.data, said.at_ns)
+            return _missed(dialog, side, said)
         over = dialog.said(side, said.data, said.at_ns)
         if over and is_tunnel(dialog):
             self.dialog, self._outside = None, dialog

@@ -244,7 +244,8 @@ class Conversations:
         """Take what a connection, whose socket is closed by now, was asked for unanswered."""
         talk = self._talks.get(int(attempt["cookie"]))
         if talk and _tuple(conversation(talk.ends)) == _tuple(attempt):
-            self._keep(talk, talk.stream.end(int(attempt["closed_ns"])))
+            sizes = {True: int(attempt["bytes_sent"]), False: int(attempt["bytes_received"])}
+            self._keep(talk, talk.stream.close(sizes, int(attempt["closed_ns"])))
             self._forget(self._talks.pop(talk.cookie))
             self._end(talk)
 

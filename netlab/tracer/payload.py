@@ -45,8 +45,8 @@ _HOOKS = {
 }
 _BLIND = (Counter.PAYLOAD_LOST, Counter.PAYLOAD_WHILE_PAUSED)  # of datagrams that were not seen
 _PIECES_FEW = 32  # 16 KiB of one packet
-_PIECES_MAX = 128  # 64 KiB, the largest that networks carry; the kernel's verifier walks through each
-_LARGE_SHARE = 2  # of a ring half is for those of more than the few
+_PIECES_MAX = 128  # 64 KiB, the largest but for senders on loopback; the kernel's verifier walks through each
+_LARGE_SHARE = 2  # of a ring half is for what is large; where that is full, the rest is for what is small
 _UNJUDGED_BYTES = 1 << 19  # a fast connection's first 50 ms: only then user space has read what it speaks
 
 
@@ -287,8 +287,8 @@ _MIDWAY = (
 )
 _BYTES = "bytes of connections that are read were lost on the way to netlab"
 _CUT = (
-    "bytes of connections that are read were not looked at: of one packet, or one call inside TLS, only the "
-    "first 64 KiB are, 16 where netlab falls behind, and of a connection 512 until it is clear what it speaks"
+    "bytes of connections that are read were not looked at: of a packet, or call inside TLS, only the first "
+    "64 KiB are, 16 or half of one where netlab falls behind, and of a connection 512 until its kind is clear"
 )
 _UNREAD = "bytes of connections that are read could not be understood"
 _FIELDS = "header fields of HTTP/2 name others that were sent before netlab looked"

@@ -146,15 +146,22 @@ def test_where_packets_are_cut_changes_nothing(
 @given(
     sizes=st.lists(st.integers(20, 3000), min_size=1, max_size=20),
     gaps=st.sets(st.integers(0, 60), max_size=6),
+    run=st.integers(1, 12),
     is_told=st.booleans(),
 )
 def test_a_gap_makes_no_wrong_row(
-    asked: tuple[Heard, Any], called: tuple[Heard, Any], sizes: list[int], gaps: set[int], *, is_told: bool
+    asked: tuple[Heard, Any],
+    called: tuple[Heard, Any],
+    sizes: list[int],
+    gaps: set[int],
+    run: int,
+    *,
+    is_told: bool,
 ) -> None:
     for heard, _ in (asked, called):
         dialog, found = Http2(whole=True), []
         for index, (side, data, at) in enumerate(cut(heard, sizes)):
-            missed = index in gaps
+            missed = any(0 <= index - gap < run for gap in gaps)
             found += (
                 dialog.missed(side, len(data) if is_told else None, at)
                 if missed
@@ -332,6 +339,52 @@ def test_an_answer_that_breaks_off_has_a_status_and_no_end(
     (one,) = peers.dialog.ended(9)
 
     assert (one.outcome, one.error, one.ended_ns, one.response_bytes) == (outcome, error, None, None)
+
+
+LARGE = 400_000
+
+
+@pytest.fixture(scope="module")
+def large() -> tuple[Heard, list[str]]:
+    """A conversation of gRPC with a large request and a large answer, and the names of its calls."""
+    server = grpc.server(futures.ThreadPoolExecutor(1))
+    methods = {"Get": lambda _, __: b"", "Up": lambda _, __: b"", "Down": lambda _, __: bytes(LARGE)}
+    handlers = {name: grpc.unary_unary_rpc_method_handler(method) for name, method in methods.items()}
+    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("shop.v1.Cart", handlers)])
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    log = ["Get", "Get", "Up", "Get", "Get", "Down", "Get", "Get"]
+    with overhearing(port) as relay:
+        with grpc.insecure_channel(f"127.0.0.1:{relay.port}") as channel:
+            for name in log:
+                channel.unary_unary(f"/shop.v1.Cart/{name}")(bytes(LARGE) if name == "Up" else b"")
+        server.stop(None).wait()
+        (heard,) = relay.whole(1)
+    return heard, log
+
+
+@pytest.mark.parametrize("side", Side)
+def test_calls_behind_a_body_that_was_missed_in_part_have_their_names(
+    large: tuple[Heard, list[str]], side: Side
+) -> None:
+    heard, log = large
+    dialog, exchanges = Http2(whole=True), list[Exchange]()
+    told = {one: sum(len(data) for who, data, _ in heard if who is one) for one in Side}
+    said = dict.fromkeys(Side, 0)
+
+    for who, data, at_ns in heard:
+        begin, said[who] = said[who], said[who] + len(data)
+        is_body = told[side] * 0.3 < begin and said[who] < told[side] * 0.7
+        if who is side and is_body:
+            exchanges += dialog.missed(who, None, at_ns)
+        else:
+            exchanges += dialog.said(who, data, at_ns)
+
+    assert [(one.operation, one.status) for one in exchanges] == [(name, "0") for name in log]
+    cut_short = "Down" if side else "Up"
+    assert [one.operation for one in exchanges if None in {one.request_bytes, one.response_bytes}] == [
+        cut_short
+    ]
 
 
 @pytest.mark.parametrize("side", Side)

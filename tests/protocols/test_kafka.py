@@ -4,13 +4,14 @@ import struct
 import warnings
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
 import pytest
-from brokers import kafka as broker
-from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
+from brokers import QUIET, guarded, kafka as broker
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from hypothesis import given, settings, strategies as st
 from overheard import Heard, cut, overhearing, read
 
@@ -416,3 +417,21 @@ def test_any_body_is_read(body: bytes, api: int, version: int, answer: bytes) ->
     )
 
     assert [e.stream for e in found] == [7]
+
+
+@pytest.mark.parametrize(("admits", "outcome"), [(True, Outcome.ANSWERED), (False, Outcome.UNANSWERED)])
+def test_bare_tokens_are_told_and_what_follows_them(*, admits: bool, outcome: Outcome) -> None:
+    secured = {"security.protocol": "SASL_PLAINTEXT", "sasl.mechanism": "PLAIN", "sasl.username": "shop"}
+    with broker() as port, guarded(port, admits=admits) as door, overhearing(door) as through:
+        options = secured | {"bootstrap.servers": f"127.0.0.1:{through.port}", "sasl.password": "hunter2"}
+        with Producer(options, logger=QUIET) as client, suppress(KafkaException):
+            client.list_topics(timeout=5 if admits else 1)
+        heard = next(one for one in through.whole(len(through.conversations)) if one)
+    dialog = Kafka()
+    exchanges = read(dialog, heard)
+
+    told = [(one.operation, one.version, one.outcome) for one in exchanges if one.operation != "ApiVersions"]
+    assert told[:2] == [("SaslHandshake", "0", Outcome.ANSWERED), ("SaslAuthenticate", None, outcome)]
+    assert {one[0] for one in told[2:]} == ({"Metadata"} if admits else set())
+    assert dialog.unread_bytes == 0
+    assert "hunter2" not in repr(exchanges)

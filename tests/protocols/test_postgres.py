@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import os
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -38,7 +39,8 @@ def simple(connection: psycopg.Connection) -> list[Row]:
         ("CREATE", "orders", "OK", None, None),
         ("INSERT", "orders", "OK", None, 3),
         ("UPDATE", "orders", "OK", None, 2),
-        ("SELECT", "orders", "OK", None, 4),  # three rows read and one deleted: one message
+        ("SELECT", "orders", "OK", None, 3),
+        ("DELETE", "orders", "OK", None, 1),
     ]
 
 
@@ -765,14 +767,79 @@ def test_a_sync_that_a_server_ignores_costs_what_waits_and_makes_no_wrong_row() 
     ]
 
 
-def test_a_cancel_request_has_no_answer(server: int) -> None:
+def test_a_cancel_request_is_answered_by_the_end_of_its_connection(server: int) -> None:
     with overhearing(server) as through:
         options = {"host": "127.0.0.1", "port": through.port, "user": "postgres", "sslmode": "disable"}
         with psycopg.connect(**options, autocommit=True) as connection:
             connection.cancel_safe(timeout=30)
     cancel = read(Postgres(), through.whole(2)[1])
 
-    assert [(e.operation, e.outcome, e.request_bytes) for e in cancel] == [("CANCEL", Outcome.UNANSWERED, 16)]
+    (one,) = cancel
+    assert (one.operation, one.outcome, one.request_bytes) == ("CANCEL", Outcome.ANSWERED, 16)
+    assert (one.status, one.error, one.answered_ns) == (None, None, one.ended_ns)
+
+
+SEVERAL = {
+    "a script": (
+        "BEGIN; CREATE TABLE a (x int); INSERT INTO a VALUES (1), (2);; UPDATE a SET x = 3; COMMIT;",
+        [
+            ("BEGIN", None, "OK", None, None),
+            ("CREATE", "a", "OK", None, None),
+            ("INSERT", "a", "OK", None, 2),
+            ("UPDATE", "a", "OK", None, 2),
+            ("COMMIT", None, "OK", None, None),
+        ],
+    ),
+    "one that fails": (
+        "SELECT 1; SELECT * FROM nowhere; DELETE FROM pg_class",
+        [("SELECT", None, "OK", None, 1), ("SELECT", "nowhere", "42P01", "undefined_table", None)],
+    ),
+    "one that cannot be parsed": (
+        "SELECT 1; SELCT 2",
+        [(None, None, "42601", "syntax_error", None)],
+    ),
+    "bodies with semicolons": (
+        """CREATE TABLE b (x int); CREATE TABLE c (x int); INSERT INTO c SELECT length(';');
+        CREATE RULE r AS ON INSERT TO b DO ALSO (DELETE FROM c; INSERT INTO c VALUES (2)); TABLE c""",
+        [
+            ("CREATE", "b", "OK", None, None),
+            ("CREATE", "c", "OK", None, None),
+            ("INSERT", "c", "OK", None, 1),
+            ("CREATE", None, "OK", None, None),
+            ("SELECT", "c", "OK", None, 1),
+        ],
+    ),
+    "a function in SQL, behind which others are told by their answers": (
+        "CREATE FUNCTION f() RETURNS int BEGIN ATOMIC SELECT 1; SELECT 2; END; SELECT FROM pg_class LIMIT 1",
+        [("CREATE", None, "OK", None, None), ("SELECT", None, "OK", None, 1)],
+    ),
+    "a backslash, likewise": (
+        "SELECT E'\\';'; TRUNCATE pg_class",
+        [("SELECT", None, "OK", None, 1), (None, None, "42501", "insufficient_privilege", None)],
+    ),
+    "one that is longer than what is read": (
+        f"SELECT '{'x' * 5000}'; LISTEN a",
+        [("SELECT", None, "OK", None, 1), ("LISTEN", None, "OK", None, None)],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SEVERAL)
+def test_statements_of_one_query_are_a_row_each(server: int, name: str) -> None:
+    text, truth = SEVERAL[name]
+    with overhearing(server) as relay:
+        subprocess.run(
+            ("psql", "-h", "127.0.0.1", "-p", str(relay.port), "-U", "postgres", "-c", text),
+            env={**os.environ, "PGSSLMODE": "disable", "PGGSSENCMODE": "disable"},
+            capture_output=True,
+            check=False,
+        )
+        said = relay.whole(1)[0]
+    found = read(Postgres(), said)
+
+    assert rows(found)[1:] == truth
+    client = sum(len(what) for side, what, _ in said if side is Side.CLIENT)
+    assert sum(one.request_bytes or 0 for one in found) + 5 == client  # and Terminate
 
 
 def test_a_base_backup_is_told_as_one(server: int) -> None:
