@@ -38,7 +38,7 @@ printf '%s\n' "$@" >"$arguments"
 # PYTHONPATH: this directory's netlab is tested, also where .venv is that of another. The guest's /run is writable, its
 # root file system is not. Plugins import half of Jupyter, which takes it long.
 command=(env PYTHONPATH=$PWD HOME=/run/home HYPOTHESIS_STORAGE_DIRECTORY=/run/hypothesis PYTEST_DISABLE_PLUGIN_AUTOLOAD=1
-	timeout "${GUEST_TIMEOUT_S:-7200}" .venv/bin/pytest -p no:cacheprovider "@$arguments")
+	timeout --signal=INT --kill-after=60 "${GUEST_TIMEOUT_S:-7200}" .venv/bin/pytest -p no:cacheprovider "@$arguments")
 # Without AVX2: as QEMU 7.2 emulates it, numpy's argsort does not sort.
 echo "On $kernel:"
 # The simulated internet needs TUN, which nothing loads there by itself.

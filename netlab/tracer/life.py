@@ -237,13 +237,15 @@ class Life(Runs):
                 "this capture has no duration to wait for", fix="Give duration_s= or timeout_s="
             )
         total = min(limit for limit in (self._options.duration_s, timeout_s) if limit is not None)
-        deadline = time.monotonic() + (total if timeout_s is not None else total + _GRACE_S)
+        began = time.monotonic()
+        deadline = began + (total if timeout_s is not None else total + _GRACE_S)
         with bars.bar(
             total=round(total, 1), desc="capturing", bar_format=_BAR, leave=False, disable=total < _BAR_FROM_S
         ) as bar:
             while not self._ended.wait(min(_TICK_S, max(0.0, deadline - time.monotonic()))):
-                bar.update(min(_TICK_S, total - bar.n))
-                if time.monotonic() >= deadline:
+                now = time.monotonic()
+                bar.update(min(now - began, total) - bar.n)
+                if now >= deadline:
                     break
         return self._ended.is_set()
 

@@ -75,6 +75,7 @@ def test_a_hostile_command_line_is_escaped_and_bounded(echo: Echo) -> None:
     assert len(line) < 600
 
 
+@pytest.mark.kernels
 def test_a_process_in_its_own_pid_namespace_has_both_numbers(echo: Echo) -> None:
     inside = ["unshare", "--pid", "--fork", "--mount-proc", "curl", "-s", "-m", "1"]
     with netlab.capture(port=echo.port) as capture:
@@ -85,6 +86,7 @@ def test_a_process_in_its_own_pid_namespace_has_both_numbers(echo: Echo) -> None
     assert row["pid"] > 1
 
 
+@pytest.mark.kernels
 def test_an_owner_that_only_a_list_told_is_known_when_a_reset_has_ended_the_connection(
     ports: tuple[int, int],
 ) -> None:
@@ -245,6 +247,7 @@ def undescribed(frame: pd.DataFrame) -> list[int]:
     return [int((frame["pid"].notna() & frame["cmdline"].isna()).sum())]
 
 
+@pytest.mark.kernels
 def test_a_process_that_becomes_another_program_has_each_program_s_command_line(echo: Echo) -> None:
     connect = f"exec 3<>/dev/tcp/127.0.0.1/{echo.port}"
     with netlab.capture(port=echo.port) as capture:
@@ -258,6 +261,7 @@ def test_a_process_that_becomes_another_program_has_each_program_s_command_line(
     assert second == f"renamed -c {connect} second"
 
 
+@pytest.mark.kernels
 def test_a_connection_of_a_thread_whose_main_thread_has_ended_has_its_command_line(echo: Echo) -> None:
     client = f"""
 import ctypes, os, socket, threading
@@ -277,6 +281,7 @@ ctypes.CDLL(None).pthread_exit(None)
     assert row["cmdline"].startswith(f"{sys.executable} -c ")
 
 
+@pytest.mark.kernels
 def test_the_user_is_the_effective_one_which_the_socket_belongs_to(echo: Echo) -> None:
     client = f"exec 3<>/dev/tcp/127.0.0.1/{echo.port}"
     with netlab.capture(port=echo.port) as capture:

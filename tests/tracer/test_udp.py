@@ -64,6 +64,23 @@ def opened() -> Iterator[contextlib.ExitStack]:
         yield sockets
 
 
+@contextlib.contextmanager
+def flows_end_sooner(net: PracticeNetwork, *, unanswered_s: int, answered_s: int) -> Iterator[None]:
+    """End silent flows of the client's namespace so soon, and those of the next test no sooner than usual."""
+    sysctls = Path("/proc/sys/net/netfilter")
+    short = {"nf_conntrack_udp_timeout": unanswered_s, "nf_conntrack_udp_timeout_stream": answered_s}
+    with net.client.entered():
+        usual = {name: (sysctls / name).read_text() for name in short}
+        for name, seconds in short.items():
+            (sysctls / name).write_text(str(seconds))
+    try:
+        yield
+    finally:
+        with net.client.entered():
+            for name, told in usual.items():
+                (sysctls / name).write_text(told)
+
+
 class Peers:
     """Makes UDP sockets in one place, and closes them in the end."""
 
@@ -608,11 +625,10 @@ def test_a_silent_flow_ends_by_the_timeouts_of_its_namespace_sooner_without_an_a
     net: PracticeNetwork, opened: contextlib.ExitStack
 ) -> None:
     peers = Peers(Place(net, 4), opened)
-    with net.client.entered():
-        sysctls = Path("/proc/sys/net/netfilter")
-        (sysctls / "nf_conntrack_udp_timeout").write_text("1")
-        (sysctls / "nf_conntrack_udp_timeout_stream").write_text("5")
-    with netlab.capture(protocol="udp", netns=net.client.netns, backfill=False) as capture:
+    with (
+        flows_end_sooner(net, unanswered_s=1, answered_s=5),
+        netlab.capture(protocol="udp", netns=net.client.netns, backfill=False) as capture,
+    ):
         server = peers.bound()
         answered, alone = peers.connected(server), peers.connected(server)
         alone.send(b"?")
@@ -647,9 +663,10 @@ def test_a_flow_that_goes_on_after_it_was_over_is_another_row_and_no_byte_is_los
     net: PracticeNetwork, opened: contextlib.ExitStack
 ) -> None:
     peers = Peers(Place(net, 4), opened)
-    with net.client.entered():
-        Path("/proc/sys/net/netfilter/nf_conntrack_udp_timeout").write_text("1")
-    with netlab.capture(protocol="udp", netns=net.client.netns, backfill=False) as capture:
+    with (
+        flows_end_sooner(net, unanswered_s=1, answered_s=120),
+        netlab.capture(protocol="udp", netns=net.client.netns, backfill=False) as capture,
+    ):
         server = peers.bound()
         client = peers.connected(server)
         client.send(bytes(10))
