@@ -171,7 +171,13 @@ def missing_of(entry: Any) -> Missing:
     count = entry["count"]
     if count is not None and (isinstance(count, bool) or not isinstance(count, int)):
         raise ValueError("a coverage count is no whole number")
-    return Missing(field_of(entry, "what", str), Gap(entry["kind"]), count, field_of(entry, "detail", str))
+    kind = field_of(entry, "kind", str)
+    if kind not in set(Gap):
+        raise BundleError(
+            f"this coverage has gaps of a kind {kind[:64]!r}, which netlab {__version__} does not know",
+            fix=_NEWER,
+        )
+    return Missing(field_of(entry, "what", str), Gap(kind), count, field_of(entry, "detail", str))
 
 
 def attrs_of(attrs: Mapping[Any, Any]) -> dict[str, Any]:

@@ -5,9 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import pandas as pd
+
 from netlab.path.evidence import Hop
+from netlab.path.rejections import is_rejected
 
 _RETURNS = 2  # so many answers must come from routers that have answered before
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """What a loop is told by of one TTL: who answers, whether somebody rejects, whether it is the target."""
+
+    ttl: int
+    address: str | None
+    addresses: int
+    rejected: int
+    reached: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +42,26 @@ class Loop:
         )
 
 
-def find(hops: Sequence[Hop]) -> Loop | None:
+def in_probes(probes: pd.DataFrame) -> Loop | None:
+    """Return the loop that the *probes* to one target end in, or None; the rows are those of a traceroute."""
+    rejected = is_rejected(probes) if "reply" in probes.columns else pd.Series(data=False, index=probes.index)
+    reached = probes["reached"].fillna(value=False).astype(bool)
+    hops = []
+    for ttl, part in probes.groupby("ttl", sort=True):
+        addresses = part["address"].dropna().unique()
+        hops.append(
+            Stop(
+                ttl=int(str(ttl)),
+                address=str(addresses[0]) if len(addresses) else None,
+                addresses=len(addresses),
+                rejected=int(rejected[part.index].sum()),
+                reached=bool(reached[part.index].any()),
+            )
+        )
+    return find(hops)
+
+
+def find(hops: Sequence[Hop | Stop]) -> Loop | None:
     """Return the loop that the *hops* of a target that was not reached end in, or None.
 
     All that answer from its beginning on, up to the last, do so in turn. Some may be silent, or have spent
@@ -48,7 +81,7 @@ def find(hops: Sequence[Hop]) -> Loop | None:
     return None
 
 
-def _turns(tail: Sequence[Hop], routers: int) -> tuple[int, ...]:
+def _turns(tail: Sequence[Hop | Stop], routers: int) -> tuple[int, ...]:
     """Return the TTLs of the first of the *tail* if so many take turns in it, else nothing."""
     first = tail[0]
     by_turn: dict[int, str] = {}

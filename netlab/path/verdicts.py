@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from netlab.path.rejections import is_rejected, within_path_marked
 from netlab.path.significance import wilson
 from netlab.schemas import VERDICTS
 
+_GOES_ON = {Verdict.LOOP, Verdict.UNREACHED}  # one finding, of all hops from one on
 _LOSSES = {Verdict.FORWARD_LOSS, Verdict.RETURN_LOSS, Verdict.PATH_LOSS}
 
 
@@ -50,6 +52,7 @@ def explain(hops: pd.DataFrame, *, mtu: pd.DataFrame | None = None) -> pd.DataFr
        `why` has who said it. At the end such probes are lost: they count in its `loss` and in `end_loss`.
        A verdict of lost packets stays, and its `why` has that, too.
     8. `loop`: the target never answers, and from the hop on to the last TTL the same routers do in turn.
+       The first row of a loop, or of `unreached`, says why; those it goes on in say at which TTL that is.
     9. Whatever these tests do not decide is `not-enough-data`.
 
     Parameters
@@ -115,7 +118,7 @@ def _judged(hops: list[Hop], known: list[Hole], *, reached: bool) -> list[tuple[
             hop.limit = bucket.fit(hop.at_s, hop.answered, background=_background(hops, place))
     bench = Bench(hops)
     loop = None if reached else looping.find(hops)
-    rows = []
+    rows, told = [], _Told()
     for place, hop in enumerate(hops):
         verdict, why = bench.judge(place)
         if hop.changed and verdict in {Verdict.OK, Verdict.NOT_ENOUGH_DATA, Verdict.EARLIER_LOSS}:
@@ -138,8 +141,25 @@ def _judged(hops: list[Hop], known: list[Hole], *, reached: bool) -> list[tuple[
             verdict, why = Verdict.LOOP, loop.in_words()
         end = next((hop for hop in reversed(hops) if hop.answers), None) if reached else None
         mtu_bytes = hole.mtu_bytes if hole else None
-        rows.append((*_row(hop, verdict, why, bench.lowest_later(place), end), mtu_bytes))
+        said = told.words(hop.ttl, verdict, why)
+        rows.append((*_row(hop, verdict, said, bench.lowest_later(place), end), mtu_bytes))
     return rows
+
+
+@dataclass(slots=True)
+class _Told:
+    """The finding that the rows so far end with, so that the rows it goes on in do not say it anew."""
+
+    ttl: int = 0
+    verdict: Verdict | None = None
+    why: str = ""
+
+    def words(self, ttl: int, verdict: Verdict, why: str) -> str:
+        """Return why, or at which TTL that is said already of what goes on from there."""
+        if verdict in _GOES_ON and (verdict, why) == (self.verdict, self.why):
+            return f"as at TTL {self.ttl}"
+        self.ttl, self.verdict, self.why = ttl, verdict, why
+        return why
 
 
 def _background(hops: list[Hop], place: int) -> float:

@@ -98,7 +98,9 @@ def capture(
         Record every change of state for `Capture.events()`, at some cost per connection.
     drops
         Record packets that this host dropped and TCP resets, each with the kernel's reason, for
-        `Capture.drops()` and the `reason` column of `Capture.failures()`.
+        `Capture.drops()` and the `reason` column of `Capture.failures()`. Without it a SYN flood goes unseen:
+        a handshake that is not finished is no row, and only the coverage of `Capture.drops()` counts the SYNs
+        that a SYN cookie answered and nobody came back with.
     protocols
         What to read of what connections say: "http", "http2", "grpc", "kafka", "postgres" and "redis" for
         `Capture.requests()`, "tls" for `Capture.tls()`, "dns" for `Capture.dns()`, `Capture.names()` and the

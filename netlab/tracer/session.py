@@ -40,9 +40,11 @@ class Capture(Hearing):
             return
         try:
             uninterrupted(self._watch.drain)
-            ended, began = self._watch.closed(_LATER_THAN_ALL).following, len(uninterrupted(self._watch.open))
+            wanted, opened = self._options.wanted, uninterrupted(self._watch.open)
+            ended = self._watch.closed(_LATER_THAN_ALL).following
+            began = int(wanted.may_keep(opened).sum())  # a branch's are those of all
             # Some owners only a list of sockets tells.
-            most = "up to " if self._options.wanted.by_owner else ""
+            most = "up to " if wanted.by_owner else ""
             yield f"{most}{began:,} begun and open"
             yield f"{most}{ended:,} ended"
             lost = [gap for gap in self._watch.losses() if gap.count and gap.kind in _NOT_SEEN]

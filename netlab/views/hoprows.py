@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from netlab.path import looping
 from netlab.views.text import DASH, counted, legible, share
 
 _MOST_ROWS = 64
@@ -45,6 +46,9 @@ def described(probes: pd.DataFrame) -> Trace:
     rows = every[:_MOST_ROWS]
     first = probes.iloc[0]
     notes = [_counts(probes), _how(probes)]
+    loop = looping.in_probes(probes)
+    if loop is not None:
+        notes.append(loop.in_words())
     if len(rows) < len(every):
         notes.append(cut(len(rows), len(every), "rows"))
     return Trace(f"Round-trip time per hop to {destination(first.target, first.target_address)}", notes, rows)

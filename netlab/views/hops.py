@@ -47,7 +47,8 @@ def plot_hops(hops: pd.DataFrame, *, theme: str | None = None) -> Figure:
     Each answering address has a row at its TTL; several at one TTL are the branches of a load balancer.
     A bar spans the least to the most time, a line marks the median, diamonds are the destination. Loss is
     per TTL: routers that limit their answers show it too, so a hop matters only when the ones after it
-    lose as much. The axis is logarithmic when the times span more than a factor of 100.
+    lose as much. A routing loop that the trace ends in is named above the rows. The axis is logarithmic
+    when the times span more than a factor of 100.
 
     Parameters
     ----------

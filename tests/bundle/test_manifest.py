@@ -10,6 +10,8 @@ import pytest
 import netlab
 from netlab import bundle
 from netlab.bundle import manifest
+from netlab.frames import Gap, Missing
+from netlab.schemas import HOPS
 
 VERSION_1 = Path(__file__).parent.parent / "data" / "bundles" / "version_1.netlab"
 
@@ -44,4 +46,17 @@ def test_frames_that_only_a_newer_netlab_has_ask_for_that_one(tmp_path: Path) ->
         file.writestr(manifest.NAME, json.dumps(told))
 
     with pytest.raises(netlab.errors.BundleError, match=r"'of_tomorrow' frames.* Install a newer netlab"):
+        bundle.load(tmp_path / "new.netlab")
+
+
+def test_gaps_that_only_a_newer_netlab_has_ask_for_that_one(tmp_path: Path) -> None:
+    hops = HOPS.empty([Missing("probes", Gap.LOST, 1, "of a test")])
+    with zipfile.ZipFile(bundle.save(tmp_path / "old.netlab", hops=hops)) as old:
+        members = {name: old.read(name) for name in old.namelist()}
+    members[manifest.NAME] = members[manifest.NAME].replace(b'"lost"', b'"of_tomorrow"')
+    with zipfile.ZipFile(tmp_path / "new.netlab", "w") as new:
+        for name, data in members.items():
+            new.writestr(name, data)
+
+    with pytest.raises(netlab.errors.BundleError, match=r"a kind 'of_tomorrow'.* Install a newer netlab"):
         bundle.load(tmp_path / "new.netlab")

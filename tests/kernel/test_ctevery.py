@@ -13,6 +13,7 @@ import cttext
 import ctxml
 import pytest
 from between import Between, between, inside
+from loopback import AF
 from scapy.layers.l2 import GRE, GRE_PPTP
 from scapy.layers.sctp import SCTP, SCTPChunkInit
 
@@ -24,7 +25,6 @@ SERVER = {4: "10.76.2.2", 6: "fd76:2::2"}
 INWARD = {4: "10.76.1.1", 6: "fd76:1::1"}  # the router's address on the client's side
 OUTWARD = {4: "10.76.2.1", 6: "fd76:2::1"}
 CLIENT = {4: "10.76.1.2", 6: "fd76:1::2"}
-KIND = {4: socket.AF_INET, 6: socket.AF_INET6}
 FAMILIES = (4, 6)
 # Ports say what happens: 4001 masquerade, 4002 snat, 4003 dnat, 4004 dnat and masquerade, 4005 hairpin.
 TO = {4000: SERVER, 4001: SERVER, 4002: SERVER, 4003: INWARD, 4004: INWARD, 4005: OUTWARD}
@@ -82,9 +82,9 @@ def connect(held: ExitStack, family: int, port: int) -> None:
     space = NET.client if port == 4005 else NET.server
     with netns.entered(space):
         end = (CLIENT if port == 4005 else SERVER)[family], port if port < 4003 else port + 1000
-        held.enter_context(socket.create_server(end, family=KIND[family]))
+        held.enter_context(socket.create_server(end, family=AF[family]))
     with netns.entered(NET.client):
-        client = held.enter_context(socket.socket(KIND[family]))
+        client = held.enter_context(socket.socket(AF[family]))
     client.settimeout(10)
     client.connect((TO[port][family], port))
     client.sendall(b"hello")
@@ -92,12 +92,12 @@ def connect(held: ExitStack, family: int, port: int) -> None:
 
 def send(family: int, number: int, payload: bytes, target: str) -> None:
     """Send one packet of a protocol that sockets do not speak."""
-    with netns.entered(NET.client), socket.socket(KIND[family], socket.SOCK_RAW, number) as raw:
+    with netns.entered(NET.client), socket.socket(AF[family], socket.SOCK_RAW, number) as raw:
         raw.sendto(payload, (target, 0))
 
 
 def udp(family: int, port: int, target: str) -> None:
-    with netns.entered(NET.client), socket.socket(KIND[family], socket.SOCK_DGRAM) as client:
+    with netns.entered(NET.client), socket.socket(AF[family], socket.SOCK_DGRAM) as client:
         client.sendto(b"x", (target, port))
 
 
@@ -120,7 +120,7 @@ def talk(held: ExitStack) -> None:
         send(family, DCCP, bytes([0, 9, 0, 8]) + bytes(20), SERVER[family])
         send(family, UNNAMED, b"x", SERVER[family])
         protocol, request = ((socket.IPPROTO_ICMP, 8), (socket.IPPROTO_ICMPV6, 128))[family == 6]
-        with netns.entered(NET.client), socket.socket(KIND[family], socket.SOCK_DGRAM, protocol) as ping:
+        with netns.entered(NET.client), socket.socket(AF[family], socket.SOCK_DGRAM, protocol) as ping:
             ping.settimeout(10)
             ping.sendto(bytes([request, 0, 0, 0, 0, 0, 0, 1]), (SERVER[family], 0))
             ping.recv(100)

@@ -47,6 +47,16 @@ def test_no_rate_limit_is_ever_called_a_loss(number: int) -> None:
     assert not set(explain(hops)["verdict"]) & LOSSES
 
 
+def test_hops_behind_a_dead_end_are_one_finding_said_once() -> None:
+    graph = nx.path_graph(["client", "r1", "r2", "web"])
+    graph.edges["r1", "r2"]["loss"] = 1.0
+
+    why = explain(trace(WalkedChannel(graph), max_ttl=6)).set_index("ttl")["why"]
+
+    assert why[2].startswith("nothing answers from here on")
+    assert why.loc[3:].tolist() == ["as at TTL 2"] * 4
+
+
 def chain(**link: float) -> nx.Graph:
     graph = nx.path_graph(["client", "r1", "r2", "web"])
     nx.set_edge_attributes(graph, 2, "delay_ms")

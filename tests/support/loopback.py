@@ -12,6 +12,7 @@ import pandas as pd
 
 REQUESTS = int(os.environ.get("NETLAB_REQUESTS", "100"))  # of each protocol and family; the issue says 10000
 LINGER_0 = b"\1\0\0\0\0\0\0\0"  # struct linger: close by reset
+AF = {4: socket.AF_INET, 6: socket.AF_INET6}
 LOOPBACK = {4: "127.0.0.1", 6: "::1"}
 
 

@@ -8,14 +8,13 @@ from collections.abc import Iterator
 
 import pandas as pd
 import pytest
-from loopback import cookie
+from loopback import AF, cookie
 from routers import Router, router
 
 import netlab
 
 pytestmark = pytest.mark.privileged
 FAMILIES = pytest.mark.parametrize("family", [4, 6])
-SOCKETS = {4: socket.AF_INET, 6: socket.AF_INET6}
 TARGETS = {4: "198.51.100.77", 6: "2001:db8:77::1"}
 
 
@@ -32,7 +31,7 @@ def middle(family: int) -> Iterator[Router]:
 
 @contextlib.contextmanager
 def bound(family: int, interface: str, kind: int = socket.SOCK_DGRAM) -> Iterator[socket.socket]:
-    with socket.socket(SOCKETS[family], kind) as client:
+    with socket.socket(AF[family], kind) as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface.encode())
         yield client
 

@@ -18,14 +18,13 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from loopback import LINGER_0, LOOPBACK, Echo, cookie, disconnect, finish
+from loopback import AF, LINGER_0, LOOPBACK, Echo, cookie, disconnect, finish
 from programs import alive, held_by, wait_until
 
 import netlab
 from netlab.tracer import snapshot
 
 pytestmark = pytest.mark.privileged
-FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
 TCP_SYNCNT = 7  # include/uapi/linux/tcp.h
 FAMILIES = pytest.mark.parametrize("family", [4, 6])
 
@@ -296,7 +295,7 @@ def test_ten_thousand_connections_are_as_many_rows_or_counted(echo: Echo) -> Non
 def reset_by_client(port: int, family: int, *, server_reads: bool) -> None:
     """Connect to a server that holds the connection, and end it by a reset."""
     with (
-        socket.create_server((LOOPBACK[family], port), family=FAMILY[family]) as listener,
+        socket.create_server((LOOPBACK[family], port), family=AF[family]) as listener,
         socket.create_connection((LOOPBACK[family], port)) as client,
     ):
         server, _ = listener.accept()
@@ -399,7 +398,7 @@ def test_a_socket_used_again_shows_the_port_of_each_of_its_attempts() -> None:
 @FAMILIES
 def test_an_older_connection_is_a_row_beside_the_next_one_of_its_socket(family: int) -> None:
     with (
-        socket.create_server((LOOPBACK[family], 0), family=FAMILY[family]) as listener,
+        socket.create_server((LOOPBACK[family], 0), family=AF[family]) as listener,
         socket.create_connection(listener.getsockname()[:2]) as client,
     ):
         port, first = listener.getsockname()[1], client.getsockname()[1]

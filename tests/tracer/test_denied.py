@@ -7,14 +7,13 @@ import socket
 
 import pytest
 from groups import denied, inside, unified
-from loopback import LOOPBACK, Echo, cookie
+from loopback import AF, LOOPBACK, Echo, cookie
 
 import netlab
 from netlab.kernel.bpf import CgroupHook
 
 pytestmark = pytest.mark.privileged
 HOOKS = {4: CgroupHook.INET4_CONNECT, 6: CgroupHook.INET6_CONNECT}
-FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
 
 
 @pytest.mark.parametrize("family", [4, 6])
@@ -25,7 +24,7 @@ def test_a_denied_connect_has_its_errno_and_the_next_one_of_its_socket_is_anothe
     with unified() as groups, netlab.capture(port=echo.port) as capture:
         group = groups.make("forbidden")
         with inside(group):  # a socket stays in the group that it was made in
-            client = socket.socket(FAMILY[family])
+            client = socket.socket(AF[family])
         with client:
             number = cookie(client)
             with denied(group, HOOKS[family]):

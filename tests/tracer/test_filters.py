@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, strategies as st
-from loopback import Echo, cookie, finish
+from loopback import AF, Echo, cookie, finish
 
 import netlab
 from netlab.errors import BadInput
@@ -29,7 +29,6 @@ from netlab.tracer.tcp import TcpSource
 
 DATA = tomllib.loads(Path(__file__).with_name("filters.toml").read_text(encoding="utf-8"))
 CONNECTIONS: dict[str, dict[str, Any]] = DATA["connections"]
-FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
 LINGER_0 = b"\1\0\0\0\0\0\0\0"  # struct linger: close by reset, which leaves no TIME_WAIT behind
 CASES = pytest.mark.parametrize("case", DATA["cases"], ids=lambda case: case["name"])
 
@@ -44,7 +43,7 @@ def record(
     family: int, local: tuple[str, int], remote: tuple[str, int], protocol: int = 6, direction: int = 0
 ) -> np.ndarray:
     made = np.zeros(1, ATTEMPT)
-    made["family"], made["protocol"], made["direction"] = FAMILY[family], protocol, direction
+    made["family"], made["protocol"], made["direction"] = AF[family], protocol, direction
     for side, (address, port) in (("local", local), ("remote", remote)):
         octets = packed(address, family)
         made[f"{side}_address"][0, : len(octets)] = np.frombuffer(octets, np.uint8)
@@ -109,14 +108,14 @@ def talk(net: PracticeNetwork) -> None:
 
 def listening(family: int, address: str, port: int) -> socket.socket:
     dual = address == "::"
-    return socket.create_server((address, port), family=FAMILY[family], dualstack_ipv6=dual)
+    return socket.create_server((address, port), family=AF[family], dualstack_ipv6=dual)
 
 
 def connect(client: dict[str, Any], server: tuple[str, int], listener: socket.socket) -> None:
     def as_given(address: str) -> str:
         return f"::ffff:{address}" if client["family"] == 6 and ":" not in address else address
 
-    with socket.socket(FAMILY[client["family"]]) as end:
+    with socket.socket(AF[client["family"]]) as end:
         end.settimeout(10)
         end.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         end.bind(("::" if client.get("unbound") else as_given(client["address"]), client["port"]))

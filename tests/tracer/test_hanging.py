@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import pandas as pd
 import pytest
-from loopback import LOOPBACK
+from loopback import AF, LOOPBACK
 from overheard import until
 from scapy.layers.inet import IP, TCP
 from scapy.layers.inet6 import IPv6
@@ -17,7 +17,6 @@ import netlab
 from netlab.tracer.session import Capture
 
 pytestmark = pytest.mark.privileged
-FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
 ASKS = b"GET /slow HTTP/1.1\r\nHost: here\r\n\r\n"
 TCP_REPAIR, TCP_REPAIR_QUEUE, TCP_QUEUE_SEQ = 19, 20, 21  # include/uapi/linux/tcp.h
 FAMILIES = pytest.mark.parametrize("family", [4, 6])
@@ -27,7 +26,7 @@ FAMILIES = pytest.mark.parametrize("family", [4, 6])
 def asked(family: int, said: bytes = ASKS) -> Iterator[tuple[Capture, socket.socket, socket.socket]]:
     """Yield a capture, and both ends of a connection on which a request was made and read."""
     with (
-        socket.create_server((LOOPBACK[family], 0), family=FAMILY[family]) as listener,
+        socket.create_server((LOOPBACK[family], 0), family=AF[family]) as listener,
         netlab.capture(protocols="http", port=listener.getsockname()[1]) as capture,
         socket.create_connection(listener.getsockname()[:2]) as client,
     ):
@@ -92,7 +91,7 @@ def forge_reset(family: int, source: int, target: int, sequence: int) -> None:
     ends = {"src": LOOPBACK[family], "dst": LOOPBACK[family]}
     header = IP(**ends) if family == 4 else IPv6(**ends)
     packet = header / TCP(sport=source, dport=target, flags="R", seq=sequence)
-    with socket.socket(FAMILY[family], socket.SOCK_RAW, socket.IPPROTO_TCP) as raw:
+    with socket.socket(AF[family], socket.SOCK_RAW, socket.IPPROTO_TCP) as raw:
         raw.sendto(bytes(packet)[len(header) :], (LOOPBACK[family], 0))
 
 

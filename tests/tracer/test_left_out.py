@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 
 import pandas as pd
 import pytest
-from loopback import LINGER_0, LOOPBACK, cookie
+from loopback import AF, LINGER_0, LOOPBACK, cookie
 
 import netlab
 from netlab.kernel.bpf import Program
@@ -20,7 +20,6 @@ pytestmark = pytest.mark.privileged
 _AT_CLOSE = "closed_at, error, counters"
 _CHANGES = {"netlab_state_changed": "inet_sock_set_state", "netlab_state_nested": "inet_sock_set_state"}
 _TRIES = 50  # until the next socket that is made has the memory of the last one
-_KINDS = {4: socket.AF_INET, 6: socket.AF_INET6}
 
 
 @contextmanager
@@ -45,7 +44,7 @@ def _reset(connection: socket.socket) -> None:
 
 @pytest.mark.parametrize("family", LOOPBACK)
 def test_an_end_that_was_left_out_is_told_of_when_the_socket_is_closed(family: int) -> None:
-    with socket.create_server((LOOPBACK[family], 0), family=_KINDS[family]) as listener:
+    with socket.create_server((LOOPBACK[family], 0), family=AF[family]) as listener:
         port = listener.getsockname()[1]
         with (
             netlab.capture(port=port) as capture,
@@ -91,7 +90,7 @@ def test_a_listener_s_child_is_not_taken_for_whoever_had_its_memory_before(famil
 
 
 def _listening(family: int) -> socket.socket:
-    return socket.create_server((LOOPBACK[family], 0), family=_KINDS[family], backlog=0)
+    return socket.create_server((LOOPBACK[family], 0), family=AF[family], backlog=0)
 
 
 @contextmanager
@@ -99,8 +98,8 @@ def _one_after_the_other(
     capture: Capture, family: int, full: socket.socket, listener: socket.socket
 ) -> Iterator[tuple[pd.Series, pd.Series]]:
     """Give an attempt up unseen, then have one accepted; yield what the map has of the two."""
-    with socket.socket(_KINDS[family]) as client:
-        attempt = socket.socket(_KINDS[family])
+    with socket.socket(AF[family]) as client:
+        attempt = socket.socket(AF[family])
         attempt.setblocking(False)
         attempt.connect_ex(full.getsockname()[:2])
         given_up = _followed(capture, cookie(attempt))

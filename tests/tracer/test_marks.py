@@ -10,19 +10,18 @@ from collections.abc import Iterator
 
 import pandas as pd
 import pytest
-from loopback import LOOPBACK, Echo, cookie, finish
+from loopback import AF, LOOPBACK, Echo, cookie, finish
 from programs import wait_until
 from routers import Router, router, run
 
 import netlab
 
 FAMILIES = pytest.mark.parametrize("family", [4, 6])
-SOCKETS = {4: socket.AF_INET, 6: socket.AF_INET6}
 TARGETS = {4: "198.51.100.1", 6: "2001:db8::1"}
 
 
 def marked(family: int, mark: int, kind: int = socket.SOCK_STREAM) -> socket.socket:
-    client = socket.socket(SOCKETS[family], kind)
+    client = socket.socket(AF[family], kind)
     client.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark.to_bytes(4, sys.byteorder))
     client.settimeout(10)
     return client
@@ -139,7 +138,7 @@ def test_an_attempt_that_failed_before_its_syn_has_its_mark(family: int) -> None
 @pytest.mark.privileged
 @FAMILIES
 def test_a_flow_of_udp_has_the_mark_of_its_socket(closed_port: int, family: int) -> None:
-    with socket.socket(SOCKETS[family], socket.SOCK_DGRAM) as server:
+    with socket.socket(AF[family], socket.SOCK_DGRAM) as server:
         server.bind((LOOPBACK[family], closed_port))
         with netlab.capture(port=closed_port, protocol="udp") as capture:
             client = marked(family, 8, socket.SOCK_DGRAM)

@@ -15,6 +15,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from between import Between, between, inside, run
+from loopback import AF
 from programs import wait_until
 
 import netlab
@@ -26,7 +27,6 @@ pytestmark = pytest.mark.privileged
 SERVICE = {4: "10.92.1.1", 6: "fd92:1::1"}  # the router's address on the client's side
 SERVER = {4: "10.92.2.2", 6: "fd92:2::2"}
 OUTSIDE = {4: "10.92.2.1", 6: "fd92:2::1"}  # what the server sees
-KIND = {4: socket.AF_INET, 6: socket.AF_INET6}
 NAT = ["nat_local_address", "nat_local_port", "nat_remote_address", "nat_remote_port"]
 OWN = ["local_address", "local_port", "remote_address", "remote_port"]
 # A service address that leads to the server, and everything masqueraded on its way out. Zone 7 translates the
@@ -86,7 +86,7 @@ def net() -> Iterator[Between]:
 
 def made(space: str, family: int, kind: socket.SocketKind = socket.SOCK_STREAM) -> socket.socket:
     with netns.entered(space):
-        return socket.socket(KIND[family], kind)
+        return socket.socket(AF[family], kind)
 
 
 @contextlib.contextmanager

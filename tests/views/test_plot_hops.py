@@ -14,6 +14,7 @@ from netlab.views.theme import DARK, LIGHT
 
 V6 = [[f"2001:db8:1234:5678:9abc:def0:{ttl:x}234:5678"] for ttl in range(1, 15)]
 BRANCHES = [["10.1.0.1"], ["10.2.0.1", "10.2.0.2", "10.2.0.3"], None, ["192.0.2.7"]]
+LOOP = trace([["10.1.0.1"], *[["10.2.0.1"], ["10.2.0.2"]] * 4], reached=False)
 NAMES = {
     hop[0]: f"xe-{ttl}.a-router-with-a-very-long-name.backbone.example.net" for ttl, hop in enumerate(V6)
 }
@@ -27,10 +28,11 @@ NAMES = {
         trace(BRANCHES, names={"10.2.0.2": "core.example"}, lost=[(0, 1)]),
         trace([["10.0.0.1"], *[None] * 29]),
         trace([None] * 5),
+        LOOP,
         trace([[f"10.0.0.{hop}"] for hop in range(12)], rtt_ms=lambda ttl: 0.05 * 2.5**ttl),
         pd.concat([trace(BRANCHES), trace(V6, target="other.example")], ignore_index=True),
     ],
-    ids=["one hop", "long v6", "branches", "dead end", "silence", "wide range", "two targets"],
+    ids=["one hop", "long v6", "branches", "dead end", "silence", "loop", "wide range", "two targets"],
 )
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_no_text_overlaps_another_or_leaves_the_picture(hops: pd.DataFrame, theme: str) -> None:
@@ -104,6 +106,12 @@ def test_the_destination_stands_out_and_an_unreached_one_is_said() -> None:
 
     assert (weights["10.1.0.1"], weights["192.0.2.7"]) == ("normal", "bold")
     assert any("destination not reached" in text for text in words(unreached))
+
+
+def test_a_routing_loop_is_named() -> None:
+    said = "a routing loop of 2 routers: packets come back to 10.2.0.1, which answers at TTL 2, 4, 6, 8"
+
+    assert any(text.startswith(said) for text in words(plot_hops(LOOP)))
 
 
 def test_the_axis_has_its_unit_and_is_logarithmic_only_for_a_wide_range() -> None:
