@@ -60,6 +60,20 @@ struct netlab_drop_event {
 	struct netlab_drop_count count;
 };
 
+/*
+ * Where the kernel frees what hangs on a packet (frag_list: the later fragments of a datagram, segments that GRO has put
+ * together), as code addresses, which user space knows. It says that these are dropped, whatever becomes of the packet; a
+ * dropped packet has been told of with the bytes of all. Before 6.2 all lists of packets are freed at one place.
+ */
+enum netlab_parting { NETLAB_PARTING, NETLAB_PARTING_UNEXPLAINED, NETLAB_PARTINGS };
+
+struct netlab_span {
+	u64 start;
+	u64 bytes;
+};
+
+BPF_ARRAY(netlab_partings, struct netlab_span, NETLAB_PARTINGS);
+
 /* The ends of a packet under the names that NETLAB_WANTED_PEERS() asks for. */
 struct netlab_drop_ends {
 	u8 local_address[16];
@@ -388,6 +402,19 @@ static __always_inline bool netlab_drop_is_done_with(u32 reason, struct sock *sk
 	return protocol == IPPROTO_TCP;
 }
 
+static __always_inline bool netlab_drop_is_within(u64 location, u32 parting)
+{
+	struct netlab_span *span = netlab_partings.lookup(&parting);
+
+	return span && location - span->start < span->bytes;
+}
+
+static __always_inline bool netlab_drop_is_part(u64 location, u32 reason)
+{
+	return netlab_drop_is_within(location, NETLAB_PARTING) ||
+	       (NETLAB_DROP_SAYS_NOTHING(reason) && netlab_drop_is_within(location, NETLAB_PARTING_UNEXPLAINED));
+}
+
 /* Raw tracepoint kfree_skb(skb, location[, reason[, rx_sk]]), include/trace/events/skb.h. */
 int netlab_drop_packet(struct bpf_raw_tracepoint_args *ctx)
 {
@@ -402,7 +429,8 @@ int netlab_drop_packet(struct bpf_raw_tracepoint_args *ctx)
 		receiver = (struct sock *)ctx->args[NETLAB_DROP_HAS_RECEIVER ? 3 : 0];
 	NETLAB_READ(sender, skb->sk);
 	sk = receiver ? receiver : sender;
-	if (netlab_drop_is_done_with(event.key.reason, sk))
+	event.key.location = ctx->args[1];
+	if (netlab_drop_is_done_with(event.key.reason, sk) || netlab_drop_is_part(event.key.location, event.key.reason))
 		return 0;
 	parsed = netlab_drop_read_packet(&event, skb);
 	if (parsed == NETLAB_DROP_UNREADABLE)
@@ -415,7 +443,6 @@ int netlab_drop_packet(struct bpf_raw_tracepoint_args *ctx)
 	    NETLAB_DROP_SAYS_NOTHING(event.key.reason))
 		return 0;
 	event.key.kind = NETLAB_DROPPED;
-	event.key.location = ctx->args[1];
 	if (receiver)
 		event.key.netns = netlab_drop_sock_netns(receiver);
 	netlab_drop_read_place(&event, skb, sk);

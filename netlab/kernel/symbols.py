@@ -43,6 +43,18 @@ class Symbols:
         return pd.Series(found.take(places))
 
 
+def spans(*functions: str) -> list[tuple[int, int]]:
+    """Return where each kernel function begins and how many bytes it has; 0 where that is not known."""
+    starts, names = _table()
+    ends = np.append(starts[1:], starts[-1:])
+    found = dict.fromkeys(functions, (0, 0))
+    for start, end, name in zip(starts.tolist(), ends.tolist(), names, strict=True):
+        whole = _COPY.sub("", name)
+        if whole in found and ".cold" not in name:
+            found[whole] = start, end - start
+    return list(found.values())
+
+
 def _named(addresses: npt.NDArray[np.uint64]) -> list[str | None]:
     starts, names = _table()
     if not len(starts):

@@ -206,7 +206,12 @@ DROPS = Schema(
         Column("interface", TEXT, "the interface it came by or was about to leave by, where known"),
         Column("netns", INTEGER, "inode of the network namespace where it happened"),
         Column("tcp_flags", CATEGORY, "TCP flags of all of them together, joined by |"),
-        Column("packets", INTEGER, "as nft counts them: a GSO or GRO batch is one", "packets"),
+        Column(
+            "packets",
+            INTEGER,
+            "as nft counts them: a GSO or GRO batch, or a datagram put together, is one",
+            "packets",
+        ),
         Column("bytes", INTEGER, "IP headers included, where they were there already", "bytes"),
         Column("cookie", INTEGER, "cookie of the connection's socket, by the kernel or else by the tuple"),
         Column("pid", INTEGER, "process id of that connection's owner"),

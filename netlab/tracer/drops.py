@@ -18,13 +18,13 @@ from netlab.frames import Gap, Missing
 from netlab.kernel import btf, netstat
 from netlab.kernel.bpf import Program
 from netlab.kernel.processes import printable
-from netlab.kernel.symbols import Symbols
+from netlab.kernel.symbols import Symbols, spans
 from netlab.schemas import DROPS
 from netlab.tracer.filters import Filter
-from netlab.tracer.layout import ATTEMPT, DROP_COUNT, DROP_KEY, Counter, Direction, DropKind
+from netlab.tracer.layout import ATTEMPT, DROP_COUNT, DROP_KEY, SPAN, Counter, Direction, DropKind
 
 DROP = np.dtype([field for part in (DROP_KEY, DROP_COUNT) for field in part.descr if field[0] != "padding"])
-drop_layouts = {"netlab_drop_key": DROP_KEY, "netlab_drop_count": DROP_COUNT}
+drop_layouts = {"netlab_drop_key": DROP_KEY, "netlab_drop_count": DROP_COUNT, "netlab_span": SPAN}
 Drops = npt.NDArray[np.void]
 
 _TRACEPOINTS = {
@@ -37,6 +37,7 @@ _REASONS = {
     DropKind.DROPPED: ("skb_drop_reason", "SKB_DROP_REASON_"),
     DropKind.RESET_SENT: ("sk_rst_reason", "SK_RST_REASON_"),
 }
+_PARTINGS = ("skb_release_data", "kfree_skb_list_reason")  # by number of enum netlab_parting
 _SAYING_NOTHING = ("SKB_DROP_REASON_NOT_SPECIFIED", "SKB_DROP_REASON_QUEUE_PURGE")
 _KINDS = [kind.name.lower().replace("_", "-") for kind in DropKind]
 _PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmpv6"}  # IANA's numbers
@@ -82,11 +83,20 @@ class DropSource:
         self._counters = program.map("netlab_counters", "u4", "u8")
         self._refused_before = _refused_by_listeners(self._wanted.netns)
         self._unanswered_before = _cookies_unanswered(self._wanted.netns)
+        self._leave_out_parts()
         for function, event in _TRACEPOINTS.items():
             try:
                 program.attach_raw_tracepoint(function, event)
             except KernelError as error:
                 self._missing.append(Missing(f"drops at {event}", Gap.UNAVAILABLE, None, str(error)))
+
+    def _leave_out_parts(self) -> None:
+        """Tell the programs where the kernel frees what packets were put together from."""
+        known, partings = spans(*_PARTINGS), self._program.map("netlab_partings", "u4", SPAN)
+        for place, span in enumerate(known):
+            partings.set(place, np.array([span], SPAN)[0])
+        if not any(length for _, length in known):
+            self._missing.append(Missing("drops", Gap.APPROXIMATE, None, _IN_PARTS))
 
     def last(self) -> None:
         """Keep the table, whose map goes away."""
@@ -158,6 +168,10 @@ _FLOOD = (
 _UNREAD = "IP packets whose headers, or ports or network namespace where asked for, could not be read"
 _MISSED = "packets were dropped in the middle of another drop on the same CPU"
 _OF_OTHERS = "packets have no owner and no direction: drops of other processes' connections are in it too"
+_IN_PARTS = (
+    "/proc/kallsyms hides the functions' addresses (kernel.kptr_restrict): fragments and segments that were "
+    "put together may be told as dropped, too, beside the packet that they became, or though it was not"
+)
 _HIDDEN = "/proc/kallsyms hides the functions' addresses (kernel.kptr_restrict), or the module is gone"
 
 

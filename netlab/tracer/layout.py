@@ -121,6 +121,7 @@ DROP_COUNT = np.dtype(
         ("padding", "u1", 7),
     ]
 )
+SPAN = np.dtype([("start", "u8"), ("bytes", "u8")])
 CONVERSATION = np.dtype(
     [
         ("local_address", "u1", 16),

@@ -18,7 +18,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from groups import denied, inside, unified
-from loopback import LINGER_0, LOOPBACK, Echo
+from loopback import AF, LINGER_0, LOOPBACK, Echo
 from scapy.layers.inet import ICMP, IP, TCP
 from scapy.layers.inet6 import ICMPv6EchoRequest, IPv6
 
@@ -34,6 +34,7 @@ pytestmark = pytest.mark.privileged
 CASES = tomllib.loads(Path(__file__).with_name("drops.toml").read_text())["case"]
 RUNS = [(case, family) for case in CASES for family in case.get("families", plan.FAMILIES)]
 TCP_SYNCNT, TCP_REPAIR, IPV6_HOPS = 7, 19, 16  # include/uapi/linux/tcp.h, in6.h
+PADDING = bytes([0, 0, 1, 4, 0, 0, 0, 0])  # a destination option that says nothing: RFC 8200 section 4.2
 OVERFLOWS = "TcpExt.ListenOverflows"
 ELSEWHERE = "198.18.5.99"  # of a network that the gateway reaches another way
 # What an older kernel does not tell, by its name in drops.toml.
@@ -351,6 +352,44 @@ def test_syns_that_cookies_answered_and_nobody_came_back_with_are_counted(net: P
                 gaps = netlab.coverage(capture.connections()).set_index("what")
 
     assert gaps.loc["connections", ["kind", "count"]].tolist() == ["unseen", 3]
+
+
+@pytest.mark.parametrize(("family", "header_bytes"), [(4, 20 + 8), (6, 40 + 8)])
+def test_a_dropped_datagram_that_came_in_fragments_is_one_packet(
+    family: plan.Family, header_bytes: int, net: PracticeNetwork
+) -> None:
+    near, far = net.routers[:2]
+    closed = (plan.address(far.name, family), 21_003)
+    with netlab.capture(drops=True, protocol="udp", netns=far.netns) as capture:
+        with near.entered(), socket.socket(AF[family], socket.SOCK_DGRAM) as client:
+            for _ in range(3):
+                client.sendto(bytes(20_000), closed)
+        time.sleep(0.1)
+
+    drops = capture.drops()
+    assert coverage_of(capture) == {}
+    assert drops[["reason", "dport", "packets", "bytes"]].to_numpy().tolist() == [
+        ["NO_SOCKET", closed[1], 3, 3 * (20_000 + header_bytes)]
+    ]
+
+
+def test_a_datagram_that_was_delivered_leaves_no_gap_of_its_fragments(net: PracticeNetwork) -> None:
+    """Behind an extension header Linux keeps fragments in a list, and frees them with it."""
+    with (
+        netlab.capture(drops=True, protocol="udp", netns=net.db.netns) as capture,
+        net.db.entered(),
+        socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as server,
+        socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as client,
+    ):
+        subprocess.run(["ip", "link", "set", "lo", "mtu", "1500"], check=True)
+        server.bind((LOOPBACK[6], 21_004))
+        server.settimeout(10)
+        client.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_DSTOPTS, PADDING)
+        client.sendto(bytes(20_000), server.getsockname())
+        assert len(server.recv(65_536)) == 20_000
+
+    assert coverage_of(capture) == {}
+    assert capture.drops().empty
 
 
 def test_the_loopbacks_of_two_namespaces_are_not_mixed_up(net: PracticeNetwork) -> None:
