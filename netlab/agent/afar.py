@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Self
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 import pandas as pd
 
 from netlab.closing import Closes, Runs
-from netlab.errors import CaptureError, NetlabError
+from netlab.errors import CaptureError
 from netlab.protocols.dns.stats import dns_stats
 
 if TYPE_CHECKING:
@@ -27,13 +26,7 @@ class RemoteCapture(Runs):
         self._answers: dict[str, tuple[int, int]] = {}  # of each client the last, and what it goes on from
 
     def __repr__(self) -> str:
-        """Return what the agent says of it, with its counts; only its name if the agent does not tell."""
-        which = f"{self._name or 'not started'}, of {self._host}"
-        shown = ""
-        if self._name:
-            with contextlib.suppress(NetlabError):  # it may be over, or the agent gone
-                shown = str(self._host.ask("GET", self._place()).json().get("shown", ""))
-        return f"{shown.removesuffix('>')}, {which}>" if shown else f"<netlab capture {which}>"
+        return f"<netlab capture {self._name or 'not started'}, of {self._host}>"
 
     @property
     def state(self) -> str:

@@ -22,13 +22,13 @@ from netlab.agent.models import (
     Account,
     Answer,
     Asked,
-    CaptureState,
     Family,
     Health,
     Listed,
     Name,
     Netns,
     Sent,
+    State,
 )
 from netlab.agent.serving import ERRORS, framed, place, placed
 from netlab.agent.telemetry import CONTENT_TYPE, Counted, Telemetry
@@ -94,17 +94,17 @@ def _add_captures(app: FastAPI, captures: Captures) -> None:
     table = serving.table(app)
 
     @app.post("/captures", status_code=HTTPStatus.CREATED, responses=ERRORS, dependencies=[Depends(Limit(2))])
-    def create_capture(request: Request, asked: Asked) -> CaptureState:
+    def create_capture(request: Request, asked: Asked) -> State:
         """Start a capture with filters of its own; it ends when nobody reads it."""
         return _state(captures.create(placed(request, asked)))
 
     @app.get("/captures", responses=ERRORS)
-    def list_captures() -> list[CaptureState]:
+    def list_captures() -> list[State]:
         """Return the captures that run, which does not count as reading them."""
         return [_state(held) for held in captures.all()]
 
     @app.get("/captures/{name}", responses=ERRORS)
-    def capture_state(name: str) -> CaptureState:
+    def capture_state(name: str) -> State:
         """Return where a capture is in its life."""
         return _state(captures.get(name))
 
@@ -120,7 +120,7 @@ def _add_captures(app: FastAPI, captures: Captures) -> None:
         return await _changed(request, lambda: accounts, client, after)
 
     @app.post("/captures/{name}/{action}", responses=ERRORS, dependencies=[Depends(Limit(2))])
-    def act(name: str, action: Literal["pause", "resume", "stop"]) -> CaptureState:
+    def act(name: str, action: Literal["pause", "resume", "stop"]) -> State:
         """Interrupt a capture, let it go on, or end it; what it saw can be read until it is deleted."""
         held = captures.own(name)
         {"pause": held.capture.pause, "resume": held.capture.resume, "stop": held.capture.stop}[action]()
@@ -168,9 +168,8 @@ def _add_tables(app: FastAPI) -> None:
         return await framed(request, lambda _: gateway(address, **placed(request, sent)))
 
 
-def _state(held: HeldCapture) -> CaptureState:
+def _state(held: HeldCapture) -> State:
     """Return what everybody may know of a capture: its rules may quote what they hide, so only how many."""
     rules = {name: len(held.options[name]) for name in ("mask", "mask_names") if held.options.get(name)}
     options = {**held.options, **{name: f"{count} of its own" for name, count in rules.items()}}
-    shown = repr(held.capture)  # counts, and nothing of what is counted
-    return CaptureState(name=held.name, state=held.capture.state.value, options=options, shown=shown)
+    return State(name=held.name, state=held.capture.state.value, options=options)

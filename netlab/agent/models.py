@@ -266,17 +266,11 @@ class Account(BaseModel):
 
 
 class State(BaseModel):
-    """One capture or listener: where it is in its life, and what it was asked for."""
+    """One capture."""
 
     name: str
     state: str
     options: dict[str, Any]
-
-
-class CaptureState(State):
-    """One capture, and what it says of itself in a line, with its counts."""
-
-    shown: str
 
 
 class ListenerState(State):

@@ -210,17 +210,6 @@ def test_a_capture_follows_only_what_was_asked_for(host: Host) -> None:
     assert len(cap.failures()) == 1
 
 
-def test_a_capture_of_the_agent_shows_its_own_counts(host: Host) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        address = server.getsockname()
-        with (
-            host.capture(port=address[1], direction="outgoing") as cap,
-            socket.create_connection(address),
-        ):
-            assert "running, 1 begun and open, 0 ended" in repr(cap)
-        assert "stopped, " in repr(cap)
-
-
 @pytest.mark.parametrize("case", REFUSED, ids=[case["why"] for case in REFUSED])
 def test_what_cannot_be_served_is_refused_with_the_reason(agent: Path, case: dict[str, Any]) -> None:
     with http(agent) as web:

@@ -160,3 +160,9 @@ def test_one_that_nobody_has_any_more_ends_wherever_garbage_is_collected(everyth
 def test_it_cannot_be_of_a_capture_that_does_not_run() -> None:
     with pytest.raises(netlab.CaptureError, match="has not been started"):
         netlab.capture().base()
+
+
+def test_its_repr_counts_what_it_follows(everything: Capture, echo: Echo) -> None:
+    with branch(everything, port=echo.port, direction="outgoing") as part, echo.connect(4) as still_open:
+        assert repr(part) == "<netlab capture: running, 1 begun and open, 0 ended>"
+        finish(still_open)
