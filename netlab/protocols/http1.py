@@ -82,6 +82,7 @@ class Http1:
 
     def missed(self, side: Side, size: int | None, at_ns: int) -> list[Exchange]:
         """Go on behind *size* bytes of *side* that were not seen; None: nobody knows how many."""
+        is_start = not (side or self._client.said_ns) and self._client.at is LOST
         voice = self._speaks(side, at_ns)
         self._holds_body &= bool(side)
         if self.upgraded is not None:
@@ -97,6 +98,7 @@ class Http1:
                 self._message_over(voice)
         else:
             self._cut(voice)
+        self._owes &= not is_start
         return self._taken()
 
     def _speaks(self, side: Side, at_ns: int) -> Voice:
@@ -124,7 +126,7 @@ class Http1:
             self._over.append(exchange)
             begun = False
         self._waiting.clear()
-        self._asking = None
+        self._asking, self._owes = None, False
         self._lose(self._client)
         self._lose(self._server)
         return self._taken()
@@ -265,12 +267,14 @@ class Http1:
     def _astray(self, voice: Voice, data: bytes, place: int) -> int:
         """Give up what *data* says from *place* on."""
         self.unread_bytes += len(data) - place
+        self._owes |= not voice.side
         self._lose(voice)
         return len(data)
 
     def _cut(self, voice: Voice) -> None:
         """Give up a message from here on; what its head has said so far is true."""
         self._read_lines(voice)
+        self._owes |= not voice.side
         self._lose(voice)
 
     def _read_lines(self, voice: Voice) -> None:
@@ -283,7 +287,7 @@ class Http1:
         """Know no longer where in its messages a side is."""
         self.unread_bytes += voice.lose()
         if not voice.side:
-            self._holds_body, self._owes = False, True
+            self._holds_body = False
             self._asked()
             return
         for exchange in self._waiting:

@@ -473,6 +473,13 @@ def test_requests_whose_answers_were_not_seen_are_missed() -> None:
     assert [one.outcome for one in dialog.missed(Side.SERVER, 100, 2)] == [Outcome.MISSED]
 
 
+def test_what_was_said_before_the_first_bytes_that_were_heard_hides_no_request() -> None:
+    dialog = Http1(whole=False)
+
+    assert dialog.missed(Side.CLIENT, None, 1) == []
+    assert _facts(read(dialog, [(Side.CLIENT, GET, 2), (Side.SERVER, OK, 3)])) == [("GET", "/deep/a", "200")]
+
+
 @example((0, 1, Side.CLIENT, False), [1, 14])  # nobody has seen yet that this client pipelines
 @given(
     st.tuples(st.integers(0, 5_000), st.integers(1, 2_000), st.sampled_from(Side), st.booleans()),
