@@ -6,6 +6,7 @@ Each ratio is of two things measured in turn in this very run; absolute times on
 from __future__ import annotations
 
 import importlib
+import signal
 import sys
 
 from bench import soak
@@ -34,6 +35,7 @@ NAMES = (
 
 
 def main() -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # what was made is removed on the way out
     if sys.argv[1:2] == ["soak"]:
         soak.main(sys.argv[2:])
         return

@@ -26,8 +26,9 @@ _UPDATE_BATCH = 26  # BPF_MAP_UPDATE_BATCH, include/uapi/linux/bpf.h
 
 
 def measure() -> list[tuple[str, float, str]]:
-    settings = Filter().macros() | Limits(max_open=ENTRIES + ENTRIES // 8).macros() | kernel_macros()
-    with Program("tcp", settings=settings, layouts={"netlab_attempt": ATTEMPT}) as tcp:
+    settings = Filter().macros() | kernel_macros()
+    sizes = Limits(max_open=ENTRIES + ENTRIES // 8).sizes()
+    with Program("tcp", settings=settings, layouts={"netlab_attempt": ATTEMPT}, sizes=sizes) as tcp:
         table = tcp.map("netlab_open", "u8", ATTEMPT)
         _fill(tcp.descriptor("netlab_open"))
         read, built = [], []

@@ -20,6 +20,7 @@ from statistics import median
 import pandas as pd
 
 import netlab
+from netlab.frames import Cause
 
 PAIRS, SECONDS = 5, 3.0
 RATE_PER_S, CLIENTS = 5_000, 50
@@ -158,17 +159,16 @@ def watched(web: Server, seconds: float, path: str, *, fixed: bool) -> Watched:
 
 
 def _dropped(rows: pd.DataFrame) -> int:
-    return _missing(rows, "the oldest of more than")
+    return _missing(rows, Cause.LET_GO)
 
 
 def _lost(rows: pd.DataFrame) -> int:
-    return _missing(rows, "packets whose payload")
+    return _missing(rows, Cause.RING_FULL)
 
 
-def _missing(rows: pd.DataFrame, words: str) -> int:
-    """Return how much the coverage says is missing, of what *words* begin."""
-    gaps = netlab.coverage(rows)
-    return int(gaps.loc[gaps["detail"].str.startswith(words), "count"].sum())
+def _missing(rows: pd.DataFrame, cause: Cause) -> int:
+    """Return how much the coverage says is missing by *cause*."""
+    return sum(gap["count"] for gap in rows.attrs["coverage"] if gap["cause"] == cause)
 
 
 def _resident_bytes() -> int:

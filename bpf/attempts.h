@@ -12,9 +12,9 @@
 
 #include "owner.h"
 
-BPF_HASH(netlab_open, u64, struct netlab_attempt, NETLAB_OPEN_MAX);
+BPF_HASH(netlab_open, u64, struct netlab_attempt, NETLAB_SIZED);
 /* Attempts that ended; and, when netlab_open is full, attempts that began: those have no closed_ns. */
-BPF_RINGBUF_OUTPUT(netlab_reports, NETLAB_RING_PAGES);
+BPF_RINGBUF_OUTPUT(netlab_reports, NETLAB_SIZED);
 
 /*
  * The tuple is complete only from some states on: connect() picks the local port after TCP_SYN_SENT, and

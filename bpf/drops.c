@@ -5,7 +5,6 @@
  * TCP, UDP and ICMP over IP. Alike drops are added up in a map, so that a flood of them costs a look-up each.
  *
  * Compile-time settings, put in front of this file by netlab/tracer/, beside the filters that tcp.c names:
- *   NETLAB_DROPS_MAX  how many kinds of drops are told apart
  *   NETLAB_DROP_SAYS_NOTHING(reason)  true for the reasons that TCP also gives to packets it has done with
  *   NETLAB_DROP_HAS_REASON, NETLAB_DROP_HAS_RECEIVER, NETLAB_RESET_HAS_REASON  what this kernel's tracepoints tell
  */
@@ -84,7 +83,7 @@ struct netlab_drop_ends {
 	u8 protocol;
 };
 
-BPF_HASH(netlab_drops, struct netlab_drop_key, struct netlab_drop_count, NETLAB_DROPS_MAX);
+BPF_HASH(netlab_drops, struct netlab_drop_key, struct netlab_drop_count, NETLAB_SIZED);
 
 static __always_inline bool netlab_drop_has_ports(u8 protocol)
 {

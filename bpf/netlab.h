@@ -7,7 +7,6 @@
  *   NETLAB_WANTED_PROCESS(pid, name)  true for processes to follow; name is two u64
  *   NETLAB_WANTED_PEERS(attempt)  true for addresses, excludes and protocols to follow
  *   NETLAB_WANTED_NETNS(inode), NETLAB_WANTED_DIRECTION(direction)  likewise
- *   NETLAB_OPEN_MAX, NETLAB_RING_PAGES  sizes
  *   NETLAB_VERDICT  set on kernels that keep it in struct bpf_cg_run_ctx (since 5.18)
  *   NETLAB_CAST, NETLAB_NUMBER_type  bpf_rdonly_cast() and the numbers in BTF of the types it is asked for, where it is there
  */
@@ -177,6 +176,12 @@ enum netlab_counter {
 	NETLAB_CONVERSATION_LOST,	/* a connection that began to speak did not fit into the map */
 	NETLAB_COUNTERS,
 };
+
+/*
+ * How large a map is, where the programs do not mind: netlab/tracer/limits.py says it when the map is made, so that the
+ * compiler's work is the same for all sizes.
+ */
+#define NETLAB_SIZED 1
 
 BPF_ARRAY(netlab_counters, u64, NETLAB_COUNTERS);
 

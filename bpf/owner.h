@@ -4,7 +4,6 @@
  *
  * Compile-time settings beside those of netlab.h:
  *   NETLAB_PARENT(node)  the parent of a struct kernfs_node
- *   NETLAB_PROCESSES_MAX  size
  */
 #ifndef NETLAB_OWNER_H
 #define NETLAB_OWNER_H
@@ -43,7 +42,7 @@ struct netlab_process {
 	u8 padding[5];
 };
 
-BPF_TABLE("lru_hash", struct netlab_process_key, struct netlab_process, netlab_processes, NETLAB_PROCESSES_MAX);
+BPF_TABLE("lru_hash", struct netlab_process_key, struct netlab_process, netlab_processes, NETLAB_SIZED);
 BPF_ARRAY(netlab_blank_process, struct netlab_process, 1);	/* too large for the stack */
 
 /* The threads share it; that of a main thread that has ended is gone. */

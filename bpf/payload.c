@@ -11,7 +11,7 @@
  *   NETLAB_PAYLOAD_TCP, NETLAB_PAYLOAD_UDP  which of tcp.c and udp.c are compiled with this
  *   NETLAB_WANTED_DATAGRAM(p)  true for ports whose datagrams are handed up (either end)
  *   NETLAB_WANTED_SEGMENT(p)  true for ports whose segments are (either end): all, unless DNS alone is read
- *   NETLAB_CONVERSATIONS_MAX, NETLAB_JUDGED, NETLAB_PASSAGES_MAX  sizes
+ *   NETLAB_JUDGED  size
  */
 #include "netlab.h"
 #include "pieces.h"
@@ -24,7 +24,7 @@
 #define NETLAB_TCP_ACK 0x10
 
 /* The longest silent ones make room: they begin anew when they speak again. */
-BPF_TABLE("lru_hash", u64, struct netlab_conversation, netlab_conversations, NETLAB_CONVERSATIONS_MAX);
+BPF_TABLE("lru_hash", u64, struct netlab_conversation, netlab_conversations, NETLAB_SIZED);
 
 /*
  * What user space has said of connections, at the place of their cookies: four times the cookie, and how it goes on. Most
@@ -44,7 +44,7 @@ struct netlab_passage {
 	u32 outgoing;
 };
 
-BPF_TABLE("lru_hash", u64, struct netlab_passage, netlab_passages, NETLAB_PASSAGES_MAX);	/* by cookie */
+BPF_TABLE("lru_hash", u64, struct netlab_passage, netlab_passages, NETLAB_SIZED);	/* by cookie */
 
 /* How long the IP header is that the packet begins with. */
 static __always_inline u32 netlab_ip_bytes(struct __sk_buff *skb)

@@ -3,7 +3,6 @@
  * Payload on its way up: packets in pieces of one size, in one ring. Included behind netlab.h.
  *
  * Compile-time settings:
- *   NETLAB_PIECE_PAGES  size
  *   NETLAB_PIECES_FEW  of one packet: what is behind them is handed up of segments and clear text, as long as there is room
  *   NETLAB_PIECES_MAX  of one segment, and of what a TLS library is given or returns at once
  *   NETLAB_LARGE_BYTES, NETLAB_LARGE_CLEAR_BYTES  how much of what is not small is handed up whole by the ring of segments
@@ -58,7 +57,7 @@ struct netlab_piece {
 };
 
 /* All pieces are of one size: user space takes them over as one block. */
-BPF_RINGBUF_OUTPUT(netlab_pieces, NETLAB_PIECE_PAGES);
+BPF_RINGBUF_OUTPUT(netlab_pieces, NETLAB_SIZED);
 
 /* What is the same in all pieces of a packet. */
 struct netlab_said {

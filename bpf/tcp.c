@@ -7,7 +7,6 @@
  * kernel address, and leaves through netlab_reports when the socket reaches TCP_CLOSE.
  *
  * Compile-time settings beside those of attempts.h:
- *   NETLAB_CHANGE_PAGES  size
  *   NETLAB_CHANGES  whether each state change is reported
  */
 #include "connect.c"
@@ -46,7 +45,7 @@ struct netlab_change {
 	u8 padding[6];
 };
 
-BPF_RINGBUF_OUTPUT(netlab_changes, NETLAB_CHANGE_PAGES);
+BPF_RINGBUF_OUTPUT(netlab_changes, NETLAB_SIZED);
 
 /*
  * Every record carries the number that sock_diag and SO_COOKIE report. A listener's child has its own only when it has

@@ -84,13 +84,13 @@ struct netlab_clear {
 	struct netlab_piece piece;
 };
 
-BPF_TABLE("lru_hash", struct netlab_session_key, struct netlab_session, netlab_sessions, NETLAB_CONVERSATIONS_MAX);
-BPF_TABLE("lru_hash", struct netlab_thread, struct netlab_call, netlab_calls, NETLAB_CONVERSATIONS_MAX);
+BPF_TABLE("lru_hash", struct netlab_session_key, struct netlab_session, netlab_sessions, NETLAB_SIZED);
+BPF_TABLE("lru_hash", struct netlab_thread, struct netlab_call, netlab_calls, NETLAB_SIZED);
 BPF_TABLE("lru_hash", struct netlab_head, struct netlab_session_key, netlab_heads, 4096);
-BPF_TABLE("lru_hash", u64, struct netlab_session_key, netlab_spoken_over, NETLAB_CONVERSATIONS_MAX);	/* by cookie */
+BPF_TABLE("lru_hash", u64, struct netlab_session_key, netlab_spoken_over, NETLAB_SIZED);	/* by cookie */
 /* What user space says of connections, by cookie: NETLAB_GO_ON, or 0. */
-BPF_TABLE("lru_hash", u64, u32, netlab_verdicts, NETLAB_CONVERSATIONS_MAX);
-BPF_RINGBUF_OUTPUT(netlab_clears, NETLAB_CLEAR_PAGES);
+BPF_TABLE("lru_hash", u64, u32, netlab_verdicts, NETLAB_SIZED);
+BPF_RINGBUF_OUTPUT(netlab_clears, NETLAB_SIZED);
 
 static __always_inline struct netlab_thread netlab_this_thread(void)
 {

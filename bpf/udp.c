@@ -11,12 +11,12 @@
 
 #define NETLAB_EEXIST 17
 
-BPF_HASH(netlab_flows, struct netlab_flow_key, struct netlab_attempt, NETLAB_OPEN_MAX);
+BPF_HASH(netlab_flows, struct netlab_flow_key, struct netlab_attempt, NETLAB_SIZED);
 /*
  * Flows that ended; sockets that were closed (those have no packets: which flows ended by that, user space knows); and,
  * when netlab_flows is full, single packets (those have no closed_ns).
  */
-BPF_RINGBUF_OUTPUT(netlab_flow_reports, NETLAB_RING_PAGES);
+BPF_RINGBUF_OUTPUT(netlab_flow_reports, NETLAB_SIZED);
 
 /* Who made a socket: of one that only receives nothing else tells, short of who holds its descriptor. */
 struct netlab_udp_socket {
@@ -25,7 +25,7 @@ struct netlab_udp_socket {
 	u64 unfollowed;		/* whether packets of its flows were left out: the next one seen need not be a first one */
 };
 
-BPF_TABLE("lru_hash", u64, struct netlab_udp_socket, netlab_udp_sockets, NETLAB_OPEN_MAX);
+BPF_TABLE("lru_hash", u64, struct netlab_udp_socket, netlab_udp_sockets, NETLAB_SIZED);
 
 /* The packet that this CPU has just handed to its socket: the receive queue may yet refuse it. */
 BPF_PERCPU_ARRAY(netlab_arrived, struct netlab_packet, 1);

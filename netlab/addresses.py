@@ -1,6 +1,6 @@
 """IP addresses as columns: network-order bytes in numpy, canonical text in Arrow, no per-row Python.
 
-IPv4 text is assembled in one pass from a table of the 256 octets. Text is made once per distinct address: of
+IPv4 text is assembled from a table of the 256 octets. Text is made once per distinct address: of
 many rows most are about the same few hosts. An IPv4-mapped IPv6 address is shown as IPv4 (IPv6: RFC 5952).
 """
 
@@ -17,8 +17,11 @@ import pyarrow as pa
 Bytes = npt.NDArray[np.uint8]
 
 _MAPPED = bytes(10) + b"\xff\xff"
-_OCTETS = np.array([f"{octet}." for octet in range(256)], dtype="S4").view(np.uint8).reshape(256, 4)
-_OCTET_USED = _OCTETS != 0
+# Four characters each, NUL where it has fewer; as numbers, which numpy gathers faster than characters.
+_OCTETS = np.array([f"{octet}." for octet in range(256)], "S4").view(np.uint32)
+_LAST_OCTETS = np.array([f"{octet}" for octet in range(256)], "S4").view(np.uint32)
+_DIGITS = np.array([len(f"{octet}") for octet in range(256)])
+_DOTS = 3
 _FEW = 200  # of so few each is written sooner than the distinct ones are found
 
 
@@ -35,13 +38,11 @@ def ipv4_text(addresses: Bytes) -> pa.Array:
 
 def _dotted(addresses: Bytes) -> pa.Array:
     rows = len(addresses)
-    used = _OCTET_USED[addresses].reshape(rows, 16)
-    if rows:
-        last_dot = 15 - used[:, ::-1].argmax(axis=1)
-        used[np.arange(rows), last_dot] = False
-    characters = _OCTETS[addresses].reshape(rows, 16)[used]
+    text = _OCTETS[addresses]
+    text[:, -1] = _LAST_OCTETS[addresses[:, -1]]
+    characters = text.tobytes().translate(None, delete=b"\0")
     offsets = np.zeros(rows + 1, np.int64)
-    np.cumsum(used.sum(axis=1), out=offsets[1:])
+    np.cumsum(sum(_DIGITS[octets] for octets in addresses.T) + _DOTS, out=offsets[1:])
     return pa.LargeStringArray.from_buffers(rows, pa.py_buffer(offsets), pa.py_buffer(characters))
 
 

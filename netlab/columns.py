@@ -46,7 +46,7 @@ def typed(kind: Kind, values: Any) -> Any:
     if isinstance(values, pd.Series | pd.api.extensions.ExtensionArray | tuple):
         array = pd.array(values, dtype=kind.value)  # type: ignore[call-overload]
         is_wordless = kind is Kind.CATEGORY and not len(array.categories)  # pandas takes those for any type
-        return _categorical([None] * len(array)) if is_wordless else array
+        return all_missing(kind, len(array)) if is_wordless else array
     return _from_numpy(kind, np.ma.getdata(values), np.ma.getmaskarray(values))
 
 

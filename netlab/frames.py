@@ -33,14 +33,30 @@ class Gap(StrEnum):
     INCOMPLETE = "incomplete"  # work was cut short: cancelled, timed out, limited
 
 
+class Cause(StrEnum):
+    """What programs look for among gaps: a word for a reason whose detail, which people read, may change."""
+
+    LET_GO = "let-go"  # it was kept until later ones took its place
+    RING_FULL = "ring-full"  # it did not fit between the kernel and this process
+
+
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """One thing a frame lacks: *what*, the *kind* of gap, *count* (None when unknown) and the reason."""
+    """One thing a frame lacks: *what*, the *kind* of gap, *count* (None when unknown) and the reason.
+
+    *detail* tells people the reason, *cause* programs, as far as any looks for it.
+    """
 
     what: str
     kind: Gap
     count: int | None
     detail: str
+    cause: str | None = None  # a `Cause`, maybe one that only a newer netlab knows
+
+    @classmethod
+    def of(cls, told: Mapping[str, Any]) -> Missing:
+        """Return one that was told as a mapping; ValueError if it is of no known kind."""
+        return cls(told["what"], Gap(told["kind"]), told["count"], told["detail"], told.get("cause"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +209,14 @@ def _added(gaps: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
         counts = (known["count"], gap["count"])
         known["count"] = None if None in counts else sum(counts)
     return list(found.values())
+
+
+def known_gaps(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the coverage of *frame*; of one that has lost it, that what it lacks is not known."""
+    if "coverage" not in frame.attrs:
+        lost = "lost on the way, as by pandas.concat() and merge(): what the rows lack is not known"
+        return [asdict(Missing("coverage", Gap.INCOMPLETE, None, f"{lost}; netlab.concat() keeps it"))]
+    return list(frame.attrs["coverage"])
 
 
 COVERAGE_DTYPES = {"what": "string", "kind": "category", "count": "Int64", "detail": "string"}

@@ -16,8 +16,8 @@ from netlab.agent.calling import Caller, segment
 from netlab.agent.delegation import usual_socket
 from netlab.agent.signatures import Given, taking
 from netlab.agent.ways import Way, way_to
-from netlab.errors import BadInput, CaptureError, NetlabError
-from netlab.frames import Gap, Missing, concat
+from netlab.errors import BadInput, CaptureError, DecodeError, NetlabError
+from netlab.frames import Missing, concat
 from netlab.kernel.conntrack import conntrack
 from netlab.kernel.ctevents import conntrack_events
 from netlab.kernel.ctfill import Fill
@@ -191,7 +191,13 @@ class Host(Caller):
     def conntrack_fill(self, *, netns: Spaces = None) -> tuple[list[Fill], list[Missing]]:
         """Return how full the conntrack table of each namespace is, and which of them did not tell."""
         told = self.ask("GET", "/conntrack/fill", netns=netns).json()
-        missing = [Missing(**{**gap, "kind": Gap(gap["kind"])}) for gap in told["coverage"]]
+        try:
+            missing = [Missing.of(gap) for gap in told["coverage"]]
+        except ValueError as error:
+            raise DecodeError(
+                f"the agent at {self._way} tells of a kind of gap that this netlab does not know: {error}",
+                fix="Install the agent's version here: its health() says which",
+            ) from error
         return [Fill(**level) for level in told["levels"]], missing
 
     @taking(nat)

@@ -28,7 +28,7 @@ MOST_BYTES = 4 << 30
 
 _SEGMENT = re.compile(HISTORY + r"([A-Za-z_][A-Za-z0-9_]{0,63})/([0-9]{20})\.parquet", re.ASCII)
 # What the zip, JSON and Parquet readers raise on bytes that are not what they claim to be.
-_UNREADABLE = (
+UNREADABLE = (
     ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, OSError, RuntimeError, TypeError,
     ValueError, zipfile.BadZipFile, zlib.error, pa.ArrowException,
 )  # fmt: skip
@@ -77,7 +77,7 @@ def foreign(source: object) -> Iterator[None]:
         yield
     except FileNotFoundError as error:
         raise BundleError(f"there is no file {source}", fix="Check the path") from error
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         why = ascii(f"{error}")[1:-1][:200]  # may quote the file: no control characters, no end of line
         raise BundleError(
             f"cannot read {source} as a netlab recording: {why}",

@@ -177,7 +177,8 @@ def missing_of(entry: Any) -> Missing:
             f"this coverage has gaps of a kind {kind[:64]!r}, which netlab {__version__} does not know",
             fix=_NEWER,
         )
-    return Missing(field_of(entry, "what", str), Gap(kind), count, field_of(entry, "detail", str))
+    cause = field_of(entry, "cause", str) if entry.get("cause") is not None else None
+    return Missing(field_of(entry, "what", str), Gap(kind), count, field_of(entry, "detail", str), cause)
 
 
 def attrs_of(attrs: Mapping[Any, Any]) -> dict[str, Any]:

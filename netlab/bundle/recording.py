@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -16,8 +15,9 @@ from netlab.bundle import archive, manifest, sources as followed
 from netlab.bundle.archive import HISTORY, Archive
 from netlab.bundle.contents import Item, Segment, schema_of
 from netlab.bundle.history import REPLACES
-from netlab.bundle.loading import history_of
+from netlab.bundle.loading import UNREADABLE, history_of
 from netlab.bundle.manifest import Entry, Metadata
+from netlab.bundle.moments import Moments
 from netlab.bundle.saving import (
     checked_name,
     checked_notes,
@@ -30,11 +30,7 @@ from netlab.bundle.tracks import Change, Track
 from netlab.closing import Closes
 from netlab.errors import BadInput, BundleError
 from netlab.frames import Gap, Missing
-from netlab.path import watching
-from netlab.schemas import ALL, CONNECTIONS, HOPS
-from netlab.tracer import closed
-
-_LET_GO = {CONNECTIONS.name: closed.LET_GO, HOPS.name: watching.LET_GO}  # ends of the coverage's details
+from netlab.schemas import ALL
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +59,7 @@ class Recording(Closes):
         self._origin = origin
         self._held = held
         self._every_s = every_s
-        self._at_ns = 0
+        self._moments = Moments()
         self._unread: dict[str, Exception] = {}  # tables that could not be read the last time
         self._lock = threading.Lock()
         self._ended = threading.Event()
@@ -141,7 +137,9 @@ class Recording(Closes):
                 changes.append((track, track.change()))
             except Exception as error:  # noqa: BLE001 - whoever writes or closes is told
                 self._unread[track.name] = error
-        self._at_ns = max(self._at_ns + 1, time.time_ns())
+        at_ns = self._moments.next_ns()
+        for track, _ in changes:
+            track.read_ns = at_ns
         return [_Look(track, change, self._member(track, change)) for track, change in changes]
 
     def _refuse_unread(self) -> None:
@@ -151,14 +149,13 @@ class Recording(Closes):
     def _member(self, track: Track, change: Change) -> tuple[str, bytes] | None:
         """Return what tells of a change; None if nothing changed."""
         frame = change.now.frame
-        let_go = track.let_go + change.let_go
-        frame.attrs["coverage"] = _kept(frame.attrs["coverage"], _LET_GO.get(track.schema), let_go)
+        frame.attrs["coverage"] = [*track.coverage(change), *map(asdict, self._moments.missing())]
         if not change.differs(track.before):
             return None
         rows = change.rows.reset_index(drop=True)
         rows.attrs = {"schema": track.schema, "coverage": frame.attrs["coverage"]}
         data = parquet.write(rows, schema_of(rows), {REPLACES: change.replaces.tolist()})
-        return segment_name(track.name, self._at_ns), data
+        return segment_name(track.name, self._moments.last_ns), data
 
     def _begin(self, first: list[_Look]) -> Iterator[tuple[str, bytes]]:
         """Return the members that the file has from the start: what it held before, and the first look."""
@@ -172,9 +169,15 @@ class Recording(Closes):
 
     def _complete(self) -> None:
         """Write the file anew, with whole tables and a directory, in the place of the one that grew."""
-        with archive.alone(self.path), self._file.reader() as file, Archive(file) as grown:
-            target = self.path if self._file.is_at(self.path) else archive.beside(self.path)
-            archive.write(target, self._completed(grown))
+        try:
+            with archive.alone(self.path), self._file.reader() as file, Archive(file) as grown:
+                target = self.path if self._file.is_at(self.path) else archive.beside(self.path)
+                archive.write(target, self._completed(grown))
+        except UNREADABLE as error:  # as where the rows of hours need more memory than they may have
+            raise BundleError(
+                f"{self.path} has what was seen, but could not be made whole: {error}",
+                fix="netlab.load() reads it as it is, with most_bytes= where it is large",
+            ) from error
         if target != self.path:
             raise BundleError(
                 f"{self.path} was moved or replaced during the recording, which is in {target}",
@@ -182,7 +185,7 @@ class Recording(Closes):
             )
 
     def _completed(self, grown: Archive) -> Iterator[tuple[str, bytes]]:
-        ended = replace(self._origin, ended_at=datetime.now(UTC))
+        ended = replace(self._origin, ended_at=self._moments.last())
         recorded = {track.name: self._whole(track, grown, ended) for track in self._tracks}
         segments = {track.name: track.segments for track in self._tracks}
         entries = [item.entry(name) for name, item in self._held.items()]
@@ -199,10 +202,12 @@ class Recording(Closes):
         if track.let_go:
             segments = tuple(_segments(track.name, grown))
             past = history_of(segments, ALL[track.schema], made_by=ended.netlab)
-            known, frame = frame, past.at(self._at_ns)
+            known, frame = frame, past.at(self._moments.last_ns)
             frame.attrs = known.attrs
         if track.name in self._unread:
-            gap = Missing("rows", Gap.INCOMPLETE, None, f"not read at the end: {self._unread[track.name]}")
+            since = f"{datetime.fromtimestamp(track.read_ns // 10**9, UTC):%Y-%m-%d %H:%M:%S} UTC"
+            why = f"not read since {since}: {self._unread[track.name]}"
+            gap = Missing("rows", Gap.INCOMPLETE, None, why)
             frame.attrs["coverage"] = [*frame.attrs["coverage"], asdict(gap)]
         return Item(frame, (ended,))
 
@@ -212,16 +217,6 @@ def _segments(name: str, grown: Archive) -> Iterator[Segment]:
     for member in grown.names:
         if member.startswith(start):
             yield Segment(int(Path(member).stem), grown.read(member))
-
-
-def _kept(coverage: list[dict[str, Any]], ending: str | None, let_go: int) -> list[dict[str, Any]]:
-    """Return *coverage* without the rows that the source has let go of and the recording has."""
-    if ending is None or not let_go:
-        return coverage
-    found = [
-        gap | {"count": gap["count"] - let_go} if gap["detail"].endswith(ending) else gap for gap in coverage
-    ]
-    return [gap for gap in found if gap["count"] != 0]
 
 
 def record(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,7 @@ import pandas as pd
 
 from netlab.bundle.history import is_open
 from netlab.bundle.saving import normalised
+from netlab.frames import Cause
 from netlab.schemas import (
     CONNECTIONS,
     CONNTRACK,
@@ -58,6 +60,8 @@ IDENTITY = {
 _AGES = ["duration_s"]  # grow by themselves: that is no change
 # What happened stays, also when it is let go of.
 _LASTING = {EVENTS.name, HOPS.name, CONNTRACK_EVENTS.name, REQUESTS.name, TLS.name, DNS.name}
+# What coverages call the rows, where not as the schema.
+_WHAT = {HOPS.name: "probes", TLS.name: "requests"}
 _ODD = np.uint64(0x9E3779B97F4A7C15)
 _NOTHING = np.empty(0, np.int64)
 
@@ -113,6 +117,7 @@ class Track:
     told: int = 0  # rows, so far
     let_go: int = 0
     segments: int = 0
+    read_ns: int = 0  # when it was read last
     before: Table | None = None
 
     @property
@@ -139,6 +144,14 @@ class Track:
             let_go = int(np.count_nonzero(absent & ~passing))
         now.numbers[differs] = self.told + np.arange(np.count_nonzero(differs))
         return Change(now, now.frame[differs], replaces, let_go)
+
+    def coverage(self, change: Change) -> list[dict[str, Any]]:
+        """Return the coverage without the rows that the source has let go of: they were told."""
+        let_go, found = self.let_go + change.let_go, []
+        for gap in change.now.frame.attrs["coverage"]:
+            is_told = gap["what"] == _WHAT.get(self.schema, self.schema) and gap.get("cause") == Cause.LET_GO
+            found.append(gap | {"count": max(0, gap["count"] - let_go)} if is_told else gap)
+        return [gap for gap in found if gap["count"] != 0]
 
     def accept(self, change: Change, *, written: bool) -> None:
         """Take *change* for told; *written* if there was anything to tell."""

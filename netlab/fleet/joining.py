@@ -12,7 +12,7 @@ import pandas as pd
 
 from netlab import checks
 from netlab.errors import BadInput
-from netlab.frames import Gap, Missing
+from netlab.frames import Gap, Missing, known_gaps
 from netlab.schemas import CONNECTIONS, DELTAS, JOINED
 
 _TUPLE = ["protocol", "address_a", "port_a", "address_b", "port_b"]  # a is the client's end
@@ -108,7 +108,7 @@ def joined(
         found[f"to_{far}_bytes_difference"] = found[f"{near}_bytes_sent"] - found[f"{far}_bytes_received"]
     frame = JOINED.frame({str(name): found[name] for name in found})
     frame.attrs["coverage"] = [
-        *connections.attrs.get("coverage", []),
+        *known_gaps(connections),
         *_lacking(nat),
         *map(asdict, _missing(connections, pairs[doubtful], _ends_of(parted, but=pairs), skew, unclear)),
     ]
@@ -186,7 +186,7 @@ def _beyond(clients: pd.DataFrame, nat: pd.DataFrame) -> tuple[pd.DataFrame, int
 
 def _lacking(nat: pd.DataFrame | None) -> list[dict[str, object]]:
     """Return the gaps of the translations: what a gateway that gave no answer translates is not followed."""
-    gaps = [] if nat is None else nat.attrs.get("coverage", [])
+    gaps = [] if nat is None else known_gaps(nat)
     return [gap | {"what": f"nat: {gap['what']}"} for gap in gaps]
 
 

@@ -232,6 +232,8 @@ class Program(Unit):
         C struct name to the dtype netlab reads it with.
     numbers
         C name of a constant to the number that netlab takes it for.
+    sizes
+        Map to how large it is made instead of as the C says: entries, or the bytes of a ring.
     """
 
     def __init__(
@@ -240,6 +242,7 @@ class Program(Unit):
         settings: Mapping[str, str],
         layouts: Mapping[str, np.dtype[np.void]],
         numbers: Mapping[str, int] = MappingProxyType({}),
+        sizes: Mapping[str, int] = MappingProxyType({}),
     ) -> None:
         macros = "".join(f"#define {macro} {value}\n" for macro, value in settings.items())
         checks = "\n".join(
@@ -249,9 +252,8 @@ class Program(Unit):
             ]
         )
         unit = " + ".join(f"bpf/{name}.c" for name in names)
-        text = macros + _source(names) + checks
-        headers = btf.header_tree(_everything())
-        super().__init__(unit, _object(unit, text, headers))
+        made = _object(unit, macros + _source(names) + checks, btf.header_tree(_everything()))
+        super().__init__(unit, made.sized(sizes))
 
 
 def _object(name: str, text: str, headers: Path) -> Object:
@@ -265,7 +267,7 @@ def _object(name: str, text: str, headers: Path) -> Object:
     return objects.kept(headers.parent / "objects" / f"{digest[:32]}.json", made)
 
 
-def _sources() -> Path:
+def sources() -> Path:
     """Return the directory of the C files: in the wheel beside the package, in a checkout at the top."""
     package = Path(str(importlib.resources.files("netlab")))
     shipped = package / "_bpf"
@@ -290,9 +292,9 @@ def _put_in_order(file: str, files: list[str]) -> None:
 
 def source(file: str) -> str:
     """Return a file of `bpf/` as C that says where it is from."""
-    return f'#line 1 "bpf/{file}"\n{(_sources() / file).read_text(encoding="utf-8")}'
+    return f'#line 1 "bpf/{file}"\n{(sources() / file).read_text(encoding="utf-8")}'
 
 
 def _everything() -> str:
     """Return all C files, whatever a capture needs of them, so that there is one header tree for them all."""
-    return "".join(file.read_text(encoding="utf-8") for file in sorted(_sources().glob("*.[ch]")))
+    return "".join(file.read_text(encoding="utf-8") for file in sorted(sources().glob("*.[ch]")))

@@ -87,8 +87,8 @@ class Lives:
     def all(self) -> Entries:
         """Return every life that is kept."""
         self._settle()
-        self._over = [np.concatenate([np.empty(0, LIFE), *self._over])]
-        return np.concatenate([self._over[0], self._live])
+        self._over = [keys.joined(self._over, LIFE)]
+        return keys.joined([*self._over, self._live], LIFE)
 
     def _find(self, inode: int, heard: Heard) -> None:
         """Compare what a dump found with what should be there."""
@@ -106,7 +106,7 @@ class Lives:
         waiting, self._waiting, self._waiting_messages = self._waiting, {}, 0
         if waiting:
             told = [messages(inode, heard) for inode, heard in waiting.items()]
-            self._tell(self._numbered(np.concatenate(told)))
+            self._tell(self._numbered(keys.joined(told, LIFE)))
 
     def _numbered(self, entries: Entries) -> Entries:
         entries["order"] = np.arange(self._following, self._following + len(entries))
@@ -115,7 +115,7 @@ class Lives:
 
     def _tell(self, entries: Entries) -> None:
         self._zoned |= set(entries["netns"][entries["zone"] != 0].tolist())
-        known = lives(np.concatenate([self._live, entries]))
+        known = lives(keys.joined([self._live, entries], LIFE))
         keep = translates(known) | np.isin(known["netns"], list(self._zoned))
         known = keys.chosen(known, keep)
         ended = known["ended_until_ns"] != NEVER

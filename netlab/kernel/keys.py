@@ -1,8 +1,8 @@
-"""Records told apart by some of their fields: the bytes of those fields as one Arrow column."""
+"""Records as the bytes they are: chosen from, put together, and told apart by some of their fields."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,9 +29,25 @@ def packed(records: npt.NDArray[np.void], names: Sequence[str]) -> pa.Array:
 
 def chosen(records: npt.NDArray[np.void], keep: npt.NDArray[Any]) -> npt.NDArray[np.void]:
     """Return the records that *keep* selects, flags or places: numpy would copy them field by field."""
-    raw = records.view(np.dtype(("V", records.dtype.itemsize)))
-    selected: npt.NDArray[np.void] = raw[keep].view(records.dtype)
+    selected: npt.NDArray[np.void] = records.view(_raw(records.dtype))[keep].view(records.dtype)
     return selected
+
+
+def joined(parts: Iterable[npt.NDArray[Any]], kind: npt.DTypeLike) -> npt.NDArray[Any]:
+    """Put records of one *kind* under each other: numpy would copy them field by field."""
+    dtype = np.dtype(kind)
+    raw = [part.view(_raw(dtype)) for part in parts if len(part)]
+    return (np.concatenate(raw) if raw else np.empty(0, _raw(dtype))).view(dtype)
+
+
+def put(records: npt.NDArray[np.void], *, into: npt.NDArray[np.void], at: Any) -> None:
+    """Copy *records* to the places *at* of others of their kind."""
+    raw = _raw(records.dtype)
+    into.view(raw)[at] = records.view(raw)
+
+
+def _raw(dtype: np.dtype[Any]) -> np.dtype[np.void]:
+    return np.dtype(("V", dtype.itemsize))
 
 
 def numbered(keys: pa.Array) -> tuple[npt.NDArray[np.int64], pa.Array]:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from netlab.errors import KernelError
 from netlab.kernel import syscall
+from netlab.kernel.keys import joined
 from netlab.kernel.syscall import Command
 
 _BATCH = struct.Struct("=QQQQIIQQ")
@@ -33,7 +34,7 @@ class Map:
 
     def items(self) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
         """Return all keys and values by BPF_MAP_LOOKUP_BATCH, which takes no snapshot: a busy map moves."""
-        keys, values = [np.empty(0, self._key)], [np.empty(0, self._value)]
+        keys, values = list[npt.NDArray[Any]](), list[npt.NDArray[Any]]()
         position, chunk = ctypes.create_string_buffer(max(self._key.itemsize, 8)), min(self.entries, _CHUNK)
         started = False
         while True:
@@ -62,7 +63,7 @@ class Map:
             keys.append(some_keys[:count])
             values.append(some_values[:count])
             if code == errno.ENOENT:
-                return np.concatenate(keys), np.concatenate(values)
+                return joined(keys, self._key), joined(values, self._value)
             position, started = following, True
 
     def take(self, keys: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -32,7 +32,7 @@ _HEADER_WORDS = 4
 _FIRST_TYPE = 0x10  # NLMSG_MIN_TYPE: below it are control messages
 _DUMP_INTERRUPTED = 0x10
 _NESTED, _TYPE_MASK = 0x8000, 0x3FFF  # NLA_F_NESTED; the rest without NLA_F_NET_BYTEORDER
-_CACHED = 4096  # messages that the processor's cache holds while every header of them is looked at
+_CACHED = 1024  # messages that the processor's cache holds while every header of them is looked at
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,12 +170,13 @@ class _Layout:
     payloads: dict[Path, tuple[int, int]]
 
     def fits(self, words: Words, starts: Rows) -> npt.NDArray[np.bool_]:
-        """Tell which of the messages, all of one length, have every attribute header in its place."""
-        same = np.ones(len(starts), bool)
+        """Tell which of one or more messages of one length have every attribute header in its place."""
+        same = np.empty(len(starts), bool)
+        whole = sliding_window_view(words, word_count(int(words[starts[0]])))
+        places, headers = [place for place, _ in self.headers], [header for _, header in self.headers]
         for first in range(0, len(starts), _CACHED):
             some = slice(first, first + _CACHED)
-            for offset, header in self.headers:
-                same[some] &= words[offset:][starts[some]] == header
+            same[some] = (whole[starts[some]][:, places] == np.array(headers, np.uint32)).all(axis=1)
         return same
 
     def forget(self, path: Path) -> None:

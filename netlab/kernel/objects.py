@@ -15,9 +15,9 @@ import os
 import stat
 import struct
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -88,6 +88,11 @@ class Object:
             lib.bpf_module_license(module).decode(),
             lib.bpf_module_kern_version(module),
         )
+
+    def sized(self, sizes: Mapping[str, int]) -> Self:
+        """Return it with the maps that *sizes* names as large as it says: entries, or the bytes of a ring."""
+        maps = (replace(spec, max_entries=sizes.get(spec.name, spec.max_entries)) for spec in self.maps)
+        return replace(self, maps=tuple(maps))
 
     def as_json(self) -> str:
         """Return it as text."""

@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from netlab.kernel import netlink
+from netlab.kernel import keys, netlink
 
 Records: TypeAlias = npt.NDArray[np.void]
 Masked: TypeAlias = np.ma.MaskedArray[Any, Any]
@@ -135,8 +135,8 @@ class Sockets:
         """Return the sockets that *keep* (flags or places) selects."""
         return Sockets(
             self.protocol[keep],
-            self.records[keep],
-            self.tcp_info[keep],
+            keys.chosen(self.records, keep),
+            keys.chosen(self.tcp_info, keep),
             self.known[keep],
             self.mark[keep],
             self.interrupted,
@@ -246,8 +246,8 @@ def joined(parts: Iterable[Sockets]) -> Sockets:
     found = list(parts)
     return Sockets(
         np.concatenate([part.protocol for part in found]),
-        np.concatenate([part.records for part in found]),
-        np.concatenate([part.tcp_info for part in found]),
+        keys.joined((part.records for part in found), MESSAGE),
+        keys.joined((part.tcp_info for part in found), TCP_INFO),
         np.concatenate([part.known for part in found]),
         np.ma.array(
             np.concatenate([part.mark.data for part in found]),
@@ -270,7 +270,7 @@ def _dumped(family: int, protocol: int, name: str, module: str, states: int) -> 
     for group in dump.groups(MESSAGE.itemsize):
         records = group.prefix((_INFO,), TCP_INFO)
         if records is not None:
-            tcp_info[group.rows] = records
+            keys.put(records, into=tcp_info, at=group.rows)
             known[group.rows] = group.length((_INFO,))
         marks = group.get((_MARK,), "u4")
         if marks is not None:

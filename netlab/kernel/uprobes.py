@@ -2,7 +2,7 @@
 
 A probe is on the file, whoever maps it and whenever, and goes with its descriptor. Since Linux 6.6 one link
 has several (kernel/trace/bpf_trace.c); before that, perf_event_open(2) makes one each, and the kernel waits
-some 0.1 s for each that is closed.
+some 0.1 s for each that is closed, one after the other (perf_uprobe_destroy() holds event_mutex).
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ _NUMBERS = {"x86_64": 298, "aarch64": 241, "riscv64": 241, "s390x": 331, "ppc64l
 _DEVICE = Path("/sys/bus/event_source/devices/uprobe")
 _ATTRIBUTES = struct.Struct("=IIQQQQQIIQQ56x")  # struct perf_event_attr, 128 bytes of it
 _CLOSE_ON_EXEC = 8  # PERF_FLAG_FD_CLOEXEC
+_CLOSED_AT_ONCE = 256
 _SET_PROGRAM, _ENABLE = 0x40042408, 0x2400  # PERF_EVENT_IOC_SET_BPF, PERF_EVENT_IOC_ENABLE
 
 
@@ -80,10 +81,10 @@ def attach(program: int, file: int, place: Place) -> list[int]:
 
 
 def close(links: Iterable[int]) -> None:
-    """Close descriptors, for each of which the kernel waits until nobody runs its program: all at a time."""
+    """Close descriptors, for each of which the kernel waits until nobody runs its program: many at a time."""
     links = list(links)
-    if links:
-        with ThreadPoolExecutor(len(links)) as threads:
+    if links:  # a host with many containers has thousands, and a container may have few threads
+        with ThreadPoolExecutor(min(len(links), _CLOSED_AT_ONCE)) as threads:
             list(threads.map(os.close, links))
 
 

@@ -139,6 +139,8 @@ class LivePanel(widgets.VBox, Generic[F, Seen]):
             self._end_following()
             self._show(self._read(self.feed))
             self.state = State.STOPPED
+        if not self._closed:
+            parts.tell(self)
 
     def pause(self) -> None:
         """Leave out what is new from now on; what it began with goes on."""

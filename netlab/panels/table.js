@@ -79,8 +79,8 @@ function render({ model, el }) {
     body.style.transform = `translateY(${ROW_HEIGHT * offset}px)`;
     body.replaceChildren(...rows.map((row, place) => rowOf(row, offset + place)));
     table.setAttribute("aria-rowcount", matching);
-    const all = `${total.toLocaleString("en")} ${total === 1 ? "row" : "rows"}`;
-    note.textContent = matching === total ? all : `${matching.toLocaleString("en")} of ${all}`;
+    const all = total === null ? "" : `${total.toLocaleString("en")} ${total === 1 ? "row" : "rows"}`;
+    note.textContent = total === null || matching === total ? all : `${matching.toLocaleString("en")} of ${all}`;
   }
 
   function showSelection() {

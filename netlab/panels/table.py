@@ -93,7 +93,7 @@ class Table(anywidget.AnyWidget):
             columns=[
                 {"name": f.name, "title": f.title, "meaning": f.meaning, "numeric": f.numeric} for f in fields
             ],
-            view={"rows": [], "offset": 0, "matching": 0, "total": 0},
+            view={"rows": [], "offset": 0, "matching": 0, "total": None},  # which is not known yet
         )
         self.observe(self._answer, "asked")
 

@@ -34,8 +34,12 @@ def account(search: Search) -> Account:
     chart = search.chart()
     cells = [cell for hop in search.sightings.cells.values() for cell in hop.values()]
     tested = {place: stop for place, stop in chart.items() if _is_tested(search, place, stop)}
-    untested = [stop for stop in tested.values() if stop.tested < search.points(max(stop.width, 1))]
-    risk = sum(missed(max(stop.width, 1), stop.tested) for stop in untested)
+    untested = [
+        stop
+        for stop in tested.values()
+        if stop.tested < search.points(max(stop.width, 1)) or _may_hide_silence(stop)
+    ]
+    risk = sum(map(_missed, untested))
     return {
         "confidence": search.limits.confidence,
         "reached_confidence": max(0.0, search.limits.confidence - risk),
@@ -108,8 +112,21 @@ def _node(search: Search, chart: Chart, place: Place, address: str) -> Account:
         "silent_next": any(onward.silent for onward in stop.onward),
         "tested": stop.tested,
         "balances": _balances(search, chart, place, stop),
-        "confidence": 1 - missed(max(stop.width, 1), stop.tested) if known else None,
+        "confidence": 1 - _missed(stop) if known else None,
     }
+
+
+def _missed(stop: Stop) -> float:
+    """Return how likely one more next hop would not have shown."""
+    return 1.0 if _may_hide_silence(stop) else missed(max(stop.width, 1), stop.tested)
+
+
+def _may_hide_silence(stop: Stop) -> bool:
+    """Whether flows that nothing came back of may have had a next hop of their own, which is silent.
+
+    They are not a sample of all flows: each that went there is one of them, however many others are known.
+    """
+    return stop.unknown > 0 and not any(place.silent for place in stop.onward)
 
 
 def _balances(search: Search, chart: Chart, place: Place, stop: Stop) -> str | None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from netlab.frames import Gap, Missing
+from netlab.frames import Gap, Missing, known_gaps
 from netlab.path import extent, segments
 from netlab.path.extent import in_order, of_one_source
 from netlab.path.interruption import was_interrupted
@@ -77,7 +77,7 @@ def compare(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
         table += ((target, *_cells(row)) for row in rows)
     columns: Any = list(zip(*table, strict=True)) or [()] * len(COMPARISON.names)
     frame = COMPARISON.frame(dict(zip(COMPARISON.names, map(list, columns), strict=True)))
-    given = [*before.attrs.get("coverage", []), *after.attrs.get("coverage", [])]
+    given = [*known_gaps(before), *known_gaps(after)]
     frame.attrs["coverage"] = [*given, *map(asdict, _undecided(every))]
     frame.attrs["summary"] = "\n".join(lines)
     return frame

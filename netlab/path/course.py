@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from netlab.frames import known_gaps
 from netlab.path.extent import in_order
 from netlab.path.segments import COLUMNS, Course, Pattern, as_text, courses, differing, path_id
 from netlab.schemas import PATH_CHANGES, PATH_RUNS
@@ -165,5 +166,5 @@ def _kind(
 def _frame(schema: Any, rows: list[tuple[Any, ...]], hops: pd.DataFrame) -> pd.DataFrame:
     columns: list[Any] = list(zip(*rows, strict=True)) or [()] * len(schema.names)
     frame: pd.DataFrame = schema.frame(dict(zip(schema.names, map(list, columns), strict=True)))
-    frame.attrs["coverage"] = list(hops.attrs.get("coverage", []))
+    frame.attrs["coverage"] = known_gaps(hops)
     return frame

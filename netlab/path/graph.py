@@ -8,7 +8,7 @@ import networkx as nx
 import pandas as pd
 
 from netlab import checks
-from netlab.frames import attached
+from netlab.frames import attached, known_gaps
 from netlab.path import branches, rewriting, stops as tables
 from netlab.path.extent import is_within_path
 
@@ -81,7 +81,7 @@ def path_graph(hops: pd.DataFrame) -> nx.DiGraph[str]:
     stops = tables.stops(probes)
     graph: nx.DiGraph[str] = nx.DiGraph(
         target=", ".join(sorted(hops["target"].dropna().unique())),
-        coverage=list(hops.attrs.get("coverage", [])),
+        coverage=known_gaps(hops),
         flows=flows,
     )
     _add_nodes(graph, probes, stops)

@@ -10,7 +10,7 @@ import pandas as pd
 
 from netlab import checks
 from netlab.errors import BadInput
-from netlab.frames import Gap, Missing
+from netlab.frames import Gap, Missing, known_gaps
 from netlab.path.interruption import was_interrupted
 from netlab.schemas import PATH_METRICS
 
@@ -95,7 +95,7 @@ def path_metrics(
         Missing("path.hops", Gap.INCOMPLETE, nearer, _NEARER),
     ]
     frame.attrs["coverage"] = [
-        *hops.attrs.get("coverage", []),
+        *known_gaps(hops),
         *(asdict(gap) for gap in gaps if gap.count),
     ]
     return frame

@@ -259,6 +259,7 @@ def _lossy(search: Search) -> list[Missing]:
     lost = sum(cell.lost for cell in cells)
     detail = (
         f"of {sum(cell.sent for cell in cells)} probes of flows that are answered there so many were not, "
-        "which is loss: a branch that never answers is missed more often than the confidence says"
+        "which is loss: a branch that never answers looks alike, and where the two could not be told "
+        "apart the confidence is lower"
     )
     return [Missing("branches", Gap.APPROXIMATE, lost, detail)] if lost else []

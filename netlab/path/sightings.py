@@ -18,7 +18,8 @@ TRIES_WHERE_SILENT, TRIES_BEHIND_SILENT, TRIES_AMONG_ANSWERS = 2, 3, 4
 # There it is sent more often until loss alone is an unlikely reason for any such silence, or it is given up.
 # How much is lost is known from flows that had answered: they are asked again.
 LOST_BY_CHANCE = 0.01
-MOST_TRIES = MOST_CHECKS = 8
+# With fewer checks a silent branch beside routers that lose a fifth is more often in doubt than found.
+MOST_TRIES, MOST_CHECKS = 12, 24
 MOST_UNKNOWN = 4  # flows through one place; then nothing more is asked through it
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from netlab.frames import known_gaps
 from netlab.path.extent import has_reached, in_order, of_one_source
 from netlab.path.rejections import within_path_marked
 from netlab.path.significance import wilson
@@ -66,7 +67,7 @@ def path_stats(hops: pd.DataFrame) -> pd.DataFrame:
     found = found.reset_index()
     data = {name: found[name] for name in HOP_STATS.names}
     frame = HOP_STATS.frame({name: pd.array(values) for name, values in data.items()})
-    frame.attrs["coverage"] = list(hops.attrs.get("coverage", []))
+    frame.attrs["coverage"] = known_gaps(hops)
     return frame
 
 

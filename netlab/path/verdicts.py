@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from netlab import checks
+from netlab.frames import known_gaps
 from netlab.path import bucket, deadflows, evidence, holes, looping, segments
 from netlab.path.evidence import Hop
 from netlab.path.extent import in_order, of_one_source
@@ -106,7 +107,7 @@ def explain(hops: pd.DataFrame, *, mtu: pd.DataFrame | None = None) -> pd.DataFr
         missing += holes.unplaced(str(target), known, judged)
     columns: Any = list(zip(*rows, strict=True)) or [()] * len(VERDICTS.names)
     frame = VERDICTS.frame(dict(zip(VERDICTS.names, map(list, columns), strict=True)), missing)
-    frame.attrs["coverage"] = [*hops.attrs.get("coverage", []), *frame.attrs["coverage"]]
+    frame.attrs["coverage"] = [*known_gaps(hops), *frame.attrs["coverage"]]
     return frame
 
 

@@ -10,14 +10,14 @@ from typing import Protocol
 import pandas as pd
 
 from netlab.errors import NetlabError, ProbeError
-from netlab.frames import Gap, Missing, concat
+from netlab.frames import Cause, Gap, Missing, concat
 from netlab.path import engine
 from netlab.path.losses import Listener, losses
 from netlab.path.rounds import Rounds
 from netlab.path.state import Run
 
 _NAP_NS = 100 * engine.MILLISECOND  # how long a stop may have to wait
-LET_GO = "older than the max_probes that are kept"  # in the coverage
+_OLDER = "older than the max_probes that are kept"
 _BLOCK = 256  # rounds: so many runs become a frame, which is smaller; fewer of a ledger that holds little
 
 
@@ -171,7 +171,7 @@ class Watch:
         rounds = self._rounds
         reason = str(rounds.refusal) if rounds.refusal else ""
         found = [
-            Missing("probes", Gap.LOST, ledger.forgotten, self._before() + LET_GO),
+            Missing("probes", Gap.LOST, ledger.forgotten, self._before() + _OLDER, Cause.LET_GO),
             Missing("probes", Gap.UNSEEN, rounds.unsent, f"this host refused to send them: {reason}"),
             Missing("probes", Gap.INCOMPLETE, rounds.under_way, "of the last rounds: may still be answered"),
             Missing("rounds", Gap.UNSEEN, rounds.skipped, "this process did not run when they were due"),

@@ -13,6 +13,7 @@ from netlab.protocols.masking import Masking
 from netlab.protocols.statuses import INCOMPLETE, grpc_error, http_error
 
 _LENGTH = 3  # bytes, which a frame begins with
+REFUSED = "GOAWAY"  # the error of a request that a server which goes away has not taken
 MOST_OPEN = 10_000  # streams; servers allow some hundred, or as many as there are
 
 _PSEUDO = {b":method", b":scheme", b":path", b":authority"}
@@ -34,7 +35,7 @@ class _Stream:
 class Streams:
     """Every stream whose answer is not over."""
 
-    __slots__ = ("_doubted", "_latest", "_masks", "_over", "_streams", "given_up")
+    __slots__ = ("_doubted", "_last", "_latest", "_masks", "_over", "_streams", "_why", "given_up")
 
     def __init__(self, masks: Masking) -> None:
         self.given_up = 0  # streams that made room for others
@@ -42,6 +43,8 @@ class Streams:
         self._streams: dict[int, _Stream] = {}
         self._latest = -1  # stream that the client opened
         self._doubted = 0  # stream of whose answer some was missed
+        self._last = 1 << 31  # stream that a server which goes away takes
+        self._why: str | None = None  # it goes
         self._over: list[Exchange] = []
 
     def taken(self) -> list[Exchange]:
@@ -146,6 +149,11 @@ class Streams:
             exchange.outcome = outcome
         self._end(number)
 
+    def go_away(self, last: int, error: str | None) -> None:
+        """Take note that the server takes no stream behind the *last* one (RFC 9113 section 6.8)."""
+        self._last, self._why = last, error
+        self.close_all(Outcome.UNANSWERED, error or REFUSED, behind=last)
+
     def close_all(self, outcome: Outcome, error: str | None = None, *, behind: int = 0) -> None:
         """Take note that no answer will be whole to what was asked *behind* that stream."""
         for number in [number for number in self._streams if number > behind]:
@@ -158,6 +166,10 @@ class Streams:
             has_status = exchange.protocol != "grpc" or exchange.status is not None
             if exchange.outcome is Outcome.ANSWERED and has_status:
                 exchange.error = exchange.error or INCOMPLETE
+            elif outcome is Outcome.UNANSWERED:
+                exchange.error = self._why
+        if outcome is Outcome.UNANSWERED:  # asked before the client knew that the server goes away
+            self.close_all(outcome, self._why or REFUSED, behind=self._last)
         self.close_all(outcome)
 
     def missed(self, side: Side) -> bool:

@@ -190,7 +190,7 @@ class Http2:
         elif frame.kind == Kind.GOAWAY:
             last = int.from_bytes(payload[:4], "big") & 0x7FFFFFFF
             if voice.side:
-                self._streams.close_all(Outcome.UNANSWERED, error_name(payload[4:8]), behind=last)
+                self._streams.go_away(last, error_name(payload[4:8]))
         else:
             self._gather(voice, frame, payload, at_ns)
 

@@ -221,7 +221,8 @@ class Kafka:
 
     def _tell(self, exchange: Exchange, found: Found) -> None:
         named = filter(None, map(_topics.get, found.ids))  # another capture may let one go at any time
-        exchange.resource = self._masks.names((*filter(None, found.topics), *named))
+        # A consumer names its topics in another order each time: by name, its requests are of one kind.
+        exchange.resource = self._masks.names(sorted((*filter(None, found.topics), *named)))
         partitions = set(found.partitions)
         exchange.partition = partitions.pop() if found.is_whole and len(found.partitions) == 1 else None
 

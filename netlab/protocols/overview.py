@@ -7,7 +7,7 @@ import pandas as pd
 
 from netlab.checks import tabular
 from netlab.errors import BadInput
-from netlab.frames import concat
+from netlab.frames import concat, known_gaps
 from netlab.protocols.stats import CLASS, KEYS, Tally
 from netlab.schemas import DNS, PROTOCOL_STATS, REQUESTS
 
@@ -45,7 +45,7 @@ def protocol_stats(*heard: pd.DataFrame) -> pd.DataFrame:
     requests = concat([_requests(frame) for frame in heard] or [REQUESTS.empty()])
     stats = Tally.of(requests, (*KEYS, CLASS)).stats()
     found = PROTOCOL_STATS.frame({name: stats[name] for name in PROTOCOL_STATS.names})
-    found.attrs["coverage"] = list(requests.attrs.get("coverage", []))
+    found.attrs["coverage"] = known_gaps(requests)
     return found
 
 
@@ -84,5 +84,5 @@ def _lookups(dns: pd.DataFrame) -> pd.DataFrame:
             "response_bytes": dns["answer_bytes"],
         }
     )
-    requests.attrs["coverage"] = list(dns.attrs.get("coverage", []))
+    requests.attrs["coverage"] = known_gaps(dns)
     return requests

@@ -251,7 +251,7 @@ class Pipeline:
     def pass_completed(self) -> None:
         """Go on, if a statement of a query is completed, with the one behind it, which others answer."""
         step = self._steps[0] if self._steps else None
-        if not step or not step.is_completed:
+        if not step or not step.is_completed or step.is_single:  # a base backup completes its parts, too
             return
         self._end(step.exchange, "OK", None, step.exchange.ended_ns)
         said = step.naming.statement = step.naming.others.pop(0) if step.naming.others else sql.Statement()

@@ -37,11 +37,13 @@ class Postgres:
     a gap that may hide the beginning of a message, it goes on when the server has said that it is ready and
     the client speaks next, or where a segment of the client has whole messages that want an answer. A gap in
     the data of a COPY, or in the rows of a statement that nothing else waits behind, costs their count alone.
-    Of tables and databases is kept what *masks* leave.
+    Of tables and databases is kept what *masks* leave. Behind the first change that START_REPLICATION brings
+    nothing is read any more.
     """
 
     def __init__(self, *, whole: bool = True, masks: Masking = STANDARD) -> None:
         self.unread_bytes = 0
+        self.upgraded: str | None = None  # what is said from now on: replication
         self._state = State.OPENING if whole else State.LOST
         self._opening = b""
         self._opened_ns: int | None = None
@@ -49,12 +51,15 @@ class Postgres:
         self._pipeline = Pipeline(masks)
         self._proof = Proof(is_sure=whole)
         self._told: list[Exchange] = []  # what was held back, and is no more
+        self._streams = False  # the server has said that changes follow, for as long as a standby listens
         self._copied: Exchange | None = None  # to which the client says data that are not read any more
         self._ending: Ending | None = None  # of the answer whose middle was missed
         self._framers = {side: messages.framer(side) for side in Side}
 
     def said(self, side: Side, data: bytes, at_ns: int) -> list[Exchange]:
         """Read the next bytes of *side*."""
+        if self.upgraded is not None:
+            return []
         if self._proof.waits and side is Side.CLIENT and self._pipeline.is_idle:
             self._told += self._proof.prove()
         if self._ending and side is Side.CLIENT:
@@ -68,6 +73,8 @@ class Postgres:
 
     def missed(self, side: Side, size: int | None, at_ns: int) -> list[Exchange]:
         """Go on behind *size* bytes of *side* that were not seen."""
+        if self.upgraded is not None:
+            return []
         if self._state is State.READY:
             try:
                 self._skip(side, size, at_ns)
@@ -230,9 +237,21 @@ class Postgres:
         self._copied = self._ending = None
 
     def _take(self, side: Side, message: Message) -> None:
+        if side is Side.SERVER and self._streams and message.header[:1] == b"d":
+            self._leave()
+        self._streams |= side is Side.SERVER and message.header[:1] == b"W"
+        if self.upgraded is not None:
+            return
         if side is Side.CLIENT:
             self._pipeline.ask(message)
         elif self._proof.is_sure or not self._pipeline.is_idle or message.header[:1] in messages.UNASKED:
             self._pipeline.answer(message)
         else:
             raise LostError
+
+    def _leave(self) -> None:
+        """Stop reading: the first change shows that what was asked for went well."""
+        self.upgraded = "replication"
+        for exchange in self._pipeline.pending():
+            exchange.status = "OK"
+        self._pipeline.give_up(Outcome.ANSWERED)

@@ -15,6 +15,7 @@ with needing("protocols", "SQL statements need sqlglot, which is not installed")
 
 _LONGEST = 4096  # characters that are read
 _DEEPEST = 40  # brackets: what is nested deeper is not parsed
+_SHORT = 1024  # characters that are parsed again with every item of lists
 _MOST_TABLES = 8
 
 _LETTER = r"A-Za-z_\x80-\U0010ffff"  # to PostgreSQL, for which a name begins with one
@@ -42,6 +43,7 @@ _TABLE_COMMAND = re.compile(
     re.IGNORECASE,
 )
 _ENDING = re.compile(r'"(?:[^"]|"")*"|[();]|\bbegin atomic\b', re.IGNORECASE)
+_NO_UNIT = re.compile(r"(?<=\bdate_part)( ?\( ?)''", re.IGNORECASE)  # which sqlglot wants to be one
 _DEALLOCATE = re.compile(  # alone, and a name that is the same in any encoding
     r'deallocate (?:prepare )?(?!all\b)(?:([a-z_][a-z0-9_$]{0,61})|"([!#-~]{1,62})") ?;?',
     re.IGNORECASE | re.ASCII,
@@ -101,7 +103,7 @@ def statement(text: str) -> Statement:
 
 def statements(text: str) -> Iterator[Statement]:
     """Yield what each statement of *text* does, as far as it is sure where they end."""
-    return (_read(one) for one in _cut(fingerprint(text)))
+    return (_read(one) for one in _cut(_bare(text)))
 
 
 def _cut(bare: str) -> Iterator[str]:
@@ -120,7 +122,12 @@ def _cut(bare: str) -> Iterator[str]:
 
 
 def fingerprint(text: str) -> str:
-    """Return *text* without its comments and values: numbers are 0, strings are empty, lists have one item.
+    """Return *text* without comments and values: numbers are 0, strings are empty, lists have one item."""
+    return _with_short_lists(_bare(text))
+
+
+def _bare(text: str) -> str:
+    """Return *text* without its comments and values.
 
     Of a text in which a quote may be escaped or may not (a backslash before it, which a setting of the
     session decides), or a comment is in another, only the first word is left; of one in which a dollar is
@@ -128,7 +135,10 @@ def fingerprint(text: str) -> str:
     """
     if "\\'" in text or _NESTED.search(text):
         text = text[: re.match(r"\s*\w*", text).end()]  # type: ignore[union-attr] # it matches nothing, too
-    bare = _TOKENS.sub(_without_value, text[:_LONGEST]).strip()
+    return _TOKENS.sub(_without_value, text[:_LONGEST]).strip()
+
+
+def _with_short_lists(bare: str) -> str:
     return _ROW_LIST.sub(r"\1", _VALUE_LIST.sub(r"\1", bare))
 
 
@@ -146,7 +156,10 @@ def _read(bare: str) -> Statement:
     if command not in _COMMANDS:
         return Statement()
     if command in _PARSED and bare.count("(") <= _DEEPEST:
-        return _parsed(bare) or Statement(None if command == "WITH" else command)
+        found = _parsed(_with_short_lists(bare))
+        if found is None and len(bare) <= _SHORT:  # a function may want more than one value
+            found = _parsed(bare)
+        return found or Statement(None if command == "WITH" else command)
     if command == "DEALLOCATE" and (one := _DEALLOCATE.fullmatch(bare)):
         return Statement(command, deallocated=(one[2] or one[1].lower()).encode())
     named = _TABLE_COMMAND.match(bare)
@@ -154,9 +167,11 @@ def _read(bare: str) -> Statement:
     return Statement(command, (".".join(part.replace('"', "") for part in parts),) if named else ())
 
 
+@lru_cache(maxsize=2048)
 def _parsed(bare: str) -> Statement | None:
     try:
-        tree = next(found for found in sqlglot.parse(bare, dialect="postgres") if found)
+        whole = _NO_UNIT.sub(r"\1'day'", bare)
+        tree = next(found for found in sqlglot.parse(whole, dialect="postgres") if found)
     except Exception:  # noqa: BLE001 - a parser of any text that somebody sent, and its depth is Python's
         return None
     command = tree.key.upper()

@@ -11,7 +11,7 @@ import pandas as pd
 
 from netlab.checks import nearest, tabular
 from netlab.errors import BadInput
-from netlab.frames import Schema
+from netlab.frames import Schema, known_gaps
 from netlab.protocols import classes, sketch
 from netlab.schemas import PROTOCOL_STATS, REQUEST_STATS, REQUESTS
 
@@ -63,7 +63,7 @@ def request_stats(requests: pd.DataFrame, by: str | Sequence[str] = KEYS) -> pd.
     """
     tabular("request_stats()", requests, fix="Pass what cap.requests() returned")
     stats = Tally.of(requests, [by] if isinstance(by, str) else by).stats()
-    stats.attrs["coverage"] = list(requests.attrs.get("coverage", []))
+    stats.attrs["coverage"] = known_gaps(requests)
     return stats
 
 

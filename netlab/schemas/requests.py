@@ -19,7 +19,9 @@ REQUESTS = Schema(
             "error",
             TEXT,
             "the failure by name; missing when the request went well, and without an answer unless a reset "
-            "of its stream says why; `incomplete`: the connection ended in the middle of the answer",
+            "of its stream, or the server's last word on the connection, says why; `incomplete`: the "
+            "connection ended in the middle of the answer; `GOAWAY`: a server of HTTP/2 that ends the "
+            "connection has not taken the request, which clients send again on another one",
         ),
         Column(
             "outcome", CATEGORY, "answered, pending, unanswered (the connection ended) or missed (unseen)"

@@ -12,7 +12,6 @@ from netlab.tracer.layout import CONVERSATION, PASSAGE
 
 GO_ON, HEADS, IGNORE = 0xFFFFFFFF, 0xFFFFFFFE, 0
 JUDGED = 1 << 16  # places in the table of bpf/payload.c, 8 bytes each
-PASSAGES = 1 << 12  # bodies that are on their way at one time
 _PASSES = 3
 budget_numbers = {"NETLAB_GO_ON": GO_ON, "NETLAB_HEADS": HEADS, "NETLAB_PASSES": _PASSES}
 

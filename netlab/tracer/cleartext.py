@@ -112,6 +112,7 @@ class ClearText:
             Missing("requests", Gap.UNAVAILABLE, self._homeless_bytes + waiting, _HOMELESS),
             Missing("requests", Gap.UNSEEN, self._unsure_bytes, _UNSURE),
             Missing("requests", Gap.UNAVAILABLE, self._probes.refused, _REFUSED),
+            Missing("requests", Gap.UNAVAILABLE, self._probes.crowded_out, _CROWDED_OUT),
             Missing("requests", Gap.UNAVAILABLE, self._probes.unreadable, _UNREADABLE),
         ]
 
@@ -204,4 +205,8 @@ _NOT_CLEAR = (
 _HOMELESS = "bytes of clear text are of no connection that is known"
 _UNSURE = "bytes were said while the probes of a TLS library were being placed"
 _REFUSED = "TLS libraries could not be probed"
+_CROWDED_OUT = (
+    "TLS libraries are not probed: the last quarter of the files that this process may have open is left to "
+    "the rest of it; run `ulimit -n 65536` before it starts"
+)
 _UNREADABLE = "processes could not be asked for their TLS libraries; root with CAP_SYS_PTRACE may"

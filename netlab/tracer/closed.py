@@ -10,13 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from netlab.frames import Gap, Missing
+from netlab.frames import Cause, Gap, Missing
 from netlab.kernel.keys import chosen
 from netlab.kernel.sockdiag import State
 from netlab.tracer.layout import ATTEMPT
 from netlab.tracer.records import Attempts, is_udp, joined, put
-
-LET_GO = "closed attempts are kept: empty ones went first, then the oldest"  # in the coverage
 
 Numbers = npt.NDArray[np.int64]
 
@@ -88,8 +86,8 @@ class Closed:
         """Say how many were dropped."""
         if not self.dropped:
             return []
-        detail = f"only {self.most} {LET_GO}"
-        return [Missing("connections", Gap.LOST, self.dropped, detail)]
+        detail = f"only {self.most} closed attempts are kept: empty ones went first, then the oldest"
+        return [Missing("connections", Gap.LOST, self.dropped, detail, Cause.LET_GO)]
 
     def _trim(self) -> None:
         excess = self._kept - self.most

@@ -15,7 +15,7 @@ import pandas as pd
 from netlab import checks
 from netlab.closing import Closes
 from netlab.errors import BadInput, CaptureError
-from netlab.frames import Missing
+from netlab.frames import Missing, known_gaps
 from netlab.kernel import netns as namespaces, spaces
 from netlab.kernel.ctnames import NUMBERS
 from netlab.kernel.lookups import Question
@@ -78,7 +78,7 @@ class RouteCache(Closes):
             *waygaps.doubtful(wanted, {what: self._looking_at(what, wanted) for what in waygaps.GUESSED}),
         ]
         filled.attrs["coverage"] = [
-            *(gap for gap in connections.attrs.get("coverage", []) if gap["what"] != waygaps.WHAT),
+            *(gap for gap in known_gaps(connections) if gap["what"] != waygaps.WHAT),
             *map(asdict, missing),
         ]
         return filled

@@ -11,7 +11,7 @@ import pandas as pd
 
 from netlab import checks
 from netlab.errors import BadInput
-from netlab.frames import Gap, Missing
+from netlab.frames import Gap, Missing, known_gaps
 from netlab.schemas import CONNECTIONS, DELTAS, FLEET_DELTAS
 from netlab.tracer.graphedges import edges
 from netlab.tracer.graphnodes import Key, addresses, counted, gateways, processes, translations
@@ -154,4 +154,4 @@ def _coverage(connections: pd.DataFrame, table: pd.DataFrame, whole: int) -> lis
     uncounted = int(table[["bytes_sent", "bytes_received"]].isna().any(axis=1).sum())
     if uncounted:
         missing.append(Missing("bytes", Gap.APPROXIMATE, uncounted, _LOWER))
-    return [*connections.attrs.get("coverage", []), *map(asdict, missing)]
+    return [*known_gaps(connections), *map(asdict, missing)]

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+import mmap
 from dataclasses import dataclass
 
 # 16 MiB hold some 64,000 closed attempts: a second of what two cores can open and close.
 _RING_PAGES = 4096
+_PASSAGES = 4096  # bodies that are on their way at one time
+_OF_CONNECTIONS = (
+    "netlab_open",
+    "netlab_flows",
+    "netlab_udp_sockets",
+    "netlab_conversations",
+    "netlab_sessions",
+    "netlab_calls",
+    "netlab_spoken_over",
+    "netlab_verdicts",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,14 +34,21 @@ class Limits:
     clear_pages: int = 8192  # of the ring of clear text, likewise
     change_pages: int = 1  # of the ring of state changes: hardly any when nobody wants them
 
-    def macros(self) -> dict[str, str]:
-        """Return the sizes of the programs' maps."""
+    def sizes(self) -> dict[str, int]:
+        """Return how large the maps of `bpf/` are made that are NETLAB_SIZED: entries, or a ring's bytes."""
+        rings = {
+            "netlab_reports": _RING_PAGES,
+            "netlab_flow_reports": _RING_PAGES,
+            "netlab_changes": self.change_pages,
+            "netlab_pieces": self.piece_pages,
+            "netlab_clears": self.clear_pages,
+        }
         return {
-            "NETLAB_OPEN_MAX": str(self.max_open),
-            "NETLAB_RING_PAGES": str(_RING_PAGES),
-            "NETLAB_DROPS_MAX": str(self.max_drops),
-            "NETLAB_PROCESSES_MAX": str(self.max_processes),
-            "NETLAB_CHANGE_PAGES": str(self.change_pages),
+            **dict.fromkeys(_OF_CONNECTIONS, self.max_open),
+            "netlab_processes": self.max_processes,
+            "netlab_drops": self.max_drops,
+            "netlab_passages": _PASSAGES,
+            **{ring: pages * mmap.PAGESIZE for ring, pages in rings.items()},
         }
 
 

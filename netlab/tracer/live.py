@@ -106,7 +106,7 @@ class Live(Closes):
         self._last_misses = 0
         self.ends = Closed(limits.max_closed)
         files = _FILES.get(wanted.protocol, ["tcp", "udp"])
-        settings = wanted.macros() | limits.macros() | kernel_macros(changes=changes)
+        settings = wanted.macros() | kernel_macros(changes=changes)
         layouts = _SHARED | {struct: layout for file in files for struct, layout in _LAYOUTS[file].items()}
         numbers: dict[str, int] = {**NUMBERS}
         if drops:
@@ -120,12 +120,13 @@ class Live(Closes):
         clear = bool(spoken and spoken.clear_text)
         layouts |= clear_layouts if clear else {}
         extra = ["drops"] * drops + ["payload"] * bool(spoken) + ["tls"] * clear
+        sizes = limits.sizes()
         self._sources: dict[str, Source] = {}  # by the map of what is open
         self._held = ExitStack()
         try:
             self._bell = self._held.enter_context(Bell())
             self.program = self._held.enter_context(
-                Program(*files, *extra, settings=settings, layouts=layouts, numbers=numbers)
+                Program(*files, *extra, settings=settings, layouts=layouts, numbers=numbers, sizes=sizes)
             )
             after()
             if cost:

@@ -8,7 +8,7 @@ import pandas as pd
 
 from netlab.checks import tabular
 from netlab.errors import BadInput
-from netlab.frames import Gap, Missing
+from netlab.frames import Gap, Missing, known_gaps
 
 # One entry serves both ends. The one that opened the connection sees the original tuple, and the world beyond
 # the translation sees the reply's; the one that accepted it sees the reply tuple.
@@ -98,13 +98,13 @@ def with_nat(connections: pd.DataFrame, entries: pd.DataFrame) -> pd.DataFrame:
         filled[name] = values.fillna(connections[name]).astype(connections[name].dtype)
     untranslated = [
         gap | {"what": f"nat_*: {gap['what']}"}
-        for gap in entries.attrs.get("coverage", [])
+        for gap in known_gaps(entries)
         if not gap["what"].startswith("packets")  # which no nat_* column shows
     ]
     contested = len(keys.merge(_contested(found), on=_KEY))
     if contested:
         untranslated.append(asdict(Missing("nat_*", Gap.APPROXIMATE, contested, _CONTESTED)))
-    filled.attrs["coverage"] = [*connections.attrs.get("coverage", []), *untranslated]
+    filled.attrs["coverage"] = [*known_gaps(connections), *untranslated]
     return filled
 
 

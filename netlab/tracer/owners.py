@@ -13,8 +13,8 @@ import pandas as pd
 from netlab.frames import Gap, Missing
 from netlab.kernel import cgroups
 from netlab.kernel.processes import Process, printable
-from netlab.tracer.layout import PROCESS, PROCESS_KEY, PidSource
-from netlab.tracer.records import Attempts
+from netlab.tracer.layout import ATTEMPT, PROCESS, PROCESS_KEY, PidSource
+from netlab.tracer.records import OWNER, Attempts, Readable
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +123,7 @@ class Owners:
         found = (process for each in holding for process in each.values())
         return cls(met, {(process.pid, process.started_ns): process for process in found}, running)
 
-    def identify(self, attempts: Attempts) -> Owned:
+    def identify(self, attempts: Readable) -> Owned:
         """Tell who the owners of *attempts* are."""
         places, distinct = _distinct(attempts)
         if not len(distinct):
@@ -140,12 +140,15 @@ class Owners:
         return Owned(who, places, int(np.count_nonzero(gone[places])))
 
 
-def _distinct(attempts: Attempts) -> tuple[npt.NDArray[np.intp], Attempts]:
-    """Return each owner's first attempt, and which of those owners each attempt has."""
+def _distinct(attempts: Readable) -> tuple[npt.NDArray[np.intp], Attempts]:
+    """Return which of the distinct owners each attempt has, and a record of each with nothing else."""
     owners = pd.DataFrame({name: attempts[name] for name in ("pid", "process_started_ns", "pid_source")})
     places = np.asarray(owners.groupby(list(owners), sort=False).ngroup(), np.intp)
     first = np.unique(places, return_index=True)[1]
-    return places, attempts[first]
+    distinct = np.zeros(len(first), ATTEMPT)
+    for name in OWNER:
+        distinct[name] = attempts[name][first]
+    return places, distinct
 
 
 def _keys(owners: Attempts) -> list[tuple[int, int]]:

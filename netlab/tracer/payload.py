@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from netlab.errors import CapabilityError
-from netlab.frames import Gap, Missing
+from netlab.frames import Cause, Gap, Missing
 from netlab.kernel import capabilities, clock
 from netlab.kernel.bpf import CgroupHook, Program
 from netlab.protocols.masking import STANDARD, Masking
 from netlab.tracer.account import Account
-from netlab.tracer.budgets import JUDGED, PASSAGES, PacketBudgets
+from netlab.tracer.budgets import JUDGED, PacketBudgets
 from netlab.tracer.cleartext import ClearText
 from netlab.tracer.closings import Closings
 from netlab.tracer.conversations import Conversations, Fate, Request
@@ -82,16 +82,12 @@ def payload_macros(files: list[str], spoken: Spoken, limits: Limits) -> dict[str
         "NETLAB_PAYLOAD_UDP": str(int("udp" in parts)),
         "NETLAB_WANTED_DATAGRAM(p)": port_condition(spoken.dns_ports),
         "NETLAB_WANTED_SEGMENT(p)": port_condition(spoken.only_ports()),
-        "NETLAB_CONVERSATIONS_MAX": str(limits.max_open),
         "NETLAB_JUDGED": str(JUDGED),
-        "NETLAB_PASSAGES_MAX": str(PASSAGES),
-        "NETLAB_PIECE_PAGES": str(limits.piece_pages),
         "NETLAB_PIECES_FEW": str(_PIECES_FEW),
         "NETLAB_PIECES_MAX": str(_PIECES_MAX),
         "NETLAB_LARGE_BYTES": str(limits.piece_pages * mmap.PAGESIZE // _LARGE_SHARE),
         "NETLAB_LARGE_CLEAR_BYTES": str(limits.clear_pages * mmap.PAGESIZE // _LARGE_SHARE),
         "NETLAB_UNJUDGED_BYTES": str(_UNJUDGED_BYTES),
-        "NETLAB_CLEAR_PAGES": str(limits.clear_pages),
     }
 
 
@@ -252,9 +248,9 @@ def _finer(stacks: dict[int, str], clear: dict[int, str]) -> dict[int, str]:
 
 def _gaps(account: Account, counts: dict[int, int], limits: Limits) -> list[Missing]:
     return [
-        Missing("requests", Gap.LOST, counts[Counter.PAYLOAD_LOST], _RING),
+        Missing("requests", Gap.LOST, counts[Counter.PAYLOAD_LOST], _RING, Cause.RING_FULL),
         Missing("requests", Gap.LOST, counts[Counter.CONVERSATION_LOST], _MAP),
-        Missing("requests", Gap.LOST, account.dropped, f"the oldest of more than {limits.max_requests}"),
+        Missing("requests", Gap.LOST, account.dropped, _OLDEST.format(limits.max_requests), Cause.LET_GO),
         Missing(
             "requests", Gap.LOST, account.evicted, f"more than {limits.max_open} connections spoke: {_SILENT}"
         ),
@@ -277,6 +273,7 @@ def _since(at_ns: int) -> str:
     return f", on all of them since {np.datetime64(at_ns + clock.to_utc_ns(), 'ns').astype('M8[s]')} UTC"
 
 
+_OLDEST = "the oldest of more than {}"
 _RING = "packets whose payload, or the end of it, did not fit into the ring buffer"
 _MAP = "packets of connections that did not fit into the map"
 _SILENT = "those silent for longest were given up"
@@ -294,7 +291,7 @@ _UNREAD = "bytes of connections that are read could not be understood"
 _FIELDS = "header fields of HTTP/2 name others that were sent before netlab looked"
 _SWITCHED = (
     "connections went on in what is not read: an upgrade such as to WebSocket, CONNECT to what is not "
-    "asked for, Redis' MONITOR"
+    "asked for, Redis' MONITOR, replication"
 )
 _IGNORED = "connections spoke something else than the protocols asked for"
 _UNDECIDED = "connections said too little to tell what they speak"

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from netlab.kernel.sockdiag import State
-from netlab.tracer.records import is_udp
+from netlab.tracer.records import Readable, is_udp
 
 _SILENT = "stopped acknowledging"
 _SENTENCES: dict[str | None, str] = {
@@ -30,9 +30,7 @@ _SENTENCES: dict[str | None, str] = {
 }
 
 
-def explain(
-    attempts: npt.NDArray[np.void], states: npt.NDArray[np.uint8]
-) -> tuple[pd.Categorical, pd.Series]:
+def explain(attempts: Readable, states: npt.NDArray[np.uint8]) -> tuple[pd.Categorical, pd.Series]:
     """Return the `error` and `reason` columns of attempt records in their present *states*.
 
     A socket that leaves SYN-SENT without an errno was closed by its own process (ECANCELED).

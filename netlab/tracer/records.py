@@ -4,19 +4,30 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterable
-from typing import TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from netlab.kernel import keys
 from netlab.kernel.keys import chosen
 from netlab.tracer.layout import ATTEMPT, PidSource
 
 Attempts: TypeAlias = npt.NDArray[np.void]
 Cookies: TypeAlias = npt.NDArray[np.uint64]
 
-_RAW = np.dtype(("V", ATTEMPT.itemsize))  # as plain bytes: numpy copies structs field by field
+
+class Readable(Protocol):
+    """Attempt records as those see them that only read fields: an array of records, or `fields.Fields`."""
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+
+    def __getitem__(self, name: str, /) -> npt.NDArray[Any]:
+        """Return one field of all."""
+
+
 _CONNECT_S = 1.0  # from connect() to the SYN it takes microseconds
 _NEVER = np.iinfo(np.uint64).max
 _FLOW = ["cookie", "local_address", "remote_address", "local_port", "remote_port"]
@@ -37,14 +48,12 @@ _STARTED = [
 
 def joined(parts: Iterable[Attempts]) -> Attempts:
     """Put records under each other."""
-    raw = [part.view(_RAW) for part in parts if len(part)]
-    together: Attempts = (np.concatenate(raw) if raw else np.empty(0, _RAW)).view(ATTEMPT)
-    return together
+    return keys.joined(parts, ATTEMPT)
 
 
 def put(attempts: Attempts, *, into: Attempts) -> None:
     """Copy records over others."""
-    into.view(_RAW)[:] = attempts.view(_RAW)
+    keys.put(attempts, into=into, at=slice(None))
 
 
 def summed(flows: Attempts) -> Attempts:
@@ -130,13 +139,13 @@ def take_owners(attempts: Attempts, known: Attempts) -> None:
         attempts[name][found] = known[name][places[places >= 0]]
 
 
-def is_udp(attempts: Attempts) -> npt.NDArray[np.bool_]:
+def is_udp(attempts: Readable) -> npt.NDArray[np.bool_]:
     """Tell which records are UDP flows."""
     udp: npt.NDArray[np.bool_] = attempts["protocol"] == socket.IPPROTO_UDP
     return udp
 
 
-def begun_unseen(attempts: Attempts) -> npt.NDArray[np.bool_]:
+def begun_unseen(attempts: Readable) -> npt.NDArray[np.bool_]:
     """Tell which UDP flows need not have begun with the first packet that was seen."""
     flow = is_udp(attempts) & (attempts["last_ns"] != 0)
     unseen: npt.NDArray[np.bool_] = flow & (attempts["complete"] == 0)
@@ -156,7 +165,7 @@ def never_sent(attempts: Attempts, now_ns: int) -> npt.NDArray[np.bool_]:
     return failed
 
 
-def end_unseen(attempts: Attempts) -> npt.NDArray[np.bool_]:
+def end_unseen(attempts: Readable) -> npt.NDArray[np.bool_]:
     """Tell which attempts ended unseen: their socket was closed, or its memory another's, by then."""
     unseen: npt.NDArray[np.bool_] = (
         (attempts["closed_ns"] != 0) & (attempts["last_state"] == 0) & (attempts["unsent"] == 0)

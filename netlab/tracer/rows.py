@@ -17,11 +17,12 @@ from netlab.frames import Missing
 from netlab.kernel.processes import printable
 from netlab.kernel.sockdiag import State
 from netlab.schemas import CONNECTIONS
+from netlab.tracer.fields import Fields
 from netlab.tracer.layout import AF_INET6, NOT_COUNTED, NOT_KNOWN, NOT_TOLD, Direction, PidSource
 from netlab.tracer.merge import Table
 from netlab.tracer.owners import Owned, Owners
 from netlab.tracer.reasons import explain
-from netlab.tracer.records import Attempts, begun_unseen, end_unseen, is_udp
+from netlab.tracer.records import Readable, begun_unseen, end_unseen, is_udp
 from netlab.tracer.translated import NatTable
 
 _NO_RTT = 0xFFFFFFFF  # the kernel's windowed minimum before the first sample
@@ -69,16 +70,14 @@ def connections(
     """
     if not len(table.attempts):
         return CONNECTIONS.empty(missing)
-    opened = table.attempts["opened_ns"]
-    if (opened[1:] < opened[:-1]).any():
-        table = table.where(np.argsort(opened, kind="stable"))
-    attempts, states = table.attempts, table.states
+    order = np.argsort(table.attempts["opened_ns"], kind="stable")
+    attempts, states = Fields(table.attempts, order), table.states[order]
     known, translated = owners.identify(attempts), nat.of(attempts)
     data = {
         **identity(attempts),
         "state": categories(states, STATES),
-        "seen": categories(table.backfilled.astype(np.int8), ["live", "backfill"]),
-        "inode": _unless_zero(table.inodes),
+        "seen": categories(table.backfilled[order].astype(np.int8), ["live", "backfill"]),
+        "inode": _unless_zero(table.inodes[order]),
         "mark": np.ma.array(attempts["mark"], mask=attempts["mark"] == NOT_TOLD),
         "bound_ifindex": _unless_zero(attempts["interface"]),
     }
@@ -94,7 +93,7 @@ def connections(
     return CONNECTIONS.frame(told, lacks)
 
 
-def identity(attempts: Attempts) -> dict[str, Any]:
+def identity(attempts: Readable) -> dict[str, Any]:
     """Return the columns that say which connection it is."""
     portless = (attempts["remote_port"] == 0) & (is_udp(attempts) | ~attempts["remote_address"].any(axis=1))
     return {
@@ -110,7 +109,7 @@ def identity(attempts: Attempts) -> dict[str, Any]:
     }
 
 
-def owner_names(attempts: Attempts) -> dict[str, Any]:
+def owner_names(attempts: Readable) -> dict[str, Any]:
     """Return the owner's pid and command name."""
     unknown = attempts["pid_source"] == PidSource.NONE
     raw = np.ascontiguousarray(attempts["process"])
@@ -124,7 +123,7 @@ def owner_names(attempts: Attempts) -> dict[str, Any]:
     }
 
 
-def _owner(attempts: Attempts, known: Owned) -> dict[str, Any]:
+def _owner(attempts: Readable, known: Owned) -> dict[str, Any]:
     unknown = attempts["pid_source"] == PidSource.NONE
     return {
         **owner_names(attempts),
@@ -134,7 +133,7 @@ def _owner(attempts: Attempts, known: Owned) -> dict[str, Any]:
     }
 
 
-def _times(attempts: Attempts, to_utc_ns: int, now_ns: int) -> dict[str, Any]:
+def _times(attempts: Readable, to_utc_ns: int, now_ns: int) -> dict[str, Any]:
     opened, established, closed = (attempts[name].astype(np.int64) for name in _MOMENTS)
     ended = np.where(closed == 0, now_ns, closed)
     unseen = end_unseen(attempts) | (attempts["unsent"] != 0)  # of those the release of the socket was seen
@@ -154,7 +153,7 @@ def _times(attempts: Attempts, to_utc_ns: int, now_ns: int) -> dict[str, Any]:
     }
 
 
-def _counters(attempts: Attempts, states: npt.NDArray[np.uint8]) -> dict[str, Any]:
+def _counters(attempts: Readable, states: npt.NDArray[np.uint8]) -> dict[str, Any]:
     """Return the kernel's counters; an open attempt that sock_diag did not list has none to show."""
     udp, flow = is_udp(attempts), attempts["last_ns"] != 0
     unmeasured = np.where(udp, ~flow, (states == 0) | end_unseen(attempts))
@@ -176,7 +175,7 @@ def _counters(attempts: Attempts, states: npt.NDArray[np.uint8]) -> dict[str, An
     }
 
 
-def _syn_retransmits(attempts: Attempts, states: npt.NDArray[np.uint8]) -> Any:
+def _syn_retransmits(attempts: Readable, states: npt.NDArray[np.uint8]) -> Any:
     """Before the handshake ends every retransmission is a SYN; of a start nobody saw nothing is known."""
     open_now, unshaken = attempts["closed_ns"] == 0, attempts["established_ns"] == 0
     connecting = open_now & (states == State.SYN_SENT)
@@ -186,12 +185,12 @@ def _syn_retransmits(attempts: Attempts, states: npt.NDArray[np.uint8]) -> Any:
     return np.ma.array(count, mask=unseen)
 
 
-def _outcome(attempts: Attempts, states: npt.NDArray[np.uint8]) -> dict[str, Any]:
+def _outcome(attempts: Readable, states: npt.NDArray[np.uint8]) -> dict[str, Any]:
     error, reason = explain(attempts, states)
     return {"error": error, "reason": reason}
 
 
-def _address(attempts: Attempts, name: str) -> Any:
+def _address(attempts: Readable, name: str) -> Any:
     """Return one address column."""
     text = addresses.mixed(attempts["family"] != AF_INET6, attempts[name])
     nowhere = attempts["remote_port"] == 0

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from netlab.errors import CapabilityError, KernelError
-from netlab.frames import Gap, Missing
+from netlab.frames import Cause, Gap, Missing
 from netlab.kernel import capabilities
 from netlab.kernel.bpf import CgroupHook, Program
 from netlab.kernel.keys import chosen
@@ -246,7 +246,7 @@ class TcpSource:
         most, each = self._changes_most, _CHANGES_EACH
         kept = f"only some {most} state changes are kept, {each} for each closed attempt"
         lost = [
-            Missing("events", Gap.LOST, self._changes_dropped, kept),
+            Missing("events", Gap.LOST, self._changes_dropped, kept, Cause.LET_GO),
             Missing("connections", Gap.UNSEEN, self._unjudged, _UNJUDGED),
         ]
         return [*self._missing, *(gap for gap in lost if gap.count)]

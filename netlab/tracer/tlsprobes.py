@@ -9,8 +9,8 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from netlab.errors import ProgramError
-from netlab.kernel import clock, elf
+from netlab.errors import KernelError, ProgramError
+from netlab.kernel import clock, descriptors, elf
 from netlab.kernel.bpf import Program
 from netlab.kernel.uprobes import Place
 from netlab.tracer.tlslibraries import Libraries, Library
@@ -65,6 +65,7 @@ class TlsProbes:
 
     def __init__(self, program: Program) -> None:
         self.refused = 0  # libraries
+        self.crowded_out = 0  # libraries for which too few descriptors were left
         self._program = program
         self._libraries = Libraries()
         self._windows: list[tuple[int, int]] = []
@@ -114,6 +115,11 @@ class TlsProbes:
         if "gnutls_record_send2" in offsets:
             del offsets["gnutls_record_send"]  # which calls that, since GnuTLS 3.6.3
         began_ns = clock.now_ns()
+        try:  # a container has its own libraries, and one of them takes a dozen descriptors
+            descriptors.leave_some(file, doing="probe more TLS libraries")
+        except KernelError:
+            self.crowded_out += 1
+            return
         try:
             self._program.attach_uprobes(file, _in_order(places, offsets))
         except ProgramError:

@@ -18,7 +18,7 @@ from netlab.kernel.ctwatch import LOOK_AROUND_S
 from netlab.tracer import natjoin
 from netlab.tracer.layout import AF_INET, Direction
 from netlab.tracer.natjoin import Times, Tuples
-from netlab.tracer.records import Attempts
+from netlab.tracer.records import Readable
 
 WHAT = "nat_*"
 _LOOPBACK4 = np.frombuffer(bytes(10) + b"\xff\xff\x7f", np.uint8)
@@ -71,7 +71,7 @@ class NatTable:
         """Know no translation."""
         return cls(np.empty(0, ctlives.LIFE), 0, list(missing))
 
-    def of(self, attempts: Attempts) -> Translated:
+    def of(self, attempts: Readable) -> Translated:
         """Look the attempts up in their own namespace, and what leaves it in the host's."""
         closed_ns = attempts["closed_ns"].astype(np.int64)
         times = Times(
@@ -131,11 +131,11 @@ class NatTable:
         return within
 
 
-def _tuples(attempts: Attempts) -> Tuples:
+def _tuples(attempts: Readable) -> Tuples:
     return tuples_of(attempts, attempts["protocol"], attempts["netns"])
 
 
-def tuples_of(ends: npt.NDArray[np.void], protocol: npt.NDArray[Any], netns: npt.NDArray[Any]) -> Tuples:
+def tuples_of(ends: Readable, protocol: npt.NDArray[Any], netns: npt.NDArray[Any]) -> Tuples:
     """Return the tuples of records with addresses, ports and a family; IPv4 fills the first four bytes."""
     tuples = np.empty(len(ends), natjoin.TUPLE)
     tuples["protocol"], tuples["netns"] = protocol, netns

@@ -128,7 +128,9 @@ def nothing(theme: Theme, title: str, why: str, footnote: str = "") -> Picture:
 
 def gaps(attrs: Mapping[Any, Any]) -> str:
     """Return the footnote on what data with these *attrs* misses; empty when nothing does."""
-    count = len(attrs.get("coverage") or ())
+    if "coverage" not in attrs:
+        return "what this data misses is not known: it lost its coverage, which netlab.concat() keeps"
+    count = len(attrs["coverage"])
     return f"{counted(count, 'gap')} in this data: see netlab.coverage()" if count else ""
 
 

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import socket
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from socketserver import UnixStreamServer
 
 import pytest
 
@@ -15,6 +19,7 @@ from netlab.agent.client import Host
 from netlab.agent.holding import Holding
 from netlab.agent.listeners import Listeners
 from netlab.agent.problems import RefusedError
+from netlab.errors import DecodeError
 from netlab.lab.network import PracticeNetwork
 from netlab.panels import LiveConntrack
 from tests.support.programs import wait_until
@@ -94,6 +99,34 @@ def test_how_full_the_table_is_comes_as_here(host: Host, net: PracticeNetwork) -
     assert [level.netns for level in levels] == [net.gateway.inode]
     assert levels[0].most > 0
     assert missing == []
+
+
+class Newer(BaseHTTPRequestHandler):
+    """An agent whose coverage has a kind of gap that this netlab does not know."""
+
+    def do_GET(self) -> None:
+        gap = {"what": "levels", "kind": "of tomorrow", "count": 1, "detail": "", "cause": None}
+        body = json.dumps({"levels": [], "coverage": [gap]}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def address_string(self) -> str:
+        return ""
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_a_gap_of_a_kind_that_only_a_newer_agent_knows_is_refused_by_its_name(tmp_path: Path) -> None:
+    with UnixStreamServer(str(tmp_path / "agent.sock"), Newer) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        with netlab.connect(tmp_path / "agent.sock") as host, pytest.raises(DecodeError, match="of tomorrow"):
+            host.conntrack_fill()
+        server.shutdown()
+        thread.join()
 
 
 def test_a_packet_is_translated_as_here(host: Host, net: PracticeNetwork) -> None:

@@ -27,7 +27,8 @@ def test_a_recording_of_layout_1_loads_as_it_was_made() -> None:
     assert old["connections"]["opened_at"].astype("int64").iloc[0] == 1_763_688_632_000_000_001
     assert old["hops"]["rtt_ms"].fillna(-1).tolist() == [0.25, -1, 1.75]
     assert old["hops"].attrs["coverage"][0] == {
-        "what": "answers", "kind": "lost", "count": 12, "detail": "the sockets' buffers were full"
+        "what": "answers", "kind": "lost", "count": 12, "detail": "the sockets' buffers were full",
+        "cause": None,
     }  # fmt: skip
 
 

@@ -5,10 +5,12 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -23,6 +25,7 @@ from netlab.bundle.archive import Archive
 from netlab.bundle.loading import history_of
 from netlab.errors import BadInput, BundleError, CaptureError
 from netlab.frames import Gap, Missing
+from netlab.kernel import clock
 from netlab.schemas import CONNECTIONS, COST, HOPS
 
 NEVER = 3600.0  # seconds between two looks: the tests look themselves
@@ -215,6 +218,31 @@ def test_what_a_capture_lets_go_of_stays_in_the_recording(tmp_path: Path) -> Non
 
 
 @pytest.mark.privileged
+def test_requests_that_a_capture_lets_go_of_stay_in_the_recording(tmp_path: Path) -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        netlab.capture(port=server.getsockname()[1], protocols="redis", max_requests=2) as cap,
+        netlab.record(tmp_path / "a.netlab", cap, every_s=NEVER) as recording,
+        socket.create_connection(server.getsockname()) as client,
+        server.accept()[0] as accepted,
+    ):
+        for _ in range(6):
+            client.sendall(b"*1\r\n$4\r\nPING\r\n")
+            accepted.recv(100)
+            accepted.sendall(b"+PONG\r\n")
+            client.recv(100)
+            recording.write()
+        assert [gap["cause"] for gap in cap.requests().attrs["coverage"] if gap["kind"] == "lost"] == [
+            "let-go"
+        ]
+
+    requests = bundle.load(recording.path)["requests"]
+
+    assert len(requests) == 12  # at both ends
+    assert not [gap for gap in requests.attrs["coverage"] if gap["kind"] == "lost"]
+
+
+@pytest.mark.privileged
 def test_a_monitor_is_recorded_with_both_its_tables(tmp_path: Path) -> None:
     with (
         netlab.path.monitor("127.0.0.1", every_s=0.1, duration_s=0.4) as watched,
@@ -279,6 +307,7 @@ def test_a_table_that_cannot_be_read_any_more_does_not_keep_others_from_being_wr
     assert (rows(loaded["good"]), rows(loaded["bad"])) == ({"a": 2}, {"b": 1})
     assert not loaded["good"].attrs["coverage"]
     assert loaded["bad"].attrs["coverage"][0]["kind"] == "incomplete"
+    assert "not read since 20" in loaded["bad"].attrs["coverage"][0]["detail"]
     assert zipfile.is_zipfile(recording.path)
 
 
@@ -295,6 +324,15 @@ def test_an_end_that_cannot_be_written_is_raised_and_leaves_what_was_there(tmp_p
 
     recording.close()
     assert rows(bundle.load(recording.path)["table"]) == {"a": 1}
+
+
+def test_a_file_that_was_damaged_meanwhile_ends_in_words(tmp_path: Path) -> None:
+    recording = record(tmp_path / "a.netlab", Source(cost({"a": 1})))
+    with recording.path.open("r+b") as file:
+        file.write(bytes(100))
+
+    with pytest.raises(BundleError, match="could not be made whole"):
+        recording.close()
 
 
 def test_a_recording_whose_file_was_replaced_is_kept_under_another_name(tmp_path: Path) -> None:
@@ -377,7 +415,7 @@ def test_a_file_that_exists_is_kept(tmp_path: Path) -> None:
 def test_a_time_that_goes_back_does_not_put_looks_out_of_order(tmp_path: Path) -> None:
     source = Source(cost({"a": 1}))
     with record(tmp_path / "a.netlab", source) as recording:
-        recording._at_ns += 10**18  # the clock was 30 years ahead when it was looked at first
+        recording._moments.last_ns += 10**18  # as if the clock had been 30 years ahead at first
         for runs in (2, 3):
             source.frame = cost({"a": runs})
             recording.write()
@@ -385,6 +423,28 @@ def test_a_time_that_goes_back_does_not_put_looks_out_of_order(tmp_path: Path) -
     segments = bundle.load(recording.path).items_by_name["table"].segments
 
     assert np.all(np.diff([segment.at_ns for segment in segments]) > 0)
+
+
+@pytest.mark.parametrize("set_by_s", [-3600, 3600])
+def test_a_clock_that_is_set_meanwhile_leaves_the_looks_as_far_apart_as_they_were(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, set_by_s: int
+) -> None:
+    source = Source(cost({"a": 1}))
+    with record(tmp_path / "a.netlab", source) as recording:
+        moved = SimpleNamespace(
+            monotonic_ns=time.monotonic_ns, time_ns=lambda: time.time_ns() + set_by_s * 10**9
+        )
+        monkeypatch.setattr(clock, "time", moved)
+        source.frame = cost({"a": 2})
+
+    replay = netlab.replay(recording.path)
+    replay.seek((replay.end - replay.begin).total_seconds() / 2)
+
+    assert pd.Timedelta(0) < replay.end - replay.begin < pd.Timedelta(minutes=10)
+    assert rows(replay.cost()) == {"a": 1}
+    assert netlab.coverage(bundle.load(recording.path)["table"])["detail"].str.contains(
+        f"clock moved by {set_by_s:+}.0 s", regex=False
+    ).tolist() == [True]
 
 
 @pytest.mark.privileged

@@ -41,7 +41,7 @@ def test_a_number_that_differs_from_the_c_constant_does_not_compile() -> None:
 @pytest.mark.privileged
 def test_a_compile_error_is_one_short_line_and_the_log_has_the_rest() -> None:
     with pytest.raises(ProgramError) as caught:
-        tcp_program(NETLAB_OPEN_MAX="no_such_name")
+        tcp_program(NETLAB_CHANGES="no_such_name")
 
     assert "bpf/tcp.c" in str(caught.value)
     assert len(str(caught.value)) < 400

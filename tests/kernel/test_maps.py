@@ -13,7 +13,7 @@ pytestmark = pytest.mark.privileged
 
 
 def test_a_map_larger_than_one_batch_is_read_whole() -> None:
-    with tcp_program(NETLAB_OPEN_MAX="65536") as tcp:
+    with tcp_program(max_open=65_536) as tcp:
         numbers = tcp.map("netlab_open", "u8", ATTEMPT)
         for key in range(20_000):
             numbers.set(key, 0)

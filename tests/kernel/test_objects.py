@@ -68,9 +68,16 @@ def test_what_was_kept_runs_like_what_was_compiled() -> None:
 
 
 def test_other_settings_are_another_object(home: Path) -> None:
-    with tcp_program(), tcp_program(NETLAB_OPEN_MAX="2048") as larger:
-        assert larger.map("netlab_open", "u8", "u8").entries == 2048
+    with tcp_program(), tcp_program(NETLAB_CHANGES="1"):
+        pass
     assert len(list(home.iterdir())) == 2
+
+
+def test_other_sizes_are_the_same_object_with_larger_maps(home: Path) -> None:
+    with tcp_program(max_open=1024), tcp_program(max_open=2048) as larger:
+        made = {each.name: each.max_entries for each in larger.usage() if each.kind == "map"}
+    assert made["netlab_open"] == 2048
+    assert len(list(home.iterdir())) == 1
 
 
 def test_only_the_latest_objects_are_kept(tmp_path: Path) -> None:

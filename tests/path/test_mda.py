@@ -137,6 +137,19 @@ def test_a_silent_router_in_a_diamond_is_a_branch(loss: float) -> None:
     assert balancers(found) == {"r0": "flow"}
 
 
+@pytest.mark.parametrize("loss", [0.2, 0.3, 0.4])
+@pytest.mark.parametrize("width", [2, 4])
+def test_a_silent_branch_that_loss_hides_is_not_stated_to_be_missing_with_confidence(
+    width: int, loss: float
+) -> None:
+    silent = frozenset({"b1.0"})
+    runs = [World(diamond(width), seed, silent=silent, loss=loss).found() for seed in range(RUNS)]
+    hidden = [found for found in runs if not silent_places(found)]
+
+    assert sum(found["reached_confidence"] >= 0.95 for found in hidden) <= 3
+    assert len(hidden) <= 30
+
+
 def test_a_silent_hop_that_all_flows_pass_is_no_branch() -> None:
     found = World(path("r0", "r1", "r2"), 0, silent=frozenset({"r1"})).found()
 

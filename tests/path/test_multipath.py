@@ -309,7 +309,26 @@ def test_losses_are_said_to_make_the_confidence_less_sure() -> None:
     told = netlab.coverage(hops).set_index("what").loc["branches"]
     assert told["kind"] in {"approximate", "incomplete"}
     assert told["count"] > 0
-    assert "missed more often than the confidence says" in told["detail"]
+    assert "which is loss: a branch that never answers looks alike" in told["detail"]
+
+
+@pytest.mark.privileged
+def test_a_silent_branch_among_losses_is_found_or_the_confidence_is_lower() -> None:
+    graph: nx.Graph[str] = nx.Graph()
+    for branch in "ab":
+        nx.add_path(graph, ["client", "r1", branch, "r2", "web"])
+    graph.nodes["b"]["silent"] = True
+    graph.edges["r1", "a"]["loss"] = 0.2
+    runs = []
+    for seed in range(12):
+        with lab.simulated(graph, seed=seed) as net:
+            hops = netlab.multipath(net.address("web"), netns=net.client.netns, timeout_s=0.1)
+        runs.append(hops.attrs["multipath"])
+
+    silent = [any(node["silent_next"] for node in found["nodes"]) for found in runs]
+    missed = [found for found, shown in zip(runs, silent, strict=True) if not shown]
+    assert sum(silent) >= 9
+    assert sum(found["reached_confidence"] >= 0.95 for found in missed) <= 1
 
 
 @pytest.mark.privileged

@@ -10,13 +10,13 @@ import pytest
 from walked import WalkedChannel, watch
 
 from netlab.errors import ProbeError
-from netlab.frames import Missing
+from netlab.frames import Cause, Missing
 from netlab.lab.internet.journey import Outcome
 from netlab.path import rows
 from netlab.path.rounds import END_TTL, Rounds
 from netlab.path.state import Answer, Run
 from netlab.path.stats import path_stats
-from netlab.path.watching import LET_GO, Ledger, Watch
+from netlab.path.watching import Ledger, Watch
 
 SECOND = 10**9
 
@@ -334,6 +334,6 @@ def test_probes_to_the_hops_and_to_the_end_are_kept_for_the_same_time() -> None:
     assert hops["run"].min() == 528
     assert ends["run"].min() == 529  # the round before has its probe to the end among the hops
     for found in (hops, ends):
-        (gap,) = (gap for gap in found.attrs["coverage"] if gap["detail"].endswith(LET_GO))
+        (gap,) = (gap for gap in found.attrs["coverage"] if gap["cause"] == Cause.LET_GO)
         assert gap["detail"].startswith(f"sent before {hops['sent_at'].min():%Y-%m-%d %H:%M:%S} UTC, ")
         assert gap["count"] > 0

@@ -410,6 +410,33 @@ def test_what_a_server_that_goes_away_did_not_take_is_unanswered() -> None:
     assert [pending.stream for pending in peers.dialog.pending()] == [1]
 
 
+def test_what_a_server_did_not_take_at_the_end_of_a_connection_is_told_from_failures() -> None:
+    peers = Peers()
+    peers.ask(1)
+    peers.ask(3)
+    peers.ends[1].close_connection(last_stream_id=1)
+    said = peers.ends[1].data_to_send()
+    found = peers.dialog.said(Side.SERVER, said, 8)
+    fields = {":method": "GET", ":scheme": "http", ":path": "/b", ":authority": "a.example"}
+    peers.ends[0].send_headers(5, list(fields.items()), end_stream=True)  # which crosses it
+    found += peers.dialog.said(Side.CLIENT, peers.ends[0].data_to_send(), 9)
+    found += peers.dialog.ended(10)
+
+    assert {one.stream: one.error for one in found} == {1: None, 3: "GOAWAY", 5: "GOAWAY"}
+    assert {one.outcome for one in found} == {Outcome.UNANSWERED}
+
+
+def test_a_server_that_goes_away_for_a_reason_gives_it_to_what_it_leaves_unanswered() -> None:
+    peers = Peers()
+    peers.ask(1)
+    peers.ends[1].close_connection(h2.errors.ErrorCodes.ENHANCE_YOUR_CALM, last_stream_id=1)
+    peers.exchange()
+
+    (one,) = peers.dialog.ended(10)
+
+    assert (one.outcome, one.error) == (Outcome.UNANSWERED, "ENHANCE_YOUR_CALM")
+
+
 @pytest.mark.parametrize(
     "said",
     [

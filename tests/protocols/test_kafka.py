@@ -100,6 +100,31 @@ def test_fetches_bring_the_records_that_the_consumer_got(talk: Talk) -> None:
     assert {e.resource for e in fetched} == {ORDERS}
 
 
+def take_turns(here: dict[str, str], topics: list[str]) -> None:
+    sender = Producer(here)
+    for topic in topics:
+        sender.produce(topic, VALUE, partition=0)
+    sender.flush(30)
+    reader = Consumer(here | {"group.id": "all", "auto.offset.reset": "earliest", "fetch.wait.max.ms": 20})
+    reader.assign([TopicPartition(topic, 0, 0) for topic in topics])
+    assert len(reader.consume(len(topics), 30)) == len(topics)
+    reader.consume(1, 0.5)  # asks for all of them, each time beginning with another one
+    reader.close()
+
+
+def test_fetches_of_several_topics_are_named_in_one_order() -> None:
+    topics = ["carts", "orders", "stock"]
+    with broker() as port, overhearing(port, own_address=True) as through:
+        take_turns({"bootstrap.servers": f"127.0.0.1:{through.port}"}, topics)
+        heard = [one for one in through.whole(len(through.conversations)) if one]
+    fetched = [one for said in heard for one in read(Kafka(), said) if one.operation == "Fetch"]
+
+    assert len(fetched) > len(topics)
+    assert {one.resource for one in fetched if one.resource and one.resource.count(",") == 2} == {
+        ", ".join(topics)
+    }
+
+
 def test_an_offset_out_of_range_is_an_error_of_the_fetch(talk: Talk) -> None:
     failed = [e for e in exchanges_of(talk) if e.error == "OFFSET_OUT_OF_RANGE"]
 

@@ -15,7 +15,7 @@ from databases import PROGRAMS, postgres
 from hypothesis import given, settings, strategies as st
 from overheard import Heard, cut, overhearing, read
 
-from netlab.protocols.dialog import Exchange, Outcome, Side
+from netlab.protocols.dialog import Exchange, Outcome, Side, is_done
 from netlab.protocols.postgres import Postgres
 from netlab.protocols.sqlstates import SQLSTATES
 
@@ -848,8 +848,26 @@ def test_a_base_backup_is_told_as_one(server: int) -> None:
         backup = (PROGRAMS[-1] / "pg_basebackup", *where, "-Ft", "-D", "-", "-X", "none", "-c", "fast")
         subprocess.run(backup, check=True, stdout=subprocess.DEVNULL)
         (heard,) = relay.whole(1)
-    said = [(one.operation, one.status) for one in read(Postgres(), heard)]
-    assert said[-1] == ("BASE_BACKUP", "OK")
+    found = [
+        one for one in read(Postgres(), heard) if one.operation not in {"CONNECT", "SHOW", "IDENTIFY_SYSTEM"}
+    ]
+    assert rows(found) == [("BASE_BACKUP", None, "OK", None, None)]
+    assert found[0].ended_ns == max(at_ns for side, _, at_ns in heard if side is Side.SERVER)
+
+
+def test_behind_the_beginning_of_replication_nothing_is_read() -> None:
+    dialog = started()
+    heard = [
+        (Side.CLIENT, pg("Q", b"START_REPLICATION 0/1000000\0"), 10),
+        (Side.SERVER, pg("W", bytes(3)), 11),
+        (Side.CLIENT, pg("d", b"r" + bytes(33)), 12),
+        (Side.SERVER, pg("d", b"w" + bytes(100)), 13),
+    ]
+
+    (found,) = read(dialog, heard)[-1:]
+
+    assert (found.operation, found.status, found.answered_ns) == ("START_REPLICATION", "OK", 11)
+    assert is_done(dialog)
 
 
 def test_encryption_refused_goes_on_in_clear(server: int) -> None:

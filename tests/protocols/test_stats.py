@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from netlab.errors import BadInput
-from netlab.frames import concat
+from netlab.frames import Gap, Missing, concat, coverage
 from netlab.protocols import sketch
 from netlab.protocols.stats import Tally, request_stats
 from netlab.schemas import REQUESTS
@@ -145,3 +145,10 @@ def test_tallies_by_other_keys_do_not_add_up() -> None:
 
     with pytest.raises(BadInput, match="do not add up"):
         Tally.of(requests, ["host"]) + Tally.of(requests, ["resource"])
+
+
+def test_counts_of_requests_that_lost_their_coverage_do_not_claim_to_be_complete() -> None:
+    seen = REQUESTS.frame({"protocol": ["http"]}, [Missing("requests", Gap.LOST, 1, "for the test")])
+    both = pd.concat([seen, REQUESTS.frame({"protocol": ["http"]})])
+
+    assert coverage(request_stats(both))["what"].tolist() == ["coverage"]

@@ -19,13 +19,15 @@ from netlab.tracer.macros import kernel_macros
 
 
 def tcp_program(
-    layout: np.dtype[np.void] = ATTEMPT, numbers: Mapping[str, int] = NUMBERS, **settings: str
+    layout: np.dtype[np.void] = ATTEMPT,
+    numbers: Mapping[str, int] = NUMBERS,
+    max_open: int = 1024,
+    **settings: str,
 ) -> bpf.Program:
-    """Compile bpf/tcp.c with small maps, or as *settings* say."""
-    small = {"NETLAB_OPEN_MAX": "1024", "NETLAB_RING_PAGES": "64"}
-    usual = Filter().macros() | Limits().macros() | kernel_macros()
-    all_settings, layouts = usual | small | settings, {"netlab_attempt": layout}
-    return bpf.Program("tcp", settings=all_settings, layouts=layouts, numbers=numbers)
+    """Compile bpf/tcp.c as *settings* say, with a small map of what is open."""
+    usual = Filter().macros() | kernel_macros()
+    sizes, layouts = Limits(max_open=max_open).sizes(), {"netlab_attempt": layout}
+    return bpf.Program("tcp", settings=usual | settings, layouts=layouts, numbers=numbers, sizes=sizes)
 
 
 def held_by(pid: int) -> set[int]:

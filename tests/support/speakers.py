@@ -146,13 +146,16 @@ def statements(port: int, family: int, sslmode: str = "disable") -> Iterator[Ask
 
 @contextlib.contextmanager
 def messages(port: int, family: int) -> Iterator[Ask]:
-    """Ask with librdkafka: each message alone."""
+    """Ask with librdkafka: each message alone.
+
+    Asked for one family, it would not even take 127.0.0.1 where only loopback has addresses (AI_ADDRCONFIG).
+    """
     told: list[Any] = []
     producer = confluent_kafka.Producer(
         {
             "bootstrap.servers": f"{'[::1]' if family == 6 else LOOPBACK[family]}:{port}",
-            "broker.address.family": f"v{family}",
             "linger.ms": 0,
+            "message.timeout.ms": 20_000,  # an end waits for what is not delivered, else five minutes
             "on_delivery": lambda error, _: told.append(error),
         },
         logger=QUIET,

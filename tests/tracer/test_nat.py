@@ -122,3 +122,12 @@ def test_entries_that_were_lost_are_said_to_be_missing() -> None:
     gaps = netlab.coverage(netlab.with_nat(connection(), entries))
 
     assert gaps[["what", "kind", "count"]].to_numpy().tolist() == [["nat_*: entries", "lost", 3]]
+
+
+def test_connections_that_lost_their_coverage_do_not_pass_for_complete() -> None:
+    lost = pd.DataFrame(connection())
+    lost.attrs = {}
+
+    filled = netlab.with_nat(lost, entry())
+
+    assert netlab.coverage(filled)["what"].tolist() == ["coverage"]

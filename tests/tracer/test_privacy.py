@@ -87,7 +87,7 @@ def widgets_of(capture: Capture) -> bytes:
 
     async def follow() -> None:
         for panel in (LiveRequests(capture).start(), LiveDNS(capture).start()):
-            await until(lambda panel=panel: panel.table.view["total"] > 0)
+            await until(lambda panel=panel: panel.table.view["total"])
             panel.table.asked = panel.table.asked | {"selected": panel.table.view["rows"][0]["key"]}
             states.extend(one.get_state() for one in whole(panel))
             panel.stop()

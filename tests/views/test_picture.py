@@ -16,6 +16,7 @@ from pictures import assert_legible, attempts, trace, words
 
 from netlab.frames import Gap, Missing, Schema
 from netlab.schemas import CONNECTIONS, DNS, HOPS, REQUESTS
+from netlab.tracer.graph import connection_graph
 from netlab.views.connections import plot_connections
 from netlab.views.dns import plot_dns
 from netlab.views.hops import plot_hops
@@ -176,3 +177,11 @@ def test_a_notebook_shows_a_picture_exactly_once_with_or_without_pyplot() -> Non
 
     once = [["image/png", "image/svg+xml"]]
     assert shown == [[], once, [], [], once]
+
+
+def test_a_frame_that_lost_its_coverage_is_not_drawn_as_one_that_lacks_nothing() -> None:
+    lossy = CONNECTIONS.empty([Missing("connections", Gap.LOST, 500, "the buffer was full")])
+    both = pd.concat([lossy, attempts([{"at_s": 0, "end_s": 1}])])
+
+    assert any("what this data misses is not known" in text for text in words(plot_timeline(both)))
+    assert "coverage" in [gap["what"] for gap in connection_graph(both).graph["coverage"]]

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from netlab.frames import Gap, Missing
+from netlab.frames import Cause, Gap, Missing
 from netlab.protocols.dns import text
 from netlab.protocols.dns.lookups import Answer, grouped
 from netlab.protocols.dns.queries import Account, Outcome, Query
@@ -82,7 +82,7 @@ def lacks(account: Account, unread: int) -> list[Missing]:
     gaps = [
         Missing("dns", Gap.UNSEEN, account.unasked, _UNASKED),
         Missing("dns", Gap.LOST, account.crowded, "queries came while too many others were in flight"),
-        Missing("dns", Gap.LOST, account.dropped, "queries made room for later ones"),
+        Missing("dns", Gap.LOST, account.dropped, "queries made room for later ones", Cause.LET_GO),
         Missing("dns", Gap.UNAVAILABLE, account.others, _OTHERS),
         Missing("dns", Gap.UNAVAILABLE, unread, "messages on the ports of DNS could not be read as DNS"),
     ]

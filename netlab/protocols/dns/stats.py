@@ -10,7 +10,7 @@ import pandas as pd
 
 from netlab import checks
 from netlab.errors import BadInput
-from netlab.frames import Schema
+from netlab.frames import Schema, known_gaps
 from netlab.schemas import DNS, DNS_STATS
 
 _GROUPS = (
@@ -72,7 +72,7 @@ def dns_stats(frame: pd.DataFrame, by: Sequence[str] = ("server_address", "name"
     checks.tabular("dns_stats()", frame, fix="Pass what cap.dns() returned")
     if frame.attrs.get("schema") != DNS.name and not set(DNS.names) <= set(frame.columns):
         raise BadInput("dns_stats() counts DNS lookups", fix="Pass what cap.dns() returned")
-    gaps = list(frame.attrs.get("coverage", []))
+    gaps = known_gaps(frame)
     schema = _schema(names)
     if frame.empty:
         stats = schema.empty()
