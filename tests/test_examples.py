@@ -20,7 +20,7 @@ EXAMPLES = [
     netlab.lab.practice,
     netlab.lab.simulated,
     netlab.lab.load_shape,
-    netlab.lab.clean,
+    pytest.param(netlab.lab.clean, marks=pytest.mark.alone),  # others leave what it removes
     netlab.lab.drive,
     netlab.panels.LiveConnections,
     netlab.panels.LiveConntrack,

@@ -164,7 +164,9 @@ def test_a_target_without_sack_is_probed_by_syns_and_that_is_said(
     assert set(hops["protocol"]) == {"tcp"}
     assert gaps.loc["SACK probes", "kind"] == "unavailable"
     assert reason in gaps.loc["SACK probes", "detail"]
-    assert [None if pd.isna(word) else word for word in last(hops)["reply"].unique()] == [reply]
+    # What is half open when the next SYN comes the target resets, as Linux does: only the first is sure.
+    first = last(hops)["reply"].iloc[0]
+    assert (None if pd.isna(first) else first) == reply
 
 
 def test_more_probes_than_a_connection_carries_are_refused(net: lab.SimulatedInternet) -> None:

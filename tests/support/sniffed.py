@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import socket
 import struct
 from bisect import bisect_right
@@ -12,7 +13,9 @@ from typing import NamedTuple, TypeAlias
 
 _ETH_P_ALL = 3
 _SOL_PACKET, _PACKET_IGNORE_OUTGOING = 263, 23  # on loopback a packet is sent and received
-_SO_RCVBUFFORCE, _SO_TIMESTAMPNS = 33, 35
+_SO_ATTACH_FILTER, _SO_RCVBUFFORCE, _SO_TIMESTAMPNS = 26, 33, 35
+_INSTRUCTION = struct.Struct("HBBI")  # struct sock_filter
+_LDB, _AND, _JEQ, _JA, _LDX_HEADER, _LDX, _LDH_X, _RET = 0x30, 0x54, 0x15, 0x05, 0xB1, 0x01, 0x48, 0x06
 _H2_PREFACE = 24  # bytes
 
 Begin: TypeAlias = tuple[
@@ -70,9 +73,24 @@ def sniffing(ports: set[int]) -> Iterator[Wire]:
         sniffer.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, 1 << 26)
         sniffer.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
         sniffer.setsockopt(_SOL_PACKET, _PACKET_IGNORE_OUTGOING, 1)
+        program = ctypes.create_string_buffer(_to_or_from(sorted(ports)))
+        count, place = len(program) // _INSTRUCTION.size, ctypes.addressof(program)
+        sniffer.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HP", count, place))
         sniffer.bind(("lo", _ETH_P_ALL))
         sniffer.setblocking(False)
         yield Wire(ports, sniffer)
+
+
+def _to_or_from(ports: list[int]) -> bytes:
+    """Return a program that lets in what is to or from a port: all else on loopback would push it out."""
+    rest = range(len(ports), 0, -1)
+    sources = [(_JEQ, left + len(ports) + 1, 0, port) for left, port in zip(rest, ports, strict=True)]
+    targets = [(_JEQ, left, 0, port) for left, port in zip(rest, ports, strict=True)]
+    version = [(_LDB, 0, 0, 0), (_AND, 0, 0, 0xF0), (_JEQ, 2, 0, 0x60)]
+    begin = [(_LDX_HEADER, 0, 0, 0), (_JA, 0, 0, 1), (_LDX, 0, 0, 40)]
+    tests = [(_LDH_X, 0, 0, 0), *sources, (_LDH_X, 0, 0, 2), *targets]
+    program = [*version, *begin, *tests, (_RET, 0, 0, 0), (_RET, 0, 0, 1 << 18)]
+    return b"".join(_INSTRUCTION.pack(*one) for one in program)
 
 
 def _in_turns(packets: list[_Packet]) -> list[float]:
