@@ -44,8 +44,8 @@ def test_it(made):
     ("failing", "files", "code", "runs"),
     [
         pytest.param([], 1, 0, 1, id="none fails"),
-        pytest.param([1], 3, 0, 3, id="few fail once"),
-        pytest.param([1], 4, 1, 1, id="many fail"),
+        pytest.param([1], 8, 0, 3, id="few fail once"),
+        pytest.param([1], 9, 1, 1, id="many fail"),
         pytest.param([1, 2], 1, 1, 2, id="one fails again"),
         pytest.param([1, 3], 1, 1, 3, id="one fails the last time"),
     ],

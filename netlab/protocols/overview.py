@@ -12,6 +12,7 @@ from netlab.protocols.stats import CLASS, KEYS, Tally
 from netlab.schemas import DNS, PROTOCOL_STATS, REQUESTS
 
 _FIX = "Pass what cap.requests() and cap.dns() returned, or call cap.protocol_stats()"
+_ENDS = ("direction", "local_address", "local_port", "remote_address", "remote_port")
 _UNANSWERED = {"timeout": "unanswered", "closed": "unanswered", "pending": "pending", "missed": "missed"}
 
 
@@ -28,7 +29,8 @@ def protocol_stats(*heard: pd.DataFrame) -> pd.DataFrame:
     -------
     DataFrame
         Schema `netlab.schemas.PROTOCOL_STATS`. Latencies last until the first byte of the answer, and of DNS
-        from the first query to the answer; quantiles are within 1 % (see `netlab.request_stats`).
+        from the first query to the answer; quantiles are within 1 % (see `netlab.request_stats`). What
+        both ends tell, on this host or on two of these, counts once, as the client saw it.
 
     Raises
     ------
@@ -82,6 +84,7 @@ def _lookups(dns: pd.DataFrame) -> pd.DataFrame:
             "requested_at": dns["asked_at"],
             "latency_ms": dns["latency_ms"],
             "response_bytes": dns["answer_bytes"],
+            **{name: dns[name] for name in _ENDS},
         }
     )
     requests.attrs["coverage"] = known_gaps(dns)

@@ -13,6 +13,7 @@ from netlab.checks import nearest, tabular
 from netlab.errors import BadInput
 from netlab.frames import Schema, known_gaps
 from netlab.protocols import classes, sketch
+from netlab.protocols.bothends import told_once
 from netlab.schemas import PROTOCOL_STATS, REQUEST_STATS, REQUESTS
 
 KEYS = ("protocol", "operation", "resource")
@@ -30,6 +31,10 @@ _GROUPABLE = [*(name for name in REQUESTS.with_host().names if name not in _MEAS
 
 def request_stats(requests: pd.DataFrame, by: str | Sequence[str] = KEYS) -> pd.DataFrame:
     """Count requests and their errors, and say how long answers took.
+
+    A request that both its ends tell, where client and server are on one host, counts once, as the client saw
+    it, unless *by* tells the ends apart, as "direction" and "process" do. Behind NAT it counts at each end:
+    nothing says that the two are one.
 
     Parameters
     ----------
@@ -80,6 +85,7 @@ class Tally:
         if CLASS in by:
             requests = requests.assign(**{CLASS: classes.of(requests)})
         keys = _keys(requests, by)
+        requests = told_once(requests, keys)
         latency = requests["latency_ms"]
         known = latency.notna().to_numpy()
         places = np.zeros(len(requests), np.int64)

@@ -98,9 +98,10 @@ def test_latencies_are_those_of_the_wire_and_within_those_of_the_client(
     ).mean() < 0.05  # either may be kept waiting between its look at a packet and the other's
 
 
-def test_statistics_count_the_failures(seen: Seen) -> None:
+def test_statistics_count_the_failures_and_once_what_both_ends_tell(seen: Seen) -> None:
     rows = pd.concat([seen.rows(*which, "incoming") for which in ALL])
-    stats = request_stats(rows, by=["protocol"]).set_index("protocol")
+    both = pd.concat([rows, *(seen.rows(*which) for which in ALL)])
+    stats = request_stats(both, by=["protocol"]).set_index("protocol")
 
     assert stats["requests"].to_dict() == dict.fromkeys(CLIENTS, 2 * REQUESTS)
     rows["answer"] = rows["status"].where(rows["protocol"].isin(["http", "http2"]), rows["error"])

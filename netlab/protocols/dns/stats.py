@@ -11,6 +11,7 @@ import pandas as pd
 from netlab import checks
 from netlab.errors import BadInput
 from netlab.frames import Schema, known_gaps
+from netlab.protocols.bothends import told_once
 from netlab.schemas import DNS, DNS_STATS
 
 _GROUPS = (
@@ -43,6 +44,9 @@ _WAITS = {"wait_p50_ms": 0.5, "wait_p99_ms": 0.99}
 def dns_stats(frame: pd.DataFrame, by: Sequence[str] = ("server_address", "name", "type")) -> pd.DataFrame:
     """Count lookups by outcome, and tell the quantiles of their latencies, which are exact for the frame.
 
+    A lookup that both its ends tell, as with a resolver on this host, counts once, as the asker saw it,
+    unless *by* tells the ends apart, as "direction" and "process" do.
+
     Parameters
     ----------
     frame
@@ -73,6 +77,7 @@ def dns_stats(frame: pd.DataFrame, by: Sequence[str] = ("server_address", "name"
     if frame.attrs.get("schema") != DNS.name and not set(DNS.names) <= set(frame.columns):
         raise BadInput("dns_stats() counts DNS lookups", fix="Pass what cap.dns() returned")
     gaps = known_gaps(frame)
+    frame = told_once(frame, names)
     schema = _schema(names)
     if frame.empty:
         stats = schema.empty()
