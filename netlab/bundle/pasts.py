@@ -27,7 +27,7 @@ _ONLY_LATER = {  # all that is not known before the end, of what lasts
         "state", "closed_at", "duration_s", "connect_ms", "last_packet_at", "assured", "bytes_sent",
         "bytes_received", "packets_sent", "packets_received", "receive_drops", "retransmits",
         "syn_retransmits", "rtt_ms", "rtt_var_ms", "min_rtt_ms", "cwnd", "out_of_order", "rtos",
-        "rwnd_limited_ms", "error", "reason",
+        "rwnd_limited_ms", "receive_queue_bytes", "send_queue_bytes", "error", "reason",
     ],
     DROPS.name: ["last_at", "tcp_flags", "packets", "bytes"],
 }  # fmt: skip

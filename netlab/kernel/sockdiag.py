@@ -115,6 +115,7 @@ TCP_INFO = np.dtype(  # struct tcp_info as of Linux 6.18; times in microseconds,
 
 _UNMEASURED = 0xFFFFFFFF  # tcpi_min_rtt before the first sample
 _FIN_RECEIVED = State.CLOSE_WAIT, State.LAST_ACK, State.CLOSING
+_UNACKNOWLEDGED = State.SYN_SENT, State.FIN_WAIT_1, State.CLOSING, State.LAST_ACK  # a SYN or a FIN
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +196,23 @@ class Sockets:
         """Payload bytes received in order: tcpi_bytes_received has the peer's FIN as one byte (tcp_fin())."""
         fin = np.isin(self.state, _FIN_RECEIVED)
         return self._signed("bytes_received") - fin
+
+    @property
+    def receive_queue_bytes(self) -> Masked:
+        """Payload that the process has not read yet; of UDP its memory. A FIN is a byte to the kernel."""
+        queued = self.records["rqueue"].astype(np.int64)
+        return self._queued(queued - (np.isin(self.state, _FIN_RECEIVED) & (queued > 0)))
+
+    @property
+    def send_queue_bytes(self) -> Masked:
+        """Payload that the peer has not acknowledged yet; of UDP its memory. SYN and FIN are bytes, too."""
+        queued = self.records["wqueue"].astype(np.int64)
+        return self._queued(queued - (np.isin(self.state, _UNACKNOWLEDGED) & (queued > 0)))
+
+    def _queued(self, values: npt.NDArray[np.int64]) -> Masked:
+        """Return *values* but of what has no queue: a listening socket's are of connections."""
+        is_tcp = self.protocol == socket.IPPROTO_TCP
+        return np.ma.array(values, mask=is_tcp & (~self.whole | (self.state == State.LISTEN)))
 
     @property
     def rtt_us(self) -> Masked:

@@ -87,6 +87,20 @@ CONNECTIONS = Schema(
         Column("rtos", INTEGER, "retransmission timeouts; missing where the kernel does not count them"),
         Column("rwnd_limited_ms", REAL, "time the peer's receive window held the sender up", "ms"),
         Column(
+            "receive_queue_bytes",
+            INTEGER,
+            "while it is open: payload that came and that the process has not read (ss: Recv-Q); UDP: the "
+            "memory that unread datagrams take, where the row is a socket and no flow",
+            "bytes",
+        ),
+        Column(
+            "send_queue_bytes",
+            INTEGER,
+            "while it is open: payload that the process has written and the peer has not acknowledged (ss: "
+            "Send-Q); UDP: the memory of datagrams under way, likewise",
+            "bytes",
+        ),
+        Column(
             "nat_local_address",
             TEXT,
             "this end's address as the peer's side sees it: beyond what conntrack translates in the own "

@@ -26,7 +26,7 @@ from netlab.tracer.records import (
     joined,
     never_sent,
 )
-from netlab.tracer.snapshot import Snapshot
+from netlab.tracer.snapshot import QUEUES, UNTOLD, Snapshot
 
 Places = npt.NDArray[np.intp]
 NO_COOKIES = np.empty(0, np.uint64)
@@ -52,12 +52,13 @@ _MEASURED = [
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """One row per attempt: the record, its TCP state and its socket's inode (0 where not known)."""
+    """One row per attempt: the record, its TCP state, its socket's inode (0 where not known) and queues."""
 
     attempts: Attempts
     states: npt.NDArray[np.uint8]
     inodes: npt.NDArray[np.uint64]
     backfilled: npt.NDArray[np.bool_]  # open before the capture and listed at its start, or `begun_unseen`
+    queues: npt.NDArray[np.void]  # of dtype QUEUES
 
     def where(self, keep: npt.NDArray[Any]) -> Table:
         """Return the rows that *keep* selects: flags or places."""
@@ -66,6 +67,7 @@ class Table:
             self.states[keep],
             self.inodes[keep],
             self.backfilled[keep],
+            self.queues[keep],
         )
 
 
@@ -91,15 +93,16 @@ def merge(
 
     states = np.full(len(attempts), State.CLOSE, np.uint8)
     inodes = np.zeros(len(attempts), np.uint64)
+    queues = _untold(len(attempts))
     running = slice(len(closed), None)
     _fill_owner(attempts[running], now)
-    states[running], inodes[running] = _measure(attempts[running], now)
+    states[running], inodes[running], queues[running] = _measure(attempts[running], now)
     states[running][never_sent(attempts[running], now_ns)] = State.CLOSE
     _name_udp_states(attempts[running], states[running])
 
     places = _places(attempts, before.attempts)
     backfilled = ((attempts["opened_ns"] == 0) & (places >= 0)) | begun_unseen(attempts)
-    return Table(attempts, states, inodes, backfilled)
+    return Table(attempts, states, inodes, backfilled, queues)
 
 
 def _without(attempts: Attempts, left_out: npt.NDArray[np.bool_]) -> Attempts:
@@ -168,10 +171,13 @@ def _fill_owner(attempts: Attempts, listed: Snapshot) -> None:
     attempts["direction"][undirected] = listed.attempts["direction"][places[undirected]]
 
 
-def _measure(attempts: Attempts, now: Snapshot) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint64]]:
-    """Give open attempts their counters as they are now; return their states and inodes."""
+def _measure(
+    attempts: Attempts, now: Snapshot
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint64], npt.NDArray[np.void]]:
+    """Give open attempts their counters as they are now; return their states, inodes and queues."""
+    queues = _untold(len(attempts))
     if not len(now.attempts):
-        return np.zeros(len(attempts), np.uint8), np.zeros(len(attempts), np.uint64)
+        return np.zeros(len(attempts), np.uint8), np.zeros(len(attempts), np.uint64), queues
     places = _places(attempts, now.attempts)
     found, known = now.attempts[places], places >= 0
     states, inodes = np.where(known, now.states[places], 0), np.where(known, now.inodes[places], 0)
@@ -179,12 +185,18 @@ def _measure(attempts: Attempts, now: Snapshot) -> tuple[npt.NDArray[np.uint8], 
     attempts["mark"] = np.where(told, found["mark"], attempts["mark"])
     attempts["interface"] = np.where(known, found["interface"], attempts["interface"])
     known &= ~is_udp(attempts)  # one socket has many flows, and the kernel counts for none of them
+    if now.queues is not None:
+        queues[known] = now.queues[places[known]]
     for name in _MEASURED:
         attempts[name] = np.where(known, found[name], attempts[name])
     for name in ("local_port", "local_address"):  # connect() picks them after the first state change
         choose = known if attempts[name].ndim == 1 else known[:, None]
         attempts[name] = np.where(choose, found[name], attempts[name])
-    return states.astype(np.uint8), inodes
+    return states.astype(np.uint8), inodes, queues
+
+
+def _untold(size: int) -> npt.NDArray[np.void]:
+    return np.full(size, UNTOLD).astype(QUEUES)
 
 
 def _name_udp_states(attempts: Attempts, states: npt.NDArray[np.uint8]) -> None:

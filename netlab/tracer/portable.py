@@ -48,7 +48,7 @@ _NOT_HERE = "not available on this system"
 _COUNTERS = (
     "bytes_sent, bytes_received, packets_sent, packets_received, receive_drops, retransmits, "
     "syn_retransmits, rtt_ms, rtt_var_ms, min_rtt_ms, cwnd, out_of_order, rtos, rwnd_limited_ms, "
-    "last_packet_at, assured"
+    "receive_queue_bytes, send_queue_bytes, last_packet_at, assured"
 )
 _OUTCOME = "error, reason, connect_ms"
 _LINUX_ONLY = "uid, netns, nspid, mark, bound_ifindex, cgroup, container, cookie, inode"

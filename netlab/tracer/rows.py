@@ -23,6 +23,7 @@ from netlab.tracer.merge import Table
 from netlab.tracer.owners import Owned, Owners
 from netlab.tracer.reasons import explain
 from netlab.tracer.records import Readable, begun_unseen, end_unseen, is_udp
+from netlab.tracer.snapshot import UNTOLD
 from netlab.tracer.translated import NatTable
 
 _NO_RTT = 0xFFFFFFFF  # the kernel's windowed minimum before the first sample
@@ -80,6 +81,7 @@ def connections(
         "inode": _unless_zero(table.inodes[order]),
         "mark": np.ma.array(attempts["mark"], mask=attempts["mark"] == NOT_TOLD),
         "bound_ifindex": _unless_zero(attempts["interface"]),
+        **_queues(table.queues[order]),
     }
     parts = (
         _owner(attempts, known),
@@ -173,6 +175,11 @@ def _counters(attempts: Readable, states: npt.NDArray[np.uint8]) -> dict[str, An
         "rtt_var_ms": np.ma.array(attempts["rtt_var_us"] / 1e3, mask=unsampled),
         "min_rtt_ms": np.ma.array(attempts["min_rtt_us"] / 1e3, mask=unsampled | untimed),
     }
+
+
+def _queues(queues: npt.NDArray[np.void]) -> dict[str, Any]:
+    names = {"receive_queue_bytes": "receive_bytes", "send_queue_bytes": "send_bytes"}
+    return {ours: np.ma.masked_equal(queues[theirs], UNTOLD) for ours, theirs in names.items()}
 
 
 def _syn_retransmits(attempts: Readable, states: npt.NDArray[np.uint8]) -> Any:

@@ -35,9 +35,13 @@ _COUNTERS = {
 }
 
 
+QUEUES = np.dtype([("receive_bytes", "i8"), ("send_bytes", "i8")])  # `UNTOLD` where nobody told
+UNTOLD = -1
+
+
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Sockets listed at one moment: attempt records, TCP states, inodes, and the owners."""
+    """Sockets listed at one moment: attempt records, TCP states, inodes, owners, and queues if told."""
 
     attempts: npt.NDArray[np.void]
     states: npt.NDArray[np.uint8]
@@ -46,6 +50,7 @@ class Snapshot:
     missing: list[Missing]
     complete: frozenset[int] = frozenset()  # inodes of the namespaces whose every socket is listed
     half_open: npt.NDArray[np.uint64] = field(default_factory=lambda: np.empty(0, np.uint64))  # by cookie
+    queues: npt.NDArray[np.void] | None = None  # of dtype QUEUES
 
     @classmethod
     def empty(cls) -> Snapshot:
@@ -115,9 +120,18 @@ def _with_owners(
 ) -> Snapshot:
     attempts = np.concatenate([np.empty(0, ATTEMPT), *(part for part, _ in listed)])
     records = np.concatenate([np.empty(0, sockdiag.MESSAGE), *(sockets.records for _, sockets in listed)])
+    queues = np.concatenate([np.empty(0, QUEUES), *(_queues(sockets) for _, sockets in listed)])
     # A dump that was interrupted can list one twice.
     first = np.unique(attempts["cookie"], return_index=True)[1]
-    attempts, records = attempts[first], records[first]
+    attempts, records, queues = attempts[first], records[first], queues[first]
     attempts["uid"] = records["uid"]
     running = holders.fill(attempts, records["inode"], ownerless)
-    return Snapshot(attempts, records["state"], records["inode"].astype(np.uint64), running, missing)
+    inodes = records["inode"].astype(np.uint64)
+    return Snapshot(attempts, records["state"], inodes, running, missing, queues=queues)
+
+
+def _queues(sockets: Sockets) -> npt.NDArray[np.void]:
+    queues = np.empty(len(sockets), QUEUES)
+    queues["receive_bytes"] = sockets.receive_queue_bytes.filled(UNTOLD)
+    queues["send_bytes"] = sockets.send_queue_bytes.filled(UNTOLD)
+    return queues

@@ -213,6 +213,8 @@ def _traffic(sockets: Sockets) -> dict[str, Masked]:
         "out_of_order": sockets.info("rcv_ooopack"),
         "rtos": sockets.info("total_rto"),
         "rwnd_limited_ms": sockets.info("rwnd_limited") / 1000,
+        "receive_queue_bytes": sockets.receive_queue_bytes,
+        "send_queue_bytes": sockets.send_queue_bytes,
     }
 
 
