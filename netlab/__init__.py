@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from netlab.tracer.explain import explain as explain
     from netlab.tracer.gateways import route_cache as route_cache, with_gateway as with_gateway
     from netlab.tracer.graph import connection_graph as connection_graph
+    from netlab.tracer.listeners import listeners as listeners
     from netlab.tracer.nat import with_nat as with_nat
     from netlab.tracer.sockets import connections as connections
     from netlab.views.connections import plot_connections as plot_connections
@@ -75,6 +76,7 @@ _HOME = {
     "explain": "netlab.tracer.explain",
     "export": "netlab.bundle.exporting",
     "gateway": "netlab.kernel.gateway",
+    "listeners": "netlab.tracer.listeners",
     "load": "netlab.bundle.loading",
     "merge": "netlab.bundle.merging",
     "multipath": "netlab.path.multipath",

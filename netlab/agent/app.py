@@ -29,12 +29,14 @@ from netlab.agent.models import (
     Netns,
     Sent,
     State,
+    Waiting,
 )
 from netlab.agent.serving import ERRORS, framed, place, placed
 from netlab.agent.telemetry import CONTENT_TYPE, Counted, Telemetry
 from netlab.agent.work import Limit
 from netlab.kernel.gateway import gateway
 from netlab.kernel.routes import routes
+from netlab.tracer.listeners import listeners
 from netlab.tracer.sockets import connections
 
 Table = Literal["connections", "failures", "events", "drops", "cost", "dns", "names", "tls", "protocol_stats"]
@@ -88,6 +90,11 @@ def _add_connections(app: FastAPI, captures: Captures) -> None:
     async def now(request: Request, wanted: Annotated[Listed, Query()]) -> Response:
         """Return the sockets that are open now; no client's account changes."""
         return await framed(request, lambda _: connections(**placed(request, wanted)))
+
+    @table("/listeners", most=4)
+    async def waiting(request: Request, wanted: Annotated[Waiting, Query()]) -> Response:
+        """Return the sockets that wait for anybody, with their queues and drops."""
+        return await framed(request, lambda _: listeners(**placed(request, wanted)))
 
 
 def _add_captures(app: FastAPI, captures: Captures) -> None:

@@ -32,6 +32,7 @@ from netlab.path.pathmtu import path_mtu
 from netlab.path.trace import traceroute
 from netlab.schemas import GATEWAY
 from netlab.tracer.capture import capture
+from netlab.tracer.listeners import listeners
 from netlab.tracer.sockets import connections
 
 
@@ -64,9 +65,7 @@ def connect(
     Returns
     -------
     Host
-        Has `capture`, `connections`, `conntrack`, `conntrack_events`, `conntrack_stats`, `gateway`,
-        `multipath`, `nat`, `path_mtu`, `routes`, `traceroute` and `translate`, with the parameters and frames
-        of netlab's.
+        Its methods are the functions of netlab that look at one host, with their parameters and frames.
 
     Raises
     ------
@@ -172,6 +171,11 @@ class Host(Caller):
     def connections(self, asked: Given) -> pd.DataFrame:
         """As `netlab.connections`."""
         return self.frame("/connections/now", **asked)
+
+    @taking(listeners)
+    def listeners(self, asked: Given) -> pd.DataFrame:
+        """As `netlab.listeners`."""
+        return self.frame("/listeners", **asked)
 
     @taking(conntrack)
     def conntrack(self, asked: Given) -> pd.DataFrame:

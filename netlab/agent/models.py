@@ -179,8 +179,8 @@ class Sizing(Timed):
     protocol: Literal["icmp", "udp"] = "icmp"
 
 
-class Listed(BaseModel):
-    """The filters of `netlab.connections()`."""
+class Waiting(BaseModel):
+    """The filters of `netlab.listeners()`."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -188,9 +188,14 @@ class Listed(BaseModel):
     port: Port = None
     pid: Annotated[int | None, Field(ge=1, le=1 << 22)] = None
     process: Annotated[str | None, Field(min_length=1, max_length=15)] = None
+    netns: Netns = None
+
+
+class Listed(Waiting):
+    """The filters of `netlab.connections()`."""
+
     state: Annotated[str | None, Field(max_length=32)] = None
     listening: bool = False
-    netns: Netns = None
     nat: Annotated[bool | Space, BeforeValidator(_flag)] = False
 
 

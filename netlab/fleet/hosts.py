@@ -91,6 +91,10 @@ class Fleet:
         """As `netlab.connections`, of all hosts."""
         return self._frame("connections", options)
 
+    def listeners(self, **options: Any) -> pd.DataFrame:
+        """As `netlab.listeners`, of all hosts."""
+        return self._frame("listeners", options)
+
     def conntrack(self, **options: Any) -> pd.DataFrame:
         """As `netlab.conntrack`, of all hosts."""
         return self._frame("conntrack", options)

@@ -1,7 +1,7 @@
 """The sockets of a network namespace as the kernel lists them, over sock_diag(7).
 
-Source: include/uapi/linux/inet_diag.h, net/ipv4/inet_diag.c, and struct tcp_info in include/uapi/linux/tcp.h,
-which only ever grows at its end: what this kernel's does not reach is masked. No privilege is needed.
+Source: include/uapi/linux/inet_diag.h and net/ipv4/inet_diag.c. What this kernel's struct tcp_info does not
+reach is masked. No privilege is needed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from netlab.kernel import keys, netlink
+from netlab.kernel import keys, netlink, nlmessages
+from netlab.kernel.tcpinfo import TCP_INFO
 
 Records: TypeAlias = npt.NDArray[np.void]
 Masked: TypeAlias = np.ma.MaskedArray[Any, Any]
@@ -25,6 +26,7 @@ _SOCK_DIAG = 4
 _BY_FAMILY = 20  # SOCK_DIAG_BY_FAMILY
 _INFO, _MARK = 2, 15  # INET_DIAG_INFO, INET_DIAG_MARK
 _REQUEST = struct.Struct("=BBBxI48s")  # struct inet_diag_req_v2, with an empty socket id
+_NAMES = {socket.IPPROTO_TCP: "TCP", socket.IPPROTO_UDP: "UDP"}  # and of kernel modules: tcp_diag
 _EVERY_STATE = 0xFFF  # without TCPF_BOUND_INACTIVE: a port that is bound and not used is no connection
 
 
@@ -62,54 +64,6 @@ MESSAGE = np.dtype(  # struct inet_diag_msg
         ("wqueue", "u4"),
         ("uid", "u4"),
         ("inode", "u4"),
-    ]
-)
-
-_BYTES = ["state", "ca_state", "retransmits", "probes", "backoff", "options", "wscale", "flags"]
-_WORDS = [
-    "rto",
-    "ato",
-    "snd_mss",
-    "rcv_mss",
-    "unacked",
-    "sacked",
-    "lost",
-    "retrans",
-    "fackets",
-    "last_data_sent",
-    "last_ack_sent",
-    "last_data_recv",
-    "last_ack_recv",
-    "pmtu",
-    "rcv_ssthresh",
-    "rtt",
-    "rttvar",
-    "snd_ssthresh",
-    "snd_cwnd",
-    "advmss",
-    "reordering",
-    "rcv_rtt",
-    "rcv_space",
-    "total_retrans",
-]
-TCP_INFO = np.dtype(  # struct tcp_info as of Linux 6.18; times in microseconds, last_* in milliseconds
-    [
-        *((name, "u1") for name in _BYTES),
-        *((name, "u4") for name in _WORDS),
-        *((name, "u8") for name in ["pacing_rate", "max_pacing_rate", "bytes_acked", "bytes_received"]),
-        *(
-            (name, "u4")
-            for name in ["segs_out", "segs_in", "notsent_bytes", "min_rtt", "data_segs_in", "data_segs_out"]
-        ),
-        *((name, "u8") for name in ["delivery_rate", "busy_time", "rwnd_limited", "sndbuf_limited"]),
-        *((name, "u4") for name in ["delivered", "delivered_ce"]),
-        *((name, "u8") for name in ["bytes_sent", "bytes_retrans"]),
-        *(
-            (name, "u4")
-            for name in ["dsack_dups", "reord_seen", "rcv_ooopack", "snd_wnd", "rcv_wnd", "rehash"]
-        ),
-        *((name, "u2") for name in ["total_rto", "total_rto_recoveries"]),
-        ("total_rto_time", "u4"),
     ]
 )
 
@@ -251,12 +205,12 @@ def tcp_sockets(*, without: Iterable[State] = ()) -> Sockets:
     wanted = _EVERY_STATE
     for state in without:
         wanted &= ~(1 << state)
-    return _sockets(socket.IPPROTO_TCP, "TCP", "tcp_diag", wanted)
+    return _sockets(socket.IPPROTO_TCP, wanted)
 
 
 def udp_sockets() -> Sockets:
     """Return the UDP sockets of the calling thread's network namespace; they have no tcp_info."""
-    return _sockets(socket.IPPROTO_UDP, "UDP", "udp_diag")
+    return _sockets(socket.IPPROTO_UDP)
 
 
 def joined(parts: Iterable[Sockets]) -> Sockets:
@@ -275,14 +229,21 @@ def joined(parts: Iterable[Sockets]) -> Sockets:
     )
 
 
-def _sockets(protocol: int, name: str, module: str, states: int = _EVERY_STATE) -> Sockets:
+def _sockets(protocol: int, states: int = _EVERY_STATE) -> Sockets:
     families = (socket.AF_INET, socket.AF_INET6)
-    return joined(_dumped(family, protocol, name, module, states) for family in families)
+    return joined(table_of(protocol, dump(family, protocol, states, _INFO)) for family in families)
 
 
-def _dumped(family: int, protocol: int, name: str, module: str, states: int) -> Sockets:
-    request = _REQUEST.pack(family, protocol, 1 << (_INFO - 1), states, b"")
-    dump = netlink.dump(_SOCK_DIAG, _BY_FAMILY, request, doing=f"list {name} sockets", module=module)
+def dump(family: int, protocol: int, states: int, extension: int) -> nlmessages.Dump:
+    """Ask for the sockets in *states* (bits), each with one *extension* (INET_DIAG_*)."""
+    name = _NAMES[protocol]
+    request = _REQUEST.pack(family, protocol, 1 << (extension - 1), states, b"")
+    doing, module = f"list {name} sockets", f"{name.lower()}_diag"
+    return netlink.dump(_SOCK_DIAG, _BY_FAMILY, request, doing=doing, module=module)
+
+
+def table_of(protocol: int, dump: nlmessages.Dump) -> Sockets:
+    """Return the sockets of a dump."""
     tcp_info, known = np.zeros(len(dump), TCP_INFO), np.zeros(len(dump), np.int64)
     mark = np.ma.array(np.zeros(len(dump), np.uint32), mask=True)
     for group in dump.groups(MESSAGE.itemsize):

@@ -18,6 +18,7 @@ _FUNCTIONS = {  # the words of the line, and the public function that they call
     "conntrack-stats": "conntrack_stats",
     "doctor": "doctor",
     "gateway": "gateway",
+    "listeners": "listeners",
     "multipath": "multipath",
     "nat": "nat",
     "routes": "routes",

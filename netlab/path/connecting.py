@@ -23,7 +23,7 @@ import numpy as np
 
 from netlab.errors import CapabilityError
 from netlab.kernel import capabilities
-from netlab.kernel.sockdiag import TCP_INFO
+from netlab.kernel.tcpinfo import TCP_INFO
 from netlab.path.crowding import Crowding
 from netlab.path.errorqueue import ErrorQueue
 from netlab.path.kinds import SynFlow

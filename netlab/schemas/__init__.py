@@ -8,6 +8,7 @@ from netlab.schemas.connections import (
     DELTAS as DELTAS,
     DROPS as DROPS,
     EVENTS as EVENTS,
+    LISTENERS as LISTENERS,
 )
 from netlab.schemas.conntrack import (
     CONNTRACK as CONNTRACK,
@@ -44,6 +45,7 @@ ALL = {
         CONNECTIONS,
         DELTAS,
         EVENTS,
+        LISTENERS,
         REQUESTS,
         REQUEST_STATS,
         PROTOCOL_STATS,

@@ -196,6 +196,44 @@ EVENTS = Schema(
     ),
 )
 
+LISTENERS = Schema(
+    "listeners",
+    (
+        Column("process", TEXT, "the owner's command name; of several that share the socket, one"),
+        Column("protocol", CATEGORY, "tcp or udp"),
+        Column("local_port", INTEGER, "the port"),
+        Column("local_address", TEXT, "the address; 0.0.0.0 and :: are every address"),
+        Column("accept_queue", INTEGER, "TCP: connections that wait for accept(2)", "connections"),
+        Column(
+            "accept_limit",
+            INTEGER,
+            "TCP: how many may wait: what listen(2) asked for, or net.core.somaxconn if that is less; Linux "
+            "lets one more in",
+            "connections",
+        ),
+        Column("receive_queue_bytes", INTEGER, "UDP: the memory that unread datagrams take", "bytes"),
+        Column("receive_limit_bytes", INTEGER, "UDP: the memory that they may take (SO_RCVBUF)", "bytes"),
+        Column(
+            "drops",
+            INTEGER,
+            "dropped at this socket since it began: TCP: SYNs and ends of handshakes for which there was no "
+            "room, above all; UDP: datagrams for which there was none, and damaged ones",
+            "packets",
+        ),
+        Column("family", INTEGER, "address family of the socket: 4 or 6; one of 6 may take IPv4, too"),
+        Column("pid", INTEGER, "owning process, as numbered in the root pid namespace"),
+        Column("nspid", INTEGER, "the owner's process id in its own pid namespace"),
+        Column("cmdline", TEXT, "the owner's command line"),
+        Column("uid", INTEGER, "the owner's user id"),
+        Column("bound_ifindex", INTEGER, "index of the interface or VRF that the socket is bound to"),
+        Column("cgroup", TEXT, "path of the owner's control group, as in connections"),
+        Column("container", TEXT, "id of the owner's container, or its name (LXC, systemd-nspawn)"),
+        Column("netns", INTEGER, "inode of the network namespace"),
+        Column("cookie", INTEGER, "the kernel's socket cookie, as sock_diag reports it"),
+        Column("inode", INTEGER, "inode of the socket, as in /proc/PID/fd"),
+    ),
+)
+
 DROPS = Schema(
     "drops",
     (

@@ -47,11 +47,10 @@ def of(
     unreadable
         How many processes could not be asked for their sockets.
     """
-    unheld = sockets.owned & np.ma.getmaskarray(pid)
     gaps = [Missing(_COLUMNS, Gap.UNAVAILABLE, None, _COLUMNS_DETAIL), _WAYS, _CLOSED]
+    gaps += unowned(sockets, pid, unreadable)
     for what, kind, where, detail in (
         ("direction", Gap.APPROXIMATE, has_peer, _DIRECTION_DETAIL),
-        (_WHO, Gap.UNAVAILABLE, unheld, _owner_detail(unreadable)),
         (f"{_WHO}, uid, inode", Gap.UNAVAILABLE, ~sockets.owned, _UNOWNED_DETAIL),
         ("bytes, packets", Gap.UNAVAILABLE, sockets.protocol == socket.IPPROTO_UDP, _UDP_DETAIL),
         ("rtos", Gap.UNAVAILABLE, sockets.lacks("total_rto"), UNCOUNTED_RTOS),
@@ -61,6 +60,12 @@ def of(
         if count:
             gaps.append(Missing(what, kind, count, detail))
     return [*gaps, netlink.INTERRUPTED] if sockets.interrupted else gaps
+
+
+def unowned(sockets: Sockets, pid: np.ma.MaskedArray[Any, Any], unreadable: int) -> list[Missing]:
+    """Say of how many of these *sockets* some process is the owner, and not which; see `of`."""
+    count = int((sockets.owned & np.ma.getmaskarray(pid)).sum())
+    return [Missing(_WHO, Gap.UNAVAILABLE, count, _owner_detail(unreadable))] if count else []
 
 
 def _owner_detail(unreadable: int) -> str:

@@ -43,8 +43,22 @@ class Listing:
     netns: npt.NDArray[np.int64]  # inodes
     missing: list[Missing]
 
-    def where(self, keep: Flags) -> Listing:
-        """Return the snapshot with only the sockets that *keep* selects."""
+    @classmethod
+    def of(
+        cls,
+        sockets: Sockets,
+        netns: npt.NDArray[np.int64],
+        missing: list[Missing],
+        direction: directions.Ways | None = None,
+    ) -> Listing:
+        """Return a snapshot without owners yet, of sockets without a peer unless *direction* is given."""
+        if direction is None:
+            direction = np.full(len(sockets), directions.NO_PEER, np.uint8)
+        unknown = np.ma.array(np.zeros(len(sockets), np.int64), mask=True)
+        return cls(sockets, direction, unknown, netns, missing)
+
+    def where(self, keep: npt.NDArray[Any]) -> Listing:
+        """Return the snapshot with only the sockets that *keep* (flags or places) selects."""
         return replace(
             self,
             sockets=self.sockets.where(keep),
@@ -114,20 +128,14 @@ def connections(
     """
     if isinstance(state, str):
         state = state.lower().replace("_", "-")
-    _check(protocol, port, pid, process, state, listening=listening)
+    check(protocol, port, pid, process)
+    _check_state(state, listening=listening)
     host = translations.host_of(nat)
     found, unreadable = owned(snapshot(netns=netns, protocol=protocol))
     keep = np.ones(len(found.sockets), bool) if listening else found.direction != directions.NO_PEER
     if state is not None:
         keep &= found.sockets.state == _STATES.index(state) + 1
-    if port is not None:
-        records = found.sockets.records
-        keep &= (records["local_port"] == port) | (records["remote_port"] == port)
-    if pid is not None:
-        keep &= (found.pid == pid).filled(fill_value=False)
-    if process is not None:
-        keep &= np.isin(found.pid.filled(_NOBODY), _owned_by(found.where(keep), process))
-    found = found.where(keep)
+    found = found.where(keep & wanted(found, port, pid, process))
     data = columns(found)
     data["seen"] = categories(np.zeros(len(found.sockets), np.int8), ["poll"])
     records = found.sockets.records
@@ -136,6 +144,19 @@ def connections(
     gaps = socketgaps.of(found.sockets, found.pid, found.direction != directions.NO_PEER, unreadable)
     missing = [*found.missing, *gaps, *beyond.missing]
     return CONNECTIONS.frame(data | beyond.columns, missing)
+
+
+def wanted(found: Listing, port: int | None, pid: int | None, process: str | None) -> Flags:
+    """Tell which sockets have the port at one of their ends, and such an owner."""
+    keep = np.ones(len(found.sockets), bool)
+    if port is not None:
+        records = found.sockets.records
+        keep &= (records["local_port"] == port) | (records["remote_port"] == port)
+    if pid is not None:
+        keep &= (found.pid == pid).filled(fill_value=False)
+    if process is not None:
+        keep &= np.isin(found.pid.filled(_NOBODY), _owned_by(found.where(keep), process))
+    return keep
 
 
 def snapshot(*, netns: namespaces.NetNs = None, protocol: str | None = None) -> Listing:
@@ -156,13 +177,8 @@ def snapshot(*, netns: namespaces.NetNs = None, protocol: str | None = None) -> 
     answers = spaces.ask(netns, read)
     tables, ways = zip(*answers.by_inode.values(), strict=True)
     sockets = sockdiag.joined(tables)
-    return Listing(
-        sockets,
-        np.concatenate(ways),
-        np.ma.array(np.zeros(len(sockets), np.int64), mask=True),
-        np.repeat(list(answers.by_inode), [len(table) for table in tables]),
-        answers.missing,
-    )
+    inodes = np.repeat(list(answers.by_inode), [len(table) for table in tables])
+    return Listing.of(sockets, inodes, answers.missing, np.concatenate(ways))
 
 
 def owned(found: Listing) -> tuple[Listing, int]:
@@ -262,16 +278,8 @@ def _text(
     return pa.concat_arrays(parts).take(pa.array(places, mask=missing))
 
 
-def _check(
-    protocol: str | None,
-    port: int | None,
-    pid: int | None,
-    process: str | None,
-    state: str | None,
-    *,
-    listening: bool,
-) -> None:
-    checks.flag("listening", listening)
+def check(protocol: str | None, port: int | None, pid: int | None, process: str | None) -> None:
+    """Refuse what cannot be right."""
     if protocol is not None:
         checks.choice("protocol", protocol, _TABLES)
     if port is not None:
@@ -280,6 +288,10 @@ def _check(
         checks.whole("pid", pid, 1, _HIGHEST_PID)
     if process is not None and (not isinstance(process, str) or not process):
         raise BadInput(f"process {process!r} is not a command name", fix="Give one as in /proc/PID/comm")
+
+
+def _check_state(state: str | None, *, listening: bool) -> None:
+    checks.flag("listening", listening)
     if state is not None:
         checks.choice("state", state, _STATES)
     if state in _WITHOUT_PEER and not listening:

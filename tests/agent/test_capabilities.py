@@ -15,7 +15,7 @@ pytestmark = pytest.mark.privileged
 ROWS = {
     "the asking process's namespace": (
         "+sys_ptrace",
-        ["/health", "/routes", "/routes/127.0.0.1", "/connections/now", "/metrics"],
+        ["/health", "/routes", "/routes/127.0.0.1", "/connections/now", "/listeners", "/metrics"],
     ),
     "conntrack": ("+sys_ptrace,+net_admin", ["/conntrack", "/conntrack/stats", "/nat"]),
     "raw sockets": ("+sys_ptrace,+net_raw", ["/traceroute/127.0.0.1?protocol=icmp"]),

@@ -23,6 +23,7 @@ OF_REQUESTS: dict[str, type[BaseModel]] = {
     "conntrack_events": models.Listening,
     "conntrack_stats": models.Spaces,
     "gateway": models.Sent,
+    "listeners": models.Waiting,
     "multipath": models.Spreading,
     "nat": models.Tracked,
     "path.path_mtu": models.Sizing,

@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 
-from netlab.kernel import netns, sockdiag
+from netlab.kernel import netns, sockdiag, tcpinfo
 from netlab.kernel.sockdiag import Sockets, State
 
 SO_COOKIE = 57
 LOOPBACKS = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
-FIELDS = sockdiag.TCP_INFO.fields or {}
+FIELDS = tcpinfo.TCP_INFO.fields or {}
 Pair = tuple[socket.socket, socket.socket, socket.socket]
 
 
@@ -37,7 +37,7 @@ def cookie(sock: socket.socket) -> int:
 def own_tcp_info(sock: socket.socket) -> np.void:
     """Return what getsockopt(TCP_INFO) says now."""
     raw = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 512)
-    return np.frombuffer(raw.ljust(512, b"\0"), sockdiag.TCP_INFO, 1)[0]
+    return np.frombuffer(raw.ljust(512, b"\0"), tcpinfo.TCP_INFO, 1)[0]
 
 
 def only(sockets: Sockets, sock: socket.socket) -> Sockets:
@@ -306,7 +306,7 @@ def test_what_an_older_kernel_does_not_give_is_masked_and_told_from_no_tcp_info(
     sockets = Sockets(
         np.full(1, socket.IPPROTO_TCP, np.uint8),
         np.zeros(1, sockdiag.MESSAGE),
-        np.ones(1, sockdiag.TCP_INFO),
+        np.ones(1, tcpinfo.TCP_INFO),
         np.full(1, known),
         np.ma.zeros(1, np.uint32),
         interrupted=False,

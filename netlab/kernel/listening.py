@@ -1,0 +1,60 @@
+"""The sockets of a network namespace that take from anybody: those that listen, and UDP's without a peer.
+
+Source: net/ipv4/tcp_diag.c, which tells of a listening socket how many wait for accept(2) and how many may,
+and sock_diag_put_meminfo() in net/core/sock.c. No privilege is needed.
+"""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from netlab.kernel import keys, sockdiag
+from netlab.kernel.sockdiag import Sockets, State
+
+_SKMEMINFO = 7  # INET_DIAG_SKMEMINFO
+MEMORY = np.dtype(  # enum of SK_MEMINFO_* in include/uapi/linux/sock_diag.h; bytes but for the last one
+    [
+        (name, "u4")
+        for name in ("rmem", "rcvbuf", "wmem", "sndbuf", "forward", "queued", "options", "backlog", "drops")
+    ]
+)
+_STATES = {socket.IPPROTO_TCP: State.LISTEN, socket.IPPROTO_UDP: State.CLOSE}
+
+Memory: TypeAlias = npt.NDArray[np.void]
+
+
+@dataclass(frozen=True, slots=True)
+class Listeners:
+    """Sockets without a peer, one a row, and what the kernel says of their memory (dtype `MEMORY`)."""
+
+    sockets: Sockets
+    memory: Memory
+
+
+def listeners() -> Listeners:
+    """Return those of the calling thread's network namespace."""
+    families = socket.AF_INET, socket.AF_INET6
+    return joined([_listed(family, protocol) for protocol in _STATES for family in families])
+
+
+def joined(parts: list[Listeners]) -> Listeners:
+    """Put several tables below each other."""
+    return Listeners(
+        sockdiag.joined(part.sockets for part in parts),
+        keys.joined((part.memory for part in parts), MEMORY),
+    )
+
+
+def _listed(family: int, protocol: int) -> Listeners:
+    dump = sockdiag.dump(family, protocol, 1 << _STATES[protocol], _SKMEMINFO)
+    memory = np.zeros(len(dump), MEMORY)
+    for group in dump.groups(sockdiag.MESSAGE.itemsize):
+        told = group.prefix((_SKMEMINFO,), MEMORY)
+        if told is not None:
+            keys.put(told, into=memory, at=group.rows)
+    return Listeners(sockdiag.table_of(protocol, dump), memory)
