@@ -140,8 +140,7 @@ class Host(Caller):
 
     def health(self) -> dict[str, Any]:
         """Return the agent's version and how long it has run."""
-        found: dict[str, Any] = self.ask("GET", "/health").json()
-        return found
+        return dict(self.ask("GET", "/health").json())
 
     def status(self) -> dict[str, Any]:
         """Return what the agent is doing, as `netlab agent status` shows it."""
