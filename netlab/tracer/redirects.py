@@ -43,7 +43,7 @@ def destinations(connections: pd.DataFrame) -> Sent:
     places = np.flatnonzero(translated.to_numpy(bool, na_value=False))
     if not len(places):
         return Sent(used, unknown, unknown)
-    rows = connections.iloc[places].reset_index(drop=True)
+    rows = connections[[*dict.fromkeys([*_ALIKE, *_TUPLE, "closed_at"])]].iloc[places].reset_index(drop=True)
     codes = rows.groupby(_ALIKE, dropna=False, sort=False, observed=True).ngroup().to_numpy()
     newest = rows.assign(code=codes, over=rows["closed_at"].notna())[::-1].dropna(subset=_TUPLE)
     some = newest.sort_values("over", kind="stable").groupby("code").head(_MOST_ASKED)

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 from asking import OTHER, SECOND, SERVER, answer, ends, query, seen_by_server
 
+import netlab
 from netlab.protocols.dns import names
 from netlab.protocols.dns.message import read
 from netlab.protocols.dns.queries import Queries
@@ -175,6 +176,7 @@ def test_a_lookup_that_was_asked_again_is_one_for_both_its_ends_whatever_each_to
     assert set(rows["conversations"]) == {"192.0.2.10#40000>192.0.2.53#53 192.0.2.10#40001>192.0.2.53#53"}
     counted = dns_stats(rows)
     assert counted[["lookups", "retries", "wait_max_ms"]].to_numpy().tolist() == [[1, 1, 3500.0]]
+    assert netlab.protocol_stats(rows)["requests"].tolist() == [1]
 
 
 def test_a_truncated_answer_alone_is_an_answer() -> None:
