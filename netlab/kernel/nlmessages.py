@@ -59,6 +59,10 @@ class Dump:
     def __len__(self) -> int:
         return len(self.starts)
 
+    def copied(self) -> Dump:
+        """Return the same in just the memory it needs; a dump is received into one for large ones."""
+        return Dump(self.words.copy(), self.starts, self.interrupted)
+
     def types(self) -> npt.NDArray[Any]:
         """Return the type of every message."""
         return _types_and_flags(self.words, self.starts)[0]

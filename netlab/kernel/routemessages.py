@@ -66,6 +66,11 @@ def decoded(dump: nlmessages.Dump, family: int) -> pd.DataFrame:
     return whole.sort_values(["row", "nexthop"], kind="stable", ignore_index=True)
 
 
+def names_objects(dump: nlmessages.Dump) -> bool:
+    """Tell whether any route names a next hop object."""
+    return any(_NEXTHOP_ID in group.payloads for group in dump.groups(BODY.itemsize))
+
+
 _EMPTY = nlmessages.Group(np.empty(0, np.uint32), np.empty(0, np.intp), np.empty(0, np.intp), {})
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import pandas as pd
 
 from netlab import checks
 from netlab.frames import Gap, Missing
 from netlab.kernel import netlink, netns as namespaces, nexthops, routemessages, rtnetlink, spaces
+from netlab.kernel.nlmessages import Dump
 from netlab.schemas import ROUTES
 
 _GET_ROUTE = 26
@@ -110,10 +113,13 @@ def routes(*, netns: namespaces.NetNs = None, family: int | None = None) -> pd.D
     """
     version = checks.family(family)
     families = list(rtnetlink.FAMILIES) if version is None else [version]
-    answers = spaces.ask(netns, lambda: _listed(families))
-    parts = [found.assign(netns=inode) for inode, (found, _) in answers.by_inode.items()]
-    interrupted = [_INTERRUPTED] if any(torn for _, torn in answers.by_inode.values()) else []
-    return _frame(pd.concat(parts, ignore_index=True), [*answers.missing, *interrupted])
+    answers = spaces.ask(netns, lambda: _told(families))
+    told = list(answers.by_inode.values())
+    parts = [_decoded(told, family) for family in families]
+    found = pd.concat([found for found, _ in parts]).sort_values("asked", kind="stable", ignore_index=True)
+    found = found.assign(netns=np.array(list(answers.by_inode))[found["asked"]])
+    interrupted = [_INTERRUPTED] if any(torn for _, torn in parts) else []
+    return _frame(found, [*answers.missing, *interrupted])
 
 
 _INTERRUPTED = Missing(
@@ -124,24 +130,49 @@ _INTERRUPTED = Missing(
 )
 
 
-def _listed(families: list[int]) -> tuple[pd.DataFrame, bool]:
-    """Return the routes of the calling thread's namespace, and whether they changed under the dump."""
-    parts, torn = [], False
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """What the kernel said of one namespace; it is read together with what it said of the others."""
+
+    dumps: dict[int, Dump]  # by family
+    interfaces: dict[int, str]
+    objects: nexthops.Objects
+
+
+def _told(families: list[int]) -> _Told:
+    """Ask for the routes of the calling thread's namespace, and for what they name by number."""
+    dumps, known = {}, {}
     with netlink.opened(rtnetlink.ROUTE) as kernel:
         for family in families:
             body = bytes([rtnetlink.FAMILIES[family]]).ljust(routemessages.BODY.itemsize, b"\0")
-            dump = netlink.dump_over(kernel, _GET_ROUTE, body, doing="list routes")
-            found = routemessages.decoded(dump, family)
-            named = found["nexthop_id"][nexthops.is_bare(found)]
-            if len(named):
-                known = nexthops.objects(kernel)
-                found = nexthops.spelt_out(found, known)
-                torn |= not named.isin(list(known)).all()
-            torn |= dump.interrupted
-            parts.append(found[(found["message_flags"] & _CLONED) == 0].assign(family=family))
+            dumps[family] = netlink.dump_over(kernel, _GET_ROUTE, body, doing="list routes").copied()
+        if any(map(routemessages.names_objects, dumps.values())):
+            known = nexthops.objects(kernel)
         names = {index: link.name for index, link in rtnetlink.links(kernel).items()}
-    whole = pd.concat(parts, ignore_index=True)
-    return whole.assign(interface=whole["index"].map(names).astype("string")), torn
+    return _Told(dumps, names, known)
+
+
+def _decoded(told: list[_Told], family: int) -> tuple[pd.DataFrame, bool]:
+    """Return the routes of all namespaces, and whether they changed under a dump.
+
+    `asked` is the namespace's place in *told*.
+    """
+    dump = Dump.joined([one.dumps[family] for one in told])
+    asked = np.repeat(np.arange(len(told)), [len(one.dumps[family]) for one in told])
+    found = routemessages.decoded(dump, family)
+    found = found.assign(asked=asked[found["row"]], family=family)
+    torn = dump.interrupted
+    bare = found.loc[nexthops.is_bare(found), ["asked", "nexthop_id"]]
+    for place in bare["asked"].unique().tolist():
+        theirs, known = found["asked"] == place, told[place].objects
+        found = pd.concat([found[~theirs], nexthops.spelt_out(found[theirs], known)])
+        torn |= not bare.loc[bare["asked"] == place, "nexthop_id"].isin(list(known)).all()
+    found = found[(found["message_flags"] & _CLONED) == 0].sort_values(["row", "nexthop"], kind="stable")
+    names = {
+        place << 32 | index: name for place, one in enumerate(told) for index, name in one.interfaces.items()
+    }
+    numbers = found["asked"] * 2**32 + found["index"]
+    return found.assign(interface=numbers.map(names).astype("string")), torn
 
 
 def _frame(found: pd.DataFrame, missing: list[Missing]) -> pd.DataFrame:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 # Who groups by any of these asks what an end did, and both did it.
@@ -31,6 +33,24 @@ def told_once(rows: pd.DataFrame, by: Iterable[str]) -> pd.DataFrame:
         return rows
     known = pd.MultiIndex.from_frame(clients[[*_LOCAL, *_REMOTE]].dropna().drop_duplicates())
     told = incoming & pd.MultiIndex.from_frame(rows[[*_REMOTE, *_LOCAL]]).isin(known)
+    if "conversations" in rows and rows["conversations"].notna().any():
+        told |= incoming & _share_one(rows, incoming)
     once = rows[~told]
     once.attrs = rows.attrs
     return once
+
+
+def _share_one(rows: pd.DataFrame, incoming: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Tell which lookups have a conversation with one of the other end's; each end may count some of them."""
+    near, far = (
+        rows[address].astype("string") + "#" + rows[port].astype("string")
+        for address, port in (_LOCAL, _REMOTE)
+    )
+    alone = far.where(incoming, near) + ">" + near.where(incoming, far)
+    asked = (
+        rows["conversations"].astype("string").fillna(alone).reset_index(drop=True).str.split(" ").explode()
+    )
+    theirs = incoming[asked.index]
+    shared = np.zeros(len(rows), bool)
+    shared[asked.index[theirs & asked.isin(asked[~theirs].dropna()).to_numpy()]] = True
+    return shared

@@ -13,6 +13,7 @@ from netlab.schemas import DNS, PROTOCOL_STATS, REQUESTS
 
 _FIX = "Pass what cap.requests() and cap.dns() returned, or call cap.protocol_stats()"
 _ENDS = ("direction", "local_address", "local_port", "remote_address", "remote_port")
+_CONVERSATIONS = "conversations"  # of lookups that were asked again: what both ends tell counts once
 _UNANSWERED = {"timeout": "unanswered", "closed": "unanswered", "pending": "pending", "missed": "missed"}
 
 
@@ -87,5 +88,7 @@ def _lookups(dns: pd.DataFrame) -> pd.DataFrame:
             **{name: dns[name] for name in _ENDS},
         }
     )
+    if _CONVERSATIONS in dns:  # recordings of older versions have none
+        requests[_CONVERSATIONS] = dns[_CONVERSATIONS].array
     requests.attrs["coverage"] = known_gaps(dns)
     return requests

@@ -171,6 +171,12 @@ DNS = Schema(
         Column("retries", INTEGER, "queries sent again before the answer, to any server"),
         Column("server_address", TEXT, "who answered; without an answer who was asked last"),
         Column("silent_servers", TEXT, "who was asked before and did not answer, one space between"),
+        Column(
+            "conversations",
+            TEXT,
+            "who asked whom in a lookup that took several sockets, such as 192.0.2.1#4001>192.0.2.53#53, one "
+            "space between; missing where it took one",
+        ),
         Column("transport", CATEGORY, "udp, tcp, tls, or udp+tcp: truncated, and asked again over TCP"),
         Column("ttl_s", INTEGER, "the smallest time to live among the answers and the CNAMEs to them", "s"),
         Column("cname", TEXT, "the names passed on the way to the answers, one space between"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import threading
 from collections.abc import Collection
 from dataclasses import asdict
@@ -17,10 +16,9 @@ from netlab.closing import Closes
 from netlab.errors import BadInput, CaptureError
 from netlab.frames import Missing, known_gaps
 from netlab.kernel import netns as namespaces, spaces
-from netlab.kernel.ctnames import NUMBERS
 from netlab.kernel.lookups import Question
 from netlab.kernel.routing import Routing, Way
-from netlab.tracer import waygaps
+from netlab.tracer import redirects, waygaps, wayquestions
 
 _FILLED = {
     "via_gateway": "gateway",
@@ -35,8 +33,6 @@ _ENDS = ["local_address", "remote_address"]
 _BOUND = ["bound_ifindex"]  # recordings of versions that had no such column have none
 _LOOKED_AT = {"mark": ["mark"], "uid": ["uid"], "flow": ["protocol", "local_port", "remote_port"]}
 _NEEDED = {"netns", "closed_at", "nat_remote_address", *_ENDS, *_FILLED, "uid", *_LOOKED_AT["flow"]}
-# No peer: what a socket has that is not connected.
-_UNSPECIFIED = ["0.0.0.0", "::"]  # noqa: S104 - nothing is bound
 
 
 class RouteCache(Closes):
@@ -61,12 +57,15 @@ class RouteCache(Closes):
             return self._filled(connections)
 
     def _filled(self, connections: pd.DataFrame) -> pd.DataFrame:
-        has_peer = connections["remote_address"].notna() & ~connections["remote_address"].isin(_UNSPECIFIED)
+        has_peer = connections["remote_address"].notna() & ~connections["remote_address"].isin(
+            wayquestions.UNSPECIFIED
+        )
         rows = np.flatnonzero(has_peer & connections["netns"].notna())
         wanted = connections.iloc[rows]
         silent = self._open({int(inode) for inode in wanted["netns"].unique()})
         here = wanted["netns"].isin(list(self._known)).to_numpy(bool)
-        keys = self._keys(wanted[here])
+        sent = redirects.destinations(wanted[here])
+        keys = self._keys(wanted[here].assign(remote_address=sent.to.array))
         codes = keys.groupby(list(keys), dropna=False, sort=False, observed=True).ngroup().to_numpy()
         _, first = np.unique(codes, return_index=True)
         ways = self._ways(keys.iloc[first])
@@ -75,6 +74,7 @@ class RouteCache(Closes):
             *waygaps.unasked(int((~here).sum()), silent),
             *waygaps.unanswered(codes, ways),
             *waygaps.balanced(codes, ways, self._repeatable(wanted[here])),
+            *waygaps.redirected(sent.unknown, sent.elsewhere & self._looks_again(wanted[here])),
             *waygaps.doubtful(wanted, {what: self._looking_at(what, wanted) for what in waygaps.GUESSED}),
         ]
         filled.attrs["coverage"] = [
@@ -105,6 +105,11 @@ class RouteCache(Closes):
         """
         return (~_is_ipv6(connections) & ~self._looking_at("flow", connections)).to_numpy(bool)
 
+    def _looks_again(self, connections: pd.DataFrame) -> npt.NDArray[np.bool_]:
+        """Tell for which the look-up after a translation has not all that rules, or a hash, look at."""
+        looking = self._looking_at("uid", connections) | self._looking_at("flow", connections)
+        return looking.to_numpy(bool)
+
     def _looking_at(self, what: str, connections: pd.DataFrame) -> pd.Series[bool]:
         inodes = [inode for inode, known in self._known.items() if what in known.looks_at]
         return connections["netns"].isin(inodes)
@@ -119,9 +124,8 @@ class RouteCache(Closes):
         places: dict[int, list[int]] = {}
         questions = []
         for place, row in enumerate(distinct.to_dict("records")):
-            question = _question(self._known[row["netns"]], row)
-            questions.append(question)
-            if question:
+            questions.append(wayquestions.question(self._known[row["netns"]], row))
+            if questions[-1]:
                 places.setdefault(row["netns"], []).append(place)
         found: list[Way | None] = [None] * len(questions)
         for inode, some in places.items():
@@ -171,35 +175,8 @@ def _each(known: Routing, asked: dict[int, Question]) -> dict[int, Way]:
     return dict(zip(asked, known.ways(list(asked.values())), strict=True))
 
 
-def _question(known: Routing, row: dict[Any, Any]) -> Question | None:
-    """Return what to ask; None for a link-local peer whose link is not known."""
-    destination = ipaddress.ip_address(row["remote_address"])
-    source = "" if pd.isna(row["local_address"]) else row["local_address"]
-    if source in _UNSPECIFIED:
-        source = ""
-    interface = _number(row.get("bound_ifindex")) or (known.interface_of(source) if source else 0)
-    if destination.version == 6 and destination.is_link_local and not interface:
-        return None
-    protocol = row.get("protocol")
-    return Question(
-        family=destination.version,
-        destination=destination.packed,
-        source=ipaddress.ip_address(source).packed if source else b"",
-        interface=interface,
-        mark=_number(row.get("mark")) or 0,
-        uid=_number(row.get("uid")),
-        protocol=0 if protocol is None or pd.isna(protocol) else NUMBERS[protocol],
-        source_port=_number(row.get("local_port")) or 0,
-        port=_number(row.get("remote_port")) or 0,
-    )
-
-
 def _is_ipv6(connections: pd.DataFrame) -> pd.Series[bool]:
     return connections["remote_address"].str.contains(":", regex=False).fillna(value=False).astype(bool)
-
-
-def _number(value: Any) -> int | None:
-    return None if value is None or pd.isna(value) else int(value)
 
 
 def _with(
@@ -233,8 +210,10 @@ def with_gateway(connections: pd.DataFrame, *, known: RouteCache | None = None) 
     DataFrame
         The same rows in the same order. Each was looked up in its own network namespace, from its own
         source address, with the socket's mark, user and ports where policy rules or the choice among several
-        next hops depend on them. A row that has no answer keeps what it had; the coverage says how many, and
-        why, and of how many the choice among several next hops cannot be repeated.
+        next hops depend on them. Where the namespace itself translates the destination, as a Kubernetes node
+        does for services, the way is that to the new one. A row that has no answer keeps what it had; the
+        coverage says how many, and why, and of how many the choice among several next hops cannot be
+        repeated.
 
     Raises
     ------

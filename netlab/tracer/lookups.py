@@ -183,7 +183,10 @@ class OverTcp:
         sent = (side is Side.CLIENT) == self._client_is_local
         for read in self._streams[side].said(data):
             self._queries.said(self._ends, read, at_ns, sent=sent)
-        self.unread_bytes = sum(stream.unread_bytes for stream in self._streams.values())
+        unread_bytes = sum(stream.unread_bytes for stream in self._streams.values())
+        if unread_bytes > self.unread_bytes:
+            self._queries.missed(self._ends)
+        self.unread_bytes = unread_bytes
         return []
 
     def missed(self, side: Side, size: int | None, at_ns: int) -> list[Exchange]:  # noqa: ARG002 - a Dialog

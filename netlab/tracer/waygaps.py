@@ -31,7 +31,14 @@ _BALANCED = (
     "the route has several next hops: the kernel may have chosen before the socket had its address or "
     "port, or by a hash that no look-up repeats, and have taken another"
 )
-_TRANSLATED = "translated ones: the way is that to the address that the socket uses"
+_UNTRACKED = (
+    "translated ones, of which conntrack does not tell, or not any more, whether their own network namespace "
+    "does it: the way is that to the address that the socket uses"
+)
+_REROUTED = (
+    "translated ones, for which the kernel looks for a way again without the user and the ports that policy "
+    "rules, or the choice among several next hops, look at: the way is that with them"
+)
 
 
 def unasked(count: int, silent: list[Missing]) -> list[Missing]:
@@ -78,12 +85,19 @@ def doubtful(connections: pd.DataFrame, looked_at: Mapping[str, pd.Series[bool]]
 
     *looked_at* tells of which connections the rules look at each of what is in `GUESSED`.
     """
-    translated = connections["nat_remote_address"].fillna(connections["remote_address"])
     doubts = {
         **{GUESSED[what]: looking & _unknown(connections, what) for what, looking in looked_at.items()},
         _ENDED: connections["closed_at"].notna(),
-        _TRANSLATED: translated != connections["remote_address"],
     }
+    return _approximate(doubts)
+
+
+def redirected(unknown: npt.NDArray[np.bool_], rerouted: npt.NDArray[np.bool_]) -> list[Missing]:
+    """Say for which connections another address than the socket's may count, or may count otherwise."""
+    return _approximate({_UNTRACKED: unknown, _REROUTED: rerouted})
+
+
+def _approximate(doubts: Mapping[str, Any]) -> list[Missing]:
     counts = {reason: int(which.sum()) for reason, which in doubts.items()}
     return [Missing(WHAT, Gap.APPROXIMATE, count, reason) for reason, count in counts.items() if count]
 

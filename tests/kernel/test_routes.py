@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import contextlib
 import ipaddress
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -124,6 +126,36 @@ def test_all_namespaces_are_told_apart(middle: Router) -> None:
     pd.testing.assert_frame_equal(
         found[found["netns"] == own["netns"].iloc[0]].reset_index(drop=True), own, check_categorical=False
     )
+
+
+@pytest.mark.privileged
+def test_numbers_of_links_and_next_hop_objects_are_those_of_their_own_namespace() -> None:
+    """Two namespaces use the same numbers for different ones, and a third has no route at all."""
+    names = [f"netlab-no{os.getpid()}{letter}" for letter in "abc"]
+    with contextlib.ExitStack() as made:
+        for place, name in enumerate(names):
+            run("ip", "netns", "add", name)
+            made.callback(run, "ip", "netns", "del", name)
+            run("ip", "netns", "exec", name, "sysctl", "-qw", "net.ipv4.nexthop_compat_mode=0")
+            if place < 2:
+                commands = (
+                    f"link add link{place} index 40 type bridge",
+                    f"addr add 10.7{place}.0.1/24 dev link{place}",
+                    f"link set link{place} up",
+                    f"nexthop add id 5 via 10.7{place}.0.9 dev link{place}",
+                    "route add 198.51.100.0/24 nhid 5",
+                )
+                run("ip", "-n", name, "-batch", "-", text="\n".join(commands))
+        several, alone = netlab.routes(netns=names), netlab.routes(netns=names[0])
+
+    told = several[several["destination"] == "198.51.100.0/24"]
+    assert told[["gateway", "interface"]].to_numpy().tolist() == [
+        ["10.70.0.9", "link0"],
+        ["10.71.0.9", "link1"],
+    ]
+    assert told["nexthop_id"].tolist() == [5, 5]
+    assert told["netns"].nunique() == 2
+    pd.testing.assert_frame_equal(several.iloc[: len(alone)], alone, check_categorical=False)
 
 
 @pytest.mark.privileged

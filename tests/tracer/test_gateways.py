@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import socket
 import sys
 from collections.abc import Iterator
@@ -151,6 +152,53 @@ def test_a_choice_among_next_hops_that_no_look_up_repeats_is_said(
     assert gaps["count"][gaps["detail"].str.contains("several next hops")].tolist() == counted
 
 
+TRANSLATING = """
+table inet services {
+  set left {
+    type ifname
+    flags dynamic
+  }
+  chain postrouting {
+    type filter hook postrouting priority 0
+    tcp dport { 443, 8443 } add @left { oifname }
+  }
+  chain output {
+    type nat hook output priority -100
+    ip daddr 10.96.0.10 tcp dport 443 dnat ip to 10.50.2.2:8443
+    ip6 daddr fd96::10 tcp dport 443 dnat ip6 to [fd50:2::2]:8443
+  }
+}
+"""
+
+
+@pytest.mark.privileged
+@pytest.mark.parametrize(
+    ("service", "server", "other"),
+    [("10.96.0.10", "10.50.2.2", "10.50.1.2"), ("fd96::10", "fd50:2::2", "fd50:1::2")],
+)
+def test_the_way_of_what_is_translated_here_is_that_of_its_new_destination(
+    middle: Router, service: str, server: str, other: str
+) -> None:
+    """Nobody has to answer: netfilter notes by which interface the first packet leaves."""
+    middle.ip("route", "replace", f"{service}/{128 if ':' in service else 32}", "via", other, "dev", "east")
+    run("ip", "netns", "exec", middle.netns, "nft", "-f", "-", text=TRANSLATING)
+    with middle.entered(), socket.socket(socket.AF_INET6 if ":" in service else socket.AF_INET) as client:
+        client.setblocking(False)
+        client.connect_ex((service, 443))
+        listed = json.loads(run("nft", "-j", "list", "set", "inet", "services", "left"))
+        local, port, *_ = client.getsockname()
+        places = {
+            "local_address": [local],
+            "local_port": [port],
+            "remote_port": [443],
+            "nat_remote_address": [server],
+        }
+        found = netlab.with_gateway(connections(middle, [service], **places))
+
+    assert found["via_interface"].tolist() == listed["nftables"][1]["set"]["elem"] == ["west"]
+    assert not netlab.coverage(found)["detail"].str.contains("conntrack").any()
+
+
 def sent(middle: Router) -> dict[str, int]:
     links = middle.told("-s", "link", "show", "type", "veth")
     return {link["ifname"]: link["stats64"]["tx"]["bytes"] for link in links}
@@ -277,7 +325,8 @@ def test_what_the_way_rests_on_and_is_not_known_is_said(middle: Router) -> None:
         "policy rules look at the packets' mark, which is not known of these": 2,
         "policy rules look at the user, which is not known of these": 2,
         "of connections": 1,
-        "translated ones": 1,
+        "translated ones, of which conntrack does not tell, or not any more, whether their own network "
+        "namespace does it": 1,
     }
 
 

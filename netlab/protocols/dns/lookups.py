@@ -33,14 +33,19 @@ class Lookup:
 
     @property
     def retries(self) -> int:
-        """Queries that were sent again. To ask by TCP what did not fit into a datagram is none."""
-        asked = [query for query in self.queries if query.ends.is_tcp == self.queries[0].ends.is_tcp]
-        return len(asked) - 1 + sum(query.resent for query in self.queries)
+        """Queries that were sent again. To ask by TCP what did not fit into a datagram is none, at first."""
+        fell_back = self.queries[-1].ends.is_tcp and any(query.is_truncated for query in self.queries)
+        return len(self.queries) - 1 - fell_back + sum(query.resent for query in self.queries)
 
     @property
     def transport(self) -> str:
         """One of udp, tcp, tls, or several in the order in which they were tried: udp+tcp."""
         return "+".join(dict.fromkeys(query.ends.transport for query in self.queries))
+
+    @property
+    def conversations(self) -> list[str]:
+        """Who asked whom, in the same words at both ends, each once: 192.0.2.1#40001>192.0.2.53#53."""
+        return list(dict.fromkeys(query.conversation for query in self.queries))
 
     @property
     def silent(self) -> list[bytes]:

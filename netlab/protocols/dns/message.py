@@ -61,6 +61,7 @@ class Message:
     rcode: int  # with the upper bits from EDNS
     questions: tuple[Question, ...]
     records: tuple[Record, ...]
+    authorities: int  # records behind the answers
     edns_bytes: int | None
     size_bytes: int
 
@@ -109,6 +110,7 @@ def read(data: bytes, *, size_bytes: int | None = None) -> Message:
         rcode=upper_rcode << 4 | flags & 15,
         questions=tuple(questions),
         records=tuple(records),
+        authorities=authorities,
         edns_bytes=edns[0] if edns else None,
         size_bytes=size,
     )

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import NamedTuple, TypeAlias
 
+from netlab.protocols.dns import text
 from netlab.protocols.dns.message import ANY, CNAME, NOERROR, QUERY, Message, Question, Record
 
 MOST_WAITING = 10_000  # queries in flight
@@ -87,6 +88,14 @@ class Query:
         return ends.local_address, ends.local_port
 
     @property
+    def conversation(self) -> str:
+        """Who asks whom, as both ends call it."""
+        ends = self.ends
+        near, far = (ends.local_address, ends.local_port), (ends.remote_address, ends.remote_port)
+        asker, server = (near, far) if self.outgoing else (far, near)
+        return ">".join(f"{text.of_address(address)}#{port}" for address, port in (asker, server))
+
+    @property
     def to_group(self) -> bool:
         """Whether everybody on the link is asked, and whoever knows answers."""
         address, port = self.server
@@ -100,7 +109,7 @@ class Account:
     unasked: int = 0  # answers to no query that is waiting: late, a second one, or asked before
     crowded: int = 0  # queries that came when too many were in flight
     dropped: int = 0  # queries that made room for later ones
-    others: int = 0  # messages that look nothing up: zone changes, notifications
+    others: int = 0  # messages that look nothing up: zone changes, notifications, claims to a name
 
 
 _Key: TypeAlias = tuple[object, ...]
@@ -139,7 +148,7 @@ class Queries:
     def said(self, ends: Ends, message: Message, at_ns: int, *, sent: bool) -> None:
         """Take note of a message that this socket *sent*, or got."""
         self.expire(at_ns)
-        if message.opcode != QUERY or not (message.questions or message.is_answer):
+        if message.opcode != QUERY or not (message.questions or message.is_answer) or _probes(ends, message):
             self.account.others += 1
         elif message.is_answer:
             self._answer(ends, message, at_ns, sent=sent)
@@ -245,6 +254,12 @@ def _meant(queries: dict[Question, Query], message: Message) -> list[Query]:
             else message.rcode != NOERROR
         )
     ]
+
+
+def _probes(ends: Ends, message: Message) -> bool:
+    """Tell whether somebody asks by multicast only if his own name is free (RFC 6762 section 8.1)."""
+    is_multicast = _SERVICES.get(ends.remote_port) == "mdns"
+    return is_multicast and not message.is_answer and bool(message.authorities)
 
 
 def _tells(record: Record, question: Question) -> bool:

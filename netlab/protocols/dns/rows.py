@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Hashable, Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -68,7 +67,8 @@ def frame(
         "retries": [lookup.retries for lookup in lookups],
         "transport": [lookup.transport for lookup in lookups],
         "truncated": [_yes(any(query.is_truncated for query in lookup.queries)) for lookup in lookups],
-        "silent_servers": [" ".join(map(_address, lookup.silent)) or None for lookup in lookups],
+        "silent_servers": [" ".join(map(text.of_address, lookup.silent)) or None for lookup in lookups],
+        "conversations": [_several(lookup.conversations) for lookup in lookups],
         "asked_at": first_ns + to_utc_ns,
         "pid": [owner and owner.pid for owner in known],
         "process": [owner and owner.process for owner in known],
@@ -90,7 +90,9 @@ def lacks(account: Account, unread: int) -> list[Missing]:
 
 
 _UNASKED = "answers to no query in flight: late, a second one, or asked before the capture"
-_OTHERS = "messages that look nothing up, such as zone changes and notifications"
+_OTHERS = (
+    "messages that look nothing up, such as zone changes, notifications and mDNS probes for one's own name"
+)
 
 
 def _asker(query: Query, owners: Owners) -> Hashable:
@@ -138,20 +140,20 @@ def _times(last: list[Query], first_ns: Any) -> dict[str, Any]:
 
 def _ends(last: list[Query]) -> dict[str, Any]:
     return {
-        "server_address": [_address(query.server[0]) for query in last],
+        "server_address": [text.of_address(query.server[0]) for query in last],
         "server_port": [query.server[1] for query in last],
         "direction": ["outgoing" if query.outgoing else "incoming" for query in last],
-        "local_address": [_address(query.ends.local_address) for query in last],
+        "local_address": [text.of_address(query.ends.local_address) for query in last],
         "local_port": [query.ends.local_port for query in last],
-        "remote_address": [_address(query.ends.remote_address) for query in last],
+        "remote_address": [text.of_address(query.ends.remote_address) for query in last],
         "remote_port": [query.ends.remote_port for query in last],
         "netns": [query.ends.netns or None for query in last],
         "cookie": [query.ends.cookie or None for query in last],
     }
 
 
-def _address(packed: bytes) -> str:
-    return socket.inet_ntop(socket.AF_INET if len(packed) == 4 else socket.AF_INET6, packed)
+def _several(words: list[str]) -> str | None:
+    return " ".join(words) if len(words) > 1 else None
 
 
 def _yes(value: bool) -> str:  # noqa: FBT001 - it says which word

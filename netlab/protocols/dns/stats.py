@@ -45,7 +45,8 @@ def dns_stats(frame: pd.DataFrame, by: Sequence[str] = ("server_address", "name"
     """Count lookups by outcome, and tell the quantiles of their latencies, which are exact for the frame.
 
     A lookup that both its ends tell, as with a resolver on this host, counts once, as the asker saw it,
-    unless *by* tells the ends apart, as "direction" and "process" do.
+    unless *by* tells the ends apart, as "direction" and "process" do. Where an address is translated between
+    the two (DNAT), both count.
 
     Parameters
     ----------

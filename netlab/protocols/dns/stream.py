@@ -12,24 +12,36 @@ _LENGTH = 2
 class Stream:
     """One direction of one connection. Where its framing is lost, it looks for a message again.
 
-    It takes a segment for the beginning of messages only if it is nothing but whole readable messages.
+    It takes a segment for the beginning of messages only if it is nothing but whole readable messages, alone
+    or behind two bytes that came by themselves.
     """
 
     def __init__(self, *, whole: bool = True) -> None:
         self.unread_bytes = 0  # said, and understood as nothing
         self._is_framed = whole
+        self._ahead = b""  # what may be the length of a message that comes by itself
         self._rest = bytearray()
         self._missing = 0  # bytes of the message under way that were not seen
 
     def said(self, data: bytes) -> list[Message]:
         """Return the messages that are complete with these bytes; those that cannot be read are counted."""
         if not self._is_framed:
-            self._is_framed = _is_whole(data)
+            data = self._found_again(data)
             if not self._is_framed:
-                self.unread_bytes += len(data)
                 return []
         self._rest += data
         return self._complete()
+
+    def _found_again(self, data: bytes) -> bytes:
+        """Return what messages begin with; some send, or read, the length of one by itself."""
+        for ahead in (self._ahead, b""):
+            if _is_whole(ahead + data):
+                self._is_framed = True
+                self.unread_bytes -= len(ahead)
+                return ahead + data
+        self._ahead = data if len(data) == _LENGTH else b""
+        self.unread_bytes += len(data)
+        return data
 
     def missed(self, size: int | None) -> None:
         """Go on behind *size* bytes that were not seen; None: nobody knows how many."""
@@ -41,7 +53,7 @@ class Stream:
             return
         self.unread_bytes += len(self._rest) - self._missing
         self._rest.clear()
-        self._missing, self._is_framed = 0, False
+        self._missing, self._is_framed, self._ahead = 0, False, b""
 
     def _wanted(self) -> int | None:
         """Return how many bytes the message under way has with its length, None if that was not seen."""

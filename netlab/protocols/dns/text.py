@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from functools import lru_cache
 
 from netlab.checks import needing
@@ -31,6 +32,11 @@ def _character(code: int) -> str:
     if code in _ESCAPED:
         return f"\\{code:c}"
     return chr(code) if 0x20 < code < 0x7F else f"\\{code:03d}"
+
+
+def of_address(packed: bytes) -> str:
+    """Return an address of 4 or 16 bytes."""
+    return socket.inet_ntop(socket.AF_INET if len(packed) == 4 else socket.AF_INET6, packed)
 
 
 @lru_cache(maxsize=1024)

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 from asking import OTHER, SECOND, SERVER, answer, ends, query, seen_by_server
 
+import netlab
 from netlab.protocols.dns import names
 from netlab.protocols.dns.message import read
 from netlab.protocols.dns.queries import Queries
@@ -136,6 +137,46 @@ def test_a_truncated_answer_and_the_whole_one_over_tcp_are_one_row() -> None:
     assert column(rows, "transport", "truncated", "retries", "latency_ms", "answers", "local_port") == [
         ["udp+tcp", "yes", 0, 50.0, "192.0.2.1", 40_002]
     ]
+
+
+def test_an_answer_over_tcp_that_has_to_be_asked_for_again_took_a_retry() -> None:
+    """Two datagrams, the second of which was answered by half, then two connections."""
+    tcp = [ends(cookie=2, port=40_002 + n, is_tcp=True) for n in range(2)]
+
+    rows = told(
+        (FIRST, query(), 0, True),
+        (FIRST._replace(local_port=40_001), query(), 5, True),
+        (FIRST._replace(local_port=40_001), answer(flags="QR TC"), 5.01, False),
+        (tcp[0], query(number=78), 5.02, True),
+        (tcp[1], query(number=78), 10.02, True),
+        (tcp[1], answer(number=78), 10.03, False),
+    )
+
+    assert column(rows, "transport", "retries", "rcode", "latency_ms") == [["udp+tcp", 2, "NOERROR", 10030.0]]
+
+
+def test_a_lookup_that_was_asked_again_is_one_for_both_its_ends_whatever_each_took_for_its_answer() -> None:
+    """The asker has given up its first socket when the server answers there, and then at the second."""
+    first_there, again_there = (seen_by_server(one)._replace(cookie=9) for one in (FIRST, AGAIN))
+
+    rows = told(
+        (FIRST, query(), 0, True),
+        (first_there, query(), 0, False),
+        (AGAIN, query(), 2, True),
+        (again_there, query(), 2, False),
+        (first_there, answer(), 3, True),
+        (again_there, answer(), 3, True),
+        (AGAIN, answer(), 3.5, False),
+    )
+
+    assert column(rows.sort_values("direction"), "direction", "local_port", "remote_port", "retries") == [
+        ["incoming", 53, 40_000, 1],
+        ["outgoing", 40_001, 53, 1],
+    ]
+    assert set(rows["conversations"]) == {"192.0.2.10#40000>192.0.2.53#53 192.0.2.10#40001>192.0.2.53#53"}
+    counted = dns_stats(rows)
+    assert counted[["lookups", "retries", "wait_max_ms"]].to_numpy().tolist() == [[1, 1, 3500.0]]
+    assert netlab.protocol_stats(rows)["requests"].tolist() == [1]
 
 
 def test_a_truncated_answer_alone_is_an_answer() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 
+import dns.message
+import dns.rrset
 import pytest
 from asking import OTHER, SECOND, answer, ends, query, seen_by_server
 from hypothesis import given, strategies as st
@@ -191,6 +193,21 @@ def test_what_looks_nothing_up_is_counted_and_no_row() -> None:
 
 
 GROUP = "224.0.0.251"
+
+
+def test_who_asks_if_his_own_name_is_free_looks_nothing_up() -> None:
+    """The probe says in its authority section what he would answer (RFC 6762 section 8.1)."""
+    asked = dns.message.make_query("printer.local.", "ANY", id=0)
+    asked.authority.append(dns.rrset.from_text("printer.local.", 120, "IN", "A", "192.0.2.10"))
+    transfer = dns.message.make_query("example.", "IXFR")
+    transfer.authority.append(dns.rrset.from_text("example.", 9, "IN", "SOA", "a. b. 1 2 3 4 5"))
+    seen = queries()
+
+    seen.said(ends(server=GROUP, server_port=5353, port=5353), read(asked.to_wire()), 0, sent=True)
+    seen.said(ends(), read(transfer.to_wire()), 0, sent=True)
+
+    assert [one.question.name for one in seen.all()] == ["example"]
+    assert seen.account.others == 1
 
 
 def test_a_group_is_asked_and_whoever_knows_answers() -> None:

@@ -64,6 +64,14 @@ def test_a_stream_met_in_the_middle_is_read_from_the_first_whole_message() -> No
     assert stream.unread_bytes == len(MESSAGES[0]) - 7
 
 
+def test_a_stream_met_in_the_middle_is_read_where_lengths_come_by_themselves() -> None:
+    """So systemd-resolved reads DNS over TLS."""
+    stream = Stream(whole=False)
+
+    assert ids(MESSAGES[0][2:], MESSAGES[1][:2], MESSAGES[1][2:], MESSAGES[2], stream=stream) == [2, 3]
+    assert stream.unread_bytes == len(MESSAGES[0]) - 2
+
+
 @pytest.mark.parametrize("garbage", [b"\0\0\0\0", b"\0\x05hello", b"\0\x0c" + b"\xff" * 12])
 def test_what_cannot_be_read_is_counted_and_the_next_message_is_read(garbage: bytes) -> None:
     stream = Stream()
