@@ -259,7 +259,17 @@ def joined(parts: Iterable[Sockets]) -> Sockets:
 
 def _sockets(protocol: int, name: str, module: str, states: int = _EVERY_STATE) -> Sockets:
     families = (socket.AF_INET, socket.AF_INET6)
-    return joined(_dumped(family, protocol, name, module, states) for family in families)
+    return _each_once(joined(_dumped(family, protocol, name, module, states) for family in families))
+
+
+def _each_once(found: Sockets) -> Sockets:
+    """Return each socket as it was listed last.
+
+    The kernel goes on in a chain of its table behind as many as it has listed: where another one came in at
+    the front meanwhile, one is listed again.
+    """
+    again = np.unique(found.cookie[::-1], return_index=True)[1]
+    return found if len(again) == len(found) else found.where(np.sort(len(found) - 1 - again))
 
 
 def _dumped(family: int, protocol: int, name: str, module: str, states: int) -> Sockets:
