@@ -15,7 +15,7 @@ import netlab
 PACKAGE = Path(netlab.__file__).parent
 LAYERS = [  # from the ground up; rooms in one row do not know each other
     {"netlab.errors", "netlab.lazy", "netlab.__version__"},
-    {"netlab.bars", "netlab.checks", "netlab.closing", "netlab.columns", "netlab.foreign"},
+    {"netlab.bars", "netlab.checks", "netlab.closing", "netlab.columns", "netlab.foreign", "netlab.turns"},
     {"netlab.frames", "netlab.addresses", "netlab.console"},
     {"netlab.schemas"},
     {"netlab.wire"},

@@ -231,7 +231,18 @@ def joined(parts: Iterable[Sockets]) -> Sockets:
 
 def _sockets(protocol: int, states: int = _EVERY_STATE) -> Sockets:
     families = (socket.AF_INET, socket.AF_INET6)
-    return joined(table_of(protocol, dump(family, protocol, states, _INFO)) for family in families)
+    tables = (table_of(protocol, dump(family, protocol, states, _INFO)) for family in families)
+    return _each_once(joined(tables))
+
+
+def _each_once(found: Sockets) -> Sockets:
+    """Return each socket as it was listed last.
+
+    The kernel goes on in a chain of its table behind as many as it has listed: where another one came in at
+    the front meanwhile, one is listed again.
+    """
+    again = np.unique(found.cookie[::-1], return_index=True)[1]
+    return found if len(again) == len(found) else found.where(np.sort(len(found) - 1 - again))
 
 
 def dump(family: int, protocol: int, states: int, extension: int) -> nlmessages.Dump:

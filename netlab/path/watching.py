@@ -15,6 +15,7 @@ from netlab.path import engine
 from netlab.path.losses import Listener, losses
 from netlab.path.rounds import Rounds
 from netlab.path.state import Run
+from netlab.turns import Turns
 
 _NAP_NS = 100 * engine.MILLISECOND  # how long a stop may have to wait
 _OLDER = "older than the max_probes that are kept"
@@ -109,15 +110,20 @@ class Watch:
         self._rounds = rounds
         self._hops, self._ends = Ledger(framed, most), Ledger(framed, most)
         self._until_ns = None if duration_ns is None else channel.now_ns() + duration_ns
-        self._lock = threading.Lock()
+        self._lock = Turns()
         self._asked_to_end = threading.Event()
         self._thread = threading.Thread(target=self._run, name="netlab-monitor", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
-        """End it; rounds whose probes may still be answered count for nothing. Safe to call again."""
+        """End it; rounds whose probes may still be answered count for nothing. Safe to call again.
+
+        A signal handler may call it, too: in the middle of a look its end is waited for after that.
+        """
         self._asked_to_end.set()
-        if self._thread is not threading.current_thread():
+        with self._lock:
+            is_put_off = self._lock.postpones(self.close)
+        if not is_put_off and self._thread is not threading.current_thread():
             self._thread.join()
 
     def _run(self) -> None:

@@ -18,6 +18,7 @@ from netlab.probes.hooks import Kind
 from netlab.probes.outputs import Entries, Glance, Records, Slots
 from netlab.probes.program import ProbeProgram
 from netlab.probes.source import Source, read
+from netlab.turns import Turns
 
 _DRAIN_EVERY_S = 0.05
 
@@ -97,7 +98,7 @@ class Probe(Closes):
         self._program: ProbeProgram | None = None
         self._rings: dict[str, Records] = {}
         self._maps: dict[str, Entries] = {}
-        self._lock = threading.Lock()
+        self._lock = Turns()
         self._ended = threading.Event()
         self._reader = threading.Thread(target=self._drain_until_closed, name="netlab-probe", daemon=True)
 
@@ -151,8 +152,11 @@ class Probe(Closes):
             return output.glance(rows, self._skipped)
 
     def close(self) -> None:
-        """Detach everything and keep what was seen; safe to call again."""
-        uninterrupted(self._close)
+        """Detach everything and keep what was seen; safe to call again, and from a signal handler."""
+        with self._lock:
+            is_put_off = self._lock.postpones(self.close)
+        if not is_put_off:
+            uninterrupted(self._close)
 
     def _looked_at(self, name: str) -> Records | Entries:
         """Return an output as it is now."""

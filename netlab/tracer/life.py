@@ -27,6 +27,7 @@ from netlab.tracer.poll import Poll
 from netlab.tracer.records import Attempts, ownerless
 from netlab.tracer.snapshot import Snapshot
 from netlab.tracer.translations import NoTranslations, Translations
+from netlab.turns import Turns
 
 if TYPE_CHECKING:
     from netlab.tracer.branch import Branch
@@ -47,7 +48,7 @@ class Base:
     watch: Watch
     nat: Translations | NoTranslations
     before: Snapshot
-    lock: threading.RLock
+    lock: Turns
 
 
 class State(StrEnum):
@@ -88,7 +89,7 @@ class Life(Runs):
         self._to_utc_ns = self._stopped_ns = 0
         self._before = self._now = Snapshot.empty()
         self._holders, self._spaces = Holders(), Kept()
-        self._ended, self._lock = threading.Event(), threading.RLock()
+        self._ended, self._lock = threading.Event(), Turns()
 
     def __repr__(self) -> str:
         return f"<netlab capture: {self._state}>"
@@ -197,12 +198,15 @@ class Life(Runs):
             self._state = State.RUNNING
 
     def stop(self) -> None:
-        """Detach everything and keep what was seen; safe to call again."""
+        """Detach everything and keep what was seen; safe to call again.
+
+        A signal handler may call it, too: in the middle of an answer it is done after that.
+        """
         if self._is_inherited():
             self._leave_to_parent()
             return
         with self._lock:
-            if self._state is State.STOPPED:
+            if self._lock.postpones(self.stop) or self._state is State.STOPPED:
                 return
             try:
                 if self._watch is not None:

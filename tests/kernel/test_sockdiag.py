@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import socket
 import struct
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 
@@ -315,3 +317,34 @@ def test_what_an_older_kernel_does_not_give_is_masked_and_told_from_no_tcp_info(
     names = {"rtt", "min_rtt", "bytes_sent", "total_rto"}
     assert {name for name in names if not sockets.info(name).mask[0]} == given
     assert {name for name in names if sockets.lacks(name)[0]} == (names - given if known else set())
+
+
+def test_a_socket_is_listed_once_while_others_take_its_port() -> None:
+    def bound(address: tuple[str, int]) -> socket.socket:
+        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        sock.bind(address)
+        return sock
+
+    first = bound(("127.0.0.1", 0))
+    address, over = first.getsockname(), threading.Event()
+    socks = [first, *(bound(address) for _ in range(400))]  # more than one block of the kernel's lists
+
+    def take_turns() -> None:
+        for place in itertools.cycle(range(1, len(socks))):
+            if over.is_set():
+                return
+            socks[place].close()
+            socks[place] = bound(address)
+
+    others = threading.Thread(target=take_turns)
+    others.start()
+    try:
+        lists = [sockdiag.udp_sockets().cookie for _ in range(100)]
+    finally:
+        over.set()
+        others.join()
+        for sock in socks:
+            sock.close()
+
+    assert [len(cookies) - len(np.unique(cookies)) for cookies in lists] == [0] * len(lists)

@@ -17,6 +17,7 @@ import netlab
 from netlab import lab
 from netlab.errors import BadInput, CapabilityError, CaptureError, ProbeError
 from netlab.path.monitoring import Monitor, monitor
+from netlab.path.watching import Ledger
 from netlab.schemas import HOP_STATS, HOPS, PATH_CHANGES, PATH_RUNS, VERDICTS
 
 pytestmark = pytest.mark.privileged
@@ -168,6 +169,28 @@ def test_ctrl_c_ends_the_wait_and_keeps_what_was_found(net: lab.SimulatedInterne
 
     assert not watched.running
     assert len(watched.hops()) > 0
+
+
+def test_a_signal_handler_that_stops_it_in_the_middle_of_a_look_waits_for_that(
+    net: lab.SimulatedInternet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy, before = Ledger.copy, threads()
+
+    def copy_and_signal(ledger: Ledger) -> tuple[list[Any], list[Any]]:
+        signal.raise_signal(signal.SIGUSR1)
+        return copy(ledger)
+
+    watched = watching(net, every_s=0.1).start()
+    usual = signal.signal(signal.SIGUSR1, lambda *_: watched.stop())
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(Ledger, "copy", copy_and_signal)
+            watched.hops()
+    finally:
+        signal.signal(signal.SIGUSR1, usual)
+
+    assert not watched.running
+    assert threads() == before
 
 
 def test_a_monitor_that_nobody_has_any_more_ends(net: lab.SimulatedInternet) -> None:

@@ -19,6 +19,7 @@ from programs import alive, held_by, wait_until
 import netlab
 from netlab.errors import BadInput, CapabilityError, CaptureError, ProgramError
 from netlab.kernel import capabilities
+from netlab.probes.outputs import Records
 
 CONNECTS = """
 struct event { u64 at_ns; u32 pid; __be16 port; u8 remote_address[4]; char process[16]; };
@@ -110,6 +111,30 @@ def test_every_record_is_in_the_frame_or_counted_as_lost(send: str) -> None:
     assert sent >= 500
     assert gaps["kind"].tolist() == ["lost"]
     assert len(events) + gaps["count"].sum() == sent
+
+
+def test_a_signal_handler_that_closes_it_in_the_middle_of_a_look_waits_for_that(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    frame = Records.frame
+
+    def frame_and_signal(records: Records, skipped: int) -> pd.DataFrame:
+        signal.raise_signal(signal.SIGUSR1)
+        return frame(records, skipped)
+
+    usual = signal.getsignal(signal.SIGUSR1)
+    with netlab.probe(CONNECTS) as probe:
+        signal.signal(signal.SIGUSR1, lambda *_: probe.close())
+        refused(9)
+        try:
+            with monkeypatch.context() as patch:
+                patch.setattr(Records, "frame", frame_and_signal)
+                seen = own(probe["connects"])
+        finally:
+            signal.signal(signal.SIGUSR1, usual)
+
+        refused(9)
+        assert len(own(probe["connects"])) == len(seen) == 1
 
 
 def test_rows_beyond_the_bound_are_counted() -> None:

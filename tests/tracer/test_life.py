@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,7 @@ from loopback import Echo
 
 import netlab
 from netlab.kernel.ringbuf import RingBuffer
+from netlab.tracer import snapshot
 from netlab.tracer.session import Capture
 
 # A file that an interrupt came upon before its `with` did is closed all the same, and Python says so.
@@ -167,3 +169,52 @@ def test_an_interrupt_in_the_middle_of_a_look_loses_no_row(
                 capture.connections()
 
     assert sorted(capture.connections()["protocol"]) == ["tcp", "tcp", "udp"]
+
+
+def test_a_signal_handler_that_stops_the_capture_in_the_middle_of_an_answer_waits_for_it(
+    echo: Echo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = RingBuffer.read
+
+    def read_and_signal(ring: RingBuffer) -> npt.NDArray[np.void]:
+        if threading.current_thread() is threading.main_thread():
+            signal.raise_signal(signal.SIGUSR1)
+        return read(ring)
+
+    before = held()
+    capture = netlab.capture(port=echo.port, nat=False).start()
+    usual = signal.signal(signal.SIGUSR1, lambda *_: capture.stop())
+    try:
+        echo.talk(4, 5)
+        with monkeypatch.context() as patch:
+            patch.setattr(RingBuffer, "read", read_and_signal)
+            answer = capture.connections()
+    finally:
+        signal.signal(signal.SIGUSR1, usual)
+
+    assert len(answer) == len(capture.connections()) == 2
+    assert capture.state == "stopped"
+    assert (held(), threads()) == (before, set())
+
+
+def test_a_start_that_a_signal_handler_stops_is_whole_and_then_stopped(
+    echo: Echo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take, before = snapshot.take, held()
+
+    def take_and_signal(*spaces: Any, **options: Any) -> snapshot.Snapshot:
+        signal.raise_signal(signal.SIGUSR1)
+        return take(*spaces, **options)
+
+    capture = netlab.capture(port=echo.port, nat=False)
+    usual = signal.signal(signal.SIGUSR1, lambda *_: capture.stop())
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr("netlab.tracer.snapshot.take", take_and_signal)
+            capture.start()
+    finally:
+        signal.signal(signal.SIGUSR1, usual)
+
+    assert capture.state == "stopped"
+    assert capture.connections().empty
+    assert (held(), threads()) == (before, set())
