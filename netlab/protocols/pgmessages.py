@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from netlab.protocols import sql
 from netlab.protocols.dialog import Side
 from netlab.protocols.framing import Framer, Message
+from netlab.protocols.sqlstates import condition
 
 LONGEST_SQL = 4096  # bytes that are read of a statement
 LONGEST_STARTUP = 10_000  # as the server allows
@@ -95,12 +96,12 @@ def closed(body: bytes) -> bytes | None:
     return name if end and body[:1] in {b"S", b"P"} else None
 
 
-def sqlstate(message: Message) -> str | None:
-    """Return the code of an ErrorResponse: of its fields the one that begins with C."""
+def failure(message: Message) -> tuple[str | None, str]:
+    """Return the code of an ErrorResponse, of its fields the one that begins with C, and the code's name."""
     for line in message.body.split(b"\0"):
         if line[:1] == b"C" and len(line) == 6 and line.isalnum():
-            return _text(line[1:])
-    return None
+            return _text(line[1:]), condition(_text(line[1:]))
+    return None, "unknown"
 
 
 def completed(message: Message) -> tuple[str | None, int | None]:

@@ -9,32 +9,10 @@ from netlab.protocols.dialog import Exchange, Outcome
 from netlab.protocols.framing import LostError, Message
 from netlab.protocols.masking import Masking
 from netlab.protocols.pgnames import Names, Naming
-from netlab.protocols.pgsteps import Group, Step
-from netlab.protocols.sqlstates import condition
+from netlab.protocols.pgsteps import ENDS, MAY_PRECEDE, SIMPLE, STARTUP, Group, Step
 
 _MOST_STEPS = 10_000  # messages that wait for their answer
 _CALL, _SYNC = sql.Statement("CALL"), sql.Statement("SYNC")
-_STARTUP = b"startup"  # a step's kind; the others are the messages' own
-_SIMPLE = {b"Q", b"F"}
-_COPY = {b"G", b"H", b"W", b"d", b"c"}
-_ENDS = {  # what ends the answer to each
-    b"P": {b"1"},
-    b"B": {b"2"},
-    b"C": {b"3"},
-    b"D": {b"T", b"n"},
-    b"E": {b"C", b"I", b"s"},
-    b"Q": {b"Z"},
-    b"F": {b"Z"},
-    b"S": {b"Z"},
-    _STARTUP: {b"Z"},
-}
-_MAY_PRECEDE = {  # and what comes before that
-    b"D": {b"t"},
-    b"E": {b"D", *_COPY},
-    b"Q": {b"T", b"D", b"C", b"I", *_COPY},
-    b"F": {b"V"},
-    _STARTUP: {b"R", b"K", b"v"},
-}
 _WITHOUT_EXECUTE = {b"P": "PREPARE", b"D": "DESCRIBE", b"B": "BIND", b"C": "CLOSE"}
 _SYNTAX_ERROR = "42601"
 _ABORTED = "pipeline_aborted"  # not executed, because what came before it in the pipeline failed
@@ -50,6 +28,9 @@ class Pipeline:
         self._steps: deque[Step] = deque()
         self._group: Group | None = None
         self._is_skipping = False  # the server discards what comes before the next Sync
+        self._parting: Message | None = (
+            None  # an error that came while nothing waited: it closes the connection
+        )
         self._names = Names()
 
     @property
@@ -94,6 +75,8 @@ class Pipeline:
             self._end_last(at_ns)
         for exchange in self.pending():
             exchange.outcome = outcome
+            if self._parting and outcome is Outcome.UNANSWERED:
+                exchange.status, exchange.error = messages.failure(self._parting)
             over = exchange.unproved() if outcome is Outcome.MISSED else exchange
             over.answered_ns = exchange.answered_ns if is_gap else over.answered_ns
             self._over.append(over)
@@ -123,14 +106,14 @@ class Pipeline:
             self._version = f"3.{code & 0xFFFF}"
             database = messages.database(startup)
             exchange.operation, exchange.resource = "CONNECT", self._masks.names(filter(None, [database]))
-        self._steps.append(Step(_STARTUP, exchange))
+        self._steps.append(Step(STARTUP, exchange))
 
     # What the client asks
 
     def ask(self, message: Message) -> None:
         """Take note of what the client says."""
         kind = message.header[:1]
-        if kind in _SIMPLE:
+        if kind in SIMPLE:
             self._end_group()
             asked = self._names.query(message.body) if kind == b"Q" else Naming(statement=_CALL)
             self._expect([(kind, asked)], self._exchange(message.begun_ns, message.size, asked.statement))
@@ -168,6 +151,8 @@ class Pipeline:
         if group.said[-1][0] != b"E":
             said = sql.Statement(_WITHOUT_EXECUTE[group.said[0][0]], said.tables)
         self._expect(group.said, self._exchange(group.begun_ns, group.size, said))
+        for message in group.answers:
+            self.answer(message)
 
     def _exchange(self, begun_ns: int, size: int | None, said: sql.Statement) -> Exchange:
         return Exchange(
@@ -206,25 +191,38 @@ class Pipeline:
     def answer(self, message: Message) -> None:
         """Take note of what the server says; to what nobody asked it is nothing."""
         kind = message.header[:1]
-        if not self._steps or kind == b"A":  # a notification is no answer
+        if kind == b"A":  # a notification is no answer
+            return
+        if not self._steps:
+            self._keep(message)
             return
         step = self._steps[0]
         self._count(step, message)
         if kind == b"E":
             self._fail(step, message)
-        elif kind in _ENDS[step.kind]:
+        elif kind in ENDS[step.kind]:
             self._names.done(step.kind, step.naming)
             if kind == b"C":
                 step.exchange.records = self._completed(step, message)
             elif kind == b"Z":
                 self._names.ready(message.body)
             self._pop(message)
-        elif kind in _MAY_PRECEDE.get(step.kind, ()):
+        elif kind in MAY_PRECEDE.get(step.kind, ()):
             self._go_on(step, kind, message)
         elif kind not in messages.UNASKED:
             raise LostError
         if self.is_idle:
             self._names.settle()
+
+    def _keep(self, message: Message) -> None:
+        """Keep what may answer what is not said in whole yet, or why the server closes the connection."""
+        kind = message.header[:1]
+        if self._group and kind not in messages.UNASKED:
+            self._group.answers.append(message)
+            if len(self._group.answers) > _MOST_STEPS:
+                raise LostError
+        elif kind == b"E":
+            self._parting = message
 
     def _count(self, step: Step, message: Message) -> None:
         if message.header[:1] not in {b"Z", *messages.UNASKED}:
@@ -268,12 +266,11 @@ class Pipeline:
     def _fail(self, step: Step, message: Message) -> None:
         exchange = step.exchange
         self._names.failed(step.kind, step.naming)
-        exchange.status = messages.sqlstate(message)
-        exchange.error = condition(exchange.status) if exchange.status else "unknown"
+        exchange.status, exchange.error = messages.failure(message)
         if exchange.status == _SYNTAX_ERROR and exchange.request_bytes and step.naming.others:
             # All statements of a query are parsed before the first is executed.
             exchange.operation = exchange.resource = None
-        if step.kind in _SIMPLE or step.kind == b"S":
+        if step.kind in SIMPLE or step.kind == b"S":
             return  # ReadyForQuery ends it
         self._steps.popleft()
         self._end(exchange, exchange.status, exchange.error, message.ended_ns)
@@ -281,7 +278,7 @@ class Pipeline:
             other = self._steps.popleft().exchange
             if other.outcome is Outcome.PENDING:
                 self._end(other, None, _ABORTED, message.ended_ns)
-        self._is_skipping = not self._steps and step.kind != _STARTUP
+        self._is_skipping = not self._steps and step.kind != STARTUP
         self._come_next()
 
     def _pop(self, message: Message) -> None:

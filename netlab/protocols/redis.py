@@ -46,6 +46,7 @@ class Redis:
         "_is_subscribed",
         "_masks",
         "_over",
+        "_parting",
         "_proof",
         "_server",
         "_version",
@@ -63,6 +64,7 @@ class Redis:
         self._over: list[Exchange] = []
         self._version = "RESP2" if whole else None
         self._is_subscribed = False
+        self._parting: str | None = None  # an error to nobody, which the server says before it hangs up
         self._proof = Proof(is_sure=whole)  # that the next reply is that of the first command that waits
 
     def said(self, side: Side, data: bytes, at_ns: int) -> list[Exchange]:
@@ -116,7 +118,10 @@ class Redis:
         del at_ns
         if not self._waiting:
             self._over += self._proof.prove()
-        self._give_up(Outcome.UNANSWERED if self._proof.is_sure else Outcome.MISSED)
+        for command in self._waiting if self._parting else ():
+            command.exchange.status = command.exchange.error = self._parting
+        is_sure = self._proof.is_sure or self._parting is not None
+        self._give_up(Outcome.UNANSWERED if is_sure else Outcome.MISSED)
         self._lose(self._client)
         self._lose(self._server)
         return self._taken()
@@ -169,6 +174,7 @@ class Redis:
         name = front.exchange.operation or "" if front else ""
         if self._is_unasked(voice, name):
             return
+        self._parting = voice.error if front is None and self._proof.is_sure else None
         if front is None:
             self._over += self._proof.refute()
             return
@@ -230,5 +236,6 @@ class Redis:
             self._server = started
         else:
             self._client = started
+        self._parting = None
         self._over += self._proof.refute()
         self._give_up(Outcome.MISSED)

@@ -23,7 +23,6 @@ class Account:
     given_up: int = 0  # streams of HTTP/2 that made room for others
     switched: int = 0  # connections that went on in another protocol
     evicted: int = 0  # connections that made room for others
-    dropped: int = 0  # requests likewise
 
     def joined(self, other: Account) -> Account:
         """Return one account of both."""

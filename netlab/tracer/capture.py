@@ -224,7 +224,7 @@ def capture(
         masks,
         clear_text=clear_text,
         over=protocol,
-        only=wanted.ports,
+        wanted=wanted,
     )
     modes.require(mode, wanted, events=events, drops=drops, cost=cost, protocols=bool(spoken))
     limits = Limits(
@@ -262,7 +262,7 @@ def _spoken(
     *,
     clear_text: bool,
     over: str | None,
-    only: tuple[int, ...],
+    wanted: Filter,
 ) -> Spoken:
     """Check what is to be read of what connections say."""
     given = checks.one_or_more("protocols", protocols)
@@ -283,9 +283,9 @@ def _spoken(
     if "dns" in names:
         if not dns_ports:
             raise BadInput("dns_ports is empty", fix="Name the ports of DNS servers, or leave it out")
-        if only and not set(only) & {*dns_ports, *[readers.DNS_OVER_TLS] * clear_text}:
+        if wanted.ports and not set(wanted.ports) & {*dns_ports, *[readers.DNS_OVER_TLS] * clear_text}:
             raise BadInput(
                 "port= leaves out every port of DNS, and so every lookup",
                 fix=f"Add {dns_ports[0]} to it, or leave it out and filter the frames",
             )
-    return Spoken(names, dns_ports, timeout_s, masks, clear_text)
+    return Spoken(names, dns_ports, timeout_s, masks, clear_text, wanted.direction)

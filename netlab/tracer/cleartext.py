@@ -19,7 +19,8 @@ from netlab.frames import Gap, Missing
 from netlab.kernel.bpf import CgroupHook, Program
 from netlab.tracer.account import Account
 from netlab.tracer.budgets import ClearBudgets
-from netlab.tracer.conversations import Conversations, Fate, Request
+from netlab.tracer.conversations import Conversations
+from netlab.tracer.exchanges import Fate, Kept, Request
 from netlab.tracer.layout import CLEAR, CONVERSATION, Large
 from netlab.tracer.limits import Limits
 from netlab.tracer.packets import Pieces
@@ -44,6 +45,7 @@ class Clear:
     """What was read inside TLS by some moment."""
 
     requests: list[Request]
+    let_go: Counter[str]  # those that made room for others, by protocol
     account: Account
     stacks: dict[int, str]  # by cookie
     cookies: frozenset[int]
@@ -64,12 +66,12 @@ class ClearText:
         self, program: Program, root: Path, spoken: Spoken, lookups: Lookups | None, limits: Limits
     ) -> None:
         self._readers = Readers(spoken.protocols, lookups, spoken.masks, in_tls=True)
+        self._kept = Kept(spoken.protocols, spoken.direction, limits.max_requests)
         self._talks = Conversations(
             self._readers,
-            spoken.protocols,
+            self._kept,
             ClearBudgets(program),
             max_open=limits.max_open,
-            max_requests=limits.max_requests,
             seen="tls",
         )
         self._ring = program.ring("netlab_clears", CLEAR)
@@ -97,13 +99,14 @@ class ClearText:
     @property
     def totals(self) -> Counter[Fate]:
         """How many requests are over."""
-        return self._talks.totals
+        return self._kept.totals
 
     def heard(self, stacks: Stacks) -> Clear:
         """Return what was understood by now; *stacks* are what packets tell of connections."""
         told = {cookie: f"tls+{stack}" for cookie, stack in self._readers.stacks.by_cookie().items()}
         missing, cookies = self._missing(stacks.over_tls()), frozenset(self._sessions)
-        return Clear(self._talks.requests(), self._talks.account(), told, cookies, missing)
+        requests, let_go = self._talks.requests(), self._kept.let_go.copy()
+        return Clear(requests, let_go, self._talks.account(), told, cookies, missing)
 
     def _missing(self, over_tls: set[int]) -> list[Missing]:
         waiting = int(self._waiting["piece"]["bytes"].sum())

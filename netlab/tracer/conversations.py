@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import socket
 import time
-from collections import Counter, OrderedDict, deque
+from collections import OrderedDict
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +15,7 @@ from netlab.protocols.ordered import Segment
 from netlab.protocols.streams import Stream
 from netlab.tracer.account import Account
 from netlab.tracer.budgets import HEADS, IGNORE, Budgets
+from netlab.tracer.exchanges import Kept, Request
 from netlab.tracer.layout import PIECE, Direction
 from netlab.tracer.packets import Packet, Packets, Pieces, conversation
 from netlab.tracer.passages import Passage
@@ -25,23 +25,6 @@ _MOST_UNOWNED = 256  # packets that came before their connection had a socket: i
 _CUT_NS = 1_000_000_000  # the pieces of a packet are sent within microseconds
 _AT_ONCE = 1 << 12  # pieces: the programs are told what is not needed before the next are sorted
 _TUPLE = ("netns", "local_address", "remote_address", "local_port", "remote_port")
-
-Fate: TypeAlias = tuple[str, Outcome, bool]  # the protocol, what became of a request, whether it failed
-
-
-class Request(NamedTuple):
-    """One exchange, and whose it is."""
-
-    exchange: Exchange
-    cookie: int
-    ends: bytes  # a CONVERSATION
-    client_is_local: bool
-    seen: str = "wire"  # or tls: read before it was sealed
-
-    @property
-    def direction(self) -> Direction:
-        """Who began, seen from this end."""
-        return Direction.OUTGOING if self.client_is_local else Direction.INCOMING
 
 
 @dataclass(slots=True)
@@ -62,14 +45,14 @@ class Talk:
 
 
 class Conversations:
-    """Everything that is being said, at most *max_open* connections and *max_requests* requests.
+    """Everything that is being said, on at most *max_open* connections.
 
     Parameters
     ----------
     readers
         Find who reads a connection.
-    told
-        The protocols whose exchanges are kept.
+    kept
+        Where requests go that are over.
     budgets
         Is told how much more of a connection is to be handed up.
     seen
@@ -79,22 +62,19 @@ class Conversations:
     def __init__(
         self,
         readers: Readers,
-        told: frozenset[str],
+        kept: Kept,
         budgets: Budgets,
         *,
         max_open: int,
-        max_requests: int,
         seen: str = "wire",
     ) -> None:
         self._seen = seen
-        self._readers, self._told, self._budgets, self._max_open = readers, told, budgets, max_open
+        self._readers, self._kept, self._budgets, self._max_open = readers, kept, budgets, max_open
         self._talks: OrderedDict[int, Talk] = OrderedDict()
         self._ignored: OrderedDict[int, int] = OrderedDict()  # when the programs were told so, by cookie
         self._ended: OrderedDict[int, bytes] = OrderedDict()  # tuples of those that have said all, by cookie
-        self._over: deque[Request] = deque(maxlen=max_requests)
         self._directions: dict[int, int] = {}  # of connections that were open before, by cookie
         self._account = Account()
-        self.totals: Counter[Fate] = Counter()  # of all that are over, kept or not
         self._unowned: OrderedDict[bytes, Segment] = OrderedDict()
         self._cut = np.empty(0, PIECE)  # of packets whose other pieces are in the next block
 
@@ -256,22 +236,19 @@ class Conversations:
             self._give_up(talk)
 
     def _give_up(self, talk: Talk) -> None:
-        self._keep(talk, [replace(one, outcome=Outcome.MISSED) for one in self._pending(talk)])
+        self._keep(talk, [replace(one.exchange, outcome=Outcome.MISSED) for one in self._pending(talk)])
         self._forget(talk)
 
-    def _pending(self, talk: Talk) -> list[Exchange]:
+    def _pending(self, talk: Talk) -> list[Request]:
         pending = talk.stream.dialog.pending() if talk.stream.dialog else []
-        return [one for one in pending if one.protocol in self._told]
+        return [one for one in map(talk.request, pending) if self._kept.wants(one)]
 
     def _keep(self, talk: Talk, exchanges: list[Exchange]) -> None:
         if exchanges and not talk.since_ns:
             talk.since_ns = min(one.requested_ns for one in exchanges)
         for one in exchanges:
             self._readers.stacks.hear(talk.cookie, one)
-            if one.protocol in self._told:
-                self.totals[one.protocol, one.outcome, one.error is not None] += 1
-                self._account.dropped += len(self._over) == self._over.maxlen
-                self._over.append(talk.request(one))
+            self._kept.keep(talk.request(one))
 
     def _forget(self, talk: Talk) -> None:
         self._account.add(talk.stream, is_tls=self._is_tls(talk), since_ns=talk.since_ns)
@@ -281,8 +258,8 @@ class Conversations:
 
     def requests(self) -> list[Request]:
         """Return the exchanges that are over and kept, in that order, then those that are not over."""
-        pending = [talk.request(replace(one)) for talk in self._talks.values() for one in self._pending(talk)]
-        return [*self._over, *pending]
+        pending = [one for talk in self._talks.values() for one in self._pending(talk)]
+        return [*self._kept.latest(), *(one._replace(exchange=replace(one.exchange)) for one in pending)]
 
     def account(self) -> Account:
         """Return what was not understood by now."""

@@ -11,7 +11,7 @@ from netlab.frames import Missing
 from netlab.protocols.tls import Handshake
 from netlab.schemas import TLS
 from netlab.tracer import requests
-from netlab.tracer.conversations import Request
+from netlab.tracer.exchanges import Request
 
 
 def frame(

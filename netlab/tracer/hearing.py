@@ -73,16 +73,13 @@ class Hearing(Looking):
         with self._asked() as watch:
             heard = self._heard(watch, protocol)
             spoken = [one for one in heard.requests if protocol in {None, one.exchange.protocol}]
-            wanted = self._options.wanted
-            if wanted.direction:  # which the programs may not have known when they met a connection
-                spoken = [one for one in spoken if one.direction is wanted.direction]
             look, connections = self._speakers(watch, [one.cookie for one in spoken])
-            if wanted.by_owner:
+            if self._options.wanted.by_owner:
                 theirs = set(connections["cookie"])
                 spoken = [one for one in spoken if one.cookie in theirs]
             read = {protocol} if protocol else self._options.spoken.protocols
             sealed = requests.over_quic(look.kept().attempts) if read & _OVER_QUIC else []
-            missing = [*heard.missing, *sealed, *hidden, *look.at.missing()]
+            missing = [*heard.lacks(protocol), *sealed, *hidden, *look.at.missing()]
             return frame(spoken, connections, to_utc_ns=self._to_utc_ns, missing=missing)
 
     def dns(self) -> pd.DataFrame:

@@ -8,20 +8,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from netlab.errors import CapabilityError
-from netlab.frames import Cause, Gap, Missing
+from netlab.frames import Gap, Missing
 from netlab.kernel import capabilities, clock
 from netlab.kernel.bpf import CgroupHook, Program
 from netlab.protocols.masking import STANDARD, Masking
-from netlab.tracer.account import Account
+from netlab.tracer import spokengaps
 from netlab.tracer.budgets import JUDGED, PacketBudgets
 from netlab.tracer.cleartext import ClearText
 from netlab.tracer.closings import Closings
-from netlab.tracer.conversations import Conversations, Fate, Request
+from netlab.tracer.conversations import Conversations
+from netlab.tracer.exchanges import Fate, Kept, Request
 from netlab.tracer.filters import port_condition
-from netlab.tracer.layout import CONVERSATION, PASSAGE, PIECE, Counter, Large
+from netlab.tracer.layout import CONVERSATION, PASSAGE, PIECE, Counter, Direction, Large
 from netlab.tracer.limits import Limits
 from netlab.tracer.readers import DNS_OVER_TLS, Readers
 from netlab.tracer.records import Attempts
@@ -59,6 +58,7 @@ class Spoken:
     dns_timeout_s: float = 0.0
     masks: Masking = STANDARD
     clear_text: bool = False  # what is inside TLS, too
+    direction: Direction = Direction.UNKNOWN  # of requests, if in one alone
 
     def __bool__(self) -> bool:
         return bool(self.protocols)
@@ -113,6 +113,13 @@ class Heard:
     missing: list[Missing]
     stacks: dict[int, str] = field(default_factory=dict)  # what connections speak, by cookie
     clear: frozenset[int] = frozenset()  # those that were read inside TLS, by cookie
+    let_go: Mapping[str, int] = field(default_factory=dict)  # requests that made room for others, by protocol
+    most: int = 0  # requests that are kept
+
+    def lacks(self, protocol: str | None) -> list[Missing]:
+        """Return what the requests lack, all or those in one protocol."""
+        count = sum(self.let_go.values()) if protocol is None else self.let_go.get(protocol, 0)
+        return [*spokengaps.let_go(count, self.most), *self.missing]
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,12 +139,12 @@ class PayloadSource:
         self._limits = limits
         self._lookups = _lookups(spoken, limits) if "dns" in spoken.protocols else None
         self._readers = Readers(spoken.protocols, self._lookups, spoken.masks)
+        self._kept = Kept(spoken.protocols, spoken.direction, limits.max_requests)
         self._talks = Conversations(
             self._readers,
-            spoken.protocols,
+            self._kept,
             PacketBudgets(program),
             max_open=limits.max_open,
-            max_requests=limits.max_requests,
         )
         self._ring = program.ring("netlab_pieces", PIECE)
         self._counters = program.map("netlab_counters", "u4", "u8")
@@ -198,27 +205,30 @@ class PayloadSource:
     def heard(self, counts: dict[int, int]) -> Heard:
         """Return what was understood by now, and what was not; *counts* are the programs' counters."""
         with self._lock:
-            requests, account = self._talks.requests(), self._talks.account()
+            requests, let_go = self._talks.requests(), self._kept.let_go.copy()
+            account = self._talks.account()
             stacks = self._readers.stacks.by_cookie()
             asked = self._lookups.asked(self._ended_ns or clock.now_ns()) if self._lookups else Asked()
             clear = self._clear.heard(self._readers.stacks) if self._clear else None
         if clear:
             requests, stacks = requests + clear.requests, _finer(stacks, clear.stacks)
-            account = clear.joined(account)
-        gaps = _gaps(account, counts, self._limits) + (clear.missing if clear else [])
-        gaps = [gap for gap in gaps if gap.count]
+            account, let_go = clear.joined(account), let_go + clear.let_go
+        unclear = [gap for gap in clear.missing if gap.count] if clear else []
+        gaps = spokengaps.gaps(account, counts, self._limits) + unclear
         return Heard(
             requests,
             asked,
             [*self._unheard, *gaps, *asked.missing],
             stacks,
             clear.cookies if clear else frozenset(),
+            let_go,
+            self._limits.max_requests,
         )
 
     def totals(self, counts: dict[int, int]) -> Totals:
         """Return how much was heard by now; *counts* are the programs' counters."""
         with self._lock:
-            requests, account = self._talks.totals.copy(), self._talks.account()
+            requests, account = self._kept.totals.copy(), self._talks.account()
             now_ns = self._ended_ns or clock.now_ns()
             queries = self._lookups.totals(now_ns) if self._lookups else {}
             if self._clear:
@@ -227,7 +237,7 @@ class PayloadSource:
             "packets": counts[Counter.PAYLOAD_LOST] + counts[Counter.CONVERSATION_LOST],
             "bytes": account.missed_bytes + account.cut_bytes,
             "unread bytes": account.unread_bytes,
-            "requests": account.dropped,
+            "requests": self._kept.let_go.total(),
             "connections": account.evicted,
         }
         return Totals(requests, queries, missed)
@@ -244,54 +254,3 @@ def _finer(stacks: dict[int, str], clear: dict[int, str]) -> dict[int, str]:
     return stacks | {
         cookie: stack for cookie, stack in clear.items() if not stacks.get(cookie, "").startswith(f"{stack}+")
     }
-
-
-def _gaps(account: Account, counts: dict[int, int], limits: Limits) -> list[Missing]:
-    return [
-        Missing("requests", Gap.LOST, counts[Counter.PAYLOAD_LOST], _RING, Cause.RING_FULL),
-        Missing("requests", Gap.LOST, counts[Counter.CONVERSATION_LOST], _MAP),
-        Missing("requests", Gap.LOST, account.dropped, _OLDEST.format(limits.max_requests), Cause.LET_GO),
-        Missing(
-            "requests", Gap.LOST, account.evicted, f"more than {limits.max_open} connections spoke: {_SILENT}"
-        ),
-        Missing("requests", Gap.UNSEEN, counts[Counter.PAYLOAD_WHILE_PAUSED], _PAUSED),
-        Missing("requests", Gap.UNSEEN, account.midway, _MIDWAY + _since(account.midway_since_ns)),
-        Missing("requests", Gap.UNSEEN, account.missed_bytes, _BYTES),
-        Missing("requests", Gap.UNSEEN, account.cut_bytes, _CUT),
-        Missing("requests", Gap.UNAVAILABLE, account.unread_bytes, _UNREAD),
-        Missing("requests", Gap.UNSEEN, account.unknown_fields, _FIELDS),
-        Missing("requests", Gap.LOST, account.given_up, _CROWDED),
-        Missing("requests", Gap.UNAVAILABLE, account.switched, _SWITCHED),
-        Missing("requests", Gap.UNAVAILABLE, account.ignored + account.over_tls, _IGNORED),
-        Missing("requests", Gap.UNAVAILABLE, account.undecided, _UNDECIDED),
-    ]
-
-
-def _since(at_ns: int) -> str:
-    if not at_ns:
-        return ""
-    return f", on all of them since {np.datetime64(at_ns + clock.to_utc_ns(), 'ns').astype('M8[s]')} UTC"
-
-
-_OLDEST = "the oldest of more than {}"
-_RING = "packets whose payload, or the end of it, did not fit into the ring buffer"
-_MAP = "packets of connections that did not fit into the map"
-_SILENT = "those silent for longest were given up"
-_CROWDED = "answers to the oldest streams of HTTP/2, where more were open on a connection than are followed"
-_PAUSED = "packets of connections that began while the capture was paused"
-_MIDWAY = (
-    "connections were not followed from their first byte: read from the first message that is surely whole"
-)
-_BYTES = "bytes of connections that are read were lost on the way to netlab"
-_CUT = (
-    "bytes of connections that are read were not looked at: of a packet, or call inside TLS, only the first "
-    "64 KiB are, 16 or half of one where netlab falls behind, and of a connection 512 until its kind is clear"
-)
-_UNREAD = "bytes of connections that are read could not be understood"
-_FIELDS = "header fields of HTTP/2 name others that were sent before netlab looked"
-_SWITCHED = (
-    "connections went on in what is not read: an upgrade such as to WebSocket, CONNECT to what is not "
-    "asked for, Redis' MONITOR, replication"
-)
-_IGNORED = "connections spoke something else than the protocols asked for"
-_UNDECIDED = "connections said too little to tell what they speak"

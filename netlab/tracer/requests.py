@@ -11,7 +11,7 @@ import pandas as pd
 from netlab.frames import Gap, Missing
 from netlab.schemas import REQUESTS
 from netlab.tracer import rows
-from netlab.tracer.conversations import Request
+from netlab.tracer.exchanges import Request
 from netlab.tracer.layout import ATTEMPT, CONVERSATION
 from netlab.tracer.records import Attempts, is_udp
 

@@ -3,11 +3,13 @@ from __future__ import annotations
 import resource
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
 import zipfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +17,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+from certificates import certify
 from hypothesis import given, settings, strategies as st
 from pandas.testing import assert_frame_equal
 from programs import wait_until
@@ -240,6 +243,68 @@ def test_requests_that_a_capture_lets_go_of_stay_in_the_recording(tmp_path: Path
 
     assert len(requests) == 12  # at both ends
     assert not [gap for gap in requests.attrs["coverage"] if gap["kind"] == "lost"]
+
+
+def let_go(frame: pd.DataFrame) -> int:
+    return sum(gap["count"] for gap in frame.attrs["coverage"] if gap["kind"] == "lost")
+
+
+@pytest.mark.privileged
+@pytest.mark.parametrize("direction", ["outgoing", "incoming"])
+def test_requests_at_the_other_end_make_no_room_for_those_of_one_direction(
+    tmp_path: Path, direction: str
+) -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        netlab.capture(
+            port=server.getsockname()[1], protocols="redis", direction=direction, max_requests=2
+        ) as cap,
+        netlab.record(tmp_path / "a.netlab", cap, every_s=NEVER) as recording,
+        socket.create_connection(server.getsockname()) as client,
+        server.accept()[0] as accepted,
+    ):
+        for _ in range(6):
+            client.sendall(b"*1\r\n$4\r\nPING\r\n")
+            accepted.recv(100)
+            accepted.sendall(b"+PONG\r\n")
+            client.recv(100)
+            recording.write()
+
+    requests = bundle.load(recording.path)["requests"]
+
+    assert (len(cap.requests()), let_go(cap.requests())) == (2, 4)
+    assert (len(requests), let_go(requests)) == (6, 0)
+
+
+@pytest.mark.privileged
+def test_what_each_table_of_requests_lacks_is_of_its_own_protocol(tmp_path: Path) -> None:
+    server_side = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server_side.load_cert_chain(*certify(tmp_path))
+    client_side = ssl._create_unverified_context()  # noqa: S323 - of our own server
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        netlab.capture(port=server.getsockname()[1], protocols=("redis", "tls"), max_requests=4) as cap,
+        netlab.record(tmp_path / "a.netlab", cap, every_s=NEVER) as recording,
+        ThreadPoolExecutor(1) as other,
+    ):
+        for _ in range(3):
+            with socket.create_connection(server.getsockname()) as client, server.accept()[0] as accepted:
+                sealed = other.submit(server_side.wrap_socket, accepted, server_side=True)
+                with client_side.wrap_socket(client), sealed.result():
+                    recording.write()
+        with socket.create_connection(server.getsockname()) as client, server.accept()[0] as accepted:
+            for _ in range(4):
+                client.sendall(b"*1\r\n$4\r\nPING\r\n")
+                accepted.recv(100)
+                accepted.sendall(b"+PONG\r\n")
+                client.recv(100)
+                recording.write()
+
+    recorded = bundle.load(recording.path)
+
+    frames = [cap.requests(), cap.requests("redis"), cap.tls(), recorded["requests"], recorded["tls"]]
+    assert [len(frame) + let_go(frame) for frame in frames] == [14, 8, 6, 14, 6]
+    assert (len(cap.tls()), len(recorded["tls"])) == (0, 6)
 
 
 @pytest.mark.privileged

@@ -681,6 +681,34 @@ def test_what_was_asked_behind_a_fatal_answer_is_unanswered() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    "asked", [pg("Q", b"DELETE FROM t\0"), EXECUTE + pg("S")], ids=["simple", "extended"]
+)
+def test_what_met_a_connection_that_the_server_had_closed_has_its_reason(asked: bytes) -> None:
+    dialog = started()
+
+    (found, *_) = read(dialog, [(Side.SERVER, FATAL, 10), (Side.CLIENT, asked, 20)])
+
+    assert (found.outcome, found.status, found.error) == (Outcome.UNANSWERED, "57P01", "admin_shutdown")
+    assert (found.requested_ns, found.answered_ns, found.ended_ns) == (20, None, None)
+
+
+def test_a_failure_that_comes_before_the_statement_is_said_in_whole_is_its_answer() -> None:
+    with postgres() as port, overhearing(port) as through:
+        parameters = {"host": "127.0.0.1", "port": through.port, "user": "postgres", "autocommit": True}
+        with psycopg.connect(**parameters) as connection:
+            with pytest.raises(psycopg.errors.UndefinedTable):
+                connection.execute("INSERT INTO missing VALUES (%b)", [bytes(3_000_000)])
+            connection.execute("SELECT 1 FROM pg_class LIMIT 1")
+
+    found = read(Postgres(), through.whole(1)[0])
+
+    assert [(one.outcome, *row) for one, row in zip(found, rows(found), strict=True)][1:] == [
+        (Outcome.ANSWERED, "INSERT", "missing", "42P01", "undefined_table", None),
+        (Outcome.ANSWERED, "SELECT", "pg_class", "OK", None, 1),
+    ]
+
+
 def test_a_statement_keeps_its_latency_when_more_of_its_rows_are_missed(talks: dict[str, Talk]) -> None:
     said = talks["simple"].heard
     asked = next(i for i, (side, what, _) in enumerate(said) if side is Side.CLIENT and b"SELECT" in what)

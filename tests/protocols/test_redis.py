@@ -394,3 +394,39 @@ def test_a_reply_that_began_before_the_command_is_not_its_answer() -> None:
 
     assert found.outcome is Outcome.MISSED
     assert found.answered_ns is None
+
+
+@pytest.mark.parametrize(
+    ("said", "error"),
+    [
+        (b"-ERR max number of clients reached\r\n", "ERR"),  # as redis-server 7 says when it accepts
+        (b"-DENIED Redis is running in protected mode\r\n", "DENIED"),
+    ],
+)
+def test_a_command_to_a_server_that_had_turned_the_client_away_has_its_reason(
+    said: bytes, error: str
+) -> None:
+    (found,) = read(Redis(), [(Side.SERVER, said, 1), (Side.CLIENT, GET, 2)])
+
+    assert (found.operation, found.outcome) == ("GET", Outcome.UNANSWERED)
+    assert (found.status, found.error, found.answered_ns) == (error, error, None)
+
+
+def test_a_gap_behind_an_error_to_nobody_may_hide_an_answer() -> None:
+    dialog = Redis()
+
+    dialog.said(Side.SERVER, b"-ERR max number of clients reached\r\n", 1)
+    dialog.said(Side.CLIENT, GET, 2)
+    (found,) = dialog.missed(Side.SERVER, 5, 3) + dialog.ended(4)
+
+    assert (found.outcome, found.error) == (Outcome.MISSED, None)
+
+
+def test_an_answer_behind_an_error_to_nobody_takes_its_reason_away() -> None:
+    dialog = Redis()
+
+    found = dialog.said(Side.SERVER, b"-ERR unasked\r\n", 1)
+    found += dialog.said(Side.CLIENT, GET + GET, 2)
+    found += dialog.said(Side.SERVER, VALUE, 3) + dialog.ended(4)
+
+    assert {(one.outcome, one.error) for one in found} == {(Outcome.MISSED, None)}
