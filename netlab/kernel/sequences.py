@@ -47,7 +47,8 @@ def bytes_sent(sockets: Sockets, outgoing: npt.NDArray[np.bool_]) -> Masked:
         Which of them have connected.
     """
     tried, used = sockets.bytes_sent, _used(sockets)
-    sent: Masked = np.ma.where(tried <= used, tried, np.ma.maximum(used - outgoing, 0))
+    syn = outgoing & (tried > used)  # what was restored is only taken for one that has connected
+    sent: Masked = np.ma.maximum(np.ma.minimum(tried, used) - syn, 0)
     return sent
 
 
