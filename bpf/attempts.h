@@ -90,11 +90,34 @@ static __always_inline s32 netlab_error(const struct tcp_sock *tp, int before, i
 	return netlab_noted_error(tp);
 }
 
-static __always_inline void netlab_read_counters(struct netlab_attempt *attempt, const struct tcp_sock *seen)
+/* Whether the socket in the state *before* has sent its FIN: it is the last that is written. */
+static __always_inline bool netlab_sent_fin(const struct tcp_sock *tp, int before)
+{
+	if (before == TCP_FIN_WAIT1 || before == TCP_CLOSING || before == TCP_LAST_ACK)
+		return tp->snd_nxt == tp->write_seq;
+	return before == TCP_FIN_WAIT2;
+}
+
+/*
+ * The payload that has left the host, each byte once. bytes_sent counts what is sent again, and what a firewall here drops as
+ * often as TCP tries. Sequence numbers go on only with what has left: they are the SYN's, the payload's and the FIN's.
+ */
+static __always_inline u64 netlab_bytes_sent(const struct tcp_sock *tp, u8 direction, int before)
+{
+	s64 tried = tp->bytes_sent - tp->bytes_retrans;
+	s64 left = tp->bytes_acked + (u32)(tp->snd_nxt - tp->snd_una);
+
+	left -= (direction == NETLAB_OUTGOING) + netlab_sent_fin(tp, before);
+	if (tried <= left)
+		return tried;
+	return left > 0 ? left : 0;
+}
+
+static __always_inline void netlab_read_counters(struct netlab_attempt *attempt, const struct tcp_sock *seen, int before)
 {
 	u32 limited;
 
-	attempt->bytes_sent = seen->bytes_sent - seen->bytes_retrans;	/* bytes_sent counts each retransmission too */
+	attempt->bytes_sent = netlab_bytes_sent(seen, attempt->direction, before);
 	attempt->bytes_received = seen->bytes_received;
 	if ((((const struct sock *)seen)->__sk_common.skc_flags >> SOCK_DONE) & 1 && attempt->bytes_received)
 		attempt->bytes_received--;	/* tcp_rcv_nxt_update() counts the FIN as a byte */

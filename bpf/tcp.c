@@ -231,7 +231,7 @@ static __always_inline struct netlab_attempt *netlab_closed_now(
 		attempt->local_port = netlab_ntohs(tp->inet_conn.icsk_inet.inet_sport);
 	if (!netlab_is_wanted(attempt))
 		return NULL;
-	netlab_read_counters(attempt, tp);
+	netlab_read_counters(attempt, tp, before);
 	attempt->mark = sk->sk_mark;	/* may have been set since the start */
 	attempt->interface = sk->__sk_common.skc_bound_dev_if;
 	attempt->error = netlab_error(tp, before, TCP_CLOSE);

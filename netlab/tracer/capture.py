@@ -87,8 +87,8 @@ def capture(
         One that is named is kept until the capture stops, with its interfaces, even when its container is
         gone: the kernel would give its inode to the next one.
     direction
-        "outgoing" or "incoming". Of a connection older than the capture it is told from the ports; where that
-        is not possible the connection is kept, and its `direction` is "unknown".
+        "outgoing" or "incoming". Of a connection older than the capture TCP's sequence numbers tell, or else
+        the ports; where these do not, the connection is kept, and its `direction` is "unknown".
     exclude_remote, exclude_local
         Leave out attempts with this end: an address, a CIDR or "*", mapped to ports, ranges or "*", each for
         one protocol if that is named first, such as `{"10.0.0.0/8": ["80", "8000-8999", "udp 53"]}`.

@@ -1,4 +1,4 @@
-"""Who opened a connection, as far as its ports tell."""
+"""Who opened a connection, as its sequence numbers tell, or else its ports."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from netlab.kernel import spaces
+from netlab.kernel import sequences, spaces
 from netlab.kernel.keys import chosen
 from netlab.kernel.sockdiag import Sockets, State
 from netlab.tracer.layout import Direction
@@ -20,6 +20,7 @@ NAMES = [*(direction.name.lower() for direction in Direction), None]
 _READ_EVERY_S = 60.0
 
 Ways: TypeAlias = npt.NDArray[np.uint8]
+Flags: TypeAlias = npt.NDArray[np.bool_]
 
 
 def of(sockets: Sockets, ephemeral: range) -> Ways:
@@ -28,9 +29,24 @@ def of(sockets: Sockets, ephemeral: range) -> Ways:
     peerless = (state == State.LISTEN) | (state == State.CLOSE)
     port = sockets.protocol.astype(np.uint32) << 16 | local
     told = _by_port(local, np.isin(port, port[peerless]), ephemeral)
-    conditions = [peerless, state == State.SYN_SENT, state == State.SYN_RECV]
+    conditions = [peerless, _has_connected(sockets), _was_accepted(sockets)]
     verdicts = [np.uint8(way) for way in (NO_PEER, Direction.OUTGOING, Direction.INCOMING)]
     return np.select(conditions, verdicts, told)
+
+
+def proven(sockets: Sockets) -> Flags:
+    """Tell of which sockets the direction is told by more than their ports."""
+    return _has_connected(sockets) | _was_accepted(sockets)
+
+
+def _has_connected(sockets: Sockets) -> Flags:
+    told: Flags = (sockets.state == State.SYN_SENT) | sequences.connected(sockets)
+    return told
+
+
+def _was_accepted(sockets: Sockets) -> Flags:
+    told: Flags = (sockets.state == State.SYN_RECV) | sequences.accepted(sockets)
+    return told
 
 
 def _by_port(local: npt.NDArray[np.uint16], listens: npt.NDArray[np.bool_], ephemeral: range) -> Ways:

@@ -183,4 +183,6 @@ _OWN_PIDS = (
     "number there, others have that of the root's"
 )
 _START = "they ended before netlab had listed what was open, or the kernel did not run the program"
-_FROM_PORTS = "of connections older than the capture, direction is told from the ports"
+_FROM_PORTS = (
+    "of connections older than the capture, direction is told from TCP's sequence numbers, or else the ports"
+)

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from netlab.frames import Missing
-from netlab.kernel import netlink, sockdiag, spaces
+from netlab.kernel import netlink, sequences, sockdiag, spaces
 from netlab.kernel.processes import Process
 from netlab.kernel.sockdiag import Sockets, State
 from netlab.tracer import directions
@@ -102,7 +102,7 @@ def _attempts(sockets: Sockets, direction: npt.NDArray[np.uint8], inode: int) ->
     attempts["mark"] = sockets.mark.filled(NOT_TOLD)
     attempts["interface"] = sockets.records["interface"]
     attempts["netns"], attempts["cookie"], attempts["direction"] = inode, sockets.cookie, direction
-    attempts["bytes_sent"] = sockets.bytes_sent.filled(0)
+    attempts["bytes_sent"] = sequences.bytes_sent(sockets, direction == Direction.OUTGOING).filled(0)
     attempts["bytes_received"] = sockets.bytes_received.filled(0)
     attempts["srtt_us"] = sockets.rtt_us.filled(0)
     attempts["rtt_var_us"] = sockets.rtt_var_us.filled(0)

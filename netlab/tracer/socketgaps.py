@@ -32,7 +32,7 @@ _UDP_DETAIL = "the kernel does not count per UDP socket; netlab.capture() does"
 
 
 def of(
-    sockets: Sockets, pid: np.ma.MaskedArray[Any, Any], has_peer: npt.NDArray[np.bool_], unreadable: int
+    sockets: Sockets, pid: np.ma.MaskedArray[Any, Any], guessed: npt.NDArray[np.bool_], unreadable: int
 ) -> list[Missing]:
     """Say what the tables do not tell of these *sockets*, as far as there are some that it is missing of.
 
@@ -42,15 +42,15 @@ def of(
         What the tables told.
     pid
         Whose each socket is, masked where that is not known.
-    has_peer
-        Which sockets have a direction.
+    guessed
+        Which sockets have a direction that their ports alone tell.
     unreadable
         How many processes could not be asked for their sockets.
     """
     gaps = [Missing(_COLUMNS, Gap.UNAVAILABLE, None, _COLUMNS_DETAIL), _WAYS, _CLOSED]
     gaps += unowned(sockets, pid, unreadable)
     for what, kind, where, detail in (
-        ("direction", Gap.APPROXIMATE, has_peer, _DIRECTION_DETAIL),
+        ("direction", Gap.APPROXIMATE, guessed, _DIRECTION_DETAIL),
         (f"{_WHO}, uid, inode", Gap.UNAVAILABLE, ~sockets.owned, _UNOWNED_DETAIL),
         ("bytes, packets", Gap.UNAVAILABLE, sockets.protocol == socket.IPPROTO_UDP, _UDP_DETAIL),
         ("rtos", Gap.UNAVAILABLE, sockets.lacks("total_rto"), UNCOUNTED_RTOS),

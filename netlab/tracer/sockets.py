@@ -15,10 +15,11 @@ from netlab import addresses, checks
 from netlab.columns import categories
 from netlab.errors import BadInput
 from netlab.frames import Missing
-from netlab.kernel import netns as namespaces, processes, sockdiag, spaces
+from netlab.kernel import netns as namespaces, processes, sequences, sockdiag, spaces
 from netlab.kernel.sockdiag import Sockets, State
 from netlab.schemas import CONNECTIONS
 from netlab.tracer import directions, socketgaps, translated, translations
+from netlab.tracer.layout import Direction
 
 Flags: TypeAlias = npt.NDArray[np.bool_]
 Masked: TypeAlias = np.ma.MaskedArray[Any, Any]
@@ -141,7 +142,8 @@ def connections(
     records = found.sockets.records
     tuples = translated.tuples_of(records, found.sockets.protocol, found.netns)
     beyond = translations.of_open(host, tuples)
-    gaps = socketgaps.of(found.sockets, found.pid, found.direction != directions.NO_PEER, unreadable)
+    guessed = (found.direction != directions.NO_PEER) & ~directions.proven(found.sockets)
+    gaps = socketgaps.of(found.sockets, found.pid, guessed, unreadable)
     missing = [*found.missing, *gaps, *beyond.missing]
     return CONNECTIONS.frame(data | beyond.columns, missing)
 
@@ -204,7 +206,7 @@ def columns(found: Listing) -> dict[str, Any]:
         **_owners(found.pid),
         "uid": np.ma.array(records["uid"], mask=~sockets.owned),  # else the kernel says 0, which is root
         "netns": found.netns,
-        **_traffic(sockets),
+        **_traffic(sockets, found.direction == Direction.OUTGOING),
         "pid_source": categories(np.where(np.ma.getmaskarray(found.pid), 1, 0), ["socket", None]),
         "cookie": sockets.cookie,
         "inode": np.ma.array(records["inode"], mask=~sockets.owned),
@@ -213,10 +215,10 @@ def columns(found: Listing) -> dict[str, Any]:
     }
 
 
-def _traffic(sockets: Sockets) -> dict[str, Masked]:
+def _traffic(sockets: Sockets, outgoing: Flags) -> dict[str, Masked]:
     retransmits = sockets.info("total_retrans")
     return {
-        "bytes_sent": sockets.bytes_sent,
+        "bytes_sent": sequences.bytes_sent(sockets, outgoing),
         "bytes_received": sockets.bytes_received,
         "packets_sent": sockets.info("segs_out"),
         "packets_received": sockets.info("segs_in"),

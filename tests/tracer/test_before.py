@@ -136,6 +136,28 @@ def bound_port_whose_listener_is_gone(before: Before) -> None:
     listening.close()
 
 
+def chosen_port_whose_listener_is_gone(before: Before) -> None:
+    """As that of FTP's data connections is."""
+    listening, _ = before.asked()
+    before.keep(listening.accept()[0]).sendall(b"a few bytes")
+    listening.close()
+
+
+def connected_from_a_port_that_listens_too(before: Before) -> None:
+    """As members of a cluster do, who are each other's clients."""
+    ours, theirs, client = (before.keep(before.at.socket()) for _ in range(3))
+    for one in (ours, client):
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    for one, port in ((ours, next(SERVICES)), (theirs, 0)):
+        one.bind((before.at.home, port))
+        before.ports.add(one.getsockname()[1])
+    client.bind(ours.getsockname())
+    theirs.listen()
+    client.connect(theirs.getsockname())
+    ours.listen()
+    before.keep(theirs.accept()[0])
+
+
 def connected_to_itself(before: Before) -> None:
     both = before.at.socket()
     both.bind((before.at.home, 0))

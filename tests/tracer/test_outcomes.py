@@ -7,6 +7,7 @@ import errno
 import os
 import signal
 import socket
+import struct
 import threading
 import time
 import tomllib
@@ -397,12 +398,12 @@ def bound_to_a_port_that_is_connected_there(at: Place) -> None:
 
 
 @contextlib.contextmanager
-def losing(at: Place, packets: str) -> Iterator[None]:
-    """Drop *packets* of TCP that come in, as nftables' language names them."""
+def losing(at: Place, packets: str, *, hook: str = "input") -> Iterator[None]:
+    """Drop *packets* of TCP that come in, or at another hook, as nftables' language names them."""
     rules = f"""
         table inet losing {{
-            chain input {{
-                type filter hook input priority 0
+            chain losses {{
+                type filter hook {hook} priority 0
                 tcp {packets} drop
             }}
         }}
@@ -422,6 +423,37 @@ def peer_that_vanishes(at: Place) -> None:
             client.sendall(b"anybody there?")
             with pytest.raises(TimeoutError):
                 client.recv(1)
+
+
+def tried(sock: socket.socket) -> int:
+    """Return tcpi_bytes_sent: what TCP has tried to send, as often as it has."""
+    return int(struct.unpack_from("=Q", sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256), 200)[0])
+
+
+def data_that_a_firewall_here_drops(at: Place) -> None:
+    client, server = at.connected()
+    with client, server:
+        client.setsockopt(socket.IPPROTO_TCP, TCP_USER_TIMEOUT, 1500)
+        client.sendall(b"anybody there?")
+        assert server.recv(14, socket.MSG_WAITALL) == b"anybody there?"
+        with losing(at, f"dport {server.getsockname()[1]} th dport > 0", hook="output"):
+            client.sendall(b"hello?")
+            with pytest.raises(TimeoutError):
+                client.recv(1)
+
+
+def data_that_a_firewall_here_drops_for_a_while(at: Place) -> None:
+    client, server = at.connected()
+    with client, server:
+        client.sendall(b"anybody there?")
+        assert server.recv(14, socket.MSG_WAITALL) == b"anybody there?"
+        with losing(at, f"sport {server.getsockname()[1]} th dport > 0", hook="output"):
+            server.sendall(bytes(1000))
+            while tried(server) <= 1000:
+                time.sleep(0.01)
+        assert len(client.recv(1000, socket.MSG_WAITALL)) == 1000
+        client.close()
+        assert server.recv(1) == b""
 
 
 def peer_that_reads_nothing(at: Place) -> None:

@@ -6,7 +6,8 @@ import socket
 import struct
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,18 @@ def row(frame: pd.DataFrame, sock: socket.socket) -> Any:
     cookie = struct.unpack("=Q", sock.getsockopt(socket.SOL_SOCKET, 57, 8))[0]
     (found,) = frame[frame.cookie == cookie].itertuples()
     return found
+
+
+def until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def tried(sock: socket.socket) -> int:
+    """Return tcpi_bytes_sent: what TCP has tried to send, as often as it has."""
+    return int(struct.unpack_from("=Q", sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256), 200)[0])
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
@@ -201,26 +214,86 @@ def test_a_connection_still_asking_is_outgoing_and_counts_its_syns(held: ExitSta
     assert pd.isna(found.rtt_ms)
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+def test_what_was_accepted_is_incoming_when_its_listener_has_gone(held: ExitStack, address: str) -> None:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.create_server((address, 0), family=family) as listener:  # as connect(2) might choose
+        client = held.enter_context(socket.create_connection(listener.getsockname()[:2]))
+        server = held.enter_context(listener.accept()[0])
+
+    both = ("outgoing", "incoming")
+    frame = connections()
+    assert (row(frame, client).direction, row(frame, server).direction) == both
+    server.setblocking(False)
+    assert server.send(bytes(1 << 24)) < 1 << 24  # some of it waits, some is not acknowledged
+    client.sendall(b"x")
+    client.shutdown(socket.SHUT_WR)
+
+    until(lambda: row(connections(), server).state == "close-wait")
+    frame = connections()
+    assert (row(frame, client).direction, row(frame, server).direction) == both
+    detail = coverage(frame).query("what == 'direction'")["detail"]
+    assert all("ports" in text for text in detail)
+
+
+def restored(held: ExitStack) -> tuple[socket.socket, socket.socket]:
+    """Return both ends of a connection as CRIU makes them: connect() sends nothing."""
+    repair, queue, sequence = 19, 20, 21  # TCP_REPAIR, TCP_REPAIR_QUEUE, TCP_QUEUE_SEQ
+    ends = held.enter_context(socket.socket()), held.enter_context(socket.socket())
+    for end in ends:
+        end.setsockopt(socket.IPPROTO_TCP, repair, 1)
+        end.bind(("127.0.0.1", 0))
+    for end, peer, numbers in zip(ends, reversed(ends), ((1000, 2000), (2000, 1000)), strict=True):
+        for which, number in enumerate(numbers, start=1):  # what it receives, what it sends
+            end.setsockopt(socket.IPPROTO_TCP, queue, which)
+            end.setsockopt(socket.IPPROTO_TCP, sequence, number)
+        end.connect(peer.getsockname())
+    for end in ends:
+        end.setsockopt(socket.IPPROTO_TCP, repair, 0)
+    return ends
+
+
 @pytest.mark.privileged
 @pytest.mark.usefixtures("space")
-def test_the_direction_is_unknown_when_the_listener_of_a_low_port_has_gone(held: ExitStack) -> None:
-    with socket.create_server(("127.0.0.1", 999)) as listener:
-        held.enter_context(socket.create_connection(("127.0.0.1", 999)))
-        server = held.enter_context(listener.accept()[0])
-        with_listener = row(connections(), server).direction
+def test_of_what_was_restored_from_a_checkpoint_the_direction_is_a_guess(held: ExitStack) -> None:
+    one, other = restored(held)
+    one.sendall(b"hello")
+    assert other.recv(5, socket.MSG_WAITALL) == b"hello"
+    until(lambda: row(connections(), one).send_queue_bytes == 0)
 
-    assert (with_listener, row(connections(), server).direction) == ("incoming", "unknown")
+    frame = connections()
+
+    assert (row(frame, one).bytes_sent, row(frame, other).bytes_sent) == (5, 0)
+    assert coverage(frame).query("what == 'direction'")["count"].tolist() == [2]
+
+
+@pytest.mark.privileged
+@pytest.mark.usefixtures("space")
+def test_what_a_firewall_here_drops_has_not_been_sent(held: ExitStack) -> None:
+    client, server = pair(held)
+    client.sendall(b"hello")
+    assert server.recv(5, socket.MSG_WAITALL) == b"hello"
+    rules = "table ip t {\nchain out {\ntype filter hook output priority 0\ntcp sport PORT drop\n}\n}\n"
+    for sock, count in ((client, 5), (server, 0)):
+        port = str(sock.getsockname()[1])
+        subprocess.run(["nft", "-f", "-"], input=rules.replace("PORT", port), text=True, check=True)
+        sock.sendall(bytes(1000))
+        until(lambda sock=sock: tried(sock) > 2000)
+
+        assert row(connections(), sock).bytes_sent == count
 
 
 @pytest.mark.privileged
 @pytest.mark.usefixtures("space")
 def test_the_ephemeral_ports_are_those_of_the_namespace(held: ExitStack) -> None:
-    with socket.create_server(("127.0.0.1", 1999)) as listener:
-        held.enter_context(socket.create_connection(("127.0.0.1", 1999)))
-        server = held.enter_context(listener.accept()[0])
+    """Of UDP, of which nothing but the ports tells."""
+    sock = held.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+    sock.bind(("127.0.0.1", 1999))
+    sock.connect(("127.0.0.1", 53))
+    before = row(connections(), sock).direction
     subprocess.run(["sysctl", "-qw", "net.ipv4.ip_local_port_range=1900 2100"], check=True)
 
-    assert row(connections(), server).direction == "outgoing"
+    assert (before, row(connections(), sock).direction) == ("unknown", "outgoing")
 
 
 def test_a_connection_not_yet_accepted_has_no_owner_and_coverage_says_so(held: ExitStack) -> None:
