@@ -34,9 +34,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _say(text: str) -> None:
-    """Print *text* now, where it is known what to do when nobody reads it or the disk is full."""
+    """Print *text* now, where it is known what to do when nobody reads it or the disk is full.
+
+    What the terminal's encoding lacks (LC_ALL=C, and a process with an umlaut) is printed as an escape.
+    """
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     try:
-        print(text, flush=True)  # without a standard output (>&-) nobody wants it
+        # without a standard output (>&-) nobody wants it
+        print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
     except BrokenPipeError:
         raise
     except OSError as error:

@@ -31,6 +31,17 @@ def test_who_reads_no_further_gets_no_traceback() -> None:
     assert (run.returncode, run.stderr) == (0, "")
 
 
+def test_what_the_terminal_has_no_letter_for_is_printed_as_an_escape() -> None:
+    told = "from netlab.cli import _say; _say('\\xfcn\\u2026')"
+    ascii_only = {**os.environ, "PYTHONIOENCODING": "ascii:strict"}
+
+    run = subprocess.run(
+        [sys.executable, "-c", told], env=ascii_only, capture_output=True, text=True, check=False, timeout=60
+    )
+
+    assert (run.stdout, run.stderr) == ("\\xfcn\\u2026\n", "")
+
+
 @pytest.mark.parametrize(("columns", "width"), [("1", 40), ("60", 60), ("300", 100)])
 def test_the_doctor_fits_the_terminal_and_leaves_commands_whole(columns: str, width: int) -> None:
     run = ran("doctor", before=["env", f"COLUMNS={columns}"])
