@@ -7,8 +7,9 @@ and sock_diag_put_meminfo() in net/core/sock.c. No privilege is needed.
 from __future__ import annotations
 
 import socket
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -35,11 +36,16 @@ class Listeners:
     sockets: Sockets
     memory: Memory
 
+    def where(self, keep: npt.NDArray[Any]) -> Listeners:
+        """Return those that *keep* (flags or places) selects."""
+        return Listeners(self.sockets.where(keep), keys.chosen(self.memory, keep))
 
-def listeners() -> Listeners:
-    """Return those of the calling thread's network namespace."""
+
+def listeners(protocols: Iterable[int]) -> Listeners:
+    """Return those of the calling thread's network namespace, of TCP, UDP or both by number."""
     families = socket.AF_INET, socket.AF_INET6
-    return joined([_listed(family, protocol) for protocol in _STATES for family in families])
+    found = joined([_listed(family, protocol) for protocol in protocols for family in families])
+    return found.where(sockdiag.latest(found.sockets))
 
 
 def joined(parts: list[Listeners]) -> Listeners:

@@ -232,17 +232,20 @@ def joined(parts: Iterable[Sockets]) -> Sockets:
 def _sockets(protocol: int, states: int = _EVERY_STATE) -> Sockets:
     families = (socket.AF_INET, socket.AF_INET6)
     tables = (table_of(protocol, dump(family, protocol, states, _INFO)) for family in families)
-    return _each_once(joined(tables))
+    found = joined(tables)
+    places = latest(found)
+    return found if len(places) == len(found) else found.where(places)
 
 
-def _each_once(found: Sockets) -> Sockets:
-    """Return each socket as it was listed last.
+def latest(found: Sockets) -> npt.NDArray[np.intp]:
+    """Return the places where each socket was listed last.
 
     The kernel goes on in a chain of its table behind as many as it has listed: where another one came in at
     the front meanwhile, one is listed again.
     """
     again = np.unique(found.cookie[::-1], return_index=True)[1]
-    return found if len(again) == len(found) else found.where(np.sort(len(found) - 1 - again))
+    places: npt.NDArray[np.intp] = np.sort(len(found) - 1 - again)
+    return places
 
 
 def dump(family: int, protocol: int, states: int, extension: int) -> nlmessages.Dump:

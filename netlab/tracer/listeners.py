@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import socket
-
 import numpy as np
 import pandas as pd
 
 from netlab import checks
 from netlab.kernel import listening, netlink, netns as namespaces, spaces
+from netlab.kernel.ctnames import NUMBERS
 from netlab.kernel.sockdiag import State
 from netlab.schemas import LISTENERS
 from netlab.tracer import socketgaps, sockets
@@ -65,14 +64,13 @@ def listeners(
     True
     """
     sockets.check(protocol, port, pid, process)
-    answers = spaces.ask(netns, listening.listeners)
+    protocols = [NUMBERS[name] for name in ("tcp", "udp") if protocol in {None, name}]
+    answers = spaces.ask(netns, lambda: listening.listeners(protocols))
     tables = list(answers.by_inode.values())
     there = listening.joined(tables)
     inodes = np.repeat(list(answers.by_inode), [len(table.sockets) for table in tables])
     listing, unreadable = sockets.owned(sockets.Listing.of(there.sockets, inodes, answers.missing))
     keep = sockets.wanted(listing, port, pid, process)
-    if protocol is not None:
-        keep &= there.sockets.protocol == getattr(socket, f"IPPROTO_{protocol.upper()}")
     order = np.flatnonzero(keep)[np.argsort(there.sockets.records["local_port"][keep], kind="stable")]
     found, memory = listing.where(order), there.memory[order]
     is_tcp = found.sockets.state == State.LISTEN

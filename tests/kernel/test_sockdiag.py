@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 
-from netlab.kernel import netns, sockdiag, tcpinfo
+from netlab.kernel import listening, netns, sockdiag, tcpinfo
 from netlab.kernel.sockdiag import Sockets, State
 
 SO_COOKIE = 57
@@ -319,7 +319,12 @@ def test_what_an_older_kernel_does_not_give_is_masked_and_told_from_no_tcp_info(
     assert {name for name in names if sockets.lacks(name)[0]} == (names - given if known else set())
 
 
-def test_a_socket_is_listed_once_while_others_take_its_port() -> None:
+@pytest.mark.parametrize(
+    "listed",
+    [sockdiag.udp_sockets, lambda: listening.listeners([socket.IPPROTO_UDP]).sockets],
+    ids=["sockets", "listeners"],
+)
+def test_a_socket_is_listed_once_while_others_take_its_port(listed: Callable[[], Sockets]) -> None:
     def bound(address: tuple[str, int]) -> socket.socket:
         sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
@@ -340,7 +345,7 @@ def test_a_socket_is_listed_once_while_others_take_its_port() -> None:
     others = threading.Thread(target=take_turns)
     others.start()
     try:
-        lists = [sockdiag.udp_sockets().cookie for _ in range(100)]
+        lists = [listed().cookie for _ in range(100)]
     finally:
         over.set()
         others.join()
