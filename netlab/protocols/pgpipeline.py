@@ -28,9 +28,8 @@ class Pipeline:
         self._steps: deque[Step] = deque()
         self._group: Group | None = None
         self._is_skipping = False  # the server discards what comes before the next Sync
-        self._parting: Message | None = (
-            None  # an error that came while nothing waited: it closes the connection
-        )
+        # An error that came while nothing waited: it closes the connection.
+        self._parting: Message | None = None
         self._names = Names()
 
     @property

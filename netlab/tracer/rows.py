@@ -23,7 +23,7 @@ from netlab.tracer.merge import Table
 from netlab.tracer.owners import Owned, Owners
 from netlab.tracer.reasons import explain
 from netlab.tracer.records import Readable, begun_unseen, end_unseen, is_udp
-from netlab.tracer.snapshot import UNTOLD
+from netlab.tracer.snapshot import QUEUES, UNTOLD
 from netlab.tracer.translated import NatTable
 
 _NO_RTT = 0xFFFFFFFF  # the kernel's windowed minimum before the first sample
@@ -72,7 +72,7 @@ def connections(
     if not len(table.attempts):
         return CONNECTIONS.empty(missing)
     order = np.argsort(table.attempts["opened_ns"], kind="stable")
-    attempts, states = Fields(table.attempts, order), table.states[order]
+    attempts, states, queues = Fields(table.attempts, order), table.states[order], table.queues[order]
     known, translated = owners.identify(attempts), nat.of(attempts)
     data = {
         **identity(attempts),
@@ -81,7 +81,7 @@ def connections(
         "inode": _unless_zero(table.inodes[order]),
         "mark": np.ma.array(attempts["mark"], mask=attempts["mark"] == NOT_TOLD),
         "bound_ifindex": _unless_zero(attempts["interface"]),
-        **_queues(table.queues[order]),
+        **{name: np.ma.masked_equal(queues[name], UNTOLD) for name in QUEUES.names or ()},
     }
     parts = (
         _owner(attempts, known),
@@ -175,11 +175,6 @@ def _counters(attempts: Readable, states: npt.NDArray[np.uint8]) -> dict[str, An
         "rtt_var_ms": np.ma.array(attempts["rtt_var_us"] / 1e3, mask=unsampled),
         "min_rtt_ms": np.ma.array(attempts["min_rtt_us"] / 1e3, mask=unsampled | untimed),
     }
-
-
-def _queues(queues: npt.NDArray[np.void]) -> dict[str, Any]:
-    names = {"receive_queue_bytes": "receive_bytes", "send_queue_bytes": "send_bytes"}
-    return {ours: np.ma.masked_equal(queues[theirs], UNTOLD) for ours, theirs in names.items()}
 
 
 def _syn_retransmits(attempts: Readable, states: npt.NDArray[np.uint8]) -> Any:

@@ -35,7 +35,8 @@ _COUNTERS = {
 }
 
 
-QUEUES = np.dtype([("receive_bytes", "i8"), ("send_bytes", "i8")])  # `UNTOLD` where nobody told
+# By the names of their columns; `UNTOLD` where nobody told.
+QUEUES = np.dtype([("receive_queue_bytes", "i8"), ("send_queue_bytes", "i8")])
 UNTOLD = -1
 
 
@@ -132,6 +133,6 @@ def _with_owners(
 
 def _queues(sockets: Sockets) -> npt.NDArray[np.void]:
     queues = np.empty(len(sockets), QUEUES)
-    queues["receive_bytes"] = sockets.receive_queue_bytes.filled(UNTOLD)
-    queues["send_bytes"] = sockets.send_queue_bytes.filled(UNTOLD)
+    queues["receive_queue_bytes"] = sockets.receive_queue_bytes.filled(UNTOLD)
+    queues["send_queue_bytes"] = sockets.send_queue_bytes.filled(UNTOLD)
     return queues
