@@ -220,6 +220,14 @@ def test_what_a_capture_lets_go_of_stays_in_the_recording(tmp_path: Path) -> Non
     assert [gap for gap in cap.connections().attrs["coverage"] if gap["kind"] == "lost"]
 
 
+def ping(client: socket.socket, server: socket.socket) -> None:
+    """Let the two ends of a connection ask and answer by Redis' protocol."""
+    client.sendall(b"*1\r\n$4\r\nPING\r\n")
+    server.recv(100)
+    server.sendall(b"+PONG\r\n")
+    client.recv(100)
+
+
 @pytest.mark.privileged
 def test_requests_that_a_capture_lets_go_of_stay_in_the_recording(tmp_path: Path) -> None:
     with (
@@ -230,10 +238,7 @@ def test_requests_that_a_capture_lets_go_of_stay_in_the_recording(tmp_path: Path
         server.accept()[0] as accepted,
     ):
         for _ in range(6):
-            client.sendall(b"*1\r\n$4\r\nPING\r\n")
-            accepted.recv(100)
-            accepted.sendall(b"+PONG\r\n")
-            client.recv(100)
+            ping(client, accepted)
             recording.write()
         assert [gap["cause"] for gap in cap.requests().attrs["coverage"] if gap["kind"] == "lost"] == [
             "let-go"
@@ -264,10 +269,7 @@ def test_requests_at_the_other_end_make_no_room_for_those_of_one_direction(
         server.accept()[0] as accepted,
     ):
         for _ in range(6):
-            client.sendall(b"*1\r\n$4\r\nPING\r\n")
-            accepted.recv(100)
-            accepted.sendall(b"+PONG\r\n")
-            client.recv(100)
+            ping(client, accepted)
             recording.write()
 
     requests = bundle.load(recording.path)["requests"]
@@ -294,10 +296,7 @@ def test_what_each_table_of_requests_lacks_is_of_its_own_protocol(tmp_path: Path
                     recording.write()
         with socket.create_connection(server.getsockname()) as client, server.accept()[0] as accepted:
             for _ in range(4):
-                client.sendall(b"*1\r\n$4\r\nPING\r\n")
-                accepted.recv(100)
-                accepted.sendall(b"+PONG\r\n")
-                client.recv(100)
+                ping(client, accepted)
                 recording.write()
 
     recorded = bundle.load(recording.path)
