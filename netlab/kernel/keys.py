@@ -29,24 +29,25 @@ def packed(records: npt.NDArray[np.void], names: Sequence[str]) -> pa.Array:
 
 def chosen(records: npt.NDArray[np.void], keep: npt.NDArray[Any]) -> npt.NDArray[np.void]:
     """Return the records that *keep* selects, flags or places: numpy would copy them field by field."""
-    selected: npt.NDArray[np.void] = records.view(_raw(records.dtype))[keep].view(records.dtype)
+    selected: npt.NDArray[np.void] = records.view(raw(records.dtype))[keep].view(records.dtype)
     return selected
 
 
 def joined(parts: Iterable[npt.NDArray[Any]], kind: npt.DTypeLike) -> npt.NDArray[Any]:
     """Put records of one *kind* under each other: numpy would copy them field by field."""
     dtype = np.dtype(kind)
-    raw = [part.view(_raw(dtype)) for part in parts if len(part)]
-    return (np.concatenate(raw) if raw else np.empty(0, _raw(dtype))).view(dtype)
+    bare = [part.view(raw(dtype)) for part in parts if len(part)]
+    return (np.concatenate(bare) if bare else np.empty(0, raw(dtype))).view(dtype)
 
 
 def put(records: npt.NDArray[np.void], *, into: npt.NDArray[np.void], at: Any) -> None:
     """Copy *records* to the places *at* of others of their kind."""
-    raw = _raw(records.dtype)
-    into.view(raw)[at] = records.view(raw)
+    bare = raw(records.dtype)
+    into.view(bare)[at] = records.view(bare)
 
 
-def _raw(dtype: np.dtype[Any]) -> np.dtype[np.void]:
+def raw(dtype: np.dtype[Any]) -> np.dtype[np.void]:
+    """Return the layout of as many bytes without fields."""
     return np.dtype(("V", dtype.itemsize))
 
 

@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from netlab.closing import Closes
 from netlab.errors import KernelError
+from netlab.kernel import keys
 
 _BUSY, _DISCARDED = 1 << 31, 1 << 30  # BPF_RINGBUF_BUSY_BIT, BPF_RINGBUF_DISCARD_BIT
 _HEADER = 8
@@ -57,12 +58,12 @@ class RingBuffer(Closes):
         self._slot = np.dtype(
             {
                 "names": ["length", "record"],
-                "formats": ["u4", record],
+                "formats": ["u4", keys.raw(record)],  # numpy would copy it field by field
                 "offsets": [0, _HEADER],
                 "itemsize": _HEADER + padded,
             }
         )
-        self._nothing = np.empty(0, record)
+        self._record, self._nothing = record, np.empty(0, record)
         self._consumer = mmap.mmap(descriptor, page)
         self._rest = mmap.mmap(descriptor, page + 2 * self._size, prot=mmap.PROT_READ, offset=page)
         self._position = np.frombuffer(self._consumer, np.uint64, 1)
@@ -90,7 +91,7 @@ class RingBuffer(Closes):
             busy
         ):  # reserved by another CPU and not yet written: it and what follows waits for the next call
             view, lengths = view[: busy[0]], lengths[: busy[0]]
-        records: npt.NDArray[np.void] = view["record"][(lengths & _DISCARDED) == 0].copy()
+        records: npt.NDArray[np.void] = view["record"][(lengths & _DISCARDED) == 0].view(self._record)
         _in_order()  # before the kernel writes there again
         self._position[0] = start + len(view) * self._slot.itemsize
         return records

@@ -111,9 +111,12 @@ class TcpSource:
             if not len(reports):
                 return
             ended, left, self._unfollowed = adopt(self._unfollowed, reports)
-            known = chosen(ended, self._known(ended))
-            self._told = known["cookie"]
-            self._end(joined([known, self._judged(chosen(left, self._wanted.may_keep(left)))]))
+            known = self._known(ended)
+            if not known.all():  # to copy what nearly always is all of them takes as long as to read it
+                ended = chosen(ended, known)
+            self._told = ended["cookie"]
+            judged = self._judged(chosen(left, self._wanted.may_keep(left)))
+            self._end(joined([ended, judged]) if len(judged) else ended)
 
     def _judged(self, starts: Attempts) -> Attempts:
         """Return those of *starts* without an end that are wanted.
