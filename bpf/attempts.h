@@ -17,6 +17,21 @@ BPF_HASH(netlab_open, u64, struct netlab_attempt, NETLAB_SIZED);
 BPF_RINGBUF_OUTPUT(netlab_reports, NETLAB_SIZED);
 
 /*
+ * Whose connections were that ended before anything told: the peer has reset one that was accepted and not read from, say. By
+ * cookie, and blank until the descriptor is closed. The oldest make room, and their owner stays unknown.
+ */
+#define NETLAB_LATE 16384
+
+BPF_TABLE("lru_hash", u64, struct netlab_owner, netlab_late_owners, NETLAB_LATE);
+
+static __always_inline void netlab_await_owner(u64 cookie)
+{
+	struct netlab_owner blank = {};
+
+	netlab_late_owners.update(&cookie, &blank);
+}
+
+/*
  * The tuple is complete only from some states on: connect() picks the local port after TCP_SYN_SENT, and
  * inet_put_port() clears the port in the last ones. What is already known is therefore never overwritten by zero.
  */

@@ -114,6 +114,17 @@ int netlab_asked6(struct bpf_sock_addr *ctx)
 	return netlab_asked(ctx, true);
 }
 
+/* Whoever closes a connection's descriptor had it, if nothing told before: a kernel thread closes for others. */
+static __always_inline void netlab_own_late(u64 cookie)
+{
+	struct netlab_owner *late = netlab_late_owners.lookup(&cookie), owner = {};
+
+	if (!late || late->pid || netlab_current()->flags & NETLAB_PF_KTHREAD)
+		return;
+	netlab_current_owner(&owner);
+	netlab_late_owners.update(&cookie, &owner);	/* as a whole, for whoever reads meanwhile */
+}
+
 /* The last descriptor of a socket is closed, in the closing process. What is still followed then has had an end unseen. */
 int netlab_socket_released(struct bpf_sock *ctx)
 {
@@ -127,6 +138,7 @@ int netlab_socket_released(struct bpf_sock *ctx)
 		netlab_end_untold(key, known, bpf_ktime_get_ns());
 		netlab_has_asked(key);
 	}
+	netlab_own_late(bpf_get_socket_cookie(ctx));
 	return 1;
 }
 

@@ -321,6 +321,8 @@ static __always_inline void netlab_change_of(struct sock *changed, u64 key, int 
 	if (depth == NETLAB_OUTER && attempt->pid_source == NETLAB_NO_PID &&
 	    (after == TCP_SYN_SENT || netlab_is_used_here(sk)) && !netlab_is_for_another(tp, after))
 		netlab_read_owner(attempt, after == TCP_SYN_SENT ? NETLAB_PID_CONNECT : NETLAB_PID_CLOSE);
+	if (after == TCP_CLOSE && attempt->pid_source == NETLAB_NO_PID)
+		netlab_await_owner(attempt->cookie);
 	if (after == TCP_CLOSE)
 		netlab_report(attempt, attempt->opened_ns ? NETLAB_ATTEMPT_LOST : NETLAB_END_LOST);
 	else if (after == TCP_SYN_SENT && netlab_may_be_wanted(attempt))

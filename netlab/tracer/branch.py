@@ -32,6 +32,7 @@ class _Last:
     """What there was when a branch ended."""
 
     open: Attempts
+    late: Attempts
     over: Cookies
     losses: list[Missing]
     processes: Processes
@@ -84,6 +85,10 @@ class Branch(Closes):
         """Take over what the programs reported."""
         if self._last is None:
             self._live.drain()
+
+    def late_owners(self) -> Attempts:
+        """Return whose the attempts were that ended before anything told."""
+        return self._live.late_owners() if self._last is None else self._last.late
 
     def settle(self, unlisted: Attempts, held: Attempts, now_ns: int) -> None:
         """End the attempts whose socket is gone, and remember whose others are."""
@@ -145,7 +150,13 @@ class Branch(Closes):
             try:
                 live.drain()
                 self._last = _Last(
-                    self.open(), live.over(), self.losses(), live.processes(), live.usage(), live.maps()
+                    self.open(),
+                    live.late_owners(),
+                    live.over(),
+                    self.losses(),
+                    live.processes(),
+                    live.usage(),
+                    live.maps(),
                 )
             finally:
                 if self._take in live.ends.followers:

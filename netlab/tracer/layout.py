@@ -60,6 +60,7 @@ ENDS = np.dtype(
     ]
 )
 FLOW_KEY = np.dtype([("ends", ENDS), ("cookie", "u8")])
+LATE_OWNER = np.dtype([("process", "S16"), ("process_started_ns", "u8"), ("pid", "u4"), ("uid", "u4")])
 PROCESS_KEY = np.dtype([("pid", "u4"), ("padding", "u4"), ("started_ns", "u8")])
 PROCESS = np.dtype(
     [
@@ -157,6 +158,16 @@ PIECE = np.dtype(
     ]
 )
 CLEAR = np.dtype([("session", "u8"), ("piece", PIECE)])
+
+# What C calls them: of all programs, and of those of one file.
+SHARED = {
+    "netlab_attempt": ATTEMPT,
+    "netlab_ends": ENDS,
+    "netlab_process_key": PROCESS_KEY,
+    "netlab_process": PROCESS,
+    "netlab_owner": LATE_OWNER,
+}
+OF_FILE = {"tcp": {"netlab_change": CHANGE}, "udp": {"netlab_flow_key": FLOW_KEY}}
 
 
 class Direction(IntEnum):

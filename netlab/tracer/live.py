@@ -29,12 +29,12 @@ from netlab.tracer.layout import (
     ATTEMPT,
     CHANGE,
     DROP_NUMBERS,
-    ENDS,
-    FLOW_KEY,
     LARGE_NUMBERS,
     NUMBERS,
+    OF_FILE,
     PROCESS,
     PROCESS_KEY,
+    SHARED,
     Counter,
 )
 from netlab.tracer.limits import Limits
@@ -48,13 +48,6 @@ from netlab.tracer.udp import UdpSource
 _DRAIN_EVERY_S = 0.05
 _REST_S = 0.005  # between two readings, however urgent the next one is
 _TRIM_EVERY_S = 30.0
-_SHARED = {
-    "netlab_attempt": ATTEMPT,
-    "netlab_ends": ENDS,
-    "netlab_process_key": PROCESS_KEY,
-    "netlab_process": PROCESS,
-}
-_LAYOUTS = {"tcp": {"netlab_change": CHANGE}, "udp": {"netlab_flow_key": FLOW_KEY}}
 _FILES = {socket.IPPROTO_TCP: ["tcp"], socket.IPPROTO_UDP: ["udp"]}
 
 
@@ -107,7 +100,7 @@ class Live(Closes):
         self.ends = Closed(limits.max_closed)
         files = _FILES.get(wanted.protocol, ["tcp", "udp"])
         settings = wanted.macros() | kernel_macros(changes=changes)
-        layouts = _SHARED | {struct: layout for file in files for struct, layout in _LAYOUTS[file].items()}
+        layouts = SHARED | {struct: layout for file in files for struct, layout in OF_FILE[file].items()}
         numbers: dict[str, int] = {**NUMBERS}
         if drops:
             settings |= drop_macros()
@@ -189,6 +182,10 @@ class Live(Closes):
     def over(self) -> npt.NDArray[np.uint64]:
         """Return the cookies of the attempts open before that have ended; to be read before `closed()`."""
         return np.concatenate([source.over() for source in self._sources.values()])
+
+    def late_owners(self) -> Attempts:
+        """Return whose the attempts were that ended before anything told; see `TcpSource`."""
+        return self._tcp.late_owners() if self._tcp else np.empty(0, ATTEMPT)
 
     def settle(self, unlisted: Attempts, held: Attempts, now_ns: int) -> None:
         """End the attempts whose socket is gone, and remember whose others are; see `TcpSource`."""

@@ -8,9 +8,10 @@ from functools import partial
 from netlab.closing import uninterrupted
 from netlab.kernel import clock
 from netlab.tracer.closed import Ended
+from netlab.tracer.layout import PidSource
 from netlab.tracer.life import Life, State, Watch
 from netlab.tracer.look import Clock, Look
-from netlab.tracer.records import Cookies
+from netlab.tracer.records import Cookies, take_owners
 
 
 class Looking(Life):
@@ -46,4 +47,7 @@ class Looking(Life):
 def _ended(watch: Watch, since: int) -> tuple[Cookies, Ended]:
     """Return what has ended, also while the sockets were listed; in this order, see `merge.merge`."""
     watch.drain()
-    return watch.over(), watch.closed(since)
+    over, ended = watch.over(), watch.closed(since)
+    if (ended.attempts["pid_source"] == PidSource.NONE).any():
+        take_owners(ended.attempts, watch.late_owners())
+    return over, ended

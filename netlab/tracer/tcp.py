@@ -16,7 +16,7 @@ from netlab.kernel.keys import chosen
 from netlab.tracer.closed import Closed
 from netlab.tracer.expiry import Absent
 from netlab.tracer.filters import Filter
-from netlab.tracer.layout import ATTEMPT, CHANGE
+from netlab.tracer.layout import ATTEMPT, CHANGE, LATE_OWNER, PidSource
 from netlab.tracer.networks import End
 from netlab.tracer.records import Attempts, adopt, joined, take_owners
 
@@ -59,6 +59,7 @@ class TcpSource:
         self._held = np.empty(0, ATTEMPT)  # attempts whose owner only the last list of sockets told
         self._absent = Absent()
         self._last_open: Attempts | None = None
+        self._last_late: Attempts | None = None
         self._listed: Cookies | None = None
         self._over = np.empty(0, np.uint64)  # those of the listed attempts that have ended
         self._strangers = True  # whether an end without a start counts, whoever's it is
@@ -66,6 +67,7 @@ class TcpSource:
         self._reports = program.ring("netlab_reports", ATTEMPT)
         self._change_ring = program.ring("netlab_changes", CHANGE)
         self._open = program.map("netlab_open", "u8", ATTEMPT)
+        self._late = program.map("netlab_late_owners", "u8", LATE_OWNER)
         self._attach()
 
     def _attach(self) -> None:
@@ -199,6 +201,17 @@ class TcpSource:
         with self._lock:
             self._held = held
 
+    def late_owners(self) -> Attempts:
+        """Return, by cookie, who closed the descriptors of connections that had ended with no owner known."""
+        if self._last_late is not None:
+            return self._last_late
+        cookies, owners = self._late.items()
+        found = np.zeros(len(cookies), ATTEMPT)
+        found["cookie"], found["pid_source"] = cookies, PidSource.CLOSE
+        for name in owners.dtype.names or ():
+            found[name] = owners[name]
+        return chosen(found, found["pid"] != 0)
+
     def expire(self, unlisted: Attempts, now_ns: int) -> None:
         """End the attempts whose socket was not listed for a while: nothing else would tell of their end.
 
@@ -241,8 +254,8 @@ class TcpSource:
             return self._changes[0]
 
     def last(self) -> None:
-        """Keep the open attempts, whose map goes away."""
-        self._last_open = self.open()
+        """Keep what only maps hold, which go away."""
+        self._last_open, self._last_late = self.open(), self.late_owners()
 
     def losses(self) -> list[Missing]:
         """Say what this source cannot see, and what it did not keep."""

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 import pytest
-from loopback import Echo, finish
+from loopback import LINGER_0, Echo, finish
 from programs import held_by, wait_until
 
 import netlab
@@ -66,6 +66,25 @@ def test_what_was_open_before_it_is_told_as_of_the_capture_that_runs(everything:
         finish(old)
 
         assert part.connections()["direction"].tolist() == ["outgoing"]
+
+
+def test_it_is_told_who_closes_what_the_peer_has_reset(everything: Capture, closed_port: int) -> None:
+    def owners() -> list[tuple[int, str]]:
+        rows = part.connections().query("direction == 'incoming' and state == 'closed'")
+        return list(zip(rows["pid"], rows["pid_source"], strict=True))
+
+    with (
+        socket.create_server(("127.0.0.1", closed_port)) as server,
+        branch(everything, port=closed_port) as part,
+    ):
+        with socket.create_connection(server.getsockname()) as client:
+            accepted = server.accept()[0]
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_0)
+        wait_until(owners)
+        accepted.close()
+
+        assert owners() == [(os.getpid(), "close")]
+    assert owners() == [(os.getpid(), "close")]
 
 
 def test_a_pause_of_it_leaves_the_capture_that_runs_alone(everything: Capture, echo: Echo) -> None:

@@ -292,8 +292,8 @@ def test_ten_thousand_connections_are_as_many_rows_or_counted(echo: Echo) -> Non
     assert len(frame) + lost == 20_000
 
 
-def reset_by_client(port: int, family: int, *, server_reads: bool) -> None:
-    """Connect to a server that holds the connection, and end it by a reset."""
+def reset_by_client(port: int, family: int) -> None:
+    """Connect to a server that reads from the connection and holds it, and end it by a reset."""
     with (
         socket.create_server((LOOPBACK[family], port), family=AF[family]) as listener,
         socket.create_connection((LOOPBACK[family], port)) as client,
@@ -301,8 +301,7 @@ def reset_by_client(port: int, family: int, *, server_reads: bool) -> None:
         server, _ = listener.accept()
         with server:
             client.sendall(b"x")
-            if server_reads:
-                server.recv(1)
+            server.recv(1)
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_0)
             client.close()
 
@@ -312,7 +311,7 @@ def test_an_accepted_connection_belongs_to_the_process_that_reads_from_it(
     closed_port: int, family: int
 ) -> None:
     with netlab.capture(port=closed_port, pid=os.getpid()) as capture:
-        reset_by_client(closed_port, family, server_reads=True)
+        reset_by_client(closed_port, family)
 
     server = only(ends(capture.connections(), closed_port, "incoming"))
     assert (server["pid"], server["pid_source"]) == (os.getpid(), "receive")
@@ -320,8 +319,12 @@ def test_an_accepted_connection_belongs_to_the_process_that_reads_from_it(
 
 
 def test_an_owner_filter_says_how_many_connections_of_nobody_known_may_belong(closed_port: int) -> None:
-    with netlab.capture(port=closed_port, pid=os.getpid()) as capture:
-        reset_by_client(closed_port, 4, server_reads=False)
+    with (
+        netlab.capture(port=closed_port, pid=os.getpid()) as capture,
+        socket.create_server(("127.0.0.1", closed_port)) as listener,  # which nobody accepts from
+        socket.create_connection(listener.getsockname()) as client,
+    ):
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_0)
 
     frame = capture.connections()
     gaps = netlab.coverage(frame)

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from loopback import LINGER_0, Echo, cookie, finish, outgoing
+from loopback import LINGER_0, LOOPBACK, Echo, cookie, finish, outgoing
 from programs import wait_until
 
 import netlab
@@ -105,6 +105,54 @@ def test_an_owner_that_only_a_list_told_is_known_when_a_reset_has_ended_the_conn
     for frame in told:
         incoming = only(frame[frame["direction"] == "incoming"])
         assert (incoming["pid"], incoming["pid_source"]) == (os.getpid(), "socket")
+
+
+HOLDS = """
+import socket, sys
+host, port, family = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+with socket.create_server((host, port), family=family) as server:
+    print("listening", flush=True)
+    accepted = server.accept()[0]
+    print("accepted", flush=True)
+    sys.stdin.readline()
+    accepted.close()
+    print("closed", flush=True)
+    sys.stdin.readline()
+"""
+
+
+@pytest.mark.kernels
+@FAMILIES
+def test_who_closes_what_the_peer_has_reset_unread_had_it(ports: tuple[int, int], family: int) -> None:
+    home = (LOOPBACK[family], ports[1])
+    kind = {4: socket.AF_INET, 6: socket.AF_INET6}[family]
+    command = [sys.executable, "-c", HOLDS, home[0], str(home[1]), str(int(kind))]
+    with (
+        netlab.capture(port=ports[1]) as capture,
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server,
+    ):
+        assert server.stdin
+        assert server.stdout
+
+        def accepted() -> pd.Series:
+            return only(capture.connections().query("direction == 'incoming'"))
+
+        assert server.stdout.readline() == "listening\n"
+        with socket.create_connection(home) as client:
+            assert server.stdout.readline() == "accepted\n"
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_0)
+        wait_until(lambda: accepted()["state"] == "closed")
+        before = accepted()
+        print(file=server.stdin, flush=True)
+        assert server.stdout.readline() == "closed\n"
+        after = accepted()
+        print(file=server.stdin, flush=True)
+
+    assert pd.isna(before["pid"])
+    for row in (after, accepted()):
+        assert (row["pid"], row["pid_source"], row["uid"]) == (server.pid, "close", os.geteuid())
+        assert "server.accept" in row["cmdline"]
+        assert row["error"] == "ECONNRESET"
 
 
 def test_a_worker_of_the_kernel_that_closes_what_a_process_has_left_is_not_the_owner(
