@@ -94,6 +94,7 @@ static __always_inline s32 netlab_denial(void)
 #define NETLAB_EAGAIN 11
 #define NETLAB_EACCES 13
 #define NETLAB_EINVAL 22
+#define NETLAB_EMSGSIZE 90
 #define NETLAB_EADDRNOTAVAIL 99
 #define NETLAB_ENETUNREACH 101
 #define NETLAB_ECONNRESET 104

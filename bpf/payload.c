@@ -362,33 +362,48 @@ int netlab_segment_received(struct __sk_buff *skb)
 
 #if NETLAB_PAYLOAD_UDP
 
+/* Fill in whose a datagram on a wanted port is. False where nobody wants it, or not now. */
+static __always_inline bool netlab_wants_datagram(
+	struct netlab_conversation *ends, struct netlab_packet *packet, struct sock *sk)
+{
+	struct netlab_attempt attempt = {};
+
+	netlab_read_flow(&attempt, packet, sk);
+	if (!netlab_is_wanted(&attempt))
+		return false;
+	if (netlab_is_paused()) {
+		netlab_count(NETLAB_PAYLOAD_WHILE_PAUSED);
+		return false;
+	}
+	__builtin_memcpy(ends->local_address, attempt.local_address, 16);
+	__builtin_memcpy(ends->remote_address, attempt.remote_address, 16);
+	ends->netns = attempt.netns;
+	ends->local_port = attempt.local_port;
+	ends->remote_port = attempt.remote_port;
+	ends->family = attempt.family;
+	return true;
+}
+
+static __always_inline bool netlab_has_wanted_datagrams(struct netlab_ends *ends)
+{
+	return NETLAB_WANTED_DATAGRAM(ends->local_port) || NETLAB_WANTED_DATAGRAM(ends->remote_port);
+}
+
 static __always_inline int netlab_message(struct __sk_buff *skb, bool outgoing)
 {
 	struct netlab_said said = { .outgoing = outgoing, .fresh = 1 };
 	struct netlab_conversation ends = { .protocol = IPPROTO_UDP, .budget = NETLAB_GO_ON };
 	u64 guarded = (u64)skb->sk, number = 0;
 	u8 protocol = netlab_ip_protocol(skb);
-	struct netlab_attempt attempt = {};
 	struct netlab_packet packet = {};
 
 	if (protocol == IPPROTO_TCP || !netlab_read_packet(&packet, skb, protocol, outgoing))
 		return 1;
-	if (!NETLAB_WANTED_DATAGRAM(packet.key.ends.local_port) && !NETLAB_WANTED_DATAGRAM(packet.key.ends.remote_port))
+	if (!netlab_has_wanted_datagrams(&packet.key.ends))
 		return 1;
 	netlab_probe_read(&number, sizeof(number), &guarded);
-	netlab_read_flow(&attempt, &packet, (struct sock *)number);
-	if (!netlab_is_wanted(&attempt))
+	if (!netlab_wants_datagram(&ends, &packet, (struct sock *)number))
 		return 1;
-	if (netlab_is_paused()) {
-		netlab_count(NETLAB_PAYLOAD_WHILE_PAUSED);
-		return 1;
-	}
-	__builtin_memcpy(ends.local_address, attempt.local_address, 16);
-	__builtin_memcpy(ends.remote_address, attempt.remote_address, 16);
-	ends.netns = attempt.netns;
-	ends.local_port = attempt.local_port;
-	ends.remote_port = attempt.remote_port;
-	ends.family = attempt.family;
 	said.conversation = &ends;
 	said.cookie = packet.key.cookie;
 	said.bytes = packet.bytes;
@@ -405,6 +420,31 @@ int netlab_message_sent(struct __sk_buff *skb)
 int netlab_message_received(struct __sk_buff *skb)
 {
 	return netlab_message(skb, false);
+}
+
+/*
+ * Typed raw tracepoint inet_sk_error_report(sk): nobody takes what was asked, as ICMP says. To the reader this is a reset,
+ * which UDP does not have: a piece of a datagram without a byte. A packet that is too large is sent again in smaller ones.
+ */
+int netlab_message_refused(struct netlab_error_report *ctx)
+{
+	struct netlab_conversation ends = { .protocol = IPPROTO_UDP, .budget = NETLAB_GO_ON };
+	struct netlab_said said = { .tcp_flags = NETLAB_TCP_RST, .fresh = 1 };
+	struct netlab_packet packet = {};
+	struct sock *sk = ctx->sk;
+
+	if (sk->sk_protocol != IPPROTO_UDP || !sk->sk_err || sk->sk_err == NETLAB_EMSGSIZE)
+		return 0;
+	if (!netlab_read_connected(&packet.key.ends, sk) || !netlab_has_wanted_datagrams(&packet.key.ends))
+		return 0;
+	packet.key.cookie = sk->__sk_common.skc_cookie.counter;
+	if (!netlab_wants_datagram(&ends, &packet, sk))
+		return 0;
+	said.conversation = &ends;
+	said.cookie = packet.key.cookie;
+	said.at_ns = bpf_ktime_get_ns();
+	netlab_put(NULL, &said, 0, 0);
+	return 0;
 }
 
 #endif

@@ -14,7 +14,13 @@ from netlab.schemas import DNS, PROTOCOL_STATS, REQUESTS
 _FIX = "Pass what cap.requests() and cap.dns() returned, or call cap.protocol_stats()"
 _ENDS = ("direction", "local_address", "local_port", "remote_address", "remote_port")
 _CONVERSATIONS = "conversations"  # of lookups that were asked again: what both ends tell counts once
-_UNANSWERED = {"timeout": "unanswered", "closed": "unanswered", "pending": "pending", "missed": "missed"}
+_UNANSWERED = {
+    "timeout": "unanswered",
+    "closed": "unanswered",
+    "unreachable": "unanswered",
+    "pending": "pending",
+    "missed": "missed",
+}
 
 
 def protocol_stats(*heard: pd.DataFrame) -> pd.DataFrame:

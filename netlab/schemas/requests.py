@@ -159,7 +159,8 @@ DNS = Schema(
             "rcode",
             CATEGORY,
             "NOERROR, NXDOMAIN, ...; timeout: no answer came; pending: it may still come; closed: the TCP "
-            "connection ended first; missed: no answer was seen, nor were all packets",
+            "connection ended first; unreachable: the asker was told by an ICMP error that nobody listens, "
+            "as connected sockets are; missed: no answer was seen, nor were all packets",
         ),
         Column(
             "answers",
@@ -219,7 +220,11 @@ DNS_STATS = Schema(
         Column("servfail", INTEGER, "answered that the server failed"),
         Column("refused", INTEGER, "answered that the server will not"),
         Column("other", INTEGER, "answered with any other code"),
-        Column("timeouts", INTEGER, "not answered by anybody in time, or before the TCP connection ended"),
+        Column(
+            "timeouts",
+            INTEGER,
+            "not answered by anybody: not in time, before the TCP connection ended, or nobody listens",
+        ),
         Column("pending", INTEGER, "not answered yet, or nobody can tell because packets were missed"),
         Column("retries", INTEGER, "queries sent again before the answer, to any server"),
         Column("passed_over", INTEGER, "lookups that this server left unanswered and another took over"),

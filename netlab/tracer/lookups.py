@@ -42,6 +42,9 @@ class Lookups:
         ends = ends_of(packet.cookie, packet.conversation())
         if self.ports.isdisjoint({ends.local_port, ends.remote_port}):
             return
+        if packet.reset:
+            self._queries.refused(ends)
+            return
         try:
             read = message.read(said.data, size_bytes=said.size)
         except DecodeError:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from netlab.errors import CapabilityError
+from netlab.errors import CapabilityError, KernelError
 from netlab.frames import Gap, Missing
 from netlab.kernel import capabilities, clock
 from netlab.kernel.bpf import CgroupHook, Program
@@ -42,6 +42,7 @@ _HOOKS = {
         "netlab_message_sent": CgroupHook.INET_EGRESS,
     },
 }
+_REFUSALS = ("netlab_message_refused", "inet_sk_error_report")
 _BLIND = (Counter.PAYLOAD_LOST, Counter.PAYLOAD_WHILE_PAUSED)  # of datagrams that were not seen
 _PIECES_FEW = 32  # 16 KiB of one packet
 _PIECES_MAX = 128  # 64 KiB, the largest but for senders on loopback; the kernel's verifier walks through each
@@ -163,6 +164,11 @@ class PayloadSource:
         for file in spoken.parts(files):
             for function, hook in _HOOKS[file].items():
                 program.attach_cgroup(function, root, hook)
+        if "udp" in spoken.parts(files):
+            try:
+                program.attach_typed_tracepoint(*_REFUSALS)
+            except KernelError as error:
+                self._unheard.append(Missing("rcode", Gap.APPROXIMATE, None, f"{error}: {_UNREFUSED}"))
         self._clear = ClearText(program, root, spoken, self._lookups, limits) if spoken.clear_text else None
 
     def drain(self) -> None:
@@ -241,6 +247,9 @@ class PayloadSource:
             "connections": account.evicted,
         }
         return Totals(requests, queries, missed)
+
+
+_UNREFUSED = "lookups that nobody listens to are timeouts, too"
 
 
 def _lookups(spoken: Spoken, limits: Limits) -> Lookups:

@@ -17,7 +17,13 @@ from netlab.views.theme import theme_named
 _TITLE = "DNS by server"
 _COLUMNS = ("rcode", "answer_ms", "retries", "server_address", "silent_servers")
 _KEY = "the server's time (ms{scale}): a dot per answer, " + f"{MOST_DOTS} at most, a line at the median"
-_UNANSWERED = {"timeout": "no answer", "closed": "closed first", "missed": "not seen", "pending": "waiting"}
+_UNANSWERED = {
+    "timeout": "no answer",
+    "closed": "closed first",
+    "unreachable": "nobody there",
+    "missed": "not seen",
+    "pending": "waiting",
+}
 # The server did what it is for, may yet do so, or nobody saw whether it did.
 _BLAMELESS = {"NOERROR", "NXDOMAIN", "pending", "missed"}
 _NAME = 40  # characters

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import socket
 import sys
 import time
 import tomllib
@@ -13,10 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import dns.message
 import nameservers
 import pandas as pd
 import pytest
-from loopback import REQUESTS
+from loopback import LOOPBACK, REQUESTS
 from nameservers import DEAD, DELAY_S, OWN, PATIENCE_S, V4, V6, Place
 from overheard import until
 from places import told
@@ -184,6 +187,40 @@ def test_each_of_many_lookups_is_one_row_no_longer_than_its_asker_waited(seen: S
     for whose in ("waited_ms", "time_ms"):
         told_apart(f"dns at {server}: {whose}", (log[whose] - rows["latency_ms"].astype(float)).to_numpy())
     assert (log["waited_ms"] >= rows["latency_ms"].astype(float)).all()
+
+
+@pytest.mark.kernels
+@pytest.mark.parametrize("family", [4, 6])
+def test_a_lookup_that_nobody_listens_to_is_unreachable_as_its_asker_is_told(
+    closed_port: int, family: int
+) -> None:
+    kind = {4: socket.AF_INET, 6: socket.AF_INET6}[family]
+    with (
+        netlab.capture(protocols="dns", dns_ports=closed_port, port=closed_port) as cap,
+        socket.socket(kind, socket.SOCK_DGRAM) as untold,
+        socket.socket(kind, socket.SOCK_DGRAM) as asker,
+    ):
+        server = LOOPBACK[family], closed_port
+        untold.sendto(dns.message.make_query("not.connected", "A").to_wire(), server)
+        asker.connect(server)
+        asker.send(dns.message.make_query("first.test", "A").to_wire())
+        with pytest.raises(ConnectionRefusedError):
+            asker.recv(512)
+        asker.send(dns.message.make_query("second.test", "AAAA").to_wire())
+        with pytest.raises(ConnectionRefusedError):
+            asker.recv(512)
+        rows = cap.dns()
+        totals = cap.totals()
+
+    assert told(rows.sort_values("asked_at"), ["name", "rcode", "pid"]) == [
+        {"name": "not.connected", "rcode": "pending", "pid": os.getpid()},
+        {"name": "first.test", "rcode": "unreachable", "pid": os.getpid()},
+        {"name": "second.test", "rcode": "unreachable", "pid": os.getpid()},
+    ]
+    assert rows["latency_ms"].isna().all()
+    assert cap.dns_stats(by="server_address")["timeouts"].tolist() == [2]
+    assert totals
+    assert totals.queries == {"unreachable": 2}
 
 
 def test_the_server_s_side_of_a_lookup_is_a_row_of_the_server(seen: Seen) -> None:

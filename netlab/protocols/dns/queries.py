@@ -49,6 +49,7 @@ class Outcome(StrEnum):
     ANSWERED = "answered"
     TIMEOUT = "timeout"  # no answer came in time
     CLOSED = "closed"  # the TCP connection ended without one
+    UNREACHABLE = "unreachable"  # ICMP told the asker that nobody takes it
     MISSED = "missed"  # packets were not seen, the answer's perhaps among them
 
 
@@ -166,6 +167,11 @@ class Queries:
         self.expire(at_ns)
         for query in [one for one in self._waiting if one.ends == ends]:
             self._finish(query, Outcome.MISSED if query.is_blind else Outcome.CLOSED)
+
+    def refused(self, ends: Ends) -> None:
+        """Take note that an ICMP error came back for what this socket has asked."""
+        for query in [one for one in self._waiting if one.outgoing and one.ends == ends]:
+            self._finish(query, Outcome.UNREACHABLE)
 
     def expire(self, now_ns: int) -> None:
         """Give up the queries that have waited for too long."""

@@ -32,6 +32,7 @@ _COUNTED = {
     "REFUSED": "refused",
     "timeout": "timeouts",
     "closed": "timeouts",
+    "unreachable": "timeouts",
     "pending": "pending",
     "missed": "pending",
 }
