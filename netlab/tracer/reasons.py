@@ -13,9 +13,9 @@ import pandas as pd
 from netlab.kernel.sockdiag import State
 from netlab.tracer.records import Readable, is_udp
 
-_SILENT = "stopped acknowledging"
+_SILENT = "no acknowledgement came any more"
 _SENTENCES: dict[str | None, str] = {
-    "ETIMEDOUT": f"the peer {_SILENT}",
+    "ETIMEDOUT": f"{_SILENT}: the peer is gone, or packets are dropped here or on the way",
     "ECONNREFUSED": "refused: the peer answered the SYN with a reset",
     "ECONNRESET": "reset by the peer",
     "EPIPE": "reset by the peer after it had closed its side",
@@ -78,7 +78,7 @@ _TOLD = {
         "refused by an ICMP message, such as a firewall's reject: no packet of the peer came back"
     ),
     _Story.UNHEARD: "refused by an ICMP message: nobody listens on that UDP port, or a firewall rejects it",
-    _Story.UNREAD: f"the peer read nothing and its window stayed closed, or it {_SILENT}",
+    _Story.UNREAD: f"the peer read nothing and its window stayed closed, or {_SILENT}",
     _Story.OCCUPIED: (
         "the local port it was bound to has a connection to that peer, or had one until just now"
     ),
