@@ -119,7 +119,7 @@ class Sockets:
     """A listening socket and both ends of connections to it."""
 
     server: socket.socket
-    pairs: list[tuple[socket.socket, socket.socket]]
+    ends: list[socket.socket]
 
     @property
     def port(self) -> int:
@@ -127,18 +127,18 @@ class Sockets:
 
     def connect(self, local: tuple[str, int] | None = None) -> tuple[socket.socket, socket.socket]:
         client = socket.socket(self.server.family)
+        self.ends.append(client)
         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_0)  # its ports are free at once
         if local:
             client.bind(local)
         client.connect(self.server.getsockname())
-        self.pairs.append((client, self.server.accept()[0]))
-        return self.pairs[-1]
+        accepted = self.server.accept()[0]
+        self.ends.append(accepted)
+        return client, accepted
 
     def close(self) -> None:
-        for pair in self.pairs:
-            for one in pair:
-                one.close()
-        self.pairs.clear()
+        while self.ends:
+            self.ends.pop(0).close()  # the client first: its reset leaves nothing behind
 
 
 @pytest.fixture(params=[4, 6])
