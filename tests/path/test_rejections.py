@@ -120,4 +120,4 @@ def test_no_run_of_a_trace_lacks_the_target_for_one_of_two_ways_that_rejects() -
 
     furthest = hops.groupby("run")["ttl"].max()
     first = hops.loc[hops["reached"], "run"].min()
-    assert (furthest[furthest.index > first] == 4).all()
+    assert (furthest[furthest.index > first] >= 4).all()  # more where the target is heard late
