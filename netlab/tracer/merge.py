@@ -179,7 +179,7 @@ def _measure(
     if not len(now.attempts):
         return np.zeros(len(attempts), np.uint8), np.zeros(len(attempts), np.uint64), queues
     places = _places(attempts, now.attempts)
-    found, known = now.attempts[places], places >= 0
+    found, known = chosen(now.attempts, places), places >= 0
     states, inodes = np.where(known, now.states[places], 0), np.where(known, now.inodes[places], 0)
     told = known & (found["mark"] != NOT_TOLD)
     attempts["mark"] = np.where(told, found["mark"], attempts["mark"])

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from netlab.frames import Missing
 from netlab.kernel import netlink, sequences, sockdiag, spaces
+from netlab.kernel.keys import chosen, joined
 from netlab.kernel.processes import Process
 from netlab.kernel.sockdiag import Sockets, State
 from netlab.tracer import directions
@@ -119,12 +120,12 @@ def _with_owners(
     holders: Holders,
     ownerless: Cookies | None,
 ) -> Snapshot:
-    attempts = np.concatenate([np.empty(0, ATTEMPT), *(part for part, _ in listed)])
-    records = np.concatenate([np.empty(0, sockdiag.MESSAGE), *(sockets.records for _, sockets in listed)])
-    queues = np.concatenate([np.empty(0, QUEUES), *(_queues(sockets) for _, sockets in listed)])
+    attempts = joined((part for part, _ in listed), ATTEMPT)
+    records = joined((sockets.records for _, sockets in listed), sockdiag.MESSAGE)
+    queues = joined((_queues(sockets) for _, sockets in listed), QUEUES)
     # A dump that was interrupted can list one twice.
     first = np.unique(attempts["cookie"], return_index=True)[1]
-    attempts, records, queues = attempts[first], records[first], queues[first]
+    attempts, records, queues = (chosen(part, first) for part in (attempts, records, queues))
     attempts["uid"] = records["uid"]
     running = holders.fill(attempts, records["inode"], ownerless)
     inodes = records["inode"].astype(np.uint64)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from netlab.errors import CapabilityError, KernelError
 from netlab.frames import Cause, Gap, Missing
-from netlab.kernel import capabilities
+from netlab.kernel import capabilities, keys
 from netlab.kernel.bpf import CgroupHook, Program
 from netlab.kernel.keys import chosen
 from netlab.tracer.closed import Closed
@@ -249,8 +249,8 @@ class TcpSource:
     def changes(self) -> Changes:
         """Return every state change that is kept, in the order of the kernel's clock."""
         with self._lock:
-            together = np.concatenate([np.empty(0, CHANGE), *self._changes])
-            self._changes = [together[np.argsort(together["at_ns"], kind="stable")]]
+            together = keys.joined(self._changes, CHANGE)
+            self._changes = [chosen(together, np.argsort(together["at_ns"], kind="stable"))]
             return self._changes[0]
 
     def last(self) -> None:
