@@ -15,6 +15,12 @@ from netlab.kernel import netns as namespaces
 T = TypeVar("T")
 
 ALL = "all"
+UNFINDABLE = Missing(
+    "network namespaces that only sockets keep",
+    Gap.UNSEEN,
+    None,
+    "without a process, name or mount there is no file to enter them by; netlab.capture() sees what they do",
+)
 Spaces: TypeAlias = namespaces.NetNs | Sequence[namespaces.NetNs]
 
 

@@ -97,7 +97,8 @@ def connections(
         Also the listening TCP sockets and unconnected UDP sockets; they have no remote end.
     netns
         A name under /run/netns, a path, a process id, "all", or None, which is the calling thread's namespace
-        alone: containers have others, and only `netlab.capture()` is in all of them by itself.
+        alone: containers have others, and only `netlab.capture()` is in all of them by itself. "all" is each
+        that has a process, a name or a mount.
     nat
         Fill the `nat_*` columns from a dump of conntrack in the sockets' namespaces and the host's (that of
         process 1), or in the one named here. It takes CAP_NET_ADMIN, and time for each tracked flow.
@@ -144,7 +145,8 @@ def connections(
     beyond = translations.of_open(host, tuples)
     guessed = (found.direction != directions.NO_PEER) & ~directions.proven(found.sockets)
     gaps = socketgaps.of(found.sockets, found.pid, guessed, unreadable)
-    missing = [*found.missing, *gaps, *beyond.missing]
+    unseen = [spaces.UNFINDABLE] if spaces.is_all(netns) else []
+    missing = [*found.missing, *gaps, *unseen, *beyond.missing]
     return CONNECTIONS.frame(data | beyond.columns, missing)
 
 
