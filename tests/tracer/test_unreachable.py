@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import select
 import socket
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -127,6 +128,31 @@ def test_an_earlier_connect_of_the_socket_does_not_say_why_a_later_one_ended(
     seen = capture.failures()
     ended = seen[seen["cookie"] == socket_cookie].sort_values("opened_at")
     assert ended["error"].tolist() == ["ECONNREFUSED", "ECANCELED"]
+
+
+def asked_for(capture: Capture) -> int:
+    """Return of how many attempts the coverage says that an ICMP error may have ended them."""
+    coverage = netlab.coverage(capture.connections()).query("what == 'error' and kind == 'approximate'")
+    return int(coverage["count"].sum())
+
+
+def test_an_error_over_ipv6_that_was_asked_for_before_it_woke_the_process_is_in_the_coverage(
+    net: PracticeNetwork,
+) -> None:
+    at, counted = Place(net, 6), []
+    with netlab.capture(protocol="tcp", backfill=False, netns=net.client.inode) as capture:
+        for port in (SILENT, 1003, SILENT):
+            with at.socket() as client:
+                client.setblocking(False)
+                client.connect_ex(gateway(at, port))
+                if port == 1003:
+                    assert error_of(client) == errno.ECONNREFUSED
+                elif counted:
+                    time.sleep(1.5)  # the SYN is sent again
+            counted.append(asked_for(capture))
+
+    assert capture.failures()["error"].tolist() == ["ECANCELED"] * 3
+    assert counted == [1, 2, 2]
 
 
 def quoting(client: socket.socket, kind: int, code: int) -> bytes:
