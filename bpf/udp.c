@@ -258,6 +258,36 @@ int netlab_datagram_refused(struct netlab_refusal *ctx)
 	return 0;
 }
 
+/*
+ * Whose error the last message in the error queue is (IP_RECVERR, IPV6_RECVERR): it points to the destination of the packet
+ * that it quotes, and the source is in front of that. An unconnected socket is told of no others. Returns the errno, or 0.
+ */
+static __always_inline s32 netlab_read_quoted(struct netlab_ends *ends, const struct sock *sk)
+{
+	const struct sk_buff *last = sk->sk_error_queue.prev;
+	struct sock_exterr_skb message = {};
+	u16 local = 0, headers = 0;
+	u8 *destination = NULL;
+	u32 bytes;
+
+	if (!sk->sk_error_queue.qlen)
+		return 0;
+	netlab_probe_read(&message, sizeof(message), &last->cb);
+	if (message.ee.ee_origin != NETLAB_ORIGIN_ICMP && message.ee.ee_origin != NETLAB_ORIGIN_ICMP6)
+		return 0;
+	ends->version = message.ee.ee_origin == NETLAB_ORIGIN_ICMP ? 4 : 6;
+	bytes = ends->version == 4 ? 4 : 16;
+	NETLAB_READ(destination, last->head);
+	NETLAB_READ(headers, last->network_header);
+	destination += headers + message.addr_offset;
+	netlab_probe_read(ends->local_address, bytes, destination - bytes);
+	netlab_probe_read(ends->remote_address, bytes, destination);
+	NETLAB_READ(local, ((struct inet_sock *)sk)->inet_sport);
+	ends->local_port = netlab_ntohs(local);
+	ends->remote_port = netlab_ntohs(message.port);
+	return message.ee.ee_errno;
+}
+
 struct netlab_error_report {
 	struct sock *sk;
 };
@@ -270,7 +300,11 @@ int netlab_socket_error(struct netlab_error_report *ctx)
 	struct sock *sk = ctx->sk;
 	s32 error = sk->sk_err;
 
-	if (sk->sk_protocol != IPPROTO_UDP || !error || !netlab_read_connected(&key.ends, sk))
+	if (sk->sk_protocol != IPPROTO_UDP)
+		return 0;
+	if (!netlab_read_connected(&key.ends, sk))
+		error = netlab_read_quoted(&key.ends, sk);
+	if (!error)
 		return 0;	/* a packet's timestamp is reported as an error, too, with none */
 	key.cookie = sk->__sk_common.skc_cookie.counter;
 	flow = netlab_flows.lookup(&key);

@@ -21,6 +21,8 @@ from netlab.kernel import cgroups, clock
 
 _PROC = "/proc"
 _SOCKET = "socket:["
+_RING = "anon_inode:[io_uring]"
+_IN_RING = re.compile(rb"^ *\d+: socket:\[(\d+)\]$", re.MULTILINE)  # in its fdinfo; 6.1 has no inodes there
 _LONGEST_TEXT = 1024  # bytes of a command line that are kept
 _LONGEST_PATH = 4096  # PATH_MAX, include/uapi/linux/limits.h: the kernel shows no longer cgroup
 _STARTED = 22 - 3  # which field of /proc/PID/stat, counted from behind the command name
@@ -127,6 +129,8 @@ def _sockets(pid: int) -> Iterator[int]:
                 continue  # closed since it was listed
             if target.startswith(_SOCKET):
                 yield int(target[len(_SOCKET) : -1])
+            elif target == _RING:  # what was registered with it, or accepted into it, needs no descriptor
+                yield from map(int, _IN_RING.findall(_read(Path(_PROC, str(pid), "fdinfo", name)) or b""))
     finally:
         os.close(folder)
 

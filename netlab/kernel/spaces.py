@@ -15,6 +15,12 @@ from netlab.kernel import netns as namespaces
 T = TypeVar("T")
 
 ALL = "all"
+_UNFINDABLE = Missing(
+    "network namespaces that only sockets keep",
+    Gap.UNSEEN,
+    None,
+    "without a process, name or mount there is no file to enter them by; netlab.capture() sees what they do",
+)
 Spaces: TypeAlias = namespaces.NetNs | Sequence[namespaces.NetNs]
 
 
@@ -64,6 +70,11 @@ def ask(netns: Spaces, question: Callable[[], T], *, only: Collection[int] | Non
 def is_all(netns: object) -> bool:
     """Tell whether *netns* stands for every namespace."""
     return isinstance(netns, str) and netns == ALL
+
+
+def unfindable(netns: object) -> list[Missing]:
+    """Say which namespaces "all" leaves out; of others nothing."""
+    return [_UNFINDABLE] if is_all(netns) else []
 
 
 def is_several(netns: Spaces) -> TypeGuard[Sequence[namespaces.NetNs]]:

@@ -12,8 +12,8 @@ CONNECTIONS = Schema(
         Column(
             "error",
             CATEGORY,
-            "errno name of the failure, such as ECONNREFUSED; UDP: what ICMP last told a connected socket of "
-            "its peer, which may have answered since",
+            "errno name of the failure, such as ECONNREFUSED; UDP: what ICMP last told of the peer, which "
+            "may have answered since, if the socket is connected or asks for that (IP_RECVERR)",
         ),
         Column("remote_address", TEXT, "the peer's address as the socket sees it"),
         Column("remote_port", INTEGER, "the peer's port"),

@@ -37,7 +37,7 @@ def listeners(
         Only sockets of the process with this id, or of processes with exactly this command name.
     netns
         A name under /run/netns, a path, a process id, "all", or None, which is the calling thread's namespace
-        alone, without those of containers.
+        alone, without those of containers. "all" are those that have a process, a name or a mount.
 
     Returns
     -------
@@ -84,4 +84,5 @@ def listeners(
         "drops": memory["drops"],
     }
     missing = [*listing.missing, *socketgaps.unowned(found.sockets, found.pid, unreadable)]
+    missing += spaces.unfindable(netns)
     return LISTENERS.frame(data, [*missing, netlink.INTERRUPTED] if found.sockets.interrupted else missing)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from netlab.closing import Closes
 from netlab.frames import Gap, Missing
-from netlab.kernel import heap
+from netlab.kernel import heap, sockmaps
 from netlab.kernel.bell import Bell
 from netlab.kernel.bpf import Program
 from netlab.kernel.usage import Usage, count_runs
@@ -227,7 +227,7 @@ class Live(Closes):
         if self._failed:
             detail = f"readings of what the programs reported failed, the last one for: {self._failure}"
             blind.append(Missing("connections", Gap.INCOMPLETE, self._failed, detail))
-        return [*blind, *(ends or self.ends).losses(), *counted]
+        return [*blind, *(ends or self.ends).losses(), *counted, *sockmaps.missing()]
 
     def _misses(self) -> int:
         return self.program.misses("netlab_state_changed")

@@ -17,7 +17,7 @@ from netlab.kernel.sockdiag import State
 from netlab.tracer import rows
 from netlab.tracer.closed import Ended
 from netlab.tracer.filters import Filter
-from netlab.tracer.layout import NOT_COUNTED, NOT_TOLD, PidSource
+from netlab.tracer.layout import AF_INET6, NOT_COUNTED, NOT_TOLD, PidSource
 from netlab.tracer.merge import Table, merge
 from netlab.tracer.owners import Owners, Processes
 from netlab.tracer.records import Attempts, Cookies, end_unseen, is_udp
@@ -159,8 +159,16 @@ class Look:
             Missing("opened_at", Gap.UNSEEN, _count(unseen), _START),
             Missing("rtos", Gap.UNAVAILABLE, _count(~udp & uncounted), UNCOUNTED_RTOS),
             Missing("mark", Gap.UNAVAILABLE, _count(part.attempts["mark"] == NOT_TOLD), UNTOLD_MARK),
+            Missing("error", Gap.APPROXIMATE, _count(_given_up_at_once(part.attempts)), _ASKED_FOR),
         ]
         return [gap for gap in gaps if gap.count]
+
+
+def _given_up_at_once(attempts: Attempts) -> npt.NDArray[np.bool_]:
+    """Tell which attempts over IPv6 ended without an errno before their SYN was sent again."""
+    given_up = (attempts["last_state"] == State.SYN_SENT) & (attempts["error"] == 0)
+    once = (attempts["family"] == AF_INET6) & (attempts["packets_sent"] == 1)
+    return ~is_udp(attempts) & np.asarray(given_up & once, np.bool_)
 
 
 def _count(flags: npt.NDArray[np.bool_]) -> int:
@@ -173,6 +181,10 @@ _OLDER = (
     "what came before is not in them, and what others send on them then is"
 )
 _SILENT = "connected UDP sockets that were silent in the capture: the kernel counts for none of them"
+_ASKED_FOR = (
+    "IPv6 attempts given up after one SYN: an ICMP error that came at once, as from a firewall of this host, "
+    "leaves nothing when the process has asked for it (SO_ERROR); capture(drops=True) names such a firewall"
+)
 _END = "the kernel did not run the program when the connection ended; found because its socket is gone"
 _UNLISTED = (
     "not in the list of sockets that was made now: they begin or end, or only sockets keep their network "

@@ -27,6 +27,13 @@ _SENTENCES: dict[str | None, str] = {
     "EINVAL": "a blackhole route or rule of this host",
     "ECANCELED": "its own process closed it before the handshake ended",
     "ECONNABORTED": "aborted on this host",
+    # What ICMP says beside these: icmp_err_convert in net/ipv4/icmp.c, its like in net/ipv6/icmp.c.
+    "EMSGSIZE": "a datagram that may not be cut was too large for a link on the way",
+    "ENOPROTOOPT": "rejected by an ICMP message: the host does not speak the protocol, or a firewall says so",
+    "EHOSTDOWN": "a router said that there is no such host",
+    "ENONET": "a router said that the host is cut off",
+    "ENOTSUP": "a router could not send it by the way that it asked for",
+    "EPROTO": "a router or the host found a fault in the packet's header",
 }
 
 

@@ -15,7 +15,7 @@ from netlab import addresses, checks
 from netlab.columns import categories
 from netlab.errors import BadInput
 from netlab.frames import Missing
-from netlab.kernel import netns as namespaces, processes, sequences, sockdiag, spaces
+from netlab.kernel import netns as namespaces, processes, sequences, sockdiag, sockmaps, spaces
 from netlab.kernel.sockdiag import Sockets, State
 from netlab.schemas import CONNECTIONS
 from netlab.tracer import directions, socketgaps, translated, translations
@@ -96,8 +96,8 @@ def connections(
     listening
         Also the listening TCP sockets and unconnected UDP sockets; they have no remote end.
     netns
-        A name under /run/netns, a path, a process id, "all", or None, which is the calling thread's namespace
-        alone: containers have others, and only `netlab.capture()` is in all of them by itself.
+        A name under /run/netns, a path, a process id, "all" that have a process, name or mount, or None, the
+        calling thread's alone: containers have others, and only `netlab.capture()` is in all by itself.
     nat
         Fill the `nat_*` columns from a dump of conntrack in the sockets' namespaces and the host's (that of
         process 1), or in the one named here. It takes CAP_NET_ADMIN, and time for each tracked flow.
@@ -144,7 +144,7 @@ def connections(
     beyond = translations.of_open(host, tuples)
     guessed = (found.direction != directions.NO_PEER) & ~directions.proven(found.sockets)
     gaps = socketgaps.of(found.sockets, found.pid, guessed, unreadable)
-    missing = [*found.missing, *gaps, *beyond.missing]
+    missing = [*found.missing, *gaps, *spaces.unfindable(netns), *sockmaps.missing(), *beyond.missing]
     return CONNECTIONS.frame(data | beyond.columns, missing)
 
 

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
 import re
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +19,24 @@ from netlab.kernel import processes
 
 BECOME_NOBODY = "import os; os.setgroups([]); os.setresgid(*[65534] * 3); os.setresuid(*[65534] * 3)\n"
 
+LIBC = ctypes.CDLL(None, use_errno=True)
+IO_URING_SETUP, IO_URING_REGISTER, REGISTER_FILES = 425, 427, 2  # include/uapi/linux/io_uring.h
+PARAMS_BYTES = 120
+
 
 def inode(sock: socket.socket) -> int:
     return os.fstat(sock.fileno()).st_ino
+
+
+@contextlib.contextmanager
+def io_uring() -> Iterator[int]:
+    """Make a ring and return its descriptor."""
+    ring = LIBC.syscall(IO_URING_SETUP, 1, ctypes.create_string_buffer(PARAMS_BYTES))
+    assert ring >= 0, os.strerror(ctypes.get_errno())
+    try:
+        yield ring
+    finally:
+        os.close(ring)
 
 
 def test_the_owner_of_a_socket_is_the_process_that_holds_it() -> None:
@@ -42,6 +60,20 @@ def test_no_socket_has_an_owner_when_none_was_found() -> None:
     nobody = processes.Owners(np.zeros(0, np.int64), np.zeros(0, np.int64), unreadable=0)
 
     assert nobody.of(np.array([1, 2])).tolist() == [None, None]
+
+
+@pytest.mark.privileged
+def test_a_socket_that_only_an_io_uring_of_the_process_has_is_its_own() -> None:
+    """What servers do that accept into registered files: no descriptor leads to the socket."""
+    with io_uring() as ring, socket.socket() as sock:
+        only_there = inode(sock)
+        files = ctypes.c_int(sock.fileno())
+        assert LIBC.syscall(IO_URING_REGISTER, ring, REGISTER_FILES, ctypes.byref(files), 1) == 0
+        sock.close()
+        with socket.socket() as beside:
+            found = processes.owners().of(np.array([only_there, inode(beside)]))
+
+    assert found.tolist() == [os.getpid()] * 2
 
 
 def test_a_shared_socket_belongs_to_the_process_that_has_run_longest() -> None:

@@ -9,12 +9,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 
+import netlab
 from netlab.errors import BadInput
 from netlab.frames import coverage
 from netlab.kernel import netns
@@ -448,3 +450,24 @@ def test_bad_input_is_refused_before_the_kernel_is_asked(
     with pytest.raises(BadInput, match=re.escape(said)):
         connections(**options)
     assert not asked
+
+
+@pytest.mark.privileged
+@pytest.mark.parametrize("question", [netlab.listeners, partial(connections, listening=True)])
+def test_a_namespace_that_only_a_socket_keeps_is_not_found_and_said_where_all_are_asked(
+    question: Callable[..., pd.DataFrame],
+) -> None:
+    name = f"netlab-only{os.getpid()}"
+    subprocess.run(["ip", "netns", "add", name], check=True)
+    try:
+        inode = Path("/run/netns", name).stat().st_ino
+        with netns.entered(name):
+            server = socket.create_server(("", 4322))
+    finally:
+        subprocess.run(["ip", "netns", "del", name], check=True)
+    with server:
+        everywhere, here = question(netns="all"), question()
+
+    assert inode not in set(everywhere["netns"])
+    unseen = [set(coverage(frame).query("kind == 'unseen'")["what"]) for frame in (everywhere, here)]
+    assert unseen[0] - unseen[1] == {"network namespaces that only sockets keep"}

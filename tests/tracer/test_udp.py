@@ -8,6 +8,7 @@ import ctypes
 import errno
 import fcntl
 import os
+import select
 import signal
 import socket
 import struct
@@ -35,6 +36,7 @@ from netlab.tracer.session import Capture
 
 pytestmark = pytest.mark.privileged
 CASES = tomllib.loads(Path(__file__).with_name("udp.toml").read_text())["case"]
+IP_RECVERR, IPV6_RECVERR = 11, 25  # include/uapi/linux/in.h, in6.h
 UDP_SEGMENT, UDP_GRO = 103, 104  # include/uapi/linux/udp.h
 TUNSETIFF, TUNSETOFFLOAD = 0x400454CA, 0x400454D0  # include/uapi/linux/if_tun.h, as are
 TUN_WITH_OFFLOAD, TUN_UDP_SEGMENTS = 0x0001 | 0x1000 | 0x4000, 0x01 | 0x20 | 0x40
@@ -146,6 +148,46 @@ def refused(peers: Peers) -> None:
     client.send(b"?")
     with pytest.raises(ConnectionRefusedError):
         client.recv(10)
+
+
+def asks_for_errors(client: socket.socket) -> None:
+    """Have ICMP errors queued, also those about a peer that the socket is not connected to."""
+    client.setsockopt(socket.IPPROTO_IP, IP_RECVERR, 1)
+    if client.family == socket.AF_INET6:
+        client.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVERR, 1)
+
+
+def refused_by_some_of_many_peers(peers: Peers) -> None:
+    """What a resolver does: the error's peer is in the message (MSG_ERRQUEUE), not in the socket."""
+    first, second, closed = peers.bound(), peers.bound(), peers.bound()
+    client = peers.unbound()
+    asks_for_errors(client)
+    gone = [first.getsockname(), closed.getsockname()]
+    first.close()
+    closed.close()
+    for size, to in enumerate((gone[0], second.getsockname(), gone[1]), 1):
+        client.sendto(bytes(size), to)
+        if to in gone:
+            assert client.recvmsg(10, 1024, socket.MSG_ERRQUEUE)[3][:2] == to[:2]
+    assert len(second.recv(10)) == 2
+
+
+def refused_unheard(peers: Peers) -> None:
+    """No process is told of an ICMP error that an unconnected socket has not asked for."""
+    closed, client = peers.bound(), peers.unbound()
+    to = closed.getsockname()
+    closed.close()
+    client.sendto(b"?", to)
+    assert client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
+
+
+def mapped_and_refused(peers: Peers) -> None:
+    if peers.at.family == 4:
+        return
+    client = peers.unbound()
+    asks_for_errors(client)
+    client.sendto(b"?", ("::ffff:127.0.0.1", 1))
+    assert client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.ECONNREFUSED
 
 
 def empty_datagram(peers: Peers) -> None:
@@ -262,24 +304,43 @@ def mapped(peers: Peers) -> None:
         server.recv(10)
 
 
-def translated_on_this_host(peers: Peers) -> None:
-    at = peers.at
+@contextlib.contextmanager
+def names_translated(at: Place, port: int) -> Iterator[None]:
+    """Have this host send what goes to a name server (port 53) to another port of the web server."""
     family, server = {4: ("ip", at.web), 6: ("ip6", f"[{at.web}]")}[at.family]
     nft = f"""
         table {family} translated {{
             chain output {{
                 type nat hook output priority -100
-                meta l4proto udp th dport 53 dnat to {server}:{at.net.ports.udp_echo}
+                meta l4proto udp th dport 53 dnat to {server}:{port}
             }}
         }}
     """
     at.net.client.run(["nft", "-f", "-"], input=nft, text=True, check=True)
     try:
+        yield
+    finally:
+        at.run("nft", "delete", "table", family, "translated")
+
+
+def translated_on_this_host(peers: Peers) -> None:
+    at = peers.at
+    with names_translated(at, at.net.ports.udp_echo):
         client = peers.unbound()
         client.sendto(bytes(11), (at.web, 53))
         assert client.recvfrom(20)[1][:2] == (at.web, 53)
-    finally:
-        at.run("nft", "delete", "table", family, "translated")
+
+
+def translated_and_refused(peers: Peers) -> None:
+    at = peers.at
+    with names_translated(at, 1):
+        client = peers.unbound()
+        asks_for_errors(client)
+        client.sendto(bytes(11), (at.web, 53))
+        ready = select.poll()
+        ready.register(client, select.POLLERR)
+        assert ready.poll(10_000)
+        assert client.recvmsg(20, 1024, socket.MSG_ERRQUEUE)[3][:2] == (at.web, 53)
 
 
 def not_sent_for_want_of_a_route(peers: Peers) -> None:

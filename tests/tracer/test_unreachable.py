@@ -1,16 +1,19 @@
-"""ICMP errors that answer a SYN: a row has the errno that connect() or SO_ERROR gave to the process."""
+"""ICMP errors that answer a SYN or a datagram: a row has the errno that the process was told."""
 
 from __future__ import annotations
 
 import errno
 import select
 import socket
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
+import pandas as pd
 import pytest
 from loopback import cookie, disconnect
 from places import Place
+from scapy.layers.inet import ICMP, IP, UDP
 
 import netlab
 from netlab.lab import plan
@@ -18,7 +21,7 @@ from netlab.lab.network import PracticeNetwork
 from netlab.tracer.session import Capture
 
 pytestmark = pytest.mark.privileged
-IPV6_RECVERR = 25
+IP_RECVERR, IPV6_RECVERR = 11, 25
 REJECTS = {1001: "host-unreachable", 1002: "no-route", 1003: "port-unreachable", 1004: "admin-prohibited"}
 # What an administrator prohibits is EHOSTUNREACH over IPv4 (icmp_err_convert) and EACCES over IPv6.
 TOLD = {
@@ -40,6 +43,12 @@ def net() -> Iterator[PracticeNetwork]:
         table = f"table inet rejecting {{\nchain input {{\n{chain}}}\n}}"
         network.gateway.run(["nft", "-f", "-"], input=table, text=True, check=True)
         yield network
+
+
+@pytest.fixture(scope="module")
+def flows() -> Iterator[Capture]:
+    with netlab.capture(protocol="udp", backfill=False) as running:
+        yield running
 
 
 @pytest.fixture(scope="module")
@@ -119,3 +128,54 @@ def test_an_earlier_connect_of_the_socket_does_not_say_why_a_later_one_ended(
     seen = capture.failures()
     ended = seen[seen["cookie"] == socket_cookie].sort_values("opened_at")
     assert ended["error"].tolist() == ["ECONNREFUSED", "ECANCELED"]
+
+
+def asked_for(capture: Capture) -> int:
+    """Return of how many attempts the coverage says that an ICMP error may have ended them."""
+    coverage = netlab.coverage(capture.connections()).query("what == 'error' and kind == 'approximate'")
+    return int(coverage["count"].sum())
+
+
+def test_an_error_over_ipv6_that_was_asked_for_before_it_woke_the_process_is_in_the_coverage(
+    net: PracticeNetwork,
+) -> None:
+    at, counted = Place(net, 6), []
+    with netlab.capture(protocol="tcp", backfill=False, netns=net.client.inode) as capture:
+        for port in (SILENT, 1003, SILENT):
+            with at.socket() as client:
+                client.setblocking(False)
+                client.connect_ex(gateway(at, port))
+                if port == 1003:
+                    assert error_of(client) == errno.ECONNREFUSED
+                elif counted:
+                    time.sleep(1.5)  # the SYN is sent again
+            counted.append(asked_for(capture))
+
+    assert capture.failures()["error"].tolist() == ["ECANCELED"] * 3
+    assert counted == [1, 2, 2]
+
+
+def quoting(client: socket.socket, kind: int, code: int) -> bytes:
+    """Return an ICMP error about a datagram of a connected socket; the MTU that it tells is loopback's."""
+    (source, sport), (target, dport) = client.getsockname(), client.getpeername()
+    datagram = IP(src=source, dst=target) / UDP(sport=sport, dport=dport)
+    return bytes(ICMP(type=kind, code=code, nexthopmtu=65535 if code == 4 else 0) / datagram)
+
+
+@pytest.mark.parametrize(("kind", "code"), [*((3, code) for code in range(16)), (11, 0), (12, 0)])
+def test_each_error_that_icmp_has_is_a_name_and_words(
+    net: PracticeNetwork, flows: Capture, kind: int, code: int
+) -> None:
+    at = Place(net, 4)
+    with at.socket(socket.SOCK_DGRAM) as server, at.socket(socket.SOCK_DGRAM) as client:
+        server.bind((at.home, 0))
+        client.setsockopt(socket.IPPROTO_IP, IP_RECVERR, 1)  # of errors that may pass, too
+        client.connect(server.getsockname())
+        client.send(b"?")
+        with net.client.entered(), socket.socket(at.kind, socket.SOCK_RAW, socket.IPPROTO_ICMP) as raw:
+            raw.sendto(quoting(client, kind, code), (at.home, 0))
+        told, number = errno.errorcode[error_of(client)], cookie(client)
+
+    row = flows.failures().set_index("cookie").loc[number]
+    assert (row["error"], row["protocol"]) == (told, "udp")
+    assert row["reason"] is not pd.NA
