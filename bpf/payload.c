@@ -432,10 +432,12 @@ int netlab_message_refused(struct netlab_error_report *ctx)
 	struct netlab_said said = { .tcp_flags = NETLAB_TCP_RST, .fresh = 1 };
 	struct netlab_packet packet = {};
 	struct sock *sk = ctx->sk;
+	s32 error;
 
-	if (sk->sk_protocol != IPPROTO_UDP || !sk->sk_err || sk->sk_err == NETLAB_EMSGSIZE)
+	if (sk->sk_protocol != IPPROTO_UDP)
 		return 0;
-	if (!netlab_read_connected(&packet.key.ends, sk) || !netlab_has_wanted_datagrams(&packet.key.ends))
+	error = netlab_read_refusal(&packet.key.ends, sk);
+	if (!error || error == NETLAB_EMSGSIZE || !netlab_has_wanted_datagrams(&packet.key.ends))
 		return 0;
 	packet.key.cookie = sk->__sk_common.skc_cookie.counter;
 	if (!netlab_wants_datagram(&ends, &packet, sk))

@@ -288,6 +288,12 @@ static __always_inline s32 netlab_read_quoted(struct netlab_ends *ends, const st
 	return message.ee.ee_errno;
 }
 
+/* What ICMP has just told a socket about one peer: the errno, or 0. A packet's timestamp is reported as an error, too, with none. */
+static __always_inline s32 netlab_read_refusal(struct netlab_ends *ends, const struct sock *sk)
+{
+	return netlab_read_connected(ends, sk) ? sk->sk_err : netlab_read_quoted(ends, sk);
+}
+
 struct netlab_error_report {
 	struct sock *sk;
 };
@@ -298,14 +304,13 @@ int netlab_socket_error(struct netlab_error_report *ctx)
 	struct netlab_flow_key key = {};
 	struct netlab_attempt *flow;
 	struct sock *sk = ctx->sk;
-	s32 error = sk->sk_err;
+	s32 error;
 
 	if (sk->sk_protocol != IPPROTO_UDP)
 		return 0;
-	if (!netlab_read_connected(&key.ends, sk))
-		error = netlab_read_quoted(&key.ends, sk);
+	error = netlab_read_refusal(&key.ends, sk);
 	if (!error)
-		return 0;	/* a packet's timestamp is reported as an error, too, with none */
+		return 0;
 	key.cookie = sk->__sk_common.skc_cookie.counter;
 	flow = netlab_flows.lookup(&key);
 	if (flow)

@@ -159,8 +159,8 @@ DNS = Schema(
             "rcode",
             CATEGORY,
             "NOERROR, NXDOMAIN, ...; timeout: no answer came; pending: it may still come; closed: the TCP "
-            "connection ended first; unreachable: the asker was told by an ICMP error that nobody listens, "
-            "as connected sockets are; missed: no answer was seen, nor were all packets",
+            "connection ended first; unreachable: an ICMP error told the asker that nobody listens (if its "
+            "socket is connected or has IP_RECVERR); missed: no answer was seen, nor were all packets",
         ),
         Column(
             "answers",

@@ -32,6 +32,7 @@ pytestmark = pytest.mark.privileged
 
 CASES = tomllib.loads((Path(__file__).parent / "dns.toml").read_text(encoding="utf-8"))["case"]
 TIMEOUT_S = 3.0
+RECVERR = {4: (socket.IPPROTO_IP, 11), 6: (socket.IPPROTO_IPV6, 25)}  # include/uapi/linux/in.h, in6.h
 ASK_MANY = f"""
 import json, time, dns.message, dns.query, dns.rcode
 log = []
@@ -198,10 +199,15 @@ def test_a_lookup_that_nobody_listens_to_is_unreachable_as_its_asker_is_told(
     with (
         netlab.capture(protocols="dns", dns_ports=closed_port, port=closed_port) as cap,
         socket.socket(kind, socket.SOCK_DGRAM) as untold,
+        socket.socket(kind, socket.SOCK_DGRAM) as told_if_asked,
         socket.socket(kind, socket.SOCK_DGRAM) as asker,
     ):
         server = LOOPBACK[family], closed_port
         untold.sendto(dns.message.make_query("not.connected", "A").to_wire(), server)
+        told_if_asked.setsockopt(*RECVERR[family], 1)
+        told_if_asked.sendto(dns.message.make_query("has.asked", "A").to_wire(), server)
+        with pytest.raises(ConnectionRefusedError):
+            told_if_asked.recv(512)
         asker.connect(server)
         asker.send(dns.message.make_query("first.test", "A").to_wire())
         with pytest.raises(ConnectionRefusedError):
@@ -214,13 +220,14 @@ def test_a_lookup_that_nobody_listens_to_is_unreachable_as_its_asker_is_told(
 
     assert told(rows.sort_values("asked_at"), ["name", "rcode", "pid"]) == [
         {"name": "not.connected", "rcode": "pending", "pid": os.getpid()},
+        {"name": "has.asked", "rcode": "unreachable", "pid": os.getpid()},
         {"name": "first.test", "rcode": "unreachable", "pid": os.getpid()},
         {"name": "second.test", "rcode": "unreachable", "pid": os.getpid()},
     ]
     assert rows["latency_ms"].isna().all()
-    assert cap.dns_stats(by="server_address")["timeouts"].tolist() == [2]
+    assert cap.dns_stats(by="server_address")["timeouts"].tolist() == [3]
     assert totals
-    assert totals.queries == {"unreachable": 2}
+    assert totals.queries == {"unreachable": 3}
 
 
 def test_the_server_s_side_of_a_lookup_is_a_row_of_the_server(seen: Seen) -> None:

@@ -27,11 +27,10 @@ def left_out(capture: Capture) -> Iterator[None]:
     """Have no state change seen as long as the block lasts, and all else as before."""
     assert capture._watch is not None
     program: Program = capture._watch.program  # type: ignore[union-attr]
-    names = list(program._functions)
-    first, count = names.index("netlab_state_changed"), len(_CHANGES)
-    for link in program._links[first : first + count]:
-        os.close(link)
-    del program._links[first : first + count]
+    for function in _CHANGES:  # they may have been attached again by now: links are in the order of functions
+        os.close(program._links.pop(list(program._functions).index(function)))
+        os.close(program._functions.pop(function))
+        del program._loaded._functions[function]
     yield
     for function, event in _CHANGES.items():
         program.attach_typed_tracepoint(function, event)
