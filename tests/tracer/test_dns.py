@@ -190,7 +190,6 @@ def test_each_of_many_lookups_is_one_row_no_longer_than_its_asker_waited(seen: S
     assert (log["waited_ms"] >= rows["latency_ms"].astype(float)).all()
 
 
-@pytest.mark.kernels
 @pytest.mark.parametrize("family", [4, 6])
 def test_a_lookup_that_nobody_listens_to_is_unreachable_as_its_asker_is_told(
     closed_port: int, family: int
