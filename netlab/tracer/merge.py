@@ -25,6 +25,7 @@ from netlab.tracer.records import (
     is_udp,
     joined,
     never_sent,
+    without,
 )
 from netlab.tracer.snapshot import QUEUES, UNTOLD, Snapshot
 
@@ -85,9 +86,9 @@ def merge(
     *opened* and *over* have to be read before *closed*: an attempt that ends in between is then in both, and
     only its closed record counts. *over* are those of *before* that have ended: *closed* may not have them.
     """
-    opened = _without(opened, _ended(opened, closed))
+    opened = without(opened, _ended(opened, closed))
     older = chosen(before.attempts, has_peer(before.attempts))
-    older = _without(older, _listed(older, closed) | _listed(older, opened) | np.isin(older["cookie"], over))
+    older = without(older, _listed(older, closed) | _listed(older, opened) | np.isin(older["cookie"], over))
     attempts = joined([closed, opened, older])
     _fill_owner(attempts, before)
 
@@ -103,10 +104,6 @@ def merge(
     places = _places(attempts, before.attempts)
     backfilled = ((attempts["opened_ns"] == 0) & (places >= 0)) | begun_unseen(attempts)
     return Table(attempts, states, inodes, backfilled, queues)
-
-
-def _without(attempts: Attempts, left_out: npt.NDArray[np.bool_]) -> Attempts:
-    return chosen(attempts, ~left_out) if left_out.any() else attempts
 
 
 def _ended(opened: Attempts, closed: Attempts) -> npt.NDArray[np.bool_]:

@@ -127,7 +127,7 @@ def _sides(entries: Entries, distinct: pa.Array) -> _Sides:
     number = np.cumsum(steps)
     starts = np.concatenate([[0], np.flatnonzero(~same_code) + 1])[: len(code)]
     zone = number - np.repeat(number[starts], np.diff(np.append(starts, len(code)))) if len(code) else number
-    return _Sides(code, zone, chosen, keys.chosen(np.concatenate(after), order))
+    return _Sides(code, zone, chosen, keys.chosen(keys.joined(after, TUPLE), order))
 
 
 def _matched(codes: Numbers, times: Times, sides: _Sides) -> tuple[Numbers, Flags, Flags]:

@@ -18,7 +18,7 @@ from netlab.tracer.expiry import Absent
 from netlab.tracer.filters import Filter
 from netlab.tracer.layout import ATTEMPT, CHANGE, LATE_OWNER, PidSource
 from netlab.tracer.networks import End
-from netlab.tracer.records import Attempts, adopt, joined, take_owners
+from netlab.tracer.records import Attempts, adopt, joined, take_owners, without
 
 _CHANGES_EACH = 10  # of both ends of one connection
 Changes = npt.NDArray[np.void]
@@ -113,9 +113,7 @@ class TcpSource:
             if not len(reports):
                 return
             ended, left, self._unfollowed = adopt(self._unfollowed, reports)
-            known = self._known(ended)
-            if not known.all():  # to copy what nearly always is all of them takes as long as to read it
-                ended = chosen(ended, known)
+            ended = without(ended, ~self._known(ended))
             self._told = ended["cookie"]
             judged = self._judged(chosen(left, self._wanted.may_keep(left)))
             self._end(joined([ended, judged]) if len(judged) else ended)

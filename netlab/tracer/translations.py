@@ -17,6 +17,7 @@ from netlab.kernel import (
     clock,
     conntrack,
     ctlives,
+    keys,
     netlink,
     netns as namespaces,
     nlmessages,
@@ -192,7 +193,7 @@ def of_open(host: Host | None, tuples: Tuples) -> Translated:
     if any(dump.interrupted for dump in dumps.values()):
         missing.append(replace(netlink.INTERRUPTED, what=WHAT))
     entries = [ctlives.listed(inode, dump) for inode, dump in dumps.items()]
-    known = NatTable(np.concatenate([np.empty(0, ctlives.LIFE), *entries]), host.inode, missing)
+    known = NatTable(keys.joined(entries, ctlives.LIFE), host.inode, missing)
     return known.beyond(tuples, times)
 
 
